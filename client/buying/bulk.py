@@ -180,7 +180,7 @@ class BulkPurchaser:
             begun = self._begin(missing)
             if not isinstance(begun, BulkNote):
                 return begun
-            self._finish(begun, missing, wait=self._wait)
+            self._finish(begun, missing, wait=self._wait, is_new=True)
             return set()
         finally:
             self._files.release()
@@ -239,7 +239,15 @@ class BulkPurchaser:
         )
         return self._cache.bulk_notes.name(note, job.id)
 
-    def _finish(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool, sends: bool = True) -> None:
+    def _finish(
+        self,
+        note: BulkNote,
+        at_hand: Sequence[Query],
+        *,
+        wait: bool,
+        sends: bool = True,
+        is_new: bool = False,
+    ) -> None:
         """Wait for a job, if it is to be waited for, and store what it brought.
 
         One that may be beginning is sent once more, if this buyer `sends` any.
@@ -247,7 +255,8 @@ class BulkPurchaser:
         Raises:
             JobRunning: it goes on.
             VendorError: it was cancelled or expired, or did not bring all that it should; what it brought is
-                stored.
+                stored. Or the vendor has no more what it brought, although this run began it just now: who
+                began another for that would pay without end.
         """
         named = self._named(note, at_hand, wait=wait, sends=sends)
         if named is None or named.batch_id is None:
@@ -262,7 +271,7 @@ class BulkPurchaser:
             if job is None and self._is_of_another_key(named):
                 self._pass_over(named)
             else:
-                self._give_up(named, at_hand)
+                self._give_up(named, at_hand, is_new=is_new)
             return
         if self._is_noted(named, at_hand):
             self._answers.require_all(named, job)
@@ -310,15 +319,18 @@ class BulkPurchaser:
             "bring is bought."
         )
 
-    def _give_up(self, note: BulkNote, at_hand: Sequence[Query]) -> None:
+    def _give_up(self, note: BulkNote, at_hand: Sequence[Query], *, is_new: bool) -> None:
         """Count as paid what is lost of a job that the vendor has no more, or whose files it has no more."""
         if not self._is_noted(note, at_hand):
             return
         lost = self._answers.write_off(note)
-        self._say(
+        told = (
             f"The vendor no longer has what the bulk job {note.batch_id} brought, and {lost.queries} of its "
-            "queries are not stored. They count as paid, and are bought again as far as the budget reaches."
+            "queries are not stored. They count as paid, and "
         )
+        if is_new:
+            raise VendorError(f"{told}the same command buys them again.")
+        self._say(f"{told}are bought again as far as the budget reaches.")
 
     def _named(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool, sends: bool) -> BulkNote | None:
         """The note with the vendor's name for the job; `None` of one that was never begun, or is done."""

@@ -24,7 +24,7 @@ from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
-from client.errors import ClientError, RequestTooLarge, VendorError
+from client.errors import ClientError, NotFound, RequestTooLarge, VendorError
 from shared.batches import BatchObject
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from tests.vendor_service.local_vendor import LocalVendor
@@ -205,6 +205,21 @@ def test_a_completed_job_that_brings_nothing_counts_as_paid_and_no_other_is_begu
         assert customer.cache.spending("run") == Spending(paid, 10 * paid)
     assert customer.buy(budget=30).out_of_budget
     assert len(customer.jobs) == 2
+
+
+def test_a_job_of_now_whose_answers_are_gone_counts_as_paid_and_no_other_is_begun(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        assert len(customer.jobs) < 3
+        raise NotFound("there is no such file")
+
+    monkeypatch.setattr(BulkApi, "download", gone)
+    for jobs in (1, 2):
+        with pytest.raises(VendorError, match="20 of its queries are not stored"):
+            customer.buy()
+        assert (len(customer.jobs), customer.charged, customer.notes) == (jobs, 20 * jobs, [])
+        assert customer.cache.spending("run") == Spending(20 * jobs, 200 * jobs)
 
 
 @pytest.mark.parametrize(
