@@ -23,6 +23,7 @@ _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 1000
 # So many of its pieces are written in one transaction, which holds up others for a moment only.
 _PIECES_AT_ONCE = 1000
+_EXPIRED_AT_ONCE = 100
 # A file that comes without its size takes room in steps of so many bytes.
 _STEP_BYTES = 64 << 20
 # A file that comes for longer than this comes no more.
@@ -179,7 +180,7 @@ class Files:
         self.remove(file_id)
 
     def expired(self) -> list[str]:
-        """The files to be deleted: kept for long enough, begun to be deleted, or never finished."""
+        """Some files to be deleted: kept for long enough, begun to be deleted, or never finished."""
         now = self._clock()
         old = select(StoredFile).where(
             (StoredFile.expires_at <= now)
@@ -191,7 +192,9 @@ class Files:
                 return []
         with self._database.write() as session:
             # One that is locked is being finished, or a job begins on it: it is looked at the next time.
-            free = session.scalars(old.limit(100).with_for_update(skip_locked=True)).all()
+            # Some that cannot be deleted now do not stand before all others for ever.
+            some = old.order_by(func.random()).limit(_EXPIRED_AT_ONCE)
+            free = session.scalars(some.with_for_update(skip_locked=True)).all()
             files = [each for each in free if not _is_needed(session, each.id)]
             for each in files:
                 each.state = "leaving"

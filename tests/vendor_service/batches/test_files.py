@@ -16,7 +16,7 @@ from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.api.bulk import DIALECTS
-from vendor_service.batches import book
+from vendor_service.batches import book, files
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.upkeep import Upkeep
@@ -175,6 +175,34 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(
     assert left() == 1
     upkeep.remove_files()
     assert left() == 0
+
+
+def test_more_files_than_are_deleted_at_once_that_stay_do_not_keep_the_others(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_EXPIRED_AT_ONCE", 2)
+    bulk, order = process(books), books.open()
+    for _ in range(6):
+        bulk.send(order, (1, 0))
+    upkeep = Upkeep(bulk.jobs, bulk.files, books.watch)
+    books.clock.advance(LIMITS.keep_days * 24 * 3600)
+    stay = set[str]()
+    remove = bulk.files.store.remove
+
+    def remove_but_three(name: str) -> None:
+        if len(stay | {name}) <= 3:
+            stay.add(name)
+        if name in stay:
+            raise APIError(ErrorCode.OVERLOADED, "the vendor's store of files is full or away; try again")
+        remove(name)
+
+    monkeypatch.setattr(bulk.files.store, "remove", remove_but_three)
+    for _ in range(300):  # each finds one of the others with a chance of a half or more
+        upkeep.remove_files()
+    with books.database.read() as session:
+        left = {files.input_name(each.id) for each in session.scalars(select(StoredFile))}
+    assert left == stay
+    assert len(stay) == 3
 
 
 def test_a_file_that_expires_while_a_job_begins_on_it_stays_until_the_job_has_ended(
