@@ -70,10 +70,9 @@ def _device(name: str) -> torch.device:
 
 
 def _rounded(model: Any) -> Any:  # noqa: ANN401
-    """A copy in bfloat16; none of the weights as they are is made on the way."""
-    buffers = {id(each): each.to(torch.bfloat16) for each in model.buffers() if each.is_floating_point()}
+    """A copy in bfloat16, without one of the weights as they are; what a module keeps in float32 stays so."""
     weights = {id(each): nn.Parameter(each.to(torch.bfloat16), False) for each in model.parameters()}
-    return copy.deepcopy(model, {**buffers, **weights})
+    return copy.deepcopy(model, weights).to(torch.bfloat16)
 
 
 class ClipModel:

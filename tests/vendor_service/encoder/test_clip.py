@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import open_clip
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import vendor_service
 from tests.support import tiny_clip
 from tests.vendor_service.encoder.drawn import icons
+from vendor_service.encoder import clip
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
@@ -172,6 +173,31 @@ def test_no_weight_is_drawn_that_is_read_from_a_file_afterwards() -> None:
         assert torch.nn.init.ones_(layer.weight).eq(1).all()
     torch.nn.init.normal_(layer.weight)
     assert layer.weight.ne(1).all()
+
+
+class KeepsItsAngles(torch.nn.Module):
+    """As timm's rotary embeddings: what angles follow from stays in float32, whatever becomes of the rest."""
+
+    angles: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+        self.register_buffer("angles", torch.rand(3), persistent=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        angles = self.angles
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.angles = angles
+        return self
+
+
+def test_a_copy_in_bfloat16_is_what_the_model_makes_of_itself_and_shares_nothing_with_it() -> None:
+    model = KeepsItsAngles()
+    copied = clip._rounded(model)
+    assert torch.equal(copied.angles, model.angles)
+    assert torch.equal(copied.linear.weight, model.linear.weight.bfloat16())
+    assert (copied.linear.weight.dtype, model.linear.weight.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_an_open_clip_name_with_a_file_of_weights_can_be_served(tmp_path: Path) -> None:
