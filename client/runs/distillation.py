@@ -185,8 +185,11 @@ class Distillation:
         if self._method.trains:
             domains = len(dataset.domains)
             recipe = config.recipe.settled(domains=domains)
-            pool = recipe.unlabelled_in_batch(recipe.images_per_domain, domains) if dataset.unlabelled else 0
-            self._processes.shard(recipe.images_per_domain * domains + pool)
+            labelled = recipe.images_per_domain * domains
+            self._processes.shard(labelled)  # of images without labels, perhaps none will be bought
+            if dataset.unlabelled:
+                pool = recipe.unlabelled_in_batch(recipe.images_per_domain, domains)
+                self._processes.shard(labelled + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
         if self._teacher is not None:
