@@ -27,7 +27,7 @@ class ComparisonPlan(Record):
     Attributes:
         runs: how many there are, finished ones among them.
         cached: distinct queries that the cache answers.
-        to_buy: queries that would be bought.
+        to_buy: queries that would be bought at the most (fewer if nothing is learnt of the teacher).
         cost_micros: their price, in millionths of the vendor's currency unit.
     """
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from client.buying.queries import Query
 from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import ImageFolder, list_folder, size_of
@@ -41,9 +40,9 @@ from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import content_of, seen_before
-from client.runs.joint_purchase import JointPurchase
+from client.runs.joint_purchase import Asked, JointPurchase
 from client.runs.memo import Memo
-from client.runs.targets import require_student
+from client.runs.targets import require_student, worth_asking
 from client.runs.teacher_queries import teacher_queries
 from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains
 from client.runs.zero_shot import (
@@ -171,7 +170,7 @@ class Comparison:
         )
 
     def quote(self) -> Offer:
-        """What the cache has for all runs together, and what they would buy; spends nothing."""
+        """What the cache has for all runs together, and what they would buy at the most; spends nothing."""
         self._require_same_images()
         self._require_same_weights()
         self._require_same_selection()
@@ -179,7 +178,7 @@ class Comparison:
         if not pending:
             return Offer(0, 0, 0)
         with self._purchase.teacher(self._known.get("run_id", "quote")) as teacher:
-            return teacher.quote(self._queries(pending))
+            return self._purchase.quote(teacher, [self._asked(cell) for cell in pending])
 
     def execute(self) -> list[RunResult]:
         """Buy what is missing, run what has not been run, write the table, and return its runs.
@@ -196,7 +195,7 @@ class Comparison:
             teacher = None if begun is None else stack.enter_context(begun)
             self._require_students([cell for cell in pending if cell.trains], teacher)
             if teacher is not None:
-                self._purchase.buy(teacher, self._queries(buying))
+                self._purchase.buy(teacher, [self._asked(cell) for cell in buying])
             for number, cell in enumerate(pending, start=1):
                 self._display.note(
                     f"Run {number} of {len(pending)}: {cell.variant.name}, {cell.target} held "
@@ -334,17 +333,9 @@ class Comparison:
         for words in dict.fromkeys(cell.variant.method for cell in cells):
             require_student(method_of(words), config.student, backbone, model)
 
-    def _queries(self, cells: list[Cell]) -> list[Query]:
-        """Everything that these runs ask, class prompts first."""
-        asked: list[Query] = []
-        for cell in cells:
-            asked += self._asked(cell)
-        unique = dict.fromkeys(asked)
-        return sorted(unique, key=lambda query: query.kind != "text")
-
-    def _asked(self, cell: Cell) -> list[Query]:
+    def _asked(self, cell: Cell) -> Asked:
         if not cell.trains:
-            return self._test_set(cell).queries
+            return Asked(self._test_set(cell).queries)
         dataset = self._read(cell)
         features = training_features(
             cell.config,
@@ -354,7 +345,13 @@ class Comparison:
             pixels=self._connection.pixels,
             memo=self._memo,
         )
-        return teacher_queries(cell.config, dataset, features).all
+        asked = teacher_queries(cell.config, dataset, features)
+        texts, labelled, further = asked.lots(asked.all)
+
+        def is_worth_more(teacher: Teacher) -> bool:
+            return worth_asking(cell.config, dataset, asked, teacher, folder=cell.run.path)
+
+        return Asked([*texts, *labelled], further, is_worth_more)
 
     def _read(self, cell: Cell) -> Dataset:
         seen = seen_before(cell.config, cell.run, self._display)

@@ -377,6 +377,8 @@ class Distillation:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
         purchase = run.record(Purchase, run.purchase) if self._method.buys else None
+        plan, check = run.record(Plan, run.plan), self._teacher_check
+        unused = 0 if check is None or check.learnt_from else _further_cached(plan)
         trained = load_student_metadata(run.student)
         assert trained.steps_kept is not None  # every version of Tuition has written it
         return Summary(
@@ -390,9 +392,9 @@ class Distillation:
             images_per_domain=trained.images_per_domain,
             steps_kept=trained.steps_kept,
             queries_bought=purchase.queries_bought if purchase else 0,
-            queries_cached=purchase.queries_cached if purchase else 0,
+            queries_cached=max(0, purchase.queries_cached - unused) if purchase else 0,
             cost_micros=purchase.cost_micros if purchase else 0,
-            teacher=run.record(Plan, run.plan).model,
+            teacher=plan.model,
             train_images=len(dataset.train),
             further_views=len(set(data.train) & set(dataset.views)),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
@@ -410,8 +412,14 @@ class Distillation:
                 out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
             ),
             teacher_zero_shot={} if teacher is None else known_zero_shot(dataset, target, teacher),
-            teacher_check=self._teacher_check,
+            teacher_check=check,
             size=ModelSize(**asdict(student.size)),
             speed=speeds(student, run.onnx),
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
         )
+
+
+def _further_cached(plan: Plan) -> int:
+    """About how many unlabelled images and further views the cache had the answers, whoever bought them."""
+    tranches = plan.purchase.tranches if plan.purchase else []
+    return sum(each.cached for each in tranches if each.name in ("unlabelled", "views"))

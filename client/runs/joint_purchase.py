@@ -1,14 +1,31 @@
-"""What many runs ask, bought at once: each image once, and nothing unless all of it can be paid."""
+"""What many runs ask, bought together before any of them begins: each image once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
 
 from client.buying.queries import Query
-from client.buying.teacher import Teacher
+from client.buying.teacher import Offer, Teacher
 from client.errors import BudgetExhausted, FingerprintChanged
 from client.results.records import Begun
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one of the runs asks.
+
+    Attributes:
+        first: what it asks of any teacher: texts, labelled images, images that students are tested on.
+        further: what it asks besides of a teacher from which it learns.
+        is_worth_more: whether it learns from the teacher, by what was bought of `first`.
+    """
+
+    first: Sequence[Query]
+    further: Sequence[Query] = ()
+    is_worth_more: Callable[[Teacher], bool] = lambda _: True
 
 
 class JointPurchase:
@@ -62,24 +79,45 @@ class JointPurchase:
                 )
             yield teacher
 
-    def buy(self, teacher: Teacher, queries: Sequence[Query]) -> None:
-        """Buy all of these queries.
+    def quote(self, teacher: Teacher, asked: Sequence[Asked]) -> Offer:
+        """What the cache has of what these runs ask, and what they would buy at the most; spends nothing."""
+        first = _first(asked)
+        return teacher.quote(_wanted(teacher, asked, first, has_first=_has_all(teacher, first)))
+
+    def buy(self, teacher: Teacher, asked: Sequence[Asked]) -> None:
+        """Buy what all of these runs ask first; then what those ask besides that learn from the teacher.
 
         Raises:
-            BudgetExhausted: the money reaches for a part of them, which is kept.
+            BudgetExhausted: the money reaches for a part of it, which is kept.
         """
-        folder = self._folder
-        offer = teacher.quote(queries)
-        self._approve(offer.cost_micros)
+        first = _first(asked)
+        used = _with_further(first, asked)
+        has_first = _has_all(teacher, first)
+        lot = wanted = _wanted(teacher, asked, first, has_first=has_first)
+        self._approve(teacher.quote(wanted).cost_micros)
+        if not has_first:
+            self._buy_lot(teacher, first, wanted, used)
+            wanted = _wanted(teacher, asked, first, has_first=True)
+            lot = wanted[len(first) :]
+        if lot:
+            self._buy_lot(teacher, lot, wanted, used)
+
+    def _buy_lot(
+        self, teacher: Teacher, lot: Sequence[Query], wanted: Sequence[Query], used: Sequence[Query]
+    ) -> None:
+        """Buy some of what is wanted; `used` is what the runs look at, if the cache has it."""
+        folder, offer = self._folder, teacher.quote(lot)
         with self._display.track("Buying", offer.to_buy) as advance:
             purchase = teacher.buy(
-                queries, lambda progress: advance(progress.done, progress.described(cached=offer.cached))
+                lot,
+                lambda progress: advance(progress.done, progress.described(cached=offer.cached)),
+                used=used,
             )
         spent = teacher.spending
         folder.write(folder.purchase, {"queries_bought": spent.queries, "cost_micros": spent.cost_micros})
         purchase.require_compared(teacher.budget)
         if purchase.out_of_budget:
-            raise self._stopped_short(teacher, [query for query in queries if query not in purchase.refused])
+            raise self._stopped_short(teacher, [query for query in wanted if query not in teacher.refused])
 
     def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
         """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
@@ -92,3 +130,27 @@ class JointPurchase:
             f"the same command with --max-spend {enough} goes on from here. "
             "Or choose another --out, with a --budget for each run."
         )
+
+
+def _first(asked: Sequence[Asked]) -> list[Query]:
+    """What all of these ask in any case, each query once, texts before images."""
+    unique = dict.fromkeys(chain.from_iterable(each.first for each in asked))
+    return sorted(unique, key=lambda query: query.kind != "text")
+
+
+def _with_further(first: Sequence[Query], asked: Sequence[Asked]) -> list[Query]:
+    """These, and behind them what the runs ask besides, each query once."""
+    return list(dict.fromkeys(chain(first, *(each.further for each in asked))))
+
+
+def _has_all(teacher: Teacher, first: Sequence[Query]) -> bool:
+    return teacher.quote(first).cached == len(first)
+
+
+def _wanted(
+    teacher: Teacher, asked: Sequence[Asked], first: Sequence[Query], *, has_first: bool
+) -> list[Query]:
+    """All that is to be bought, as far as is known: before the first queries are, every run may learn."""
+    if has_first:
+        asked = [each for each in asked if each.further and each.is_worth_more(teacher)]
+    return _with_further(first, asked)

@@ -171,6 +171,24 @@ def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor
     return class_texts(model, prompts)
 
 
+def worth_asking(
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path
+) -> bool:
+    """Whether, by what was bought of the labelled images, anything will be learnt of the teacher.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        asked: what it asks.
+        teacher: whose cache it is.
+        folder: where the images' embeddings may lie in a file (`mapped_zeros`).
+    """
+    labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
+    known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
+    check = None if known is None else check_teacher(config, dataset, known).check
+    return check is None or check.learnt_from
+
+
 class TargetBuilder:
     """Makes a run's targets: plans, buys, and looks up.
 
@@ -296,12 +314,8 @@ class TargetBuilder:
         return pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels), missing
 
     def _worth_asking(self, dataset: Dataset, asked: TeacherQueries) -> bool:
-        """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
         assert self._teacher is not None
-        labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
-        known, _ = known_of(self._config, dataset, labelled, self._teacher, folder=self._run.path)
-        check = None if known is None else check_teacher(self._config, dataset, known).check
-        return check is None or check.learnt_from
+        return worth_asking(self._config, dataset, asked, self._teacher, folder=self._run.path)
 
     def _mention_unanswered(self, asked: TeacherQueries, missing: Sequence[Query]) -> None:
         """Say which of the images are taught without an answer, and why."""

@@ -294,6 +294,68 @@ def test_class_names_alone_are_refused_before_anything_is_asked(client: Command)
     assert "names classes and no image: give images without labels with --unlabelled" in refused
 
 
+_COMPARE = (
+    "compare", *TINY, *_SMALL, "--out", "table", "--seeds", "1", "--steps", "2", "--unlabelled", "pool",
+)  # fmt: skip
+
+
+def _quoted(client: Command, *more: str) -> tuple[int, int]:
+    """How many queries a comparison would buy, and how many are in the cache."""
+    quote = json.loads(client(*_COMPARE, *more, "--dry-run", "--json").stdout)
+    return quote["to_buy"], quote["cached"]
+
+
+def _used(client: Command) -> dict[str, tuple[int, int]]:
+    """How many embeddings each run of a comparison used, and their price."""
+    return {
+        run["method"]: (run["queries"], run["cost_micros"])
+        for run in _json(client, "table.json", "table")["runs"]
+    }
+
+
+def test_a_comparison_buys_no_pool_for_runs_that_learn_nothing_of_the_teacher(
+    client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    first = len(CLASSES) + 24
+    price = 20 * len(CLASSES) + 100 * 24
+    rows = ("--methods", "erm,vl2v-adip")
+    assert _quoted(client, *rows) == (first + _POOL, 0)
+    shown = client(*_COMPARE, *rows, "--max-spend", str(price))
+    assert f"{_POOL} of {_POOL} unlabelled images were not bought (nothing is learnt" in shown.stderr
+    assert vendor_process.charges(client.api_key).queries == first
+    assert _used(client) == {"erm": (0, 0), "vl2v-adip": (first, price)}
+
+    (client.folder / "table/runs/vl2v-adip-red-0/summary.json").unlink()
+    assert _quoted(client, *rows) == (0, first)
+    client(*_COMPARE, *rows)
+    assert vendor_process.charges(client.api_key).queries == first
+
+    both = ("--methods", "vl2v-adip,image-only,vl2v-adip+swad")  # image-only learns from any teacher
+    client(*_COMPARE, *both, "--yes")
+    assert vendor_process.charges(client.api_key).queries == first + _POOL
+    assert {name: used[0] for name, used in _used(client).items()} == {
+        "vl2v-adip": first, "image-only": first + _POOL, "vl2v-adip+swad": first,
+    }  # fmt: skip
+
+
+def test_a_comparison_that_was_killed_between_its_purchases_asks_nothing_twice(
+    client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> bool:
+        raise KeyboardInterrupt
+
+    first, rows = len(CLASSES) + 24, ("--methods", "vl2v-adip")
+    with monkeypatch.context() as patched:
+        patched.setattr("client.runs.comparison.worth_asking", killed)
+        client(*_COMPARE, *rows, code=130)
+    assert vendor_process.charges(client.api_key).queries == first
+    assert _quoted(client, *rows) == (_POOL, first)
+    client(*_COMPARE, *rows)
+    assert vendor_process.charges(client.api_key).queries == first + _POOL
+    assert {queries for queries, _ in _used(client).values()} == {first + _POOL}
+
+
 def test_a_comparison_gives_the_pool_to_the_methods_that_can_learn_from_it(client: Command) -> None:
     out = ("--out", "table", "--seeds", "1", "--steps", "2")
     shown = client(
