@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, Stamp, read_stamped
-from client.data.images import Pixels, UnreadableImage, decode_square, glance, read_image
+from client.data.images import NO_MEMORY, Pixels, UnreadableImage, decode_square, glance, read_image
 from client.data.views import ORIGINAL, View, encoded
 from client.paths import is_file
 
@@ -133,19 +133,18 @@ def _read_lot(paths: Sequence[Path]) -> list[tuple[FileFacts, Stamp | None]]:
 def _read_file(path: Path) -> FileFacts:
     try:
         content = read_image(path)
-    except UnreadableImage as error:
-        return FileFacts(reason=str(error), kind=error.kind, may_pass=isinstance(error.__cause__, OSError))
-    try:
         seen = glance(content, 4 * THUMBNAIL)
+        file = hashlib.sha256(content).hexdigest()
+        return FileFacts(
+            digest=file if seen.otherwise is None else hashlib.sha256(encoded(seen.otherwise)).hexdigest(),
+            file_digest=file,
+            side=seen.side,
+            thumbnail=_thumbnail(seen.small),
+        )
     except UnreadableImage as error:
-        return FileFacts(reason=str(error), kind=error.kind)
-    file = hashlib.sha256(content).hexdigest()
-    return FileFacts(
-        digest=file if seen.otherwise is None else hashlib.sha256(encoded(seen.otherwise)).hexdigest(),
-        file_digest=file,
-        side=seen.side,
-        thumbnail=_thumbnail(seen.small),
-    )
+        return FileFacts(reason=str(error), kind=error.kind, may_pass=error.may_pass)
+    except MemoryError:
+        return FileFacts(reason=NO_MEMORY, may_pass=True)
 
 
 def _thumbnail(image: Image.Image) -> bytes:

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS files (
     thumbnail BLOB NOT NULL,
     reason TEXT NOT NULL,
     kind TEXT NOT NULL,
-    encoder TEXT NOT NULL        -- `codecs()` where something else is sent than the file, otherwise empty
+    encoder TEXT NOT NULL        -- `codecs()` where these made what is sent or refused it, otherwise empty
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
@@ -71,7 +71,7 @@ class FileMemory:
         """What is known of each file; `None` of those that are not known, or have changed since.
 
         What is sent of a file, where that is not the file itself, is known as long as the same versions of
-        Pillow and its libraries encode it.
+        Pillow and its libraries encode it, and that it is no image as long as they read it.
         """
         if self._path is None or not is_there(self._path):
             return [None] * len(files)
@@ -96,7 +96,8 @@ class FileMemory:
         for path, (each, stamp) in read.items():
             if stamp is not None and each.kind != "HEIC" and not each.may_pass:
                 told = (each.digest, each.file_digest, each.side, each.thumbnail, each.reason, each.kind)
-                encoder = "" if each.digest == each.file_digest else codecs()
+                is_file = not each.reason and each.digest == each.file_digest
+                encoder = "" if is_file else codecs()
                 rows.append((_key(path), *stamp, *told, encoder))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
             memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -107,7 +108,7 @@ class FileMemory:
         marks = ", ".join("?" * len(keys))
         query = (
             f"SELECT path, size, time, {_FACTS} FROM files "  # noqa: S608
-            f"WHERE path IN ({marks}) AND encoder IN ('', ?)"
+            f"WHERE path IN ({marks}) AND (encoder = ? OR encoder = '' AND reason = '')"
         )
         known = {bytes(row[0]): row[1:] for row in memory.execute(query, [*keys, codecs()])}
         found: list[FileFacts | None] = []

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, features
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
+NO_MEMORY = "too little memory to read it"
 # As Pillow names what every vendor takes as it is; an MPO file is a JPEG file with further pictures in it.
 _SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO", "WEBP"})
 # Formats that Pillow reads wherever it is, and how their files are named.
@@ -47,12 +48,14 @@ Pixels = NDArray[np.uint8]
 class UnreadableImage(ValueError):
     """The bytes are not a whole image of a known format within the limits; the message says why.
 
-    `kind` is what it is counted under, where the message tells more than that.
+    `kind` is what it is counted under, where the message tells more than that. `may_pass` is set where the
+    reason is the system's, and the file may be an image all the same.
     """
 
-    def __init__(self, reason: str, kind: str = "") -> None:
+    def __init__(self, reason: str, kind: str = "", *, may_pass: bool = False) -> None:
         super().__init__(reason)
         self.kind = kind
+        self.may_pass = may_pass
 
 
 @cache
@@ -107,7 +110,7 @@ def read_image(path: Path) -> bytes:
     except OSError as error:
         nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
         raise UnreadableImage(
-            "a link to nowhere" if nowhere else error.strerror or "cannot be read"
+            "a link to nowhere" if nowhere else error.strerror or "cannot be read", may_pass=True
         ) from error
     if max(found.st_size, len(content)) > MAX_BYTES:
         raise UnreadableImage(f"larger than {MAX_BYTES // 2**20} MiB")
@@ -220,6 +223,8 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise UnreadableImage("its pixels are too many", "too many pixels") from error
     except Exception as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error):  # as Pillow's decoders say it
+            raise UnreadableImage(NO_MEMORY, may_pass=True) from error
         # Decoders answer damaged files with almost any exception; each of them means the same here.
         if _is_heic(content) and "HEIF" not in _formats():
             raise UnreadableImage(HEIC_MISSING, "HEIC") from error

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageFile, features
 
-from client.data import examples, images, views
+from client.data import examples, file_memory, images, views
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 
@@ -77,7 +77,10 @@ def another_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Non
 def test_what_another_version_of_pillow_encoded_is_read_again(
     tmp_path: Path, read: list[Path], another_pillow: Callable[[], None]
 ) -> None:
-    """It would be sent in other bytes than were planned. A file that is sent as it is stays known."""
+    """It would be sent in other bytes than were planned. A file that is sent as it is stays known.
+
+    What one version cannot read another may.
+    """
     plain = _picture(tmp_path / "red.png", "red")
     encoded = _picture(tmp_path / "red.gif", "red")
     unreadable = _picture(tmp_path / "none.png", "red")
@@ -88,13 +91,13 @@ def test_what_another_version_of_pillow_encoded_is_read_again(
     another_pillow()
     read.clear()
     again = list(read_files(files, memory))
-    assert read == [encoded]
+    assert read == [encoded, unreadable]
     assert (again[0], again[2]) == (first[0], first[2])
     assert again[1].file_digest == first[1].file_digest
     example = Example(str(encoded), "photo", UNLABELLED, again[1].digest, again[1].file_digest, 10)
     assert hashlib.sha256(example.content()).hexdigest() == again[1].digest != first[1].digest
     assert list(read_files(files, memory)) == again
-    assert read == [encoded, encoded]  # once more for its content, and not for what is known of it
+    assert read == [encoded, unreadable, encoded]  # once more for its content, not for what is known of it
 
 
 def test_of_what_version_2_remembered_the_files_that_are_sent_as_they_are_stay_known(
@@ -195,6 +198,47 @@ def test_what_the_system_refuses_is_tried_again(tmp_path: Path, monkeypatch: pyt
         patched.setattr(Path, "open", refused)
         assert [each.reason for each in read_files([file], memory)] == ["Permission denied"]
     assert [each.side for each in read_files([file], memory)] == [10]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        (ImageFile.ImageFile, "load", MemoryError()),
+        (ImageFile.ImageFile, "load", OSError("out of memory error when reading image file")),
+        (examples, "encoded", MemoryError()),
+    ],
+    ids=["pixels", "decoder", "encoding"],
+)
+def test_what_there_was_no_memory_for_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str, error: Exception
+) -> None:
+    file, memory = _picture(tmp_path / "red.gif", "red"), FileMemory(tmp_path / "files.db")
+
+    def short(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, short)
+        assert [each.reason for each in read_files([file], memory)] == ["too little memory to read it"]
+    assert [each.side for each in read_files([file], memory)] == [10]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow was built without AVIF")
+def test_what_was_refused_without_its_decoder_is_read_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the file is called. An earlier version noted no decoder of what it refused."""
+    file, memory = tmp_path / "web.jpg", FileMemory(tmp_path / "files.db")
+    Image.new("RGB", (20, 10), "red").save(file, "AVIF")
+    os.utime(file, (1, 1))
+    now, known = images.codecs(), images._formats()
+    for noted in (now.replace("avif", "no avif"), ""):
+        with monkeypatch.context() as patched:
+            patched.setattr(images, "_formats", lambda: [name for name in known if name != "AVIF"])
+            patched.setattr(file_memory, "codecs", lambda noted=noted: noted)
+            for _ in range(2):
+                assert [each.reason for each in read_files([file], memory)] == ["not a readable picture"]
+        assert [each.side for each in read_files([file], memory)] == [10]
 
 
 def test_a_memory_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
