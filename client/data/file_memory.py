@@ -119,16 +119,19 @@ class FileMemory:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The file, made anew where it is damaged or of another version; what is done in it is one step."""
+        """The file; what is done in it is one step. One that is damaged or of another version is deleted.
+
+        Others of SQLite's errors say nothing of the file: the disk is full, or somebody else has it for long.
+        """
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            connection = _connected(self._path)
-        except sqlite3.DatabaseError:
-            self._path.unlink(missing_ok=True)
-            connection = _connected(self._path)
-        with closing(connection), connection:
-            yield connection
+            with closing(_connected(self._path)) as connection, connection:
+                yield connection
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:
+                self._path.unlink(missing_ok=True)
+            raise
 
 
 def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFacts, Stamp | None]:
@@ -159,10 +162,12 @@ def _prepare(memory: sqlite3.Connection) -> None:
     """Make the table, or bring that of an earlier version up to date, which two commands may find at once."""
     memory.execute("BEGIN IMMEDIATE")
     (version,) = memory.execute("PRAGMA user_version").fetchone()
+    if version == _VERSION:  # on a full disk, nothing is written for what is only to be read
+        return
     if version == 2:
         memory.execute("DELETE FROM files WHERE digest <> file")  # what encoded these was not noted
         memory.execute("ALTER TABLE files ADD COLUMN encoder TEXT NOT NULL DEFAULT ''")
-    elif version not in (0, _VERSION):
+    elif version != 0:
         raise sqlite3.DatabaseError("of another version")
     memory.execute(_SCHEMA)
     memory.execute(f"PRAGMA user_version = {_VERSION}")

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import resource
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -186,6 +187,48 @@ def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage:
     for _ in range(2):
         assert list(read_files([file], FileMemory(memory))) == facts
     assert read == [file, file]
+
+
+def test_a_memory_that_is_damaged_farther_on_is_made_anew(tmp_path: Path, read: list[Path]) -> None:
+    files = [_picture(tmp_path / f"{number}.png", "red") for number in range(100)]
+    memory = tmp_path / "files.db"
+    facts = list(read_files(files, FileMemory(memory)))
+    sound = memory.read_bytes()[:8192]
+    memory.write_bytes(sound + b"\xff" * (memory.stat().st_size - len(sound)))
+    for _ in range(2):
+        assert list(read_files(files, FileMemory(memory))) == facts
+    assert len(read) == 2 * len(files)
+
+
+def test_a_memory_that_turns_out_damaged_as_it_is_written_is_made_anew(tmp_path: Path) -> None:
+    files = [_picture(tmp_path / f"{number}.png", "red") for number in range(100)]
+    memory = FileMemory(tmp_path / "files.db")
+    facts = list(read_files(files, memory))
+    rows = {path: (each, (path.stat().st_size, 10**9)) for path, each in zip(files, facts, strict=True)}
+    content = (tmp_path / "files.db").read_bytes()
+    (tmp_path / "files.db").write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
+    memory.remember(rows)
+    memory.remember(rows)
+    for path in files:
+        os.utime(path, (1, 1))
+    assert memory.recall(files) == facts
+
+
+def test_a_memory_stays_where_the_disk_is_full(tmp_path: Path, read: list[Path]) -> None:
+    files = [_picture(tmp_path / f"{number}.png", "red") for number in range(50)]
+    memory = FileMemory(tmp_path / "files.db")
+    facts = list(read_files(files, memory))
+    another = _picture(tmp_path / "another.png", "blue")
+    read.clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        again = list(read_files([*files, another], memory))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert again[:-1] == facts
+    assert memory.recall(files) == facts
+    assert read == [another]
 
 
 def test_what_the_system_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
