@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from client.data import pool as pools
@@ -75,6 +76,59 @@ def test_copies_are_left_out_and_counted_by_what_they_copy(
         REPEATED: 1,
     }
     assert not any(file.is_loss for file in found.left_out)
+
+
+def _drawn(kind: str) -> Image.Image:
+    """A picture that is plain in the mean of its colours, and perhaps at a third of its thumbnail's size."""
+    y, x = np.indices((96, 96))
+    if kind == "disc":
+        inside = (x - 48) ** 2 + (y - 48) ** 2 < 30**2
+    else:
+        shape, cells = kind.split()
+        along, across = x * int(cells) // 96, y * int(cells) // 96
+        inside = (along + (across if shape == "grid" else 0)) % 2 == 1
+    return Image.fromarray(np.array([(0, 0, 200), (200, 0, 0)], np.uint8)[inside.astype(int)])
+
+
+@pytest.mark.parametrize(
+    "kind", ["disc", "grid 4", "grid 8", "grid 12", "stripes 4", "stripes 8", "stripes 12"]
+)
+def test_a_copy_is_told_however_little_the_rough_comparison_sees(
+    pool: Path, tmp_path: Path, kind: str
+) -> None:
+    known = tmp_path / "known.png"
+    _drawn(kind).save(known)
+    _drawn(kind).save(pool / "copy.jpg", quality=90)
+    found = _read([str(pool)], {"a labelled image": [known]})
+    assert [(file.path.name, file.reason) for file in found.left_out] == [
+        ("copy.jpg", "nearly a copy of a labelled image")
+    ]
+
+
+def test_near_copies_are_those_that_the_rule_tells_and_few_are_compared_in_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    smooth = np.stack([np.asarray(_photo(seed).resize((12, 12))) for seed in range(60)])
+    noise = rng.integers(0, 256, smooth.shape, dtype=np.uint8)
+    first = np.concatenate([smooth, noise, smooth // 2 + noise // 2]).astype(np.float64)
+    second = first + rng.normal(0, 1, first.shape) * rng.uniform(0, 30, (len(first), 1, 1, 1))
+    mine, theirs = (each.clip(0, 255).astype(np.uint8) for each in (first, second))
+    in_full: list[int] = []
+    centred = pools._centred
+
+    def noted(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        in_full.append(len(pictures))
+        return centred(pictures)
+
+    pictures, others = pools._Pictures.of(mine), pools._Pictures.of(theirs)
+    monkeypatch.setattr(pools, "_centred", noted)
+    near = pictures.near_copies_of(others)
+    likeness = np.corrcoef(mine.reshape(len(mine), -1), theirs.reshape(len(theirs), -1))
+    by_the_rule = (likeness[: len(mine), len(mine) :] > pools.NEAR).any(axis=1)
+    assert 40 < by_the_rule.sum() < 140
+    assert (near == by_the_rule).all()
+    assert sum(in_full) < 2 * 1.5 * len(mine)
 
 
 def test_one_plain_colour_is_like_no_other(pool: Path, tmp_path: Path) -> None:
