@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from glob import escape, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
-from client.paths import resolved, rooted
+from client.paths import is_there, resolved, rooted
 from client.runs.folder import RunConfig, RunFolder
 
 
@@ -109,12 +110,19 @@ def _numbered_on(folder: Path) -> Path:
 def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:
     """Where unlabelled images are, wherever the command is run from.
 
+    The folder that it is run from is no part of a pattern, whatever its name.
+
     Raises:
         UsageError: a name is empty.
     """
     for word in words:
         require_name(str(word))
-    return tuple(str(Path(word).absolute()) for word in words)
+    return tuple(str(_rooted_word(Path(word))) for word in words)
+
+
+def _rooted_word(word: Path) -> Path:
+    is_pattern = has_magic(str(word)) and not is_there(word)
+    return Path(escape(str(Path.cwd()))) / word if is_pattern else word.absolute()
 
 
 def student_image_size(options: TrainingOptions) -> int:

@@ -1,6 +1,7 @@
 """The one finder of files: which pictures there are below a folder, and which are left out, by reason."""
 
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ COPY = "a copy of "
 _NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED})
 # What programs leave beside pictures: a Mac's archives, a Synology's thumbnails.
 _LITTER = frozenset({"__MACOSX", "@eaDir"})
+# A character that would be a wildcard, as `glob.escape` writes it.
+_ESCAPED = re.compile(r"\[([*?[])\]")
 # Pictures that are named as such, and that nothing here reads.
 _OTHER_PICTURES = frozenset({
     ".ai", ".arw", ".cr2", ".cr3", ".dcm", ".dng", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2",
@@ -236,8 +239,8 @@ def _matches(pattern: str) -> FoundFiles:
 def _below(pattern: Path) -> FoundFiles:
     """The files that a pattern with `**` matches: the folder before its first wildcard is searched."""
     parts = pattern.parts
-    fixed = next(position for position, part in enumerate(parts) if has_magic(part))
-    base = Path(*parts[:fixed])
+    fixed = next(position for position, part in enumerate(parts) if has_magic(_ESCAPED.sub("", part)))
+    base = Path(*(_ESCAPED.sub(r"\1", part) for part in parts[:fixed]))
     if not is_folder(base):
         return FoundFiles((), ())
     found = search(base)

@@ -4,11 +4,36 @@ from pathlib import Path
 
 import pytest
 
-from client.api.configs import as_begun, config_of
+from client.api.configs import as_begun, config_of, pool_words
 from client.api.options import DistillOptions
 from client.data.domains import list_folder
+from client.data.pool import find_pool
 from client.errors import UsageError
 from client.runs.folder import RunFolder
+
+
+@pytest.mark.parametrize(
+    "pattern", ["s/*.png", "s/**/*.png", "**", "[s]/1.png", "../shots [[]2024] */s/[12].png"]
+)
+def test_a_pattern_is_found_from_a_folder_that_is_named_as_a_pattern_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    (tmp_path / "shots [2024] *" / "s").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "shots [2024] *")
+    Path("s/1.png").touch()
+    (word,) = pool_words([pattern])
+    monkeypatch.chdir(tmp_path)
+    (found,) = find_pool(word).images
+    assert found.samefile(tmp_path / "shots [2024] *" / "s" / "1.png")
+    assert pool_words([word]) == (word,)  # as a next generation takes it from the run
+
+
+def test_what_is_named_itself_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shots [2024]").mkdir()
+    monkeypatch.chdir(tmp_path / "shots [2024]")
+    Path("[1].png").touch()
+    for word in ("[1].png", ".", "missing.png", "/else/where [1]/*.png"):
+        assert pool_words([word]) == (str(Path(word).absolute()),)
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "names.txt"])

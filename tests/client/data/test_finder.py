@@ -1,6 +1,7 @@
 """Which files are found below a folder, the same for every command, and why others are left out."""
 
 import errno
+import glob
 import os
 from collections.abc import Callable
 from functools import partial
@@ -105,6 +106,19 @@ def test_patterns_find_what_folders_do(tmp_path: Path, monkeypatch: pytest.Monke
             find_images(word)
     with pytest.raises(UsageError, match="An empty name stands for no images"):
         find_images("")
+
+
+def test_an_escaped_name_of_a_folder_is_where_a_search_begins(tmp_path: Path) -> None:
+    """It is named itself, so it may be hidden, as any folder before the wildcards."""
+    folder = tmp_path / ".shots [2024] *?"
+    _draw(folder / "s" / "1.png")
+    _draw(folder / "s [1]" / "2.png")
+    escaped = glob.escape(str(folder))
+    for pattern in ("**/*.png", "**"):
+        assert _names(find_images(f"{escaped}/{pattern}"), folder) == ["s/1.png", "s [1]/2.png"]
+    assert _names(find_images(f"{escaped}/s[ ][[]1]/**/*"), folder) == ["s [1]/2.png"]
+    assert _names(find_images(f"{escaped}/s [[]1]/**/*"), folder) == ["s [1]/2.png"]
+    assert _names(find_images(f"{escaped}/s/*.png"), folder) == ["s/1.png"]
 
 
 @pytest.fixture
