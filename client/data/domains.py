@@ -189,8 +189,17 @@ class ImageFolder:
                 skipped.append(Skipped(path, facts.reason, facts.kind, domain))
             else:
                 drawing = drawing_of(path.stem) if path in self.grouped else None
-                drawn = drawing or facts.file_digest
-                examples.append(Example(str(path), domain, label, facts.digest, drawn, facts.side))
+                examples.append(
+                    Example(
+                        file=str(path),
+                        domain=domain,
+                        label=label,
+                        digest=facts.digest,
+                        drawing=drawing or facts.file_digest,
+                        side=facts.side,
+                        file_digest=facts.file_digest,
+                    )
+                )
         return examples, skipped
 
 

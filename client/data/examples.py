@@ -38,6 +38,7 @@ class Example:
             so that no split hangs on how Pillow encodes.
         side: the shorter side of the file's image in pixels.
         view: which view of the file it is.
+        file_digest: the SHA-256 (hex) of the file's bytes; empty where nobody has read them.
     """
 
     file: str
@@ -47,6 +48,7 @@ class Example:
     drawing: str
     side: int
     view: View = ORIGINAL
+    file_digest: str = ""
 
     @property
     def path(self) -> Path:

@@ -78,7 +78,15 @@ def read_pool(
             reasons = copies_of.among(readable)
             copies += [Skipped(path, reason) for path, reason in reasons.items()]
             examples += [
-                Example(str(path), files[path], UNLABELLED, facts.digest, facts.file_digest, facts.side)
+                Example(
+                    file=str(path),
+                    domain=files[path],
+                    label=UNLABELLED,
+                    digest=facts.digest,
+                    drawing=facts.file_digest,
+                    side=facts.side,
+                    file_digest=facts.file_digest,
+                )
                 for path, facts in readable
                 if path not in reasons
             ]

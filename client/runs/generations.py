@@ -23,7 +23,9 @@ class Seen:
     """Which images the weights were trained on that a run begins with.
 
     Attributes:
-        images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it; sorted.
+        images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it, and
+            another of its file's SHA-256 where something else is sent; sorted. Records of earlier versions
+            have only the first.
         is_whole: whether these are all of them; otherwise there may be others, and nobody can tell.
         weights: the SHA-256 (hex) of the file of these weights; empty where they are no student's.
         refuses: whether a run is refused that would be measured on them. One that is finished is not: its
@@ -39,7 +41,7 @@ class Seen:
         """The positions of those images that are among them."""
         if not self.images.size:
             return []
-        return np.flatnonzero(np.isin(_numbers(example.digest for example in examples), self.images)).tolist()
+        return np.flatnonzero(np.isin(_numbers(examples), self.images).any(axis=1)).tolist()
 
     def require_none_of(self, examples: Sequence[Example], *, config: RunConfig) -> None:
         """Refuse a run whose target domain has these images, if they are among those that were seen.
@@ -80,7 +82,7 @@ class Seen:
         Raises:
             ClientError: it cannot be written.
         """
-        here = np.unique(_numbers(example.digest for example in trained))
+        here = np.unique(_numbers(trained))
         tensors = {"before": torch.from_numpy(self.images), "here": torch.from_numpy(here)}
         save_tensors(tensors, file, {"weights": self.weights, "is_whole": str(self.is_whole)})
         return FileContent(file).digest().hex()
@@ -169,10 +171,14 @@ def content_of(file: Path) -> str | None:
         return None
 
 
-def _numbers(digests: Iterable[str]) -> NDArray[np.int64]:
-    """The first eight bytes of each digest (hex)."""
-    first = bytes.fromhex("".join(digest[:16] for digest in digests))
-    return np.frombuffer(first, ">i8").astype(np.int64)
+def _numbers(examples: Iterable[Example]) -> NDArray[np.int64]:
+    """Of each image the first eight bytes of two digests, of what is sent and of its file, shape (n, 2).
+
+    Another version of Pillow may send other bytes of the same file.
+    """
+    digests = ((example.digest, example.file_digest or example.digest) for example in examples)
+    first = bytes.fromhex("".join(sent[:16] + file[:16] for sent, file in digests))
+    return np.frombuffer(first, ">i8").astype(np.int64).reshape(-1, 2)
 
 
 def first_weights(weights: str | None) -> str | None:

@@ -46,8 +46,9 @@ In `runs/` it has a folder for each run. The rows of `zero-shot` have no student
 ## The images that a student has seen
 
 `seen.safetensors` names an image by the first eight bytes of the SHA-256 of what is sent of it, as an
-integer: in `here` those that the run learnt from, with labels or without, and in `before` those that the
-weights had seen with which it began. The next student
+integer, and by those of its file's SHA-256 where something else is sent: in `here` those that the run learnt
+from, with labels or without, and in `before` those that the weights had seen with which it began. The next
+student
 [is not measured on them](serving.md#asking-the-vendor-where-the-student-is-not-sure). The student's metadata
 has the SHA-256 of the file.
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 from rich.console import Console
 
+from client.data import examples
 from client.data.examples import Example
+from client.data.views import encoded
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
 from client.learning.student import save_tensors
@@ -212,6 +215,47 @@ def test_a_target_that_an_earlier_generation_was_trained_on_is_refused(tmp_path:
     with pytest.raises(UsageError, match=f"trained on {learnt} of the 15 images of red, so"):
         read_dataset(wanted, _NOBODY)
     assert read_dataset(replace(wanted, student_weights=None), _NOBODY).target == "red"
+
+
+def _turn_all(root: Path) -> None:
+    """Save all as JPEG files that EXIF turns, so that a PNG is sent of each."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for file in root.glob("*/*/*.png"):
+        Image.open(file).save(file.with_suffix(".jpg"), exif=exif)
+        file.unlink()
+
+
+def test_images_are_known_again_by_what_pillow_encodes_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path / "toy", images=2)
+    _turn_all(root)
+    first, before = _generation(tmp_path / "run", _config(root))
+    trained = [before.examples[position] for position in before.train]
+    assert all(each.digest != each.file_digest for each in trained)
+    monkeypatch.setattr(examples, "encoded", lambda pixels: encoded(pixels) + b"other")
+    after = read_dataset(_config(root), _NOBODY)
+    assert not _digests(before, before.train) & _digests(after, after.train)
+    seen = seen_before(_config(root, first.student), None, _NOBODY)
+    assert [after.examples[position].file for position in seen.among(after.examples)] == [
+        each.file for each in trained
+    ]
+    wanted = replace(_config(root, first.student), target_domain="red")
+    with pytest.raises(UsageError, match="of the 6 images of red, so"):
+        read_dataset(wanted, _NOBODY)
+
+
+def test_a_record_of_an_earlier_version_names_what_was_sent(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=2)
+    _turn_all(root)
+    run = RunFolder(tmp_path / "run")
+    run.begin(_config(root))
+    read = read_dataset(_config(root), _NOBODY).examples
+    weights = _finish(run, [replace(each, file_digest="") for each in read[:7]])
+    seen = seen_before(_config(root, weights), None, _NOBODY)
+    assert len(seen.images) == 7
+    assert seen.among(read) == list(range(7))
 
 
 def test_a_run_keeps_what_its_weights_have_seen_whatever_becomes_of_the_other_run(tmp_path: Path) -> None:
