@@ -73,9 +73,11 @@ class Example:
         """What the student sees of it, as `decode_square` gives it.
 
         Raises:
-            UnreadableImage: as `content`.
+            UnreadableImage: the file has changed since it was read, or is no longer an image.
         """
         file = read_image(self.path)
+        if self.file_digest and hashlib.sha256(file).hexdigest() != self.file_digest:
+            raise UnreadableImage("its bytes are others")
         return decode_square(self.view.encode(file) if self.view.index else file, side)
 
     def seen_as(self, view: View) -> "Example":

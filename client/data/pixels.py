@@ -60,7 +60,7 @@ class PixelStore:
         """The images at these positions, in order, decoding in parallel what has not been decoded.
 
         Raises:
-            DataError: a file has changed since it was checked, and is no longer an image.
+            DataError: a file has changed since it was read, or is no longer an image.
         """
         files = self._files.get(side) or self._open(side)
         wanted = np.asarray(positions, dtype=np.int64)

@@ -1,5 +1,6 @@
 """Decoded images on disk: shared, bounded, and never wrong."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_damage_is_found_and_mended(tmp_path: Path, damage: str) -> None:
     file.write_bytes(content)
     for _ in range(2):
         assert _reds(PixelStore(examples, kept), [0, 1, 2]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_another_picture_in_the_place_of_one_is_neither_taken_nor_kept(tmp_path: Path, index: int) -> None:
+    path, kept = tmp_path / "0.png", tmp_path / "kept"
+    Image.linear_gradient("L").save(path)
+    whole = path.read_bytes()
+    digest = hashlib.sha256(whole).hexdigest()
+    example = Example(str(path), "a", 0, digest, digest, 256, file_digest=digest)
+    example = example.seen_as(View.of(digest, index)) if index else example
+    expected, _ = example.square(8)
+    Image.radial_gradient("L").save(path)
+    with pytest.raises(DataError, match=r"0\.png has changed since it was read: its bytes are others"):
+        PixelStore([example], kept).load([0], 8)
+    path.write_bytes(whole)
+    for _ in range(2):
+        assert np.array_equal(PixelStore([example], kept).load([0], 8).pixels[0], expected)
+        path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
