@@ -30,9 +30,9 @@ def check(
     """Count domains and classes, and look for what distorts a result; ends with 1 if there is any.
 
     That is: pictures that are left out (loose in a domain or in the root, of a format that is not read, not
-    whole), the same picture in two domains (leakage) or in two classes, missing class folders, and
-    differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where the folder has the name or
-    the domains of one of them.
+    whole), the same picture in two domains (leakage) or in two classes, copies that a split may part, missing
+    class folders, and differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where the folder
+    has the name or the domains of one of them.
 
     Example: client data check icons
     """
@@ -131,6 +131,10 @@ def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[
         ],
         "The same picture in different classes": [
             " = ".join(group) for group in described["in_several_classes"]
+        ],
+        "Copies that a split may part, so that what is held out is trained on (keep one file of each, or "
+        "give all of them one `split` in a table)": [
+            " = ".join(group) for group in described["may_be_parted"]
         ],
         "Missing class folders (where a domain has no image of a class, leave its folder empty)": (
             described["missing_folders"]

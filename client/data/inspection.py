@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from client.data.drawings import drawing_of
 from client.data.finder import Skipped, counted
 from client.data.images import UnreadableImage, decode, read_image
 from client.data.manifests import Manifest, recognise
+from client.data.splits import never_parted
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Inspection:
             kept together, as `group_by_name` keeps them.
         leaks: files with the same pixels in different domains, a group each: what is held out is trained on.
         ambiguous: files with the same pixels in different classes.
-        repeats: how many further copies of a picture there are within one class of one domain.
+        repeats: how many further copies of a picture there are within one class of one domain, where all of
+            them stay on one side of a split.
+        parted: files with the same pixels within one class of one domain that a split may part.
         known: the data set that the folder seems to be a copy of.
         differences: in what it is not a whole copy of that.
     """
@@ -49,6 +52,7 @@ class Inspection:
     leaks: list[list[Path]]
     ambiguous: list[list[Path]]
     repeats: int
+    parted: list[list[Path]]
     known: Manifest | None
     differences: list[str]
 
@@ -73,7 +77,13 @@ class Inspection:
     def is_sound(self) -> bool:
         """Whether nothing was found that distorts a result; repeats and files that are no images do not."""
         return not (
-            self.unreadable or self.misplaced or self.leaks or self.ambiguous or self.gaps or self.differences
+            self.unreadable
+            or self.misplaced
+            or self.leaks
+            or self.ambiguous
+            or self.parted
+            or self.gaps
+            or self.differences
         )
 
     def by_class(self, domain: str) -> list[int]:
@@ -103,6 +113,7 @@ class Inspection:
             "alike_by_name": self.alike_by_name,
             "in_several_domains": [[name(path) for path in group] for group in self.leaks],
             "in_several_classes": [[name(path) for path in group] for group in self.ambiguous],
+            "may_be_parted": [[name(path) for path in group] for group in self.parted],
             "repeats": self.repeats,
             "known_as": self.known.name if self.known else None,
             "differences": self.differences,
@@ -123,6 +134,7 @@ def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None
             on_read(done)
     found = Counter((picture.domain, picture.label) for picture in pictures)
     copies = _copies(pictures)
+    together, parted = _by_split(folder, copies)
     known = recognise(folder)
     return Inspection(
         folder=folder,
@@ -131,7 +143,8 @@ def inspect(folder: ImageFolder, on_read: Callable[[int], None] = lambda _: None
         alike_by_name=_alike_by_name(folder),
         leaks=[_paths(group) for group in copies if len({p.domain for p in group}) > 1],
         ambiguous=[_paths(group) for group in copies if len({p.label for p in group}) > 1],
-        repeats=sum(len(group) - len({(p.domain, p.label) for p in group}) for group in copies),
+        repeats=sum(len(group) - 1 for group in together),
+        parted=parted,
         known=known,
         differences=known.differences(folder) if known else [],
     )
@@ -162,6 +175,30 @@ def _copies(pictures: Iterable[InspectedImage]) -> list[list[InspectedImage]]:
     for picture in pictures:
         groups[picture.digest].append(picture)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _by_split(
+    folder: ImageFolder, copies: Sequence[Sequence[InspectedImage]]
+) -> tuple[list[list[Path]], list[list[Path]]]:
+    """Copies within one class of one domain: groups that stay on one side of a split, and those that may not.
+
+    A split knows files by their bytes, by what is sent of them, and by what is told of them.
+    """
+    copied = {picture.path for group in copies for picture in group}
+    files = {pair: tuple(p for p in paths if p in copied) for pair, paths in folder.files.items()}
+    examples, _ = replace(folder, files=files).read(folder.domains)
+    keys = never_parted(examples, told=folder.splits)
+    key_of = {example.path: key for example, key in zip(examples, keys, strict=True)}
+    together: list[list[Path]] = []
+    parted: list[list[Path]] = []
+    for group in copies:
+        within: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        for picture in group:
+            within[picture.domain, picture.label].append(picture.path)
+        for paths in within.values():
+            if len(paths) > 1:
+                (together if len({key_of.get(path) for path in paths}) == 1 else parted).append(paths)
+    return together, parted
 
 
 def _pairs(folder: ImageFolder) -> list[tuple[str, str]]:

@@ -56,6 +56,20 @@ def split(
     return sorted(set(range(len(examples))) - held), sorted(held)
 
 
+def never_parted(
+    examples: Sequence[Example], *, told: Mapping[Path, Split] = MappingProxyType({})
+) -> list[tuple[str, str]]:
+    """A key for each image: those that share it are on one side of a split, whatever its share and seed."""
+    groups = _groups(examples)
+    as_told = _held_as_told(examples, groups, told)
+    keys = [("", "")] * len(examples)
+    for group, positions in groups.items():
+        for i in positions:
+            is_told = group in as_told
+            keys[i] = ("", "holdout" if i in as_told[group] else "train") if is_told else (group, "")
+    return keys
+
+
 def _held_as_told(
     examples: Sequence[Example], groups: Mapping[str, Sequence[int]], told: Mapping[Path, Split]
 ) -> dict[str, list[int]]:

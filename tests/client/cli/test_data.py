@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from client.cli.main import main
+from client.data.domains import list_folder
 from client.data.manifests import MANIFESTS
+from client.data.splits import split
 from tests.client.toy import draw, make_folder
 
 # One name in two spellings of Unicode: "é" as two characters, and as one.
@@ -70,8 +72,12 @@ def test_each_problem_is_found_and_ends_with_1(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "problem", ["unreadable", "in_several_domains", "in_several_classes", "missing_folders", "differences"]
-)
+    "problem",
+    [
+        "unreadable", "in_several_domains", "in_several_classes", "may_be_parted", "missing_folders",
+        "differences",
+    ],
+)  # fmt: skip
 def test_one_problem_suffices(tmp_path: Path, capsys: pytest.CaptureFixture[str], problem: str) -> None:
     root = make_folder(tmp_path / ("PACS" if problem == "differences" else "toy"), images=1)
     if problem == "unreadable":
@@ -80,12 +86,83 @@ def test_one_problem_suffices(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         shutil.copy(root / "dark" / "circle" / "00.png", root / "red" / "circle" / "leak.png")
     elif problem == "in_several_classes":
         shutil.copy(root / "dark" / "circle" / "00.png", root / "dark" / "square" / "leak.png")
+    elif problem == "may_be_parted":
+        Image.open(root / "dark" / "circle" / "00.png").save(
+            root / "dark" / "circle" / "other.png", dpi=(72, 72)
+        )
     elif problem == "missing_folders":
         shutil.rmtree(root / "red" / "circle")
     code, found = _found(root, capsys)
-    names = ("unreadable", "in_several_domains", "in_several_classes", "missing_folders", "differences")
+    names = (
+        "unreadable", "in_several_domains", "in_several_classes", "may_be_parted", "missing_folders",
+        "differences",
+    )  # fmt: skip
     assert [name for name in names if found[name]] == [problem]
     assert code == 1
+
+
+def test_copies_that_a_split_parts_are_a_problem_and_others_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "toy", images=20)
+    for number, file in enumerate(sorted(root.glob("*/*/*.png"))):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(file)
+        shutil.copy(file, file.with_name(f"same-{file.name}"))
+    code, found = _found(root, capsys)
+    assert (code, found["repeats"], found["may_be_parted"]) == (0, 180, [])
+    for file in root.glob("*/*/same-*.png"):
+        Image.open(file).save(file, dpi=(72, 72))
+    code, found = _found(root, capsys)
+    assert (code, found["sound"], found["repeats"], len(found["may_be_parted"])) == (1, False, 0, 180)
+    folder = list_folder(root)
+    examples, _ = folder.read(folder.domains)
+    held = split(examples, holdout=0.2, seed=0)[1]
+    names = {examples[position].path.with_name(examples[position].path.name[-6:]) for position in held}
+    assert len(names) < len(held) < 2 * len(names)  # some of the pairs are parted
+    assert _check(root) == 1
+    shown = capsys.readouterr().out
+    assert "one side of a split" not in shown
+    assert "Copies that a split may part, so that what is held out is trained on (keep one file" in shown
+    assert "  dark/circle/00.png = dark/circle/same-00.png\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("bytes_are", "first", "other", "is_sound"),
+    [
+        ("equal", "train", "val", False),
+        ("equal", "train", "", True),
+        ("equal", "val", "", True),
+        ("others", "train", "", False),
+        ("others", "train", "val", False),
+        ("others", "train", "train", True),
+        ("others", "val", "val", True),
+    ],
+)
+def test_a_table_may_part_copies_or_keep_them_together(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    bytes_are: str,
+    first: str,
+    other: str,
+    is_sound: bool,
+) -> None:
+    root = make_folder(tmp_path / "toy", images=2)
+    picture = root / "dark" / "circle" / "00.png"
+    shutil.copy(picture, picture.with_name("copy.png"))
+    if bytes_are == "others":
+        Image.open(picture).save(picture.with_name("copy.png"), dpi=(72, 72))
+    told = {"00.png": first, "copy.png": other}
+    rows = [
+        f"{file},{file.parent.name},{file.parent.parent.name},"
+        f"{told.get(file.name, '') if file.parent == picture.parent else ''}"
+        for file in sorted(root.glob("*/*/*.png"))
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label,domain,split", *rows]))
+    code, found = _found(table, capsys)
+    assert (code, found["sound"]) == (0 if is_sound else 1, is_sound)
+    assert found["repeats"] == (1 if is_sound else 0)
+    assert len(found["may_be_parted"]) == (0 if is_sound else 1)
 
 
 def test_a_known_data_set_is_named_with_its_differences(
