@@ -25,7 +25,7 @@ from client.paths import is_there
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Summary
 from client.runs.connection import Connection
-from client.runs.dataset import DomainInputs
+from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
 from client.runs.generations import first_weights
@@ -177,7 +177,7 @@ def _lead(
     run_id = run.begin(config)
     budget, max_spend_micros = options.budget, options.max_spend_micros
     agree = replacements(replace=options.replace, confirm=confirm)
-    memo = Memo({DomainInputs: 1000}, connection.files)
+    memo = Memo({DomainInputs: 1000, PoolInputs: 1000, ViewInputs: 1000}, connection.files)
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None
@@ -197,9 +197,13 @@ def _lead(
 
         whole = distillation(config, run, teacher)
         if without:
-            dataset = whole.prepare()
+            dataset = whole.check()
             if dataset.seen.images.size:  # otherwise they draw the same by themselves
                 told = {dataset.examples[position].path: "train" for position in dataset.train}
+            for domain, (each, folder) in without.items():  # before anything is bought
+                connection.display.note(f"Checking what is left without {domain} ...")
+                distillation(each, RunFolder(folder), teacher).check()
+            whole.prepare()
         accuracies = {}
         for domain, (each, folder) in without.items():
             connection.display.note(f"Leaving out {domain} ...")

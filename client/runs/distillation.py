@@ -131,8 +131,8 @@ class Distillation:
         self._also = also
         self._teacher_check: TeacherCheck | None = None
 
-    def prepare(self) -> Dataset:
-        """Read the images and buy what the run asks, and no more; returns the images.
+    def check(self) -> Dataset:
+        """Read the images and refuse a run that cannot be trained; returns the images. Nothing is bought.
 
         Raises:
             ClientError: as `execute`.
@@ -140,8 +140,15 @@ class Distillation:
         self._standing.finish_replacement()
         dataset = self._read()
         self._require_trainable(dataset)
-        self._targets(dataset)
         return dataset
+
+    def prepare(self) -> None:
+        """Check the run and buy what it asks, and no more.
+
+        Raises:
+            ClientError: as `execute`.
+        """
+        self._targets(self.check())
 
     def execute(self, *, leave_one_out: Mapping[str, float] | None = None) -> Summary | None:
         """Run every stage that has not been run, and return the summary; in further processes, nothing.

@@ -119,6 +119,24 @@ def test_a_method_that_would_ask_other_texts_of_one_domain_leaves_none_of_two_ou
     assert "class prompts were not bought" in known.stderr
 
 
+def test_nothing_is_bought_where_a_domain_left_out_leaves_nothing_to_train_on(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    shutil.rmtree(client.folder / "toy" / "red")
+    rows = [
+        f"{file},{file.parent.name},{domain},{side}"
+        for domain, side in (("dark", ""), ("light", "val"))
+        for file in sorted((client.folder / "toy" / domain).glob("*/*.png"))
+    ]
+    (client.folder / "toy.csv").write_text("\n".join(["path,label,domain,split", *rows]))
+    spent = vendor_process.charges(client.api_key).queries
+    refused = client("distill", *_SMALL, "--data", "toy.csv", "--leave-one-out", code=2)
+    assert "Checking what is left without dark ..." in refused.stderr
+    assert "has no image to train on: all 15 readable images" in refused.stderr
+    assert not (client.folder / "run" / "leave-one-out").exists()
+    assert vendor_process.charges(client.api_key).queries == spent
+
+
 def test_one_domain_alone_is_enough(client: Command) -> None:
     for domain in ("light", "red"):
         shutil.rmtree(client.folder / "toy" / domain)
