@@ -62,10 +62,13 @@ class PurchaseOptions(VendorOptions):
         max_spend_micros: money that may be paid, over all resumptions, in millionths of the vendor's
             currency unit; `None` for no limit.
         yes: agrees beforehand to a purchase of more than five units. A `max_spend_micros` agrees too.
+        max_spend_agrees: whether a `max_spend_micros` does agree, or is a limit alone, as that of
+            tuition.toml is.
     """
 
     max_spend_micros: Micros | None = None
     yes: bool = False
+    max_spend_agrees: bool = True
 
 
 class BulkOptions(PurchaseOptions):

@@ -29,6 +29,7 @@ from client.cli.options import (
     VendorOption,
     ViewsOption,
     YesOption,
+    is_typed,
     print_json,
 )
 from client.errors import UsageError
@@ -65,6 +66,7 @@ RunBudgetOption = Annotated[
 
 
 def compare(
+    context: typer.Context,
     out: OutOption,
     data: DataOption = DEFAULT_DATA,
     methods: MethodsOption = "erm,vl2v-adip",
@@ -109,6 +111,7 @@ def compare(
         max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()), views=views,
         group_by_name=group_by_name, student=student, student_weights=student_weights,
         image_size=image_size, recipe=recipe, steps=steps, yes=yes,
+        max_spend_agrees=is_typed(context, "max_spend"),
         device=device, vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
     )  # fmt: skip
     if dry_run:

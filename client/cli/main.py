@@ -48,6 +48,7 @@ from client.cli.options import (
     VersionOption,
     ViewsOption,
     YesOption,
+    is_typed,
     print_json,
     refusal_of,
     said_of_next,
@@ -168,7 +169,7 @@ def distill(
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
-        batch=batch, wait=not no_wait,
+        batch=batch, wait=not no_wait, max_spend_agrees=is_typed(context, "max_spend"),
     )  # fmt: skip
     if from_ is not None:
         options = configs.next_options(from_, **said_of_next(context, options))
@@ -186,6 +187,7 @@ def distill(
 
 @app.command()
 def plan(
+    context: typer.Context,
     data: DataOption = DEFAULT_DATA,
     classes: ClassesOption = None,
     target_domain: TargetOption = None,
@@ -234,7 +236,7 @@ def plan(
         group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
-        yes=yes,
+        yes=yes, max_spend_agrees=is_typed(context, "max_spend"),
     )  # fmt: skip
     planned = planning.plan(options, probe=probe, confirm=on_terminal(), progress=Display())
     _show_plan(planned, as_json=as_json)
@@ -242,6 +244,7 @@ def plan(
 
 @app.command()
 def embed(
+    context: typer.Context,
     out: Annotated[
         Path, typer.Option("--out", help="FILE.npy, FILE.parquet or FILE.jsonl.", show_default=False)
     ],
@@ -283,7 +286,7 @@ def embed(
     options = EmbedOptions(
         texts=tuple(texts), images=tuple(paths), out=out, budget=budget, max_spend_micros=max_spend, yes=yes,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
-        batch=batch, wait=not no_wait,
+        batch=batch, wait=not no_wait, max_spend_agrees=is_typed(context, "max_spend"),
     )  # fmt: skip
     embeddings = embedding.embed(options, confirm=on_terminal(), progress=Display())
     if as_json:

@@ -342,7 +342,12 @@ VersionOption = Annotated[
 
 
 # Options that stand under another name where they are passed on.
-PASSED_ON_AS = {"max_spend_micros": "max_spend", "replace": "replace_", "wait": "no_wait"}
+PASSED_ON_AS = {
+    "max_spend_micros": "max_spend",
+    "max_spend_agrees": "max_spend",
+    "replace": "replace_",
+    "wait": "no_wait",
+}
 # What a run is: of its next generation, only what is typed is otherwise.
 _OF_RUN = frozenset({
     "data", "target_domain", "select", "unlabelled", "adapt", "views", "group_by_name", "method", "student",

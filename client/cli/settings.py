@@ -23,7 +23,7 @@ from client.paths import is_file, is_there
 SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
 # What somebody agrees to for one command, or what turns it into another, is typed.
-_TYPED = frozenset({"damaged", "dry_run", "force", "help", "reconcile", "replace", "version", "yes"})
+_TYPED = frozenset({"damaged", "dry_run", "force", "help", "probe", "reconcile", "replace", "version", "yes"})
 # Each command writes something else there.
 _OF_ONE_COMMAND = frozenset({"out"})
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a text"}

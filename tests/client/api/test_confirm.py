@@ -1,5 +1,7 @@
 """Who is asked, and what is refused where nobody can be."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from client.api.confirm import ASK_ABOVE_MICROS, purchases, replacements
@@ -16,6 +18,14 @@ def test_a_small_purchase_and_one_that_was_agreed_to_are_not_asked_about() -> No
     purchases(yes=False, max_spend_micros=None, confirm=_never)(ASK_ABOVE_MICROS)
     purchases(yes=True, max_spend_micros=None, confirm=_never)(DEAR)
     purchases(yes=False, max_spend_micros=10 * DEAR, confirm=_never)(DEAR)
+
+
+def test_a_cap_that_does_not_agree_is_asked_about() -> None:
+    for yes, confirm in ((False, None), (False, lambda _: False), (True, _never)):
+        check = purchases(yes=yes, max_spend_micros=10 * DEAR, max_spend_agrees=False, confirm=confirm)
+        check(ASK_ABOVE_MICROS)
+        with nullcontext() if yes else pytest.raises(UsageError, match="Nothing was bought"):
+            check(DEAR)
 
 
 def test_a_large_purchase_takes_an_answer() -> None:

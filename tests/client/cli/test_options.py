@@ -22,23 +22,37 @@ def test_every_option_of_a_run_is_known_by_its_name_on_the_command_line() -> Non
     assert {PASSED_ON_AS.get(name, name) for name in DistillOptions.model_fields} <= known
 
 
-@pytest.mark.parametrize("settings", [None, "[distill]\nno_wait = true\n"], ids=["typed", "tuition.toml"])
-def test_a_next_generation_is_not_waited_for_either(
-    settings: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: dict[str, Any] = {}
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the last `distill --from` passed on; the working directory is an empty one."""
+    passed_on: dict[str, Any] = {}
 
     def noted(_: Path, **changes: Any) -> NoReturn:
-        said.update(changes)
+        passed_on.clear()
+        passed_on.update(changes)
         raise ClientError("noted")
 
     monkeypatch.setattr(configs, "next_options", noted)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUITION_DATA", raising=False)
+    return passed_on
+
+
+@pytest.mark.parametrize("settings", [None, "[distill]\nno_wait = true\n"], ids=["typed", "tuition.toml"])
+def test_a_next_generation_is_not_waited_for_either(settings: str | None, said: dict[str, Any]) -> None:
     if settings is not None:
         Path("tuition.toml").write_text(settings)
     with pytest.raises(SystemExit):
         main(["distill", "--from", "run", "--batch", *([] if settings else ["--no-wait"])])
     assert said == {"batch": True, "wait": False}
+
+
+def test_a_cap_of_the_file_does_not_agree_to_what_a_next_generation_buys(said: dict[str, Any]) -> None:
+    Path("tuition.toml").write_text("max_spend = 7\n")
+    for typed, micros in (([], 7), (["--max-spend", "5"], 5)):
+        with pytest.raises(SystemExit):
+            main(["distill", "--from", "run", *typed])
+        assert said == {"max_spend_micros": micros, "max_spend_agrees": bool(typed)}
 
 
 def _floats() -> list[tuple[str, str]]:
