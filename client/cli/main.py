@@ -49,6 +49,7 @@ from client.cli.options import (
     ViewsOption,
     YesOption,
     is_typed,
+    learnt_from,
     print_json,
     refusal_of,
     said_of_next,
@@ -163,9 +164,9 @@ def distill(
     from client.cli.tables import print_summary
 
     options = DistillOptions(
-        data=classes or data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend,
-        select=select, unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
-        group_by_name=group_by_name, method=method, student=student,
+        data=learnt_from(context, data, classes), target_domain=target_domain, budget=budget,
+        max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()),
+        adapt=tuple(adapt or ()), views=views, group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
@@ -231,9 +232,9 @@ def plan(
     from client.api.options import DistillOptions
 
     options = DistillOptions(
-        data=classes or data, target_domain=target_domain, budget=budget, max_spend_micros=max_spend,
-        select=select, unlabelled=tuple(unlabelled or ()), adapt=tuple(adapt or ()), views=views,
-        group_by_name=group_by_name, method=method, student=student,
+        data=learnt_from(context, data, classes), target_domain=target_domain, budget=budget,
+        max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()),
+        adapt=tuple(adapt or ()), views=views, group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         yes=yes, max_spend_agrees=is_typed(context, "max_spend"),

@@ -348,6 +348,8 @@ PASSED_ON_AS = {
     "replace": "replace_",
     "wait": "no_wait",
 }
+# Where the value of an option comes from; the later comes before the earlier.
+_SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 # What a run is: of its next generation, only what is typed is otherwise.
 _OF_RUN = frozenset({
     "data", "target_domain", "select", "unlabelled", "adapt", "views", "group_by_name", "method", "student",
@@ -368,7 +370,24 @@ def said_of_next(context: typer.Context, options: "DistillOptions") -> dict[str,
         return said == "COMMANDLINE" or (said not in (None, "DEFAULT") and name not in _OF_RUN)
 
     said = {name: value for name, value in options if is_said(name)}
-    return said | ({"data": options.data} if context.params.get("classes") else {})
+    return said | ({"data": options.data} if is_typed(context, "classes") else {})
+
+
+def learnt_from(context: typer.Context, data: Path, classes: Path | None) -> Path:
+    """The labelled images, or the class names in their place where these come from no lower a source.
+
+    Raises:
+        UsageError: both are typed.
+    """
+    if classes is None:
+        return data
+    if is_typed(context, "data") and is_typed(context, "classes"):
+        raise UsageError("Give one of --data and --classes.")
+    rank_of_data, rank_of_classes = (
+        0 if source is None else _SOURCES.index(source.name)
+        for source in map(context.get_parameter_source, ("data", "classes"))
+    )
+    return classes if rank_of_classes >= rank_of_data else data
 
 
 def is_typed(context: typer.Context, name: str) -> bool:

@@ -55,6 +55,20 @@ def test_a_cap_of_the_file_does_not_agree_to_what_a_next_generation_buys(said: d
         assert said == {"max_spend_micros": micros, "max_spend_agrees": bool(typed)}
 
 
+@pytest.mark.parametrize(
+    ("typed", "data"),
+    [([], None), (["--data", "typed"], "typed"), (["--classes", "typed.txt"], "typed.txt")],
+    ids=["nothing", "data", "classes"],
+)
+def test_a_next_generation_learns_from_what_is_typed_alone(
+    typed: list[str], data: str | None, said: dict[str, Any]
+) -> None:
+    Path("tuition.toml").write_text('[distill]\ndata = "filed"\nclasses = "filed.txt"\n')
+    with pytest.raises(SystemExit):
+        main(["distill", "--from", "run", *typed])
+    assert said == ({} if data is None else {"data": Path(data)})
+
+
 def _floats() -> list[tuple[str, str]]:
     """Every option that takes a float, as (words of the command, option)."""
     group = typer.main.get_command(app)

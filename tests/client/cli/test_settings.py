@@ -96,6 +96,31 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file_then_th
     assert used("--data", "typed") == "typed"
 
 
+@pytest.mark.parametrize("command", ["plan", "distill"])
+def test_labelled_images_and_class_names_are_taken_from_the_highest_place_that_has_either(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.api.planning.plan", lambda options, **_: pytest.fail(str(options.data)))
+    monkeypatch.setattr(
+        "client.api.distillation.distill", lambda options, **_: pytest.fail(str(options.data))
+    )
+
+    def used(*arguments: str) -> str:
+        with pytest.raises(pytest.fail.Exception) as found:
+            main([command, *arguments])
+        return str(found.value)
+
+    SETTINGS_FILE.write_text('classes = "filed.txt"\n')
+    assert used() == "filed.txt"
+    assert used("--data", "typed") == "typed"
+    assert used("--classes", "typed.txt") == "typed.txt"
+    monkeypatch.setenv("TUITION_DATA", "environed")
+    assert used() == "environed"
+    assert used("--classes", "typed.txt") == "typed.txt"
+    assert run(command, "--data", "typed", "--classes", "typed.txt") == 2
+    assert "Give one of --data and --classes." in capsys.readouterr().err
+
+
 def test_a_key_of_the_environment_comes_before_a_file_that_the_file_names(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
