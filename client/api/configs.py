@@ -14,7 +14,7 @@ from client.data.finder import require_name
 from client.errors import UsageError
 from client.learning.backbone_names import OPEN_CLIP
 from client.learning.backbones import native_image_size
-from client.learning.methods import METHODS, parse_method, with_steps
+from client.learning.methods import METHODS, parse_method, with_steps, without_variants
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.student import load_metadata
 from client.paths import is_there, resolved, rooted
@@ -68,11 +68,12 @@ def as_begun(config: RunConfig, run: RunFolder) -> RunConfig:
 def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: ANN401 (as each option has it)
     """The options of a run's next generation: another student, from the last one's weights.
 
-    Everything is as it was there: images, domain held out, method, student, seed. Images without labels are
-    those of then and those of `changes` together. The folder is named after the run's, with a number. Images
-    that the last student was trained on are not held out, and refused in a target domain. With
-    `leave_one_out`, the students that measure begin as the first generation did, for the last one's weights
-    have seen every domain.
+    Everything is as it was there: images, domain held out, method, student, seed. Another `method` has the
+    variants that it names (+swad, +wise), and not those of then. Images without labels are those of then and
+    those of `changes` together. The folder is named after the run's, with a number. Images that the last
+    student was trained on are not held out, and refused in a target domain. With `leave_one_out`, the
+    students that measure begin as the first generation did, for the last one's weights have seen every
+    domain.
 
     Args:
         run: the folder of a finished run.
@@ -90,6 +91,8 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
         "select": config.select, "recipe": config.recipe, "group_by_name": config.group_by_name,
         "out": _numbered_on(before.path),
     }  # fmt: skip
+    if "method" in changes:  # the variants are the last one's
+        said["recipe"] = without_variants(config.method, config.recipe)
     if not config.student.startswith(OPEN_CLIP):  # a CLIP's weights go with its own texts
         said["student_weights"] = before.student
     pools = {

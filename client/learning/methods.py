@@ -1,7 +1,7 @@
 """Training methods as data: the targets, the loss and the trained parts of each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -19,7 +19,7 @@ from client.learning.losses import (
     teacher_targets,
 )
 from client.learning.prompts import ONE_PROMPT, ClassPrompts
-from client.learning.recipe import VARIANTS, Recipe
+from client.learning.recipe import RECIPES, VARIANTS, Recipe
 
 # Of so many images something is worked out at once, so that memory does not grow with the images.
 ROWS_AT_ONCE = 8192
@@ -378,6 +378,25 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
             f"{method.name} begins with random weights: there is nothing pre-trained to mix in (+wise)."
         )
     return method, recipe
+
+
+def without_variants(words: str, recipe: Recipe) -> Recipe:
+    """A recipe from `parse_method`, before the variants of the method's name.
+
+    What they have set is again as in the one of `RECIPES` that it was made from, or else as in Tuition's own.
+    """
+    plain = next((named for named in RECIPES.values() if _is_but_for_steps(recipe, named)), Recipe())
+    _, varied = parse_method(words, plain)
+    before = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    return replace(
+        recipe, **{name: value for name, value in before.items() if value != getattr(varied, name)}
+    )
+
+
+def _is_but_for_steps(recipe: Recipe, other: Recipe) -> bool:
+    """Whether it trains as another does, in as many steps or in others."""
+    in_as_many = replace(recipe, steps=other.steps, align_steps=other.align_steps, passes=other.passes)
+    return in_as_many.is_protocol_of(other)
 
 
 def steps_of(method: Method, recipe: Recipe) -> int:

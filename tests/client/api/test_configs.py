@@ -1,14 +1,18 @@
 """From options to what makes a run this run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from client.api.configs import as_begun, config_of, pool_words
+from client.api.configs import as_begun, config_of, next_options, pool_words
 from client.api.options import DistillOptions
 from client.data.domains import list_folder
 from client.data.pool import find_pool
 from client.errors import UsageError
+from client.learning.recipe import Recipe, RecipeName
 from client.runs.folder import RunFolder
 
 
@@ -67,3 +71,37 @@ def test_a_run_that_an_earlier_version_began_of_a_link_goes_on(tmp_path: Path) -
     named = RunFolder(tmp_path / "named")
     named.begin(config)
     assert as_begun(config, named) == config
+
+
+@pytest.mark.parametrize(
+    ("recipe", "before", "now", "selection", "interpolation"),
+    [
+        ("default", "erm+swad", "erm", "best", 1.0),
+        ("default", "erm+wise", "linear-probe", "best", 1.0),
+        ("default", "erm+swad+wise", "lp-ft+wise", "best", 0.5),
+        ("paper", "erm+best", "erm", "swad", 1.0),
+        ("paper", "erm", "erm+wise", "swad", 0.5),
+        (Recipe(learning_rate=0.1, selection="swad", interpolation=0.7), "erm", "lp-ft", "swad", 0.7),
+    ],
+)
+@pytest.mark.parametrize("steps", [None, 3])
+def test_another_method_of_a_next_generation_does_not_have_the_variants_of_the_last(
+    recipe: RecipeName | Recipe,
+    before: str,
+    now: str,
+    selection: str,
+    interpolation: float,
+    steps: int | None,
+    tmp_path: Path,
+) -> None:
+    first = config_of(DistillOptions(data=tmp_path, method=before, recipe=recipe, steps=steps))
+    run = RunFolder(tmp_path / "run")
+    run.begin(first)
+    save_file({"weight": torch.zeros(1)}, run.student)
+    assert config_of(next_options(run.path, seed=1)).recipe == first.recipe
+    second = config_of(next_options(run.path, method=now)).recipe
+    assert (second.selection, second.interpolation) == (selection, interpolation)
+    kept = replace(second, selection=first.recipe.selection, interpolation=first.recipe.interpolation)
+    assert kept == first.recipe
+    anew = config_of(next_options(run.path, method="erm", recipe="paper")).recipe
+    assert (anew.selection, anew.interpolation) == ("swad", 1.0)
