@@ -397,19 +397,30 @@ def is_typed(context: typer.Context, name: str) -> bool:
 
 
 def amount_to_ask(
-    vendor: str | None, share: float | None, below: float | None, accuracy: float | None, budget: int | None
-) -> dict[str, float | None]:
+    context: typer.Context,
+    vendor: str | None,
+    share: float | None,
+    below: float | None,
+    accuracy: float | None,
+) -> dict[str, float]:
     """About how many images to ask, as `AskOptions` takes it: a fifth where nothing is said.
+
+    What tuition.toml says gives way to what is typed, and holds only where somebody is asked.
 
     Raises:
         UsageError: more than one thing is said, or nobody is to be asked.
     """
-    said = {"share": share, "below": below, "accuracy": accuracy}
-    if vendor is None and not (share is below is accuracy is budget is None):
-        raise UsageError("Name whom to ask: --ask-vendor URL.")
-    if sum(each is not None for each in said.values()) > 1:
+    named = {"share": share, "below": below, "accuracy": accuracy}
+    said = {name: value for name, value in named.items() if value is not None}
+    typed = {name: value for name, value in said.items() if is_typed(context, f"ask_{name}")}
+    if vendor is None:
+        if typed or is_typed(context, "ask_budget"):
+            raise UsageError("Name whom to ask: --ask-vendor URL.")
+        return {}
+    said = typed or said
+    if len(said) > 1:
         raise UsageError("Give one of --ask-share, --ask-below and --ask-accuracy.")
-    return said if any(each is not None for each in said.values()) else {"share": 0.2}
+    return said or {"share": 0.2}
 
 
 def refusal_of(error: ValidationError) -> str | None:

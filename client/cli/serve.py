@@ -25,6 +25,7 @@ from client.errors import UsageError
 
 
 def serve(
+    context: typer.Context,
     student: Annotated[
         Path,
         typer.Argument(
@@ -100,7 +101,7 @@ def serve(
 
     Example: client serve runs/icons-pixel-vl2v-adip-seed0 --port 8080
     """
-    amount = amount_to_ask(ask_vendor, ask_share, ask_below, ask_accuracy, ask_budget)
+    amount = amount_to_ask(context, ask_vendor, ask_share, ask_below, ask_accuracy)
     from client.api.options import AskOptions, ServeOptions
     from client.api.serving import serve as start
 

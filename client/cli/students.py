@@ -70,6 +70,7 @@ def evaluate(
 
 
 def predict(
+    context: typer.Context,
     run: StudentArgument,
     images: Annotated[
         list[str],
@@ -109,7 +110,7 @@ def predict(
     from client.api.options import AskOptions
     from client.cli.tables import print_predictions
 
-    amount = amount_to_ask(ask_vendor, ask_share, ask_below, ask_accuracy, ask_budget)
+    amount = amount_to_ask(context, ask_vendor, ask_share, ask_below, ask_accuracy)
     ask = None
     if ask_vendor is not None:
         ask = AskOptions(
