@@ -35,6 +35,7 @@ from client.cli.options import (
 from client.errors import UsageError
 from client.progress import Display
 
+FileFormat = Literal["onnx", "safetensors"]
 StudentArgument = Annotated[
     Path,
     typer.Argument(
@@ -162,7 +163,7 @@ def export(
         ),
     ] = None,
     kind: Annotated[
-        Literal["onnx", "safetensors"] | None,
+        FileFormat | None,
         typer.Option("--format", help="Format of the file (default: as its name ends)."),
     ] = None,
     int8: Annotated[
@@ -195,8 +196,7 @@ def export(
     from client.api import exports
     from client.cli.tables import print_exports
 
-    if (out is None) == (web is None) or (web is not None and kind is not None):
-        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+    out, web, kind = _what_to_write(context, out, web, kind)
     if web is None and is_typed(context, "reject"):
         raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
     written = exports.export(
@@ -208,3 +208,23 @@ def export(
     else:
         print_exports(written.files or [])
         print(written.out)
+
+
+def _what_to_write(
+    context: typer.Context, out: Path | None, web: Path | None, kind: FileFormat | None
+) -> tuple[Path | None, Path | None, FileFormat | None]:
+    """A file and perhaps its format, or the folder of a page: what is typed, or else what tuition.toml says.
+
+    Raises:
+        UsageError: it is neither, or both.
+    """
+    out_typed, web_typed, kind_typed = (is_typed(context, name) for name in ("out", "web", "kind"))
+    if web_typed and not out_typed:
+        out = None
+    if (out_typed or kind_typed) and not web_typed:
+        web = None
+    if web is not None and not kind_typed:
+        kind = None
+    if (out is None) == (web is None) or (web is not None and kind is not None):
+        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+    return out, web, kind

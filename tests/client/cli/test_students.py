@@ -4,7 +4,7 @@ import json
 import os
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -140,3 +140,42 @@ def test_about_how_many_to_ask_the_file_says_where_somebody_is_asked_and_nothing
         assert "Name whom to ask: --ask-vendor URL." in refusal(*typed)
     both = refusal(*vendor, "--ask-below", "0.5", "--ask-accuracy", "0.9")
     assert "Give one of --ask-share, --ask-below and --ask-accuracy." in both
+
+
+@pytest.mark.parametrize(
+    ("settings", "typed", "written"),
+    [
+        ('format = "onnx"', "--web page", "page as web"),
+        ('format = "onnx"', "--out student", "student as onnx"),
+        ('out = "filed.onnx"', "--web page", "page as web"),
+        ('out = "filed"', "--format onnx", "filed as onnx"),
+        ('out = "filed.onnx"', "--out typed.onnx", "typed.onnx as None"),
+        ('web = "filed"', "--out student.onnx", "student.onnx as None"),
+        ('web = "filed"\nformat = "onnx"', "", "filed as web"),
+        ('web = "filed"\nout = "filed.onnx"', "", None),
+        ('web = "filed"', "--format onnx", None),
+        ('format = "onnx"', "", None),
+        ('out = "filed"', "--web page --format onnx", None),
+        ("", "--web page --out student.onnx", None),
+    ],
+)
+def test_what_is_typed_says_whether_a_file_or_a_page_is_exported(
+    settings: str,
+    typed: str,
+    written: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Path, out: Path, *, kind: str | None, **__: object) -> NoReturn:
+        pytest.fail(f"{out} as {kind}")
+
+    monkeypatch.setattr("client.api.exports.export", fail)
+    Path("tuition.toml").write_text(f"[export]\n{settings}\n")
+    with pytest.raises((SystemExit, pytest.fail.Exception)) as end:
+        main(["export", "run", *typed.split()])
+    if written is None:
+        assert isinstance(end.value, SystemExit)
+        assert end.value.code == 2
+        assert "Say either --out FILE" in capsys.readouterr().err
+    else:
+        assert str(end.value) == written
