@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import CacheOption, JsonOption, print_json
+from client.cli.options import CacheOption, JsonOption, is_typed, print_json
 from client.errors import UsageError
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
@@ -21,6 +21,7 @@ receipts_app = typer.Typer(
 
 @receipts_app.command()
 def verify(
+    context: typer.Context,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -50,7 +51,7 @@ def verify(
     found: Evidence | SwapCheck
     if file is not None:
         found = receipts.verify_receipts_file(file, keys)
-    elif keys is not None:
+    elif is_typed(context, "keys"):
         raise UsageError("--keys is for a FILE; the cache keeps the keys with its receipts.")
     else:
         found = receipts.verify_receipts(VendorOptions(cache=cache))
