@@ -24,6 +24,8 @@ SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
 # What somebody agrees to for one command, or what turns it into another, is typed.
 _TYPED = frozenset({"damaged", "dry_run", "force", "help", "probe", "reconcile", "replace", "version", "yes"})
+# The same of one command, by its last word: what it deletes.
+_TYPED_OF = {"prune": frozenset({"model_fingerprint"})}
 # Each command writes something else there.
 _OF_ONE_COMMAND = frozenset({"out"})
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a text"}
@@ -136,7 +138,7 @@ def settings_of(command: Any) -> dict[str, Setting]:  # noqa: ANN401 (Typer's an
     for parameter in command.params:
         if parameter.name in hints and not (parameter.param_type_name == "argument" and parameter.required):
             setting = _setting(parameter, hints[parameter.name])
-            if setting.key not in _TYPED:
+            if setting.key not in _typed_of(command.name):
                 found[setting.key] = setting
     return found
 
@@ -223,7 +225,7 @@ def _own(
 ) -> Mapping[str, Any]:
     for key, value in table.items():
         if key not in settings:
-            raise UsageError(f"{path}, {table_of(words)}: {_unknown(key, settings)}")
+            raise UsageError(f"{path}, {table_of(words)}: {_unknown(key, settings, _typed_of(words))}")
         if not settings[key].takes(value):
             raise UsageError(
                 f"{path}, {table_of(words)}: `{key}` is {settings[key].accepted}, not {value!r}."
@@ -231,9 +233,14 @@ def _own(
     return table
 
 
-def _unknown(key: str, known: Mapping[str, Setting]) -> str:
+def _typed_of(words: str) -> frozenset[str]:
+    """The options that a command takes from the command line alone."""
+    return _TYPED | _TYPED_OF.get(words.split()[-1], frozenset())
+
+
+def _unknown(key: str, known: Mapping[str, Setting], typed: frozenset[str] = _TYPED) -> str:
     """What to say of a key that does not stand for an option."""
-    if key in _TYPED:
+    if key in typed:
         return f"`{key}` is given on the command line alone, where it is meant for one command."
     if key == "api_key":
         return (

@@ -1,4 +1,7 @@
-"""`client cache forget`: kept images are deleted after their embeddings, and never without them."""
+"""`client cache forget`: kept images are deleted after their embeddings, and never without them.
+
+And `client cache prune`: it deletes the embeddings of a model whose fingerprint is typed.
+"""
 
 from io import BytesIO
 from pathlib import Path
@@ -84,3 +87,23 @@ def test_images_stay_where_the_cache_cannot_be_changed(
     with pytest.raises(SystemExit):
         main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
     assert all(each.path.exists() for each in kept)
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_model_is_pruned_only_where_its_fingerprint_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tuition.toml").write_text('model_fingerprint = "fp_1"\ncache = "bought.db"\n')
+
+    def pruned(*typed: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["cache", "prune", *typed])
+        shown = capsys.readouterr()
+        return int(end.value.code or 0), shown.out + shown.err
+
+    code, said = pruned("--yes")
+    assert code == 2
+    assert "Say what to delete: --damaged, or a model with --model-fingerprint." in said
+    assert pruned("--damaged") == (0, "0 embeddings deleted.\n")
+    assert pruned("--model-fingerprint", "fp_1", "--yes") == (0, "3 embeddings deleted.\n")

@@ -180,6 +180,10 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("yes = true", "`yes` is given on the command line alone"),
         ("['cache prune']\nyes = true", "`yes` is given on the command line alone"),
         ("[plan]\nprobe = 200", "`probe` is given on the command line alone"),
+        (
+            "['cache prune']\nmodel_fingerprint = 'fp'",
+            "`model_fingerprint` is given on the command line alone",
+        ),
         ("api_key = 'tk_secret'", "a key is secret and does not stand here."),
         ("[distill]\napi-key = 'tk_secret'", "which `api_key_file` names"),
         ("seed = \n", "tuition.toml is not TOML: Invalid value (at line 1, column 8)."),
@@ -188,7 +192,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("a = " + "[" * 20_000, "tuition.toml is not TOML"),
         ("a = " + "1" * 20_000, "tuition.toml is not TOML"),
     ],
-    ids=range(28),
+    ids=range(29),
 )
 def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     text: str | bytes, said: str, capsys: pytest.CaptureFixture[str]
@@ -223,6 +227,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             if each.param_type_name == "option"
         }
         typed = {"dry_run", "yes", "replace", "force", "damaged", "probe", "reconcile", "help"}
+        typed |= {"model_fingerprint"} if words == "cache prune" else set()
         assert options - typed <= keys, words
         assert keys.isdisjoint(typed), words
 
