@@ -104,6 +104,12 @@ class Admission:
         voiding.add_done_callback(partial(self._note_failure, touched))
         return voiding
 
+    def take_back_replay(self, account_id: str, request_id: str) -> "Future[None]":
+        """Not count a replay that was admitted, and that the vendor itself could not answer."""
+        return self._writer.submit(
+            Touched(account_id, request_id), partial(self._charging.take_back_replay, request_id)
+        )
+
     def hold_job(self, order: Order, record: JobRecord[Job]) -> "Future[Job]":
         """Check every limit but the rate, hold the price of a bulk job and write it down, in one transaction.
 

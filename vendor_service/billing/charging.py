@@ -182,6 +182,12 @@ class Charging:
         billing_log.finished(rows.session, hold, self._clock())
         return True
 
+    def take_back_replay(self, hold_id: str, rows: WorkingSet) -> None:
+        """Count once less that what a hold paid for was answered again; twice if it is done twice."""
+        hold = rows.hold(hold_id)
+        if hold is not None and hold.replays > 0:
+            hold.replays -= 1
+
     def _check_dates(self, account: Account, now: int) -> None:
         """Make sure that what is charged to the account now would be dated rightly.
 

@@ -25,7 +25,7 @@ from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.receipts import receipt, what_was_sold
 from vendor_service.embed.results import Content, EmbedResult, largest_bytes
-from vendor_service.embed.unpaid import Unpaid
+from vendor_service.embed.unpaid import Unpaid, is_vendors_own
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery, Query
@@ -166,16 +166,23 @@ class EmbedService:
             charged = admitted.charged
             if charged is None:
                 charged = await self._charge(order, result, sold)
-        except BaseException:
+        except BaseException as error:
             # Whatever the reason, a cancelled task included.
             with suppress(APIError):  # the books are away, and the reason is what is to be told
-                if await asyncio.wrap_future(self._admission.void(order.account_id, admitted.request_id)):
-                    self._metrics.decided("voided")
+                await self._give_up(order.account_id, admitted, error)
             raise
         work.answered(order.queries)
         model.metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
         return result, content.with_headers({RECEIPT_HEADER: signed} | dates)
+
+    async def _give_up(self, account_id: str, admitted: Admitted, error: BaseException) -> None:
+        """Release what was held; a replay counts all the same, unless the vendor itself could not answer."""
+        if not admitted.replayed:
+            if await asyncio.wrap_future(self._admission.void(account_id, admitted.request_id)):
+                self._metrics.decided("voided")
+        elif is_vendors_own(error):
+            await asyncio.wrap_future(self._admission.take_back_replay(account_id, admitted.request_id))
 
     async def _charge(self, order: Order, result: EmbedResult, sold: Sequence[Sold]) -> Charged:
         """Settle, and take note of what was answered."""

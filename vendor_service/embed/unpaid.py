@@ -14,6 +14,11 @@ _VENDORS_OWN = {
 }
 
 
+def is_vendors_own(error: BaseException) -> bool:
+    """Whether a request that ended so failed by the vendor itself, and not by its caller or its deadline."""
+    return error.code in _VENDORS_OWN if isinstance(error, APIError) else isinstance(error, Exception)
+
+
 @dataclass
 class Unpaid:
     """Queries of one request that were prepared: those that are not `paid` for, and not in the rate yet."""
@@ -31,7 +36,7 @@ class Unpaid:
 
     def ended(self, error: APIError) -> None:
         """The request ended in an error."""
-        if error.code in _VENDORS_OWN:
+        if is_vendors_own(error):
             self.unpaid = self.unrated = 0
         elif error.code == ErrorCode.RATE_LIMITED:
             self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate

@@ -168,6 +168,22 @@ def test_what_was_paid_for_is_answered_again_so_many_times_and_for_so_long(books
         books.check(order)
 
 
+def test_a_replay_that_is_taken_back_does_not_count(books: Books) -> None:
+    terms = ReplayTerms(most=1)
+    with closing(Admission(books.database, books.clock, HOLD_SECONDS, terms)) as books.admission:
+        order = books.open()
+        first = books.buy(order, idempotency_key="k")
+        for _ in range(2):
+            # Even twice, and before any: there are never more than the terms say.
+            books.admission.take_back_replay(order.account_id, first.request_id).result()
+        for _ in range(3):
+            assert books.buy(order, idempotency_key="k").replayed
+            assert refusal(books, order, idempotency_key="k") == "replays_exhausted"
+            books.admission.take_back_replay(order.account_id, first.request_id).result()
+        assert len(books.entries(order)) == 1
+        books.check(order)
+
+
 def test_what_was_paid_for_is_not_answered_with_more_or_less(books: Books) -> None:
     order = books.open()
     books.buy(order, idempotency_key="k", images=3)

@@ -203,6 +203,13 @@ class MoneyMachine(RuleBasedStateMachine):
         ]
         return next((code for code, so in reasons if so), None)
 
+    @precondition(lambda self: self.replays)
+    @rule(which=st.integers(0), by=PROCESS)
+    def fail_to_answer_again(self, which: int, by: int) -> None:
+        hold = sorted(self.replays)[which % len(self.replays)]
+        self.processes[by].take_back_replay(self.order.account_id, hold).result()
+        self.replays[hold] = max(0, self.replays[hold] - 1)
+
     @precondition(lambda self: self.open_holds)
     @rule(
         settle=st.booleans(),

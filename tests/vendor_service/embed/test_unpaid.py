@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.errors import APIError, ErrorCode
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.billing import allowance
+from vendor_service.encoder.batcher import Batcher
+from vendor_service.encoder.queues import Encoded
 
 CAT = {"text": "a photo of a cat"}
 BROKEN = image_input(b"no image")
@@ -98,6 +101,29 @@ def test_what_was_paid_for_is_answered_again_whatever_limits_say(
         again = vendor.embed(key, {"text": "wait"}, headers=for_nothing)
         assert again.json()["replayed"] is True
         assert error_code(vendor.embed(key, {"text": "wait"})) == "quota_exhausted"
+
+
+@pytest.mark.parametrize("fault", [APIError(ErrorCode.NOT_READY, "it starts again"), RuntimeError("broken")])
+def test_what_was_paid_for_and_the_vendor_cannot_answer_again_is_no_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    with LocalVendor(tmp_path, max_replays=2, request_timeout_seconds=1) as vendor:
+        key, once = vendor.key(), {"idempotency-key": "once"}
+        assert vendor.embed(key, image_input(), headers=once).status_code == 200
+
+        def submit_in_vain(*_: object, **__: object) -> "Future[Encoded]":
+            raise fault
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Batcher, "submit", submit_in_vain)
+            for _ in range(3):
+                assert vendor.embed(key, image_input(), headers=once).status_code in {500, 503}
+        assert vendor.embed(key, image_input(), headers=once).json()["replayed"] is True
+        with monkeypatch.context() as patched:
+            patched.setattr(Batcher, "submit", lambda *_, **__: Future())
+            assert error_code(vendor.embed(key, image_input(), headers=once)) == "deadline_exceeded"
+        assert error_code(vendor.embed(key, image_input(), headers=once)) == "replays_exhausted"
+        assert vendor.account(key).ledger_seq == 1
 
 
 @pytest.mark.parametrize(
