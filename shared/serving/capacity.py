@@ -156,17 +156,26 @@ class Reservation:
 async def while_awaited(work: Awaitable[T], reservation: Reservation, leaving: "asyncio.Future[None]") -> T:
     """Do something until it is done, its time is up, or nobody waits for it any more.
 
+    It is not begun where nobody waits already: it may never let the event loop go, and so not be broken off.
+
     Raises:
         APIError: `deadline_exceeded`.
     """
+    if leaving.done():
+        if asyncio.iscoroutine(work):
+            work.close()
+        raise reservation.timed_out
+    left = False
     async with reservation.within_deadline() as deadline:
 
         def end(_: object) -> None:
-            if not deadline.expired():
+            # It may be on its way already when it is removed, and a deadline that was left cannot be moved.
+            if not left and not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
 
         leaving.add_done_callback(end)
         try:
             return await work
         finally:
+            left = True
             leaving.remove_done_callback(end)

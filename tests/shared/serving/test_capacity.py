@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from shared.errors import APIError
-from shared.serving.capacity import Capacity
+from shared.serving.capacity import Capacity, while_awaited
 
 
 def run(test: Callable[[Capacity], Awaitable[None]]) -> None:
@@ -114,3 +114,45 @@ def test_what_takes_too_long_is_broken_off() -> None:
             assert reservation.seconds_left == 0
 
     run(test)
+
+
+async def hang_up() -> None:
+    """What a caller does."""
+
+
+def test_what_nobody_waits_for_is_broken_off_and_not_even_begun_later() -> None:
+    begun: list[str] = []
+
+    async def work(name: str) -> None:
+        begun.append(name)
+        await asyncio.sleep(10)
+
+    async def test(capacity: Capacity) -> None:
+        leaving = asyncio.ensure_future(hang_up())
+        for name in ("first", "second"):
+            with capacity.reserve("a") as reservation:
+                with pytest.raises(APIError) as refused:
+                    await while_awaited(work(name), reservation, leaving)
+                assert refused.value.code == "deadline_exceeded"
+        assert begun == ["first"]
+
+    run(test)
+
+
+def test_who_leaves_when_all_is_done_is_not_complained_of() -> None:
+    complaints: list[dict[str, object]] = []
+
+    async def test(capacity: Capacity) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, each: complaints.append(each))
+        leaving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def work() -> str:
+            leaving.set_result(None)  # the loop has no turn until the work is done
+            return "rows"
+
+        with capacity.reserve("a") as reservation:
+            assert await while_awaited(work(), reservation, leaving) == "rows"
+        await asyncio.sleep(0)
+
+    run(test)
+    assert complaints == []
