@@ -15,6 +15,7 @@ from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, name_of
 from vendor_service.billing.orders import Admitted
+from vendor_service.embed.models import ServedModel
 from vendor_service.embed.receipts import what_was_sold
 from vendor_service.embed.results import EmbedResult
 from vendor_service.encoder.encoder import ModelFacts
@@ -65,7 +66,7 @@ class Answers:
     rows: list[Vector] = field(default_factory=list)
 
 
-def read_lines(claim: Claim, content: bytes, reader: LineReader, facts: ModelFacts) -> list[LineWork]:
+def read_lines(claim: Claim, content: bytes, reader: LineReader, model: ServedModel) -> list[LineWork]:
     """The lines of a chunk; those that were found faulty when the file came in are not read again."""
     faults = {} if claim.piece.faults is None else json.loads(claim.piece.faults)
     works: list[LineWork] = []
@@ -78,7 +79,7 @@ def read_lines(claim: Claim, content: bytes, reader: LineReader, facts: ModelFac
         if fault is not None:
             works.append(_faulty(number, first, Fault(**fault)))
             continue
-        work = _read(number, first, text, reader, facts)
+        work = _read(number, first, text, reader, model)
         works.append(work)
         first += 0 if work.line is None else len(work.line.queries.items)
     return works
@@ -89,16 +90,24 @@ def _faulty(number: int, first: int, fault: Fault) -> LineWork:
     return LineWork(number, fault.custom_id, None, first, error)
 
 
-def _read(number: int, first: int, text: bytes, reader: LineReader, facts: ModelFacts) -> LineWork:
+def _read(number: int, first: int, text: bytes, reader: LineReader, model: ServedModel) -> LineWork:
     try:
         line = reader.read(text)
     except APIError as error:  # the vendor takes less by now than when the file came
         return LineWork(number, name_of(text), None, first, error)
-    if line.queries.dimensions not in (None, facts.dimensions):
-        message = f"this model has {facts.dimensions} dimensions; leave them out, or reduce them yourself"
-        refusal = APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
-        return LineWork(number, line.custom_id, line, first, refusal)
-    return LineWork(number, line.custom_id, line, first)
+    return LineWork(number, line.custom_id, line, first, _refusal_by(model, line))
+
+
+def _refusal_by(model: ServedModel, line: Line) -> APIError | None:
+    """Why this model does not answer a line, where that shows before anything is prepared."""
+    queries, dimensions, most = line.queries, model.facts.dimensions, model.terms.limits.max_inputs
+    if queries.dimensions not in (None, dimensions):
+        message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
+        return APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
+    if len(queries.items) > most:
+        message = f"a request may have {most} inputs, not {len(queries.items)}"
+        return APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
+    return None
 
 
 def answers_of(

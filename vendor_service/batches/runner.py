@@ -205,7 +205,7 @@ class Runner:
         piece, account = claim.piece, claim.job.account_id
         name = input_name(claim.job.input_file_id)
         content = await self._store.do(self._store.read, name, piece.first_byte, piece.bytes)
-        works = await asyncio.to_thread(read_lines, claim, content, self._reader, model.facts)
+        works = await asyncio.to_thread(read_lines, claim, content, self._reader, model)
         counts = queries_of(works)
         asked = [works[place] for place in counts]
         queries = [each for work in asked if work.line is not None for each in work.line.queries.items]

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,22 @@ def test_bad_lines_are_told_in_the_error_file_and_cost_nothing(
     assert all(each["response"]["status_code"] in (400, 422) for each in errors)
     account = vendor.account(api_key)
     assert (account.spent_micros, account.queries_used, account.held_micros) == (10, 1, 0)
+    assert problem(vendor, api_key) is None
+
+
+def test_a_model_takes_no_more_inputs_in_a_line_than_in_a_request(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = vendor.app.state.models.default
+    limits = served.terms.limits.model_copy(update={"max_inputs": 2})
+    monkeypatch.setattr(served, "terms", replace(served.terms, limits=limits))
+    assert error_code(vendor.embed(api_key, *[{"text": CAT}] * 3)) == "too_many_inputs"
+    done = ended(client, begin(client, line("two", CAT, "a dog"), line("three", CAT, "a dog", "a cow")))
+    assert list(answers(client, done.output_file_id)) == ["two"]
+    refused = answers(client, done.error_file_id)["three"]["response"]
+    assert (refused["status_code"], refused["body"]["error"]["code"]) == (400, "too_many_inputs")
+    account = vendor.account(api_key)
+    assert (account.spent_micros, account.queries_used, account.held_micros) == (20, 2, 0)
     assert problem(vendor, api_key) is None
 
 
