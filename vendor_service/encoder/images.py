@@ -86,6 +86,7 @@ class ImageDecoder:
             APIError: as `decode` does.
             NeedsMore: it needs more than its share of memory or time, and is not `free`.
         """
+        Image.MAX_IMAGE_PIXELS = None  # in this process the operator's limit alone holds, not Pillow's
         pixels = self._preprocessed(from_base64(content) if encoded else content, allow, free=free)
         output[:] = pixels.contiguous().numpy().data.cast("B")
 

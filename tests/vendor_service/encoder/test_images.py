@@ -37,6 +37,12 @@ DECODER = ImageDecoder(
 )
 
 
+@pytest.fixture(autouse=True)
+def limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have other tests find Pillow's limit, which a task lifts in its process."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+
+
 def decode(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The pixels of a file, preprocessed: bytes of shape (height, width, 3)."""
     pixels: np.ndarray[Any, np.dtype[np.uint8]] = DECODER.decode(base64.b64encode(content).decode()).numpy()
@@ -160,6 +166,19 @@ class SmallImage(WholeImage):
 
     def draft_size(self, width: int, height: int) -> tuple[int, int]:
         return 1, 1
+
+
+@pytest.mark.parametrize(
+    ("side", "told"), [(13_000, "large"), (13_500, "large"), (17_000, "large"), (17_400, "image_too_large")]
+)
+def test_the_operators_limit_holds_and_not_that_of_pillow(side: int, told: str) -> None:
+    limits = ImageLimits(max_bytes=200_000, max_pixels=300_000_000)
+    decoder = ImageDecoder(PREPROCESSOR, limits, memory_bytes=1)
+    with pytest.raises((APIError, NeedsMore)) as ended:
+        decoder.do(png(side, side), memoryview(b""), lambda _: None, encoded=False, free=False)
+    error = ended.value
+    assert isinstance(error, APIError | NeedsMore)
+    assert (error.grade if isinstance(error, NeedsMore) else error.code) == told
 
 
 @pytest.mark.parametrize("made", [bytes, with_index], ids=["JPEG", "MPO"])
