@@ -11,6 +11,7 @@ from shared.receipts import RECEIPT_TYPE, ReceiptClaims
 from shared.serving.parsing import JSON, media_type, parse_small
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.calls import call_description, terms_of
@@ -21,7 +22,7 @@ from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
 
 
-def batches_router(desk: BulkDesk) -> APIRouter:
+def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/batches", tags=["bulk jobs"])
     buyer = Depends(requiring(desk.authentication, Scope.EMBED))
@@ -46,7 +47,7 @@ def batches_router(desk: BulkDesk) -> APIRouter:
         if given.expect_fingerprint not in (None, model.fingerprint):
             message = f"the model's fingerprint is {model.fingerprint}, not {given.expect_fingerprint}"
             raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
-        job = await asyncio.to_thread(desk.jobs.begin, terms, asked, file, model)
+        job = await threads.do(caller.account_id, desk.jobs.begin, terms, asked, file, model)
         desk.runner.wake()
         return job
 
@@ -68,8 +69,8 @@ def batches_router(desk: BulkDesk) -> APIRouter:
     @router.post("/{batch_id}/cancel")
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """End a job now: what is answered is charged and kept, what is held for the rest is released."""
-        actor = actors.customer_key(caller.key_id)
-        return await asyncio.to_thread(desk.jobs.cancel, caller.account_id, batch_id, actor)
+        account_id, actor = caller.account_id, actors.customer_key(caller.key_id)
+        return await threads.do(account_id, desk.jobs.cancel, account_id, batch_id, actor)
 
     @router.get("/{batch_id}/receipts", tags=["receipts"])
     async def batch_receipts(

@@ -22,6 +22,7 @@ from shared.serving.parsing import read_model
 from vendor_service.accounts import projects
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.api.history_rate import HistoryRate
 from vendor_service.billing import currency, invoices, ledger
@@ -45,12 +46,13 @@ def billing_router(
     models: Models,
     watch: ClockWatch,
     signer: Signs,
+    threads: AccountThreads,
 ) -> APIRouter:
     """The routes; quotes are for the `models`. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
     _add_standing(router, database, clock, authentication, models)
     reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
-    _add_history(router, database, clock, reader, watch)
+    _add_history(router, database, clock, reader, watch, threads)
     _add_head(router, database, clock, reader, signer)
     return router
 
@@ -101,7 +103,12 @@ def _add_standing(
 
 
 def _add_history(
-    router: APIRouter, database: Database, clock: Clock, reader: params.Depends, watch: ClockWatch
+    router: APIRouter,
+    database: Database,
+    clock: Clock,
+    reader: params.Depends,
+    watch: ClockWatch,
+    threads: AccountThreads,
 ) -> None:
     @router.get("/usage")
     async def usage(
@@ -145,8 +152,8 @@ def _add_history(
         month: Annotated[str, Path(pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$", description="YYYY-MM, UTC")],
     ) -> Invoice:
         """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
-
-        return await asyncio.to_thread(invoices.issue, database, caller.account_id, month, clock(), watch)
+        account_id = caller.account_id
+        return await threads.do(account_id, invoices.issue, database, account_id, month, clock(), watch)
 
 
 def _add_head(

@@ -16,6 +16,7 @@ from shared.serving.multipart import FormBody, FormShape
 from shared.serving.parsing import invalid, media_type
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.batches.files import input_name, public
@@ -32,7 +33,7 @@ _LONGEST_NAME = 255
 _KEPT_BYTES = 4 << 20
 
 
-def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
+def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/files", tags=["bulk jobs"])
     buyer = Depends(requiring(desk.authentication, Scope.EMBED))
@@ -48,10 +49,11 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
         coming = _Upload(desk, request.headers["content-type"])
         declared = request.headers.get("content-length", "")
         size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
-        file_id = await asyncio.to_thread(desk.files.begin, caller.account_id, size)
+        account_id = caller.account_id
+        file_id = await threads.do(account_id, desk.files.begin, account_id, size)
         try:
-            name, taken = await _received(desk, request, reservation, reading, coming, file_id, size)
-            return await asyncio.to_thread(desk.files.finish, caller.account_id, file_id, name, taken)
+            name, taken = await _received(desk, request, reservation, reading, coming, file_id, size, threads)
+            return await threads.do(account_id, desk.files.finish, account_id, file_id, name, taken)
         except BaseException:
             await asyncio.shield(desk.files.store.do(desk.files.give_up, file_id))
             raise
@@ -82,7 +84,8 @@ def files_router(desk: BulkDesk, capacity: Capacity) -> APIRouter:
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
         """Delete a file, unless a job that is in progress reads it."""
-        await desk.files.store.do(desk.files.delete, caller.account_id, file_id)
+        await threads.do(caller.account_id, desk.files.let_go, caller.account_id, file_id)
+        await desk.files.store.do(desk.files.remove, file_id)
         return FileDeleted(id=file_id)
 
     @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
@@ -155,24 +158,25 @@ async def _received(
     coming: _Upload,
     file_id: str,
     size: int,
+    threads: AccountThreads,
 ) -> tuple[str, Taken]:
     """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
     reserved = came = 0
-    store = desk.files.store
+    store, account_id = desk.files.store, reservation.account
     writing = store.writing(input_name(file_id))
     write = await store.do(writing.__enter__)
     try:
         async for block in _blocks(request):
-            async with reading.acquired(reservation.account):  # parsers hold the interpreter
+            async with reading.acquired(account_id):  # parsers hold the interpreter
                 content = await asyncio.to_thread(coming.feed, block)
             if coming.kept_bytes > reserved:
                 reservation.take_bytes(coming.kept_bytes - reserved)
                 reserved = coming.kept_bytes
             came += len(content)
             if came > size + _FORM_BYTES:  # its size was not said
-                size = await asyncio.to_thread(desk.files.grow, reservation.account, file_id, came)
+                size = await threads.do(account_id, desk.files.grow, account_id, file_id, came)
             await store.do(write, content)
-        async with reading.acquired(reservation.account):
+        async with reading.acquired(account_id):
             done = await asyncio.to_thread(coming.finish)
     except BaseException as error:
         await asyncio.shield(store.do(writing.__exit__, type(error), error, error.__traceback__))

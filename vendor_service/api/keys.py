@@ -10,6 +10,7 @@ from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock, from_datetime
@@ -20,7 +21,9 @@ from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
 
 
-def keys_router(database: Database, clock: Clock, authentication: Authentication) -> APIRouter:
+def keys_router(
+    database: Database, clock: Clock, authentication: Authentication, threads: AccountThreads
+) -> APIRouter:
     """The routes; all of them need the scope `admin`."""
     router = APIRouter(prefix="/v1/keys", tags=["keys"])
     admin = Depends(requiring(authentication, keys.Scope.ADMIN))
@@ -49,7 +52,7 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
             with database.write() as session:
                 return _create(_act(session, caller, clock), caller, asked)
 
-        return await asyncio.to_thread(create)
+        return await threads.do(caller.account_id, create)
 
     @router.post("/{key_id}/rotate")
     async def rotate_key(
@@ -69,7 +72,7 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
                 issued = own_keys.rotate(_act(session, caller, clock), caller.key, key, grace_seconds)
                 return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
-        return await asyncio.to_thread(rotate)
+        return await threads.do(caller.account_id, rotate)
 
     @router.post("/{key_id}/revoke")
     async def revoke_key(key_id: str, caller: Annotated[Caller, admin]) -> KeyInfo:
@@ -80,7 +83,7 @@ def keys_router(database: Database, clock: Clock, authentication: Authentication
                 own_keys.find(session, caller.account_id, caller.key, key_id)
                 return acts.revoke(_act(session, caller, clock), key_id)
 
-        return await asyncio.to_thread(revoke)
+        return await threads.do(caller.account_id, revoke)
 
     return router
 

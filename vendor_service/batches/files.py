@@ -156,8 +156,8 @@ class Files:
             for start in range(0, part.bytes, _BLOCK_BYTES):
                 yield self.store.read(part.name, start, min(_BLOCK_BYTES, part.bytes - start))
 
-    def delete(self, account_id: str, file_id: str) -> None:
-        """Delete a file.
+    def let_go(self, account_id: str, file_id: str) -> None:
+        """Take a file out of the account's sight; then `remove` it.
 
         Raises:
             APIError: `not_found`; or a job that is in progress needs it (`conflict`).
@@ -169,7 +169,6 @@ class Files:
                 message = "a job that is in progress reads this file; cancel it first"
                 raise APIError(ErrorCode.CONFLICT, message, param="file_id")
             file.state = "leaving"
-        self.remove(file_id)
 
     def give_up(self, file_id: str) -> None:
         """Delete what has come of a file that does not come whole."""

@@ -18,6 +18,7 @@ from shared.serving.capacity import Capacity
 from shared.serving.errors import refused
 from shared.serving.middleware import RequestScope
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.batches import batches_router
 from vendor_service.api.billing import billing_router
 from vendor_service.api.bulk import BulkDesk
@@ -118,6 +119,7 @@ class _Parts:
     capacity: Capacity
     desk: BulkDesk | None
     refusals: RefusalCounts
+    threads: AccountThreads
 
 
 def create_app(
@@ -210,7 +212,7 @@ def _make_parts(
         )  # fmt: skip
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, recorder, capacity, desk, RefusalCounts(database, clock),
+        signer, recorder, capacity, desk, RefusalCounts(database, clock), AccountThreads(),
     )  # fmt: skip
 
 
@@ -316,12 +318,15 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     app.include_router(
         catalogue_router(models, database, clock, authentication, parts.signer, runs_jobs=runs_jobs)
     )
-    app.include_router(billing_router(database, clock, authentication, models, parts.watch, parts.signer))
-    app.include_router(keys_router(database, clock, authentication))
+    threads = parts.threads
+    app.include_router(
+        billing_router(database, clock, authentication, models, parts.watch, parts.signer, threads)
+    )
+    app.include_router(keys_router(database, clock, authentication, threads))
     app.include_router(signing_router(database))
     if parts.desk is not None:
-        app.include_router(files_router(parts.desk, capacity))
-        app.include_router(batches_router(parts.desk))
+        app.include_router(files_router(parts.desk, capacity, threads))
+        app.include_router(batches_router(parts.desk, threads))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(models, database, capacity, parts.watch)))
     if settings.console:
@@ -370,6 +375,7 @@ async def _lifespan(
         shared_metrics.close()
     if traces is not None:
         await asyncio.to_thread(traces.close)
+    parts.threads.close()
     if parts.desk is not None:
         parts.desk.files.store.close()
     presence.leave()

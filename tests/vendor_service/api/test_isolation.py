@@ -1,8 +1,14 @@
 """One account sees and touches nothing of another's, whatever it knows of it."""
 
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
 from shared.billing import EntryPage, Invoice, UsageReport
 from shared.keys import KeyList
-from tests.vendor_service.local_vendor import Vendor
+from tests.vendor_service.local_vendor import LocalVendor, Vendor
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.clock import to_datetime
@@ -39,3 +45,20 @@ def test_history_and_keys_are_an_accounts_own(vendor: Vendor) -> None:
         account = session.get_one(Account, vendor.account(mine).id)
         create_project(session, account, "search", ProjectTerms(), vendor.clock)
     assert [len(vendor.get("/v1/projects", key)["data"]) for key in (mine, theirs)] == [1, 0]
+
+
+def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor(40) as pool:
+        slow, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
+        headers = {"authorization": f"Bearer {slow}"}
+        with closing(sqlite3.connect(tmp_path / "local.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # SQLite locks all accounts, but who only reads needs no lock
+            stuck = [pool.submit(vendor.http.post, "/v1/keys", json={}, headers=headers) for _ in range(40)]
+            began = time.monotonic()
+            for _ in range(20):
+                vendor.get("/v1/account", quick)
+                time.sleep(0.05)
+            assert time.monotonic() - began < 15
+            assert not any(each.done() for each in stuck)
+            other.execute("ROLLBACK")
+        assert {each.result().status_code for each in stuck} == {201}

@@ -92,7 +92,8 @@ def test_a_job_has_its_receipts_when_its_file_is_deleted(books: Books) -> None:
         bulk.settle(claim, images=images)
     before = receipts(books, job.id, order.account_id)
     assert [each[:3] for each in before] == [(0, 0, 1), (2, 2, 1)]
-    bulk.files.delete(order.account_id, file.id)
+    bulk.files.let_go(order.account_id, file.id)
+    bulk.files.remove(file.id)
     assert receipts(books, job.id, order.account_id) == before
 
 
