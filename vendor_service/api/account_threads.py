@@ -27,12 +27,17 @@ class AccountThreads:
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def do(self, account_id: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call what changes an account, once a thread is free that the account may have."""
+        """Call what changes an account, once a thread is free that the account may have.
+
+        It has the thread until the call has ended, whether or not somebody still waits for it.
+        """
         turns = self._turns.get(account_id) or asyncio.Semaphore(_THREADS_OF_ONE)
         self._turns[account_id] = turns
-        async with turns:
-            call = partial(copy_context().run, function, *args, **kwargs)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        await turns.acquire()
+        call = partial(copy_context().run, function, *args, **kwargs)
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, call)
+        doing.add_done_callback(lambda _: turns.release())
+        return await asyncio.shield(doing)
 
     def close(self) -> None:
         """Let the threads end; what they have begun goes on."""
