@@ -22,7 +22,7 @@ from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
 from client.buying.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.buying.vendor_api import VendorClient
-from client.errors import Bill, SpendingStopped, VendorError
+from client.errors import Bill, ClientError, SpendingStopped, VendorError
 from shared.embeddings import ModelCard
 from shared.encoding import Vector
 from shared.receipts import PublicKey, vector_digest
@@ -58,6 +58,7 @@ class CanaryResult:
         contradiction: how the vendor's signed cards of this fingerprint differ, if they do.
         bought: embeddings in the cache that were sold under the fingerprint.
         evidence: for others to check: both signed statements and both answers; `None` where nothing differs.
+        stopped: the error at which the asking ended early, once a swap was found; `None` if there was none.
     """
 
     fingerprint: str
@@ -68,6 +69,7 @@ class CanaryResult:
     contradiction: str | None = None
     bought: int = 0
     evidence: SwapEvidence | None = None
+    stopped: str | None = None
 
     @property
     def swapped(self) -> bool:
@@ -94,6 +96,7 @@ class Canary:
         self._checkout = Checkout(vendor, cache, model)
         self._card = vendor.signed_card(model.id)
         self._result = CanaryResult(model.fingerprint)
+        self._is_proven = False
         if self._card is not None:
             self._result.contradiction = self._contradiction(self._card)
         self._cards = cache.cards.of(model.fingerprint)
@@ -102,8 +105,13 @@ class Canary:
 
     @property
     def is_contradicted(self) -> bool:
-        """Whether the vendor's signed cards contradict each other: then nothing need be asked."""
+        """Whether the vendor's signed card contradicts an earlier one, or what the vendor says unsigned."""
         return self._result.contradiction is not None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the vendor's signed cards contradict each other: then nothing need be asked."""
+        return self._is_proven
 
     def choose(self, inputs: Sequence[Query], most: int) -> list[Query]:
         """At most so many inputs to ask again: those that were bought before, then those of the card."""
@@ -113,10 +121,10 @@ class Canary:
         return [*chosen, *_dice.sample(promised, min(most - len(chosen), len(promised)))]
 
     def ask(self, chosen: Sequence[Query]) -> CanaryResult:
-        """Buy these once more, and compare the answers.
+        """Buy these once more, and compare the answers; an error ends this early once a swap is found.
 
         Raises:
-            ClientError: what buying raises.
+            ClientError: what buying raises before anything is found.
         """
         receipts = self._receipts_of(chosen)
         before = self._cache.lookup(self._model.fingerprint, chosen)
@@ -124,11 +132,17 @@ class Canary:
             if query not in before or (query.digest, vector_digest(before[query])) not in receipts:
                 before[query] = vector  # rather what the vendor has signed
         bought = self._cache.known(self._model.fingerprint, chosen)
-        self._result.own = len(bought)
-        for kind in ("text", "image"):
-            of_kind = [query for query in chosen if query.kind == kind]
-            for start in range(0, len(of_kind), 32):
-                self._ask_some(of_kind[start : start + 32], before, receipts)
+        try:
+            for kind in ("text", "image"):
+                of_kind = [query for query in chosen if query.kind == kind]
+                for start in range(0, len(of_kind), 32):
+                    some = of_kind[start : start + 32]
+                    self._ask_some(some, before, receipts)
+                    self._result.own += sum(query in bought for query in some)
+        except ClientError as error:
+            if not self._result.swapped:
+                raise
+            self._result.stopped = str(error)
         contents = self._cache.holdings()
         self._result.bought = sum(
             each.embeddings for each in contents if each.fingerprint == self._model.fingerprint
@@ -150,7 +164,9 @@ class Canary:
         ):
             if signed != said:
                 return f"{name} {signed!r} in the signed card and {said!r} in /v1/models"
-        return self._cache.cards.pin(card)
+        contradiction = self._cache.cards.pin(card)
+        self._is_proven = contradiction is not None
+        return contradiction
 
     def _receipts_of(self, queries: Sequence[Query]) -> dict[tuple[str, str], Proof]:
         """Signed receipts of these queries, by what was asked and what was answered."""

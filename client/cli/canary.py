@@ -1,7 +1,7 @@
 """`client canary`: whether the vendor still sells the model that it sold."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +16,12 @@ from client.cli.options import (
     YesOption,
     print_json,
 )
-from client.errors import unwritable
+from client.errors import ClientError, UsageError, unwritable
+from client.paths import is_folder
 from client.progress import Display
+
+if TYPE_CHECKING:  # what signatures are checked with takes long to import
+    from client.buying.swap import SwapEvidence
 
 
 def canary(
@@ -58,15 +62,38 @@ def canary(
         texts=tuple(text or ()), images=tuple(images or ()), count=count, yes=yes,
         vendor=vendor, model=model, api_key_file=api_key_file, cache=cache,
     )  # fmt: skip
+    if evidence is not None:
+        check_evidence(evidence)
     found = api.canary(options, confirm=on_terminal(), progress=Display())
-    if evidence is not None and found.evidence is not None:
-        try:
-            evidence.write_text(found.evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(evidence, error) from error
+    is_written, error = write_evidence(evidence, found.evidence)
     if as_json:
-        print_json(found.to_json() | {"evidence": None if evidence is None else str(evidence)})
+        print_json(found.to_json() | {"evidence": str(evidence) if is_written else None})
     else:
         print_canary(found)
+    if error is not None:
+        raise error
     if found.swapped:
         raise typer.Exit(1)
+
+
+def check_evidence(path: Path) -> None:
+    """Refuse, before anything is bought, a file that could not be written.
+
+    Raises:
+        UsageError: its folder does not exist, or it is a folder itself.
+    """
+    if not is_folder(path.parent):
+        raise UsageError(f"--evidence cannot be written: there is no folder {path.parent}.")
+    if is_folder(path):
+        raise UsageError(f"--evidence cannot be written: {path} is a folder.")
+
+
+def write_evidence(path: Path | None, evidence: "SwapEvidence | None") -> tuple[bool, ClientError | None]:
+    """Write the file, if there is one to write; returns whether it is written, and why it cannot be."""
+    if path is None or evidence is None:
+        return False, None
+    try:
+        path.write_text(evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        return False, unwritable(path, error)
+    return True, None

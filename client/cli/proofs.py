@@ -95,6 +95,8 @@ def print_canary(found: "CanaryResult") -> None:
         f"{found.asked} inputs were asked again for {found.cost_micros} micros, {found.own} of them bought "
         f"before; answered otherwise: {len(found.differences)}."
     )
+    if found.stopped is not None:
+        print(f"Not all were asked: {printable(found.stopped)}")
     if found.contradiction is not None:
         print(f"The vendor's signed cards contradict each other: {printable(found.contradiction)}.")
     if not found.swapped:

@@ -14,14 +14,17 @@ from typing import Any
 import jwt
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, text
 
 import client
+from client.buying.model_cards import PinnedCard
 from client.cli.main import main
 from shared.encoding import from_wire
-from shared.receipts import Sold, answer_hash, request_hash, vector_digest
+from shared.receipts import CARD_TYPE, Sold, answer_hash, request_hash, vector_digest
 from tests.vendor_service.local_vendor import LocalVendor, image_file
 from vendor_service.billing import ledger
+from vendor_service.billing.signing import SigningKey
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.encoder.replica import Replica
 
@@ -139,6 +142,28 @@ def test_a_silent_swap_is_found_and_proved(
     assert again.queries_bought == 0
     kept = client.verify_receipts(client.VendorOptions(**options))
     assert not kept.problems
+
+
+def test_cards_that_contradict_each_other_are_a_proof_that_costs_nothing(
+    options: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.embed(client.EmbedOptions(texts=TEXTS[:4], **options))
+    with client.EmbeddingCache(options["cache"]) as cache:
+        (card,) = cache.cards.of(cache.fingerprints()[0])
+        other = card.claims.model_copy(update={"iat": 1, "dtype": "float8"})
+        key = SigningKey(Ed25519PrivateKey.generate())
+        cache.cards.pin(PinnedCard(other, key.sign(CARD_TYPE, other), key.public))
+    evidence = tmp_path / "swap.json"
+    arguments = ["canary", "--text", TEXTS[0], "--evidence", str(evidence)]
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--vendor", options["vendor"], "--cache", str(options["cache"])])
+    assert end.value.code == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 inputs were asked again for 0 micros" in shown
+    assert "signed cards contradict each other: dtype" in shown
+    checked = client.verify_receipts_file(evidence)
+    assert isinstance(checked, client.SwapCheck)
+    assert (checked.proven, checked.pairs, checked.problems) == (True, 0, [])
 
 
 def _forgeries(proof: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Signed receipts: what a vendor signs is checked before anything is stored, and can be checked by others."""
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -16,12 +17,14 @@ from client.buying import evidence, transport
 from client.buying.cache import EmbeddingCache
 from client.buying.canary import Canary, CanaryResult
 from client.buying.embeddings import StoredEmbedding
+from client.buying.pending import RequestBatch
 from client.buying.proofs import pack, unpack
 from client.buying.queries import Query
 from client.buying.swap import check_swap
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
 from client.errors import AnswerRejected, QuotaExhausted, UsageError
+from shared.embeddings import Usage
 from shared.encoding import to_rows
 from shared.receipts import (
     KEYS_PATH,
@@ -380,6 +383,33 @@ def test_a_swap_of_a_vendor_that_does_not_sign_is_found_and_not_proved(cache: Em
     assert [each.proven for each in found.differences] == [False, False]
     assert found.evidence is not None
     assert not check_swap(found.evidence).proven
+
+
+class _Once(Signing):
+    """Sells once more, and then nothing."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        if request.method == "POST":
+            self.refusal = _refusal(402, "quota_exhausted")
+        return answer
+
+
+def test_what_a_canary_has_found_is_told_although_the_next_inputs_are_refused(cache: EmbeddingCache) -> None:
+    vendor = _Once()
+    _buy(cache, vendor)
+    image = Query("image", hashlib.sha256(b"image").hexdigest(), "a.png", lambda: b"image")
+    usage = Usage(images=1, texts=0, billed_queries=1, cost_micros=100)
+    cache.commit(RequestBatch("key", "run", "fp_1", (image,)), {image: ROWS[0]}, usage, "req_0")
+    vendor.refusal, vendor.rows = None, ROWS[::-1].copy()
+    with VendorClient("http://vendor", "tk_1_s", transport=vendor) as client:
+        found = Canary(client, cache, MODEL).ask([image, *QUERIES])
+    assert (found.asked, found.own, found.cost_micros, len(found.differences)) == (3, 3, 60, 2)
+    assert found.stopped is not None
+    assert "quota" in found.stopped
+    assert found.evidence is not None
+    assert check_swap(found.evidence, KeySet(keys=[vendor.key.public])).pairs == 2
+    assert cache.owed() == 0
 
 
 def test_a_canary_that_is_refused_owes_nothing(cache: EmbeddingCache) -> None:
