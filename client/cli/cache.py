@@ -135,14 +135,21 @@ def forget(
     """
     from client.deferral import keeping
 
-    with _connection(cache).cache(must_exist=True) as store:
+    connection = _connection(cache)
+    with connection.cache(must_exist=True) as store:
         try:
-            doomed = keeping.kept_before(kept, days=older_than)
+            named = keeping.kept_before(kept, days=older_than)
+            doomed = [each for each in named if each.is_intact()]
         except OSError as error:
-            raise UsageError(f"{kept}: {error.strerror}.") from error
+            raise UsageError(f"{error.filename or kept}: {error.strerror}.") from error
         # The files go last: their names alone say which embeddings are theirs.
         embeddings = store.forget([each.digest for each in doomed])
         keeping.delete(doomed)
+    if others := len(named) - len(doomed):
+        connection.display.note(
+            f"{others} files are named like kept images and hold something else: they stay, and so do "
+            "embeddings of those names."
+        )
     if as_json:
         print_json({"images": len(doomed), "embeddings": embeddings})
     else:

@@ -15,8 +15,9 @@ from PIL import Image
 from client.data.images import suffixes
 from client.errors import ClientError
 
-# How a kept file is named: after its content, so that it is kept once. Nothing else is ever deleted.
-_NAMED = re.compile(r"([0-9a-f]{64})\.[a-z]{3,4}")
+# How a kept file is named: after its content, so that it is kept once, and after its format as Pillow has it
+# (so .jpeg, and never .jpg). Nothing else is ever deleted.
+_NAMED = re.compile(r"([0-9a-f]{64})\.(avif|bmp|gif|heif|jpeg|png|tiff|webp)")
 _DAY = 86_400.0
 
 
@@ -27,6 +28,18 @@ class KeptFile:
     path: Path
     digest: str
     kept_at: float
+
+    def is_intact(self) -> bool:
+        """Whether the file has the bytes that it is named after: one that has others is somebody's own.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.digest
+        except FileNotFoundError:
+            return False
 
 
 class KeptImages:
@@ -53,7 +66,8 @@ class KeptImages:
             for content in contents:
                 self._write(content)
             for old in list(kept_in(self._folder))[self._at_most :]:
-                old.path.unlink(missing_ok=True)
+                if old.is_intact():
+                    old.path.unlink(missing_ok=True)
         except OSError as error:
             return f"{error.filename or self._folder}: {error.strerror}"
         except ValueError as error:
@@ -74,7 +88,7 @@ class KeptImages:
 
 
 def kept_in(folder: Path) -> Iterator[KeptFile]:
-    """The kept images of a folder, the latest first; other files are passed over.
+    """The kept images of a folder by their names, the latest first; other files are passed over.
 
     Raises:
         OSError: the folder cannot be read.

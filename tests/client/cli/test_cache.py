@@ -3,6 +3,7 @@
 And `client cache prune`: it deletes the embeddings of a model whose fingerprint is typed.
 """
 
+import hashlib
 from io import BytesIO
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def test_an_image_that_cannot_be_deleted_is_told_and_the_same_command_goes_on(
     assert end.value.code == 0
     assert "Deleted 2 images and 0 embeddings." in capsys.readouterr().out
     assert not list((tmp_path / "kept").iterdir())
+
+
+def test_files_that_are_only_named_like_kept_images_stay(
+    kept: list[KeptFile], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [tmp_path / "kept" / f"{'0' * 64}.{suffix}" for suffix in ("png", "jpg")]
+    content = tmp_path / "kept" / f"{hashlib.sha256(b'mine').hexdigest()}.jpg"  # --keep writes .jpeg
+    for path in (*own, content):
+        path.write_bytes(b"mine")
+    with pytest.raises(SystemExit) as end:
+        main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
+    assert end.value.code == 0
+    shown = capsys.readouterr()
+    assert "Deleted 3 images and 3 embeddings." in shown.out
+    assert "1 files are named like kept images and hold something else" in " ".join(shown.err.split())
+    assert set((tmp_path / "kept").iterdir()) == {*own, content}
 
 
 def test_images_stay_where_the_cache_cannot_be_changed(

@@ -36,14 +36,18 @@ def test_what_is_kept_is_a_pool_with_the_digests_that_were_asked_about(tmp_path:
 
 def test_the_oldest_give_way_and_other_files_never_do(tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(_image(99))
+    named = tmp_path / f"{'0' * 64}.png"
+    named.write_bytes(b"mine too")
+    os.utime(named, (0, 0))
     kept = KeptImages(tmp_path, at_most=3)
     for seed in range(5):
         kept.keep([_image(seed)])
-        for number, each in enumerate(kept_in(tmp_path)):
+        for number, each in enumerate(each for each in kept_in(tmp_path) if each.path != named):
             os.utime(each.path, (1000 - number, 1000 - number))
-    left = {each.path.read_bytes() for each in kept_in(tmp_path)}
+    left = {each.path.read_bytes() for each in kept_in(tmp_path) if each.path != named}
     assert left == {_image(seed) for seed in (2, 3, 4)}
     assert (tmp_path / "mine.png").exists()
+    assert named.read_bytes() == b"mine too"
     assert not list(tmp_path.glob("*.part"))
 
 
