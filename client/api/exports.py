@@ -107,9 +107,8 @@ def _as_page(
     run = RunFolder(student) if is_folder(student) else None
     with replacing(out) as folder:
         written = write(student, folder / STUDENT, display)
-        small = written.files[-1] if written.files else None
         name = student.stem if run is None else resolved(student).name
-        fill(folder, name, run, small, reject)
+        fill(folder, name, run, reject)
     if run is not None and resolved(run.web) == resolved(out):
         _write_pages(run)
     return written.model_copy(update={"out": str(out), "format": "web"})

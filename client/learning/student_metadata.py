@@ -34,6 +34,7 @@ class StudentMetadata:
         teacher_accuracy: how often that is right about labelled images, from 0 to 1.
         teacher_rejection: thresholds of its scores (`Rejection.to_json`).
         teacher_names: what stands for the texts of some classes (`names_to_json`).
+        dtype: "int8" of a file in eight bits; others say nothing of it.
     """
 
     classes: tuple[str, ...] | None = None
@@ -55,6 +56,7 @@ class StudentMetadata:
     teacher_accuracy: float | None = None
     teacher_rejection: str | None = None
     teacher_names: str | None = None
+    dtype: str | None = None
 
     @classmethod
     def from_file(cls, texts: Mapping[str, str]) -> Self:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.data.images import Pixels
 from client.errors import ClientError
+from client.learning.student_metadata import StudentMetadata
 from client.results.onnx_classifier import INPUT, SCORES, require_onnx
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def write_int8(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
         del quantised.metadata_props[:]
         for told in onnx.load(source).metadata_props:
             quantised.metadata_props.add(key=told.key, value=told.value)
+        for name, value in StudentMetadata(dtype="int8").to_file().items():
+            quantised.metadata_props.add(key=name, value=value)
         onnx.save(quantised, part)
         part.replace(out)
     except OSError as error:

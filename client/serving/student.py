@@ -12,7 +12,7 @@ from client.learning.rejection import Thresholds
 from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
-from client.results.records import Accuracy, ExportedFile, Summary
+from client.results.records import Accuracy, ExportedFile, Exports, Summary
 from client.runs.folder import RunFolder
 from shared.embeddings import Limits
 
@@ -69,7 +69,7 @@ class StudentFacts(BaseModel):
         image_size: side of its input in pixels.
         method: how it was trained; `None` if the file does not say.
         backbone: what it was made of; likewise.
-        expected_accuracy: `None` for a file without its run.
+        expected_accuracy: of this file; `None` without its run, or in eight bits if it was not measured so.
         reject: `None` where a class is named of every image.
     """
 
@@ -145,7 +145,7 @@ def open_student(
         image_size=classifier.side,
         method=classifier.told.method,
         backbone=classifier.told.student,
-        expected_accuracy=None if run is None else _expected(run),
+        expected_accuracy=None if run is None else _expected(run, file, classifier.told),
         reject=None if reject is None else _reject_option(classifier.told, reject),
     )
     return classifier, facts
@@ -211,14 +211,20 @@ def _fingerprint(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _expected(run: RunFolder) -> ExpectedAccuracy | None:
+def _expected(run: RunFolder, file: Path, told: StudentMetadata) -> ExpectedAccuracy | None:
+    """How often this file of a run's student is right, which in eight bits is not what the summary says."""
     if not run.summary.exists():
         return None
     summary = run.record(Summary, run.summary)
-    return ExpectedAccuracy(
+    expected = ExpectedAccuracy(
         **summary.accuracy.model_dump(),
         target_domain=summary.target_domain,
         adapted=summary.adapted,
         weights_known=summary.weights_known,
         leave_one_out=summary.leave_one_out,
     )
+    exports = run.record(Exports, run.exports).files if run.exports.exists() else []
+    small = [each for each in exports if each.kind == "int8" and each.size_bytes == file.stat().st_size]
+    if small:  # its size tells a file of an earlier version, which does not say that it is in eight bits
+        return expected.measured_again(small[0])
+    return None if told.dtype == "int8" else expected

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 from client.errors import UsageError, unwritable
 from client.paths import is_folder
-from client.results.records import ExportedFile
 from client.runs.folder import RunFolder
 from client.serving.rendering import read_asset, render
 from client.serving.student import StudentFacts, open_student
@@ -72,20 +71,13 @@ def replacing(out: Path) -> Iterator[Path]:
         raise unwritable(out, error) from error
 
 
-def fill(
-    folder: Path,
-    name: str,
-    run: RunFolder | None = None,
-    measured: ExportedFile | None = None,
-    reject: float | None = None,
-) -> None:
+def fill(folder: Path, name: str, run: RunFolder | None = None, reject: float | None = None) -> None:
     """Put the page beside the student that lies in the folder as `STUDENT`.
 
     Args:
         folder: of `replacing`.
         name: of the student, for its page.
-        run: where it comes from, whose summary says how often it is right; `None` if that is not known.
-        measured: how often this file of it is right, where that was measured again.
+        run: where it comes from, which says how often it is right; `None` if that is not known.
         reject: the rate of false rejects at which images are taken to show none of the classes; `None` for
             never.
 
@@ -94,8 +86,6 @@ def fill(
         ClientError: the file is damaged, or is no student of this version.
     """
     classifier, facts = open_student(folder / STUDENT, name, run, reject)
-    if measured is not None and facts.expected_accuracy is not None:
-        facts.expected_accuracy = facts.expected_accuracy.measured_again(measured)
     student = WebStudent(**facts.model_dump(), stamp=classifier.told.stamp)
     html = render(
         "browser.html", student=student, expected=facts.expected_accuracy, script=_SCRIPT, policy=_POLICY

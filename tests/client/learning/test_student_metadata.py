@@ -25,6 +25,7 @@ _WHOLE = StudentMetadata(
     teacher_accuracy=0.9375,
     teacher_rejection="[0.5]",
     teacher_names="{}",
+    dtype="int8",
 )
 
 

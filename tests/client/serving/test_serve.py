@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +25,15 @@ from PIL import Image
 import client
 from benchmarks.load import form, request
 from client.errors import UsageError
+from client.results.onnx_export import made_up_pictures
+from client.results.onnx_quantization import write_int8
+from client.results.records import ExportedFile, Exports
+from client.runs.folder import RunFolder
 from client.serving.app import LIMITS
 from client.serving.student import load
 from shared.errors import ErrorBody, ErrorCode
 from tests.client.results.test_records import SUMMARY
-from tests.client.serving.conftest import ABSENT
+from tests.client.serving.conftest import ABSENT, SIDE
 from tests.client.toy import CLASSES, draw
 from tests.support.forking import ForkedCommand
 from tests.support.student_process import StudentProcess
@@ -279,6 +284,33 @@ def test_what_cannot_be_served_is_said_with_its_exit_code(run: Path, tmp_path: P
         ):
             ended, said = refused_start(*arguments, folder=tmp_path)
             assert (ended, words in said) == (code, True), (arguments, ended, said)
+
+
+def test_a_student_in_eight_bits_states_what_was_measured_of_it_or_nothing(run: Path, tmp_path: Path) -> None:
+    small = RunFolder(tmp_path)
+    write_int8(run / "student.onnx", small.onnx, [made_up_pictures(SIDE)])
+    shutil.copy(run / "summary.json", small.summary)
+    assert load(small.path, LIMITS).card.expected_accuracy is None
+    size = small.onnx.stat().st_size
+    files = [
+        ExportedFile(
+            kind=kind,
+            size_bytes=size_bytes,
+            milliseconds=1,
+            images_per_second=1,
+            in_domain=in_domain,
+            out_of_domain=0.25,
+        )
+        for kind, size_bytes, in_domain in (("float32", 4 * size, 0.75), ("int8", size, 0.5))
+    ]
+    small.write(small.exports, Exports(files=files).to_json())
+    expected = load(small.path, LIMITS).card.expected_accuracy
+    assert expected is not None
+    assert (expected.in_domain, expected.out_of_domain, expected.by_domain) == (0.5, 0.25, {})
+    shutil.copy(run / "student.onnx", small.onnx)
+    expected = load(small.path, LIMITS).card.expected_accuracy
+    assert expected is not None
+    assert expected.in_domain == SUMMARY["accuracy"]["in_domain"]
 
 
 def test_a_folder_that_may_not_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
