@@ -119,13 +119,15 @@ def _described(
     embedded: int,
     vectors: NDArray[np.float32] | None,
 ) -> Embeddings:
+    refused = purchase.refused
     return Embeddings(
         out=out,
         rows=rows,
         embedded=embedded,
         queries_bought=purchase.bought,
         cost_micros=purchase.cost_micros,
-        skipped=inputs.unreadable | {query.name: reason for query, reason in purchase.refused.items()},
+        skipped=inputs.unreadable
+        | {query.name: refused[query] for query in inputs.queries if query in refused},
         left_out=counted(inputs.left_out),
         passed_over={str(file.path): file.reason for file in inputs.passed_over},
         inputs=len(inputs.rows),
