@@ -21,6 +21,10 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     It has the least cross-entropy of all candidates, and no class overtakes another by it. Every image counts
     alike, whatever its domain: no weights are chosen by it. Of very many, it looks at some, evenly spread.
 
+    Where n images are all right, cross-entropy falls without end as T falls. So T is at least so high that
+    the mean confidence in n images is at most (n + 1) / (n + 2), Platt's target of n right answers (Advances
+    in Large Margin Classifiers, 1999).
+
     Args:
         scores: of images that were not trained on, shape (n, classes).
         labels: their classes, shape (n,), int64.
@@ -30,4 +34,9 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
     def misfit(temperature: float) -> float:
         return functional.cross_entropy(exact / temperature, labels).item()
 
-    return min(_CANDIDATES, key=misfit)
+    def confidence(temperature: float) -> float:
+        return (exact / temperature).softmax(dim=1).amax(dim=1).mean().item()
+
+    best = min(_CANDIDATES, key=misfit)
+    most = (len(exact) + 1) / (len(exact) + 2)
+    return next((each for each in _CANDIDATES if each >= best and confidence(each) <= most), _CANDIDATES[-1])
