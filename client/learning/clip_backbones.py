@@ -102,6 +102,8 @@ def load(name: str, image_size: int | None) -> ClipBackbone:
     vision = {**config["vision_cfg"], "image_size": image_size or native_image_size(name)}
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
+    if vision.get("output_tokens"):  # CoCa's encoder gives its decoder an embedding of each patch as well
+        vision["output_tokens"] = model.visual.output_tokens = False
     architecture = {"embed_dim": config["embed_dim"], "vision_cfg": vision}
     if _quick_gelu(source):
         architecture["quick_gelu"] = True
