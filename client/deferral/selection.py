@@ -90,7 +90,8 @@ class ShareOfTraffic:
 def least_sure(confidence: NDArray[np.float32], share: float) -> NDArray[np.bool_]:
     """The least sure share of images that are all known, shape (n,); of equals, the first."""
     asked = np.zeros(len(confidence), np.bool_)
-    asked[np.argsort(confidence, kind="stable")[: int(share * len(confidence))]] = True
+    count = int(round(share * len(confidence), 6))  # 0.29 x 100 is 28.999999999999996
+    asked[np.argsort(confidence, kind="stable")[:count]] = True
     return asked
 
 

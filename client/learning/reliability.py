@@ -67,7 +67,8 @@ class Reliability:
     def share_for(self, wanted: float, asked_accuracy: float) -> float | None:
         """The smallest share, in hundredths, to ask about for an accuracy; `None` where none reaches it."""
         shares = (step / 100 for step in range(101))
-        return next((s for s in shares if self.accuracy_with(s, asked_accuracy) >= wanted), None)
+        least = wanted - 1e-9  # so that rounding takes away no share that just reaches it
+        return next((s for s in shares if self.accuracy_with(s, asked_accuracy) >= least), None)
 
 
 def of_student(metadata: StudentMetadata) -> tuple[Reliability, float] | None:

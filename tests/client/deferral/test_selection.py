@@ -67,6 +67,8 @@ def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None
     assert not least_sure(confidence, 0.19).any()
     assert least_sure(confidence, 1.0).all()
     assert least_sure(np.zeros(0, np.float32), 0.5).shape == (0,)
+    for percent in range(101):
+        assert least_sure(np.zeros(100, np.float32), percent / 100).sum() == percent
 
 
 def test_the_share_for_an_accuracy_is_the_smallest_that_reached_it_on_the_hold_outs() -> None:
