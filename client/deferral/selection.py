@@ -131,7 +131,8 @@ def share_for(student: StudentMetadata, accuracy: float) -> float:
     if known is None:
         raise UsageError(
             "The student's file does not tell how right student and teacher were on hold-outs (an earlier "
-            "version of Tuition wrote it, or there were too few): say a share, or a bound."
+            "version of Tuition wrote it, there were too few, or its method asked by other class texts): say "
+            "a share, or a bound."
         )
     hold_outs, teacher = known
     share = hold_outs.share_for(accuracy, teacher)

@@ -154,8 +154,8 @@ _UNKNOWN = {
     "student": "The student's file does not tell when an image shows none of its classes: an earlier version "
     "of Tuition wrote it, or no image was held out. Distil again, or leave out --reject.",
     "teacher": "The student's file does not tell when its teacher sees none of the classes in an image: an "
-    "earlier version of Tuition wrote it, or the teacher was asked about no labelled image. Distil again, or "
-    "leave out --reject or --ask-vendor.",
+    "earlier version of Tuition wrote it, the teacher was asked about no labelled image, or the method asked "
+    "by other class texts. Distil again, or leave out --reject or --ask-vendor.",
 }
 _FITTED_ON = {
     "student": "The hold-outs",

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from client.learning.methods import known_method
+from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import Recipe
 from client.learning.reliability import Reliability
 from client.results.calibration import calibration
@@ -294,13 +295,15 @@ def _asking(run: ReportData) -> list[Row]:
 def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | None:
     """How right the teacher is by the names that a student asks by; in a domain, if that is known.
 
-    What is known of a domain is by the class texts: it tells nothing where images name some classes.
+    What is known of a domain is by the class texts: it tells nothing where images name some classes. Nor does
+    the check, where the method asks about classes by other texts.
     """
     known, check = run.summary.teacher_zero_shot, run.summary.teacher_check
     by_images = check is not None and check.named_by_images and run.recipe.weigh_teacher
     if domain in known and not by_images:
         return known[domain].accuracy
-    if check is None:
+    method = known_method(run.summary.method)
+    if check is None or (method is not None and method.prompts != ONE_PROMPT):
         return None
     return check.accuracy if check.accuracy_by_names is None else check.accuracy_by_names
 

@@ -54,11 +54,11 @@ class TaughtBy:
     Attributes:
         fingerprint: of the model.
         temperature: divides its scores of the labelled images that were bought, so that they fit the labels
-            (`fitted_temperature`).
+            (`fitted_temperature`); 1 where the class texts are not those that are asked about a single image.
         accuracy: the share of these that it names right, by the names that it is asked by: the mean over
-            domains; `None` where there are too few.
+            domains; `None` where there are too few, or the class texts are others.
         rejection: by how near (cosine) these are to the nearest class text or name; `None` where there are
-            none, or the class texts are not those that are asked about a single image.
+            none, or the class texts are others.
         names: what stands for the text of a class that is named by its images, by the class's number.
     """
 
@@ -298,10 +298,11 @@ class TargetBuilder:
         self.check, known = checked.check, checked.named.known
         recipe, temperature = self._config.recipe, _temperature_of(checked.named)
         renamed = torch.nonzero(checked.named.classes).flatten().tolist()
+        asked_alike = self._method.prompts == ONE_PROMPT  # as about a single image later
         self._taught_by = TaughtBy(
             self._teacher.model.fingerprint,
-            temperature,
-            checked.accuracy,
+            temperature if asked_alike else 1.0,
+            checked.accuracy if asked_alike else None,
             _rejection_of(checked.named, dataset, self._method),
             {number: known.text_head[number].numpy() for number in renamed},
         )

@@ -409,6 +409,15 @@ def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
     assert f"33.3% alone, {100 * (0.6 * teacher + 1) / 3:.1f}% if it asks about a fifth" in words
 
 
+def test_what_asking_would_bring_is_not_told_by_other_class_texts_than_are_asked_later() -> None:
+    rise = _run(method="rise+swad")
+    assert "asked when it is unsure" not in render_report(rise)
+    known = {TARGET: {"accuracy": 0.4, "images": 238, "on_test_set": True}}  # by those that are asked later
+    page = render_report(_run(method="rise+swad", teacher_zero_shot=known))
+    assert f"33.3% alone, {100 * (0.6 * 0.4 + 1) / 3:.1f}% if it asks about a fifth" in page
+    assert "100.0% alone" not in page
+
+
 def test_images_that_the_teacher_doubts_and_what_a_mistake_resembles_are_shown() -> None:
     other = PICTURE.replace("AAAA", "BBBB")
     doubted = Disagreement(image=f"{HOSTILE}.png", domain="line", label="cat", teacher=HOSTILE, lead=0.2)

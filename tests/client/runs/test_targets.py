@@ -250,10 +250,12 @@ def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil
     assert pupil.read("run/plan.json")["purchase"] is None
 
 
-def test_of_other_class_texts_than_are_asked_later_there_are_no_thresholds(pupil: Pupil) -> None:
+def test_of_other_class_texts_than_are_asked_later_nothing_is_told(pupil: Pupil) -> None:
     taught_by = pupil.learn("run", budget=200, method_name="rise").teacher
+    assert pupil.builder.check is not None
     assert taught_by is not None
     assert taught_by.described.teacher_rejection is None
+    assert (taught_by.described.teacher_temperature, taught_by.described.teacher_accuracy) == (1.0, None)
 
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:
