@@ -67,13 +67,17 @@ class VendorAnswers:
     def costs(self) -> list[int]:
         """The cost, shared out among the images that the vendor answered about now; it adds up to the whole.
 
-        Class texts that were bought with them are part of it.
+        Class texts that were bought with them are part of it. Where these alone were bought, the first image
+        that they answer bears them; without an answer to any image, nothing does.
         """
-        bought = [who == "vendor" for who in self.answered_by]
-        each, rest = divmod(self.cost_micros, max(1, sum(bought)))
-        costs = [each if is_bought else 0 for is_bought in bought]
-        if any(bought):
-            costs[bought.index(True)] += rest
+        bought = [place for place, who in enumerate(self.answered_by) if who == "vendor"]
+        bearing = bought or [place for place, who in enumerate(self.answered_by) if who == "cache"][:1]
+        costs = [0] * len(self.answered_by)
+        if bearing:
+            each, rest = divmod(self.cost_micros, len(bearing))
+            for place in bearing:
+                costs[place] = each
+            costs[bearing[0]] += rest
         return costs
 
 

@@ -58,3 +58,25 @@ def test_what_was_paid_before_an_error_is_told(
     assert (said.queries, said.cost_micros, sum(said.costs)) == (64, 6400, 6400)
     assert [said.answered_by.count(who) for who in ("cache", "vendor", "student")] == [1, 64, 136]
     assert said.ended
+
+
+def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_they_answer(shop: Shop) -> None:
+    """The images were bought before, as those of a pool are, and the class texts were not."""
+    images = [_image(number) for number in range(3)]
+    shop.teacher().buy(images[1:])
+    shop.vendor.quota = 4  # so that the two texts are bought, and not the first image
+    asker = Asker(
+        shop.teacher(),
+        ["cat", "dog"],
+        taught_by="",
+        temperature=1.0,
+        budget=None,
+        period="total",
+        patience=20,
+    )
+    assert asker.recall(images).answered_by == ["student"] * 3
+    said = asker.ask(images)
+    assert said.answered_by == ["student", "cache", "cache"]
+    assert (said.queries, said.cost_micros) == (2, 40)
+    assert said.costs == [0, 40, 0]
+    assert [None if answer is None else answer.cost_micros for answer in said.of_each] == [None, 40, 0]
