@@ -1,5 +1,6 @@
 """Forms as browsers send them, and what people write into their fields."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,8 @@ from vendor_service.errors import UsageError
 _MOST_FIELDS = 64
 _LONGEST_NUMBER = 24
 _UNIT = 1_000_000
+# Commas between thousands, as in 1,234.5. A 0 before the first comma, as in 0,500, is of a decimal comma.
+_THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Fields:
         Raises:
             UsageError: it is something else.
         """
-        written = self.get(name).replace(",", "").replace("_", "")
+        written = _without_thousands(self.get(name)).replace("_", "")
         if not written:
             return None
         try:
@@ -60,7 +63,7 @@ class Fields:
         Raises:
             UsageError: it is something else, or finer than a micro-unit.
         """
-        written = self.get(name).replace(",", "").replace("\u2212", "-")
+        written = _without_thousands(self.get(name).replace("\u2212", "-"))
         if not written:
             return None
         try:
@@ -115,6 +118,11 @@ async def read_form(request: Request) -> Fields:
 def read_query(request: Request) -> Fields:
     """The fields of a request's URL."""
     return Fields(tuple(request.query_params.multi_items()))
+
+
+def _without_thousands(written: str) -> str:
+    """A number without the commas between its thousands; with them, where they are anything else."""
+    return written.replace(",", "") if _THOUSANDS.fullmatch(written) else written
 
 
 def _parsed(written: str) -> tuple[tuple[str, str], ...]:
