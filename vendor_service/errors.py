@@ -1,6 +1,7 @@
 """The vendor's errors: each has an error code of HTTP, and what an operator reads an exit code as well.
 
 OperatorError     exit 1, conflict          a command or a start of the server failed
+├── WrongClock    exit 1, conflict          this machine's clock cannot be right
 ├── UnknownName   exit 1, not_found         there is no account, key, plan or the like of that name
 └── UsageError    exit 2, invalid_request   an option names something that does not exist or cannot be
 APIError (shared/errors.py)                 a request is refused; rendered as the HTTP error body
@@ -12,7 +13,15 @@ from typing import Self
 
 from shared.errors import APIError, ErrorCode
 
-__all__ = ["APIError", "CommitInDoubt", "OperatorError", "RowLocked", "UnknownName", "UsageError"]
+__all__ = [
+    "APIError",
+    "CommitInDoubt",
+    "OperatorError",
+    "RowLocked",
+    "UnknownName",
+    "UsageError",
+    "WrongClock",
+]
 
 _IN_DOUBT = "the vendor's database went away before it said whether this was"
 
@@ -25,6 +34,10 @@ class OperatorError(Exception):
 
     exit_code = 1
     code = ErrorCode.CONFLICT
+
+
+class WrongClock(OperatorError):
+    """This machine's clock cannot be right, so what is dated by it would be misdated."""
 
 
 class UnknownName(OperatorError):

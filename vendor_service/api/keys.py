@@ -22,7 +22,12 @@ from vendor_service.operators.act import Act
 
 
 def keys_router(
-    database: Database, clock: Clock, authentication: Authentication, threads: AccountThreads
+    database: Database,
+    clock: Clock,
+    authentication: Authentication,
+    threads: AccountThreads,
+    *,
+    trust_clock: bool,
 ) -> APIRouter:
     """The routes; all of them need the scope `admin`."""
     router = APIRouter(prefix="/v1/keys", tags=["keys"])
@@ -50,7 +55,8 @@ def keys_router(
 
         def create() -> NewSecret:
             with database.write() as session:
-                return _create(_act(session, caller, clock), caller, asked)
+                act = Act(session, customer_key(caller.key_id), clock, trust_clock=trust_clock)
+                return _create(act, caller, asked)
 
         return await threads.do(caller.account_id, create)
 

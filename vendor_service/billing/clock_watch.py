@@ -79,8 +79,8 @@ class ClockReferences:
     """Other sources of the time: the database's server, where there is one, and the dates in the books.
 
     The books are asked at the start, and again for as long as they have it that the clock is wrong; not at
-    all where the operator trusts the clock. A server that agrees with the clock knows better than they do
-    that it is not behind.
+    all where the operator trusts the clock. What is dated after the start is no witness, for it is dated by
+    this clock. A server that agrees with the clock knows better than they do that it is not behind.
     """
 
     def __init__(self, database: Database, clock: Clock, watch: ClockWatch, *, trust_clock: bool) -> None:
@@ -88,6 +88,7 @@ class ClockReferences:
         self._clock = clock
         self._watch = watch
         self._ask_books = not trust_clock
+        self._newest: int | None = None
 
     def ask(self) -> None:
         """Compare the clock with them now, and tell the watch.
@@ -98,14 +99,30 @@ class ClockReferences:
         with self._database.read() as session:
             now, server = self._clock(), server_time(session)
             fault = None if server is None else _against_server(now, server)
+            if self._ask_books and self._newest is None:
+                self._newest = newest_date(session, now)
             if fault is None and self._ask_books:
-                fault = against_books(session, now, may_be_behind=server is None)
+                fault = against_books(session, now, may_be_behind=server is None, newest=self._newest)
                 self._ask_books = fault is not None
         self._watch.hear(fault)
 
 
-def against_books(session: Session, now: int, *, may_be_behind: bool) -> str | None:
-    """Why a clock that says `now` cannot be right, by the dates in the books; `None` if it can."""
+def newest_date(session: Session, now: int) -> int | None:
+    """The newest date in the books that is not ahead of a clock that says `now`, if there is one."""
+    dates = (Account.created_at, Account.ledger_at, ApiKey.created_at, ApiKey.last_used_at)
+    newest = [
+        session.scalar(select(func.max(date)).where(date <= now + MOST_SKEW, date > 0)) for date in dates
+    ]
+    return max((date for date in newest if date is not None), default=None)
+
+
+def against_books(
+    session: Session, now: int, *, may_be_behind: bool, newest: int | None = None
+) -> str | None:
+    """Why a clock that says `now` cannot be right, by the dates in the books; `None` if it can.
+
+    `newest` is what `newest_date` said before; without it, it is asked now.
+    """
     furthest = session.execute(
         select(Account.name, Account.ledger_at).order_by(Account.ledger_at.desc()).limit(1)
     ).one_or_none()
@@ -115,14 +132,10 @@ def against_books(session: Session, now: int, *, may_be_behind: bool) -> str | N
             f"{_time(furthest.ledger_at)}; set the clock right, or if it is right run: "
             f"vendor accounts repair {furthest.name}"
         )
-    dates = (Account.created_at, Account.ledger_at, ApiKey.created_at, ApiKey.last_used_at)
-    newest = [
-        session.scalar(select(func.max(date)).where(date <= now + MOST_SKEW, date > 0)) for date in dates
-    ]
-    known = [date for date in newest if date is not None]
-    if known and now - max(known) > LONGEST_REST:
+    newest = newest_date(session, now) if newest is None else newest
+    if newest is not None and now - newest > LONGEST_REST:
         return (
-            f"the clock says {_time(now)}, and the newest date in the books is {_time(max(known))}; "
+            f"the clock says {_time(now)}, and the newest date in the books is {_time(newest)}; "
             "set the clock right, or if it is right set VENDOR_TRUST_CLOCK=true"
         )
     return None

@@ -54,6 +54,7 @@ _NEXT = {
     ErrorCode.RATE_LIMITED: "Wait a moment, then reload the page.",
     ErrorCode.IDEMPOTENCY_IN_FLIGHT: "Wait a moment, then reload the page.",
     ErrorCode.OVERLOADED: "Nothing was changed. Wait a moment and try again.",
+    ErrorCode.NOT_READY: "Nothing was changed. Try again later.",
     ErrorCode.INSUFFICIENT_SCOPE: "Sign in with a key or a token that has this scope, or ask who has one.",
     ErrorCode.ACCOUNT_SUSPENDED: "You can still read everything here. Ask the vendor why.",
     ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Begin at the overview.",

@@ -27,7 +27,8 @@ _AGREED = (
 
 
 def open_account(act: Act, name: str, terms: Terms) -> AccountStatus:
-    """Open an account; raises what `accounts.open_account` does."""
+    """Open an account; raises what `accounts.open_account` and `Act.believe_clock` do."""
+    act.believe_clock()
     account = accounts.open_account(act.session, name, terms, act.clock)
     act.record("account.create", name, None, _agreed(account) | {"credit_micros": account.credit_micros})
     return _status(act, account)

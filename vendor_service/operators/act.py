@@ -9,7 +9,7 @@ from vendor_service.audit.log import Facts
 from vendor_service.billing import thresholds
 from vendor_service.billing.clock_watch import against_books
 from vendor_service.clock import Clock
-from vendor_service.errors import OperatorError
+from vendor_service.errors import WrongClock
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def believe_clock(session: Session, clock: Clock, *, trust_clock: bool) -> None:
     """Make sure that the clock may be right, by the dates in the books.
 
     Raises:
-        OperatorError: it cannot be.
+        WrongClock: it cannot be.
     """
     # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
     fault = None if trust_clock else against_books(session, clock(), may_be_behind=False)
     if fault is not None:
-        raise OperatorError(fault)
+        raise WrongClock(fault)

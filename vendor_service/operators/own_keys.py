@@ -13,7 +13,7 @@ from vendor_service.accounts.keys import IssuedKey, KeyTerms
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey, WebhookEvent
-from vendor_service.errors import APIError, OperatorError, UnknownName
+from vendor_service.errors import APIError, OperatorError, UnknownName, WrongClock
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
 from vendor_service.webhooks.events import EventKind
@@ -107,7 +107,7 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
     Raises:
         APIError: `insufficient_scope`; the asking key has limits, or belongs to another project.
             `conflict`; the account has too many keys, or got too many in a day. `invalid_request`; what
-            `keys.issue_key` refuses.
+            `keys.issue_key` refuses. `not_ready`; the vendor's clock cannot be right.
     """
     owner = find_account(act.session, account, lock=True)
     check_may_issue(by)
@@ -122,6 +122,9 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
     except UnknownName as error:
         message = f"this account has no project {project!r}"
         raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
+    except WrongClock as error:
+        message = "the vendor's clock is wrong, so no key can be issued now; try again later"
+        raise APIError(ErrorCode.NOT_READY, message, retry_after=30) from error
     except OperatorError as error:
         raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
 

@@ -322,7 +322,9 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     app.include_router(
         billing_router(database, clock, authentication, models, parts.watch, parts.signer, threads)
     )
-    app.include_router(keys_router(database, clock, authentication, threads))
+    app.include_router(
+        keys_router(database, clock, authentication, threads, trust_clock=settings.trust_clock)
+    )
     app.include_router(signing_router(database))
     if parts.desk is not None:
         app.include_router(files_router(parts.desk, capacity, threads))
@@ -333,7 +335,7 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
         console = (database, clock, seal, authentication, models, parts.watch, service, capacity, limits)
-        app.include_router(console_router(*console, parts.desk))
+        app.include_router(console_router(*console, parts.desk, trust_clock=settings.trust_clock))
     return [route for each in selling for route in each.routes]
 
 

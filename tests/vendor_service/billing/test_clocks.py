@@ -11,13 +11,18 @@ import pytest
 from shared.errors import ErrorCode
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from tests.vendor_service.clocks import FakeClock
+from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
+from vendor_service.accounts.accounts import Terms
+from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.billing.invoice_formats import as_text
 from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import APIError, OperatorError, WrongClock
+from vendor_service.operators import accounts, invitations, keys, own_keys
+from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))
@@ -263,3 +268,66 @@ def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -
     books.misdate(order, YEARS_LATER)
     references.ask()
     assert watch.fault is None
+
+
+def test_what_a_wrong_clock_dates_after_the_start_does_not_prove_it_right(books: Books) -> None:
+    if not books.database.embedded:
+        pytest.skip("PostgreSQL's server knows the time")
+    order = books.open()
+    books.buy(order)
+    books.clock.advance(900 * 86_400)
+    watch = ClockWatch(books.clock, books.clock.steady)
+    references = ClockReferences(books.database, books.clock, watch, trust_clock=False)
+    references.ask()
+    assert watch.fault is not None
+    books.another_key(order)
+    books.open()
+    references.ask()
+    assert watch.fault is not None
+
+
+def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(books: Books) -> None:
+    name = books.account(books.open()).name
+    books.clock.advance(900 * 86_400)
+
+    def do(*, trust_clock: bool) -> None:
+        with books.database.write() as session:
+            act = Act(session, "os:test", books.clock, trust_clock=trust_clock)
+            accounts.open_account(act, "beta", Terms())
+            keys.issue(act, "beta", KeyTerms())
+
+    with pytest.raises(WrongClock, match="VENDOR_TRUST_CLOCK"):
+        do(trust_clock=False)
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        with pytest.raises(WrongClock, match="VENDOR_TRUST_CLOCK"):
+            keys.issue(act, name, KeyTerms())
+        with pytest.raises(APIError) as refused:
+            own_keys.issue(act, name, None, KeyTerms(), None)
+    assert not_ready(refused)
+    assert "VENDOR" not in refused.value.message
+    do(trust_clock=True)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_customers_get_keys_by_a_clock_that_the_operator_trusts(tmp_path: Path, trusted: bool) -> None:
+    with LocalVendor(tmp_path, trust_clock=trusted) as vendor:
+        key = vendor.key()
+        admin = vendor.another_key(key, Scope.ADMIN)
+        vendor.clock.advance(402 * 86_400)
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            code = invitations.invite(act, vendor.account(key).name, 1).code
+        visit = Visit(vendor.http)
+        visit.sign_in("/invitation", code=code)
+        shown = visit.ask("/keys/create", scope="embed")
+        assert (shown.status_code, "clock is wrong" in problem_of(shown)) == (
+            (200, False) if trusted else (503, True)
+        )
+        vendor.clock.advance(402 * 86_400)  # the key that was made is no witness any more
+        headers = {"authorization": f"Bearer {admin}"}
+        answer = vendor.http.post("/v1/keys", json={"label": "", "scopes": ["embed"]}, headers=headers)
+        if trusted:
+            assert answer.status_code == 201, answer.text
+        else:
+            assert (error_code(answer), int(answer.headers["retry-after"])) == ("not_ready", 30)

@@ -27,6 +27,7 @@ class CustomerActions:
     database: Database
     clock: Clock
     desk: BulkDesk | None = None
+    trust_clock: bool = False
 
     def all(self) -> list[Action[Customer]]:
         """Every action."""
@@ -94,7 +95,7 @@ class CustomerActions:
         return own_keys.find(session, asked.who.account_id, asked.who.key, asked.path["key_id"])
 
     def _act(self, session: Session, asked: Asked[Customer]) -> Act:
-        return Act(session, asked.who.actor, self.clock)
+        return Act(session, asked.who.actor, self.clock, trust_clock=self.trust_clock)
 
 
 def _named(key: ApiKey) -> str:

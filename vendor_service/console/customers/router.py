@@ -50,6 +50,8 @@ def console_router(
     capacity: Capacity,
     limits: Limits,
     desk: BulkDesk | None = None,
+    *,
+    trust_clock: bool,
 ) -> APIRouter:
     """The routes; none is in the OpenAPI document, for they are for people. A `desk` is of bulk jobs."""
     router = APIRouter(include_in_schema=False)
@@ -59,7 +61,7 @@ def console_router(
     _add_way_in(router, site, CustomersDoor(database, clock, seal, authentication))
     site.add_signing_out(router, _end_everywhere)
     site.add_pages(router, pages.all())
-    site.add_actions(router, CustomerActions(database, clock, desk).all())
+    site.add_actions(router, CustomerActions(database, clock, desk, trust_clock).all())
     trying = TryIt(site, pages, service, capacity, limits.max_request_bytes, limits.max_text_characters)
     path = f"{CUSTOMERS.path}/models/try"
     router.add_api_route(path, trying.answer, methods=["POST"], response_model=None)
