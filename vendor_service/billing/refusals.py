@@ -16,6 +16,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import DAY, HOUR, Clock, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Refusals
@@ -36,11 +37,12 @@ class Refused:
 
 
 class RefusalCounts:
-    """Counts refusals, and writes them down. Thread-safe."""
+    """Counts refusals, writes them down, and forgets the old ones while the clock is right. Thread-safe."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, watch: ClockWatch | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._watch = watch
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
@@ -58,7 +60,9 @@ class RefusalCounts:
         try:
             with self._database.write() as session:
                 _add(session, counts)
-                _forget(session, {account for account, _, _ in counts}, self._clock() - _KEPT_DAYS * DAY)
+                if self._watch is None or self._watch.fault is None:
+                    before = self._clock() - _KEPT_DAYS * DAY
+                    _forget(session, {account for account, _, _ in counts}, before)
         except Exception:
             with self._lock:
                 self._counts += counts

@@ -212,7 +212,7 @@ def _make_parts(
         )  # fmt: skip
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, recorder, capacity, desk, RefusalCounts(database, clock), AccountThreads(),
+        signer, recorder, capacity, desk, RefusalCounts(database, clock, watch), AccountThreads(),
     )  # fmt: skip
 
 
@@ -237,7 +237,8 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
         chores.append(partial(PriceWatch(parts.database, parts.clock).repeat, _SWEEP_SECONDS))
         allowed = networks(parts.settings.webhook_private_networks)
-        chores.append(partial(_deliver, Dispatcher(parts.database, parts.clock, allowed)))
+        dispatcher = Dispatcher(parts.database, parts.clock, allowed, lambda: parts.watch.fault is None)
+        chores.append(partial(_deliver, dispatcher))
     return chores
 
 

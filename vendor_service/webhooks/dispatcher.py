@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,20 @@ class Dispatcher:
 
     Several processes on one database share the work: who sends something holds a lease on it, which outlasts
     the try. What a process that died had in hand is sent again when its lease is over, under the same id.
+    While the clock is not right it rests: a wrong one would delete what is to stay, and put off what is due.
     """
 
-    def __init__(self, database: Database, clock: Clock, private: Sequence[Network] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        private: Sequence[Network] = (),
+        is_clock_right: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._private = private
+        self._is_clock_right = is_clock_right
         self._lease = secrets.token_hex(16)
         self._in_hand: set[_Parcel] = set()
         self._stopping = threading.Event()
@@ -94,6 +102,9 @@ class Dispatcher:
         forget_at = 0.0
         while not self._stopping.is_set():
             self._woken.clear()
+            if not self._is_clock_right():
+                self._woken.wait(self._every_seconds)
+                continue
             try:
                 if time.monotonic() >= forget_at:
                     forget_at = time.monotonic() + _FORGET_SECONDS
@@ -191,7 +202,7 @@ class Dispatcher:
                 session.get_one(WebhookEndpoint, parcel.endpoint_id).disabled_at = now
             elif row.tries_left <= 0:
                 row.state = "failed"
-            else:
+            elif self._is_clock_right():  # else it is due as it was, and tried again once the clock is right
                 row.next_at = now + BACKOFF_SECONDS[-row.tries_left] * SECOND
         if not outcome.delivered:
             told = outcome.error or f"status {outcome.status}"

@@ -139,6 +139,18 @@ def test_refusals_are_counted_over_processes_and_forgotten_after_a_while(books: 
         assert [each.code for each in refused_since(session, "acct_2", 0)] == ["invalid_image"]
 
 
+def test_refusals_are_not_forgotten_by_a_clock_that_is_wrong(books: Books) -> None:
+    counts = RefusalCounts(books.database, books.clock, books.watch)
+    counts.note("acct_1", "rate_limited")
+    counts.write()
+    for days in (900, -900):
+        books.clock.step(days * DAY / 1e6)
+        counts.note("acct_1", "not_ready")
+        counts.write()
+    with books.database.read() as session:
+        assert {each.code for each in refused_since(session, "acct_1", 0)} == {"rate_limited", "not_ready"}
+
+
 def test_what_cannot_be_written_is_written_later(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = RefusalCounts(books.database, books.clock)
     counts.note("acct_1", "overloaded")

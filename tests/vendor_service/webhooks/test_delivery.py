@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import webhooks
 from vendor_service.operators.act import Act
 from vendor_service.operators.webhooks import DeliveryInfo
+from vendor_service.serving import app
 from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import endpoints, events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher
@@ -201,6 +203,45 @@ def test_a_failure_is_tried_again_later_and_a_redirect_is_one(books: Books, rece
     assert dispatcher.once() == 1
     assert deliveries(books)[0].state == "delivered"
     assert receiver.ids.count(given_up.event_id) == 11
+
+
+def test_nothing_is_sent_or_forgotten_while_the_clock_is_wrong(books: Books, receiver: Receiver) -> None:
+    asked: list[bool] = []
+
+    def is_right() -> bool:
+        asked.append(books.watch.fault is None)
+        return asked[-1]
+
+    add(books, receiver.url)
+    dispatcher = Dispatcher(books.database, books.clock, HERE, is_right)
+    emit(books)
+    assert dispatcher.once() == 1
+    emit(books)
+    books.clock.step(900 * 86_400)
+    dispatcher.start(0.01)
+    wait_until(lambda: len(asked) > 20, seconds=20)
+    assert (len(receiver.received), len(deliveries(books))) == (1, 2)
+    books.clock.step(-900 * 86_400)
+    wait_until(lambda: len(receiver.received) == 2, seconds=20)
+    dispatcher.stop()
+    assert len(deliveries(books)) == 2
+
+
+def test_a_try_that_fails_as_the_clock_goes_wrong_is_repeated_once_it_is_right(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(books, "https://example.com/")
+    emit(books)
+
+    def failing(*_: Any) -> Outcome:
+        books.clock.step(900 * 86_400)
+        return Outcome(500, None, 1)
+
+    monkeypatch.setattr(delivering, "send", failing)
+    dispatcher = Dispatcher(books.database, books.clock, HERE, lambda: books.watch.fault is None)
+    assert dispatcher.once() == 1
+    books.clock.step(-900 * 86_400)
+    assert dispatcher.once() == 1
 
 
 def test_a_receiver_that_is_gone_or_disabled_is_told_no_more(books: Books, receiver: Receiver) -> None:
@@ -481,3 +522,19 @@ def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receive
         wait_until(lambda: bool(receiver.received), seconds=20)
     (told,) = receiver.received
     assert json.loads(told.body)["data"]["percent"] == 50
+
+
+def test_a_vendor_that_runs_sends_nothing_while_its_clock_is_wrong(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_DISPATCH_SECONDS", 0.05)
+    with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8") as vendor:
+        now = vendor.clock()
+        vendor.clock.step(900 * 86_400)
+        with vendor.books.write() as session:
+            webhooks.create(Act(session, "os:test", vendor.clock), receiver.url)
+            events.emit(session, EventKind.MODEL_DEPRECATED, None, {}, now)
+        time.sleep(1.0)
+        assert receiver.received == []
+        vendor.clock.step(-900 * 86_400)
+        wait_until(lambda: bool(receiver.received), seconds=20)
