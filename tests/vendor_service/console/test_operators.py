@@ -1,23 +1,28 @@
 """`/operator` without a browser: which token may do what, what is asked before, and that it is done once."""
 
 import http.cookies
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 
+from shared.errors import ErrorCode
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.billing.test_clocks import DECEMBER
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of
 from vendor_service.audit import log
 from vendor_service.clock import DAY
+from vendor_service.console.operators import router
 from vendor_service.console.operators.actions import OperatorActions
 from vendor_service.console.operators.pages import OperatorPages
+from vendor_service.database.session import Database
+from vendor_service.errors import APIError
 from vendor_service.operators import accounts, prices, tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
@@ -450,6 +455,44 @@ def test_a_session_ends_with_its_token_and_everywhere(books: Books, local: Local
     with books.database.write() as session:
         tokens.revoke(Act(session, "os:test", books.clock), token.split("_")[1])
     assert first.get().status_code == 303
+
+
+def test_the_live_page_goes_on_after_the_database_was_away(
+    local: LocalAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Database) -> NoReturn:
+        raise APIError(ErrorCode.OVERLOADED, "the database is away")
+
+    monkeypatch.setattr(router, "_TICK_SECONDS", 0.05)
+    visit, token = Visit(local.http, "/operator"), local.token(READ)
+    visit.sign_in(token=token)
+    address, headers = "/operator/stream", {"cookie": visit.cookie}
+    with local.http.stream("GET", address, headers=headers) as stream:
+        told = events_of(stream)
+        assert "was not told where the vendor is" in next(told)[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "read", away)
+            assert ("away", "the database is away") in (next(told) for _ in range(100))
+            refused = local.http.get(address, headers=headers)
+            assert (refused.status_code, problem_of(refused)) == (503, "The database is away.")
+        assert any(
+            "was not told where the vendor is" in words for _, words in (next(told) for _ in range(100))
+        )
+        with local.books.database.write() as session:
+            tokens.revoke(Act(session, "os:test", local.books.clock), token.split("_")[1])
+        assert "ended" in [name for name, _ in told]
+    assert local.http.get(address, headers=headers).status_code == 401
+
+
+def events_of(stream: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """The events of a stream, each with its content."""
+    name = ""
+    for line in stream.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
 
 
 def test_without_a_vendor_in_sight_pages_say_so(visits: dict[OperatorScope, Visit]) -> None:

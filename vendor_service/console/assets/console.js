@@ -241,7 +241,10 @@ function live(area) {
   });
   source.addEventListener("away", (event) => show(JSON.parse(event.data), "bad"));
   source.addEventListener("ended", () => { source.close(); show("your session has ended: reload the page", "bad"); });
-  source.onerror = () => show("not connected; trying again", "bad");
+  source.onerror = () => {
+    const ended = source.readyState === EventSource.CLOSED;
+    show(ended ? "not connected: reload the page" : "not connected; trying again", "bad");
+  };
   addEventListener("pagehide", () => source.close());
 }
 

@@ -90,7 +90,11 @@ class _Stream:
 
     async def answer(self, request: Request) -> Response:
         """The stream, for who is signed in."""
-        if not await asyncio.to_thread(self._holds, request):
+        try:
+            holds = await asyncio.to_thread(self._holds, request)
+        except APIError as error:
+            return await asyncio.to_thread(self._site.failed, request, error)
+        if not holds:
             error = APIError(ErrorCode.INVALID_API_KEY, "sign in first")
             return await asyncio.to_thread(self._site.failed, request, error)
         if self._open >= _MOST_STREAMS:
@@ -103,10 +107,15 @@ class _Stream:
         self._open += 1
         try:
             while not self._stopping() and not await request.is_disconnected():
-                if not await asyncio.to_thread(self._holds, request):
-                    yield _event("ended", {})
-                    return
-                yield await asyncio.to_thread(self._now)
+                try:
+                    holds = await asyncio.to_thread(self._holds, request)
+                except APIError as error:  # whether the session holds cannot be told now
+                    yield _event("away", error.message)
+                else:
+                    if not holds:
+                        yield _event("ended", {})
+                        return
+                    yield await asyncio.to_thread(self._now)
                 await asyncio.sleep(_TICK_SECONDS)
         finally:
             self._open -= 1
@@ -124,7 +133,7 @@ class _Stream:
         try:
             with self._site.database.read() as session:
                 self._site.visitor(request, session)
-        except (SignedOut, APIError):
+        except SignedOut:
             return False
         return True
 
