@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError
 from shared.serving.redaction import masked
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import Base
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -74,8 +74,11 @@ def undone(database: Database, revision: str) -> list[str]:
     """The revisions that a downgrade to an earlier one would undo, the newest first.
 
     Raises:
+        UsageError: nothing can be a revision that is written so.
         OperatorError: the database cannot be opened, or there is no such revision.
     """
+    if not revision.strip() or "@" in revision:  # @ names a branch, and there is none
+        raise UsageError(f"{revision!r} is no revision: write one as in 0001, or base")
     try:
         return [each.revision for each in _scripts().iterate_revisions(current(database) or "base", revision)]
     except (CommandError, RevisionError) as error:

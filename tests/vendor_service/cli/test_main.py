@@ -323,6 +323,8 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
         (["serve", "--model", "icon-klip"], 2, "icon-clip"),
         (["serve", "--device", "cuda:99"], 2, "no device"),
         (["db", "downgrade", "nowhere"], 1, "nowhere"),
+        (["db", "downgrade", ""], 2, "'' is no revision"),
+        (["db", "downgrade", "@base"], 2, "'@base' is no revision"),
         (["refund", "acme", "--entry", "0"], 2, "--entry"),
         (["refund", "acme", "--entry", str(2**63)], 2, "--entry"),
         (["audit", "list", "--after", str(2**63)], 2, "--after"),
