@@ -150,7 +150,7 @@ def public(row: OperatorToken) -> TokenInfo:
 
 def _locked(act: Act, token_id: str) -> OperatorToken:
     find(act.session, token_id)
-    return act.session.get_one(OperatorToken, token_id, with_for_update=True)
+    return act.session.get_one(OperatorToken, token_id, with_for_update=True, populate_existing=True)
 
 
 def _moment(micros: int | None) -> datetime | None:

@@ -1,0 +1,28 @@
+"""Operators' tokens: two who change one at once each see what the other did."""
+
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import laid_out, opened_books
+from vendor_service.database.tables import OperatorToken
+from vendor_service.operators import tokens
+from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
+
+
+def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgres: Postgres) -> None:
+    with opened_books(postgres.create_database(of=laid_out(postgres))) as books:
+        with books.database.write() as session:
+            made = tokens.issue(Act(session, "os:test", books.clock), "test", [OperatorScope.READ])
+        with books.database.write() as session:
+            row = session.get_one(OperatorToken, made.token_id)  # as it is before it is locked
+            with books.database.write() as other:
+                second = tokens.rotate(Act(other, "os:test", books.clock), made.token_id, 60)
+            third = tokens.rotate(Act(session, "os:test", books.clock), made.token_id, 60)
+            assert (row.former_hash, row.secret_hash) == tuple(
+                hash_of(each.token) for each in (second, third)
+            )
+
+
+def hash_of(token: str) -> str:
+    split = tokens.split(token)
+    assert split is not None
+    return split[1]
