@@ -215,8 +215,10 @@ def published(session: Session) -> list[PublicKey]:
     return [PublicKey(kid=row.kid, x=row.x) for row in rows]
 
 
-def withdraw(session: Session, kid: str, now: int) -> None:
+def withdraw(session: Session, kid: str, now: int) -> bool:
     """Publish a key no more, as one that others have got hold of: what it signed proves nothing from then on.
+
+    It says whether this is the first time; withdrawing it again changes nothing.
 
     Raises:
         UnknownName: there is no such key.
@@ -224,7 +226,10 @@ def withdraw(session: Session, kid: str, now: int) -> None:
     row = session.get(SigningKeyRow, kid)
     if row is None:
         raise UnknownName(f"there is no signing key {kid!r}; see: vendor receipts-key list")
-    row.withdrawn_at = row.withdrawn_at or now
+    if row.withdrawn_at is not None:
+        return False
+    row.withdrawn_at = now
+    return True
 
 
 def _version(file: Path) -> tuple[int, int] | None:

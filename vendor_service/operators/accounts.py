@@ -129,7 +129,7 @@ _CHANGES: Mapping[str, Callable[[Act, str, Any], AccountStatus]] = {
 
 @contextmanager
 def _changing(act: Act, name: str, action: str) -> Iterator[Account]:
-    """The account, locked, to be changed; what the change was is recorded."""
+    """The account, locked, to be changed; what the change was, if there was one, is recorded."""
     account = accounts.find_account(act.session, name, lock=True)
     before, stood = _agreed(account), thresholds.levels(account)
     yield account
@@ -137,9 +137,9 @@ def _changing(act: Act, name: str, action: str) -> Iterator[Account]:
     if not periods.is_over(account, account, act.now):  # what was used of a former period is no news
         thresholds.tell(act.session, account, stood, act.percents, act.now)
     changed = [field for field in _AGREED if before[field] != after[field]]
-    act.record(
-        action, name, {field: before[field] for field in changed}, {field: after[field] for field in changed}
-    )
+    if changed:
+        sides = [{field: side[field] for field in changed} for side in (before, after)]
+        act.record(action, name, *sides)
 
 
 def _agreed(account: Account) -> dict[str, str | int | None]:

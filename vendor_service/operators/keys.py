@@ -54,7 +54,8 @@ def set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> KeyIn
     keys.change_limits(key, limits, act.now)
     if not periods.is_over(key, owner, act.now):  # what was used of a former period is no news
         thresholds.tell(act.session, owner, stood, act.percents, act.now, of=key)
-    act.record("key.set_limits", owner.name, *({"key_id": key_id, **side} for side in (before, limits)))
+    if before != limits:
+        act.record("key.set_limits", owner.name, *({"key_id": key_id, **side} for side in (before, limits)))
     return keys.public(key, owner, act.now)
 
 
@@ -63,7 +64,8 @@ def revoke(act: Act, key_id: str) -> KeyInfo:
     key, owner = _of(act, key_id)
     before = {"key_id": key_id, "revoked_at": key.revoked_at}
     keys.revoke_key(act.session, key_id, act.clock)
-    act.record("key.revoke", owner.name, before, {"key_id": key_id, "revoked_at": key.revoked_at})
+    if before["revoked_at"] is None:
+        act.record("key.revoke", owner.name, before, {"key_id": key_id, "revoked_at": key.revoked_at})
     return keys.public(key, owner, act.now)
 
 

@@ -57,8 +57,9 @@ def archive(act: Act, account: str, name: str) -> ProjectInfo:
     owner, project = _locked(act, account, name)
     before = project.archived_at
     projects.archive(project, act.now)
-    told = [{"project": name, "archived_at": moment} for moment in (before, project.archived_at)]
-    act.record("project.archive", account, *told)
+    if before is None:
+        told = [{"project": name, "archived_at": moment} for moment in (before, project.archived_at)]
+        act.record("project.archive", account, *told)
     return projects.public(project, owner, act.now)
 
 
@@ -84,5 +85,6 @@ def _change(act: Act, owner: Account, project: Project, what: str, terms: Projec
     facts = [
         {"project": project.name} | {field: side[field] for field in changed} for side in (before, after)
     ]
-    act.record(f"project.set_{what}", owner.name, *facts)
+    if changed:
+        act.record(f"project.set_{what}", owner.name, *facts)
     return projects.public(project, owner, act.now)

@@ -48,5 +48,5 @@ def rotate(database: Database, actor: str, clock: Clock, file: Path | None = Non
 
 def withdraw(act: Act, kid: str) -> None:
     """Disown a key; raises what `signing.withdraw` does."""
-    signing.withdraw(act.session, kid, act.now)
-    act.record("receipts_key.withdraw", kid, None, None)
+    if signing.withdraw(act.session, kid, act.now):
+        act.record("receipts_key.withdraw", kid, None, None)

@@ -98,9 +98,9 @@ def revoke(act: Act, token_id: str) -> TokenInfo:
         UnknownName: there is no such token.
     """
     row = _locked(act, token_id)
-    before = {"revoked_at": row.revoked_at}
-    row.revoked_at = row.revoked_at or act.now
-    act.record("operator.revoke", token_id, before, {"revoked_at": row.revoked_at})
+    if row.revoked_at is None:
+        row.revoked_at = act.now
+        act.record("operator.revoke", token_id, {"revoked_at": None}, {"revoked_at": row.revoked_at})
     return public(row)
 
 

@@ -56,8 +56,10 @@ def rotate(act: Act, endpoint_id: str, grace_seconds: int) -> NewEndpoint:
 
 def disable(act: Act, endpoint_id: str) -> EndpointInfo:
     """Tell a receiver nothing from now on."""
+    is_news = endpoints.find(act.session, endpoint_id, lock=True).disabled_at is None
     info = endpoints.disable(act.session, endpoint_id, act.now)
-    act.record("webhook.disable", endpoint_id, None, {"url": info.url})
+    if is_news:
+        act.record("webhook.disable", endpoint_id, None, {"url": info.url})
     return info
 
 

@@ -1,5 +1,6 @@
 """The audit log: one chain that nobody can rewrite unseen, and an entry for each act and for no other."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -10,12 +11,15 @@ from sqlalchemy.exc import DatabaseError
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
 from vendor_service.audit.log import AuditRecord, AuditVerification
 from vendor_service.database import schema
+from vendor_service.database.tables import SigningKeyRow
 from vendor_service.errors import UsageError
-from vendor_service.operators import accounts, keys
+from vendor_service.operators import accounts, keys, projects, receipts_keys, tokens, webhooks
 from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
 
 
 def open_and_limit(books: Books, name: str = "acme") -> None:
@@ -53,6 +57,35 @@ def test_an_act_is_recorded_with_it_or_not_at_all(books: Books) -> None:
     assert (limited.actor, limited.action) == ("os:ben", "account.set_quota")
     assert (limited.before, limited.after) == ({"quota": 5}, {"quota": 8})
     assert verified(books) == AuditVerification(2, limited.entry_hash, None)
+
+
+def test_an_act_that_was_done_before_is_not_recorded(books: Books) -> None:
+    with books.database.write() as session:
+        act = Act(session, "os:anna", books.clock)
+        accounts.open_account(act, "acme", Terms())
+        key_id = keys.issue(act, "acme", KeyTerms()).key_id
+        projects.create(act, "acme", "search", ProjectTerms())
+        token_id = tokens.issue(act, "deploy", [OperatorScope.READ]).token_id
+        endpoint_id = webhooks.create(act, "https://example.com/").endpoint_id
+        session.add(SigningKeyRow(kid="kid", x="x", created_at=books.clock()))
+    acts: dict[str, Callable[[Act], object]] = {
+        "account.set_quota": lambda act: accounts.set_quota(act, "acme", 5),
+        "account.suspend": lambda act: accounts.suspend(act, "acme"),
+        "key.set_limits": lambda act: keys.set_limits(act, key_id, {"quota": 5}),
+        "key.revoke": lambda act: keys.revoke(act, key_id),
+        "project.set_quota": lambda act: projects.set_quota(act, "acme", "search", 5),
+        "project.archive": lambda act: projects.archive(act, "acme", "search"),
+        "operator.revoke": lambda act: tokens.revoke(act, token_id),
+        "webhook.disable": lambda act: webhooks.disable(act, endpoint_id),
+        "receipts_key.withdraw": lambda act: receipts_keys.withdraw(act, "kid"),
+    }
+    begun = verified(books).entries
+    for do in acts.values():
+        for _ in range(2):
+            with books.database.write() as session:
+                do(Act(session, "os:anna", books.clock))
+            books.clock.advance(1)
+    assert [each.action for each in entries(books, after=begun)] == list(acts)
 
 
 def test_entries_are_listed_in_pages_and_by_subject(books: Books) -> None:
@@ -106,7 +139,7 @@ def test_acts_at_the_same_moment_make_one_chain(books: Books) -> None:
         with books.database.write() as session:
             by = Act(session, f"os:{number}", books.clock)
             if number % 3:
-                accounts.set_quota(by, ("acme", "beta")[number % 2], number)
+                accounts.set_quota(by, ("acme", "beta")[number % 2], 100 + number)
             else:
                 keys.issue(by, "acme", KeyTerms())
 
