@@ -92,8 +92,8 @@ class _Stream:
         """The stream, for who is signed in."""
         try:
             holds = await asyncio.to_thread(self._holds, request)
-        except APIError as error:
-            return await asyncio.to_thread(self._site.failed, request, error)
+        except APIError as away:
+            return await asyncio.to_thread(self._site.failed, request, away)
         if not holds:
             error = APIError(ErrorCode.INVALID_API_KEY, "sign in first")
             return await asyncio.to_thread(self._site.failed, request, error)
