@@ -91,14 +91,11 @@ class _Stream:
     async def answer(self, request: Request) -> Response:
         """The stream, for who is signed in."""
         try:
-            holds = await asyncio.to_thread(self._holds, request)
-        except APIError as away:
-            return await asyncio.to_thread(self._site.failed, request, away)
-        if not holds:
-            error = APIError(ErrorCode.INVALID_API_KEY, "sign in first")
-            return await asyncio.to_thread(self._site.failed, request, error)
-        if self._open >= _MOST_STREAMS:
-            error = APIError(ErrorCode.OVERLOADED, "too many pages are live", retry_after=30)
+            if not await asyncio.to_thread(self._holds, request):
+                raise APIError(ErrorCode.INVALID_API_KEY, "sign in first")
+            if self._open >= _MOST_STREAMS:
+                raise APIError(ErrorCode.OVERLOADED, "too many pages are live", retry_after=30)
+        except APIError as error:
             return await asyncio.to_thread(self._site.failed, request, error)
         headers = HEADERS | {"x-accel-buffering": "no"}
         return StreamingResponse(self._events(request), media_type="text/event-stream", headers=headers)
