@@ -30,7 +30,7 @@ def canary(
     connection = connect(options, progress)
     words = [str(word) for word in options.images]
     given = collect_inputs(options.texts, words, connection.display).queries if words or options.texts else []
-    approve = purchases(yes=options.yes, max_spend_micros=None, confirm=confirm, takes_cap=False)
+    approve = purchases(agreed=options.yes, confirm=confirm, takes_cap=False)
     with connection.vendor() as vendor, connection.cache() as cache:
         model = vendor.model(options.model)
         asking = Canary(vendor, cache, model)

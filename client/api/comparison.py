@@ -127,10 +127,5 @@ def _comparison(
         connect(options, progress),
         device=chosen_device(options.device),
         max_spend_micros=options.max_spend_micros,
-        approve=purchases(
-            yes=options.yes,
-            max_spend_micros=options.max_spend_micros,
-            max_spend_agrees=options.max_spend_agrees,
-            confirm=confirm,
-        ),
+        approve=purchases(agreed=options.agreed, confirm=confirm),
     )

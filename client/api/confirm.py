@@ -11,27 +11,18 @@ Confirm = Callable[[str], bool]
 ASK_ABOVE_MICROS = 5_000_000
 
 
-def purchases(
-    *,
-    yes: bool,
-    max_spend_micros: int | None,
-    max_spend_agrees: bool = True,
-    confirm: Confirm | None,
-    takes_cap: bool = True,
-) -> Callable[[int], None]:
+def purchases(*, agreed: bool, confirm: Confirm | None, takes_cap: bool = True) -> Callable[[int], None]:
     """A function that is called with the price of a purchase before it begins, in millionths of a unit.
 
-    It returns where the purchase may go on: the price is small, or was agreed to beforehand by `yes` or
-    `max_spend_micros`, or `confirm` agrees to it. `max_spend_agrees` says whether the cap agrees to what it
-    allows, and `takes_cap` whether there can be one.
+    It returns where the purchase may go on: the price is small, or was `agreed` to beforehand, or `confirm`
+    agrees to it. `takes_cap` says whether a cap can agree to it.
 
     Raises:
         UsageError: nobody agreed; of the function that is returned.
     """
 
     def check(cost_micros: int) -> None:
-        capped = max_spend_agrees and max_spend_micros is not None
-        if cost_micros <= ASK_ABOVE_MICROS or yes or capped:
+        if cost_micros <= ASK_ABOVE_MICROS or agreed:
             return
         price = f"This buys for {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
         if confirm is None:

@@ -191,11 +191,8 @@ def _lead(
         def distillation(config: RunConfig, run: RunFolder, teacher: Teacher | None) -> Distillation:
             return Distillation(
                 config, run, teacher, connection.display, device=device, pixels=connection.pixels,
-                approve=purchases(
-                    yes=options.yes, max_spend_micros=max_spend_micros,
-                    max_spend_agrees=options.max_spend_agrees, confirm=confirm,
-                ),
-                agree=agree, memo=memo, told=told, processes=processes,
+                approve=purchases(agreed=options.agreed, confirm=confirm), agree=agree,
+                memo=memo, told=told, processes=processes,
             )  # fmt: skip
 
         whole = distillation(config, run, teacher)

@@ -81,12 +81,7 @@ def embed(
     connection = connect(options, progress)
     inputs = collect_inputs(options.texts, [str(word) for word in options.images], connection.display)
     run_id, budget, max_spend_micros = run_id_of(inputs.queries), options.budget, options.max_spend_micros
-    approve = purchases(
-        yes=options.yes,
-        max_spend_micros=max_spend_micros,
-        max_spend_agrees=options.max_spend_agrees,
-        confirm=confirm,
-    )
+    approve = purchases(agreed=options.agreed, confirm=confirm)
     with connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros) as teacher:
         offer = teacher.quote(inputs.queries)
         approve(offer.cost_micros)

@@ -70,6 +70,11 @@ class PurchaseOptions(VendorOptions):
     yes: bool = False
     max_spend_agrees: bool = True
 
+    @property
+    def agreed(self) -> bool:
+        """Whether a purchase of more than five units is agreed to beforehand."""
+        return self.yes or (self.max_spend_agrees and self.max_spend_micros is not None)
+
 
 class BulkOptions(PurchaseOptions):
     """Whether to buy by the vendor's bulk jobs, which take their time and cost less.

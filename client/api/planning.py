@@ -90,9 +90,7 @@ def _probed(
 ) -> TeacherCheck | None:
     """Buy the first queries of a run; what was bought of this teacher for the same run counts among them."""
     most = options.max_spend_micros
-    approve = purchases(
-        yes=options.yes, max_spend_micros=most, max_spend_agrees=options.max_spend_agrees, confirm=confirm
-    )
+    approve = purchases(agreed=options.agreed, confirm=confirm)
     told = (dataset.content, dataset.classes, config.method, config.seed, teacher.model.fingerprint)
     run_id = f"probe-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
     probing = teacher.for_run(run_id, budget=queries, max_spend_micros=most)

@@ -219,7 +219,7 @@ class Student:
             with open_asker(
                 connection, ask, self.classes, self._told, reject_below, patience=_PATIENCE
             ) as asker:
-                approve = purchases(yes=ask.yes, max_spend_micros=None, confirm=confirm, takes_cap=False)
+                approve = purchases(agreed=ask.yes, confirm=confirm, takes_cap=False)
                 approve(asker.price(queries))
                 answers = ask_about(own, unsure, queries, asker)
         except VendorUnreachable as error:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 
 from client.api.confirm import ASK_ABOVE_MICROS, purchases, replacements
+from client.api.options import PurchaseOptions
 from client.errors import UsageError
 
 DEAR = ASK_ABOVE_MICROS + 1
@@ -15,14 +16,15 @@ def _never(question: str) -> bool:
 
 
 def test_a_small_purchase_and_one_that_was_agreed_to_are_not_asked_about() -> None:
-    purchases(yes=False, max_spend_micros=None, confirm=_never)(ASK_ABOVE_MICROS)
-    purchases(yes=True, max_spend_micros=None, confirm=_never)(DEAR)
-    purchases(yes=False, max_spend_micros=10 * DEAR, confirm=_never)(DEAR)
+    purchases(agreed=PurchaseOptions().agreed, confirm=_never)(ASK_ABOVE_MICROS)
+    purchases(agreed=PurchaseOptions(yes=True).agreed, confirm=_never)(DEAR)
+    purchases(agreed=PurchaseOptions(max_spend_micros=10 * DEAR).agreed, confirm=_never)(DEAR)
 
 
 def test_a_cap_that_does_not_agree_is_asked_about() -> None:
     for yes, confirm in ((False, None), (False, lambda _: False), (True, _never)):
-        check = purchases(yes=yes, max_spend_micros=10 * DEAR, max_spend_agrees=False, confirm=confirm)
+        options = PurchaseOptions(yes=yes, max_spend_micros=10 * DEAR, max_spend_agrees=False)
+        check = purchases(agreed=options.agreed, confirm=confirm)
         check(ASK_ABOVE_MICROS)
         with nullcontext() if yes else pytest.raises(UsageError, match="Nothing was bought"):
             check(DEAR)
@@ -35,7 +37,7 @@ def test_a_large_purchase_takes_an_answer() -> None:
         asked.append(question)
         return len(asked) == 1
 
-    check = purchases(yes=False, max_spend_micros=None, confirm=agree)
+    check = purchases(agreed=PurchaseOptions().agreed, confirm=agree)
     check(DEAR)
     with pytest.raises(UsageError, match=r"^Nothing was bought\.$"):
         check(DEAR)
@@ -43,9 +45,9 @@ def test_a_large_purchase_takes_an_answer() -> None:
     with pytest.raises(
         UsageError, match=r"5,000,001 micros .* Add --yes to agree, or a cap with --max-spend\."
     ):
-        purchases(yes=False, max_spend_micros=None, confirm=None)(DEAR)
+        purchases(agreed=False, confirm=None)(DEAR)
     with pytest.raises(UsageError, match=r"Add --yes to agree\. Nothing was bought\.$"):
-        purchases(yes=False, max_spend_micros=None, confirm=None, takes_cap=False)(DEAR)
+        purchases(agreed=False, confirm=None, takes_cap=False)(DEAR)
 
 
 def test_a_finished_student_is_replaced_only_where_somebody_says_so() -> None:

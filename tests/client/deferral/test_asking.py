@@ -26,6 +26,18 @@ def _image(number: int) -> Query:
     return Query("image", hashlib.sha256(content).hexdigest(), f"{number}.png", lambda: content)
 
 
+def _asker(shop: Shop) -> Asker:
+    return Asker(
+        shop.teacher(),
+        ["cat", "dog"],
+        taught_by="",
+        temperature=1.0,
+        budget=None,
+        period="total",
+        patience=20,
+    )
+
+
 @pytest.mark.parametrize("ends", ["quota", "vendor"])
 def test_what_was_paid_before_an_error_is_told(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, ends: str
@@ -39,15 +51,7 @@ def test_what_was_paid_before_an_error_is_told(
 
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    asker = Asker(
-        shop.teacher(),
-        ["cat", "dog"],
-        taught_by="",
-        temperature=1.0,
-        budget=None,
-        period="total",
-        patience=20,
-    )
+    asker = _asker(shop)
     asker.ask([_image(0)])
     if ends == "quota":
         shop.vendor.quota = 3 + 64
@@ -65,15 +69,7 @@ def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_th
     images = [_image(number) for number in range(3)]
     shop.teacher().buy(images[1:])
     shop.vendor.quota = 4  # so that the two texts are bought, and not the first image
-    asker = Asker(
-        shop.teacher(),
-        ["cat", "dog"],
-        taught_by="",
-        temperature=1.0,
-        budget=None,
-        period="total",
-        patience=20,
-    )
+    asker = _asker(shop)
     assert asker.recall(images).answered_by == ["student"] * 3
     said = asker.ask(images)
     assert said.answered_by == ["student", "cache", "cache"]
