@@ -88,7 +88,7 @@ check: $(READY)  ## format, lint, types, import rules, links, generated pages, t
 reference: $(READY)  ## write the pages that are made from the code: docs/cli.md, docs/files.md, docs/python-api.md
 	@$(BIN)/python -m tests.documents.reference
 
-bench-accuracy: $(READY)  ## the first table of docs/results.md (a night on two cores; what is on record is not run again)
+bench-accuracy: $(READY)  ## the table "All methods" of docs/results.md, with today's student (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
 
 bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; what is on record is not run again)

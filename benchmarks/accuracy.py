@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.records import ROOT, Record, made_with, record, recorded, sha256
 from client.data.bundled_set import ICONS
+from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult, Spread, as_markdown
@@ -40,15 +41,12 @@ MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument(
         "--targets", nargs="+", default=[], help="domains to hold out (default: each in turn)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, *MORE_QUERIES], metavar="METHOD")
-    parser.add_argument("--student", default="tf_efficientnet_lite0")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
     arguments = parser.parse_args()
 
     recipe = Recipe().with_steps(arguments.steps)
@@ -62,6 +60,15 @@ def main() -> None:
     )
     student = arguments.student.replace(":", "-")
     print(compared(config, f"accuracy-{student}-{arguments.image_size}px-{arguments.steps}"))
+
+
+def parser_of_runs(description: str | None) -> argparse.ArgumentParser:
+    """A parser of what all runs of a table have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--student", default=DEFAULT_BACKBONE, help="the backbone (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
+    return parser
 
 
 def variant(row: str, recipe: Recipe) -> Variant:

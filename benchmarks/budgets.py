@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, in_domain, measured
+from benchmarks.accuracy import icons, in_domain, measured, parser_of_runs
 from benchmarks.plots import Place, spent_and_gained
 from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder
@@ -61,11 +61,10 @@ WAYS = {
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--rows", nargs="+", choices=WAYS, default=list(WAYS), metavar="ROW")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling")
     parser.add_argument("--plot", type=Path, help="draw the rows that differ in budget alone as an SVG")
     arguments = parser.parse_args()
 
@@ -74,32 +73,29 @@ def main() -> None:
     print("|---" * (4 + len(arguments.targets)) + "|")
     found = {}
     for way in (WAYS[name] for name in arguments.rows):
-        records = measured(
-            configs(way, recipe, arguments.targets, arguments.seeds), f"budgets-{IMAGE_SIZE}px-{recipe.steps}"
-        )
+        size = f"{arguments.image_size}px-{recipe.steps}"
+        records = measured(configs(arguments, way, recipe), f"budgets-{arguments.student}-{size}")
         found[way] = [each.result for each in records]
         print(row(way, found[way], arguments.targets), flush=True)
     if arguments.plot:
         arguments.plot.write_text(plot(found, arguments.targets) + "\n", encoding="utf-8")
 
 
-def configs(
-    way: Way, recipe: Recipe, targets: Sequence[str], seeds: Sequence[int]
-) -> Iterator[ComparisonConfig]:
+def configs(arguments: argparse.Namespace, way: Way, recipe: Recipe) -> Iterator[ComparisonConfig]:
     """One for each target and seed: each has other images to train on, and so another budget.
 
     Where all that a run asks is bought, it needs none, and may be a run of another table.
     """
     further = 0 if math.isinf(way.per_image) else max(0, math.ceil(way.per_image) - 1)
-    for target in targets:
-        for seed in seeds:
+    for target in arguments.targets:
+        for seed in arguments.seeds:
             yield ComparisonConfig(
                 data=icons(),
                 variants=[Variant(way.name.replace(" ", "-"), way.method, replace(recipe, views=further))],
                 targets=[target],
                 seeds=[seed],
-                student="tf_efficientnet_lite0",
-                image_size=IMAGE_SIZE,
+                student=arguments.student,
+                image_size=arguments.image_size,
                 select=way.select,
                 queries=queries(way, target, seed) if 0 < way.per_image < 1 else None,
             )

@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons, variant
+from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.api.students import Student, load_student
 from client.buying.queries import Query
@@ -41,18 +41,13 @@ WAYS: Mapping[str, Callable[[Probabilities, Probabilities], Probabilities]] = {
 
 def main() -> None:
     """Train what has not been trained, ask, and print a table for each style, and the mean over them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["colour", "emoji", "line", "pixel", "solid"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     with customer() as connection:
         found = {
-            target: [
-                _curves(connection, target, seed, arguments.image_size, arguments.steps)
-                for seed in arguments.seeds
-            ]
+            target: [_curves(arguments, connection, target, seed) for seed in arguments.seeds]
             for target in arguments.targets
         }
     tables = {target: np.mean(runs, axis=0) for target, runs in found.items()}
@@ -61,12 +56,11 @@ def main() -> None:
 
 
 def _curves(
-    connection: Connection, target: str, seed: int, image_size: int, steps: int
+    arguments: argparse.Namespace, connection: Connection, target: str, seed: int
 ) -> NDArray[np.float64]:
     """Accuracy in % for each share and way, shape (shares, ways)."""
-    config = config_of(
-        target, [seed], variant("vl2v-adip", Recipe().with_steps(steps)), image_size, pool(target)
-    )
+    row = variant("vl2v-adip", Recipe().with_steps(arguments.steps))
+    config = config_of(arguments, target, [seed], row, pool(target))
     comparison = Comparison(config, RUNS / name_of(config), connection, device="cpu")
     comparison.execute()
     student = load_student(comparison.cells[0].run.path, device="cpu")

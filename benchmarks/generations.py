@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import client
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons
+from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
 from benchmarks.unlabelled import pool
 from client import DistillOptions
@@ -58,20 +58,15 @@ class Generation:
 
 def main() -> None:
     """Train what has not been trained, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     print("| held out | generation | alone | with a quarter asked | teacher | queries in all |")
     print("|---" * 6 + "|")
     with customer() as connection:
         for target in arguments.targets:
-            runs = [
-                list(_generations(connection, target, seed, arguments.image_size, arguments.steps))
-                for seed in arguments.seeds
-            ]
+            runs = [list(_generations(arguments, connection, target, seed)) for seed in arguments.seeds]
             for number, each in enumerate(zip(*runs, strict=True)):
                 cells = (
                     Spread.of([getattr(one, name) for one in each]).show() for name in ("alone", "deferring")
@@ -82,10 +77,11 @@ def main() -> None:
 
 
 def _generations(
-    connection: Connection, target: str, seed: int, image_size: int, steps: int
+    arguments: argparse.Namespace, connection: Connection, target: str, seed: int
 ) -> Iterator[Generation]:
     """Each generation of one student."""
-    name = f"generations-{target}-{image_size}px-{steps}-seed{seed}"
+    student, image_size, steps = arguments.student, arguments.image_size, arguments.steps
+    name = f"generations-{target}-{student}-{image_size}px-{steps}-seed{seed}"
     parts, rest = _parts(target)
     bought: dict[str, Any] = {
         "vendor": connection.vendor_url,
@@ -94,7 +90,7 @@ def _generations(
     }
     options = DistillOptions(
         data=_table(target, rest), target_domain=target, unlabelled=pool(target), group_by_name=True,
-        student="tf_efficientnet_lite0", image_size=image_size, steps=steps, seed=seed,
+        student=student, image_size=image_size, steps=steps, seed=seed,
         out=RUNS / name, budget=10**6, yes=True, device="cpu", **bought,
     )  # fmt: skip
     queries = 0

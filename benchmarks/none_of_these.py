@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.accuracy import IMAGE_SIZE, RUNS, STEPS, customer, icons, variant
+from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
 from client.buying.queries import Query
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
@@ -165,18 +165,13 @@ def deferral_scores(said: Said, know: Knowledge) -> dict[str, Floats]:
 
 def main() -> None:
     """Train what has not been trained, and print a table for each style, the means over seeds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["emoji"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     with customer() as connection:
         for target in arguments.targets:
-            found = [
-                _measured(connection, target, seed, arguments.image_size, arguments.steps)
-                for seed in arguments.seeds
-            ]
+            found = [_measured(arguments, connection, target, seed) for seed in arguments.seeds]
             print(f"\n{target} held out, seeds {', '.join(map(str, arguments.seeds))}")
             _print({name: [each[name] for each in found] for name in found[0]})
 
@@ -195,17 +190,18 @@ def known_classes(seed: int) -> tuple[Path, list[str]]:
     return folder, left_out
 
 
-def _trained(connection: Connection, target: str, seed: int, image_size: int, steps: int) -> Cell:
+def _trained(arguments: argparse.Namespace, connection: Connection, target: str, seed: int) -> Cell:
     folder, _ = known_classes(seed)
     config = ComparisonConfig(
         data=folder,
-        variants=[variant("vl2v-adip", Recipe().with_steps(steps))],
+        variants=[variant("vl2v-adip", Recipe().with_steps(arguments.steps))],
         targets=[target],
         seeds=[seed],
-        student="tf_efficientnet_lite0",
-        image_size=image_size,
+        student=arguments.student,
+        image_size=arguments.image_size,
     )
-    out = RUNS / f"none-of-these-{target}-{seed}-{image_size}px-{steps}"
+    size = f"{arguments.image_size}px-{arguments.steps}"
+    out = RUNS / f"none-of-these-{target}-{seed}-{arguments.student}-{size}"
     comparison = Comparison(config, out, connection, device="cpu")
     comparison.execute()
     return comparison.cells[0]
@@ -241,9 +237,11 @@ class Row:
     everything_unseen: float
 
 
-def _measured(connection: Connection, target: str, seed: int, image_size: int, steps: int) -> dict[str, Row]:
+def _measured(
+    arguments: argparse.Namespace, connection: Connection, target: str, seed: int
+) -> dict[str, Row]:
     """Every score of one student."""
-    cell = _trained(connection, target, seed, image_size, steps)
+    cell = _trained(arguments, connection, target, seed)
     student, metadata = load_student(cell.run.student)
     dataset = read_dataset(cell.config, connection.display)
     examples, _ = list_folder(icons()).read([*dataset.domains, target])

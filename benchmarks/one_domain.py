@@ -9,12 +9,11 @@ together; the fifth is the style that the student never saw. Runs are those of b
 
 import argparse
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, icons, made_once, measured
+from benchmarks.accuracy import cells, icons, made_once, measured, parser_of_runs
 from benchmarks.records import TOGETHER
 from benchmarks.unlabelled import config_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -25,13 +24,11 @@ _ALIGNED = Recipe().align_images_per_domain // Recipe().images_per_domain
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=["erm", "vl2v-adip"], metavar="METHOD")
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 32], help="labelled images in a batch")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--pool", action="store_true", help="learn from the bundled pool as well")
     arguments = parser.parse_args()
     recipe = Recipe().with_steps(arguments.steps)
@@ -46,20 +43,17 @@ def main() -> None:
                 domains_in_batch=1,
             )
             row = Variant(f"{method}-{batch}", method, changed)
-            by_target = [
-                _results(row, target, arguments.seeds, arguments.image_size, arguments.pool)
-                for target in arguments.targets
-            ]
+            by_target = [_results(arguments, row, target) for target in arguments.targets]
             seconds = fmean(each.seconds for results in by_target for each in results)
             print(f"| {method} | {batch} | {cells(by_target)} | {seconds:.0f} |", flush=True)
 
 
-def _results(
-    row: Variant, target: str, seeds: Sequence[int], image_size: int, pooled: bool
-) -> list[RunResult]:
-    folders = pool(target) if pooled else ()
-    config = replace(config_of(target, seeds, row, image_size, folders), data=_together(target))
-    name = f"one-domain-{target}-{image_size}px-{row.recipe.steps}-{len(folders)}"
+def _results(arguments: argparse.Namespace, row: Variant, target: str) -> list[RunResult]:
+    folders = pool(target) if arguments.pool else ()
+    config = config_of(arguments, target, arguments.seeds, row, folders)
+    config = replace(config, data=_together(target))
+    size = f"{config.image_size}px-{row.recipe.steps}"
+    name = f"one-domain-{target}-{config.student}-{size}-{len(folders)}"
     return [each.result for each in measured([config], name)]
 
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, cells, in_domain, measured
+from benchmarks.accuracy import cells, in_domain, measured, parser_of_runs
 from benchmarks.plots import Place, spent_and_gained
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -77,13 +77,10 @@ _BY_BUDGET = (
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["emoji", "pixel", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=CHOICES, default=list(CHOICES), metavar="ROW")
-    parser.add_argument("--student", default="tf_efficientnet_lite0")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--plot", type=Path, help="draw what a growing budget buys as an SVG")
     arguments = parser.parse_args()
     recipe = Recipe().with_steps(arguments.steps)
@@ -91,13 +88,7 @@ def main() -> None:
     print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     for name in arguments.rows:
-        configs = [
-            replace(
-                _config(name, recipe, target, arguments.seeds, arguments.image_size),
-                student=arguments.student,
-            )
-            for target in arguments.targets
-        ]
+        configs = [_config(arguments, name, recipe, target) for target in arguments.targets]
         records = [each for config in configs for each in measured([config], _name_of(config))]
         found[name] = [each.result for each in records]
         print(f"| {name} | {_cells(found[name])} |", flush=True)
@@ -105,15 +96,12 @@ def main() -> None:
         arguments.plot.write_text(_plot(found) + "\n", encoding="utf-8")
 
 
-def _config(
-    name: str, recipe: Recipe, target: str, seeds: Sequence[int], image_size: int
-) -> ComparisonConfig:
+def _config(arguments: argparse.Namespace, name: str, recipe: Recipe, target: str) -> ComparisonConfig:
     """One row of one style."""
     choice = CHOICES[name]
     folders = pool(target) if choice.pooled else ()
-    config = config_of(
-        target, seeds, Variant(name, choice.method, choice.changed(recipe)), image_size, folders
-    )
+    row = Variant(name, choice.method, choice.changed(recipe))
+    config = config_of(arguments, target, arguments.seeds, row, folders)
     return config if choice.share == 1.0 else replace(config, queries=_reach(config, choice.share))
 
 

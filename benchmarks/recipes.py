@@ -5,10 +5,9 @@
 Prints a table as docs/experiments.md has it. What is on record (records.py) is not run again.
 """
 
-import argparse
 from dataclasses import replace
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, compared, icons
+from benchmarks.accuracy import STEPS, compared, icons, parser_of_runs
 from client.learning.recipe import PAPER, Recipe, Variant
 from client.runs.comparison import ComparisonConfig
 
@@ -40,12 +39,10 @@ def recipes(steps: int) -> dict[str, Recipe]:
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["line", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=["erm", "vl2v-adip"])
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
     parser.add_argument("--recipes", nargs="+", choices=recipes(STEPS), default=[*recipes(STEPS)])
     arguments = parser.parse_args()
     known = recipes(arguments.steps)
@@ -59,10 +56,11 @@ def main() -> None:
         ],
         targets=arguments.targets,
         seeds=arguments.seeds,
-        student="tf_efficientnet_lite0",
+        student=arguments.student,
         image_size=arguments.image_size,
     )
-    print(compared(config, f"recipes-{arguments.image_size}px-{arguments.steps}"))
+    student = arguments.student.replace(":", "-")
+    print(compared(config, f"recipes-{student}-{arguments.image_size}px-{arguments.steps}"))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     make bench-serving
 
 onnxruntime's own session on pixels that are ready, in this process with all threads, takes turns with a load
-over loopback of 16 connections, each of which asks about one image at a time. The student is an
-`efficientnet_lite0` for 20 classes whose head is not trained, which takes as long as one that is. Load and
+over loopback of 16 connections, each of which asks about one image at a time. The student is
+the default student for 20 classes whose head is not trained, which takes as long as one that is. Load and
 server share the cores of this machine.
 """
 
@@ -24,6 +24,7 @@ from benchmarks import load
 from benchmarks.ceiling import TICKS, spent
 from benchmarks.customers import icons
 from client.data.images import Pixels, decode_square
+from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from client.learning.student import build_student
 from client.results.onnx_classifier import OnnxClassifier
@@ -83,7 +84,7 @@ def write_student(path: Path) -> None:
     torch.manual_seed(0)
     texts = functional.normalize(torch.randn(CLASSES, 256), dim=1)
     student = build_student(
-        load_backbone("tf_efficientnet_lite0", image_size=SIDE),
+        load_backbone(DEFAULT_BACKBONE, image_size=SIDE),
         outputs=256,
         text_head=texts,
         image_size=SIDE,

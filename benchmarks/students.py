@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
 from client.data.images import Pixels
-from client.learning.backbone_names import BUNDLED_TEACHER
+from client.learning.backbone_names import BUNDLED_TEACHER, DEFAULT_BACKBONE
 from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
 from client.learning.student import Student, build_student
@@ -30,9 +30,9 @@ from client.results.speed import Speed, speed_of
 
 CLASSES = [f"class {number}" for number in range(54)]
 STUDENTS = (
-    ("tf_efficientnet_lite0", IMAGE_SIZE),
+    (DEFAULT_BACKBONE, IMAGE_SIZE),
     ("tf_efficientnet_lite2", IMAGE_SIZE),
-    ("tf_efficientnet_lite0", 224),
+    (DEFAULT_BACKBONE, 224),
 )
 DIMENSIONS = 256
 ROUNDS = 3

@@ -29,6 +29,7 @@ from benchmarks.vendor import finish
 from client.data.domains import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
+from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from client.learning.convolutions import DepthwiseConv2d
 from client.learning.data_parallel import DataParallel, keep_activations
@@ -99,7 +100,7 @@ def student(data: TrainingSet, device: str = "cpu") -> Student:
     classes = int(data.labels.max()) + 1
     text_head = functional.normalize(torch.randn(classes, DIMENSIONS), dim=1)
     return build_student(
-        load_backbone("tf_efficientnet_lite0"), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
+        load_backbone(DEFAULT_BACKBONE), outputs=DIMENSIONS, text_head=text_head, image_size=IMAGE_SIZE
     ).to(device)
 
 

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.accuracy import IMAGE_SIZE, STEPS, icons, in_domain, measured, unpacked, variant
+from benchmarks.accuracy import icons, in_domain, measured, parser_of_runs, unpacked, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
@@ -22,12 +22,10 @@ from client.runs.comparison import ComparisonConfig
 
 def main() -> None:
     """Run what has not been run, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
     parser.add_argument("--targets", nargs="+", default=["colour", "emoji", "line", "pixel", "solid"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=["vl2v-adip"], metavar="METHOD")
-    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
-    parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     recipe = Recipe().with_steps(arguments.steps)
     print("| held out | method | labelled images alone | in-domain | with the pool | in-domain | queries |")
@@ -37,7 +35,7 @@ def main() -> None:
             alone, pooled = (
                 measured([config], name_of(config))
                 for config in (
-                    config_of(target, arguments.seeds, variant(row, recipe), arguments.image_size, unlabelled)
+                    config_of(arguments, target, arguments.seeds, variant(row, recipe), unlabelled)
                     for unlabelled in ((), pool(target))
                 )
             )
@@ -46,16 +44,20 @@ def main() -> None:
 
 
 def config_of(
-    target: str, seeds: Sequence[int], row: Variant, image_size: int, unlabelled: tuple[str, ...]
+    arguments: argparse.Namespace,
+    target: str,
+    seeds: Sequence[int],
+    row: Variant,
+    unlabelled: tuple[str, ...],
 ) -> ComparisonConfig:
-    """One row of one style, over some seeds."""
+    """One row of one style, over some seeds; the student and its size are among the arguments."""
     return ComparisonConfig(
         data=icons(),
         variants=[row],
         targets=[target],
         seeds=seeds,
-        student="tf_efficientnet_lite0",
-        image_size=image_size,
+        student=arguments.student,
+        image_size=arguments.image_size,
         unlabelled=unlabelled,
     )
 
@@ -63,7 +65,8 @@ def config_of(
 def name_of(config: ComparisonConfig) -> str:
     """The folder of its runs, below benchmarks/.runs."""
     (target,), (row,) = config.targets, config.variants
-    return f"unlabelled-{target}-{config.image_size}px-{row.recipe.steps}-{len(config.unlabelled)}"
+    size = f"{config.image_size}px-{row.recipe.steps}"
+    return f"unlabelled-{target}-{config.student}-{size}-{len(config.unlabelled)}"
 
 
 def pool(target: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, cells, customer, icons, made_once, unpacked
+from benchmarks.accuracy import RUNS, cells, customer, icons, made_once, parser_of_runs, unpacked
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.bundled_set import UNLABELLED
@@ -100,15 +100,14 @@ def noisy_images(length: float) -> Callable[[Sequence[Query], Rows], Rows]:
 
 def main() -> None:
     """Run what has not been run, and print the table as it grows."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of_runs(__doc__)
+    parser.set_defaults(image_size=64, steps=600)
     parser.add_argument("--targets", nargs="+", default=["pixel", "emoji", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", default=["texts", "noise"])
     parser.add_argument("--levels", type=int, nargs="+", default=[80, 60, 40, 20])
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="half-trained, weakest last")
     parser.add_argument("--unweighed", action="store_true", help="students of unweighed teachers as well")
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--most", type=int, help="labelled images of a class in a style; all without it")
     arguments = parser.parse_args()
     runs = Runs(arguments)
@@ -171,18 +170,16 @@ class Runs:
     def _run(
         self, connection: Connection, taught_by: Weakness | str, weighed: bool, target: str, seed: int
     ) -> Summary:
-        size, steps = self._arguments.image_size, self._arguments.steps
+        student, size, steps = self._arguments.student, self._arguments.image_size, self._arguments.steps
         recipe = replace(Recipe().with_steps(steps), weigh_teacher=weighed)
         method = name = str(taught_by)
         if isinstance(taught_by, Weakness):
             method, name = "vl2v-adip", f"{taught_by.kind}-{taught_by.level}-{weighed}"
         most = self._arguments.most
-        folder = f"weak-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
+        folder = f"weak-{student}-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
         run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")
         data = icons() if most is None else _few(most, target)
-        config = RunConfig(
-            str(data), target, method, "tf_efficientnet_lite0", size, seed, "stratified", recipe
-        )
+        config = RunConfig(str(data), target, method, student, size, seed, "stratified", recipe)
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
         options: dict[str, Any] = {
