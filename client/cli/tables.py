@@ -150,7 +150,7 @@ def print_plan(plan: Plan) -> None:
 def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], currency: str | None) -> None:
     """What would be bought, by kind, in the order of purchase, and what each kind gained elsewhere."""
     shown = [tranche for tranche in purchase.tranches if tranche.queries]
-    gains = [f"{gained[t.name]:+.1f}" for t in shown if t.name in gained]
+    gains = [f"{gained[t.name]:+.1f}" if t.name in gained else "" for t in shown]
     cost = "micros" if currency is None else f"millionths of {currency}"
     columns = ("to buy, in this order", "needed", "in the cache", "to buy", "beyond the budget", cost)
     rows: list[tuple[str | int, ...]] = [
@@ -158,7 +158,7 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
     ]
     total = ("all", sum(t.queries for t in purchase.tranches), purchase.cached, purchase.to_buy)
     rows.append((*total, purchase.unaffordable, purchase.cost_micros))
-    if not gains:
+    if not any(gains):
         print_table(columns, rows)
         return
     marked = [(*row, gain) for row, gain in zip(rows, [*gains, ""], strict=True)]
@@ -166,7 +166,7 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
     print(
         "The last column is what each kind of spending gained on styles of the bundled icons that were not "
         "trained on, on top of those above it and of --method label-only, which asks nothing "
-        "(docs/results.md). Your images will differ."
+        "(docs/results.md, which has the deviations). Your images will differ."
     )
 
 

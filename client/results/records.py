@@ -210,9 +210,9 @@ class Plan(Record):
         purchase: what would be bought; `None` for a method that buys nothing.
         outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
         teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it.
-        gains: points of accuracy on unseen styles that each kind of spending gained on the bundled icons, on
-            top of the kinds before it and of `label-only`, which asks nothing. `client.plan` tells of the
-            method that was measured; `plan.json` is without.
+        gains: points of accuracy on unseen styles that kinds of spending gained on the bundled icons, on top
+            of the kinds before it and of `label-only`, which asks nothing. `client.plan` tells of the method
+            and the recipe that were measured; `plan.json` is without.
     """
 
     method: str

@@ -54,7 +54,7 @@ def describe_plan(
         model=model,
         purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,
-        gains=None if outlook is None else gains_of(config.method, pool=bool(config.pools)),
+        gains=None if outlook is None else gains_of(config.method, config.recipe),
     )
 
 
