@@ -93,7 +93,7 @@ class ExportedReceipt(BaseModel):
         """
         kid = signer_of(self.receipt, RECEIPT_TYPE)
         if kid not in keys:
-            raise BadSignature(f"signed by {kid[:64]}, which is not among the keys")
+            raise BadSignature(f"signed by {kid}, which is not among the keys")
         return Proof(self.receipt, keys[kid], tuple(Sold(*each) for each in self.sold))
 
 

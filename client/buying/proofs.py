@@ -79,7 +79,7 @@ def prove(token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill) 
     kid = signer_of(token, RECEIPT_TYPE)
     key = keys.find(kid)
     if key is None:
-        raise BadSignature(f"signed a receipt by a key that it does not publish, {kid[:64]}")
+        raise BadSignature(f"signed a receipt by a key that it does not publish, {kid}")
     proof = Proof(token, key, sold)
     _compare(proof.claims(), bill)
     return proof

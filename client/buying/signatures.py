@@ -3,6 +3,7 @@
 What checks them takes a tenth of a second to import, so it is imported where something is checked.
 """
 
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
@@ -78,9 +79,12 @@ def signer_of(token: str, kind: str) -> str:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError as error:
         raise BadSignature("signed what is no compact JWS") from error
-    if header.get("typ") != kind or not isinstance(header.get("kid"), str):
+    kid = header.get("kid")
+    if header.get("typ") != kind or not isinstance(kid, str):
         raise BadSignature(f"signed another kind of statement than {kind}")
-    return str(header["kid"])
+    if not re.fullmatch("[A-Za-z0-9_-]{43}", kid):
+        raise BadSignature("signed by a key whose id is no thumbprint")
+    return kid
 
 
 def opened(token: str, key: PublicKey, model: type[Statement]) -> Statement:

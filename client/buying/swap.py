@@ -168,7 +168,7 @@ class _Checker:
     def _key(self, token: str, kind: str) -> PublicKey:
         kid = signer_of(token, kind)
         if kid not in self._keys:
-            raise BadSignature(f"signed by {kid[:64]}, which is not among the keys")
+            raise BadSignature(f"signed by {kid}, which is not among the keys")
         if kid not in self._found.keys:
             self._found.keys.append(kid)
         return self._keys[kid]

@@ -24,9 +24,10 @@ from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
-from client.errors import ClientError, NotFound, RequestTooLarge, VendorError
-from shared.batches import BatchObject
+from client.errors import AnswerRejected, ClientError, NotFound, RequestTooLarge, VendorError
+from shared.batches import BatchObject, ChunkReceipt
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+from tests.client.buying.test_receipts import signed_as
 from tests.vendor_service.local_vendor import LocalVendor
 
 WORDS = [Query.text(f"word {number}") for number in range(20)]
@@ -242,6 +243,22 @@ def test_what_a_job_cost_more_than_its_receipts_say_counts_as_paid_and_is_told(
     assert len(customer.cache.known(job.model_fingerprint, WORDS)) == stored
     assert customer.cache.spending("run") == Spending(len(WORDS), cost)
     assert customer.notes == []
+
+
+def test_a_receipt_by_a_key_whose_id_is_none_is_refused_and_its_bill_noted(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = BulkApi.receipts
+
+    def forged(self: BulkApi, batch_id: str) -> Iterator[ChunkReceipt]:
+        for each in receipts(self, batch_id):
+            yield each.model_copy(update={"receipt": signed_as("\ud800")})
+
+    monkeypatch.setattr(BulkApi, "receipts", forged)
+    with pytest.raises(AnswerRejected, match="whose id is no thumbprint"):
+        customer.buy()
+    (receipt,) = customer.cache.receipts()
+    assert (receipt.fault, receipt.cost_micros) == ("signed by a key whose id is no thumbprint", 200)
 
 
 def full(*_: object, **__: object) -> Any:

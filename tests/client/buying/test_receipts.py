@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -189,6 +190,23 @@ def test_what_is_no_receipt_is_refused(cache: EmbeddingCache, receipt: str) -> N
     vendor = Signing()
     vendor.headers = {RECEIPT_HEADER: receipt}
     with pytest.raises(AnswerRejected):
+        _buy(cache, vendor)
+    _nothing_is_stored(cache)
+
+
+def signed_as(kid: str) -> str:
+    """A receipt that names a key by this id."""
+    key = Ed25519PrivateKey.generate()
+    return jwt.PyJWS().encode(b"{}", key, algorithm="EdDSA", headers={"typ": RECEIPT_TYPE, "kid": kid})
+
+
+@pytest.mark.parametrize("kid", ["\ud800", "\x1b[2J", "", "A" * 42, f"{'A' * 43}\n"])
+def test_a_receipt_by_a_key_whose_id_is_none_is_refused_and_its_bill_noted(
+    cache: EmbeddingCache, kid: str
+) -> None:
+    vendor = Signing()
+    vendor.headers = {RECEIPT_HEADER: signed_as(kid)}
+    with pytest.raises(AnswerRejected, match="whose id is no thumbprint"):
         _buy(cache, vendor)
     _nothing_is_stored(cache)
 
