@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from client.buying.proofs import prove
 from client.buying.protocols import EmbedResult
@@ -24,6 +24,15 @@ class AnsweredLine(BaseModel):
 
     place: int
     body: EmbedResponse
+
+
+class _Answer(BaseModel):
+    body: Any
+
+
+class _Line(BaseModel):
+    custom_id: str = Field(pattern="^[0-9]{1,9}$", description="the line's place, as `write_line` wrote it")
+    response: _Answer
 
 
 def write_line(to: BinaryIO, place: int, asked: Sequence[tuple[Query, bytes]], model: str) -> None:
@@ -129,11 +138,10 @@ def size_of(query: Query, content: bytes) -> int:
 
 def _line(text: bytes, lines: int) -> tuple[int, Any]:
     try:
-        given = json.loads(text)
-        place = int(given["custom_id"])
-        response = given["response"]["body"]
-    except (ValueError, KeyError, TypeError) as error:
+        given = _Line.model_validate_json(text)
+    except ValidationError as error:
         raise VendorError("The vendor's file of answers to a bulk job cannot be read.") from error
-    if not 0 <= place < lines:
+    place = int(given.custom_id)
+    if not place < lines:
         raise VendorError(f"The vendor answers line {place} of a bulk job of {lines} lines.")
-    return place, response
+    return place, given.response.body
