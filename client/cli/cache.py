@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import CacheOption, JsonOption, a_number, print_json
+from client.cli.options import CacheOption, JsonOption, a_number, print_json, print_line
 from client.errors import CacheError, UsageError
 from client.progress import Display
 
@@ -57,7 +57,7 @@ def verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"embeddings": total, "damaged": damaged})
     else:
-        print(f"{total} embeddings, {damaged} damaged.")
+        print_line(f"{total} embeddings, {damaged} damaged.")
     if damaged:
         raise CacheError(
             f"{damaged} embeddings are damaged. They are never used, and are bought again when they are "
@@ -87,7 +87,7 @@ def export_(
 
     with _connection(cache).cache(must_exist=True) as store:
         count = export_embeddings(store, out, fingerprint=model_fingerprint, half=half)
-    print(f"{count} embeddings in {out}.")
+    print_line(f"{count} embeddings in {out}.")
 
 
 @cache_app.command("import")
@@ -106,7 +106,7 @@ def import_(
 
     with _connection(cache).cache() as store:
         added, total = import_embeddings(store, file)
-    print(f"{added} of {total} embeddings were new to the cache.")
+    print_line(f"{added} of {total} embeddings were new to the cache.")
 
 
 @cache_app.command()
@@ -153,7 +153,7 @@ def forget(
     if as_json:
         print_json({"images": len(doomed), "embeddings": embeddings})
     else:
-        print(f"Deleted {len(doomed)} images and {embeddings} embeddings.")
+        print_line(f"Deleted {len(doomed)} images and {embeddings} embeddings.")
 
 
 @cache_app.command()
@@ -170,7 +170,7 @@ def create(
     with _connection(cache).cache(must_exist=False, half=half) as store:
         if any(store.holdings()) or (store.dtype.itemsize == 2) != half:
             raise UsageError(f"The cache {store.path} exists already. Name another with --cache.")
-        print(f"{store.path} is made.")
+        print_line(f"{store.path} is made.")
 
 
 @cache_app.command()
@@ -194,7 +194,7 @@ def prune(
         doomed = sum(h.embeddings for h in store.holdings() if h.fingerprint == model_fingerprint)
         if doomed and not yes:
             raise UsageError(f"This deletes {doomed} embeddings that were paid for. Add --yes to do it.")
-        print(f"{store.prune(model_fingerprint)} embeddings deleted.")
+        print_line(f"{store.prune(model_fingerprint)} embeddings deleted.")
 
 
 def _connection(cache: Path | None) -> "Connection":

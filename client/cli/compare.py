@@ -31,6 +31,7 @@ from client.cli.options import (
     YesOption,
     is_typed,
     print_json,
+    print_line,
 )
 from client.errors import UsageError
 from client.progress import Display
@@ -122,14 +123,14 @@ def compare(
         print_json(found.to_json())
     else:
         print(found.text, end="")
-        print(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
+        print_line(f"The same as CSV, Markdown, LaTeX and JSON: {out}/table.*")
 
 
 def _show_plan(found: "ComparisonPlan", *, as_json: bool) -> None:
     if as_json:
         print_json(found.to_json())
     else:
-        print(
+        print_line(
             f"{found.runs} runs would buy {found.to_buy} queries for {found.cost_micros} micros "
             f"in all; {found.cached} are in the cache."
         )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from client.cli.options import DEFAULT_DATA, DataArgument, JsonOption, print_json
-from client.progress import Display, printable
+from client.cli.options import DEFAULT_DATA, DataArgument, JsonOption, print_json, print_line
+from client.progress import Display
 
 if TYPE_CHECKING:  # numpy and Pillow are not imported before a command needs them
     from client.data.inspection import Inspection
@@ -64,8 +64,8 @@ def example(
     from client.data.bundled_set import pool_beside
 
     folders.unpack_example(folder)
-    print(f"{folder} has labelled icons, laid out as {folder}/<domain>/<class>/<image>.")
-    print(f"{pool_beside(folder)} has images without labels, laid out by style.")
+    print_line(f"{folder} has labelled icons, laid out as {folder}/<domain>/<class>/<image>.")
+    print_line(f"{pool_beside(folder)} has images without labels, laid out by style.")
 
 
 def _print(found: "Inspection") -> None:
@@ -78,20 +78,27 @@ def _print(found: "Inspection") -> None:
     ]
     print_table(("domain", "images", "classes", "fewest of a class", "most"), rows)
     total = sum(found.counts.values())
-    print(f"{total} images of {len(found.folder.classes)} classes in {len(found.folder.domains)} domains.")
+    print_line(
+        f"{total} images of {len(found.folder.classes)} classes in {len(found.folder.domains)} domains."
+    )
     if found.repeats:
-        print(f"{found.repeats} are copies within one class and domain: they stay on one side of a split.")
+        print_line(
+            f"{found.repeats} are copies within one class and domain: they stay on one side of a split."
+        )
     for remark in _remarks(found):
-        print(remark)
+        print_line(remark)
     if found.known and not found.differences:
-        print(f"This is {found.known.name}, whole.")
+        print_line(f"This is {found.known.name}, whole.")
     for title, lines in _problems(found, described):
-        print(f"\n{title}: {len(lines)}")
+        print_line("")
+        print_line(f"{title}: {len(lines)}")
         for line in lines[:_SHOWN]:
-            print(f"  {printable(line)}")
+            print_line(f"  {line}")
         if len(lines) > _SHOWN:
-            print(f"  ... and {len(lines) - _SHOWN} more; --json lists all.")
-    print("\nNothing wrong was found." if found.is_sound else "")
+            print_line(f"  ... and {len(lines) - _SHOWN} more; --json lists all.")
+    print_line("")
+    if found.is_sound:
+        print_line("Nothing wrong was found.")
 
 
 def _remarks(found: "Inspection") -> Iterator[str]:
@@ -111,7 +118,7 @@ def _remarks(found: "Inspection") -> Iterator[str]:
             "--group-by-name keeps them on one side of a split."
         )
     if found.left_out:
-        yield f"Left out: {printable(described(found.left_out))}; --json lists them."
+        yield f"Left out: {described(found.left_out)}; --json lists them."
 
 
 def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

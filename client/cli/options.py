@@ -14,6 +14,7 @@ from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.cli.settings import SETTINGS_FILE
 from client.errors import UsageError
 from client.learning.recipe import RecipeName
+from client.progress import printable
 
 if TYPE_CHECKING:
     from client.api.options import DistillOptions
@@ -430,6 +431,11 @@ def refusal_of(error: ValidationError) -> str | None:
     first = error.errors()[0]
     name = "".join(f"`{each}`: " for each in first["loc"][:1])
     return f"{name}{first['msg']}, not {first['input']!r}." if name else str(first["msg"])
+
+
+def print_line(text: str) -> None:
+    """Print a line for people; text from outside cannot move or style anything."""
+    print(printable(text))
 
 
 def print_json(data: object) -> None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from client.buying.reconciliation import Reconciliation
 from client.buying.signatures import time_of
+from client.cli.options import print_line
 from client.cli.tables import print_table
-from client.progress import printable
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
     from client.buying.canary import CanaryResult
@@ -18,23 +18,23 @@ def print_reconciliation(found: Reconciliation) -> None:
     if found.differences:
         rows = [(each.request_id, each.problem) for each in found.differences]
         print_table(("request", "difference"), rows)
-    print(
+    print_line(
         f"{found.matched} receipts agree with the ledger ({found.queries} queries, {found.cost_micros} "
         f"micros); differences: {len(found.differences)}."
     )
     if found.lost:
-        print(
+        print_line(
             f"{found.lost} charges are of requests whose answers never came: they were given up here, or "
             "asked for more than three days ago."
         )
     if found.elsewhere.charges:
         made = found.elsewhere
-        print(
+        print_line(
             f"{made.charges} charges were made elsewhere, not from this cache ({made.queries} queries, "
             f"{made.cost_micros} micros), {made.of_other_keys} of them with other keys of this account."
         )
     if found.of_other_accounts:
-        print(
+        print_line(
             f"{found.of_other_accounts} receipts here are of other accounts, or older than this comparison."
         )
 
@@ -50,37 +50,39 @@ def print_evidence(found: "Evidence | SwapCheck", *, trusted: bool) -> None:
     else:
         _print_receipts(found)
     if not trusted and found.keys:
-        print(
+        print_line(
             "The keys are those in the file: compare them with the vendor's own, or name those with --keys."
         )
 
 
 def _print_swap(found: "SwapCheck") -> None:
-    print(
+    print_line(
         f"Of {found.pairs} inputs the vendor signed two answers that differ, under "
-        f"{printable(found.model_fingerprint)}; problems: {len(found.problems)}."
+        f"{found.model_fingerprint}; problems: {len(found.problems)}."
     )
     if found.cards is not None:
-        print(f"Its signed cards contradict each other: {printable(found.cards)}.")
-    print(f"Signed by {', '.join(found.keys)}." if found.proven else "Nothing is proved against the vendor.")
+        print_line(f"Its signed cards contradict each other: {found.cards}.")
+    print_line(
+        f"Signed by {', '.join(found.keys)}." if found.proven else "Nothing is proved against the vendor."
+    )
 
 
 def _print_receipts(found: "Evidence") -> None:
-    print(
+    print_line(
         f"{found.receipts} signed receipts are right ({found.queries} queries, {found.cost_micros} micros); "
         f"problems: {len(found.problems)}."
     )
     if found.first is not None and found.last is not None:
         days = [time_of(each, "%Y-%m-%d") for each in (found.first, found.last)]
-        where = ", ".join(map(printable, found.vendors)) or "nobody knows where"
-        print(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
-        print(f"Signed by {', '.join(found.keys)}.")
+        where = ", ".join(found.vendors) or "nobody knows where"
+        print_line(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
+        print_line(f"Signed by {', '.join(found.keys)}.")
     if found.proven or found.unproven:
-        print(
+        print_line(
             f"{found.proven} embeddings are what a receipt says was sold; of {found.unproven} there is none."
         )
     if found.unsigned:
-        print(f"{found.unsigned} receipts are not signed.")
+        print_line(f"{found.unsigned} receipts are not signed.")
 
 
 def print_canary(found: "CanaryResult") -> None:
@@ -91,19 +93,19 @@ def print_canary(found: "CanaryResult") -> None:
             for each in found.differences
         ]
         print_table(("input", "largest difference", "both signed"), rows)
-    print(
+    print_line(
         f"{found.asked} inputs were asked again for {found.cost_micros} micros, {found.own} of them bought "
         f"before; answered otherwise: {len(found.differences)}."
     )
     if found.stopped is not None:
-        print(f"Not all were asked: {printable(found.stopped)}")
+        print_line(f"Not all were asked: {found.stopped}")
     if found.contradiction is not None:
-        print(f"The vendor's signed cards contradict each other: {printable(found.contradiction)}.")
+        print_line(f"The vendor's signed cards contradict each other: {found.contradiction}.")
     if not found.swapped:
-        print(f"Nothing speaks against {printable(found.fingerprint)} being the model that it was.")
+        print_line(f"Nothing speaks against {found.fingerprint} being the model that it was.")
         return
-    print(
-        f"Another model is sold under {printable(found.fingerprint)} than before. The cache has "
+    print_line(
+        f"Another model is sold under {found.fingerprint} than before. The cache has "
         f"{found.bought} embeddings under this name; those bought before and after the change do not mix, "
         "and a student that learnt from both had two teachers. Buy no more of it, keep the receipts, and "
         "ask the vendor."

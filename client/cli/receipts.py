@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli.options import CacheOption, JsonOption, is_typed, print_json
+from client.cli.options import CacheOption, JsonOption, is_typed, print_json, print_line
 from client.errors import UsageError
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
@@ -76,4 +76,4 @@ def export(
     from client.api.options import VendorOptions
 
     count = receipts.export_receipts(VendorOptions(cache=cache), out)
-    print(f"{count} signed receipts in {out}.")
+    print_line(f"{count} signed receipts in {out}.")

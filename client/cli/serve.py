@@ -22,6 +22,7 @@ from client.cli.options import (
     amount_to_ask,
 )
 from client.errors import UsageError
+from client.progress import printable
 
 
 def serve(
@@ -106,7 +107,7 @@ def serve(
     from client.api.serving import serve as start
 
     def announce(url: str, facts: str) -> None:
-        print(f"Tuition student ready on {url} ({facts})", flush=True)
+        print(printable(f"Tuition student ready on {url} ({facts})"), flush=True)
 
     ask = None
     if ask_vendor is not None:

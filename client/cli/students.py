@@ -31,6 +31,7 @@ from client.cli.options import (
     amount_to_ask,
     is_typed,
     print_json,
+    print_line,
 )
 from client.errors import UsageError
 from client.progress import Display
@@ -134,7 +135,7 @@ def report(run: RunArgument) -> None:
     """
     from client.api.distillation import Run
 
-    print(Run(path=run).write_report())
+    print_line(str(Run(path=run).write_report()))
 
 
 def export(
@@ -207,7 +208,7 @@ def export(
         print_json(written.to_json())
     else:
         print_exports(written.files or [])
-        print(written.out)
+        print_line(str(written.out))
 
 
 def _what_to_write(

@@ -14,6 +14,7 @@ from rich.text import Text
 from client.buying.cache import CacheContents
 from client.buying.queries import Spending
 from client.buying.signatures import time_of
+from client.cli.options import print_line
 from client.data.finder import described
 from client.progress import printable
 from client.results.records import ExportedFile, Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
@@ -76,18 +77,19 @@ def print_summary(run: "Run") -> None:
     if rows:
         print_table(("domain", "accuracy (%)", "images"), rows)
     else:
-        print("No image with a label was held out: how often the student is right was not measured.")
+        print_line("No image with a label was held out: how often the student is right was not measured.")
     if rows and summary.target_domain is None:
-        print(_meaning_without_target(summary.leave_one_out))
+        print_line(_meaning_without_target(summary.leave_one_out))
     cost = _cost(summary.cost_micros, summary.teacher.currency if summary.teacher else None)
-    print(
+    print_line(
         f"Bought {summary.queries_bought} queries for {cost}; {summary.queries_cached} came from the cache."
     )
     if summary.unlabelled_images:
-        print(f"Learnt from {summary.unlabelled_images} images without labels as well.")
+        print_line(f"Learnt from {summary.unlabelled_images} images without labels as well.")
     if summary.left_out:
-        print(f"Left out: {printable(described(summary.left_out))}; summary.json and plan.json have all.")
-    print(f"Report:  {run.report}\nStudent: {run.weights}")
+        print_line(f"Left out: {described(summary.left_out)}; summary.json and plan.json have all.")
+    print_line(f"Report:  {run.report}")
+    print_line(f"Student: {run.weights}")
 
 
 def _cost(micros: int, currency: str | None) -> str:
@@ -113,33 +115,33 @@ def print_plan(plan: Plan) -> None:
     """What a run would use, buy and cost."""
     print_table(("domain", "images"), plan.images_by_domain.items())
     pool = f", {plan.unlabelled_images} without labels" if plan.unlabelled_images else ""
-    print(
+    print_line(
         f"{plan.train_images} training images{pool}, {plan.holdout_images} held out for selection; "
         f"{plan.steps} training steps."
     )
     if plan.unseen_images:
-        print(
+        print_line(
             f"{plan.unseen_images} of the images without labels are not bought: so few steps look at no more "
             "of them. More --steps would use them, as would leaving --steps out."
         )
     if plan.left_out:
-        print(f"Left out: {printable(described(plan.left_out))}; --json lists them.")
+        print_line(f"Left out: {described(plan.left_out)}; --json lists them.")
     purchase = plan.purchase
     if purchase is None:
-        print(f"The method {plan.method} buys nothing.")
+        print_line(f"The method {plan.method} buys nothing.")
         return
     quote = None if plan.outlook is None else plan.outlook.quote
     _print_tranches(purchase, plan.gains or {}, None if quote is None else quote.currency)
     if purchase.duplicates:
-        print(f"{purchase.duplicates} queries are alike, and bought once.")
+        print_line(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:
-        print(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
+        print_line(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
     elif purchase.budget_left and purchase.images:
         views = "" if plan.unlabelled_images else ", or further views (--views)"
         use = "more images would use them (--unlabelled)" + views
         if plan.unseen_images:
             use = "more --steps would use them"
-        print(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")
+        print_line(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
     if plan.teacher_check is not None:
         print_check(plan.teacher_check)
@@ -163,7 +165,7 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
         return
     marked = [(*row, gain) for row, gain in zip(rows, [*gains, ""], strict=True)]
     print_table((*columns, "points gained on icons"), marked)
-    print(
+    print_line(
         "The last column is what each kind of spending gained on styles of the bundled icons that were not "
         "trained on, on top of those above it and of --method label-only, which asks nothing "
         "(docs/results.md, which has the deviations). Your images will differ."
@@ -174,7 +176,7 @@ def print_check(check: TeacherCheck) -> None:
     """How right the teacher is about labelled images, and what that means."""
     rows = [(name, percent(each.accuracy), each.images) for name, each in check.by_domain.items()]
     print_table(("the teacher, by your labels", "right (%)", "images"), rows)
-    print(
+    print_line(
         f"{described_check(check)} An image is {check.gap:.2f} nearer (cosine) to its class text than to "
         "the others."
     )
@@ -194,26 +196,26 @@ def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[
         for domain, counts in by_domain.items()
     ]
     print_table(("domain", "images to buy", "classes", "fewest of a class", "most"), extremes)
-    print("--json shows the number of each class.")
+    print_line("--json shows the number of each class.")
 
 
 def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
     quote = outlook.quote
     if not outlook.prices_known:
-        print("This vendor states no prices, so what it will charge is not known here.")
+        print_line("This vendor states no prices, so what it will charge is not known here.")
     elif quote is None:
-        print("Without a key, that is the vendor's standard price.")
+        print_line("Without a key, that is the vendor's standard price.")
     elif not quote.fits_money:
-        print("The account's spend limit or credit does not suffice: buying will stop there.")
+        print_line("The account's spend limit or credit does not suffice: buying will stop there.")
     if quote is not None and quote.quota_left is None:
-        print("The vendor sets this account no quota.")
+        print_line("The vendor sets this account no quota.")
     elif quote is not None:
         verdict = "enough" if quote.fits_quota else "not enough: buying will stop there"
-        print(f"The vendor's quota leaves {quote.quota_left} queries: {verdict}.")
+        print_line(f"The vendor's quota leaves {quote.quota_left} queries: {verdict}.")
     if outlook.seconds is not None:
-        print(f"At the rate of the last comparable purchase it takes {outlook.seconds:.0f} s.")
+        print_line(f"At the rate of the last comparable purchase it takes {outlook.seconds:.0f} s.")
     elif buys:
-        print("How long it takes is unknown: no purchase of this size was made from this model yet.")
+        print_line("How long it takes is unknown: no purchase of this size was made from this model yet.")
 
 
 def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], paid: Spending) -> None:
@@ -222,7 +224,7 @@ def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], pai
         ("model", "kind", "embeddings", "MB"),
         [(h.fingerprint, h.kind, h.embeddings, f"{h.vector_bytes / 1e6:.1f}") for h in holdings],
     )
-    print(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
+    print_line(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
 
 
 def print_predictions(predictions: "Predictions") -> None:
@@ -247,7 +249,7 @@ def print_predictions(predictions: "Predictions") -> None:
     if who:
         counts = Counter(who.values())
         asked = ", ".join(f"{counts[name]} by {name}" for name in ("student", "cache", "vendor"))
-        print(
+        print_line(
             f"Answered {asked}; {predictions.queries_bought} queries paid, {predictions.cost_micros} micros."
         )
 
@@ -330,4 +332,4 @@ def print_usage(found: "AccountUsage") -> None:
     left = (
         "no quota" if account.quota_left is None else f"{account.quota_left} of {account.quota} queries left"
     )
-    print(f"Account {account.account}: {left}, {_cost(account.spent_micros, account.currency)} spent.")
+    print_line(f"Account {account.account}: {left}, {_cost(account.spent_micros, account.currency)} spent.")

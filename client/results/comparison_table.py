@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from client.progress import printable
 from client.results.escaping import csv_line, in_markdown
 
 T = TypeVar("T")
@@ -234,13 +235,13 @@ def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
 
 def as_text(results: Sequence[RunResult], setting: Setting) -> str:
     """For a terminal."""
-    columns, rows = _cells(rows_of(results))
+    columns, rows = _cells(rows_of(results), escape=printable)
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = [
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in (columns, *rows)
     ]
-    caption = wrap(setting.caption(results), max(len(lines[0]), 80))
+    caption = wrap(printable(setting.caption(results)), max(len(lines[0]), 80))
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *caption]) + "\n"
 
 
