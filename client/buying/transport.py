@@ -6,7 +6,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -39,6 +38,8 @@ ANSWER_BYTES = 8 * 2**20
 _ERROR_BYTES = 2**16
 # An answer that trickles in is given up after so many times the wait for one that does not come at all.
 _TRICKLES = 5
+# A file may be of any length, so it is given up where it has not brought so many bytes more in that time.
+_STEADY = 2**20
 _PIECE = 2**16
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -205,14 +206,32 @@ class HttpTransport:
 
     def _write(self, path: str, to: BinaryIO, most_bytes: int) -> ClientError | None:
         with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
+            pieces = self._steadily(answer)
             if not answer.is_success:
-                content = b"".join(islice(answer.iter_raw(_PIECE), 1))
+                content = b""
+                while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
+                    content += piece
                 return self._as_error(httpx.Response(answer.status_code, content=content), self.url)
-            for piece in answer.iter_raw(_PIECE):
+            for piece in pieces:
                 to.write(piece)
                 if to.tell() > most_bytes:
                     raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
         return None
+
+    def _steadily(self, answer: httpx.Response) -> Iterator[bytes]:
+        """The pieces of an answer, as long as it brings enough of them in time.
+
+        Raises:
+            httpx.ReadTimeout: it does not.
+        """
+        deadline, due = time.monotonic() + self._longest_answer, _STEADY
+        for piece in answer.iter_raw():
+            yield piece
+            due -= len(piece)
+            if due <= 0:
+                deadline, due = time.monotonic() + self._longest_answer, _STEADY
+            elif time.monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer does not end", request=answer.request)
 
     def _receive(self, request: httpx.Request, most_bytes: int) -> httpx.Response:
         """Send a request once and read the answer, as far as that makes sense.
