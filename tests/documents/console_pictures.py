@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ THEMES: tuple[Theme, ...] = ("light", "dark")
 WIDE, NARROW = (1280, 860), (400, 800)
 CUSTOMERS = ("", "/usage", "/models", "/batches", "/ledger", "/invoices", "/invoices/2026-11", "/keys",
              "/events", "/sessions", "/quick-start")  # fmt: skip
-OPERATORS = ("", "/health", "/money", "/accounts", "/accounts/acme", "/models", "/audit")
+OPERATORS = ("/health", "/money", "/accounts", "/accounts/acme", "/models", "/audit")
 # Which pictures stand in docs/console.md: site, page and theme.
 SHOWN = {
     "console-overview.png": ("console", "overview", "light"),
@@ -56,34 +57,36 @@ def photograph(folder: Path) -> int:
     """Pictures of every page in a folder; how many."""
     made = 0
     with furnished_sites(folder) as (vendor, admin, customer, browser):
-        for theme in THEMES:
-            for width, size in (("wide", WIDE), ("narrow", NARROW)):
-                context = browser.new_context(
-                    viewport={"width": size[0], "height": size[1]}, color_scheme=theme,
-                    locale="en-GB", timezone_id="Europe/Berlin",
-                )  # fmt: skip
-                page = context.new_page()
-                console = f"http://127.0.0.1:{vendor.port}/console"
-                page.goto(console)
-                _shoot(page, folder / f"console-sign-in-{theme}-{width}.png")
-                sign_in(page, customer.admin)
-                operators = f"{str(admin.http.base_url).rstrip('/')}/operator"
-                for root, paths in ((console, CUSTOMERS), (operators, OPERATORS)):
-                    if root == operators:
-                        page.goto(root)
-                        sign_in(page, admin.tokens[OperatorScope.ALL])
-                    for path in paths:
-                        page.goto(f"{root}{path}")
-                        if root == operators and not path:
-                            _sell(vendor, customer, page)
-                        name = re.sub(r"\W+", "-", path.strip("/")) or (
-                            "now" if root == operators else "overview"
-                        )
-                        _shoot(page, folder / f"{root.rpartition('/')[2]}-{name}-{theme}-{width}.png")
-                        made += 1
-                _shoot_more(page, console, folder, f"{theme}-{width}")
-                context.close()
+        console = f"http://127.0.0.1:{vendor.port}/console"
+        operators = f"{str(admin.http.base_url).rstrip('/')}/operator"
+        for theme, (width, size) in product(THEMES, (("wide", WIDE), ("narrow", NARROW))):
+            context = browser.new_context(
+                viewport={"width": size[0], "height": size[1]}, color_scheme=theme,
+                locale="en-GB", timezone_id="Europe/Berlin",
+            )  # fmt: skip
+            page = context.new_page()
+            page.goto(console)
+            _shoot(page, folder / f"console-sign-in-{theme}-{width}.png")
+            sign_in(page, customer.admin)
+            made += _shoot_site(page, console, CUSTOMERS, folder, f"{theme}-{width}")
+            page.goto(operators)
+            sign_in(page, admin.tokens[OperatorScope.ALL])
+            page.goto(operators)
+            _sell(vendor, customer, page)
+            _shoot(page, folder / f"operator-now-{theme}-{width}.png")
+            made += 1 + _shoot_site(page, operators, OPERATORS, folder, f"{theme}-{width}")
+            _shoot_more(page, console, folder, f"{theme}-{width}")
+            context.close()
     return made
+
+
+def _shoot_site(page: Page, root: str, paths: Sequence[str], folder: Path, name: str) -> int:
+    """Pages of a site; how many."""
+    for path in paths:
+        page.goto(f"{root}{path}")
+        called = re.sub(r"\W+", "-", path.strip("/")) or "overview"
+        _shoot(page, folder / f"{root.rpartition('/')[2]}-{called}-{name}.png")
+    return len(paths)
 
 
 @contextmanager
