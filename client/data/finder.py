@@ -20,6 +20,7 @@ UNNAMED = "not an image by name"
 NO_FILE = "not a file"
 # What begins, or goes on, the reason of a file that is left out for another one.
 COPY = "a copy of "
+COPY_OF_ANOTHER_DOMAIN = f"{COPY}an image of another domain"
 # Left out on purpose: nobody loses a picture by it.
 _NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED})
 # What programs leave beside pictures: a Mac's archives, a Synology's thumbnails.

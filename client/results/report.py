@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from client.data.finder import COPY_OF_ANOTHER_DOMAIN
 from client.learning.methods import known_method
 from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import Recipe
@@ -157,6 +158,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "checked": _checked(run),
         "target": target,
         "standing": _standing(summary),
+        "target_copies": summary.left_out.get(COPY_OF_ANOTHER_DOMAIN, 0),
         "target_images": summary.accuracy.images_by_domain[target] if target else 0,
         "expected": fmean(unseen.values()) if unseen else None,
         "worst_left_out": min(unseen, key=unseen.__getitem__) if unseen else None,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 from client.buying.selection import Stratum
 from client.data.domains import ImageFolder, list_folder, relative
 from client.data.examples import UNLABELLED, Example, read_files
-from client.data.finder import Skipped
+from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
 from client.data.images import UnreadableImage
 from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
@@ -114,6 +114,22 @@ class Dataset:
             told = (example.digest, example.domain, example.label, example.view.index, self.splits[position])
             digest.update(repr(told).encode("utf-8", "backslashreplace"))
         return digest.hexdigest()
+
+    def without_copies(self, target: Sequence[Example]) -> tuple[list[Example], list[Skipped]]:
+        """The images of the target domain that a student is tested on, and those that are left out.
+
+        These are copies of labelled images of the source domains, whether a run learns from them all or not,
+        so that the runs of a comparison are tested on the same images; and images that the weights have seen.
+        """
+        sources = (self.examples[position] for position in (*self.train, *self.holdout))
+        copies = set(self.seen.copies_among(target, of=sources))
+        return (
+            [example for position, example in enumerate(target) if position not in copies],
+            [
+                Skipped(target[position].path, COPY_OF_ANOTHER_DOMAIN, domain=self.target)
+                for position in sorted(copies)
+            ],
+        )
 
     def _originals(self, split: Split) -> list[int]:
         return [

@@ -47,7 +47,7 @@ from client.results.records import (
 )
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.digest import FileContent, StageInputs, digest_of
-from client.runs.evaluation import answers_about, read_for_evaluation, speeds
+from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import is_adapted, seen_before
@@ -358,15 +358,17 @@ class Distillation:
                 pixels = (data.images, data.holdout)
                 answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
             target: list[Example] = []
-            unread: list[Skipped] = []
+            untested: list[Skipped] = []
             if dataset.target is not None:
-                target, unread = read_for_evaluation(folder, [dataset.target], self._display)
+                readable, unread = read_for_evaluation(folder, [dataset.target], self._display)
+                target, copies = leave_out_copies(dataset, readable, self._display)
+                untested = unread + copies
                 answers += answers_about(student, dataset.classes, folder, target)
             run.write_text(run.answers, predictions_as_csv(answers))
             mistakes = worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
             found = review(student, dataset, data.images, mistakes, self._teacher)
             run.write(run.review, found.to_json())
-            summary = self._summarise(student, dataset, data, answers, target, unread)
+            summary = self._summarise(student, dataset, data, answers, target, untested)
         summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
         write_pages(run, summary, stands_in=self._standing.path)
         run.write(run.summary, summary.to_json())
@@ -379,7 +381,7 @@ class Distillation:
         data: TrainingSet,
         answers: Sequence[LabelledPrediction],
         target: Sequence[Example],
-        unread: Sequence[Skipped],
+        untested: Sequence[Skipped],
     ) -> Summary:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self._run, self._config, self._teacher
@@ -410,7 +412,7 @@ class Distillation:
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),
             seconds=run.seconds(),
-            left_out=counted([*dataset.left_out, *unread]),
+            left_out=counted([*dataset.left_out, *untested]),
             accuracy=Evaluation.of(answers).record,
             calibration_error=CalibrationError(
                 in_domain=calibration(a for a in answers if a.seen).error

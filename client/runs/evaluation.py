@@ -21,7 +21,8 @@ from client.results.onnx_export import made_up_pictures
 from client.results.predictions import LabelledPrediction
 from client.results.records import OnnxSpeed, StudentSpeed
 from client.results.speed import speed_of
-from client.runs.mentions import unread_in
+from client.runs.dataset import Dataset
+from client.runs.mentions import LISTS_ALL, mention_skipped, unread_in
 
 # Images whose pixels are in memory at once.
 _BATCH = 64
@@ -43,6 +44,25 @@ def read_for_evaluation(
         if not any(example.domain == domain for example in examples):
             raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
     return examples, left_out
+
+
+def leave_out_copies(
+    dataset: Dataset, target: Sequence[Example], display: Display
+) -> tuple[list[Example], list[Skipped]]:
+    """`Dataset.without_copies`; those that are left out are mentioned.
+
+    Raises:
+        DataError: no image is left.
+    """
+    tested, copies = dataset.without_copies(target)
+    root = dataset.folder.root
+    mention_skipped(copies, root, display, listed_in=LISTS_ALL)
+    if not tested:
+        raise DataError(
+            f"All images of {dataset.target} in {root} are copies of images of other domains, so nothing can "
+            "be tested on it as on a domain that a student has never seen. Hold another domain out."
+        )
+    return tested, copies
 
 
 def answers_about(

@@ -81,12 +81,11 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
 
 
 def _target(dataset: Dataset, memo: Memo) -> list[Example]:
-    """The images of the target domain, if there is one, that the student was not trained on."""
+    """The images of the target domain, if there is one, that measure the student."""
     if dataset.target is None:
         return []
     examples, _ = dataset.folder.read([dataset.target], memory=memo.files)
-    trained = set(dataset.seen.among(examples))
-    return [example for position, example in enumerate(examples) if position not in trained]
+    return dataset.without_copies(examples)[0]
 
 
 def _measured(file: Path, kind: str, dataset: Dataset, target: Sequence[Example]) -> ExportedFile:

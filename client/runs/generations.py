@@ -43,6 +43,11 @@ class Seen:
             return []
         return np.flatnonzero(np.isin(_numbers(examples), self.images).any(axis=1)).tolist()
 
+    def copies_among(self, examples: Sequence[Example], *, of: Iterable[Example]) -> list[int]:
+        """The positions of those images that are copies of others, or of what was seen."""
+        known = np.union1d(self.images, _numbers(of))
+        return np.flatnonzero(np.isin(_numbers(examples), known).any(axis=1)).tolist()
+
     def require_none_of(self, examples: Sequence[Example], *, config: RunConfig) -> None:
         """Refuse a run whose target domain has these images, if they are among those that were seen.
 

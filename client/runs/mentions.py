@@ -11,6 +11,9 @@ from client.data.manifests import Manifest
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 
+# The command that lists files of the target domain which are left out.
+LISTS_ALL = "`client data check --json`"
+
 
 def mention_differences(known: Manifest, folder: ImageFolder, display: Display) -> None:
     """Say where a folder is not the data set whose name or domains it has: figures would not compare."""
@@ -91,7 +94,7 @@ def unread_in(
     They are mentioned.
     """
     unread = [*folder.ignored_in(domains), *skipped]
-    mention_skipped(unread, folder.root, display, listed_in="`client data check --json`")
+    mention_skipped(unread, folder.root, display, listed_in=LISTS_ALL)
     return unread
 
 

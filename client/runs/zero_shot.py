@@ -21,6 +21,7 @@ from client.progress import Display
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
+from client.runs.evaluation import leave_out_copies
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
 from client.runs.teacher_queries import query_of
@@ -91,12 +92,12 @@ class TestSet:
 
 
 def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSet:
-    """The test set of these images: their hold-outs, and all of the target domain, of which there is one.
+    """The test set of these images: their hold-outs, and the target domain, of which there is one.
 
-    Files of the target domain that are no images are named, once.
+    Of the target domain it has what students are tested on. Files that are no images are named, once.
 
     Raises:
-        DataError: the target domain has no readable image.
+        DataError: the target domain has no readable image, or copies of images of other domains alone.
     """
     folder, domain = dataset.folder, dataset.target
     assert domain is not None
@@ -104,7 +105,8 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     unread_in(folder, [domain], skipped, display)
     if not target:
         raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
-    examples = [*(dataset.examples[position] for position in dataset.holdout), *target]
+    tested, _ = leave_out_copies(dataset, target, display)
+    examples = [*(dataset.examples[position] for position in dataset.holdout), *tested]
     return TestSet(
         [Query.text(prompt) for prompt in class_prompts(dataset.classes)],
         [query_of(example) for example in examples],

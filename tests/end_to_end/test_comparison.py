@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import time
 from io import StringIO
@@ -100,6 +101,21 @@ def test_files_that_the_teacher_is_not_asked_about_are_named_once(client: Comman
     (client.folder / "toy" / "red" / "circle" / "zero.png").write_bytes(b"")
     options = ("--seeds", "2", "--target-domain", "red", "--methods", "zero-shot")
     assert client("compare", *SMALL, *options).stderr.count("Skipped red/circle/zero.png: empty file") == 1
+
+
+def test_the_teacher_and_its_students_are_tested_on_the_same_images(client: Command) -> None:
+    """Copies of images of other domains are left out for all of them."""
+    toy = client.folder / "toy"
+    for number, file in enumerate(sorted((toy / "dark").glob("*/*.png"))):
+        shutil.copy(file, toy / "red" / file.parent.name / f"copy{number}.png")
+    options = ("--seeds", "1", "--target-domain", "red", "--methods", "erm,zero-shot", "--budget", "20")
+    said = client("compare", *SMALL, *options).stderr
+    assert said.count("Left out: 15 a copy of an image of another domain; `client data check --json`") == 1
+    for row in ("erm", "zero-shot"):
+        run = client.folder / "table" / "runs" / f"{row}-red-0"
+        accuracy = json.loads((run / "summary.json").read_text())["accuracy"]
+        assert accuracy["images_by_domain"]["red"] == IMAGES * len(CLASSES)
+    assert json.loads((run / "plan.json").read_text())["purchase"]["images"] == 6 + IMAGES * len(CLASSES)
 
 
 def test_no_run_uses_more_than_the_budget_whatever_others_bought(

@@ -138,6 +138,41 @@ def test_a_target_domain_that_the_student_was_trained_on_by_now_is_not_measured(
         whole.rename(red)
 
 
+def test_the_report_and_the_files_are_measured_on_the_same_images(client: Command) -> None:
+    """Of the target domain those that are no copies of images of another."""
+    copied = client.folder / "copied"
+    shutil.copytree(client.folder / "toy", copied)
+    for file in (copied / "dark").glob("*/0[0-3].png"):
+        shutil.copy(file, copied / "red" / file.parent.name / f"dark{file.name}")
+    small = ("--method", "erm", *TINY, "--image-size", "32", "--steps", "4")
+    run = ("distill", "--data", "copied", "--target-domain", "red", *small, "--out", "without-copies")
+    shown = client(*run)
+    assert "Left out: 12 a copy of an image of another domain" in shown.stdout
+    where = client.folder / "without-copies"
+    summary = json.loads((where / "summary.json").read_text())
+    assert summary["left_out"] == {"a copy of an image of another domain": 12}
+    assert summary["accuracy"]["images_by_domain"]["red"] == 24
+    for page in ("report.html", "README.md"):
+        told = "Images of red that are copies of images of other domains are left out (12)"
+        assert told in (where / page).read_text()
+    said = client("export", "without-copies", "--out", "a.onnx", "--int8", "--allow-loss", "100", "--json")
+    whole = json.loads(said.stdout)["files"][0]
+    assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
+
+
+@pytest.mark.usefixtures("without_onnx")
+def test_a_target_domain_of_copies_alone_measures_nothing(client: Command) -> None:
+    alike = client.folder / "alike"
+    shutil.copytree(client.folder / "toy", alike)
+    shutil.rmtree(alike / "red")
+    shutil.copytree(alike / "dark", alike / "red")
+    small = ("--method", "erm", *TINY, "--image-size", "32", "--steps", "2")
+    run = ("distill", "--data", "alike", "--target-domain", "red", *small, "--out", "alike-run")
+    said = client(*run, code=2).stderr
+    assert f"All images of red in {alike} are copies of images of other domains" in said
+    assert not (client.folder / "alike-run" / "summary.json").exists()
+
+
 def test_it_takes_a_run_with_its_images(client: Command, tmp_path: Path) -> None:
     said = client("export", "run/student.safetensors", "--out", "x.onnx", "--int8", code=2).stderr
     assert "--int8 takes the directory of a run" in said

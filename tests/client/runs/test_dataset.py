@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from client.data.finder import counted
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
@@ -65,6 +66,21 @@ def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:
     assert {("light", "square"), ("dark", "circle")} <= trained
     assert "No image of circle is held out" in notes
     assert "No image of the domain light is held out: it is not measured." in notes
+
+
+def test_copies_of_images_that_train_or_are_held_out_do_not_measure_the_target(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=5)
+    before, _ = _read(root)
+    red, _ = before.folder.read(["red"])
+    assert before.without_copies(red) == (red, [])
+    for positions in (before.train, before.holdout):
+        shutil.copy(before.examples[positions[0]].path, root / "red" / "circle" / f"{len(positions)}.png")
+    dataset, _ = _read(root)
+    more, _ = dataset.folder.read(["red"])
+    tested, left_out = dataset.without_copies(more)
+    assert tested == red
+    assert [file.path.stem for file in left_out] == [str(len(before.train)), str(len(before.holdout))]
+    assert counted(left_out) == {"a copy of an image of another domain": 2}
 
 
 def test_a_domain_without_an_image_is_refused_by_name(tmp_path: Path) -> None:
