@@ -183,7 +183,8 @@ def read_dataset(
     """Read every domain but the target, if there is one, of which only file names are seen.
 
     Images that the weights have seen that the run begins with are trained on. For that the target is read as
-    well, and refused if it has any of them (but see `Seen.refuses`). Where the folder seems to be a known
+    well, and refused if it has any of them, or of those that the weights were chosen by (but see
+    `Seen.refuses`). Where the folder seems to be a known
     data set and differs from it, its images are far smaller than what the student sees, or all of a class are
     held out, a note says so.
 
@@ -196,7 +197,7 @@ def read_dataset(
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
-        UsageError: the run would be measured on images that the weights have seen.
+        UsageError: the run would be measured on images that the weights have seen, or were chosen by.
     """
     memo = memo or Memo()
     seen = seen_before(config, None, display) if seen is None else seen
@@ -205,7 +206,7 @@ def read_dataset(
         mention_differences(known, folder, display)
         mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
-    if config.target_domain is not None and seen.images.size and seen.refuses:
+    if config.target_domain is not None and (seen.images.size or seen.held.size) and seen.refuses:
         seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
     examples: list[Example] = []
     skipped: list[Skipped] = []

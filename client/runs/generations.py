@@ -1,7 +1,7 @@
 """Runs that begin with the weights of another one's student, and what these weights have seen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,12 @@ from client.progress import Display
 from client.runs.digest import FileContent
 from client.runs.folder import RunConfig, RunFolder
 
+_NONE: NDArray[np.int64] = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Which images the weights were trained on that a run begins with.
+    """Which images the weights were trained on, or chosen by, that a run begins with.
 
     Attributes:
         images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it, and
@@ -30,37 +32,38 @@ class Seen:
         weights: the SHA-256 (hex) of the file of these weights; empty where they are no student's.
         refuses: whether a run is refused that would be measured on them. One that is finished is not: its
             numbers leave them out.
+        held: the same as `images` of those that were held out, so that the weights were chosen by them. They
+            may train or be held out again. Records of earlier versions have none.
     """
 
     images: NDArray[np.int64]
     is_whole: bool = True
     weights: str = ""
     refuses: bool = True
+    held: NDArray[np.int64] = field(default_factory=lambda: _NONE)
 
     def among(self, examples: Sequence[Example]) -> list[int]:
-        """The positions of those images that are among them."""
-        if not self.images.size:
-            return []
-        return np.flatnonzero(np.isin(_numbers(examples), self.images).any(axis=1)).tolist()
+        """The positions of those images that the weights were trained on."""
+        return _known(examples, self.images)
 
     def copies_among(self, examples: Sequence[Example], *, of: Iterable[Example]) -> list[int]:
-        """The positions of those images that are copies of others, or of what was seen."""
-        known = np.union1d(self.images, _numbers(of))
-        return np.flatnonzero(np.isin(_numbers(examples), known).any(axis=1)).tolist()
+        """The positions of those images that are copies of others, or of what was seen or held out."""
+        return _known(examples, np.concatenate([self.images, self.held, _numbers(of).ravel()]))
 
     def require_none_of(self, examples: Sequence[Example], *, config: RunConfig) -> None:
-        """Refuse a run whose target domain has these images, if they are among those that were seen.
+        """Refuse a run whose target domain has these images, if the weights were trained on or chosen by any.
 
         Raises:
-            UsageError: they are.
+            UsageError: they were.
         """
-        if seen := self.among(examples):
-            raise UsageError(
-                f"The weights of {config.student_weights} were trained on {len(seen)} of the {len(examples)} "
-                f"images of {config.target_domain}, so a student that begins with them cannot be tested on "
-                "it as on a domain that it has never seen. Hold another domain out, or leave out --from and "
-                "--student-weights: what was bought is in the cache."
-            )
+        for met, how in ((self.images, "trained on"), (self.held, "chosen by their answers about")):
+            if known := _known(examples, met):
+                raise UsageError(
+                    f"The weights of {config.student_weights} were {how} {len(known)} of the {len(examples)} "
+                    f"images of {config.target_domain}, so a student that begins with them cannot be tested "
+                    "on it as on a domain that it has never seen. Hold another domain out, or leave out "
+                    "--from and --student-weights: what was bought is in the cache."
+                )
 
     def told(
         self, examples: Sequence[Example], told: Mapping[Path, Split], *, config: RunConfig
@@ -81,14 +84,21 @@ class Seen:
             )
         return {**told, **dict.fromkeys(seen, "train")}
 
-    def write(self, file: Path, trained: Iterable[Example] = ()) -> str:
-        """Write the record of a student that has learnt from further images; returns its file's SHA-256.
+    def write(self, file: Path, trained: Iterable[Example] = (), held: Iterable[Example] = ()) -> str:
+        """Write the record of a student that has learnt from further images, and was chosen by others.
+
+        Returns its file's SHA-256.
 
         Raises:
             ClientError: it cannot be written.
         """
-        here = np.unique(_numbers(trained))
-        tensors = {"before": torch.from_numpy(self.images), "here": torch.from_numpy(here)}
+        images = {
+            "before": self.images,
+            "here": np.unique(_numbers(trained)),
+            "held_before": self.held,
+            "held_here": np.unique(_numbers(held)),
+        }
+        tensors = {name: torch.from_numpy(numbers) for name, numbers in images.items()}
         save_tensors(tensors, file, {"weights": self.weights, "is_whole": str(self.is_whole)})
         return FileContent(file).digest().hex()
 
@@ -98,7 +108,7 @@ class Seen:
             self.write(run.seen)
 
 
-NOTHING_SEEN = Seen(np.zeros(0, np.int64))
+NOTHING_SEEN = Seen(_NONE)
 
 
 def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> Seen:
@@ -134,12 +144,9 @@ def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> S
 
 
 def seen_by_student(run: RunFolder) -> Seen:
-    """What a finished run's student was trained on, by this run or before it, as its own folder tells."""
+    """What a finished run's student was trained on or chosen by, in it or before, as its own folder tells."""
     record = _read(run.seen)
-    if record is None:
-        return NOTHING_SEEN
-    before, here = record
-    return Seen(np.union1d(before.images, here), before.is_whole, refuses=False)
+    return NOTHING_SEEN if record is None else replace(record[1], weights="", refuses=False)
 
 
 def _recorded(weights: Path, content: str) -> Seen:
@@ -147,8 +154,7 @@ def _recorded(weights: Path, content: str) -> Seen:
     run = RunFolder(weights.parent)
     named, record = load_student_metadata(weights).seen, _read(run.seen)
     if record is not None and content_of(run.seen) == named:
-        before, here = record
-        return Seen(np.union1d(before.images, here), before.is_whole, content)
+        return replace(record[1], weights=content)
     if named is not None and weights == run.student and run.config.exists():
         raise UsageError(
             f"{run.seen} is missing or is not of the student beside it, so it cannot be told which images "
@@ -158,14 +164,25 @@ def _recorded(weights: Path, content: str) -> Seen:
     return Seen(NOTHING_SEEN.images, is_whole=False, weights=content)
 
 
-def _read(file: Path) -> tuple[Seen, NDArray[np.int64]] | None:
-    """What `Seen.write` wrote: what was seen before, and the further images; `None` of any other file."""
+def _read(file: Path) -> tuple[Seen, Seen] | None:
+    """What `Seen.write` wrote: what was seen before the run, and after it; `None` of any other file."""
     try:
         tensors, metadata = load_tensors(file)
-        before, here = (tensors[name].numpy() for name in ("before", "here"))
-        return Seen(before, metadata["is_whole"] == str(True), metadata["weights"]), here
+        images = {name: tensor.numpy() for name, tensor in tensors.items()}
+        before = Seen(
+            images["before"],
+            metadata["is_whole"] == str(True),
+            metadata["weights"],
+            held=images.get("held_before", _NONE),  # earlier versions did not write it
+        )
+        after = replace(
+            before,
+            images=np.union1d(before.images, images["here"]),
+            held=np.union1d(before.held, images.get("held_here", _NONE)),
+        )
     except (ClientError, KeyError):
         return None
+    return before, after
 
 
 def content_of(file: Path) -> str | None:
@@ -174,6 +191,13 @@ def content_of(file: Path) -> str | None:
         return FileContent(file).digest().hex()
     except OSError:
         return None
+
+
+def _known(examples: Sequence[Example], numbers: NDArray[np.int64]) -> list[int]:
+    """The positions of those images that have one of these numbers."""
+    if not numbers.size:
+        return []
+    return np.flatnonzero(np.isin(_numbers(examples), numbers).any(axis=1)).tolist()
 
 
 def _numbers(examples: Iterable[Example]) -> NDArray[np.int64]:

@@ -199,7 +199,11 @@ class Trainer:
             if data.holdout:
                 metadata = _calibrate(student, data, metadata)
             trained = (dataset.examples[position] for position in data.train)
-            seen = dataset.seen.write(run.seen, [each for each in trained if each.view == ORIGINAL])
+            seen = dataset.seen.write(
+                run.seen,
+                [each for each in trained if each.view == ORIGINAL],
+                [dataset.examples[position] for position in data.holdout],
+            )
             save_student(student, config.student, run.student, replace(metadata, seen=seen).to_file())
             run.checkpoint.unlink(missing_ok=True)
 

@@ -49,8 +49,10 @@ In `runs/` it has a folder for each run. The rows of `zero-shot` have no student
 integer, and by those of its file's SHA-256 where something else is sent: in `here` those that the run learnt
 from, with labels or without, and in `before` those that the weights had seen with which it began. The next
 student
-[is not measured on them](serving.md#asking-the-vendor-where-the-student-is-not-sure). The student's metadata
-has the SHA-256 of the file.
+[is not measured on them](serving.md#asking-the-vendor-where-the-student-is-not-sure). `held_here` and
+`held_before` name those that were held out, by which weights were chosen: the next student may be measured on
+them again, but a target domain may have none. Earlier versions did not write these two. The student's
+metadata has the SHA-256 of the file.
 
 ## The JSON files
 

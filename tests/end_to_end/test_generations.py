@@ -226,6 +226,16 @@ def test_a_domain_that_an_earlier_generation_was_trained_on_is_no_target(every: 
     assert "were trained on 12 of the 15 images of red, so" in every(*run, code=2).stderr
 
 
+@pytest.mark.usefixtures("without_onnx")
+def test_a_domain_that_chose_the_weights_of_an_earlier_generation_is_no_target(every: Command) -> None:
+    files = [path.relative_to(every.folder) for path in sorted(every.folder.glob("toys/*/*/*.png"))]
+    rows = [f"{file},{file.parts[2]},{file.parts[1]},{'holdout' * ('red' in file.parts)}" for file in files]
+    (every.folder / "red-held.csv").write_text("\n".join(["path,label,domain,split", *rows]))
+    every("distill", "--data", "red-held.csv", *TINY, *_ASKS_NOBODY, "--out", "chosen")
+    run = ("distill", "--from", "chosen", "--target-domain", "red", "--out", "not-new")
+    assert "were chosen by their answers about 15 of the 15 images of red, so" in every(*run, code=2).stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -16,7 +16,7 @@ from client.data.examples import Example
 from client.data.views import encoded
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
-from client.learning.student import save_tensors
+from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
@@ -76,9 +76,15 @@ def _config(root: Path, weights: Path | None = None, *, seed: int = 0) -> RunCon
     )
 
 
-def _finish(run: RunFolder, trained: Iterable[Example], seen: Seen = NOTHING_SEEN, weight: float = 0) -> Path:
+def _finish(
+    run: RunFolder,
+    trained: Iterable[Example],
+    seen: Seen = NOTHING_SEEN,
+    weight: float = 0,
+    held: Iterable[Example] = (),
+) -> Path:
     """Leave a student that was trained on these, and began with what has seen those; its file."""
-    named = seen.write(run.seen, trained)
+    named = seen.write(run.seen, trained, held)
     save_tensors({"weight": torch.full((1,), weight)}, run.student, {"classes": "[]", "seen": named})
     return run.student
 
@@ -215,6 +221,38 @@ def test_a_target_that_an_earlier_generation_was_trained_on_is_refused(tmp_path:
     with pytest.raises(UsageError, match=f"trained on {learnt} of the 15 images of red, so"):
         read_dataset(wanted, _NOBODY)
     assert read_dataset(replace(wanted, student_weights=None), _NOBODY).target == "red"
+
+
+def test_a_target_that_chose_the_weights_of_an_earlier_generation_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=5)
+    everything = read_dataset(_config(root), _NOBODY).examples
+    red = [each for each in everything if each.domain == "red"]
+    others = [each for each in everything if each.domain != "red"]
+    first, second = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run-2")
+    first.begin(_config(root))
+    weights = _finish(first, others, held=red[:9])
+    second.begin(_config(root, weights))
+    seen = seen_before(_config(root, weights), second, _NOBODY)
+    _finish(second, others, seen, weight=1, held=red[9:10])
+    for run, held in ((first, 9), (second, 10)):
+        wanted = replace(_config(root, run.student), target_domain="red")
+        with pytest.raises(UsageError, match=f"chosen by their answers about {held} of the 15 images of red"):
+            read_dataset(wanted, _NOBODY)
+        assert seen_by_student(run).copies_among(red, of=()) == list(range(held))
+    dataset = read_dataset(_config(root, second.student), _NOBODY)
+    assert {dataset.examples[position].domain for position in dataset.holdout} == {"red"}
+    # To a run that is taken up again, its own hold-outs are none of before.
+    assert len(seen_before(_config(root, weights), second, _NOBODY).held) == 9
+
+
+def test_a_record_of_an_earlier_version_does_not_say_what_was_held_out(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=5)
+    run, _ = _generation(tmp_path / "run", _config(root))
+    tensors, metadata = load_tensors(run.seen)
+    earlier = {name: tensors[name] for name in ("before", "here")}
+    save_tensors(earlier, run.seen, metadata)
+    found = seen_by_student(run)
+    assert (found.images.tolist(), found.held.size) == (tensors["here"].tolist(), 0)
 
 
 def _turn_all(root: Path) -> None:
