@@ -152,6 +152,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "plan": plan,
         "data": run.data,
         "domains": _domains(run),
+        "unlearnt": _unlearnt(run),
         "kept": _kept(run),
         "taught": _taught(run),
         "local_teacher": _local_teacher(run),
@@ -246,6 +247,12 @@ def _domains(run: ReportData) -> list[Row]:
         for name in (*run.plan.source_domains, *([target] if target else []))
         if name in summary.accuracy.by_domain
     ]
+
+
+def _unlearnt(run: ReportData) -> list[str]:
+    """The source domains that a table holds out whole, so that nothing of them was trained on."""
+    held, readable = run.summary.accuracy.images_by_domain, run.plan.images_by_domain
+    return [name for name in run.plan.source_domains if name in held and held[name] == readable.get(name)]
 
 
 def _curves(run: ReportData) -> list[tuple[str, Markup]]:

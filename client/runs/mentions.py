@@ -55,7 +55,7 @@ def mention_one_sided(
     *,
     few: str,
 ) -> None:
-    """Say which classes have images on one side of the split alone, and which domains have no hold-out."""
+    """Say which classes and domains have images on one side of the split alone."""
     taught, tested = ({examples[position].label for position in side} for side in (train, held))
     if untaught := sorted(tested - taught):
         names = _named([folder.classes[label] for label in untaught])
@@ -73,11 +73,14 @@ def mention_one_sided(
     ]
     if gaps:
         display.note_once(f"There is no image of {_named(sorted(gaps))}.")
-    domains = {examples[i].domain for i in train} - {examples[i].domain for i in held}
-    if domains:
+    learnt, measured = ({examples[position].domain for position in side} for side in (train, held))
+    if unlearnt := sorted(measured - learnt):
+        names = _named(unlearnt)
         display.note_once(
-            f"No image of the domain {_named(sorted(domains))} is held out: it is not measured."
+            f"All images of the domain {names} are held out, as the table says: none is trained on."
         )
+    if unmeasured := sorted(learnt - measured):
+        display.note_once(f"No image of the domain {_named(unmeasured)} is held out: it is not measured.")
 
 
 def _named(names: Sequence[str]) -> str:

@@ -280,6 +280,14 @@ def test_a_teacher_that_is_not_the_vendors_is_named(method: str, teacher: str | 
         assert f"- Teacher: {teacher}, asked about every view; no queries.\n" in card
 
 
+@pytest.mark.parametrize("held_out_whole", [True, False])
+def test_a_domain_that_is_held_out_whole_is_said_to_have_taught_nothing(held_out_whole: bool) -> None:
+    run = replace(_run(), plan=_plan(images_by_domain={"line": 810, "solid": 90 if held_out_whole else 810}))
+    for page in (render_report(run), render_model_card(run)):
+        assert ("No image of solid was trained on, for all are held out" in page) == held_out_whole
+        assert "No image of line" not in page
+
+
 @pytest.mark.parametrize("adapted", [True, False])
 def test_of_a_domain_that_it_was_adapted_to_images_were_asked_about(adapted: bool) -> None:
     words = _Page(render_report(_run(target_domain="line", adapted=adapted, unlabelled_images=9))).words

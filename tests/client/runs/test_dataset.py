@@ -68,6 +68,18 @@ def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:
     assert "No image of the domain light is held out: it is not measured." in notes
 
 
+def test_a_domain_that_a_table_holds_out_whole_is_named(tmp_path: Path) -> None:
+    root, table = make_folder(tmp_path / "toy", images=5), tmp_path / "table.csv"
+    rows = [
+        f"{file},{file.parts[-2]},{file.parts[-3]},{'holdout' * (file.parts[-3] == 'light')}"
+        for file in sorted(root.glob("*/*/*.png"))
+    ]
+    table.write_text("\n".join(["path,label,domain,split", *rows]))
+    said = "All images of the domain light are held out, as the table says: none is trained on."
+    assert said in _read(table)[1]
+    assert "held out, as the table says" not in _read(root)[1]
+
+
 def test_copies_of_images_that_train_or_are_held_out_do_not_measure_the_target(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "toy", images=5)
     before, _ = _read(root)
