@@ -2,9 +2,11 @@
 
 import heapq
 import html
+import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,7 +20,10 @@ from vendor_service.errors import APIError
 
 Tokens = NDArray[np.int64]
 
-_SECONDS = 1.0  # of a processor, for one text; 10,000 characters of any kind take a tenth of it
+_SECONDS = 1.0  # of a processor, for one text; 10,000 characters of any kind take a fifth of it
+# ftfy repeats itself until a text stays as it is, and one can be made that loses one character each time. So
+# often it may look at a text, or at as many characters of its parts; what people write takes three or four.
+_MOST_LOOKS = 16
 _MEMORY_BYTES = 512 << 20
 _END_OF_WORD = "</w>"
 _REMEMBERED = 1 << 15  # words, of which none is long
@@ -61,13 +66,48 @@ class TextTask:
         """
         del encoded, free
         try:
-            tokens = self._tokenizer(content.decode("utf-8", "surrogatepass"))
+            text = content.decode("utf-8", "surrogatepass")
+            with _few_looks(text):
+                tokens = self._tokenizer(text)
+        except APIError:
+            raise
         except MemoryError as error:
             message = "tokenizing takes more memory than a text may take; send a shorter text"
             raise APIError(ErrorCode.INVALID_REQUEST, message) from error
         except Exception as error:
             raise APIError(ErrorCode.INVALID_REQUEST, "the text cannot be tokenized") from error
         output[:] = np.ascontiguousarray(tokens).data.cast("B")
+
+
+class _Looks(threading.local):
+    """How many characters ftfy may look at in this thread."""
+
+    left: float = math.inf
+
+
+_looks = _Looks()
+_look = ftfy._fix_encoding_one_step_and_explain  # all that it repeats comes through here
+
+
+def _look_counted(text: str, config: ftfy.TextFixerConfig) -> ftfy.ExplainedText:
+    _looks.left -= len(text)
+    if _looks.left < 0:
+        message = "the text is escaped or misencoded too many times over; send it as it is meant"
+        raise APIError(ErrorCode.INVALID_REQUEST, message)
+    return _look(text, config)
+
+
+ftfy._fix_encoding_one_step_and_explain = _look_counted
+
+
+@contextmanager
+def _few_looks(text: str) -> Iterator[None]:
+    """Refuse a text of which ftfy has seen too much, whichever tokenizer calls it; change no other."""
+    _looks.left = _MOST_LOOKS * len(text)
+    try:
+        yield
+    finally:
+        _looks.left = math.inf
 
 
 class Merges:

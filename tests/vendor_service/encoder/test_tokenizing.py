@@ -7,9 +7,19 @@ import time
 import numpy as np
 import open_clip
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-from vendor_service.encoder.tokenizing import ClipTokenizer, OpenClipTokenizer, load_tokenizer
+from vendor_service.encoder.tokenizing import (
+    ClipTokenizer,
+    OpenClipTokenizer,
+    TextTask,
+    Tokenizer,
+    Tokens,
+    load_tokenizer,
+)
+from vendor_service.errors import APIError
 
 ALPHABETS = (
     "abcdefghijklmnopqrstuvwxyz",
@@ -28,6 +38,26 @@ TEXTS = (
     "Ã©â€™ mojibake",
     "x1 " * 300,
 )
+
+WIDE = "\uff06\uff41\uff4d\uff50\uff1b"  # &amp;
+ER = "\u0420"  # with a space after it, ftfy takes it for itself in a wrong encoding
+# What ftfy does something about: each may make another one of its neighbours.
+PIECES = (
+    *("&", "amp;", "AMP;", "#38;", "#x26;", "semi;", "num;", "lt;", "<", WIDE, "&#1;"),
+    *("Ã", "©", "Ã©", "â€™", "Ãƒ", "Â ", ER, " ", "?", "\ufffd", "\x85", "Œ", "é", "猫", "a", "\u0431"),
+    *("ﬃ", "\u0301", "\u0323", "\ud83d", "\udca9", "\x1b[", "1m", "\r", "\n", "“"),
+)
+PLAIN = SimpleTokenizer()
+# Of each round of ftfy's, the next one is made; there are thousands.
+ENDLESS = {
+    "escaped": "é" * 2000 + "&" + "amp;" * 1900,
+    "escaped ASCII": "&" + "amp;" * 2499,
+    "escaped by number": "é" * 2000 + "&" + "#38;" * 1900,
+    "escaped in turns": "é" * 2000 + "&" + "amp;#38;AMP;#x26;" * 460,
+    "escaped in wide letters": WIDE[0] + WIDE[1:] * 2499,
+    "escaped mojibake": "Ã©" * 2000 + "&" + "amp;" * 1400,
+    "misencoded spaces": ER + " " * 9990 + "\ufffd\ufffd",
+}
 
 
 def texts() -> list[str]:
@@ -73,6 +103,54 @@ def test_a_word_of_ten_thousand_letters_takes_a_fraction_of_a_second(word: str) 
     assert time.process_time() - began < 0.5
     assert tokens.shape == (77,)
     assert np.count_nonzero(tokens) == 77
+
+
+def done(tokenizer: Tokenizer, text: str) -> Tokens:
+    """The tokens of a text that came from a stranger."""
+    row = np.zeros(tokenizer.context_length, dtype=np.int64)
+    content = text.encode("utf-8", "surrogatepass")
+    TextTask(tokenizer).do(content, row.data.cast("B"), lambda _: None, encoded=False, free=False)
+    return row
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))
+def test_what_ftfy_mends_is_mended_as_by_open_clip(text: str) -> None:
+    assert np.array_equal(done(load_tokenizer("ViT-B-32"), text), PLAIN([text])[0].numpy())
+
+
+@pytest.mark.parametrize("text", ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_ftfy_would_mend_for_seconds_is_refused_at_once(text: str, plain: bool) -> None:
+    tokenizer = OpenClipTokenizer("ViT-B-32", SimpleTokenizer()) if plain else load_tokenizer("ViT-B-32")
+    began = time.process_time()
+    with pytest.raises(APIError, match="too many times over"):
+        done(tokenizer, text)
+    assert time.process_time() - began < 0.5
+    assert np.array_equal(done(tokenizer, "a &amp;amp; b"), PLAIN(["a & b"])[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "é" * 10_000,
+            "Ã©" * 5000,
+            "â€™猫" * 2500,
+            "Ã©猫\n" * 2500,
+            "\r\n" * 5000,
+            "ﬃ" * 10_000,
+            "“" * 10_000,
+        ),
+        *("e" + "\u0301" * 5000 + "\u0323" * 4999, "\udca9" * 10_000, "\x1b[" * 5000, "\x85" * 10_000),
+        *("&lt;" * 2500, "&NotEqualTilde;" * 666, WIDE[1] * 10_000),
+    ],
+)
+def test_ten_thousand_characters_that_ftfy_mends_take_a_fraction_of_a_second(text: str) -> None:
+    tokenizer = load_tokenizer("ViT-B-32")
+    began = time.process_time()
+    tokens = done(tokenizer, text)
+    assert time.process_time() - began < 0.5
+    assert np.array_equal(tokens, PLAIN([text])[0].numpy())
 
 
 def test_other_tokenizers_stay_open_clips_own() -> None:
