@@ -1,5 +1,7 @@
 """An allowance: how much may be prepared for an account that is then not paid for."""
 
+import math
+
 from shared.errors import ErrorCode
 from vendor_service.clock import SECOND, Clock
 from vendor_service.errors import APIError
@@ -9,6 +11,14 @@ UNPAID_BURST = 1024
 _TOKEN = SECOND  # one query, in millionths, as in `rate`
 # So many accounts are remembered before those are forgotten that have all of it again.
 _REMEMBERED = 10_000
+
+
+def cost_of(seconds: float) -> int:
+    """What a query takes of the allowance: one, or more where it took more processor time than one has.
+
+    A second of a processor takes what fills up in a second: an account may have one processor at most.
+    """
+    return max(1, math.ceil(UNPAID_PER_SECOND * seconds))
 
 
 class Allowance:

@@ -109,7 +109,7 @@ class EmbedService:
         images = sum(isinstance(each, ImageQuery) for each in queries.items)
         reservation.take_inputs(len(queries.items))
         reservation.take_bytes(images * model.facts.image_bytes)
-        work = Unpaid(len(queries.items), len(queries.items))
+        work = Unpaid(len(queries.items))
         leaving = asyncio.ensure_future(gone())
         try:
             result, content = await self._answer(model, call, queries, reservation, render, leaving, work)
@@ -138,7 +138,7 @@ class EmbedService:
         timing = call.timing
         dates = model.terms.headers  # made now: whatever fails here is not charged
         with timing.timed("decode"):
-            preparing = model.encoder.prepare(reservation.account, queries.items)
+            preparing = model.encoder.prepare(reservation.account, queries.items, took=work.took)
             prepared = await while_awaited(preparing, reservation, leaving)
         refused = self._refused(queries, prepared)
         accepted = [each for each in prepared if not isinstance(each, APIError)]
@@ -171,7 +171,7 @@ class EmbedService:
             with suppress(APIError):  # the books are away, and the reason is what is to be told
                 await self._give_up(order.account_id, admitted, error)
             raise
-        work.answered(order.queries)
+        work.answered(refused)
         model.metrics.sold(result.usage, replayed=admitted.replayed)
         signed = receipt(self._signer, result, sold, charged)
         return result, content.with_headers({RECEIPT_HEADER: signed} | dates)
@@ -232,8 +232,8 @@ class EmbedService:
 
     async def _count(self, caller: Caller, work: Unpaid) -> None:
         """Count against the account what was prepared and is not paid for."""
-        if work.unpaid:
-            self._allowance.take(caller.account_id, work.unpaid)
+        if unpaid := work.unpaid:
+            self._allowance.take(caller.account_id, unpaid)
         limited = limited_by(caller.account, caller.key)
         if work.unrated and any(each.queries_per_second is not None for each in limited):
             with suppress(APIError):  # the books are away, and what is to be answered stands

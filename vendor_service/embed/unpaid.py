@@ -1,8 +1,9 @@
 """Work that was done for a request and that nobody pays for."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
 
 from shared.errors import ErrorCode
+from vendor_service.billing.allowance import cost_of
 from vendor_service.errors import APIError
 
 # Where the vendor itself cannot, the customer is not held to it.
@@ -19,24 +20,34 @@ def is_vendors_own(error: BaseException) -> bool:
     return error.code in _VENDORS_OWN if isinstance(error, APIError) else isinstance(error, Exception)
 
 
-@dataclass
 class Unpaid:
-    """Queries of one request that were prepared: those that are not `paid` for, and not in the rate yet."""
+    """Queries of one request that were prepared: those that are not paid for, and not in the rate yet."""
 
-    unpaid: int
-    unrated: int
+    def __init__(self, queries: int) -> None:
+        self.unrated = queries
+        self._seconds = dict.fromkeys(range(queries), 0.0)  # of those that are not paid for
+
+    @property
+    def unpaid(self) -> int:
+        """What those that are not paid for take of the allowance."""
+        return sum(map(cost_of, self._seconds.values()))
+
+    def took(self, index: int, seconds: float) -> None:
+        """One of them took so much processor time to prepare."""
+        self._seconds[index] = seconds
 
     def admitted(self, queries: int) -> None:
         """So many were admitted: they were counted against the rate with it."""
         self.unrated -= queries
 
-    def answered(self, queries: int) -> None:
-        """So many were answered, and are paid for."""
-        self.unpaid -= queries
+    def answered(self, refused: Collection[int]) -> None:
+        """All were answered and are paid for, but those that were refused."""
+        self._seconds = {index: self._seconds[index] for index in refused}
 
     def ended(self, error: APIError) -> None:
         """The request ended in an error."""
         if is_vendors_own(error):
-            self.unpaid = self.unrated = 0
+            self.unrated = 0
+            self._seconds = {}
         elif error.code == ErrorCode.RATE_LIMITED:
             self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from shared.embeddings import Kind
 from vendor_service.encoder.precision import Dtype
-from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.queues import Encoded
@@ -61,12 +61,17 @@ class Encoder(Protocol):
         """How many queries of this kind wait for the model."""
 
     async def prepare(
-        self, account: str, queries: Sequence[Query], *, background: bool = False
+        self,
+        account: str,
+        queries: Sequence[Query],
+        *,
+        background: bool = False,
+        took: Took = lambda *_: None,
     ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
-        this is cancelled.
+        this is cancelled. `took` is told what each one cost.
         """
 
     async def encode(

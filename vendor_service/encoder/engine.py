@@ -13,7 +13,7 @@ from shared.embeddings import Kind
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.queues import Encoded, Vectors
@@ -72,17 +72,22 @@ class Engine:
         return self.batcher.waiting(kind)
 
     async def prepare(
-        self, account: str, queries: Sequence[Query], *, background: bool = False
+        self,
+        account: str,
+        queries: Sequence[Query],
+        *,
+        background: bool = False,
+        took: Took = lambda *_: None,
     ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
-        this is cancelled. A known text is not tokenized.
+        this is cancelled. A known text is not tokenized. `took` is told what each one cost.
         """
         assert self.preparation is not None
         known = partial(self._known.get, account)
         with nullcontext() if background else self.batcher.expecting():
-            return await self.preparation.prepare(account, queries, known, background=background)
+            return await self.preparation.prepare(account, queries, known, background=background, took=took)
 
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False

@@ -32,6 +32,7 @@ _TOKEN_BYTES = 8
 _CANARY = ""  # no account has this name
 
 Known = Callable[[str], Vectors | None]
+Took = Callable[[int, float], None]  # which query, and how many seconds of a processor
 
 
 class Preparation:
@@ -83,10 +84,12 @@ class Preparation:
         known: Known = lambda _: None,
         *,
         background: bool = False,
+        took: Took = lambda *_: None,
     ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
-        A text whose row is `known` is not tokenized. Those of the `background` wait for all others.
+        A text whose row is `known` is not tokenized. Those of the `background` wait for all others. `took` is
+        told what each one cost, also where this is cancelled.
         """
         prepared: dict[int, Prepared | APIError] = {}
         jobs: list[tuple[Kind, list[int], InputJob]] = []
@@ -100,8 +103,10 @@ class Preparation:
                 for index, outcome in zip(indices, await job.done, strict=True):
                     prepared[index] = self._prepared(queries[index], outcome)
         finally:
-            for kind, _, job in jobs:
+            for kind, indices, job in jobs:
                 self.processes.drop(kind, job)
+                for index, seconds in zip(indices, job.seconds, strict=True):
+                    took(index, seconds)
         return [prepared[index] for index in range(len(queries))]
 
     async def check(self) -> list[Prepared]:

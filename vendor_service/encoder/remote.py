@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import Query
 from vendor_service.encoder.queues import Encoded
@@ -100,14 +100,19 @@ class RemoteEncoder:
         return self._sent[kind]
 
     async def prepare(
-        self, account: str, queries: Sequence[Query], *, background: bool = False
+        self,
+        account: str,
+        queries: Sequence[Query],
+        *,
+        background: bool = False,
+        took: Took = lambda *_: None,
     ) -> list[Prepared | APIError]:
         """Check and decode every query; where one cannot be served, why not stands in its place.
 
         Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
-        this is cancelled.
+        this is cancelled. `took` is told what each one cost.
         """
-        return await self.preparation.prepare(account, queries, background=background)
+        return await self.preparation.prepare(account, queries, background=background, took=took)
 
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False

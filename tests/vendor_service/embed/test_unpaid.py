@@ -12,6 +12,7 @@ from shared.errors import APIError, ErrorCode
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.billing import allowance
 from vendor_service.encoder.batcher import Batcher
+from vendor_service.encoder.processes import pool
 from vendor_service.encoder.queues import Encoded
 
 CAT = {"text": "a photo of a cat"}
@@ -164,6 +165,21 @@ def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
     for _ in range(20):
         local.embed(key, *[BROKEN] * 8)
     local.clock.advance(4)  # however much it was, the debt is bounded
+    assert local.embed(key, CAT).status_code == 200
+
+
+def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(
+    local: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "UNPAID_BURST", 40)
+    monkeypatch.setattr(pool, "_believed", lambda _: 1.5)  # so long took each
+    key = local.key()
+    assert local.embed(key, *[image_input()] * 3).status_code == 200
+    assert local.embed(key, CAT, BROKEN, on_error="skip").status_code == 200  # 24
+    assert error_code(local.embed(key, image_input(), BROKEN)) == "unsupported_image_format"  # and 48
+    refused = local.embed(key, CAT)
+    assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", "3")
+    local.clock.advance(3)
     assert local.embed(key, CAT).status_code == 200
 
 

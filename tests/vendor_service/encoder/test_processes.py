@@ -23,9 +23,11 @@ from vendor_service.encoder.processes.arena import Arena
 from vendor_service.encoder.processes.fork_server import Launched, launch
 from vendor_service.encoder.processes.forked import ArenaLayout
 from vendor_service.encoder.processes.inputs import Outcome
+from vendor_service.encoder.processes.pool import _believed
 from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
 from vendor_service.errors import APIError
 
+TOOK = '"processor_seconds": 1'
 LAYOUT = ArenaLayout(slots=4, slot_bytes=16, input_bytes=1 << 20)
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
@@ -99,6 +101,24 @@ def test_a_task_may_allow_an_input_more_or_less_time(processes: ProcessPools) ->
     run(work)
 
 
+def test_the_processor_time_of_each_input_is_known_also_of_one_that_was_killed_for_it(
+    processes: ProcessPools,
+) -> None:
+    async def work() -> None:
+        inputs = [b"one", b"spin", b"sleep:0.5", b"allowed:5", b"allowed:0.1"]
+        job = processes.submit("image", "a", [(each, False) for each in inputs])
+        await job.done
+        assert [round(each, 1) for each in job.seconds] == [0, 0.3, 0, 0.5, 0.1]
+
+    run(work)
+
+
+@pytest.mark.parametrize(("told", "believed"), [(0.0, 0.0), (2.5, 2.5), (61.0, 60.0), (-1.0, 60.0)])
+def test_processor_time_that_no_process_can_have_taken_is_not_believed(told: float, believed: float) -> None:
+    assert _believed(told) == believed
+    assert _believed(float("nan")) == _believed(float("inf")) == 60.0
+
+
 def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
     processes: ProcessPools, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,8 +134,12 @@ def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
 @pytest.mark.parametrize(
     "lie",
     [
-        *("[]", "{}", "nonsense", '[{"seconds": "x"}]', '[{"seconds": 1, "code": "no"}]'),
-        *(f'[{{"seconds": 1, "code": "large", "more_bytes": {more}}}]' for more in ("-1", "1e9", '"x"')),
+        *("[]", "{}", "nonsense", '[{"seconds": 1}]', f'[{{"seconds": "x", {TOOK}}}]'),
+        *('[{"seconds": 1, "processor_seconds": "x"}]', f'[{{"seconds": 1, {TOOK}, "code": "no"}}]'),
+        *(
+            f'[{{"seconds": 1, {TOOK}, "code": "large", "more_bytes": {more}}}]'
+            for more in ("-1", "1e9", '"x"')
+        ),
     ],
 )
 def test_a_process_that_lies_is_killed(processes: ProcessPools, notes: Notes, lie: str) -> None:

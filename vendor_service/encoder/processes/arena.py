@@ -5,8 +5,10 @@ import os
 import struct
 import tempfile
 
-_HEAD = 64  # bytes: which of its inputs the process works on
+_HEAD = 64  # bytes: which of its inputs the process works on, and for how long it may
 _PROGRESS = struct.Struct("i")
+_ALLOWED = struct.Struct("d")
+_ALLOWED_AT = 8
 _GIVEN_BACK = 1 << 20  # inputs beyond so many bytes do not stay in memory
 
 
@@ -43,6 +45,16 @@ class Arena:
     @progress.setter
     def progress(self, number: int) -> None:
         _PROGRESS.pack_into(self._memory, 0, number)
+
+    @property
+    def allowed(self) -> float:
+        """How much processor time the input that is worked on may take, or was killed for taking."""
+        seconds: float = _ALLOWED.unpack_from(self._memory, _ALLOWED_AT)[0]
+        return seconds
+
+    @allowed.setter
+    def allowed(self, seconds: float) -> None:
+        _ALLOWED.pack_into(self._memory, _ALLOWED_AT, seconds)
 
     def write(self, at: int, content: bytes) -> None:
         """Put an input to so many bytes from the start."""

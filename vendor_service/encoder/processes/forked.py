@@ -194,6 +194,7 @@ class _Worker:
         self._task = task
         self._vendor = vendor
         self._arena = arena
+        self._started = 0.0  # with an input, by the processor time of this process
 
     def work(self) -> None:
         """Answer every message, until the vendor is gone."""
@@ -209,30 +210,35 @@ class _Worker:
         began, at = time.perf_counter(), 0
         for size, encoded, free in inputs:
             self._arena.progress = len(outcomes)
-            started = time.perf_counter()
+            started, self._started = time.perf_counter(), time.process_time()
             outcome = self._outcome(self._arena.read(at, size), len(outcomes), encoded=encoded, free=free)
             ended = time.perf_counter()
-            outcomes.append({**outcome, "seconds": ended - started})
+            took = time.process_time() - self._started
+            outcomes.append({**outcome, "seconds": ended - started, "processor_seconds": took})
             at += size
             if ended - began > _SLICE_SECONDS:
                 break
-        _allow(0)
+        _set_timer(0)
         return outcomes
 
     def _outcome(self, content: bytes, slot: int, *, encoded: bool, free: bool) -> dict[str, str | float]:
-        _allow(self._task.seconds)
+        self._allow(self._task.seconds)
         size = self._arena.slot_bytes
         view = self._arena.output(slot + 1)[slot * size :]
         try:
-            self._task.do(content, view, _allow, encoded=encoded, free=free)
+            self._task.do(content, view, self._allow, encoded=encoded, free=free)
         except NeedsMore as needs:
             return {"code": needs.grade, "more_bytes": needs.more_bytes}
         except APIError as error:
             return {"code": error.code, "message": error.message}
         return {}
 
+    def _allow(self, seconds: float) -> None:
+        self._arena.allowed = time.process_time() - self._started + seconds
+        _set_timer(seconds)
 
-def _allow(seconds: float) -> None:
+
+def _set_timer(seconds: float) -> None:
     """Have the system kill this process, once it has taken so much processor time from now on."""
     signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF kills whom it meets unprepared
 

@@ -29,9 +29,11 @@ class InputJob:
     outcomes: list[Outcome | None]
     background: bool = False
     left: int = field(init=False)
+    seconds: list[float] = field(init=False)  # of a processor, that each of them took so far
 
     def __post_init__(self) -> None:
         self.left = len(self.outcomes)
+        self.seconds = [0.0] * self.left
 
     def put(self, index: int, outcome: Outcome) -> None:
         """Take what became of one input; the caller is told when it was the last."""
@@ -58,6 +60,10 @@ class Input:
     def gone(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.job.done.done()
+
+    def took(self, seconds: float) -> None:
+        """Say how much processor time it took, in vain or not."""
+        self.job.seconds[self.index] += seconds
 
     def put(self, outcome: Outcome) -> None:
         """Say what became of it."""

@@ -49,6 +49,7 @@ class _Result:
     """What a process says of one input."""
 
     seconds: float
+    processor_seconds: float
     grade: Grade
     more_bytes: int
     error: APIError | None
@@ -68,8 +69,14 @@ def _read(line: bytes, most: int) -> list[_Result]:
         more_bytes = each.get("more_bytes", 0)
         if not isinstance(more_bytes, int) or more_bytes < 0:
             raise ValueError("no input needs so much more")
-        results.append(_Result(float(each["seconds"]), grade, more_bytes, error))
+        took = _believed(float(each["processor_seconds"]))
+        results.append(_Result(float(each["seconds"]), took, grade, more_bytes, error))
     return results
+
+
+def _believed(seconds: float) -> float:
+    """The processor time that a process tells of, which may be any number and none."""
+    return seconds if 0 <= seconds <= _WALL_SECONDS else _WALL_SECONDS
 
 
 @dataclass(eq=False)
@@ -167,6 +174,8 @@ class Pool:
             fields["account"] = worker.chunk[at].job.account
         _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, reason)
+        if worker.chunk and reason == "time":
+            worker.chunk[at].took(_believed(worker.handle.arena.allowed))
         self._put_back(worker.chunk, blame=reason, at=at)
         worker.handle.arena.close()
         if not self._server.alive:
@@ -337,6 +346,7 @@ class Pool:
         rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
         for item, row, result in zip(chunk, rows, outcomes, strict=False):
             self._observer.decoded(self._kind, result.seconds)
+            item.took(result.processor_seconds)
             if result.grade != "small" and item.grade == "small":
                 item.grade, item.more_bytes = result.grade, result.more_bytes
                 self._queues[item.grade].put([item])
