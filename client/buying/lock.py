@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from client.errors import ClientError, RunBusy
+from client.errors import RunBusy, unwritable
 
 # To filelock: until it is free.
 _FOREVER = -1.0
@@ -70,7 +70,7 @@ def _held(path: Path, patience: float) -> Iterator[None]:
             "and trained is kept, and this command goes on from there."
         ) from error
     except OSError as error:
-        raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
+        raise unwritable(path, error) from error
     try:
         yield
     finally:

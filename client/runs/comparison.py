@@ -17,7 +17,7 @@ from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
-from client.errors import ClientError, UsageError
+from client.errors import UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of, parse_method
@@ -231,21 +231,17 @@ class Comparison:
     def _begin(self) -> None:
         """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
         folder = self._folder
-        try:
-            if folder.path.exists() and any(folder.path.iterdir()) and not self._identity.exists():
-                raise UsageError(f"{folder.path} exists and is no comparison. Choose another --out.")
-            folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ClientError(f"{folder.path} cannot be written: {error.strerror}.") from error
-        self._require_same_images()
-        self._require_same_weights()
-        self._require_same_selection()
-        known = self._known
-        begun = {"run_id": secrets.token_hex(8), "images": self._digest, **known}
-        if self._weights is not None:
-            begun.setdefault("weights", self._weights)
-        if begun != known:
-            folder.write(self._identity, begun)
+        folder.make(self._identity, "no comparison")
+        with folder.claimed():  # its id is drawn once, as that of a run is
+            self._require_same_images()
+            self._require_same_weights()
+            self._require_same_selection()
+            known = self._known
+            begun = {"run_id": secrets.token_hex(8), "images": self._digest, **known}
+            if self._weights is not None:
+                begun.setdefault("weights", self._weights)
+            if begun != known:
+                folder.write(self._identity, begun)
         for cell in self.cells:
             cell.run.begin(cell.config)
 

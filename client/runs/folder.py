@@ -108,29 +108,46 @@ class RunFolder:
     def begin(self, config: RunConfig) -> str:
         """Create the directory, or take up the run that it holds; returns the run's id.
 
-        The id is drawn once: budget and idempotency keys hang on it, however often the run is resumed. The
-        options of a run that has nothing yet, not even a plan, are corrected.
+        The id is drawn once, by one process: budget and idempotency keys hang on it, however often the run is
+        resumed. The options of a run that has nothing yet, not even a plan, are corrected.
 
         Raises:
             UsageError: the directory holds a run with other options, or something else.
+            RunBusy: another process begins it, or works on it with options that would be corrected.
             ClientError: it cannot be written.
         """
         wanted = _as_json(config)
-        if is_there(self.config):
-            run_id, corrected = self._held(wanted)
-            if corrected:
-                with self.claimed():
-                    self.write(self.config, {**wanted, "run_id": run_id})
-            return run_id
+        if not is_there(self.config):
+            self.make(self.config, "not a run")
+            with self.claimed():
+                if not is_there(self.config):  # nobody has begun it meanwhile
+                    self.write(self.config, {**wanted, "run_id": secrets.token_hex(8)})
+        run_id, corrected = self._held(wanted)
+        if corrected:
+            with self.claimed():
+                self.write(self.config, {**wanted, "run_id": run_id})
+        return run_id
+
+    def make(self, first: Path, otherwise: str) -> None:
+        """Create the directory, unless it is there.
+
+        Args:
+            first: the file that is written first. Without it the directory may hold nothing, except for what
+                a process that was killed left of it.
+            otherwise: what the directory is if it holds something else.
+
+        Raises:
+            UsageError: it does.
+            ClientError: it cannot be written.
+        """
+        left = {f"{first.name}.part", f"{self.config.name}.lock"}
         try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise UsageError(f"{self.path} exists and is not a run. Choose another --out.")
+            held = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
+            if not held <= left and not is_there(first):  # asked last: it may just have been written
+                raise UsageError(f"{self.path} exists and is {otherwise}. Choose another --out.")
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self.path, error) from error
-        run_id = secrets.token_hex(8)
-        self.write(self.config, {**wanted, "run_id": run_id})
-        return run_id
 
     def id_of(self, config: RunConfig) -> str | None:
         """The id of the run that `begin` would take up; `None` where there is none. Nothing is written.
@@ -253,7 +270,7 @@ class RunFolder:
         )  # fmt: skip
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Entered by the one process that works on the run, once it has begun.
+        """Entered by the one process that works on the run, or begins it.
 
         Raises:
             RunBusy: another works on it.

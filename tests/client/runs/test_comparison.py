@@ -3,18 +3,19 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client.data.domains import list_folder
-from client.errors import DataError, UsageError
+from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
 from client.paths import rooted
 from client.progress import Display
 from client.runs.comparison import Comparison, ComparisonConfig
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
-from client.runs.folder import RunConfig
+from client.runs.folder import RunConfig, RunFolder
 from tests.client.toy import make_folder
 
 
@@ -102,6 +103,34 @@ def test_a_comparison_without_weights_has_none_on_record(tmp_path: Path) -> None
     data, out = make_folder(tmp_path / "toy", images=1), tmp_path / "table"
     _comparison(data, out)._begin()
     assert set(json.loads((out / "comparison.json").read_text())) == {"run_id", "images"}
+
+
+def test_a_comparison_that_two_processes_begin_at_once_has_one_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, identity = make_folder(tmp_path / "toy", images=1), tmp_path / "table" / "comparison.json"
+    write, met = RunFolder.write, list[str]()
+
+    def write_as_another_begins(run: RunFolder, file: Path, value: dict[str, Any]) -> None:
+        if file == identity and not met:
+            met.append(value["run_id"])
+            with pytest.raises(RunBusy):
+                _comparison(data, identity.parent)._begin()
+        write(run, file, value)
+
+    monkeypatch.setattr(RunFolder, "write", write_as_another_begins)
+    _comparison(data, identity.parent)._begin()
+    _comparison(data, identity.parent)._begin()
+    assert [json.loads(identity.read_text())["run_id"]] == met
+
+
+def test_a_comparison_that_was_killed_as_it_began_begins_anew(tmp_path: Path) -> None:
+    data, out = make_folder(tmp_path / "toy", images=1), tmp_path / "table"
+    out.mkdir()
+    (out / "comparison.json.part").touch()
+    (out / "config.json.lock").touch()
+    _comparison(data, out)._begin()
+    assert (out / "comparison.json").exists()
 
 
 def test_a_table_behind_a_link_is_read_under_the_links_name(tmp_path: Path) -> None:

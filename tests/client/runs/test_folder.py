@@ -1,12 +1,63 @@
-"""What a run logs and forgets of it, and what it tells of its teacher."""
+"""How a run begins, what it logs and forgets of it, and what it tells of its teacher."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from client.errors import ClientError
-from client.runs.folder import RunFolder
+from client.errors import ClientError, RunBusy, UsageError
+from client.learning.recipe import Recipe
+from client.runs.folder import RunConfig, RunFolder
 from tests.client.buying.cards import MODEL
+
+CONFIG = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
+
+
+class _Overtaken(RunFolder):
+    """A run that another process begins just before this one has it to itself."""
+
+    def claimed(self) -> AbstractContextManager[None]:
+        self.first_id = RunFolder(self.path).begin(CONFIG)
+        return super().claimed()
+
+
+class _Met(RunFolder):
+    """A run that another process would begin at the moment when this one does."""
+
+    def write(self, file: Path, value: dict[str, Any]) -> None:
+        with pytest.raises(RunBusy):
+            RunFolder(self.path).begin(CONFIG)
+        super().write(file, value)
+
+
+def test_processes_that_begin_one_run_at_once_know_it_by_one_id(tmp_path: Path) -> None:
+    late, met = _Overtaken(tmp_path / "late"), _Met(tmp_path / "met")
+    assert late.begin(CONFIG) == late.first_id == late.id_of(CONFIG)
+    assert met.begin(CONFIG) == met.id_of(CONFIG)
+
+
+def test_a_run_that_was_killed_as_it_began_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.begin(CONFIG)
+    assert {each.name for each in run.path.iterdir()} == {"config.json.lock", "config.json.part"}
+    assert run.begin(CONFIG) == run.id_of(CONFIG)
+    assert not run.config.with_name("config.json.part").exists()
+
+
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt.part").touch()
+    with pytest.raises(UsageError, match="exists and is not a run"):
+        RunFolder(tmp_path).begin(CONFIG)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt.part"]
 
 
 def test_seconds_are_summed_over_interruptions_and_not_over_what_is_trained_anew(tmp_path: Path) -> None:
