@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from client.errors import CacheError
+from shared.sqlite import write_ahead
 
 T = TypeVar("T")
 
@@ -16,6 +17,8 @@ _VERSION = 3
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
 _MAPPED_BYTES = 8 * 2**30
+# How long another process that is writing is waited for.
+_BUSY_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
     id INTEGER PRIMARY KEY,
@@ -142,7 +145,9 @@ class CacheFile:
         except OSError as error:
             raise CacheError(f"The cache folder {path.parent} cannot be made: {error.strerror}.") from error
         with self._translated():
-            self.connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self.connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
             try:
                 self.dtype = self._prepare(dtype)
             except BaseException:
@@ -180,7 +185,7 @@ class CacheFile:
     def _prepare(self, dtype: str) -> str:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
         self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
-        self.connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(self.connection, _BUSY_SECONDS)
         self.connection.execute("PRAGMA synchronous=FULL")
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         self.connection.execute("BEGIN IMMEDIATE")

@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import ErrorCode
 from shared.serving.redaction import masked
+from shared.sqlite import write_ahead
 from vendor_service.database.tables import Base
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, RowLocked, UsageError
 from vendor_service.observability.redaction import masked_url
@@ -263,7 +264,7 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {round(1000 * _BUSY_SECONDS)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    write_ahead(connection, _BUSY_SECONDS)
     # FULL: a commit that was answered for survives a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")

@@ -16,6 +16,7 @@ from client.errors import CacheError, ClientError
 from shared.embeddings import Usage
 from shared.encoding import Vector
 from tests.support.forking import CONTEXT
+from tests.support.sqlite_writer import writing
 
 DIMENSIONS = 8
 
@@ -209,6 +210,12 @@ def test_processes_share_one_cache_from_its_first_moment(tmp_path: Path) -> None
         assert process.exitcode == 0
     with EmbeddingCache(path) as cache:
         assert cache.spending("run").queries == 75
+
+
+def test_a_cache_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    with writing(path, 0.3), EmbeddingCache(path) as cache:
+        assert _store(cache, _batch("a"))
 
 
 def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:

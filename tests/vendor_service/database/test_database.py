@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 from shared.errors import ErrorCode
 from tests.support.forking import CONTEXT
 from tests.support.postgres import Postgres
+from tests.support.sqlite_writer import writing
 from tests.support.undurable import configure_durable
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, laid_out, opened_books
@@ -304,6 +305,11 @@ def _prepare(url: str) -> str | None:
     with closing(Database(url)) as database:
         schema.prepare(database, migrate=True)
         return schema.current(database)
+
+
+def test_an_embedded_database_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    with writing(tmp_path / "books.db", 0.3):
+        assert _prepare(f"sqlite:///{tmp_path / 'books.db'}") == schema.latest()
 
 
 def test_several_processes_may_make_the_tables_at_once(database_url: str) -> None:
