@@ -30,6 +30,10 @@ class Processes(Protocol):
     def is_main(self) -> bool:
         """Whether this is the process that buys, evaluates and writes."""
 
+    @property
+    def index(self) -> int:
+        """Which of them this is, counted from 0."""
+
     def shard(self, rows: int) -> slice:
         """Which of a batch's rows are this process's.
 
@@ -57,6 +61,7 @@ class SingleProcess:
     """The only process."""
 
     is_main = True
+    index = 0
 
     def shard(self, rows: int) -> slice:
         """All of them."""
@@ -106,13 +111,13 @@ class DistributedProcesses:
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
             ],
         )
-        self._count, self._rank = self._accelerator.num_processes, self._accelerator.process_index
-        self.is_main = self._rank == 0
+        self._count, self.index = self._accelerator.num_processes, self._accelerator.process_index
+        self.is_main = self.index == 0
         self.device = str(self._accelerator.device)
 
     def shard(self, rows: int) -> slice:
         """An even part."""
-        return even_shard(rows, self._rank, self._count)
+        return even_shard(rows, self.index, self._count)
 
     def broadcast(self, work: Callable[[], T]) -> T:
         """Do it, or wait for it. If it fails, the launcher ends all processes."""
@@ -129,7 +134,7 @@ class DistributedProcesses:
     def all_gather(self, rows: Tensor) -> Tensor:
         """Gather the rows, and put this process's own in their place."""
         parts = list(self._gather(rows.detach()).chunk(self._count))
-        parts[self._rank] = rows
+        parts[self.index] = rows
         return torch.cat(parts)
 
     def backward(self, loss: Tensor) -> None:

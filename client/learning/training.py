@@ -125,7 +125,8 @@ def train(
         module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
         batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. It may be
             asked from another thread, for the next batch while the module is busy with the one before.
-        seed: of what the module itself draws, as dropout does; a step's draws follow from it and the step.
+        seed: of what the module itself draws, as dropout does; a step's draws follow from it, the step and
+            the process, each of which draws others.
         evaluate: scores the module on held-out images.
         selection: decides by the scores which weights the module has in the end; without it, the last. It
             is shown what trains, for the rest never changes.
@@ -152,7 +153,8 @@ def train(
     for step, (inputs, targets) in batches(batch_at, start + 1, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
-        torch.manual_seed(step_seed(seed, step))
+        # Downwards: batches and views have the seeds above.
+        torch.manual_seed(step_seed(seed - processes.index, step))
         loss = loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
         optimiser.zero_grad(set_to_none=True)
         processes.backward(loss)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
+from client.learning.processes import SINGLE_PROCESS, SingleProcess
 from client.learning.recipe import Recipe
 from client.learning.training import (
     Checkpoint,
@@ -150,6 +151,36 @@ def test_batches_are_prepared_beside_a_lone_thread_and_by_a_whole_team(
     train(usual, list(usual.parameters()), _batch_at, cosine_loss, SCHEDULE)
     for name, tensor in usual.state_dict().items():
         assert torch.equal(tensor, module.state_dict()[name]), name
+
+
+class _Noise(nn.Module):
+    """Draws a number for each row, as dropout would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.drawn: list[float] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        noise = torch.rand(len(inputs), 1)
+        self.drawn = noise.flatten().tolist()
+        return noise * self.weight
+
+
+def _drawn_last(processes: SingleProcess) -> list[float]:
+    module = _Noise()
+    train(module, [module.weight], _batch_at, cosine_loss, SCHEDULE, seed=3, processes=processes)
+    return module.drawn
+
+
+def test_each_process_draws_other_numbers_for_its_rows() -> None:
+    second = SingleProcess()
+    second.index = 1
+    alone, other = _drawn_last(SINGLE_PROCESS), _drawn_last(second)
+    assert not set(alone) & set(other)
+    assert _drawn_last(second) == other
+    torch.manual_seed(step_seed(3, SCHEDULE.steps))  # as earlier versions did
+    assert torch.rand(16).tolist() == alone
 
 
 def test_what_is_not_trained_stays_bit_equal() -> None:
