@@ -134,6 +134,9 @@ class SWAD:
     these losses, times `1 + tolerance`, is the threshold. It ends before the first of `patience` segments
     in a row that all lie above the threshold. Each segment counts once.
 
+    Where training ends first, the last segments are left out if they all lie above the threshold, however
+    few they are. So does the released code; algorithm 1 averages to the end.
+
     Segments whose fate is decided are folded or dropped, so at most `patience` and one are in memory.
     """
 
