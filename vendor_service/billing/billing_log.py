@@ -5,6 +5,7 @@ request, the account and the key, never a secret and nothing of what was asked.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from vendor_service.errors import APIError, OperatorError
 LOGGER = "tuition.billing"
 
 _log = logging.getLogger(LOGGER)
+_vendor_log = logging.getLogger(__name__)
 
 
 def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
@@ -79,6 +81,25 @@ def _line(outcome: str, **fields: object) -> None:
     _log.info(outcome, extra={"fields": {"outcome": outcome, **fields}})
 
 
+class _LogFile(WatchedFileHandler):
+    """The file. A line that cannot be written to it goes to the vendor's log; the next one is tried again.
+
+    Whatever is wrong with the file, a decision about money is made by then, and nothing may fail for it.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            super().emit(record)
+        except Exception:  # the file that was renamed could not be opened anew
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        """Say why, with the line's fields."""
+        line, why = getattr(record, "fields", {}), sys.exc_info()[1]
+        _vendor_log.error("the billing log cannot be written: %s", why, extra={"fields": line})
+
+
 @contextmanager
 def open_billing_log(path: Path) -> Iterator[None]:
     """Append the billing log to a file, one JSON object a line; another program may rotate the file.
@@ -87,7 +108,7 @@ def open_billing_log(path: Path) -> Iterator[None]:
         OperatorError: the file cannot be opened.
     """
     try:
-        handler = WatchedFileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise OperatorError(f"the billing log cannot be written: {error}") from error
     handler.setFormatter(JsonFormatter())
