@@ -38,6 +38,16 @@ class Postgres:
         """Start it again after `stop`, at the same address."""
         self._server.ensure_postgres_running()
 
+    def stand_by(self) -> None:
+        """Start it again after `stop` as one that follows another: it takes no changes until `promote`."""
+        (self._server.pgdata / "standby.signal").touch()
+        self.start()
+
+    def promote(self) -> None:
+        """Have it take changes after `stand_by`; open connections stay."""
+        with psycopg.connect(self.uri, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
     def create_database(self, of: str | None = None) -> str:
         """A database of its own: an empty one, or a copy of the one that has this URL; its URL.
 

@@ -14,7 +14,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, InvalidatePoolError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InvalidatePoolError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -46,6 +54,8 @@ _FLAPPING_SECONDS = 10.0  # and one that comes and goes, not more often than thi
 # Who waits for a lock for less than this has something else to do, and an operator need not know of it.
 _WORTH_TELLING_SECONDS = 1.0
 _LOCK_NOT_AVAILABLE = "55P03"  # what PostgreSQL calls a lock that was waited for in vain
+# And a change where it takes none: in a transaction that only reads, or that was to begin as one that writes.
+_READ_ONLY = frozenset({"25006", "0A000"})
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +89,7 @@ class Database:
             event.listen(self.engine, "connect", _configure_postgres)
             event.listen(self.engine, "checkin", _note_use)
             event.listen(self.engine, "checkout", partial(_see_that_it_holds, self.engine))
+            event.listen(self.engine, "handle_error", _replace_read_only)
             self._reading = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
@@ -107,8 +118,8 @@ class Database:
         for which it always waits 30.
 
         Raises:
-            APIError: another process kept the database locked, the disk is full, or a server does not answer
-                (`overloaded`).
+            APIError: another process kept the database locked, the disk is full, a server does not answer or
+                takes no changes, or all connections are in use (`overloaded`).
             RowLocked: another transaction kept a row locked.
             CommitInDoubt: a server went away before it said whether it has committed.
         """
@@ -125,7 +136,7 @@ class Database:
         """One transaction that only reads, from one moment's state; it never waits for a writer.
 
         Raises:
-            APIError: the database does not answer (`overloaded`).
+            APIError: the database does not answer, or all connections are in use (`overloaded`).
         """
         with self._transaction(self._reading, self._unread, writes=False) as session:
             yield session
@@ -177,21 +188,24 @@ class Database:
         self, engine: Engine, outages: "_Outages", *, writes: bool, hasty: bool = False
     ) -> Iterator[Session]:
         committing = False
+        message = "the vendor's database is busy, restarting or out of room; try again"
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
                 session.flush()
                 committing = writes
             outages.over()
-        except OperationalError as error:
-            if self.embedded and not _passes(error):
+        except PoolTimeout as error:
+            outages.noticed("all connections are in use")
+            raise APIError(ErrorCode.OVERLOADED, message, retry_after=1) from error
+        except DBAPIError as error:
+            if not _passes(error, writes=writes):
                 raise
-            locked = getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
+            locked = _sqlstate(error) == _LOCK_NOT_AVAILABLE
             if not (locked and hasty):
-                outages.noticed(error)
+                outages.noticed(error.orig)
             if committing and error.connection_invalidated:
                 raise CommitInDoubt.unkeyed() from error
-            message = "the vendor's database is busy, restarting or out of room; try again"
             kind = RowLocked if locked else APIError
             raise kind(ErrorCode.OVERLOADED, message, retry_after=1) from error
 
@@ -217,7 +231,7 @@ class _Outages:
         self._lasts = False
         self._told_at = -_REMINDER_SECONDS
 
-    def noticed(self, error: OperationalError) -> None:
+    def noticed(self, why: object) -> None:
         with self._lock:
             now = time.monotonic()
             patience = _REMINDER_SECONDS if self._lasts else _FLAPPING_SECONDS
@@ -225,7 +239,7 @@ class _Outages:
                 return
             self._lasts, self._told_at = True, now
         # The driver's own words, on one line: they hold no statement and no values.
-        _log.error("the database does not %s: %s", self._what, masked(" ".join(str(error.orig).split())))
+        _log.error("the database does not %s: %s", self._what, masked(" ".join(str(why).split())))
 
     def over(self) -> None:
         if not self._lasts:
@@ -253,10 +267,23 @@ def server_time(session: Session) -> int | None:
     return int(session.execute(micros).scalar_one())
 
 
-def _passes(error: OperationalError) -> bool:
-    """Whether SQLite's trouble is one that waiting, or an operator who makes room, puts an end to."""
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its refinement
-    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
+def _passes(error: DBAPIError, *, writes: bool) -> bool:
+    """Whether the trouble is one that waiting, or an operator who makes room, puts an end to."""
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its refinement
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
+    return isinstance(error, OperationalError) or (writes and _sqlstate(error) in _READ_ONLY)
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _replace_read_only(context: ExceptionContext) -> None:
+    """Have a connection replaced over which PostgreSQL takes no changes: after a failover another may."""
+    if getattr(context.original_exception, "sqlstate", None) in _READ_ONLY:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False  # the others may be good for those who read
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -2,16 +2,20 @@
 
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from unittest.mock import Mock
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect, select, text
-from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError, InternalError
+from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from tests.support.forking import CONTEXT
@@ -243,6 +247,61 @@ def test_connections_that_were_needed_at_once_stay_open(database_url: str) -> No
         for _ in range(3):
             list(pool.map(lambda _: read(), range(10)))
         assert opened.call_count == 10
+
+
+def test_who_finds_all_connections_in_use_is_told_to_try_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    monkeypatch.setattr("vendor_service.database.session._CONNECTIONS", few)
+
+    def nest(transaction: Callable[[], AbstractContextManager[Session]]) -> None:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+            with transaction() as other:
+                other.execute(text("SELECT 1"))
+
+    with closing(Database(database_url)) as database:
+        for transaction in (database.read, database.write):
+            with pytest.raises(APIError) as refused:
+                nest(transaction)
+            assert refused.value.code == ErrorCode.OVERLOADED
+
+
+def test_a_postgres_that_takes_no_changes_is_asked_again_over_another_connection(postgres: Postgres) -> None:
+    """As where a host has closed a full one to changes."""
+    url = postgres.create_database(of=laid_out(postgres))
+
+    def alter(setting: str) -> None:
+        with psycopg.connect(postgres.uri, autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} {setting}".encode())
+
+    with closing(Database(url)) as database:
+        alter("SET default_transaction_read_only = on")
+        with pytest.raises(APIError) as refused:
+            database.check_writing()
+        assert refused.value.code == ErrorCode.OVERLOADED
+        alter("RESET default_transaction_read_only")
+        database.check_writing()
+        with pytest.raises(InternalError), database.read() as session:  # this is a fault of the program
+            session.execute(text("DELETE FROM prices"))
+
+
+def test_a_postgres_that_follows_another_can_be_read_and_takes_changes_once_it_is_promoted(
+    postgres: Postgres,
+) -> None:
+    with closing(Database(postgres.create_database(of=laid_out(postgres)))) as database:
+        postgres.stop()
+        postgres.stand_by()
+        try:
+            for _ in range(2):  # it has another word for it on a connection that was read from
+                with pytest.raises(APIError) as refused:
+                    database.check_writing()
+                assert refused.value.code == ErrorCode.OVERLOADED
+                database.check()
+        finally:
+            postgres.promote()
+        database.check_writing()
 
 
 def _backend(database: Database) -> int:
