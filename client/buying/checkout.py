@@ -1,5 +1,6 @@
 """One request at one vendor: its bill compared with what was agreed, its answer or its bill stored."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from client.buying.queries import Query, Spending
 from client.buying.wire import rejected
 from client.errors import Bill, EmbeddingsDiffer, VendorError
 from shared.embeddings import ModelCard
+
+# What is sent so soon after it was noted need not be noted once more.
+_JUST_NOTED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,20 @@ class Checkout:
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
     ) -> EmbedResult:
-        """Send a request at the price that is set aside for it; nothing is stored of the answer yet.
+        """Send a request that was noted just now, at its price; nothing is stored of the answer yet.
 
         Raises:
             AnswerRejected: the vendor billed more; the bill is stored.
             ClientError: what `Vendor.embed` raises; a bill that comes with it is stored.
         """
-        answer = self._embed(request, request.price.cost_micros, on_push_back, on_unsure)
+        noted_at = time.time()  # as notes have it, which a computer that sleeps does not stop
+
+        def note_again() -> None:
+            if abs(time.time() - noted_at) > _JUST_NOTED_SECONDS:
+                self.cache.pending_batches.refresh(request.batch)
+
+        cost = request.price.cost_micros
+        answer = self._embed(request, cost, on_push_back, on_unsure, on_try=note_again)
         usage = answer.usage
         agreed = max(
             request.agreed_micros if request.doubtful and request.agreed_micros else 0,
@@ -128,6 +139,7 @@ class Checkout:
         max_cost_micros: int,
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
+        on_try: Callable[[], None] = lambda: None,
     ) -> EmbedResult:
         try:
             return self.vendor.embed(
@@ -135,6 +147,7 @@ class Checkout:
                 model=self.model,
                 idempotency_key=request.batch.idempotency_key,
                 max_cost_micros=max_cost_micros,
+                on_try=on_try,
                 on_push_back=on_push_back,
                 on_unsure=on_unsure,
             )

@@ -211,6 +211,7 @@ class OpenAIVendor:
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None = None,  # noqa: ARG002 (nobody here would keep to it)
+        on_try: Callable[[], None] = lambda: None,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
     ) -> EmbedResult:
@@ -227,6 +228,7 @@ class OpenAIVendor:
             # It does no harm, and some gateways in front of such vendors do keep it.
             headers={"idempotency-key": idempotency_key},
             patience=transport.PATIENCE,
+            on_try=on_try,
             on_push_back=on_push_back,
             on_unsure=on_unsure,
         )

@@ -66,6 +66,7 @@ class Vendor(Protocol):
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None,
+        on_try: Callable[[], None],
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
     ) -> EmbedResult:

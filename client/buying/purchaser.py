@@ -319,9 +319,8 @@ class Purchaser:
             self._ended.wait(_OTHERS_TAKE)
 
     def _unsure(self, request: Request) -> None:
-        """Note that what may have been paid for is sent again: where that is not free, it counts."""
+        """Count what may have been paid for and is sent again, where that is not free."""
         if self._vendor.repeats_are_free:
-            self._cache.pending_batches.refresh(request.batch)
             return
         if not self._budget.reserve(request.price):
             raise VendorUnreachable(

@@ -94,6 +94,7 @@ class TracedVendor:
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None,
+        on_try: Callable[[], None],
         on_push_back: Callable[[], None],
         on_unsure: Callable[[], None],
     ) -> EmbedResult:
@@ -104,6 +105,7 @@ class TracedVendor:
                 model=model,
                 idempotency_key=idempotency_key,
                 max_cost_micros=max_cost_micros,
+                on_try=on_try,
                 on_push_back=on_push_back,
                 on_unsure=on_unsure,
             )

@@ -245,6 +245,7 @@ class VendorClient:
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None = None,
+        on_try: Callable[[], None] = lambda: None,
         on_push_back: Callable[[], None] = lambda: None,
         on_unsure: Callable[[], None] = lambda: None,
     ) -> EmbedResult:
@@ -255,6 +256,7 @@ class VendorClient:
             model: what to embed it with; the vendor refuses, free of charge, if its fingerprint has changed.
             idempotency_key: at most 255 characters.
             max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
+            on_try: called before each try.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
             on_unsure: called before what may have been charged is sent again, which is free.
 
@@ -280,6 +282,7 @@ class VendorClient:
                 headers=headers,
                 patience=transport.PATIENCE,
                 most_bytes=most_bytes(len(queries), model.dimensions),
+                on_try=on_try,
                 on_push_back=on_push_back,
                 on_unsure=on_unsure,
             )

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from client.buying import transport
-from client.buying.pending import make_batch
+from client.buying.pending import FRESH_SECONDS, make_batch
 from client.buying.purchase import PurchaseProgress
 from client.buying.receipts import LOST
 from client.buying.teacher import Teacher
@@ -198,6 +198,35 @@ def test_a_vendor_with_a_wrong_clock_is_not_waited_for(shop: Shop, monkeypatch: 
     started = time.monotonic()
     assert shop.teacher().buy(_texts(3)).bought == 3
     assert time.monotonic() - started < 30
+
+
+def _busy() -> httpx.Response:
+    return _refusal(429, "rate_limited")
+
+
+def _not_there() -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+@pytest.mark.parametrize("trouble", [_busy, _not_there])
+def test_whenever_a_batch_is_sent_it_is_noted_as_sent_then(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], httpx.Response]
+) -> None:
+    """Before each try more time goes by than a note lasts, as a `Retry-After` may have it."""
+    now, left = 1.8e9, list[float]()
+    monkeypatch.setattr("client.buying.pending.time.time", lambda: now)
+    answer = shop.vendor.handle_request
+
+    def late(request: httpx.Request) -> httpx.Response:
+        nonlocal now
+        if request.url.path == "/embed":
+            left.extend(note.seconds_left for note in shop.cache.pending_batches.of_run("run"))
+        now += 300
+        return trouble() if 0 < len(left) < 3 else answer(request)
+
+    monkeypatch.setattr(shop.vendor, "handle_request", late)
+    assert shop.teacher().buy(_texts(3)).bought == 3
+    assert left == [FRESH_SECONDS] * 3
 
 
 def test_a_disk_that_is_full_stops_the_run_before_it_pays_for_more(shop: Shop) -> None:
