@@ -1,6 +1,7 @@
 """The intake of a file: its lines checked as they come, and put together in pieces to be worked on."""
 
 import hashlib
+import re
 import sys
 from dataclasses import dataclass, field
 
@@ -61,6 +62,9 @@ class Intake:
     def __init__(self, reader: LineReader, limits: BatchLimits) -> None:
         self._reader = reader
         self._limits = limits
+        # All that follow each other at once: a file may have billions of blank lines, and none counts.
+        spaces = min(limits.max_line_bytes, _PIECE_BYTES) - 1
+        self._blanks = re.compile(rb"(?:[ \t\r\v\f]{0,%d}+\n)++" % spaces)
         self._digest = hashlib.sha256()
         self._buffer = bytearray()
         self._searched = 0
@@ -90,8 +94,12 @@ class Intake:
         self._buffer += block
         start = 0
         while (end := self._buffer.find(b"\n", max(start, self._searched))) >= 0:
-            self._take(bytes(self._buffer[start : end + 1]))
-            start = end + 1
+            if blanks := self._blanks.match(self._buffer, start):
+                self._pass_over(blanks.end() - start)
+                start = blanks.end()
+            else:
+                self._take(bytes(self._buffer[start : end + 1]))
+                start = end + 1
         del self._buffer[:start]
         self._searched = len(self._buffer)
         if len(self._buffer) > self._limits.max_line_bytes:
@@ -130,7 +138,7 @@ class Intake:
         self._line += 1
 
     def _pass_over(self, size: int) -> None:
-        """Pass over a blank line; a piece is read whole, so that these make none larger than it may be."""
+        """Pass over blank lines; a piece is read whole, so that these make none larger than it may be."""
         piece = self._pieces[-1]
         if piece.lines and piece.bytes + size > _PIECE_BYTES:
             piece = self._begin_piece()

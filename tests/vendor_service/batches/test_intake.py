@@ -1,12 +1,14 @@
-"""The intake of a file: what it says that it keeps in memory is what it keeps."""
+"""The intake of a file: what it says that it keeps is what it keeps, and blank lines are passed over."""
 
 import json
+import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from shared.errors import APIError
 from tests.vendor_service.batches.bulk_books import LIMITS
 from vendor_service.api.bulk import DIALECTS
 from vendor_service.batches import intake as intake_module
@@ -64,3 +66,35 @@ def test_blank_lines_make_no_piece_larger_than_it_may_be(monkeypatch: pytest.Mon
     assert max(each.bytes for each in pieces) <= longest + 100
     read = [content[each.first_byte : each.first_byte + each.bytes].strip() for each in pieces]
     assert read == [each.strip().encode() for each in lines]
+
+
+def test_millions_of_blank_lines_take_no_time() -> None:
+    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_file_bytes=10**8))
+    intake.feed(b"\n")
+    began = time.thread_time()
+    for blank in (b"\n", b"\r\n", b" \n", b"\n\v"):
+        intake.feed(blank * (1 << 20))
+    assert time.thread_time() - began < 1
+
+
+def test_blank_lines_are_passed_over_alike_however_they_come() -> None:
+    blank = b"\n\r\n \t\v\f\n" + b" " * 9999 + b"\n\n"
+    lines = [many_texts(0).encode(), b"{}", b"  " + texts(1, 1).encode(), many_texts(2).encode()]
+    content = blank + b"\n".join(each + b"\n" + blank for each in lines) + b" \n " + texts(3, 1).encode()
+    taken = []
+    for size in (len(content), 7, 1):
+        intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+        for start in range(0, len(content), size):
+            intake.feed(content[start : start + size])
+        taken.append(intake.finish())
+    assert [(each.first_line, each.lines, list(each.faults)) for each in taken[0].pieces] == [
+        (0, 3, [1]),
+        (3, 2, []),
+    ]
+    assert taken[0] == taken[1] == taken[2]
+
+
+def test_a_blank_line_among_others_may_be_too_long() -> None:
+    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    with pytest.raises(APIError, match="line 2 is longer than 10000 bytes"):
+        intake.feed(texts(0, 1).encode() + b"\n\n \n" + b" " * 10_000 + b"\n\n")
