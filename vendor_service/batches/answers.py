@@ -1,6 +1,7 @@
 """What becomes of the lines of a chunk: the lines of the output file, and those of the error file."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,9 @@ from vendor_service.embed.results import EmbedResult
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.observability.timing import Timing
+
+# A line that is not blank, from its first letter on; a chunk may have millions of blank ones.
+_LINE = re.compile(rb"\S[^\n]*")
 
 
 @dataclass
@@ -71,9 +75,8 @@ def read_lines(claim: Claim, content: bytes, reader: LineReader, model: ServedMo
     faults = {} if claim.piece.faults is None else json.loads(claim.piece.faults)
     works: list[LineWork] = []
     first = 0
-    for text in content.split(b"\n"):
-        if not text.strip():
-            continue
+    for found in _LINE.finditer(content):
+        text = found[0]
         number = claim.piece.first_line + len(works)
         fault = faults.get(str(len(works)))
         if fault is not None:
