@@ -223,8 +223,18 @@ class VendorClient:
         return parse(Invoice, self._http.send("GET", f"/v1/invoices/{month}"))
 
     def keys(self) -> list[KeyInfo]:
-        """The account's keys, for a key that administers them."""
-        return parse(KeyList, self._http.send("GET", "/v1/keys")).data
+        """The account's keys, for a key that administers them, the oldest first."""
+        found: dict[str, KeyInfo] = {}
+        params: dict[str, str] = {}
+        while True:
+            page = parse(KeyList, self._http.send("GET", "/v1/keys", params=params))
+            known = len(found)
+            found |= {key.key_id: key for key in page.data}
+            if not page.has_more:
+                return list(found.values())
+            if len(found) == known:
+                raise VendorError(f"{self.url} gives the same page of its keys again and again.")
+            params = {"after": page.data[-1].key_id}
 
     def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
         """Give a key another secret; the present one is good for `grace_seconds` more.

@@ -15,10 +15,12 @@ from vendor_service.api.authentication import requiring
 from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account
 from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
+
+_LARGEST_PAGE = 100
 
 
 def keys_router(
@@ -34,14 +36,18 @@ def keys_router(
     admin = Depends(requiring(authentication, keys.Scope.ADMIN))
 
     @router.get("")
-    async def list_keys(caller: Annotated[Caller, admin]) -> KeyList:
-        """All keys of this account, or of the asking key's project."""
+    async def list_keys(
+        caller: Annotated[Caller, admin],
+        after: Annotated[str | None, Query(description="the last `key_id` seen")] = None,
+        limit: Annotated[int, Query(ge=1, le=_LARGEST_PAGE)] = _LARGEST_PAGE,
+    ) -> KeyList:
+        """Keys of this account, or of the asking key's project, behind `after`, the oldest first."""
 
         def read() -> KeyList:
             with database.read() as session:
                 account = session.get_one(Account, caller.account_id)
-                found = [key for key in keys.list_keys(session, account) if _may_manage(caller, key)]
-                return KeyList(data=[keys.public(key, account, clock()) for key in found])
+                found, more = own_keys.page(session, caller.account_id, caller.key, after, limit)
+                return KeyList(data=[keys.public(key, account, clock()) for key in found], has_more=more)
 
         return await asyncio.to_thread(read)
 
@@ -103,10 +109,6 @@ def _create(act: Act, caller: Caller, asked: NewKey) -> NewSecret:
     )
     issued = own_keys.issue(act, caller.account.name, caller.key, terms, asked.project)
     return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
-
-
-def _may_manage(caller: Caller, key: ApiKey) -> bool:
-    return own_keys.may_manage(caller.account_id, caller.key, key)
 
 
 def _act(session: Session, caller: Caller, clock: Clock) -> Act:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -31,20 +31,46 @@ def may_manage(account_id: str, by: ApiKey | None, key: ApiKey) -> bool:
     return key.account_id == account_id and (by is None or by.project_id in (None, key.project_id))
 
 
+def page(
+    session: Session, account_id: str, by: ApiKey, after: str | None, limit: int
+) -> tuple[list[ApiKey], bool]:
+    """Keys that who asks may manage (see `may_manage`), the oldest first, and whether there are more.
+
+    They are up to `limit` of those behind the key `after`.
+
+    Raises:
+        APIError: `not_found`; there is no key `after` that may be managed.
+    """
+    order = (ApiKey.created_at, ApiKey.id)
+    found = select(ApiKey).where(ApiKey.account_id == account_id)
+    if by.project_id is not None:
+        found = found.where(ApiKey.project_id == by.project_id)
+    if after is not None:
+        last = _find(session, account_id, by, after)
+        found = found.where(tuple_(*order) > tuple_(last.created_at, last.id))
+    listed = session.scalars(found.order_by(*order).limit(limit + 1)).all()
+    return list(listed[:limit]), len(listed) > limit
+
+
 def find(session: Session, account_id: str, by: ApiKey | None, key_id: str) -> ApiKey:
     """A key that who asks may manage (see `may_manage`) and that was not revoked; it may have ended.
 
     Raises:
         APIError: `not_found` or `key_revoked`.
     """
+    key = _find(session, account_id, by, key_id)
+    if key.revoked_at is not None:
+        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
+    return key
+
+
+def _find(session: Session, account_id: str, by: ApiKey | None, key_id: str) -> ApiKey:
     if (whole := keys.id_of(key_id)) is not None:
         message = f"that is a whole key with its secret, which belongs in no URL; name its id, {whole}"
         raise APIError(ErrorCode.NOT_FOUND, message, param="key_id")
     key = session.get(ApiKey, key_id)
     if key is None or not may_manage(account_id, by, key):
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
-    if key.revoked_at is not None:
-        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
     return key
 
 

@@ -458,3 +458,29 @@ def test_a_ledger_that_never_ends_is_left() -> None:
         pytest.raises(errors.VendorError, match="again and again"),
     ):
         list(client.ledger())
+
+
+def _page_of_keys(*key_ids: str, has_more: bool) -> httpx.Response:
+    unset = dict.fromkeys(("quota", "spend_limit_micros", "last_used_at", "former_until", "revoked_at"))
+    told = {"label": "", "scopes": [], "queries_used": 0, "spent_micros": 0}
+    key = unset | told | {"created_at": "2026-01-01T00:00:00Z"}
+    data = [key | {"key_id": key_id} for key_id in key_ids]
+    return httpx.Response(200, json={"data": data, "has_more": has_more})
+
+
+def test_all_keys_are_listed_page_by_page() -> None:
+    script = Script(_page_of_keys("a", "b", has_more=True), _page_of_keys("c", has_more=False))
+    with VendorClient("http://vendor", "tk_1", transport=script) as client:
+        listed = client.keys()
+    assert [key.key_id for key in listed] == ["a", "b", "c"]
+    assert [dict(each.url.params) for each in script.requests] == [{}, {"after": "b"}]
+
+
+@pytest.mark.parametrize("key_ids", [["a"], []])
+def test_keys_that_never_end_are_left(key_ids: list[str]) -> None:
+    page = _page_of_keys(*key_ids, has_more=True)
+    with (
+        VendorClient("http://vendor", "tk_1", transport=Script(page)) as client,
+        pytest.raises(errors.VendorError, match="again and again"),
+    ):
+        client.keys()

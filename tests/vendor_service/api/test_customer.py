@@ -224,6 +224,43 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
     assert error_code(issue(vendor.another_key(owner, Scope.EMBED))) == "insufficient_scope"
 
 
+def test_keys_are_listed_page_by_page(vendor: LocalVendor) -> None:
+    admin = vendor.another_key(vendor.key(), Scope.ADMIN)
+    with vendor.books.write() as session:
+        account = session.get_one(Account, vendor.account(admin).id)
+        create_project(session, account, "search", ProjectTerms(), vendor.clock)
+    first, *_ = [post(vendor, "/v1/keys", admin, json={}).json() for _ in range(3)]
+    vendor.clock.advance(1)
+    of_search = {"project": "search", "scopes": ["admin"]}
+    made = [post(vendor, "/v1/keys", admin, json=of_search).json() for _ in range(2)]
+    assert post(vendor, f"/v1/keys/{first['key_id']}/revoke", admin).is_success
+    pages: list[list[str]] = []
+    after: dict[str, str] = {}
+    while True:
+        page = KeyList.model_validate(vendor.get("/v1/keys", admin, limit="2", **after))
+        pages.append([key.key_id for key in page.data])
+        after = {"after": pages[-1][-1]}
+        if not page.has_more:
+            break
+    whole = KeyList.model_validate(vendor.get("/v1/keys", admin))
+    assert [len(each) for each in pages] == [2, 2, 2, 1]
+    assert [key_id for each in pages for key_id in each] == [key.key_id for key in whole.data]
+    assert {key.key_id for key in whole.data[-2:]} == {each["key_id"] for each in made}
+    assert not whole.has_more
+    # A key of a project sees a page of that one's keys, behind one of them.
+    of_project = made[0]["api_key"]
+    page = KeyList.model_validate(vendor.get("/v1/keys", of_project, limit="1"))
+    assert page.has_more
+    last = KeyList.model_validate(vendor.get("/v1/keys", of_project, after=page.data[0].key_id))
+    assert {page.data[0].key_id, last.data[0].key_id} == {each["key_id"] for each in made}
+    headers = _bearer(of_project)
+    for other in (admin.split("_")[1], "none"):
+        assert error_code(vendor.http.get(f"/v1/keys?after={other}", headers=headers)) == "not_found"
+    for limit in (0, 101):
+        assert error_code(vendor.http.get(f"/v1/keys?limit={limit}", headers=headers)) == "invalid_request"
+    vendor.clock.advance(-1)
+
+
 def test_a_key_that_expired_or_whose_project_was_archived_gets_no_other_secret_and_may_be_revoked(
     vendor: LocalVendor,
 ) -> None:
