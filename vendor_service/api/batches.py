@@ -1,6 +1,5 @@
 """`/v1/batches`: bulk jobs, in OpenAI's shapes."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -42,7 +41,7 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
             given.idempotency_key,
             given.max_cost_micros,
         )
-        file = await asyncio.to_thread(desk.files.get, caller.account_id, asked.input_file_id)
+        file = await threads.read(caller.account_id, desk.files.get, caller.account_id, asked.input_file_id)
         model = desk.models.find(file.model).facts
         if given.expect_fingerprint not in (None, model.fingerprint):
             message = f"the model's fingerprint is {model.fingerprint}, not {given.expect_fingerprint}"
@@ -58,13 +57,14 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> BatchList:
         """This account's jobs, the newest first."""
-        found, more = await asyncio.to_thread(desk.jobs.page, caller.account_id, after, limit)
+        account_id = caller.account_id
+        found, more = await threads.read(account_id, desk.jobs.page, account_id, after, limit)
         return BatchList.of(found, more)
 
     @router.get("/{batch_id}")
     async def one_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """A job by its id."""
-        return await asyncio.to_thread(desk.jobs.get, caller.account_id, batch_id)
+        return await threads.read(caller.account_id, desk.jobs.get, caller.account_id, batch_id)
 
     @router.post("/{batch_id}/cancel")
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
@@ -80,10 +80,10 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""
-        sales = await asyncio.to_thread(desk.jobs.sales, caller.account_id, batch_id, after, limit)
 
-        def sign() -> list[ChunkReceipt]:
-            return [
+        def read() -> BatchReceipts:
+            sales = desk.jobs.sales(caller.account_id, batch_id, after, limit)
+            data = [
                 ChunkReceipt(
                     first_line=each.first_line,
                     lines=each.lines,
@@ -91,9 +91,9 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
                 )
                 for each in sales
             ]
+            return BatchReceipts(data=data, next_after=sales[-1].number if len(sales) == limit else None)
 
-        data = await asyncio.to_thread(sign)
-        return BatchReceipts(data=data, next_after=sales[-1].number if len(sales) == limit else None)
+        return await threads.read(caller.account_id, read)
 
     return router
 

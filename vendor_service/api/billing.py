@@ -1,6 +1,5 @@
 """The routes by which customers see their money: account, usage, ledger, invoices and quotes."""
 
-import asyncio
 from datetime import datetime
 from typing import Annotated
 
@@ -50,15 +49,20 @@ def billing_router(
 ) -> APIRouter:
     """The routes; quotes are for the `models`. What was bought takes a key that may read usage."""
     router = APIRouter(prefix="/v1", tags=["billing"])
-    _add_standing(router, database, clock, authentication, models)
+    _add_standing(router, database, clock, authentication, models, threads)
     reader = Depends(HistoryRate().limiting(requiring(authentication, Scope.READ_USAGE)))
     _add_history(router, database, clock, reader, watch, threads)
-    _add_head(router, database, clock, reader, signer)
+    _add_head(router, database, clock, reader, signer, threads)
     return router
 
 
 def _add_standing(
-    router: APIRouter, database: Database, clock: Clock, authentication: Authentication, models: Models
+    router: APIRouter,
+    database: Database,
+    clock: Clock,
+    authentication: Authentication,
+    models: Models,
+    threads: AccountThreads,
 ) -> None:
     any_key = Depends(requiring(authentication))
 
@@ -70,7 +74,7 @@ def _add_standing(
             with database.read() as session:
                 return account_status(session, caller.account_id, clock())
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
     @router.get("/projects")
     async def list_projects(caller: Annotated[Caller, any_key]) -> ProjectList:
@@ -84,7 +88,7 @@ def _add_standing(
                 data = [projects.public(each, account, clock()) for each in found if own in (None, each.id)]
                 return ProjectList(data=data)
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
     # The route reads the body itself, once it knows the caller; this is for the OpenAPI document.
     schema = {"content": {"application/json": {"schema": EstimateRequest.model_json_schema()}}}
@@ -99,7 +103,7 @@ def _add_standing(
             with database.read() as session:
                 return estimate(session, caller.account_id, caller.key_id, model_id, asked, clock())
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
 
 def _add_history(
@@ -127,7 +131,7 @@ def _add_history(
             with database.read() as session:
                 return usage_report(session, caller.account_id, group_by, begin, end)
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
     @router.get("/ledger")
     async def entries(
@@ -144,7 +148,7 @@ def _add_history(
             data = [ledger.public(entry) for entry in found]
             return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
     @router.get("/invoices/{month}")
     async def invoice(
@@ -157,7 +161,12 @@ def _add_history(
 
 
 def _add_head(
-    router: APIRouter, database: Database, clock: Clock, reader: params.Depends, signer: Signs
+    router: APIRouter,
+    database: Database,
+    clock: Clock,
+    reader: params.Depends,
+    signer: Signs,
+    threads: AccountThreads,
 ) -> None:
     @router.get("/ledger/head", tags=["receipts"])
     async def head(caller: Annotated[Caller, reader]) -> LedgerHead:
@@ -178,4 +187,4 @@ def _add_head(
                 signed=signer.sign(HEAD_TYPE, claims),
             )
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)

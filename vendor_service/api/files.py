@@ -72,14 +72,14 @@ def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) ->
         def read() -> tuple[list[FileObject], bool]:
             return desk.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
 
-        found, more = await asyncio.to_thread(read)
+        found, more = await threads.read(caller.account_id, read)
         ids: list[str | None] = [*(each.id for each in found)] or [None]
         return FileList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
 
     @router.get("/{file_id}")
     async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
         """A file by its id."""
-        return public(await asyncio.to_thread(desk.files.get, caller.account_id, file_id))
+        return public(await threads.read(caller.account_id, desk.files.get, caller.account_id, file_id))
 
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:

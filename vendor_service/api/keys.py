@@ -1,6 +1,5 @@
 """`/v1/keys`: a customer's own keys, for a key with the scope `admin`; of its project, if it has one."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -49,7 +48,7 @@ def keys_router(
                 found, more = own_keys.page(session, caller.account_id, caller.key, after, limit)
                 return KeyList(data=[keys.public(key, account, clock()) for key in found], has_more=more)
 
-        return await asyncio.to_thread(read)
+        return await threads.read(caller.account_id, read)
 
     # The route reads the body itself, once it knows the caller; this is for the OpenAPI document.
     schema = {"content": {"application/json": {"schema": NewKey.model_json_schema()}}}

@@ -1,20 +1,45 @@
 """One account sees and touches nothing of another's, whatever it knows of it."""
 
 import sqlite3
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from shared.billing import EntryPage, Invoice, UsageReport
 from shared.keys import KeyList
 from tests.vendor_service.local_vendor import LocalVendor, Vendor
+from vendor_service.accounts import projects
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.projects import ProjectTerms, create_project
+from vendor_service.api import billing
+from vendor_service.batches.files import Files
+from vendor_service.batches.jobs import Jobs
+from vendor_service.billing import ledger
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
+from vendor_service.operators import own_keys
 
 CAT = {"text": "a photo of a cat"}
+# What an account reads, and where that is done.
+READS: dict[str, tuple[Any, str]] = {
+    "/v1/account": (billing, "account_status"),
+    "/v1/projects": (projects, "list_projects"),
+    "/v1/usage": (billing, "usage_report"),
+    "/v1/ledger": (ledger, "page"),
+    "/v1/ledger/head": (ledger, "head"),
+    "/v1/keys": (own_keys, "page"),
+    "/v1/files": (Files, "page"),
+    "/v1/files/none": (Files, "get"),
+    "/v1/batches": (Jobs, "page"),
+    "/v1/batches/none": (Jobs, "get"),
+    "/v1/batches/none/receipts": (Jobs, "sales"),
+}
 
 
 def test_an_idempotency_key_is_its_accounts_own(vendor: Vendor) -> None:
@@ -62,3 +87,35 @@ def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(tmp_pa
             assert not any(each.done() for each in stuck)
             other.execute("ROLLBACK")
         assert {each.result().status_code for each in stuck} == {201}
+
+
+def test_who_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = str(tmp_path / "store")
+    with LocalVendor(tmp_path, batch_store=store) as vendor, ThreadPoolExecutor(40) as pool:
+        greedy, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
+        headers = {"authorization": f"Bearer {greedy}"}
+        monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
+        for path, (owner, name) in READS.items():
+            go, begun = threading.Event(), threading.Event()
+            with monkeypatch.context() as held:
+                held.setattr(owner, name, _waiting(getattr(owner, name), begun, go))
+                reads = [pool.submit(vendor.http.get, path, headers=headers) for _ in range(40)]
+                assert begun.wait(20)
+                try:
+                    for _ in range(5):
+                        vendor.get("/v1/models", quick)
+                        time.sleep(0.02)
+                    assert not any(each.done() for each in reads), path
+                finally:
+                    go.set()
+                expected = 404 if "none" in path else 200
+                assert {each.result().status_code for each in reads} == {expected}, path
+
+
+def _waiting(function: Callable[..., Any], begun: threading.Event, go: threading.Event) -> Callable[..., Any]:
+    def wait(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return function(*args, **kwargs)
+
+    return wait
