@@ -35,13 +35,14 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done, on how many connections, and how long a history the account that does it has."""
+    """What is done, on how many connections, and how long a history and how many keys its account has."""
 
     name: str
     what: str
     connections: int
     deed: Deed
     entries: int = 0
+    keys: int = 1
 
     @property
     def peer_connections(self) -> int:
@@ -52,11 +53,11 @@ class Attack:
 ATTACKS: dict[str, Attack] = {}
 
 
-def _attack(connections: int, entries: int = 0) -> Callable[[Deed], Deed]:
+def _attack(connections: int, entries: int = 0, keys: int = 1) -> Callable[[Deed], Deed]:
     def register(deed: Deed) -> Deed:
         name = getattr(deed, "__name__", "")
         what = (deed.__doc__ or "").partition("\n")[0].rstrip(".")
-        ATTACKS[name] = Attack(name, what, connections, deed, entries)
+        ATTACKS[name] = Attack(name, what, connections, deed, entries, keys)
         return deed
 
     return register
@@ -233,6 +234,13 @@ def long_history(attacker: Attacker) -> None:
     month = time.strftime("%Y-%m", time.gmtime())
     paths = (f"/v1/invoices/{month}", "/v1/usage?group_by=day", "/v1/ledger?limit=1000&after=200000")
     attacker.repeat([_get(path, attacker.keys.good) for path in paths], 8)
+
+
+@_attack(100, keys=1000)
+def free_reads(attacker: Attacker) -> None:
+    """Lists of 1,000 keys, and other questions that are free, 100 at once."""
+    paths = ("/v1/keys", "/v1/keys?limit=1", "/v1/account", "/v1/projects")
+    attacker.repeat([_get(path, attacker.keys.good) for path in paths], 100)
 
 
 @_attack(8)

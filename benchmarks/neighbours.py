@@ -29,6 +29,7 @@ from tests.support.long_history import write_history
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.vendor_process import Charges, VendorProcess
 from vendor_service.accounts.accounts import suspend
+from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
@@ -79,10 +80,12 @@ def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcom
         url = postgres.create_database() if postgres else None
         vendor = VendorProcess(folder, "--migrate", database_url=url, threads=os.cpu_count() or 1).start()
         stack.callback(vendor.kill)  # it may have work left for minutes
-        keys = Keys(vendor.create_key(), vendor.create_key(quota=0), _suspended(vendor))
+        good_key = vendor.create_key(scopes=frozenset({Scope.ADMIN}))
+        keys = Keys(good_key, vendor.create_key(quota=0), _suspended(vendor))
         if attack.entries:
             with closing(Database(vendor.database_url)) as database:
                 write_history(database, keys.good.split("_")[1], attack.entries, system_clock())
+        _issue(vendor, keys.good, attack.keys - 1)
         before = vendor.charges(keys.good)
         port = int(vendor.url.rpartition(":")[2])
         attacking = AttackProcess(attack.deed, port, keys)
@@ -110,6 +113,14 @@ def _suspended(vendor: VendorProcess) -> str:
     with closing(Database(vendor.database_url)) as database, database.write() as session:
         suspend(session.get_one(Account, session.get_one(ApiKey, key.split("_")[1]).account_id))
     return key
+
+
+def _issue(vendor: VendorProcess, api_key: str, count: int) -> None:
+    """Give the account of a key so many more."""
+    with closing(Database(vendor.database_url)) as database, database.write() as session:
+        account = session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
+        for _ in range(count):
+            issue_key(session, account, KeyTerms(), system_clock)
 
 
 def row(outcome: Outcome, yardstick: Outcome | None) -> str:
