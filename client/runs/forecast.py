@@ -102,9 +102,13 @@ def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
 
 
 def _at_most(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
-    """What the mean over domains would hardly exceed, were all images asked about: 95%, one-sided."""
-    variances = [each.accuracy * (1 - each.accuracy) / each.images for each in by_domain.values()]
-    return _mean(by_domain) + 1.645 * math.sqrt(sum(variances)) / len(variances)
+    """What the mean over domains would hardly exceed, were all images asked about: 95%, one-sided.
+
+    An answer varies as the mean does: by its own share, a domain of one image would not vary at all.
+    """
+    share, domains = _mean(by_domain), len(by_domain)
+    variances = [share * (1 - share) / each.images for each in by_domain.values()]
+    return share + 1.645 * math.sqrt(sum(variances)) / domains
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 import torch
@@ -20,13 +21,13 @@ from client.runs.forecast import check_teacher
 _CONFIG = RunConfig("", None, "vl2v-adip", "none", 32, 0, "stratified", Recipe())
 
 
-def _dataset(labels: Tensor, classes: int) -> Dataset:
-    """Images of two domains in turn."""
+def _dataset(labels: Tensor, classes: int, domains: str = "ab") -> Dataset:
+    """Images of the domains in turn."""
     examples = tuple(
-        Example(f"{number}.png", "ab"[number % 2], label, str(number), str(number), 32)
+        Example(f"{number}.png", domains[number % len(domains)], label, str(number), str(number), 32)
         for number, label in enumerate(labels.tolist())
     )
-    folder = ImageFolder(Path(), ("a", "b"), tuple(map(str, range(classes))), {}, ())
+    folder = ImageFolder(Path(), tuple(domains), tuple(map(str, range(classes))), {}, ())
     return Dataset(folder, None, folder.domains, examples, tuple("train" for _ in examples), ())
 
 
@@ -52,6 +53,22 @@ def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong
     check = check_teacher(_CONFIG, _dataset(labels, classes), known).check
     assert check is not None
     assert check.accuracy == pytest.approx(right / 20, abs=0.06)
+    assert check.learnt_from == learnt_from
+
+
+@pytest.mark.parametrize("domains", ["a", "ab", "abcd", ascii_lowercase[:20]])
+@pytest.mark.parametrize(("right", "learnt_from"), [(13, True), (11, True), (10, False)])
+def test_what_chance_explains_does_not_hang_on_how_few_images_a_domain_has(
+    right: int, learnt_from: bool, domains: str
+) -> None:
+    """A teacher that is right on 70% gets 10 or fewer of 20 in a case of 21, and 11 or fewer in one of 9."""
+    labels = torch.arange(4).repeat(5)
+    astray = torch.arange(20) >= right
+    images = torch.eye(4)[torch.where(astray, (labels + 1) % 4, labels)]
+    known = Supervision(labels, torch.eye(4), images, labels >= 0, 0.5)
+    check = check_teacher(_CONFIG, _dataset(labels, 4, domains), known).check
+    assert check is not None
+    assert check.accuracy_by_names == pytest.approx(right / 20)
     assert check.learnt_from == learnt_from
 
 
