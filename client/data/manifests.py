@@ -121,10 +121,15 @@ def recognise(folder: ImageFolder) -> Manifest | None:
 
     Case, spaces and punctuation do not count: "OfficeHome" is "office_home".
     """
-    domains = {_plain(domain) for domain in folder.domains}
+    return recognise_names(folder.root.resolve().name, folder.domains)
+
+
+def recognise_names(name: str, domains: Iterable[str]) -> Manifest | None:
+    """The same by these names alone, where the folder is not at hand."""
+    plain = {_plain(domain) for domain in domains}
     for manifest in MANIFESTS:
-        named = _plain(folder.root.resolve().name) in (_plain(manifest.folder), _plain(manifest.name))
-        if named or domains == {_plain(domain) for domain in manifest.images}:
+        named = _plain(name) in (_plain(manifest.folder), _plain(manifest.name))
+        if named or plain == {_plain(domain) for domain in manifest.images}:
             return manifest
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client.learning.recipe import Recipe
+from client.learning.recipe import RECIPES, Recipe
 from client.results.predictions import (
     LabelledPrediction,
     confusion,
@@ -299,6 +299,25 @@ def test_of_a_domain_that_it_was_adapted_to_images_were_asked_about(adapted: boo
 def test_without_source_domains_there_is_nothing_that_the_paper_would_ask(domains: list[str]) -> None:
     page = render_report(replace(_run(), plan=_plan(source_domains=domains)))
     assert ("Instead of" in page) == bool(domains)
+
+
+@pytest.mark.parametrize(
+    ("data", "target", "recipe", "queries"),
+    [
+        ("/data/icons", "real", RECIPE, "1,600,320 queries for 5"),
+        ("/data/icons", "real", RECIPES["paper"], "1,600,320 queries for 5"),
+        ("/data/icons", "real", RECIPES["paper-domainnet"], "4,800,320 queries for 5"),
+        ("/data/DomainNet", "real", RECIPE, "4,800,320 queries for 5"),
+        ("/data/icons", "sketch", RECIPE, "4,800,320 queries for 5"),  # these are DomainNet's domains
+    ],
+)
+def test_over_domainnet_the_papers_code_asks_three_times_as_often(
+    data: str, target: str, recipe: Recipe, queries: str
+) -> None:
+    """It takes 15,001 steps a stage there, and 5,001 elsewhere."""
+    sources = ["clipart", "infograph", "painting", "quickdraw", "real" if target == "sketch" else "other"]
+    plan = _plan(source_domains=sources, target_domain=target)
+    assert queries in render_report(replace(_run(), plan=plan, data=data, recipe=recipe))
 
 
 @pytest.mark.parametrize(("adapted", "title"), [(True, "adapted to line"), (False, "line unseen")])
