@@ -1,5 +1,6 @@
 """A run as two pages: `report.html` for people, `README.md` as the model card beside the weights."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -164,10 +165,23 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "expected": fmean(unseen.values()) if unseen else None,
         "worst_left_out": min(unseen, key=unseen.__getitem__) if unseen else None,
         "image_micros": 0 if teacher is None else teacher.prices.image_micros,
+        "zero_shot": _zero_shot(run),
         "currency": None if teacher is None else teacher.currency,
         "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
         "published_queries": _published_queries(run),
     }
+
+
+def _zero_shot(run: ReportData) -> Row:
+    """What asking the teacher about the target buys at the most, by a comparison of one seed."""
+    summary, method = run.summary, known_method(run.summary.method)
+    known, images = summary.teacher_zero_shot, summary.accuracy.images_by_domain
+    # It is asked about the hold-outs as well, and by the plain class texts, which not all methods buy.
+    asked = sum(n for name, n in images.items() if name not in known or not known[name].on_test_set)
+    has_texts = known or method is None or method.prompts == ONE_PROMPT
+    texts = 0 if has_texts else len(run.plan.classes)
+    cost = 0 if summary.teacher is None else summary.teacher.prices.cost_micros(images=asked, texts=texts)
+    return {"queries": asked + texts, "cost_micros": cost}
 
 
 def _published_queries(run: ReportData) -> int:
@@ -353,6 +367,7 @@ def _environment() -> Environment:
     environment.filters["duration"] = _duration
     environment.filters["text"] = in_markdown
     environment.filters["code"] = in_code
+    environment.filters["shell"] = shlex.quote
     return environment
 
 

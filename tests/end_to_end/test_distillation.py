@@ -1,7 +1,10 @@
 """`client distill` against the real vendor: the run, its resumption, and what is said of bad input."""
 
 import csv
+import html
 import json
+import re
+import shlex
 import shutil
 import signal
 import time
@@ -47,6 +50,17 @@ def _distill(*more: str, budget: int = 500, target: str = "red") -> list[str]:
 def _summary(client: Command, run: str = "run") -> dict[str, Any]:
     value: dict[str, Any] = json.loads((client.folder / run / "summary.json").read_text())
     return value
+
+
+def _require_true_price_of_the_target(client: Command) -> None:
+    """Check that the command which the report names buys so many queries as it says."""
+    page = html.unescape((client.folder / "run" / "report.html").read_text())
+    found = re.search(r"at most (\d+) further queries \((\S+) units\).*?<code>client (.*?)</code>", page)
+    assert found is not None
+    *said, command = found.groups()
+    would = json.loads(client(*shlex.split(command), "--dry-run", "--json").stdout)
+    assert would["runs"] == 1
+    assert said == [str(would["to_buy"]), f"{would['cost_micros'] / 1e6:.4f}"]
 
 
 @pytest.mark.parametrize("out", [("--out", "run"), ()], ids=["named", "by default"])
@@ -144,6 +158,7 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
     assert again == predicted
     assert client("export", "run", "--out", "nowhere/s.onnx", code=2).stderr
     assert (client.folder / "run" / "report.html").read_text().count("red") > 1
+    _require_true_price_of_the_target(client)
     assert vendor_process.charges(client.api_key) == charges
 
 
@@ -257,6 +272,7 @@ def test_rise_pays_for_its_texts_and_its_student_is_read_back(
     charges = vendor_process.charges(client.api_key)
     assert (charges.images, charges.texts) == (10, texts)
     assert _summary(client)["cost_micros"] == charges.cost_micros == 20 * texts + 100 * 10
+    _require_true_price_of_the_target(client)
     student, metadata = load_student(client.folder / "run" / "student.safetensors")
     assert student.text_head is None
     assert student.get_submodule("projector.classifier").get_parameter("weight").shape[0] == len(CLASSES)

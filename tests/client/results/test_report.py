@@ -169,7 +169,7 @@ def test_the_report_shows_what_a_reader_asks() -> None:
     for shown in (
         "43.7%", "81.2%",  # accuracy
         "1,300 queries for 0.1260 units", "640,128 queries for 2 source domains",  # asked and spent
-        "teacher 89.1%", "238 further queries (0.0238 units)",  # the teacher beside the student
+        "teacher 89.1%", "at most 408 further queries (0.0408 units)",  # the teacher beside the student
         "6.2 ms", "310 a second", "250 a second", "54 minutes", "100 units",  # size and latency
         "85.0% sure on average, 100.0% right", "74.7% sure on average, 33.3% right",  # calibration
         f"{HOSTILE} 2",  # who was taken for whom, and how often
@@ -367,7 +367,7 @@ def test_where_nobody_knows_what_the_weights_had_seen_nothing_is_called_unseen(t
 def test_money_is_in_the_currency_that_the_vendor_has_named() -> None:
     run = _run(teacher=TEACHER.model_copy(update={"currency": "EUR"}))
     words = " ".join(_Page(render_report(run)).words.split())
-    for shown in ("1,300 queries for 0.1260 EUR", "238 further queries (0.0238 EUR)", "100 EUR"):
+    for shown in ("1,300 queries for 0.1260 EUR", "408 further queries (0.0408 EUR)", "100 EUR"):
         assert shown in words, shown
     assert "unit" not in words
     assert "bought for 0.1260 EUR" in render_model_card(run)
@@ -400,6 +400,26 @@ def test_the_teachers_answers_about_the_target_are_shown_where_they_were_bought(
     assert "teacher 69.7%" in words
     assert "were bought by a comparison" in words
     assert "further queries" not in words
+
+
+@pytest.mark.parametrize(
+    ("method", "known", "price"),
+    [
+        ("vl2v-adip", {"line": False}, "408 further queries (0.0408 units)"),
+        ("vl2v-adip", {"line": True}, "328 further queries (0.0328 units)"),  # its 80 hold-outs were asked
+        ("rise", {}, "410 further queries (0.0408 units)"),  # two class texts besides, at 20 millionths
+    ],
+)
+def test_the_price_of_asking_about_the_target_is_that_of_the_command_beside_it(
+    method: str, known: dict[str, bool], price: str
+) -> None:
+    """It asks about 80 and 90 hold-outs too, and would ask about each domain in turn for three seeds."""
+    answers = {name: {"accuracy": 0.9, "images": 80, "on_test_set": tested} for name, tested in known.items()}
+    page = _Page(render_report(_run(method=method, teacher_zero_shot=answers)))
+    words = " ".join(page.words.split())
+    assert f"at most {price}" in words
+    options = f"--methods zero-shot --target-domain '{TARGET}' --seeds 1 --out table"
+    assert f"client compare --data '{DATA}' {options}" in words
 
 
 def test_what_asking_would_bring_is_drawn_for_known_and_unknown_images() -> None:
