@@ -24,6 +24,7 @@ from client.learning.processes import Processes, launched
 from client.paths import is_there
 from client.progress import Display, ProgressListener
 from client.results.records import Plan, Purchase, Summary
+from client.runs.cells import as_file_name
 from client.runs.connection import Connection
 from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
 from client.runs.distillation import Distillation
@@ -203,6 +204,8 @@ def _lead(
             for domain, (each, folder) in without.items():  # before anything is bought
                 connection.display.note(f"Checking what is left without {domain} ...")
                 distillation(each, RunFolder(folder), teacher).check()
+            for each, folder in without.values():
+                RunFolder(folder).begin(each)  # a name may be too long for a folder
             whole.prepare()
         accuracies = {}
         for domain, (each, folder) in without.items():
@@ -239,9 +242,18 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
     unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
     without = {}
     for domain in domains:
-        each = path / "leave-one-out" / quote(domain, safe="")
+        each = _folder_without(domain, path)
         without[domain] = (_called_as_begun(replace(unseeing, target_domain=domain), each), each)
     return without
+
+
+def _folder_without(domain: str, path: Path) -> Path:
+    """Where the run is that leaves a domain out; earlier versions escaped more of the domain's name."""
+    folders = path / "leave-one-out"
+    earlier = RunFolder(folders / quote(domain, safe=""))
+    if is_there(earlier.config) and earlier.read_config().target_domain == domain:
+        return earlier.path
+    return folders / as_file_name(domain)
 
 
 def _called_as_begun(config: RunConfig, path: Path) -> RunConfig:

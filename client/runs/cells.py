@@ -106,13 +106,19 @@ def data_as_begun(data: Path, runs: Path) -> Path:
 
 
 def name_of_run(variant: Variant, target: str, seed: int) -> str:
-    """The name of a cell's folder.
+    """The name of a cell's folder."""
+    return f"{variant.name}-{as_file_name(target)}-{seed}"
+
+
+def as_file_name(domain: str) -> str:
+    """A domain's name as a folder can have it.
 
     A domain of a table may have any name: what no file's name holds is escaped, and what looks like an escape
     as well, so that two domains never share a folder.
     """
-    escaped = re.sub("%(?=2F|00|25)", "%25", target).replace("/", "%2F").replace("\0", "%00")
-    return f"{variant.name}-{escaped}-{seed}"
+    if domain in (".", ".."):
+        return domain.replace(".", "%2E")
+    return re.sub("%(?=2E|2F|00|25)", "%25", domain).replace("/", "%2F").replace("\0", "%00")
 
 
 def by_steps(cells: Sequence[Cell]) -> list[Cell]:

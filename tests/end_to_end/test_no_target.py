@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -134,6 +135,50 @@ def test_nothing_is_bought_where_a_domain_left_out_leaves_nothing_to_train_on(
     assert "Checking what is left without dark ..." in refused.stderr
     assert "has no image to train on: all 15 readable images" in refused.stderr
     assert not (client.folder / "run" / "leave-one-out").exists()
+    assert vendor_process.charges(client.api_key).queries == spent
+
+
+def _table(client: Command, names: Mapping[str, str]) -> None:
+    """A table of the toy images, whose domains have other names."""
+    rows = [
+        f"{file},{file.parent.name},{name}"
+        for domain, name in names.items()
+        for file in sorted((client.folder / "toy" / domain).glob("*/*.png"))
+    ]
+    (client.folder / "toy.csv").write_text("\n".join(["path,label,domain", *rows]))
+
+
+@pytest.mark.parametrize("names", [("..", "."), ("\u0416" * 60, "2024/05")])
+def test_a_domain_is_left_out_whatever_its_name(client: Command, names: tuple[str, str]) -> None:
+    _table(client, dict(zip(("dark", "light"), names, strict=True)))
+    client("distill", *_SMALL, "--data", "toy.csv", "--method", "erm", "--leave-one-out")
+    assert set(_json(client, "summary.json")["leave_one_out"]) == set(names)
+    assert len(list((client.folder / "run" / "leave-one-out").glob("*/summary.json"))) == 2
+
+
+def test_a_run_without_a_domain_goes_on_where_an_earlier_version_began_it(client: Command) -> None:
+    _table(client, {"dark": "caf\u00e9 1", "light": "a"})
+    run = ("distill", *_SMALL, "--data", "toy.csv", "--method", "erm", "--leave-one-out")
+    client(*run)
+    folder = client.folder / "run" / "leave-one-out"
+    earlier = (folder / "caf\u00e9 1").rename(folder / "caf%C3%A9%201")
+    assert "Fine-tuning" not in client(*run).stderr
+    assert set(folder.iterdir()) == {earlier, folder / "a"}
+
+
+def test_nothing_is_bought_where_a_run_without_a_domain_has_no_folder(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    spent = vendor_process.charges(client.api_key).queries
+    taken = client.folder / "run" / "leave-one-out" / "light"
+    client("distill", *_SMALL, "--budget", "0", code=3)
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").touch()
+    refused = client("distill", *_SMALL, "--leave-one-out", code=2).stderr
+    assert "light exists and is not a run" in refused
+    _table(client, {"dark": "dark", "light": "x" * 300})
+    refused = client("distill", *_SMALL, "--data", "toy.csv", "--leave-one-out", "--out", "b", code=1).stderr
+    assert "cannot be written: File name too long" in refused
     assert vendor_process.charges(client.api_key).queries == spent
 
 

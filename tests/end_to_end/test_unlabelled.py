@@ -215,7 +215,7 @@ def test_students_that_an_earlier_version_began_without_a_domain_go_on(client: C
     )  # fmt: skip
     client(*run, "--budget", "1", code=3)
     begun = client.folder / "run" / "leave-one-out" / "dark"
-    begun.mkdir(parents=True)
+    begun.mkdir(parents=True, exist_ok=True)
     before = {**_json(client, "config.json"), "target_domain": "dark", "run_id": "an earlier one"}
     (begun / "config.json").write_text(json.dumps(before))
     (begun / "metrics.jsonl").touch()

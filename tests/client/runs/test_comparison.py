@@ -223,6 +223,7 @@ def test_each_domain_of_a_table_has_a_folder_of_its_own_whatever_its_name(tmp_pa
         "a/../../../elsewhere": "erm-a%2F..%2F..%2F..%2Felsewhere-0",
         "a\0": "erm-a%00-0",
         "a%00": "erm-a%2500-0",
+        "%2E": "erm-%252E-0",
     }
     table = tmp_path / "mine.jsonl"
     rows = [{"path": f"{n}.png", "label": "x", "domain": name} for n, name in enumerate(names)]
