@@ -8,6 +8,7 @@ from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import DistillOptions
 from client.buying.teacher import Teacher
+from client.errors import UsageError
 from client.learning.methods import method_of
 from client.progress import ProgressListener
 from client.results.records import Plan, TeacherCheck
@@ -40,9 +41,13 @@ def plan(
         progress: is told how the work goes on.
 
     Raises:
-        UsageError: an option or the image folder is not what a run needs.
+        UsageError: an option or the image folder is not what a run needs, or the probe exceeds the budget.
         VendorError: the vendor does not answer, or refuses.
     """
+    if options.budget is not None and probe > options.budget:
+        raise UsageError(
+            f"--probe {probe} is more than --budget {options.budget}: nothing is bought beyond the budget."
+        )
     config, connection = config_of(options), connect(options, progress)
     run = None if options.out is None else RunFolder(options.out)
     run_id = "plan"

@@ -86,6 +86,20 @@ def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
     assert vendor_process.charges(client.api_key).queries == 0
 
 
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_probe_beyond_the_budget_is_refused_before_anything_is_bought(
+    client: Command, vendor_process: VendorProcess, typed: bool
+) -> None:
+    if not typed:
+        (client.folder / "tuition.toml").write_text("budget = 26\n")
+    budget = ("--budget", "26") if typed else ()
+    refused = client("plan", *_SMALL, "--probe", "27", *budget, code=2).stderr
+    assert "--probe 27 is more than --budget 26" in refused
+    assert vendor_process.charges(client.api_key).queries == 0
+    client("plan", *_SMALL, "--probe", "26", *budget)
+    assert vendor_process.charges(client.api_key).queries == 26
+
+
 @pytest.mark.parametrize(
     ("confused_kind", "method", "judged", "words"),
     [
