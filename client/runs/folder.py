@@ -183,11 +183,7 @@ class RunFolder:
         recipe = found.get("recipe")
         # What a protocol did not say when the run was begun is what is asked for now.
         found = {**_DEFAULTS, **found, "recipe": {**wanted["recipe"], **recipe} if recipe else recipe}
-        changed = [
-            f"{name}: {found.get(name)} -> {wanted[name]}"
-            for name in wanted
-            if found.get(name) != wanted[name]
-        ]
+        changed = list(_differences(found, wanted))
         if changed and self.has_begun:
             raise UsageError(
                 f"{self.path} holds a run with other options ({'; '.join(changed)}). "
@@ -395,6 +391,16 @@ class WatchedRun(RunFolder):
 
     def log(self, stage: str, **values: float | int | None) -> None:
         """Leave it to the other process."""
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """Which options are others than before, those of the recipe and its augmentation one by one."""
+    for name, now in wanted.items():
+        before = found.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, {**dict.fromkeys(before), **now})  # or no option any more
+        elif before != now:
+            yield f"{name}: {before} -> {now}"
 
 
 def _as_json(config: RunConfig) -> dict[str, Any]:

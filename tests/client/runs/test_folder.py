@@ -1,6 +1,8 @@
 """How a run begins, what it logs and forgets of it, and what it tells of its teacher."""
 
+import json
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,19 @@ def test_it_tells_of_the_model_that_it_began_with(tmp_path: Path) -> None:
     run.write(run.plan, {"model": {}})
     with pytest.raises(ClientError, match=r"plan\.json is not what this version of Tuition writes"):
         _ = run.began_with
+
+
+def test_of_other_options_those_are_named_that_differ(tmp_path: Path) -> None:
+    run, recipe = RunFolder(tmp_path), Recipe(steps=4)
+    config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", recipe)
+    run.begin(config)
+    run.metrics.touch()
+    other = replace(recipe, steps=5, augmentation=replace(recipe.augmentation, jitter=0.5))
+    with pytest.raises(UsageError) as refused:
+        run.begin(replace(config, seed=1, recipe=other))
+    assert "options (seed: 0 -> 1; jitter: 0.3 -> 0.5; steps: 4 -> 5). Choose" in str(refused.value)
+    known = json.loads(run.config.read_text())
+    known["recipe"]["momentum"] = 0.9
+    run.write(run.config, known)
+    with pytest.raises(UsageError, match=r"\(momentum: 0\.9 -> None\)"):
+        run.begin(config)
