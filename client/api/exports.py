@@ -84,6 +84,8 @@ def export(
         require_onnx()  # before PyTorch is loaded, which takes seconds
     if not is_folder(out.parent):
         raise UsageError(f"--out {out}: there is no folder {out.parent}.")
+    if kind != "web" and is_folder(out):
+        raise UsageError(f"--out {out} is a folder: name a file.")
     write: Callable[[Path, Path, Display], Exported]
     write = _as_safetensors if kind == "safetensors" else _as_onnx
     if int8:

@@ -32,7 +32,7 @@ def check_output(out: Path) -> None:
     """Refuse, before anything is bought, a file that could not be written.
 
     Raises:
-        UsageError: it has no known ending, or its folder does not exist, or pyarrow is missing.
+        UsageError: it has no known ending, its folder does not exist, it is a folder, or pyarrow is missing.
     """
     if out.suffix not in _WRITERS:
         raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
@@ -40,6 +40,8 @@ def check_output(out: Path) -> None:
         require_pyarrow()
     if not is_folder(out.parent):
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
+    if is_folder(out):
+        raise UsageError(f"--out cannot be written: {out} is a folder.")
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def test_the_frame_imports_neither_torch_nor_http() -> None:
         (["embed", "--out", "x.npy", "--images", "missing"], 2, "missing does not exist"),
         (["embed", "--out", "x.npy", "--text", "\udcff"], 2, "not valid Unicode"),
         (["embed", "--out", "x.npy", "--text", "a", "--budget", "-1"], 2, "--budget"),
+        (["export", "run", "--out", ".", "--format", "onnx"], 2, "--out . is a folder"),
+        (["export", "run", "--out", "/", "--format", "safetensors"], 2, "--out / is a folder"),
         (["nonsense"], 2, "nonsense"),
     ],
     ids=str,
@@ -77,6 +79,16 @@ def test_bad_usage_is_named_on_standard_error(
     assert end.value.code == code
     assert message in " ".join(shown.err.split())
     assert not shown.out
+
+
+def test_embeddings_are_not_bought_for_a_file_that_is_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.npy").mkdir()
+    with pytest.raises(SystemExit) as end:
+        main(["embed", "--out", str(tmp_path / "x.npy"), "--text", "a"])
+    assert end.value.code == 2
+    assert "x.npy is a folder" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
