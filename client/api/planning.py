@@ -70,7 +70,7 @@ def plan(
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked})
-    mention_skipped(dataset.left_out, dataset.folder.root, display, listed_in="--json")
+    mention_skipped(dataset.left_out, dataset.folder.base, display, listed_in="--json")
     return planned
 
 

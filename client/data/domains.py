@@ -38,7 +38,7 @@ class ImageFolder:
     which is how the target domain stays unread until evaluation.
 
     Attributes:
-        root: the folder; of a table, that which it lies in.
+        root: the folder; of a table, that which it lies in; of names of classes alone, their file.
         domains: names, composed (NFC) as those of classes are, however the disk spells them.
         classes: names.
         files: of each pair of a domain and a class, in folders below the class's as well.
@@ -59,6 +59,11 @@ class ImageFolder:
     drawn: tuple[Path, ...] = ()
     depth: int = 2
     splits: Mapping[Path, Split] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        """What paths are shown relative to: the root, or the folder that a file of classes lies in."""
+        return self.root if self.domains else self.root.parent
 
     @cached_property
     def grouped(self) -> frozenset[Path]:

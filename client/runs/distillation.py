@@ -226,7 +226,7 @@ class Distillation:
         seen = seen_before(self._config, self._standing, self._display)
         dataset = read_dataset(self._config, self._display, self._memo, seen=seen, told=self._told)
         seen.keep(self._standing)
-        mention_skipped(dataset.left_out, dataset.folder.root, self._display, listed_in=self._run.plan)
+        mention_skipped(dataset.left_out, dataset.folder.base, self._display, listed_in=self._run.plan)
         return dataset
 
     def _targets(self, dataset: Dataset) -> Targets:

@@ -35,7 +35,7 @@ def describe_plan(
     outlook: Outlook | None = None,
 ) -> Plan:
     """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
-    root = dataset.folder.root
+    base = dataset.folder.base
     return Plan(
         method=config.method,
         target_domain=dataset.target,
@@ -50,7 +50,7 @@ def describe_plan(
         unseen_images=unseen(config, dataset),
         steps=_steps(config, dataset, plan),
         left_out=counted(dataset.left_out),
-        skipped=[SkippedFile(path=relative(s.path, root), reason=s.reason) for s in dataset.left_out],
+        skipped=[SkippedFile(path=relative(s.path, base), reason=s.reason) for s in dataset.left_out],
         model=model,
         purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,

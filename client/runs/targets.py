@@ -412,7 +412,7 @@ class TargetBuilder:
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)
         skipped = [Skipped(Path(query.name), reason) for query, reason in refused.items()]
-        mention_skipped(skipped, dataset.folder.root, self._display, listed_in=run.purchase)
+        mention_skipped(skipped, dataset.folder.base, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         bought = Purchase(
             queries_bought=spending.queries,

@@ -266,9 +266,13 @@ def test_class_names_and_images_without_labels_make_a_student(
         "--image-size",
         "32",
     )
+    planned = client("plan", *run[1:], "--json")
     shown = client(*run, "--steps", "4", "--out", "run", "--budget", "1000")
     assert "No image with a label was held out" in shown.stdout
     summary, plan = _json(client, "summary.json"), _json(client, "plan.json")
+    assert "pool/broken.png" in {each["path"] for each in plan["skipped"]}  # names.txt lies beside the pool
+    for said in (planned.stderr, shown.stderr):
+        assert re.search(r"[^/]pool/broken\.png", said)
     assert (summary["train_images"], summary["holdout_images"], plan["source_domains"]) == (0, 0, [])
     assert summary["queries_bought"] == len(CLASSES) + summary["unlabelled_images"]
     assert summary["accuracy"] == {
