@@ -359,6 +359,11 @@ def parse(model: type[Model], response: httpx.Response) -> Model:
 
 
 def _checked(url: str) -> httpx.URL:
+    if re.match(r"([^/?#]*//)?[^/?#]*@", url):  # the message leaves the password out
+        raise UsageError(
+            "A vendor's address takes no user and no password: they would be sent in place of the API key. "
+            f"Leave out what stands before the @, as in {DEFAULT_URL}."
+        )
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:

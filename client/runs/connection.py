@@ -171,6 +171,8 @@ def _is_readable_on_the_way(url: str) -> bool:
         parts = urlsplit(url)
     except ValueError:
         return False  # it is no address, and refused as such
+    if "@" in parts.netloc:
+        return False  # refused as well
     host = (parts.hostname or "").rstrip(".")
     if parts.scheme.lower() != "http" or host == "localhost" or host.endswith(".localhost"):
         return False

@@ -241,6 +241,21 @@ def test_what_is_no_address_is_said_at_once(url: str) -> None:
         VendorClient(url, None)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:secret@vendor", "me:secret@vendor:8000", "ftp://:secret@vendor", "http://a:secret@[::1"],
+)
+def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(errors.UsageError, match="takes no user and no password") as refused:
+        VendorClient(url, "tk_1")
+    assert "secret" not in str(refused.value)
+
+
+def test_an_at_sign_in_the_path_is_none_of_a_user() -> None:
+    with VendorClient("http://vendor/@team", "tk_1") as client:
+        assert client.url == "http://vendor/@team"
+
+
 @pytest.mark.parametrize("api_key", ["tk_1\nx: y", "tk 1", "tk_é"])
 def test_what_is_no_key_is_said_at_once(api_key: str) -> None:
     with pytest.raises(errors.UsageError, match="TUITION_API_KEY"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from client.errors import UsageError
 from client.progress import Display
 from client.runs.connection import Connection
 
@@ -35,6 +36,15 @@ def test_a_key_over_plain_http_to_another_host_is_warned_of_once(
             pass
     assert said.getvalue().count("plain http") == warned
     assert "secret" not in said.getvalue()
+
+
+def test_an_address_with_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUITION_API_KEY", "tk_0")
+    said = StringIO()
+    connection = Connection("http://me:secret@vendor.example", None, None, Display(Console(file=said)))
+    with pytest.raises(UsageError, match="no password"), connection.vendor():
+        pass
+    assert not said.getvalue()
 
 
 def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
