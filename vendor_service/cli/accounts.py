@@ -9,6 +9,7 @@ from shared.billing import AccountStatus, QuotaPeriod
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.billing.usage import account_status
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
+from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock, to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import accounts, invitations
@@ -19,13 +20,24 @@ app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_hel
 @app.command("create")
 def create(
     name: str,
-    quota: Annotated[int | None, typer.Option(help="Queries a period. (default: no limit)")] = None,
+    quota: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Queries a period. (default: no limit)")
+    ] = None,
     period: Annotated[QuotaPeriod, typer.Option(help="A calendar month in UTC, or all time.")] = "month",
-    spend_limit: Annotated[int | None, typer.Option(help="Micro-units a period. (default: no limit)")] = None,
-    credit: Annotated[int | None, typer.Option(help="Prepaid micro-units. (default: invoiced)")] = None,
-    rate_limit: Annotated[int | None, typer.Option(help="Queries a second. (default: no limit)")] = None,
+    spend_limit: Annotated[
+        int | None, typer.Option(parser=micro_units, help="Micro-units a period. (default: no limit)")
+    ] = None,
+    credit: Annotated[
+        int | None, typer.Option(parser=micro_units, help="Prepaid micro-units. (default: invoiced)")
+    ] = None,
+    rate_limit: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Queries a second. (default: no limit)")
+    ] = None,
     coverage_limit: Annotated[
-        int | None, typer.Option(help="Buckets of the embedding space, over all time. (default: no limit)")
+        int | None,
+        typer.Option(
+            parser=whole_number, help="Buckets of the embedding space, over all time. (default: no limit)"
+        ),
     ] = None,
     plan: Annotated[str, typer.Option(help="The plan whose prices hold: see vendor prices.")] = STANDARD_PLAN,
     database_url: DatabaseUrl = None,
@@ -82,7 +94,8 @@ def show(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False) -
 def set_quota(
     name: str,
     quota: Annotated[
-        int | None, typer.Argument(help="Queries a period; without it there is no limit.")
+        int | None,
+        typer.Argument(parser=whole_number, help="Queries a period; without it there is no limit."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -99,7 +112,8 @@ def set_quota(
 def set_spend_limit(
     name: str,
     micros: Annotated[
-        int | None, typer.Argument(help="Micro-units a period; without it there is no limit.")
+        int | None,
+        typer.Argument(parser=micro_units, help="Micro-units a period; without it there is no limit."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -116,7 +130,8 @@ def set_spend_limit(
 def set_rate_limit(
     name: str,
     rate: Annotated[
-        int | None, typer.Argument(help="Queries a second; without it there is no limit.")
+        int | None,
+        typer.Argument(parser=whole_number, help="Queries a second; without it there is no limit."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -134,7 +149,10 @@ def set_coverage_limit(
     name: str,
     buckets: Annotated[
         int | None,
-        typer.Argument(help="Buckets of the embedding space, over all time; without it there is no limit."),
+        typer.Argument(
+            parser=whole_number,
+            help="Buckets of the embedding space, over all time; without it there is no limit.",
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -180,7 +198,7 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
 @app.command("invite")
 def invite(
     name: str,
-    hours: Annotated[int, typer.Option(help="Hours for which the link is good.")] = 72,
+    hours: Annotated[int, typer.Option(parser=whole_number, help="Hours for which the link is good.")] = 72,
     address: Annotated[
         str | None, typer.Option(help="Where customers reach the vendor, as in https://vendor.example.")
     ] = None,

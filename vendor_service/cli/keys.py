@@ -11,6 +11,7 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
+from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
@@ -41,16 +42,26 @@ def create(
         typer.Option(help="What the key may do; may be repeated. (default: embed and usage:read)"),
     ] = None,
     quota: Annotated[
-        int | None, typer.Option(help="Queries of its own a period. (default: only the account's limit)")
+        int | None,
+        typer.Option(
+            parser=whole_number, help="Queries of its own a period. (default: only the account's limit)"
+        ),
     ] = None,
     spend_limit: Annotated[
-        int | None, typer.Option(help="Micro-units of its own a period. (default: only the account's limit)")
+        int | None,
+        typer.Option(
+            parser=micro_units, help="Micro-units of its own a period. (default: only the account's limit)"
+        ),
     ] = None,
     rate: Annotated[
-        int | None, typer.Option(help="Queries of its own a second. (default: only the account's limit)")
+        int | None,
+        typer.Option(
+            parser=whole_number, help="Queries of its own a second. (default: only the account's limit)"
+        ),
     ] = None,
     concurrency: Annotated[
-        int | None, typer.Option(help="Requests that may be in flight. (default: no limit)")
+        int | None,
+        typer.Option(parser=whole_number, help="Requests that may be in flight. (default: no limit)"),
     ] = None,
     expires: Annotated[datetime | None, typer.Option(help="When the key ends, UTC. (default: never)")] = None,
     project: Annotated[str, typer.Option(help="The project that the key belongs to.")] = DEFAULT_PROJECT,
@@ -91,7 +102,9 @@ def list_all(account: AccountName, database_url: DatabaseUrl = None, as_json: As
 @app.command("rotate")
 def rotate(
     key_id: KeyId,
-    grace: Annotated[int, typer.Option(help="Seconds for which the present secret stays good.")] = 0,
+    grace: Annotated[
+        int, typer.Option(parser=whole_number, help="Seconds for which the present secret stays good.")
+    ] = 0,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -138,13 +151,14 @@ def set_limit(
 
 
 def _read(limit: Limit, written: str | None) -> int | None:
+    if written is None:
+        return None
+    if limit is not Limit.EXPIRES:
+        return micro_units(written) if limit is Limit.SPEND_LIMIT else whole_number(written)
     try:
-        if written is None or limit is not Limit.EXPIRES:
-            return None if written is None else int(written)
         return from_datetime(datetime.fromisoformat(written))
     except ValueError as error:
-        kind = "a day as in 2027-06-30" if limit is Limit.EXPIRES else "a whole number"
-        raise UsageError(f"{limit} is {kind}, not {written!r}") from error
+        raise UsageError(f"{limit} is a day as in 2027-06-30, not {written!r}") from error
 
 
 @app.command("revoke")

@@ -19,6 +19,7 @@ from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_t
 from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.billing.verification import Verification
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
+from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
@@ -50,6 +51,7 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
 
 
+Micros = Annotated[int, typer.Argument(parser=micro_units)]
 Reference = Annotated[
     str, typer.Option(help="Its name at the bank or in your files; it counts once an account.")
 ]
@@ -57,7 +59,7 @@ Reference = Annotated[
 
 def top_up(
     account: str,
-    micros: int,
+    micros: Micros,
     reference: Reference,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -71,7 +73,7 @@ def top_up(
 
 def payment(
     account: str,
-    micros: int,
+    micros: Micros,
     reference: Reference,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -110,10 +112,11 @@ def refund(
     account: str,
     entry: Annotated[
         int,
-        typer.Option(min=1, max=ledger.MAX_NUMBER, help="The `seq` of the charge: see vendor ledger export."),
+        typer.Option(parser=whole_number, help="The `seq` of the charge: see vendor ledger export."),
     ],
     amount: Annotated[
-        int | None, typer.Option(help="Micro-units. (default: all that is left of the charge)")
+        int | None,
+        typer.Option(parser=micro_units, help="Micro-units. (default: all that is left of the charge)"),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(help="Its name in your files; it counts once an account.")
@@ -129,6 +132,8 @@ def refund(
 
     Example: vendor refund acme --entry 17 --amount 2500 --reference "ticket 812"
     """
+    if not 1 <= entry <= ledger.MAX_NUMBER:
+        raise UsageError(f"--entry is the `seq` of a charge, not {entry}: see vendor ledger export")
     if amount is not None and reference is None:
         raise UsageError("a part of a charge needs a --reference, so that it is given back once")
     with acting(database_url) as act:
@@ -138,7 +143,7 @@ def refund(
 
 def adjust(
     account: str,
-    micros: int,
+    micros: Micros,
     reason: Annotated[str, typer.Option(help="The reason; it is kept in the ledger.")],
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

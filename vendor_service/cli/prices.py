@@ -8,6 +8,7 @@ import typer
 from vendor_service.billing.prices import PriceKind
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
+from vendor_service.cli.parsers import micro_units
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import prices
@@ -23,7 +24,7 @@ def set_price(
     kind: PriceKind,
     micros: Annotated[
         int,
-        typer.Argument(min=0, max=10**12, help="Micro-units a query; for batch-percent, percent of them."),
+        typer.Argument(parser=micro_units, help="Micro-units a query; for batch-percent, percent of them."),
     ],
     plan: Plan = STANDARD_PLAN,
     new: Annotated[

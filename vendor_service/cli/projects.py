@@ -10,6 +10,7 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
+from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock
 from vendor_service.operators import projects as acts
 
@@ -20,11 +21,15 @@ app = typer.Typer(help="Parts of an account, each with limits of its own.", no_a
 def create(
     account: str,
     name: str,
-    quota: Annotated[int | None, typer.Option(help="Queries a period. (default: the account's)")] = None,
-    spend_limit: Annotated[
-        int | None, typer.Option(help="Micro-units a period. (default: the account's)")
+    quota: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Queries a period. (default: the account's)")
     ] = None,
-    rate_limit: Annotated[int | None, typer.Option(help="Queries a second. (default: the account's)")] = None,
+    spend_limit: Annotated[
+        int | None, typer.Option(parser=micro_units, help="Micro-units a period. (default: the account's)")
+    ] = None,
+    rate_limit: Annotated[
+        int | None, typer.Option(parser=whole_number, help="Queries a second. (default: the account's)")
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +60,10 @@ def set_quota(
     account: str,
     name: str,
     quota: Annotated[
-        int | None, typer.Argument(help="Queries a period; without it only the account's limit holds.")
+        int | None,
+        typer.Argument(
+            parser=whole_number, help="Queries a period; without it only the account's limit holds."
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -73,7 +81,10 @@ def set_spend_limit(
     account: str,
     name: str,
     micros: Annotated[
-        int | None, typer.Argument(help="Micro-units a period; without it only the account's limit holds.")
+        int | None,
+        typer.Argument(
+            parser=micro_units, help="Micro-units a period; without it only the account's limit holds."
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -91,7 +102,10 @@ def set_rate_limit(
     account: str,
     name: str,
     rate: Annotated[
-        int | None, typer.Argument(help="Queries a second; without it only the account's limit holds.")
+        int | None,
+        typer.Argument(
+            parser=whole_number, help="Queries a second; without it only the account's limit holds."
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

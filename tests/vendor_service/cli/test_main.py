@@ -200,6 +200,64 @@ def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> 
     assert (json.loads(out)["payments_micros"], json.loads(out)["balance_due_micros"]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["top-up", "prepaid", "5.00", "--reference", "r"],
+        ["payment", "acme", "1234.00", "--reference", "r"],
+        ["payment", "acme", "5_000", "--reference", "r"],
+        ["adjust", "acme", "5.0", "--reason", "r"],
+        ["refund", "prepaid", "--entry", "1", "--amount", "5.00", "--reference", "r"],
+        ["prices", "set", "icon-clip", "image", "1.000", "--new"],
+        ["accounts", "create", "dot", "--spend-limit", "100.00"],
+        ["accounts", "create", "dot", "--credit", "2.0"],
+        ["accounts", "set-spend-limit", "acme", "100.00"],
+        ["projects", "create", "acme", "search", "--spend-limit", "100.00"],
+        ["projects", "set-spend-limit", "acme", "search", "100.00"],
+        ["keys", "create", "acme", "--spend-limit", "100.00"],
+        ["keys", "set", "0", "spend-limit", "100.00"],
+    ],
+    ids=" ".join,
+)
+def test_an_amount_with_a_point_is_not_taken_for_micro_units(vendor: Command, arguments: list[str]) -> None:
+    vendor.json("accounts", "create", "acme")
+    vendor.json("accounts", "create", "prepaid", "--credit", "5")
+    before = vendor.json("audit", "list")
+    code, out, err = vendor(*arguments)
+    assert (code, out) == (2, "")
+    assert "micro-units, which are millionths of the currency's unit" in err
+    assert vendor.json("audit", "list") == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["accounts", "create", "acme", "--quota", "1.000"],
+        ["accounts", "create", "acme", "--rate-limit", "1.000"],
+        ["accounts", "create", "acme", "--coverage-limit", "1.000"],
+        ["accounts", "set-quota", "acme", "50.000"],
+        ["accounts", "set-rate-limit", "acme", "5.0"],
+        ["accounts", "set-coverage-limit", "acme", "5.0"],
+        ["accounts", "invite", "acme", "--hours", "1.0"],
+        ["projects", "create", "acme", "search", "--quota", "1.0"],
+        ["projects", "create", "acme", "search", "--rate-limit", "1.0"],
+        ["projects", "set-quota", "acme", "search", "1.0"],
+        ["projects", "set-rate-limit", "acme", "search", "1.0"],
+        ["keys", "create", "acme", "--quota", "1.0"],
+        ["keys", "create", "acme", "--rate", "1.0"],
+        ["keys", "create", "acme", "--concurrency", "1.0"],
+        ["keys", "rotate", "0", "--grace", "3.000"],
+        ["keys", "set", "0", "quota", "5_000"],
+        ["refund", "acme", "--entry", "1.000"],
+    ],
+    ids=" ".join,
+)
+def test_a_limit_is_typed_in_digits_alone(opened: Command, arguments: list[str]) -> None:
+    code, out, err = opened(*arguments)
+    assert (code, out) == (2, "")
+    assert f"{arguments[-1]!r} is not a whole number" in err
+
+
 def test_an_account_that_a_wrong_clock_dated_is_repaired(
     vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,32 @@
+"""How numbers are read that are typed: as they stand, or not at all.
+
+Typer alone takes 5.00 for 5, which is a millionth of what was meant where the unit is a millionth.
+"""
+
+import re
+
+from vendor_service.errors import UsageError
+
+_WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
+
+
+def whole_number(written: str | int) -> int:
+    """A whole number, of digits alone; a default, which Typer passes through here too, stays as it is.
+
+    Raises:
+        UsageError: it is written in another way.
+    """
+    if not _WHOLE.fullmatch(str(written)):
+        raise UsageError(f"{written!r} is not a whole number; write digits alone, as in 5000")
+    return int(written)
+
+
+def micro_units(written: str | int) -> int:
+    """An amount of money, a whole number of micro-units; raises what `whole_number` does."""
+    try:
+        return whole_number(written)
+    except UsageError as error:
+        raise UsageError(
+            f"{written!r} is not a whole number of micro-units, which are millionths of the currency's unit; "
+            "write 5000000 for 5.00"
+        ) from error
