@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.moments import Moment
 from shared.projects import DEFAULT_PROJECT
 
 
@@ -51,7 +52,7 @@ class NewKey(BaseModel):
     spend_limit_micros: Annotated[int, Field(strict=True)] | None = None
     queries_per_second: Annotated[int, Field(strict=True)] | None = None
     concurrency: Annotated[int, Field(strict=True)] | None = None
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
 
 
 class NewSecret(BaseModel):

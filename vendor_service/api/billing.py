@@ -1,6 +1,5 @@
 """The routes by which customers see their money: account, usage, ledger, invoices and quotes."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, params
@@ -15,6 +14,7 @@ from shared.billing import (
     UsageReport,
 )
 from shared.errors import ErrorCode
+from shared.moments import Moment
 from shared.projects import ProjectList
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from shared.serving.parsing import read_model
@@ -117,8 +117,8 @@ def _add_history(
     @router.get("/usage")
     async def usage(
         caller: Annotated[Caller, reader],
-        since: Annotated[datetime | None, Query(alias="from", description="first moment, UTC")] = None,
-        until: Annotated[datetime | None, Query(alias="to", description="end, not included, UTC")] = None,
+        since: Annotated[Moment | None, Query(alias="from", description="first moment, UTC")] = None,
+        until: Annotated[Moment | None, Query(alias="to", description="end, not included, UTC")] = None,
         group_by: GroupBy = "day",
     ) -> UsageReport:
         """What was answered and charged, in groups and in all."""

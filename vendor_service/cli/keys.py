@@ -11,7 +11,7 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.cli.parsers import micro_units, whole_number
+from vendor_service.cli.parsers import micro_units, moment, whole_number
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
@@ -63,7 +63,9 @@ def create(
         int | None,
         typer.Option(parser=whole_number, help="Requests that may be in flight. (default: no limit)"),
     ] = None,
-    expires: Annotated[datetime | None, typer.Option(help="When the key ends, UTC. (default: never)")] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(parser=moment, help="When the key ends, UTC. (default: never)")
+    ] = None,
     project: Annotated[str, typer.Option(help="The project that the key belongs to.")] = DEFAULT_PROJECT,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -153,12 +155,9 @@ def set_limit(
 def _read(limit: Limit, written: str | None) -> int | None:
     if written is None:
         return None
-    if limit is not Limit.EXPIRES:
-        return micro_units(written) if limit is Limit.SPEND_LIMIT else whole_number(written)
-    try:
-        return from_datetime(datetime.fromisoformat(written))
-    except ValueError as error:
-        raise UsageError(f"{limit} is a day as in 2027-06-30, not {written!r}") from error
+    if limit is Limit.EXPIRES:
+        return from_datetime(moment(written))
+    return micro_units(written) if limit is Limit.SPEND_LIMIT else whole_number(written)
 
 
 @app.command("revoke")

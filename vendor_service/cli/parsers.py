@@ -1,9 +1,11 @@
-"""How numbers are read that are typed: as they stand, or not at all.
+"""How numbers and moments are read that are typed: as they stand, or not at all.
 
-Typer alone takes 5.00 for 5, which is a millionth of what was meant where the unit is a millionth.
+Typer alone takes 5.00 for 5, which is a millionth of what was meant where the unit is a millionth, and
+digits for the seconds since 1970, which makes 1970 of 20261201.
 """
 
 import re
+from datetime import datetime
 
 from vendor_service.errors import UsageError
 
@@ -30,3 +32,17 @@ def micro_units(written: str | int) -> int:
             f"{written!r} is not a whole number of micro-units, which are millionths of the currency's unit; "
             "write 5000000 for 5.00"
         ) from error
+
+
+def moment(written: str) -> datetime:
+    """A day or a time as in ISO 8601, but not of digits alone; without a zone it is meant in UTC.
+
+    Raises:
+        UsageError: it is written in another way.
+    """
+    try:
+        if not written.isdigit():
+            return datetime.fromisoformat(written)
+    except ValueError:
+        pass
+    raise UsageError(f"{written!r} is not a moment; write a day as in 2027-06-30, or 2027-06-30T12:00")

@@ -1,6 +1,6 @@
 """`vendor prices`: what a query costs, by plan, model and kind, and since when."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -8,7 +8,7 @@ import typer
 from vendor_service.billing.prices import PriceKind
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.cli.parsers import micro_units
+from vendor_service.cli.parsers import micro_units, moment
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import prices
@@ -31,7 +31,8 @@ def set_price(
         bool, typer.Option("--new", help="Make a plan, or price a model that was not served here yet.")
     ] = False,
     since: Annotated[
-        datetime | None, typer.Option("--from", help="First moment, UTC, not in the past. (default: now)")
+        datetime | None,
+        typer.Option("--from", parser=moment, help="First moment, UTC, not in the past. (default: now)"),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
@@ -43,9 +44,9 @@ def set_price(
 
     Example: vendor prices set icon-clip image 80 --plan research --new --from 2026-12-01
     """
-    moment = None if since is None else from_datetime(since.replace(tzinfo=UTC))
+    begin = None if since is None else from_datetime(since)
     with acting(database_url) as act:
-        prices.set_price(act, plan, model, kind, micros, moment, new=new)
+        prices.set_price(act, plan, model, kind, micros, begin, new=new)
     _print(database_url, as_json=as_json)
 
 

@@ -10,14 +10,19 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.billing.holds import open_holds
 from vendor_service.billing.usage import usage_report
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows, reading
+from vendor_service.cli.parsers import moment
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.errors import UsageError
 
 
 def usage(
     account: str,
-    since: Annotated[datetime | None, typer.Option("--from", help="First moment, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option("--to", help="End, not included, UTC.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--from", parser=moment, help="First moment, UTC.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", parser=moment, help="End, not included, UTC.")
+    ] = None,
     group_by: Annotated[GroupBy, typer.Option(help="One row for each of these.")] = "day",
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,

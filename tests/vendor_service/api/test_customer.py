@@ -219,7 +219,14 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
     # Nor does it get the secret of one that has none.
     assert error_code(post(vendor, f"/v1/keys/{other}/rotate", limited)) == "insufficient_scope"
     assert post(vendor, f"/v1/keys/{limited.split('_')[1]}/rotate", limited).status_code == 200
-    for wrong in ({"quota": -1}, {"project": "none"}, {"expires_at": at}, {"scopes": ["root"]}, {"x": 1}):
+    for wrong in (
+        {"quota": -1},
+        {"project": "none"},
+        {"expires_at": at},
+        {"expires_at": "20270630000000"},
+        {"scopes": ["root"]},
+        {"x": 1},
+    ):
         assert error_code(issue(owner, **wrong)) == "invalid_request"
     assert error_code(issue(vendor.another_key(owner, Scope.EMBED))) == "insufficient_scope"
 

@@ -258,6 +258,36 @@ def test_a_limit_is_typed_in_digits_alone(opened: Command, arguments: list[str])
     assert f"{arguments[-1]!r} is not a whole number" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["usage", "acme", "--from", "20261101"],
+        ["usage", "acme", "--to", "1798761600"],
+        ["prices", "set", "icon-clip", "image", "5", "--from", "20991201"],
+        ["keys", "create", "acme", "--expires", "20270630000000"],
+        ["keys", "set", "0", "expires", "202706300120000"],
+        ["keys", "create", "acme", "--expires", "soon"],
+    ],
+    ids=" ".join,
+)
+def test_digits_alone_are_no_moment(opened: Command, arguments: list[str]) -> None:
+    code, out, err = opened(*arguments)
+    assert (code, out) == (2, "")
+    assert f"{arguments[-1]!r} is not a moment" in err
+
+
+def test_a_moment_is_in_the_zone_that_is_typed_with_it_and_else_in_utc(opened: Command) -> None:
+    for kind, since in (("image", "2100-01-01T00:00+02:00"), ("text", "2100-01-01T00:00")):
+        opened.json("prices", "set", "icon-clip", kind, "50", "--new", "--from", since)
+    found = {each["kind"]: each["from"] for each in opened.json("prices", "list")}
+    assert found == {"image": "2099-12-31T22:00:00+00:00", "text": "2100-01-01T00:00:00+00:00"}
+    opened.json("accounts", "create", "acme")
+    opened.json("keys", "create", "acme", "--expires", "2100-01-01T00:00+02:00")
+    assert opened.json("keys", "list", "acme")[0]["expires_at"] == "2099-12-31T22:00:00Z"
+    code, _, err = opened("usage", "acme", "--from", "2026-12-01T00:00Z", "--to", "2026-12-01T00:30+01:00")
+    assert (code, "--from is later than --to" in err) == (2, True)
+
+
 def test_an_account_that_a_wrong_clock_dated_is_repaired(
     vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -369,6 +369,15 @@ def test_the_ledger_and_the_log_are_verified_and_faults_are_told(tmp_path: Path)
         assert "entry 1 was changed" in problem_of(visit.ask("/audit/verify"))
 
 
+def test_a_price_begins_at_the_moment_of_the_zone_that_is_written(visits: dict[OperatorScope, Visit]) -> None:
+    price = {"model": "icon-clip", "kind": "image", "price": "0.5", "plan": "zoned", "new": "yes"}
+    for since, begin in (
+        ("2100-01-01T00:00", "2100-01-01 00:00"),
+        ("2100-01-01T00:00+02:00", "2099-12-31 22:00"),
+    ):
+        assert f"from {begin} UTC on" in visits[MONEY].ask("/prices/set", **price, since=since).text
+
+
 def test_what_bulk_jobs_pay_is_a_percent_and_can_be_taken_back(
     books: Books, visits: dict[OperatorScope, Visit]
 ) -> None:

@@ -1,6 +1,5 @@
 """`/admin/accounts` and `/admin/keys`: customers, what is agreed with them, and their keys."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Session
 from shared.billing import AccountStatus, QuotaPeriod
 from shared.errors import ErrorCode
 from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.moments import Moment
 from shared.projects import DEFAULT_PROJECT
 from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
@@ -74,7 +74,7 @@ class KeyLimits(Body):
     spend_limit_micros: int | None = None
     queries_per_second: int | None = None
     concurrency: int | None = None
-    expires_at: Annotated[datetime | None, Field(strict=False)] = None
+    expires_at: Moment | None = None
 
     def given(self) -> dict[str, int | None]:
         """Those that were sent."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
 from shared.errors import ErrorCode
+from shared.moments import Moment
 from shared.serving.parsing import read_model
 from vendor_service.accounts.accounts import find_account
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
@@ -155,8 +155,8 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
     @router.get("/accounts/{name}/usage", dependencies=[may_read])
     async def usage(
         name: str,
-        since: Annotated[datetime | None, Query(alias="from", description="first moment, UTC")] = None,
-        until: Annotated[datetime | None, Query(alias="to", description="end, not included, UTC")] = None,
+        since: Annotated[Moment | None, Query(alias="from", description="first moment, UTC")] = None,
+        until: Annotated[Moment | None, Query(alias="to", description="end, not included, UTC")] = None,
         group_by: GroupBy = "day",
     ) -> UsageReport:
         """What was answered and charged, in groups and in all."""

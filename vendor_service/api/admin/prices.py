@@ -1,11 +1,10 @@
 """`/admin/prices`: what a query costs, by plan, model and kind, and since when; and in which currency."""
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import Field
 
+from shared.moments import Moment
 from shared.serving.parsing import read_model
 from vendor_service.api.admin.desk import Body, Desk, taking
 from vendor_service.billing import currency
@@ -32,7 +31,7 @@ class NewPrice(PriceName):
     """A price to hold from `since` on (`null`: now); `new` allows a plan or a model that is not known yet."""
 
     micros: int
-    since: Annotated[datetime | None, Field(strict=False)] = None
+    since: Moment | None = None
     new: bool = False
 
 

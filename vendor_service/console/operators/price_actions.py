@@ -1,6 +1,6 @@
 """What operators do about prices."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import get_args
 
 from sqlalchemy.orm import Session
@@ -90,7 +90,7 @@ def _price(form: Fields) -> tuple[str, Kind, str, int, int | None]:
     if micros is None:
         raise UsageError("price: write what one query costs, in units of the currency, as in 0.0001")
     try:
-        moment = from_datetime(datetime.fromisoformat(since).replace(tzinfo=UTC)) if since else None
+        moment = from_datetime(datetime.fromisoformat(since)) if since else None
     except ValueError as error:
         raise UsageError("since: write a moment in UTC as in 2026-12-01T00:00") from error
     return form.required("model"), _kind(form), form.get("plan") or STANDARD_PLAN, micros, moment

@@ -202,6 +202,20 @@ def test_an_invoice_that_a_busy_database_puts_off_is_no_fault_of_the_account(
     assert admin.done("GET", path)["final"]
 
 
+def test_digits_alone_are_no_moment(sqlite: LocalAdmin) -> None:
+    order = sqlite.books.open()
+    account = f"accounts/{sqlite.books.account(order).name}"
+    price = {"model": "icon-clip", "kind": "image", "micros": 5, "since": "29990101"}
+    for refused in (
+        sqlite.ask("GET", f"{account}/usage?from=20261101"),
+        sqlite.ask("GET", f"{account}/usage?to=1798761600"),
+        sqlite.ask("POST", f"{account}/keys", {"expires_at": "20270630000000"}),
+        sqlite.ask("PATCH", f"keys/{order.key_id}", {"expires_at": "20270630000000"}),
+        sqlite.ask("POST", "prices", price),
+    ):
+        assert (error_code(refused), "not a number" in refused.text) == ("invalid_request", True)
+
+
 def test_a_refund_of_a_charge_of_nothing_takes_no_money(admin: LocalAdmin) -> None:
     order = admin.books.open(credit_micros=500)
     name = admin.books.account(order).name
