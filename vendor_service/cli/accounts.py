@@ -57,7 +57,8 @@ def create(
         plan=plan,
     )
     with acting(database_url, new=True) as act:
-        _print(accounts.open_account(act, name, terms), as_json=as_json)
+        status = accounts.open_account(act, name, terms)
+    _print(status, as_json=as_json)
     if quota is None and spend_limit is None and credit is None:
         typer.echo(
             f"{name} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
@@ -105,7 +106,8 @@ def set_quota(
     Example: vendor accounts set-quota acme 80000
     """
     with acting(database_url) as act:
-        _print(accounts.set_quota(act, name, quota), as_json=as_json)
+        status = accounts.set_quota(act, name, quota)
+    _print(status, as_json=as_json)
 
 
 @app.command("set-spend-limit")
@@ -123,7 +125,8 @@ def set_spend_limit(
     Example: vendor accounts set-spend-limit acme 9000000
     """
     with acting(database_url) as act:
-        _print(accounts.set_spend_limit(act, name, micros), as_json=as_json)
+        status = accounts.set_spend_limit(act, name, micros)
+    _print(status, as_json=as_json)
 
 
 @app.command("set-rate-limit")
@@ -141,7 +144,8 @@ def set_rate_limit(
     Example: vendor accounts set-rate-limit acme 200
     """
     with acting(database_url) as act:
-        _print(accounts.set_rate_limit(act, name, rate), as_json=as_json)
+        status = accounts.set_rate_limit(act, name, rate)
+    _print(status, as_json=as_json)
 
 
 @app.command("set-coverage-limit")
@@ -162,7 +166,8 @@ def set_coverage_limit(
     Example: vendor accounts set-coverage-limit acme 800
     """
     with acting(database_url) as act:
-        _print(accounts.set_coverage_limit(act, name, buckets), as_json=as_json)
+        status = accounts.set_coverage_limit(act, name, buckets)
+    _print(status, as_json=as_json)
 
 
 @app.command("set-plan")
@@ -172,7 +177,8 @@ def set_plan(name: str, plan: str, database_url: DatabaseUrl = None, as_json: As
     Example: vendor accounts set-plan acme research
     """
     with acting(database_url) as act:
-        _print(accounts.set_plan(act, name, plan), as_json=as_json)
+        status = accounts.set_plan(act, name, plan)
+    _print(status, as_json=as_json)
 
 
 @app.command("suspend")
@@ -182,7 +188,8 @@ def suspend(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False
     Example: vendor accounts suspend acme
     """
     with acting(database_url) as act:
-        _print(accounts.suspend(act, name), as_json=as_json)
+        status = accounts.suspend(act, name)
+    _print(status, as_json=as_json)
 
 
 @app.command("resume")
@@ -192,7 +199,8 @@ def resume(name: str, database_url: DatabaseUrl = None, as_json: AsJson = False)
     Example: vendor accounts resume acme
     """
     with acting(database_url) as act:
-        _print(accounts.resume(act, name), as_json=as_json)
+        status = accounts.resume(act, name)
+    _print(status, as_json=as_json)
 
 
 @app.command("invite")

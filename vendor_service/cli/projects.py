@@ -39,7 +39,8 @@ def create(
     """
     terms = ProjectTerms(quota, spend_limit, rate_limit)
     with acting(database_url) as act:
-        _print(acts.create(act, account, name, terms), as_json=as_json)
+        shown = acts.create(act, account, name, terms)
+    _print(shown, as_json=as_json)
 
 
 @app.command("list")
@@ -73,7 +74,8 @@ def set_quota(
     Example: vendor projects set-quota acme search 20000
     """
     with acting(database_url) as act:
-        _print(acts.set_quota(act, account, name, quota), as_json=as_json)
+        shown = acts.set_quota(act, account, name, quota)
+    _print(shown, as_json=as_json)
 
 
 @app.command("set-spend-limit")
@@ -94,7 +96,8 @@ def set_spend_limit(
     Example: vendor projects set-spend-limit acme search 9000000
     """
     with acting(database_url) as act:
-        _print(acts.set_spend_limit(act, account, name, micros), as_json=as_json)
+        shown = acts.set_spend_limit(act, account, name, micros)
+    _print(shown, as_json=as_json)
 
 
 @app.command("set-rate-limit")
@@ -115,7 +118,8 @@ def set_rate_limit(
     Example: vendor projects set-rate-limit acme search 50
     """
     with acting(database_url) as act:
-        _print(acts.set_rate_limit(act, account, name, rate), as_json=as_json)
+        shown = acts.set_rate_limit(act, account, name, rate)
+    _print(shown, as_json=as_json)
 
 
 @app.command("archive")
@@ -132,7 +136,8 @@ def archive(
         loss = f"All keys of the project {name} of {account} are refused from now on, for good."
         confirm(loss, name, yes=yes)
     with acting(database_url) as act:
-        _print(acts.archive(act, account, name), as_json=as_json)
+        shown = acts.archive(act, account, name)
+    _print(shown, as_json=as_json)
 
 
 def _print(shown: ProjectInfo, *, as_json: bool) -> None:

@@ -11,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import termios
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import typer
 from pypdf import PdfReader
+from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from shared.serving import logging
@@ -31,6 +33,7 @@ from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
+from vendor_service.errors import OperatorError
 from vendor_service.operators import money
 
 
@@ -661,6 +664,43 @@ def test_who_cannot_be_told_whether_it_was_done_is_sent_to_the_audit_log(
         assert "Idempotency-Key" not in err
         actions = [each["action"] for each in vendor.json("audit", "list", "--subject", "acme")]
     assert ("money.adjustment" in actions) == done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["accounts", "create", "beta"],
+        ["accounts", "set-quota", "acme", "5"],
+        ["accounts", "set-spend-limit", "acme", "5"],
+        ["accounts", "set-rate-limit", "acme", "5"],
+        ["accounts", "set-coverage-limit", "acme", "5"],
+        ["accounts", "set-plan", "acme", "research"],
+        ["accounts", "suspend", "acme"],
+        ["accounts", "resume", "acme"],
+        ["projects", "create", "acme", "other"],
+        ["projects", "set-quota", "acme", "search", "5"],
+        ["projects", "set-spend-limit", "acme", "search", "5"],
+        ["projects", "set-rate-limit", "acme", "search", "5"],
+        ["projects", "archive", "acme", "search", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_printed_of_a_change_that_could_not_be_committed(
+    vendor: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    vendor.json("accounts", "create", "acme")
+    vendor.json("projects", "create", "acme", "search")
+    vendor.json("prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new")
+    writing = books.writing
+
+    @contextmanager
+    def without_commit(database_url: str | None, *, new: bool = False) -> Iterator[Session]:
+        with writing(database_url, new=new) as session:
+            yield session
+            raise OperatorError("the disk is full")
+
+    monkeypatch.setattr(books, "writing", without_commit)
+    assert vendor(*arguments) == (1, "", "error: the disk is full\n")
 
 
 def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
