@@ -153,6 +153,9 @@ class Settings(BaseSettings):
             raise UsageError(f"the settings are not valid: {problems}") from error
         except SettingsError as error:
             raise UsageError(str(error.__cause__ or error)) from error
+        except UnicodeDecodeError as error:
+            file = Path(str(cls.model_config.get("env_file"))).absolute()
+            raise UsageError(f"{file} is not UTF-8: {error}") from error
         for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
             given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
             if settings.metrics_token is None and "" in given:

@@ -27,7 +27,7 @@ from vendor_service.cli import (
 )
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
-from vendor_service.errors import APIError, CommitInDoubt, OperatorError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
 from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
@@ -61,6 +61,7 @@ app.command("holds")(usage.holds)
 def main() -> None:
     """Run the command line; an error that is told to people becomes one message and its exit code."""
     try:
+        _require_utf8(sys.argv[1:])
         app()
     except CommitInDoubt:  # its message is for who sends requests
         message = "the database went away before it said whether this was done; it may have been"
@@ -69,6 +70,14 @@ def main() -> None:
     except (OperatorError, APIError) as error:
         typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
         sys.exit(error.exit_code if isinstance(error, OperatorError) else OperatorError.exit_code)
+
+
+def _require_utf8(arguments: list[str]) -> None:
+    for count, each in enumerate(arguments, start=1):
+        try:
+            each.encode()
+        except UnicodeEncodeError as error:  # Python has a surrogate for each byte that it could not read
+            raise UsageError(f"argument {count} is not UTF-8: {each}") from error
 
 
 def _show_version(wanted: bool) -> None:

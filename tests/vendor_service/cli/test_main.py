@@ -703,6 +703,17 @@ def test_nothing_is_printed_of_a_change_that_could_not_be_committed(
     assert vendor(*arguments) == (1, "", "error: the disk is full\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["keys", "create", "acme", "--label"], ["accounts", "list", "--database-url"], ["db", "backup"]],
+    ids=" ".join,
+)
+def test_an_argument_that_is_not_utf8_is_named(opened: Command, arguments: list[str]) -> None:
+    opened.json("accounts", "create", "acme")
+    said = f"error: argument {len(arguments) + 1} is not UTF-8: caf\\udce9\n"
+    assert opened(*arguments, os.fsdecode(b"caf\xe9")) == (2, "", said)
+
+
 def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
     _, out, _ = vendor("models")
     assert out.splitlines()[0] == "--model icon-clip"

@@ -55,6 +55,12 @@ def test_a_missing_file_is_refused_by_its_variables_name(monkeypatch: pytest.Mon
         Settings.read()
 
 
+def test_a_dotenv_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"VENDOR_HOST=caf\xe9\n")
+    with pytest.raises(UsageError, match=rf"{tmp_path / '.env'} is not UTF-8: .*byte 0xe9"):
+        Settings.read()
+
+
 def test_a_password_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "url").write_text(SECRET_URL)
     monkeypatch.setenv("VENDOR_DATABASE_URL_FILE", "url")
