@@ -30,8 +30,8 @@ def count_open(session: Session) -> int:
     return session.scalars(select(func.count()).select_from(Hold).where(Hold.state == "open")).one()
 
 
-def open_holds(session: Session, account: str | None = None, limit: int = 1000) -> list[OpenHold]:
-    """Up to `limit` holds that are neither settled nor voided, of one account or of all, oldest first."""
+def open_holds(session: Session, account: str | None = None, limit: int | None = None) -> list[OpenHold]:
+    """Holds that are neither settled nor voided, of one account or of all, oldest first; up to `limit`."""
     found = select(Hold, Account.name).join(Account, Account.id == Hold.account_id)
     found = found.where(Hold.state == "open")
     if account is not None:

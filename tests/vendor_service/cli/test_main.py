@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import typer
 from pypdf import PdfReader
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
@@ -29,10 +30,13 @@ from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import laid_out
+from vendor_service.accounts.accounts import find_account
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Hold
 from vendor_service.errors import OperatorError
 from vendor_service.operators import money
 
@@ -556,6 +560,18 @@ def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
         (60, "past"),
         (None, "in force"),
     ]
+
+
+def test_all_holds_are_listed_however_many_there_are(opened: Command) -> None:
+    opened.json("accounts", "create", "acme")
+    key = opened.json("keys", "create", "acme")["key_id"]
+    facts = {"key_id": key, "state": "open", "model": "m", "model_fingerprint": "f", "images": 1, "texts": 0,
+             "image_micros": 1, "text_micros": 1, "cost_micros": 1, "body_hash": "h", "created_at": 0,
+             "expires_at": 0}  # fmt: skip
+    with closing(Database("sqlite:///books.db")) as database, database.write() as session:
+        facts["account_id"] = find_account(session, "acme").id
+        session.execute(insert(Hold), [facts | {"id": f"req_{count}"} for count in range(1001)])
+    assert len(opened.json("holds")) == len(opened.json("holds", "acme")) == 1001
 
 
 def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> None:
