@@ -106,7 +106,7 @@ def recorded(
 ) -> LedgerEntry | None:
     """The entry that this top-up, payment or refund has already, if it was recorded before.
 
-    A refund of all that is left has no amount.
+    A refund of all that is left has no amount; it was recorded only if nothing of the charge is left.
 
     Raises:
         OperatorError: the reference stands for something else.
@@ -115,7 +115,9 @@ def recorded(
     found = session.scalar(select(LedgerEntry).where(*same))
     if found is None:
         return None
-    asked = (kind, found.amount_micros if amount_micros is None else amount_micros, corrects_seq)
+    if amount_micros is None and _nothing_is_left(session, found):
+        amount_micros = found.amount_micros
+    asked = (kind, amount_micros, corrects_seq)
     if (found.kind, found.amount_micros, found.corrects_seq) != asked:
         of = "" if found.corrects_seq is None else f" of charge {found.corrects_seq}"
         raise OperatorError(
@@ -292,6 +294,14 @@ def _check_dates(account: Account, now: int) -> None:
 def _check_reference(reference: str | None) -> None:
     if reference is not None and (not reference.strip() or len(reference) > 255):
         raise UsageError("give a reference in up to 255 characters")
+
+
+def _nothing_is_left(session: Session, refunded: LedgerEntry) -> bool:
+    """Whether the charge that an entry gave back, if it gave one back, is wholly given back by now."""
+    if refunded.corrects_seq is None:
+        return False
+    charged = session.get_one(LedgerEntry, (refunded.account_id, refunded.corrects_seq))
+    return given_back_of(session, charged.account_id, charged.seq)[1] == -charged.amount_micros
 
 
 def _append_paid(
