@@ -167,12 +167,17 @@ class Database:
             raise UsageError(
                 "this backs up SQLite alone; PostgreSQL has pg_dump, and docs/operations.md says how"
             )
-        if to.exists():
-            raise UsageError(f"there is a file {to} already; name another")
+        try:
+            to.touch(exist_ok=False)  # only one of several that begin at once; SQLite fills an empty file
+        except FileExistsError as error:
+            raise UsageError(f"there is a file {to} already; name another") from error
+        except OSError as error:
+            raise OperatorError(f"the backup cannot be written: {error}") from error
         # Not through SQLAlchemy, which begins a transaction: a vacuum is none, and may not be in one.
         connection = self.engine.raw_connection()
         try:
-            connection.cursor().execute("VACUUM INTO ?", (str(to),))
+            # A whole path, for SQLite takes a name that begins with "file:" for a URI.
+            connection.cursor().execute("VACUUM INTO ?", (str(to.absolute()),))
         except sqlite3.OperationalError as error:
             to.unlink(missing_ok=True)
             raise OperatorError(f"the backup cannot be written: {error}") from error
