@@ -366,7 +366,7 @@ def _checked(url: str) -> httpx.URL:
         )
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:  # the latter of a path that is not UTF-8
         raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
