@@ -99,6 +99,14 @@ class Settings(BaseSettings):
             raise ValueError("the token is empty; leave it out to let everybody read the metrics")
         return token
 
+    @field_validator("image_price_micros", "text_price_micros", mode="before")
+    @classmethod
+    def _prices_are_digits(cls, given: object) -> object:
+        # Pydantic alone takes 5.00 for 5, a millionth of what was meant.
+        if isinstance(given, str) and not given.strip().isdecimal():
+            raise ValueError("write a whole number of micro-units, as in 5000000 for 5.00")
+        return given
+
     @field_validator("webhook_thresholds")
     @classmethod
     def _thresholds_are_percents(cls, listed: str) -> str:

@@ -34,7 +34,12 @@ def test_options_come_before_the_environment_files_and_dotenv(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("VENDOR_PORT", "70000"), ("VENDOR_DTYPE", "float16"), ("VENDOR_IMAGE_PRICE_MICROS", "-1")],
+    [
+        ("VENDOR_PORT", "70000"),
+        ("VENDOR_DTYPE", "float16"),
+        ("VENDOR_IMAGE_PRICE_MICROS", "-1"),
+        ("VENDOR_TEXT_PRICE_MICROS", "5.00"),
+    ],
 )
 def test_what_is_not_valid_is_refused_by_its_variables_name(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
