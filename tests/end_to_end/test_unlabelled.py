@@ -95,12 +95,13 @@ def test_labelled_images_come_first_and_a_budget_may_end_in_the_pool(client: Com
 def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
     shown = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--views", "1").stdout
     rows = [re.findall(r"[a-z][a-z ]+[a-z]|\+?[\d.]+", line) for line in shown.splitlines() if "│" in line]
-    kinds = {row[0]: row[1:] for row in rows if len(row) == 7 and "images" in row[0]}
+    kinds = {row[0]: row[1:] for row in rows if len(row) > 5 and "images" in row[0]}
     assert set(kinds) == {"labelled images", "unlabelled images", "further views of labelled images"}
     *counts, gained = kinds["unlabelled images"]
     assert gained == f"+{GAINED['unlabelled']}"
     needed, cached, to_buy, beyond, micros = map(int, counts)
     assert (needed, cached, to_buy + beyond, micros) == (_POOL, 0, _POOL, to_buy * 100)
+    assert len(kinds["further views of labelled images"]) == len(counts)  # what they gained is not known
 
 
 def test_a_run_takes_as_many_steps_as_show_each_image_twice(
