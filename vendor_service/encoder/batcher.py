@@ -229,8 +229,11 @@ class Batcher:
     def _take_turns(
         self, queues: deque[FairQueue], *, full: bool, least: int, most: int | None = None
     ) -> Batch | None:
+        crowded = any(queue.waiting >= least for queue in queues)
+        late = time.perf_counter() - _LEFT_SECONDS
         for queue in tuple(queues):
-            if queue.waiting < least:
+            # What is too little is left to a device that works, but not for whatever else keeps coming.
+            if queue.waiting < least and not (crowded and queue.oldest < late):
                 continue
             if full and not queue.full:
                 return None  # it is this queue's turn, full or not: it must not be passed over for ever

@@ -201,6 +201,30 @@ def test_the_lanes_take_turns_even_when_one_is_always_full(batcher: Batcher, mod
     assert model.batches.index([9.0]) <= 2
 
 
+def test_what_is_too_little_for_a_second_device_is_not_passed_over_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both devices always find enough images, so that neither ever waits, and one text is no pass's worth."""
+
+    def slowly(kind: Kind, staged: list[float], *, alone: bool = False) -> Vectors:
+        time.sleep(0.01)
+        return Numbers.encode(models[0], kind, staged, alone=alone)
+
+    models = [Numbers(), Numbers()]
+    for each in models:
+        monkeypatch.setattr(each, "encode", slowly)
+    batcher = Batcher(models, Buckets([1, 2, 4], pads=False, least=2), Metrics())
+    batcher.start()
+    images = batcher.submit("a", "image", [1.0] * 8000)  # twenty seconds of both
+    try:
+        wait_until(lambda: batcher.waiting("image") < 7900)
+        assert batcher.submit("b", "text", ["9"]).result(5).rows.tolist() == [[9.0]]
+        assert batcher.waiting("image")
+    finally:
+        images.cancel()
+        batcher.close()
+
+
 def test_accounts_share_a_batch_evenly(batcher: Batcher, model: Numbers) -> None:
     model.hold()
     batcher.submit("first", "image", [0.0])
