@@ -178,9 +178,11 @@ class Database:
         try:
             # A whole path, for SQLite takes a name that begins with "file:" for a URI.
             connection.cursor().execute("VACUUM INTO ?", (str(to.absolute()),))
-        except sqlite3.OperationalError as error:
+        except BaseException as error:  # Ctrl-C as well: what is there under the name is no backup
             to.unlink(missing_ok=True)
-            raise OperatorError(f"the backup cannot be written: {error}") from error
+            if isinstance(error, sqlite3.Error):
+                raise OperatorError(f"the backup cannot be written: {error}") from error
+            raise
         finally:
             connection.close()
 

@@ -371,6 +371,19 @@ def test_a_backup_is_in_the_file_of_that_name_whatever_it_begins_with(
         assert copy.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
 
 
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), sqlite3.DatabaseError("malformed")])
+def test_a_backup_that_ends_early_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
+        connection = Mock()
+        connection.cursor().execute.side_effect = fault
+        monkeypatch.setattr(books.database.engine, "raw_connection", lambda: connection)
+        with pytest.raises((KeyboardInterrupt, OperatorError)):
+            books.database.back_up(tmp_path / "copy.db")
+        assert not (tmp_path / "copy.db").exists()
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x/y"])
 def test_a_url_that_cannot_be_used_says_what_to_write(url: str) -> None:
     with pytest.raises(UsageError, match="sqlite:///FILE"):
