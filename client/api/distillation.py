@@ -197,6 +197,7 @@ def _lead(
             )  # fmt: skip
 
         whole = distillation(config, run, teacher)
+        ids: dict[str, str] = {}
         if without:
             dataset = whole.check()
             if dataset.seen.images.size:  # otherwise they draw the same by themselves
@@ -204,16 +205,14 @@ def _lead(
             for domain, (each, folder) in without.items():  # before anything is bought
                 connection.display.note(f"Checking what is left without {domain} ...")
                 distillation(each, RunFolder(folder), teacher).check()
-            for each, folder in without.values():
-                RunFolder(folder).begin(each)  # a name may be too long for a folder
+            # A name may be too long for a folder.
+            ids = {domain: RunFolder(folder).begin(each) for domain, (each, folder) in without.items()}
             whole.prepare()
         accuracies = {}
         for domain, (each, folder) in without.items():
             connection.display.note(f"Leaving out {domain} ...")
-            other = RunFolder(folder)
-            other_id = other.begin(each)
-            own = None if teacher is None else teacher.for_run(other_id, budget=0)
-            summary = distillation(each, other, own).execute()
+            own = None if teacher is None else teacher.for_run(ids[domain], budget=0)
+            summary = distillation(each, RunFolder(folder), own).execute()
             assert summary is not None
             accuracies[domain] = summary.accuracy.by_domain[domain]
         whole.execute(leave_one_out=accuracies)
