@@ -82,6 +82,14 @@ class Books:
             self.admission.settle(order.account_id, admitted.request_id, buckets).result()
         return admitted
 
+    def sell(self, order: Order, *, buckets: Collection[int] = (), **changes: Any) -> Admitted:
+        """Charge at once for a variation of an order under a request id of its own."""
+        return self.sell_by(self.admission, replace(order, **changes), buckets)
+
+    def sell_by(self, process: Admission, order: Order, buckets: Collection[int] = ()) -> Admitted:
+        """Charge at once for an order under a request id of its own, in one of several processes."""
+        return process.sell(replace(order, request_id=f"req_{next(self._numbers)}"), buckets).result()
+
     def account(self, order: Order) -> Account:
         with self.database.read() as session:
             return session.get_one(Account, order.account_id)

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, ValidationError
 from shared.serving.parsing import invalid
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.authentication import buyer_of
+from vendor_service.embed.request import Call
 from vendor_service.embed.results import Content, EmbedResult
-from vendor_service.embed.service import Call
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.observability.timing import Timing
 

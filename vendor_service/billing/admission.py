@@ -1,4 +1,4 @@
-"""Admission: the two short transactions around the model that charge exactly once, or not at all.
+"""Admission: the two short transactions around the model, or the one after it, that charge once or never.
 
 Every change of a hold and of the counters of an account, its projects and its keys happens under the lock
 of the account's row, so admitting, settling, voiding and sweeping one account never interleave, and of
@@ -93,6 +93,17 @@ class Admission:
         return self._writer.submit(
             Touched(account_id, request_id), partial(self._charging.settle, request_id, buckets)
         )
+
+    def sell(self, order: Order, buckets: Collection[int] = ()) -> "Future[Admitted]":
+        """Admit and settle in one transaction what the model has answered already; it is charged then.
+
+        The future raises as that of `admit` does, and nothing is charged then.
+        """
+        began = time.perf_counter()
+        touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
+        selling = self._writer.submit(touched, partial(self._charging.sell, order, buckets))
+        selling.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
+        return selling
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release the hold of a request that is not answered; whether there was one to release.

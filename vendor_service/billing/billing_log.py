@@ -28,13 +28,17 @@ _vendor_log = logging.getLogger(__name__)
 
 
 def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
-    """A request may be encoded, since its price is held or was paid before; or it was turned away, free."""
+    """A request may be answered, since its price is held or was paid before; or it was turned away, free.
+
+    Of one that was charged at once `finished` tells.
+    """
     if not _log.isEnabledFor(logging.INFO) or decision.cancelled():
         return
     error = decision.exception()
     if error is None:
         admitted = decision.result()
-        _order("replayed" if admitted.replayed else "held", order, admitted.cost_micros, seconds)
+        if admitted.replayed or admitted.charged is None:
+            _order("replayed" if admitted.replayed else "held", order, admitted.cost_micros, seconds)
     else:
         code = error.code if isinstance(error, APIError) else ErrorCode.INTERNAL_ERROR
         _order("refused", order, 0, seconds, code=code)

@@ -5,6 +5,7 @@ The rows are locked; what is to be charged is held first, and then settled into 
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from sqlalchemy import select
@@ -122,9 +123,17 @@ class Charging:
             )
         now = self._clock()
         self._check_dates(rows.account(hold.account_id), now)
-        periods.roll(rows.account(hold.account_id), rows.key(hold.key_id), now)
-        _release(rows, hold, "settled")
-        return self._charge(rows, hold, buckets, now)
+        return self._settle(rows, hold, buckets, now)
+
+    def sell(self, order: Order, buckets: Collection[int], rows: WorkingSet) -> Admitted:
+        """Admit and settle at once; what was paid for before is not charged again."""
+        admitted = self.admit(order, rows)
+        hold = rows.hold(order.request_id)
+        if hold is None:  # another one paid for it
+            return admitted
+        if hold.state == "settled":  # by a commit of which nobody said that it had gone through
+            return replace(admitted, charged=_charged(rows, hold))
+        return replace(admitted, charged=self._settle(rows, hold, buckets, hold.created_at))
 
     def hold_job(self, order: Order, record: JobRecord[Job], rows: WorkingSet) -> Job:
         """Check every limit but the rate, hold the price of a bulk job and write it down."""
@@ -209,6 +218,11 @@ class Charging:
             )
         message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
         raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
+
+    def _settle(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:
+        periods.roll(rows.account(hold.account_id), rows.key(hold.key_id), now)
+        _release(rows, hold, "settled")
+        return self._charge(rows, hold, buckets, now)
 
     def _charge(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:
         """Write the ledger entry of a hold that was released for it, and count what it used."""

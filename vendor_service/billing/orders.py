@@ -76,10 +76,10 @@ class Charged:
 
 @dataclass(frozen=True)
 class Admitted:
-    """An order that may be encoded: held, or paid already and `replayed`, with the bill of the first time.
+    """An order that may be answered: held, charged, or paid before and `replayed` with the bill of that time.
 
     `quota_left` counts this order as used; it and `rate` are `None` where the account has no such limit.
-    `charged` is the entry of the first time, and `None` where nothing is charged yet.
+    `charged` is the entry that it was paid by, and `None` where nothing is charged yet.
     """
 
     request_id: str

@@ -12,6 +12,7 @@ import pytest
 
 from shared.billing import EntryPage, Invoice, Quote
 from shared.keys import KeyList, NewSecret
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import lose_answers
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
 from vendor_service.accounts.authentication import Authentication
@@ -377,7 +378,7 @@ def test_a_key_that_is_revoked_in_flight_is_answered_and_charged_once(
     with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor() as pool:
         key = vendor.key()
         slow = pool.submit(vendor.embed, key, {"text": "wait"})
-        assert scripted.waiting.wait(10)
+        wait_until(lambda: vendor.account(key).queries_held == 1)
         with vendor.books.write() as session:
             revoke_key(session, key.split("_")[1], vendor.clock)
         assert error_code(vendor.embed(key, CAT)) == "key_revoked"

@@ -23,6 +23,7 @@ from tests.vendor_service.local_vendor import (
 )
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.orders import Admitted, Charged, Order
+from vendor_service.embed import sales
 from vendor_service.errors import APIError, CommitInDoubt
 
 CAT = "a photo of a cat"
@@ -211,23 +212,33 @@ def test_it_retries_what_the_vendor_failed_at(scripted: ScriptedTexts, tmp_path:
 @pytest.fixture
 def lost_charges(monkeypatch: pytest.MonkeyPatch) -> list[Charged]:
     """Charges, of which nobody hears; the database stays away while their holds are released."""
-    settle, charges = Admission.settle, list[Charged]()
+    settle, sell, charges = Admission.settle, Admission.sell, list[Charged]()
 
     def unanswered(self: Admission, *given: Any) -> Future[Charged]:
         charges.append(settle(self, *given).result(20))
+        return _failed(CommitInDoubt.unkeyed())
+
+    def unsold(self: Admission, *given: Any) -> Future[Admitted]:
+        sold = sell(self, *given).result(20)
+        assert sold.charged is not None
+        charges.append(sold.charged)
         return _failed(CommitInDoubt.unkeyed())
 
     def away(*_: Any) -> Future[bool]:
         return _failed(APIError(ErrorCode.OVERLOADED, "try again", retry_after=1))
 
     monkeypatch.setattr(Admission, "settle", unanswered)
+    monkeypatch.setattr(Admission, "sell", unsold)
     monkeypatch.setattr(Admission, "void", away)
     return charges
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 def test_what_may_have_been_charged_is_not_repeated_without_a_key(
-    tmp_path: Path, lost_charges: list[Charged]
+    tmp_path: Path, lost_charges: list[Charged], monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
+    monkeypatch.setattr(sales, "_FEW_QUERIES", 1 if at_once else 0)
+    monkeypatch.setattr(sales, "_SOON_SECONDS", 10)
     with (
         LocalVendor(tmp_path) as vendor,
         sdk(vendor, vendor.key(), max_retries=1) as client,
@@ -258,6 +269,7 @@ def test_what_may_have_been_charged_is_repeated_under_its_key(
 def test_a_hold_of_which_nobody_heard_is_no_charge_and_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sales, "_FEW_QUERIES", 0)  # each is held
     admit = Admission.admit
     failures = iter([CommitInDoubt.unkeyed()])
 

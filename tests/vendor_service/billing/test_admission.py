@@ -417,6 +417,88 @@ def test_a_refusal_takes_no_rate_tokens(books: Books) -> None:
     books.buy(order, images=10)
 
 
+def test_a_sale_is_one_entry_and_holds_nothing(books: Books) -> None:
+    order = books.open(quota=10, queries_per_second=2)
+    sold = books.sell(order, images=2, texts=3)
+    (entry,) = books.entries(order)
+    assert sold.charged is not None
+    assert (sold.charged.seq, sold.charged.entry_hash) == (entry.seq, entry.entry_hash)
+    assert (sold.cost_micros, sold.quota_left, sold.replayed) == (260, 5, False)
+    assert sold.rate is not None
+    assert sold.rate.remaining == 15
+    assert (entry.hold_id, entry.amount_micros) == (sold.request_id, -260)
+    account = books.account(order)
+    assert (account.queries_used, account.queries_held, account.held_micros) == (5, 0, 0)
+    assert books.key(order).requests_held == 0
+    assert books.admission.void(order.account_id, sold.request_id).result() is False
+    books.check(order)
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ({"quota": 1}, "quota_exhausted"),
+        ({"spend_limit_micros": 199}, "spend_limit_reached"),
+        ({"credit_micros": 199}, "insufficient_credit"),
+        ({"coverage_limit": 1}, "coverage_limit_reached"),
+    ],
+)
+def test_a_sale_that_a_limit_forbids_is_none(books: Books, terms: dict[str, Any], code: str) -> None:
+    order = books.open(**terms)
+    with pytest.raises(APIError) as refused:
+        books.sell(order, images=2)
+    assert refused.value.code == code
+    assert books.account(order).queries_used == 0
+    books.sell(order, images=1, buckets=[1])
+    books.check(order)
+
+
+def test_a_sale_that_is_made_again_is_one_sale(books: Books) -> None:
+    """As after a commit of which nobody said whether it had gone through."""
+    order = replace(books.open(quota=1), request_id="req_doubtful")
+    sold = [books.admission.sell(order).result() for _ in range(2)]
+    assert sold[0].charged == sold[1].charged
+    assert len(books.entries(order)) == 1
+    books.check(order)
+
+
+def test_a_sale_under_a_key_that_was_paid_for_is_a_replay(books: Books) -> None:
+    order = books.open(quota=1)
+    paid = books.sell(order, idempotency_key="k")
+    again = books.sell(order, idempotency_key="k")
+    assert (again.replayed, again.request_id, again.charged) == (True, paid.request_id, paid.charged)
+    assert refusal(books, order, idempotency_key="k", body_hash="another") == "idempotency_key_reused"
+    assert len(books.entries(order)) == 1
+
+
+@pytest.mark.parametrize("quota", [0, 1, 7, 16])
+def test_sales_and_holds_race_for_a_quota_and_never_pass_it(books: Books, quota: int) -> None:
+    """Two processes, as below; every other request is charged at once."""
+    order = books.open(quota=quota)
+
+    def attempt(number: int) -> str:
+        admission = (books.admission, twin)[number % 2]
+        asked = replace(order, request_id=f"race_{number}")
+        try:
+            if number % 4 < 2:
+                admission.sell(asked).result()
+            else:
+                admission.admit(asked).result()
+                admission.settle(order.account_id, asked.request_id).result()
+        except APIError as refused:
+            return refused.code
+        return "served"
+
+    with (
+        closing(Database(books.database.engine.url.render_as_string())) as second,
+        closing(Admission(second, books.clock, HOLD_SECONDS)) as twin,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        outcomes = sorted(pool.map(attempt, range(24)))
+    assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
+    books.check(order)
+
+
 @pytest.mark.parametrize("quota", [0, 1, 7, 16])
 def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int) -> None:
     """Through two databases on one file, as two processes would have, and four threads on each."""

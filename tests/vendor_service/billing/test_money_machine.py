@@ -144,6 +144,54 @@ class MoneyMachine(RuleBasedStateMachine):
         self.open_holds[admitted.request_id] = admitted.cost_micros
         self.asked[admitted.request_id] = asked, self.clocks[which]()
 
+    @rule(
+        images=st.integers(0, 4),
+        texts=st.integers(1, 4),
+        key=st.none() | st.sampled_from("ab"),
+        body=st.sampled_from("xy"),
+        which=PROCESS,
+        by_project=st.booleans(),
+        buckets=st.lists(st.integers(0, 20), min_size=8, max_size=8),
+    )
+    def sell(
+        self,
+        images: int,
+        texts: int,
+        key: str | None,
+        body: str,
+        which: int,
+        by_project: bool,
+        buckets: list[int],
+    ) -> None:
+        order = self.of_project if by_project else self.order
+        asked = replace(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
+        before = self.books.account(self.order)
+        try:
+            sold = self.books.sell_by(self.processes[which], asked, buckets[: asked.queries])
+        except APIError as error:
+            assert error.code == "not_ready" or self.is_right(which)  # noqa: PT017 - others are sold
+            return
+        assert self.is_right(which)
+        if sold.replayed:
+            self.count_replay(sold, body)
+            return
+        after = self.books.account(self.order)
+        assert sold.charged is not None
+        assert sold.charged.seq == after.ledger_seq == before.ledger_seq + 1
+        assert (after.queries_held, after.held_micros) == (before.queries_held, before.held_micros)
+        self.asked[sold.request_id] = asked, self.clocks[which]()
+        self.note_charge(sold.request_id, sold.cost_micros, buckets)
+
+    def note_charge(self, hold: str, cost: int, buckets: list[int]) -> None:
+        """Note down what the last entry charged."""
+        account = self.books.account(self.order)
+        self.balance -= cost
+        self.answered += 1
+        if account.coverage_limit is not None:
+            self.covered |= set(buckets[: self.asked[hold][0].queries])
+        self.seq_of[hold] = account.ledger_seq
+        self.cost_of[self.seq_of[hold]] = cost
+
     def count_replay(self, admitted: Admitted, body: str) -> None:
         """Note down that something is answered again, which must have been paid for."""
         assert self.asked[admitted.request_id][0].body_hash == body
@@ -231,12 +279,7 @@ class MoneyMachine(RuleBasedStateMachine):
             self.processes[by].void(self.order.account_id, hold).result()
             return
         assert self.is_right(by)
-        self.balance -= cost
-        self.answered += 1
-        if self.books.account(self.order).coverage_limit is not None:
-            self.covered |= set(buckets)
-        self.seq_of[hold] = self.books.account(self.order).ledger_seq
-        self.cost_of[self.seq_of[hold]] = cost
+        self.note_charge(hold, cost, buckets)
 
     @rule(
         chunks=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 2)), min_size=1, max_size=3),

@@ -54,6 +54,10 @@ def test_what_is_told_is_what_is_in_the_books(
     account = books.account(order)
     assert (account.queries_used, account.queries_held, account.ledger_seq) == (1, 0, 1)
     assert cutter.cuts[cut] == 4 * times
+    cutter.cut_next(*cuts)
+    sold = books.sell(order)
+    assert [entry.hold_id for entry in books.entries(order)] == [held.request_id, sold.request_id]
+    assert cutter.cuts[cut] == 5 * times
     books.check(order)
 
 

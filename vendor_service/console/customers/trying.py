@@ -24,8 +24,9 @@ from vendor_service.console.forms import Fields
 from vendor_service.console.rendering import money
 from vendor_service.console.site import SignedOut, Site, check_origin
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.request import Call
 from vendor_service.embed.results import EmbedResult, as_json
-from vendor_service.embed.service import Call, EmbedService
+from vendor_service.embed.service import EmbedService
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import OperatorError
 from vendor_service.observability.timing import Timing
