@@ -266,6 +266,7 @@ def throughput(
 def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> None:
     import torch
 
+    import vendor_service.embed.sales
     import vendor_service.embed.service
     import vendor_service.serving.app
     from shared.serving import server
@@ -285,7 +286,7 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
     if books == "off":
         patches.append((vendor_service.serving.app, "Admission", NoAdmission))
     if books != "signed":
-        patches.append((vendor_service.embed.service, "what_was_sold", lambda *_: []))
+        patches.append((vendor_service.embed.sales, "what_was_sold", lambda *_: []))
         patches.append((vendor_service.embed.service, "receipt", lambda *_: "none"))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
