@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from vendor_service.billing.prices import PriceKind
+from vendor_service.billing.prices import BATCH_PERCENT, PriceKind
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.cli.parsers import micro_units, moment
+from vendor_service.cli.parsers import micro_units, moment, whole_number
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.operators import prices
@@ -22,10 +22,7 @@ app = typer.Typer(help="What a query costs: by plan, model and kind, and since w
 def set_price(
     model: str,
     kind: PriceKind,
-    micros: Annotated[
-        int,
-        typer.Argument(parser=micro_units, help="Micro-units a query; for batch-percent, percent of them."),
-    ],
+    micros: Annotated[str, typer.Argument(help="Micro-units a query; for batch-percent, percent of them.")],
     plan: Plan = STANDARD_PLAN,
     new: Annotated[
         bool, typer.Option("--new", help="Make a plan, or price a model that was not served here yet.")
@@ -45,8 +42,9 @@ def set_price(
     Example: vendor prices set icon-clip image 80 --plan research --new --from 2026-12-01
     """
     begin = None if since is None else from_datetime(since)
+    number = (whole_number if kind == BATCH_PERCENT else micro_units)(micros)
     with acting(database_url) as act:
-        prices.set_price(act, plan, model, kind, micros, begin, new=new)
+        prices.set_price(act, plan, model, kind, number, begin, new=new)
     _print(database_url, as_json=as_json)
 
 

@@ -256,13 +256,15 @@ def test_an_amount_with_a_point_is_not_taken_for_micro_units(vendor: Command, ar
         ["keys", "rotate", "0", "--grace", "3.000"],
         ["keys", "set", "0", "quota", "5_000"],
         ["refund", "acme", "--entry", "1.000"],
+        ["prices", "set", "icon-clip", "batch-percent", "50.0"],
     ],
     ids=" ".join,
 )
-def test_a_limit_is_typed_in_digits_alone(opened: Command, arguments: list[str]) -> None:
+def test_a_limit_or_a_percentage_is_typed_in_digits_alone(opened: Command, arguments: list[str]) -> None:
     code, out, err = opened(*arguments)
     assert (code, out) == (2, "")
     assert f"{arguments[-1]!r} is not a whole number" in err
+    assert "micro-units" not in err
 
 
 @pytest.mark.parametrize(
