@@ -1,8 +1,10 @@
 """`client`: plan, distill, embed, methods, and what other modules add to them."""
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -323,11 +325,17 @@ def _show_plan(found: "Plan", *, as_json: bool) -> None:
         print_plan(found)
 
 
+@cache
+def _program() -> Callable[..., Any]:
+    """All commands and their options; Typer would make them anew for whoever calls `main` again."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, by default that of the process; an error becomes its message and exit code."""
     share_processors()
     try:
-        app(arguments)
+        _program()(arguments)
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
