@@ -1,10 +1,12 @@
 """A teacher that sees every toy picture close to its class text, and what a method makes of it."""
 
+import copy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.domains import list_folder
@@ -38,6 +40,11 @@ def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:
     return functional.normalize(torch.randn(rows, dimensions, generator=generator), dim=1)
 
 
+@cache
+def _backbone(student: str) -> nn.Module:
+    return load_backbone(student, image_size=SIDE)
+
+
 def toy_lesson(
     folder: Path, name: str, *, student: str = "tf_efficientnet_lite0"
 ) -> tuple[Student, TrainingSet]:
@@ -46,7 +53,7 @@ def toy_lesson(
     examples, _ = list_folder(folder).read(["dark", "light"])
     train, holdout = split(examples, holdout=0.2, seed=0)
     labels = torch.tensor([example.label for example in examples])
-    backbone = load_backbone(student, image_size=SIDE)
+    backbone = copy.deepcopy(_backbone(student))
     own = method.projector == "own"
     asked = bundled_teacher() if method.teacher == "bundled" else None
     dimensions = int(backbone.num_features) if own else DIMENSIONS  # type: ignore[arg-type]
