@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -48,6 +49,7 @@ from vendor_service.database.session import Database
 DIMENSIONS = 256  # of the bundled model
 CHARGES = 20_000  # of which the size is told
 DATABASES = ("SQLite", "PostgreSQL")
+PROCESSES: SpawnContext | ForkServerContext = multiprocessing.get_context("spawn")
 Value = TypeVar("Value")
 BooksKept = Literal["off", "unsigned", "signed"]
 
@@ -204,9 +206,7 @@ def served(
             write_history(database, key.key_id, entries, system_clock())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(database_url, port, books, sketches)
-    )
+    process = PROCESSES.Process(target=_serve, args=(database_url, port, books, sketches))
     process.start()
     try:
         _wait(port)

@@ -2,13 +2,30 @@
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from benchmarks import money
 from benchmarks.money import BooksKept, images, served, text, throughput
+from tests.support.forking import CONTEXT, Nursery
 from vendor_service.database.session import Database
 from vendor_service.database.tables import LedgerEntry
+from vendor_service.encoder.processes import fork_server
+
+
+def _serve(*arguments: Any) -> None:
+    """What a vendor's process runs; those that it starts are forked, too."""
+    fork_server.launch = Nursery().launch_decoding
+    money._serve(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have vendors start in a second, as those of other tests."""
+    monkeypatch.setattr(money, "PROCESSES", CONTEXT)
+    monkeypatch.setattr(money, "_serve", _serve)
 
 
 @pytest.mark.parametrize(("books", "charges"), [("off", False), ("signed", True)])
