@@ -43,6 +43,14 @@ def _student(
     ).eval()
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a student, which nobody changes."""
+    path = tmp_path_factory.mktemp("exported") / "s.onnx"
+    export_onnx(_student(), METADATA, path)
+    return path
+
+
 @pytest.mark.parametrize(
     ("name", "head"),
     [
@@ -72,9 +80,8 @@ def test_the_file_answers_as_the_student_does(
     assert "without a crop" in file.metadata["preprocessing"]
 
 
-def test_another_student_is_told_apart(tmp_path: Path) -> None:
-    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
-    file = OnnxClassifier(tmp_path / "s.onnx")
+def test_another_student_is_told_apart(exported: Path) -> None:
+    file = OnnxClassifier(exported)
     assert compare(_student(seed=1), file, [made_up_pictures(SIDE)]).labels_differ > 0
 
 
@@ -111,20 +118,18 @@ def _client(*arguments: str, without: str, **variables: str) -> "subprocess.Comp
     )
 
 
-def test_onnxruntime_keeps_nothing_to_tell_its_makers(tmp_path: Path) -> None:
-    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+def test_onnxruntime_keeps_nothing_to_tell_its_makers(exported: Path, tmp_path: Path) -> None:
     draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
     (tmp_path / "home").mkdir()
-    words = ("predict", str(tmp_path / "s.onnx"), str(tmp_path / "one.png"))
+    words = ("predict", str(exported), str(tmp_path / "one.png"))
     shown = _client(*words, without="torch", HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
     assert shown.returncode == 0, shown.stderr
     assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
-def test_predicting_from_the_file_needs_no_pytorch(tmp_path: Path) -> None:
-    export_onnx(_student(), METADATA, tmp_path / "s.onnx")
+def test_predicting_from_the_file_needs_no_pytorch(exported: Path, tmp_path: Path) -> None:
     draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
-    words = ("predict", str(tmp_path / "s.onnx"), str(tmp_path / "one.png"), "--top-k", "2", "--json")
+    words = ("predict", str(exported), str(tmp_path / "one.png"), "--top-k", "2", "--json")
     shown = _client(*words, without="torch")
     assert shown.returncode == 0, shown.stderr
     (row,) = json.loads(shown.stdout)
