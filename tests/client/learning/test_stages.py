@@ -42,8 +42,8 @@ NEIGHBOURS = (
 # Raw squared distances have steeper gradients than cosines; labels teach more slowly than embeddings.
 RECIPES = {
     "simkd": replace(RECIPE, learning_rate=1e-4),
-    "erm": replace(RECIPE, steps=40),
-    "kd": replace(RECIPE, steps=40),
+    "erm": replace(RECIPE, steps=28),
+    "kd": replace(RECIPE, steps=28),
 }
 
 
