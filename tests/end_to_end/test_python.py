@@ -19,6 +19,13 @@ from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
 DOCS = Path(__file__).parents[2] / "docs" / "python.md"
+# As `TINY` of the commands.
+BRIEFLY: dict[str, Any] = {
+    "student": "test_efficientnet",
+    "student_weights": "backbone.safetensors",
+    "steps": 3,
+    "image_size": 32,
+}
 
 
 @pytest.fixture
@@ -33,9 +40,8 @@ def command(vendor_process: VendorProcess, tmp_path: Path, monkeypatch: pytest.M
 
 
 def _options(**given: Any) -> DistillOptions:
-    few: dict[str, Any] = {"data": Path("toy"), "target_domain": "red", "steps": 3, "image_size": 32}
-    student = {"student": "test_efficientnet", "student_weights": Path("backbone.safetensors")}
-    return DistillOptions(**{**student, **few, "out": Path("run"), "budget": 500, **given})
+    few: dict[str, Any] = {"data": Path("toy"), "target_domain": "red"}
+    return DistillOptions(**{**BRIEFLY, **few, "out": Path("run"), "budget": 500, **given})
 
 
 class Heard:
@@ -148,7 +154,7 @@ def test_a_purchase_takes_a_budget_and_where_it_is_large_an_answer(
 def test_a_comparison_is_its_files(command: Command, vendor_process: VendorProcess) -> None:
     options = CompareOptions(
         data=Path("toy"), out=Path("table"), methods=("linear-probe", "text-only"), target_domains=("red",),
-        seeds=2, steps=3, image_size=32,
+        seeds=2, **BRIEFLY,
     )  # fmt: skip
     planned = client.plan_comparison(options)
     assert planned.to_json() == {"runs": 4, "cached": 0, "to_buy": 3, "cost_micros": 60}
@@ -200,11 +206,12 @@ def test_the_examples_in_the_documentation_work(
     Path("photos/red").rename("photos/winter")
     Image.new("RGB", (32, 32), "orange").save("some.jpg")
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    briefly = "".join(f"{name}={value!r}, " for name, value in BRIEFLY.items())
     assert len(examples) == 8
     assert len([line for line in examples[0].splitlines() if line and not line.startswith("import")]) == 5
     names: dict[str, Any] = {}
-    for example in examples:  # a few steps on small images show that it works
-        exec(re.sub(r"((?:Distill|Compare)Options\()", r"\1steps=3, image_size=32, ", example), names)
+    for example in examples:  # a few steps of a tiny student on small images show that it works
+        exec(re.sub(r"((?:Distill|Compare)Options\()", rf"\1{briefly}", example), names)
         said = capsys.readouterr().out.splitlines()
         if "client.usage" in example:
             billed = vendor_process.charges(command.api_key).cost_micros
