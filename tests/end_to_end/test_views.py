@@ -19,7 +19,7 @@ from client.runs.folder import RunConfig
 from client.runs.teacher_queries import teacher_queries
 from tests.client.toy import CLASSES, make_folder
 from tests.documents.run_files import faults
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 pytestmark = pytest.mark.usefixtures("trusted", "without_onnx")
@@ -63,12 +63,12 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
     assert sum(plan["images_by_domain"].values()) == len(dataset.train) + len(dataset.holdout)
 
     few = wanted - further + 5
-    shown = client(*_command("--views", "2", "--budget", str(few)))
+    shown = client(*_command(*TINY, "--views", "2", "--budget", str(few)))
     assert f"of {2 * images} further views were not bought (the budget ended)" in shown.stderr
     assert vendor_process.charges(client.api_key).queries == few
     assert 5 <= _json(client, "summary.json")["further_views"] < images
 
-    client(*_command("--views", "2", "--budget", str(10 * wanted), "--replace"))
+    client(*_command(*TINY, "--views", "2", "--budget", str(10 * wanted), "--replace"))
     assert vendor_process.charges(client.api_key).queries == wanted
     summary = _json(client, "summary.json")
     assert (summary["further_views"], summary["train_images"]) == (2 * images, images)
