@@ -1,10 +1,8 @@
 """`client`: plan, distill, embed, methods, and what other modules add to them."""
 
 import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -325,17 +323,11 @@ def _show_plan(found: "Plan", *, as_json: bool) -> None:
         print_plan(found)
 
 
-@cache
-def _program() -> Callable[..., Any]:
-    """All commands and their options; Typer would make them anew for whoever calls `main` again."""
-    return typer.main.get_command(app)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, by default that of the process; an error becomes its message and exit code."""
     share_processors()
     try:
-        _program()(arguments)
+        app(arguments)
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
