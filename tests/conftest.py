@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import pytest
+import typer.main
 from hypothesis import settings
 
 from shared.serving.logging import JsonFormatter, TextFormatter
@@ -29,11 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
-    Have no commit wait for the disk. And heed Ctrl-C, as is every process to do that a test starts: a shell's
-    background jobs do not.
+    Have no commit wait for the disk, and the tree of a command line's commands made once. And heed Ctrl-C, as
+    is every process to do that a test starts: a shell's background jobs do not.
     """
     VendorProcess.forked = StudentProcess.forked = True
     make_undurable()
+    typer.main.get_command = cache(typer.main.get_command)
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -114,16 +114,27 @@ class ForkedCommand(Forked):
 
 
 class ForkedOn(Forked):
-    """The same with all three streams on one file, a terminal say, which it closes."""
+    """The same with all three streams on one file, a terminal say, or standard output on another.
+
+    It closes both.
+    """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], file: int
+        self,
+        module: str,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        file: int,
+        stdout: int | None = None,
     ) -> None:
-        streams = [Connection(os.dup(file)) for _ in range(3)]
-        os.close(file)
+        files = (file, file if stdout is None else stdout, file)
+        streams = [Connection(os.dup(each)) for each in files]
+        for each in set(files):
+            os.close(each)
         super().__init__(_run_on, module, list(arguments), str(folder), dict(environment), streams)
-        for each in streams:
-            each.close()
+        for stream in streams:
+            stream.close()
 
 
 # What a script runs in a program's place: it hands its arguments and streams to the tests, and waits.

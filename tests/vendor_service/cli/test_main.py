@@ -29,7 +29,7 @@ from shared.serving import logging
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import laid_out
+from tests.vendor_service.books import laid_out, lay_out
 from vendor_service.accounts.accounts import find_account
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
@@ -73,9 +73,9 @@ def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 @pytest.fixture
-def opened(vendor: Command) -> Command:
+def opened(vendor: Command, tmp_path: Path) -> Command:
     """The command beside books that are there, and empty."""
-    assert vendor("db", "upgrade")[0] == 0
+    lay_out(f"sqlite:///{tmp_path / 'books.db'}")
     return vendor
 
 
@@ -108,77 +108,77 @@ def test_accounts_are_opened_listed_and_shown(vendor: Command) -> None:
     assert "acme" in out
 
 
-def test_keys_are_issued_listed_and_revoked(vendor: Command) -> None:
-    vendor.json("accounts", "create", "acme")
-    issued = vendor.json("keys", "create", "acme", "--label", "laptop")
+def test_keys_are_issued_listed_and_revoked(opened: Command) -> None:
+    opened.json("accounts", "create", "acme")
+    issued = opened.json("keys", "create", "acme", "--label", "laptop")
     assert issued["api_key"].startswith(f"tk_{issued['key_id']}_")
-    code, out, err = vendor("keys", "create", "acme")
+    code, out, err = opened("keys", "create", "acme")
     assert code == 0
     assert out.startswith("tk_")
     assert len(out.splitlines()) == 1
     assert "cannot be shown again" in err
-    code, _, err = vendor("keys", "create", "acme", "--label", "x" * 256)
+    code, _, err = opened("keys", "create", "acme", "--label", "x" * 256)
     assert (code, "up to 255 characters" in err) == (2, True)
-    listed = vendor.json("keys", "list", "acme")
+    listed = opened.json("keys", "list", "acme")
     assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
-    code, out, err = vendor("keys", "revoke", issued["key_id"])
+    code, out, err = opened("keys", "revoke", issued["key_id"])
     assert (code, out) == (2, "")
     assert all(word in err for word in ("(laptop) of acme", "for good", "--yes"))
-    assert vendor.json("keys", "list", "acme")[0]["revoked_at"] is None
-    assert vendor.json("keys", "revoke", issued["key_id"], "--yes")["revoked_at"]
-    assert vendor.json("keys", "list", "acme")[0]["revoked_at"]
+    assert opened.json("keys", "list", "acme")[0]["revoked_at"] is None
+    assert opened.json("keys", "revoke", issued["key_id"], "--yes")["revoked_at"]
+    assert opened.json("keys", "list", "acme")[0]["revoked_at"]
     assert issued["api_key"] not in json.dumps(listed)
 
 
-def test_limits_of_a_key_are_changed_one_at_a_time(vendor: Command) -> None:
-    vendor.json("accounts", "create", "acme")
-    issued = vendor.json("keys", "create", "acme", "--quota", "5")
-    assert vendor.json("keys", "set", issued["key_id"], "quota")["quota"] is None
-    limited = vendor.json("keys", "set", issued["key_id"], "spend-limit", "900")
+def test_limits_of_a_key_are_changed_one_at_a_time(opened: Command) -> None:
+    opened.json("accounts", "create", "acme")
+    issued = opened.json("keys", "create", "acme", "--quota", "5")
+    assert opened.json("keys", "set", issued["key_id"], "quota")["quota"] is None
+    limited = opened.json("keys", "set", issued["key_id"], "spend-limit", "900")
     assert (limited["quota"], limited["spend_limit_micros"]) == (None, 900)
     assert (
-        vendor.json("keys", "set", issued["key_id"], "expires", "2099-06-30")["expires_at"]
+        opened.json("keys", "set", issued["key_id"], "expires", "2099-06-30")["expires_at"]
         == "2099-06-30T00:00:00Z"
     )
     for limit, value, words in (
         ("quota", "many", "a whole number"), ("rate", "0", "between"), ("expires", "soon", "a day as in"),
         ("expires", "2001-01-01", "in the future"), ("nothing", "5", "'nothing'"),
     ):  # fmt: skip
-        refused, _, told = vendor("keys", "set", issued["key_id"], limit, value)
+        refused, _, told = opened("keys", "set", issued["key_id"], limit, value)
         assert (refused, words in told) == (2, True), told
-    assert vendor("keys", "revoke", issued["key_id"], "--yes")[0] == 0
-    assert "was revoked" in vendor("keys", "set", issued["key_id"], "quota", "5")[2]
+    assert opened("keys", "revoke", issued["key_id"], "--yes")[0] == 0
+    assert "was revoked" in opened("keys", "set", issued["key_id"], "quota", "5")[2]
 
 
-def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
-    vendor.json("accounts", "create", "acme", "--credit", "500")
-    assert vendor.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
-    entry = json.loads(vendor("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
+def test_money_moves_by_commands_and_is_accounted_for(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "500")
+    assert opened.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
+    entry = json.loads(opened("adjust", "acme", "--reason", "a mistake", "--json", "--", "-50")[1])
     assert (entry["seq"], entry["kind"], entry["amount_micros"]) == (3, "adjustment", -50)
-    assert vendor.json("accounts", "show", "acme")["credit_micros"] == 550
-    assert vendor("refund", "acme", "--entry", "1")[0] == 1
-    code, _, err = vendor("refund", "acme", "--entry", "1", "--amount", "5")
+    assert opened.json("accounts", "show", "acme")["credit_micros"] == 550
+    assert opened("refund", "acme", "--entry", "1")[0] == 1
+    code, _, err = opened("refund", "acme", "--entry", "1", "--amount", "5")
     assert (code, "needs a --reference" in err) == (2, True)
-    assert vendor.json("currency")["currency"] is None
-    assert [vendor("currency", name)[0] for name in ("euro", "EUR", "USD")] == [2, 0, 1]
-    assert vendor.json("currency")["currency"] == "EUR"
-    (verified,) = vendor.json("ledger", "verify")
+    assert opened.json("currency")["currency"] is None
+    assert [opened("currency", name)[0] for name in ("euro", "EUR", "USD")] == [2, 0, 1]
+    assert opened.json("currency")["currency"] == "EUR"
+    (verified,) = opened.json("ledger", "verify")
     assert verified == {"account": "acme", "entries": 3, "balance_micros": 550, "problem": None}
-    _, out, _ = vendor("ledger", "export", "acme")
+    _, out, _ = opened("ledger", "export", "acme")
     rows = list(csv.DictReader(out.splitlines()))
     assert [(row["kind"], row["amount_micros"]) for row in rows] == [
         ("top_up", "500"),
         ("top_up", "100"),
         ("adjustment", "-50"),
     ]
-    _, out, _ = vendor("ledger", "export", "acme", "--format", "jsonl")
+    _, out, _ = opened("ledger", "export", "acme", "--format", "jsonl")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["reason"] for line in lines] == [None, None, "a mistake"]
     month = rows[0]["created_at"][:7]
-    _, out, _ = vendor("invoice", "acme", "--month", month, "--format", "json")
+    _, out, _ = opened("invoice", "acme", "--month", month, "--format", "json")
     assert (json.loads(out)["total_micros"], json.loads(out)["top_ups_micros"]) == (50, 600)
-    assert "not yet final" in vendor("invoice", "acme", "--month", month)[1]
-    assert vendor("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
+    assert "not yet final" in opened("invoice", "acme", "--month", month)[1]
+    assert opened("invoice", "acme", "--month", month, "--format", "html")[1].startswith("<!doctype html>")
     asked = ("invoice", "acme", "--month", month, "--format", "pdf")
     command = [Path(sys.executable).with_name("vendor"), *asked]
     printed = subprocess.run(command, capture_output=True, check=True).stdout
@@ -187,23 +187,23 @@ def test_money_moves_by_commands_and_is_accounted_for(vendor: Command) -> None:
     assert (code, f"> acme-{month}.pdf" in shown) == (2, True), shown
 
 
-def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> None:
-    vendor.json("accounts", "create", "invoiced")
-    vendor.json("accounts", "create", "prepaid", "--credit", "5")
+def test_a_payment_or_top_up_that_is_said_again_counts_once(opened: Command) -> None:
+    opened.json("accounts", "create", "invoiced")
+    opened.json("accounts", "create", "prepaid", "--credit", "5")
     for command, account in (("payment", "invoiced"), ("top-up", "prepaid")):
-        first = vendor.json(command, account, "100", "--reference", "bank 1")
-        code, out, err = vendor(command, account, "100", "--reference", "bank 1", "--json")
+        first = opened.json(command, account, "100", "--reference", "bank 1")
+        code, out, err = opened(command, account, "100", "--reference", "bank 1", "--json")
         assert (code, json.loads(out)) == (0, first)
         assert f"recorded already, as entry {first['seq']}" in err
-        code, _, err = vendor(command, account, "101", "--reference", "bank 1")
+        code, _, err = opened(command, account, "101", "--reference", "bank 1")
         assert (code, "'bank 1'" in err) == (1, True)
-    assert [each["entries"] for each in vendor.json("ledger", "verify")] == [1, 2]
-    assert "vendor payment invoiced" in vendor("top-up", "invoiced", "5", "--reference", "r")[2]
-    assert "vendor top-up prepaid" in vendor("payment", "prepaid", "5", "--reference", "r")[2]
-    back = vendor("payment", "invoiced", "--reference", "bank 1 returned", "--json", "--", "-100")[1]
+    assert [each["entries"] for each in opened.json("ledger", "verify")] == [1, 2]
+    assert "vendor payment invoiced" in opened("top-up", "invoiced", "5", "--reference", "r")[2]
+    assert "vendor top-up prepaid" in opened("payment", "prepaid", "5", "--reference", "r")[2]
+    back = opened("payment", "invoiced", "--reference", "bank 1 returned", "--json", "--", "-100")[1]
     assert json.loads(back)["amount_micros"] == -100
     month = json.loads(back)["created_at"][:7]
-    _, out, _ = vendor("invoice", "invoiced", "--month", month, "--format", "json")
+    _, out, _ = opened("invoice", "invoiced", "--month", month, "--format", "json")
     assert (json.loads(out)["payments_micros"], json.loads(out)["balance_due_micros"]) == (0, 0)
 
 
@@ -226,14 +226,14 @@ def test_a_payment_or_top_up_that_is_said_again_counts_once(vendor: Command) -> 
     ],
     ids=" ".join,
 )
-def test_an_amount_with_a_point_is_not_taken_for_micro_units(vendor: Command, arguments: list[str]) -> None:
-    vendor.json("accounts", "create", "acme")
-    vendor.json("accounts", "create", "prepaid", "--credit", "5")
-    before = vendor.json("audit", "list")
-    code, out, err = vendor(*arguments)
+def test_an_amount_with_a_point_is_not_taken_for_micro_units(opened: Command, arguments: list[str]) -> None:
+    opened.json("accounts", "create", "acme")
+    opened.json("accounts", "create", "prepaid", "--credit", "5")
+    before = opened.json("audit", "list")
+    code, out, err = opened(*arguments)
     assert (code, out) == (2, "")
     assert "micro-units, which are millionths of the currency's unit" in err
-    assert vendor.json("audit", "list") == before
+    assert opened.json("audit", "list") == before
 
 
 @pytest.mark.parametrize(
@@ -298,85 +298,83 @@ def test_a_moment_is_in_the_zone_that_is_typed_with_it_and_else_in_utc(opened: C
 
 
 def test_an_account_that_a_wrong_clock_dated_is_repaired(
-    vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vendor.json("accounts", "create", "acme")
+    opened.json("accounts", "create", "acme")
     with monkeypatch.context() as wrong:
         wrong.setattr(books, "system_clock", lambda: system_clock() + 300 * DAY)
-        vendor.json("adjust", "acme", "5", "--reason", "at a wrong clock")
-    code, _, err = vendor("adjust", "acme", "5", "--reason", "at the right one")
+        opened.json("adjust", "acme", "5", "--reason", "at a wrong clock")
+    code, _, err = opened("adjust", "acme", "5", "--reason", "at the right one")
     assert (code, "vendor accounts repair acme" in err) == (1, True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    code, _, err = vendor("accounts", "repair", "acme")
+    code, _, err = opened("accounts", "repair", "acme")
     assert (code, "is this clock right?" in err) == (1, True)
-    done = vendor.json("accounts", "repair", "acme", "--yes")
+    done = opened.json("accounts", "repair", "acme", "--yes")
     assert (done["redated"], done["first_seq"], done["by_seq"]) == (1, 1, 2)
-    assert "nothing to repair" in vendor("accounts", "repair", "acme", "--yes")[1]
-    assert vendor.json("accounts", "repair", "acme", "--yes")["redated"] == 0
-    vendor.json("adjust", "acme", "5", "--reason", "at the right one")
-    (verified,) = vendor.json("ledger", "verify")
+    assert "nothing to repair" in opened("accounts", "repair", "acme", "--yes")[1]
+    assert opened.json("accounts", "repair", "acme", "--yes")["redated"] == 0
+    opened.json("adjust", "acme", "5", "--reason", "at the right one")
+    (verified,) = opened.json("ledger", "verify")
     assert (verified["entries"], verified["problem"]) == (3, None)
     # Years ahead of all that the books know, the clock is not believed.
     with monkeypatch.context() as wrong:
         wrong.setattr(books, "system_clock", lambda: system_clock() + 4000 * DAY)
-        code, _, err = vendor("adjust", "acme", "5", "--reason", "at a wrong clock")
+        code, _, err = opened("adjust", "acme", "5", "--reason", "at a wrong clock")
         assert (code, "VENDOR_TRUST_CLOCK" in err) == (1, True)
         wrong.setenv("VENDOR_TRUST_CLOCK", "true")
-        vendor.json("adjust", "acme", "5", "--reason", "after years of rest")
+        opened.json("adjust", "acme", "5", "--reason", "after years of rest")
 
 
-def test_verification_says_how_far_it_is_on_a_terminal(vendor: Command) -> None:
+def test_verification_says_how_far_it_is_on_a_terminal(opened: Command, tmp_path: Path) -> None:
     """And prints its findings on standard output, whatever it draws beside."""
-    vendor.json("accounts", "create", "acme", "--credit", "5")
-    script = "import sys; from vendor_service.cli.main import main; sys.argv[0] = 'vendor'; main()"
-    main, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", script, "ledger", "verify", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
-    ) as running:
-        os.close(terminal)
-        out, _ = running.communicate(timeout=60)
-    drawn = os.read(main, 65_536).decode()
-    os.close(main)
-    assert json.loads(out)[0]["entries"] == 1
+    opened.json("accounts", "create", "acme", "--credit", "5")
+    terminal, its_terminal = pty.openpty()
+    out, its_out = os.pipe()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    arguments = ("ledger", "verify", "--json")
+    running = ForkedOn("vendor_service.cli.main", arguments, tmp_path, environment, its_terminal, its_out)
+    with os.fdopen(out) as printed:
+        found = json.load(printed)
+    assert running.wait(60) == 0
+    drawn = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert found[0]["entries"] == 1
     assert "acme" in drawn
     assert "1/1" in drawn
 
 
-def test_books_that_do_not_add_up_fail_the_command(vendor: Command, tmp_path: Path) -> None:
+def test_books_that_do_not_add_up_fail_the_command(opened: Command, tmp_path: Path) -> None:
     for name in ("acme", "beta"):
-        vendor.json("accounts", "create", name, "--credit", "500")
+        opened.json("accounts", "create", name, "--credit", "500")
     with sqlite3.connect(tmp_path / "books.db") as connection:
         connection.execute("UPDATE accounts SET credit_micros = 501 WHERE name = 'beta'")
     connection.close()
-    assert vendor("ledger", "verify", "acme")[0] == 0
-    code, out, err = vendor("ledger", "verify")
+    assert opened("ledger", "verify", "acme")[0] == 0
+    code, out, err = opened("ledger", "verify")
     assert (code, "501" in out) == (1, True)
     assert "beta are not in order" in err
 
 
-def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
-    vendor.json("accounts", "create", "acme", "--quota", "5")
-    assert vendor.json("accounts", "set-quota", "acme", "9")["quota"] == 9
-    assert vendor.json("accounts", "set-quota", "acme")["quota"] is None
-    assert vendor.json("accounts", "set-spend-limit", "acme", "70")["spend_limit_micros"] == 70
-    assert vendor.json("accounts", "set-spend-limit", "acme")["spend_limit_micros"] is None
-    limited = vendor.json("accounts", "set-rate-limit", "acme", "5")
+def test_what_was_agreed_is_changed_by_commands(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--quota", "5")
+    assert opened.json("accounts", "set-quota", "acme", "9")["quota"] == 9
+    assert opened.json("accounts", "set-quota", "acme")["quota"] is None
+    assert opened.json("accounts", "set-spend-limit", "acme", "70")["spend_limit_micros"] == 70
+    assert opened.json("accounts", "set-spend-limit", "acme")["spend_limit_micros"] is None
+    limited = opened.json("accounts", "set-rate-limit", "acme", "5")
     assert limited["rate_limit"] == {"queries_per_second": 5, "burst": 50}
-    assert vendor.json("accounts", "set-rate-limit", "acme")["rate_limit"] is None
-    assert vendor.json("accounts", "set-coverage-limit", "acme", "800")["coverage_limit"] == 800
-    assert vendor.json("accounts", "set-coverage-limit", "acme")["coverage_limit"] is None
-    assert vendor("accounts", "set-coverage-limit", "acme", "-1")[0] == 2
-    assert vendor.json("accounts", "suspend", "acme")["status"] == "suspended"
-    assert vendor.json("accounts", "resume", "acme")["status"] == "active"
-    assert vendor("accounts", "set-plan", "acme", "research")[0] == 1
-    vendor.json(
+    assert opened.json("accounts", "set-rate-limit", "acme")["rate_limit"] is None
+    assert opened.json("accounts", "set-coverage-limit", "acme", "800")["coverage_limit"] == 800
+    assert opened.json("accounts", "set-coverage-limit", "acme")["coverage_limit"] is None
+    assert opened("accounts", "set-coverage-limit", "acme", "-1")[0] == 2
+    assert opened.json("accounts", "suspend", "acme")["status"] == "suspended"
+    assert opened.json("accounts", "resume", "acme")["status"] == "active"
+    assert opened("accounts", "set-plan", "acme", "research")[0] == 1
+    opened.json(
         "prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new", "--from", "2100-01-01"
     )
-    assert vendor.json("accounts", "set-plan", "acme", "research")["plan"] == "research"
-    assert vendor.json("prices", "list") == [
+    assert opened.json("accounts", "set-plan", "acme", "research")["plan"] == "research"
+    assert opened.json("prices", "list") == [
         {
             "plan": "research",
             "model": "icon-clip",
@@ -387,9 +385,9 @@ def test_what_was_agreed_is_changed_by_commands(vendor: Command) -> None:
             "state": "to come",
         }
     ]
-    key_id = vendor.json("keys", "create", "acme", "--scope", "usage:read", "--quota", "4")["key_id"]
-    assert vendor.json("keys", "rotate", key_id, "--grace", "60")["api_key"].startswith(f"tk_{key_id}_")
-    (key,) = vendor.json("keys", "list", "acme")
+    key_id = opened.json("keys", "create", "acme", "--scope", "usage:read", "--quota", "4")["key_id"]
+    assert opened.json("keys", "rotate", key_id, "--grace", "60")["api_key"].startswith(f"tk_{key_id}_")
+    (key,) = opened.json("keys", "list", "acme")
     assert (key["scopes"], key["quota"], key["queries_used"]) == (["usage:read"], 4, 0)
     assert key["former_until"]
 
@@ -513,8 +511,8 @@ def test_the_first_account_makes_books_and_says_where(vendor: Command, tmp_path:
 
 
 @pytest.mark.parametrize("limit", [None, "--quota", "--spend-limit", "--credit"])
-def test_an_account_without_limits_is_said_to_be_one(vendor: Command, limit: str | None) -> None:
-    _, _, err = vendor("accounts", "create", "acme", *([limit, "5"] if limit else []))
+def test_an_account_without_limits_is_said_to_be_one(opened: Command, limit: str | None) -> None:
+    _, _, err = opened("accounts", "create", "acme", *([limit, "5"] if limit else []))
     assert ("without a limit" in err) == (limit is None)
 
 
@@ -704,11 +702,11 @@ def test_who_cannot_be_told_whether_it_was_done_is_sent_to_the_audit_log(
     ids=" ".join,
 )
 def test_nothing_is_printed_of_a_change_that_could_not_be_committed(
-    vendor: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    opened: Command, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    vendor.json("accounts", "create", "acme")
-    vendor.json("projects", "create", "acme", "search")
-    vendor.json("prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new")
+    opened.json("accounts", "create", "acme")
+    opened.json("projects", "create", "acme", "search")
+    opened.json("prices", "set", "icon-clip", "image", "50", "--plan", "research", "--new")
     writing = books.writing
 
     @contextmanager
@@ -718,7 +716,7 @@ def test_nothing_is_printed_of_a_change_that_could_not_be_committed(
             raise OperatorError("the disk is full")
 
     monkeypatch.setattr(books, "writing", without_commit)
-    assert vendor(*arguments) == (1, "", "error: the disk is full\n")
+    assert opened(*arguments) == (1, "", "error: the disk is full\n")
 
 
 @pytest.mark.parametrize(
