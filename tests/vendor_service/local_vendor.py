@@ -15,7 +15,6 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
-from pydantic_settings import SettingsConfigDict
 
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
@@ -23,6 +22,7 @@ from shared.serving.connections import Config
 from tests.support.forking import launch_decoding
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.clocks import FakeClock
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.clock import Clock
@@ -36,13 +36,6 @@ from vendor_service.encoder.sources import ModelSource
 from vendor_service.serving import factory
 from vendor_service.serving.app import create_app
 from vendor_service.serving.reread import Hangups
-from vendor_service.settings import Settings
-
-
-class GivenSettings(Settings):
-    """Settings that ignore the environment and the `.env` of whoever runs the tests."""
-
-    model_config = SettingsConfigDict(env_prefix="NOBODY_SETS_THIS_", env_file=None)
 
 
 class Vendor:

@@ -4,7 +4,6 @@ import os
 import signal
 from contextlib import suppress
 from multiprocessing import active_children
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from tests.support.vendor_process import VendorProcess, wait_until
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.encoder.test_processes import failing
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
+from tests.vendor_service.serving.dying import be_killed
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
@@ -56,11 +56,6 @@ def admin_process(vendor: VendorProcess) -> int | None:
     listed = Path(f"/proc/{vendor.pid}/task/{vendor.pid}/children").read_text().split()
     found = [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     return found[0] if found else None
-
-
-def be_killed(_settings: object, _bound: object, lifeline: Connection, _url: object) -> None:
-    lifeline.close()  # as the system does, which may close others first
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> None:

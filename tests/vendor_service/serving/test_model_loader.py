@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.clock import system_clock
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.observability.metrics import Metrics

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.embeddings import Limits
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.embed.models import ModelTerms
 from vendor_service.errors import UsageError
 from vendor_service.serving.model_specs import ModelSpec, find_specs

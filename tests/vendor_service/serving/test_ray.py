@@ -14,7 +14,7 @@ import torch
 
 from shared.errors import ErrorCode
 from tests.support.tiny_clip import write_tiny_clip
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.preparation import Preparation

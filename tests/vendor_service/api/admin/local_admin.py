@@ -9,7 +9,7 @@ import uvicorn
 
 from shared.serving.connections import Config
 from tests.vendor_service.books import Books
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.operators import tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
