@@ -143,23 +143,29 @@ class Books:
         with self.database.read() as session:
             return verify(session, session.get_one(Account, order.account_id)).problem
 
-    def check(self, order: Order, *, limits: bool = True) -> None:
-        """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed."""
-        assert self.problem(order) is None
-        if limits:
-            self.check_limits(order)
+    def check(self, order: Order, *others: Order, limits: bool = True) -> Account:
+        """Assert that counters are sums of ledger and holds, that the chain is whole, and no limit passed.
 
-    def check_limits(self, order: Order) -> None:
-        """Assert that no limit is passed of the account, the key or its project."""
-        account, key = self.account(order), self.key(order)
-        assert key.concurrency is None or key.requests_held <= key.concurrency
-        for each in limited_by(account, key):
-            assert each.quota is None or each.queries_used + each.queries_held <= each.quota
-            limit = each.spend_limit_micros
-            assert limit is None or each.spent_micros + each.held_micros <= limit
-        assert account.credit_micros is None or account.credit_micros >= account.held_micros
-        limit = account.coverage_limit
-        assert limit is None or account.buckets_covered + account.queries_held <= limit
+        The account is returned. The `others` are by other keys of it.
+        """
+        with self.database.read() as session:
+            account = session.get_one(Account, order.account_id)
+            assert verify(session, account).problem is None
+            for each in (order, *others) if limits else ():
+                _check_limits(account, session.get_one(ApiKey, each.key_id))
+        return account
+
+
+def _check_limits(account: Account, key: ApiKey) -> None:
+    """Assert that no limit is passed of the account, the key or its project."""
+    assert key.concurrency is None or key.requests_held <= key.concurrency
+    for each in limited_by(account, key):
+        assert each.quota is None or each.queries_used + each.queries_held <= each.quota
+        limit = each.spend_limit_micros
+        assert limit is None or each.spent_micros + each.held_micros <= limit
+    assert account.credit_micros is None or account.credit_micros >= account.held_micros
+    limit = account.coverage_limit
+    assert limit is None or account.buckets_covered + account.queries_held <= limit
 
 
 def lay_out(url: str) -> None:

@@ -486,13 +486,11 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @invariant()
     def promises_hold(self) -> None:
-        self.books.check(self.order, limits=self.limits_hold)
-        if self.limits_hold:
-            self.books.check_limits(self.of_project)
+        account = self.books.check(self.order, self.of_project, limits=self.limits_hold)
         entries = self.books.entries(self.order)
         assert sum(entry.amount_micros for entry in entries) == self.balance
         assert sum(entry.kind == "charge" for entry in entries) == self.answered
-        assert self.books.account(self.order).buckets_covered == len(self.covered)
+        assert account.buckets_covered == len(self.covered)
 
     def ask_for_all_again(self) -> None:
         """Ask by a right clock for all that was paid for: changed, and once more than it may be."""
