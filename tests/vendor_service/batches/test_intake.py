@@ -15,7 +15,7 @@ from vendor_service.batches import intake as intake_module
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.lines import LineReader
 
-LINES = 2000
+LINES = 500
 
 
 def texts(number: int, count: int) -> str:

@@ -115,7 +115,7 @@ def test_verification_says_how_far_it_is_in_memory_that_does_not_grow(books: Boo
     books.clock.now = NOVEMBER
     for entries in (1_100, 2_200):
         order, reported = books.open(), list[int]()
-        write_history(books.database, order.key_id, entries, DECEMBER)
+        write_history(books.database, order.key_id, entries, NOVEMBER + entries // 50 * HOUR)
         with books.database.read() as session:
             account = session.get_one(Account, order.account_id)
             tracemalloc.start()
