@@ -32,8 +32,8 @@ CONTEXT.set_forkserver_preload(
         "vendor_service.cli.main",
         "vendor_service.serving.serve",
         "tests.support.brief",
-        "tests.support.frozen",
         "torch._dynamo",  # which whatever trains would import each time
+        "tests.support.frozen",
     ]
 )
 
