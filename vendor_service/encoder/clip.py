@@ -127,9 +127,9 @@ class ClipModel:
         )
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
-        passes = {device: self._passes(each, device, compiled=compiled) for device, each in copies.items()}
+        made: dict[Kind, Forward] = {}
         if measured is not None:
-            image = quantized(
+            made["image"] = quantized(
                 model,
                 measured,
                 self.preprocessing,
@@ -138,7 +138,9 @@ class ClipModel:
                 threads=self._threads,
                 kept_in=kept_in,
             )
-            passes[first] = {**passes[first], "image": image}
+        passes = {
+            device: self._passes(each, device, made, compiled=compiled) for device, each in copies.items()
+        }
         with every_shape_compiled() if compiled else nullcontext():
             self.replicas = self._replicas(passes, first, compiled=compiled)
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
@@ -249,11 +251,18 @@ class ClipModel:
     def _canaries(self) -> precision.Canaries:
         return precision.make_canaries(self.preprocessing.resize, self._tokenized, self.image_size)
 
-    def _passes(self, model: Any, device: torch.device, *, compiled: bool) -> dict[Kind, Forward]:  # noqa: ANN401
-        """The forward passes of a model on its device, as fast as they run there."""
+    def _passes(
+        self,
+        model: Any,  # noqa: ANN401
+        device: torch.device,
+        made: dict[Kind, Forward],
+        *,
+        compiled: bool,
+    ) -> dict[Kind, Forward]:
+        """The forward passes of a model on its device, as fast as they run there; some are `made` already."""
         methods = _methods(model)
         if compiled:
-            return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()}
+            return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()} | made
         replica = self._replica(methods, device, self.dtype)
         canaries = self._canaries()
 
@@ -267,7 +276,7 @@ class ClipModel:
         tokens = replica.stage("text", canaries["text"]).batch
         with using_threads(self._threads):
             text = short_texts(model, tokens, self.tolerance, lambda: whole("text"))
-            return {"image": whole("image"), "text": text}
+            return {"image": made.get("image") or whole("image"), "text": text}
 
     def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
         """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""
