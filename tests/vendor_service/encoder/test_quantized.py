@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from shared.encoding import from_wire
+from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import VendorProcess
 from tests.vendor_service.encoder.drawn import icons, unpack_pool
-from vendor_service.encoder import clip, short_texts
 from vendor_service.encoder import quantized as quantizing
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -33,13 +34,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many images as it takes at least, or hardly more."""
+    return unpack_pool(tmp_path_factory.mktemp("few"), every=160)
+
+
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the vendor's command keeps what it has made."""
     return tmp_path_factory.mktemp("cache")
 
 
-def load(dtype: str, **more: Path) -> ClipModel:
-    return ClipModel(find_model("icon-clip", None), CPUS, dtype, **more)  # type: ignore[arg-type]
+def load(dtype: str, name: str = "icon-clip", **more: Path) -> ClipModel:
+    return ClipModel(find_model(name, None), CPUS, dtype, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +78,9 @@ def test_images_are_near_those_of_float32_and_name_the_same_things(
     assert abs(right[0] - right[1]) < 0.02, right
 
 
-@pytest.mark.usefixtures("small")
-def test_texts_are_those_of_float32(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small", "without_graphs")
+def test_texts_are_those_of_float32(folder: Path, cache: Path) -> None:
     """Bit for bit where both run as they are: which of several graphs is the fastest hangs on the moment."""
-    monkeypatch.setattr(clip, "traced", lambda model, name, *_: getattr(model, name))
-    monkeypatch.setattr(short_texts, "as_graph", lambda model, name, *_: getattr(model, name))
     texts = ["a photo of a cat", "x"]
     kept = load("int8", calibration=folder, kept_in=cache / "tuition" / "int8")
     assert np.array_equal(kept.encode_texts(texts), load("float32").encode_texts(texts))
@@ -115,11 +120,10 @@ def signal_stack() -> bytes:
     return told.raw
 
 
-def test_it_is_made_once_and_kept(
-    small: ClipModel, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_made_once_and_kept(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = icons(every=200)
-    kept_in = cache / "tuition" / "int8"
+    tiny, kept_in = write_tiny_clip(tmp_path / "tiny", seed=1), tmp_path / "kept" / "int8"
+    first = load("int8", tiny, calibration=few, kept_in=kept_in)
     (kept,) = kept_in.iterdir()
 
     def unexpected(*_: object) -> None:
@@ -127,12 +131,12 @@ def test_it_is_made_once_and_kept(
 
     with monkeypatch.context() as without:
         without.setattr(quantizing, "_made", unexpected)
-        again = load("int8", calibration=folder, kept_in=kept_in)
-    assert again.fingerprint == small.fingerprint
-    assert np.array_equal(vectors(again, images), vectors(small, images))
+        again = load("int8", tiny, calibration=few, kept_in=kept_in)
+    assert again.fingerprint == first.fingerprint
+    assert np.array_equal(vectors(again, images), vectors(first, images))
     (kept / "image_tower.xml").write_text("damaged")
-    mended = load("int8", calibration=folder, kept_in=kept_in)
-    assert np.array_equal(vectors(mended, images), vectors(small, images))
+    mended = load("int8", tiny, calibration=few, kept_in=kept_in)
+    assert np.array_equal(vectors(mended, images), vectors(first, images))
     assert (kept / "image_tower.xml").read_text() != "damaged"
 
 
@@ -147,11 +151,15 @@ def test_what_it_was_measured_on_is_part_of_the_fingerprint(
     assert small.fingerprint != exact.fingerprint
 
 
-def test_a_model_that_does_not_bear_it_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = unpack_pool(tmp_path / "few", every=160)
+def test_a_model_that_does_not_bear_it_is_not_served(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, file = write_tiny_clip(tmp_path / "tiny", seed=1), tmp_path / "tiny" / "open_clip_model.safetensors"
+    # With weights as large as that, it bears it less well.
+    save_file({name: 4 * each if each.ndim > 1 else each for name, each in load_file(file).items()}, file)
     monkeypatch.setattr(quantizing, "FAITHFUL", 0.99999)
     with pytest.raises(OperatorError, match=r"does not bear int8.* mean cosine of 0\.9"):
-        load("int8", calibration=few, kept_in=tmp_path / "kept")
+        load("int8", tiny, calibration=few, kept_in=tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
 
@@ -190,7 +198,7 @@ def test_both_tiers_are_sold_beside_each_other_at_their_prices(
     )
     (image,), _ = icons(every=10_000)
     image.save(tmp_path / "icon.png")
-    with VendorProcess(tmp_path, "--models", str(file), threads=2) as vendor:
+    with VendorProcess(tmp_path, "--models", str(file)) as vendor:
         key = vendor.create_key()
         answers = {}
         for model in ("exact", "quick"):
