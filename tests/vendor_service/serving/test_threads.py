@@ -3,8 +3,17 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from tests.support.forking import CONTEXT
+from tests.support.tiny_clip import write_tiny_clip
+from tests.vendor_service.local_vendor import GivenSettings
+from vendor_service.observability.metrics import Metrics
+from vendor_service.serving.factory import load_engine
+from vendor_service.serving.model_specs import find_specs
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is another OpenMP")
@@ -56,24 +65,20 @@ def test_the_team_that_computed_what_is_made_apart_ends_with_it() -> None:
     assert done.stdout.split() == ["2", "0", "1"]
 
 
-_MODELS = """
-import torch
-from tests.vendor_service.local_vendor import GivenSettings
-from vendor_service.observability.metrics import Metrics
-from vendor_service.serving.factory import load_engine
-from vendor_service.serving.model_specs import find_specs
-
-torch.set_num_threads(4)
-(spec,) = find_specs(GivenSettings(device="auto", dtype="float32"))
-for _ in range(3):
-    model = load_engine(spec, 0, Metrics()).model
-    model.encode_texts(["a cat"])
-    print(len(model.devices), torch.get_num_threads())
-"""
+def test_a_model_that_is_loaded_later_has_as_many_devices_and_threads_as_the_first(tmp_path: Path) -> None:
+    name = write_tiny_clip(tmp_path / "tiny", seed=1)
+    with CONTEXT.Pool(1) as fresh:
+        assert fresh.apply(_devices_and_threads, (name,)) == [(2, 2)] * 3
 
 
-def test_a_model_that_is_loaded_later_has_as_many_devices_and_threads_as_the_first() -> None:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", _MODELS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["2", "2"] * 3
+def _devices_and_threads(name: str) -> list[tuple[int, int]]:
+    """Of a model that is loaded three times, in a process that has computed nothing."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(4)
+    (spec,) = find_specs(GivenSettings(model=(name,), device="auto", dtype="float32"))
+    taken = []
+    for _ in range(3):
+        model = load_engine(spec, 0, Metrics()).model
+        model.encode_texts(["a cat"])
+        taken.append((len(model.devices), torch.get_num_threads()))
+    return taken
