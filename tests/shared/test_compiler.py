@@ -6,7 +6,7 @@ import sys
 import pytest
 
 CASES = {
-    "a model answers without it": """
+    "a model answers without it, and it is the real one afterwards": """
         from vendor_service.encoder.libraries import open_clip
         import torch
 
@@ -14,6 +14,11 @@ CASES = {
         with torch.inference_mode():
             assert model.encode_text(open_clip.get_tokenizer("ViT-S-32-alt")(["a cat"])).shape == (1, 256)
         assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+
+        import torch._dynamo.utils
+
+        assert torch._dynamo.config.cache_size_limit > 0 and torch._dynamo.utils.counters is not None
+        assert sys.modules["torch._dynamo"].__file__
     """,
     "a student answers without it": """
         from client.learning.backbones import load_backbone
@@ -23,13 +28,6 @@ CASES = {
             features = load_backbone("tf_efficientnet_lite0").eval()(torch.zeros(1, 3, 64, 64))
         assert features.shape == (1, 1280)
         assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
-    """,
-    "it is the real one afterwards": """
-        from vendor_service.encoder.libraries import open_clip
-        import torch._dynamo.utils
-
-        assert torch._dynamo.config.cache_size_limit > 0 and torch._dynamo.utils.counters is not None
-        assert sys.modules["torch._dynamo"].__file__
     """,
     "whoever needs more of it while something is imported has it": """
         from shared.compiler import compiler_later
