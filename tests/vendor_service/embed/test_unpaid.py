@@ -187,13 +187,13 @@ def test_a_late_answer_counts_and_the_vendors_own_faults_do_not(
     scripted: ScriptedTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(allowance, "UNPAID_BURST", 2)
-    with LocalVendor(tmp_path, request_timeout_seconds=3) as vendor:
+    with LocalVendor(tmp_path, request_timeout_seconds=3) as vendor, ThreadPoolExecutor() as pool:
         key = vendor.key(queries_per_second=1)
         for number in range(3):  # under keys, so that each is held before it fails
             once = {"idempotency-key": str(number)}
             assert error_code(vendor.embed(key, {"text": "explode"}, headers=once)) == "internal_error"
-        for _ in range(2):
-            assert error_code(vendor.embed(key, {"text": "wait"})) == "deadline_exceeded"
+        for late in [pool.submit(vendor.embed, key, {"text": "wait"}) for _ in range(2)]:
+            assert error_code(late.result()) == "deadline_exceeded"
         scripted.go.set()
         assert error_code(vendor.embed(key, CAT)) == "rate_limited"
         account = vendor.account(key)
