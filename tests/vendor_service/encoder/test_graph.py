@@ -2,16 +2,19 @@
 
 import math
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.support.tiny_clip import write_tiny_clip
 from vendor_service.encoder import graph
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
+from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.replica import using_threads
-from vendor_service.encoder.sources import find_model
+from vendor_service.encoder.sources import ModelSource, find_model
 
 TOLERANCE = 1e-3
 EXAMPLES = [torch.rand(size, 3, generator=torch.Generator().manual_seed(size)) for size in (2, 1, 5)]
@@ -123,22 +126,29 @@ def test_a_cpu_of_several_cores_runs_two_batches_at_once(
     assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
+@pytest.fixture
+def tiny(tmp_path: Path) -> ModelSource:
+    """A whole model that is loaded in a moment."""
+    return find_model(write_tiny_clip(tmp_path / "tiny", seed=1), None)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(
-    dtype: str, monkeypatch: pytest.MonkeyPatch
+    dtype: Dtype, tiny: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.encoder.precision.fastest_dtype", lambda _: dtype)
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
-    large = _threads_taken(2), _threads_taken(4)
+    large = _threads_taken(tiny, dtype, 2), _threads_taken(tiny, dtype, 4)
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", math.inf)
-    assert (*large, _threads_taken(2)) == ([1, 2, 1], [2, 2, 2], [1, 1, 1])
+    assert (*large, _threads_taken(tiny, dtype, 2)) == ([1, 2, 1], [2, 2, 2], [1, 1, 1])
 
 
-def _threads_taken(cores: int) -> list[int]:
-    """By an image of icon-clip beside others, alone, and beside others again."""
+def _threads_taken(source: ModelSource, dtype: Dtype, cores: int) -> list[int]:
+    """By an image of a model in its fastest dtype, beside others, alone, and beside others again."""
     taken: list[int] = []
     with using_threads(cores):
-        model = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2)
+        model = ClipModel(source, [torch.device("cpu")] * 2)
+        assert model.dtype == dtype
         (replica, _), image = model.replicas, model.canaries()[0]
         for alone in (False, True, False):
             replica.encode("image", replica.stage("image", [image]), alone=alone)
@@ -147,7 +157,7 @@ def _threads_taken(cores: int) -> list[int]:
 
 
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
-    monkeypatch: pytest.MonkeyPatch,
+    tiny: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured_on = set()
 
@@ -157,7 +167,7 @@ def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads
 
     monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
     with using_threads(4):
-        first, second = ClipModel(find_model("icon-clip", None), [torch.device("cpu")] * 2).replicas
+        first, second = ClipModel(tiny, [torch.device("cpu")] * 2).replicas
     assert first.passes is second.passes
     assert measured_on == {2}
 

@@ -8,29 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
-import vendor_service
+from tests.support.tiny_clip import write_tiny_clip
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.sources import find_model
 
-BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
 CPU = [torch.device("cpu")]
 WEIGHTS = "open_clip_model.safetensors"
 REMEMBERED = "fp_remembered"
 
-
-@pytest.fixture(autouse=True)
-def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is embedded here, and a graph takes longer than all else that a start does."""
-    monkeypatch.setattr("vendor_service.encoder.clip.traced", lambda model, name, *_: getattr(model, name))
+pytestmark = pytest.mark.usefixtures("without_graphs")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model whose fingerprint is remembered, wrongly, so that it shows who remembers it."""
     folder = tmp_path / "model"
-    shutil.copytree(BUNDLED, folder)
+    write_tiny_clip(folder, seed=1)
     store = tmp_path / "cache" / "fingerprints.json"
     start(folder)
     (key,) = json.loads(store.read_text())
@@ -49,7 +44,9 @@ def test_it_is_remembered(folder: Path) -> None:
     assert start(folder) == start(folder) == REMEMBERED
 
 
-def test_weights_that_changed_are_hashed_again_whatever_their_size_and_date_say(folder: Path) -> None:
+def test_weights_that_changed_are_hashed_again_whatever_their_size_and_date_say(
+    folder: Path, tmp_path: Path
+) -> None:
     path = folder / WEIGHTS
     before, content = path.stat(), bytearray(path.read_bytes())
     content[-3] ^= 1
@@ -57,7 +54,8 @@ def test_weights_that_changed_are_hashed_again_whatever_their_size_and_date_say(
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     after = path.stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert start(folder) not in (REMEMBERED, ClipModel(find_model("icon-clip", None), CPU).fingerprint)
+    unchanged = find_model(write_tiny_clip(tmp_path / "unchanged", seed=1), None)
+    assert start(folder) not in (REMEMBERED, ClipModel(unchanged, CPU, "float32").fingerprint)
 
 
 def test_another_preprocessing_or_dtype_is_another_fingerprint(folder: Path) -> None:

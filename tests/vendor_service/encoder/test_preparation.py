@@ -13,6 +13,7 @@ from PIL import Image
 from shared.encoding import from_wire
 from shared.serving.image_limits import ImageLimits
 from shared.serving.parts import count_parts, count_scans
+from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import VendorProcess, alive, below, wait_until
 from tests.vendor_service import hostile_images
 from tests.vendor_service.encoder.test_processes import linux
@@ -154,7 +155,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
 @linux
 @pytest.mark.usefixtures("launched")
 def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
-    vendor = VendorProcess(tmp_path).start()
+    vendor = VendorProcess(tmp_path, "--model", write_tiny_clip(tmp_path / "tiny", seed=1)).start()
     pids = below(vendor.pid)
     assert len(pids) >= 3  # the server, one for texts, at least one for images
     vendor.kill_alone()

@@ -1,11 +1,13 @@
 """Texts are computed without their padding where that changes nothing, and whole everywhere else."""
 
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import torch
 
+from tests.support.tiny_clip import write_tiny_clip
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.graph import Forward, as_graph, difference, is_graph
 from vendor_service.encoder.short_texts import ShortTexts, places_first, short_texts
@@ -159,11 +161,12 @@ def _multiplied_apart(model: Any, tokens: torch.Tensor) -> set[int]:
     return {event.input_shapes[0][0] for event in seen.events() if event.name == "aten::bmm"}
 
 
-def test_a_large_model_is_sold_so_and_a_graph_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_model_is_sold_so_and_a_graph_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = find_model(write_tiny_clip(tmp_path / "tiny", seed=1), None)
     texts = ["x", "a photo of a cat", "a red square on a white wall " * 9]
-    small = ClipModel(find_model("icon-clip", None), [torch.device("cpu")])
+    small = ClipModel(source, [torch.device("cpu")])
     monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
-    large = ClipModel(find_model("icon-clip", None), [torch.device("cpu")])
+    large = ClipModel(source, [torch.device("cpu")])
     kinds = [isinstance(each.replicas[0].passes["text"], ShortTexts) for each in (small, large)]
     assert kinds == [False, True]
     assert not large.replicas[0].passes["text"]._tower.transformer.batch_first  # type: ignore[attr-defined]
