@@ -10,6 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from typing import Any
 
 import torch
@@ -111,18 +112,49 @@ def _graphs(model: Any, name: str, example: torch.Tensor) -> list[Forward]:  # n
     """A method of a model as a graph, and one of images also with weights laid out for the CPU's own library.
 
     Convolutions in float32 are two to four times as fast with those. The matrices of texts are not, and would
-    be in memory twice for ever: PyTorch lets go of no graph.
+    be in memory twice.
     """
     with warnings.catch_warnings():
         # Tracing is called deprecated in favour of a compiler that a vendor may not have, and it warns
         # of what depends on the shape of its example, which is why other shapes are compared.
         warnings.simplefilter("ignore")
         trace: Callable[..., Any] = torch.jit.trace
-        module = trace(_Method(model, name).eval(), example, check_trace=False)
-        graphs: list[Forward] = [torch.jit.freeze(module)]
+        code = _Code(trace(_Method(model, name).eval(), example, check_trace=False))
+        graphs: list[Forward] = [torch.jit.freeze(code.module())]
         if name == "encode_image":
-            graphs.append(torch.jit.optimize_for_inference(module))
+            graphs.append(torch.jit.optimize_for_inference(code.module()))
         return graphs
+
+
+class _Code:
+    """What was traced, as code without weights: PyTorch lets go of a module that was loaded, and of no trace.
+
+    A weight's place is held by its number.
+    """
+
+    def __init__(self, traced: Any) -> None:  # noqa: ANN401
+        self._weights: list[torch.Tensor] = []
+        for node in _constants(traced):
+            self._weights.append(node.t("value"))
+            node.t_("value", torch.tensor(len(self._weights) - 1))
+        torch.jit.save(traced, file := BytesIO())
+        self._file = file.getvalue()
+
+    def module(self) -> Any:  # noqa: ANN401
+        """The module anew, with the same weights."""
+        load: Callable[..., Any] = torch.jit.load
+        loaded = load(BytesIO(self._file))
+        for node in _constants(loaded):
+            weights = self._weights[int(node.t("value"))]
+            node.t_("value", weights)
+            node.output().inferTypeFrom(weights)
+        return loaded.eval()
+
+
+def _constants(module: Any) -> list[Any]:  # noqa: ANN401
+    """The constants of a module's graph that are tensors."""
+    found = module.graph.findAllNodes("prim::Constant")
+    return [node for node in found if node.hasAttribute("value") and node.kindOf("value") == "t"]
 
 
 def _seconds(forward: Forward, batch: torch.Tensor) -> float:

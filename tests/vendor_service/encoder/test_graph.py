@@ -1,7 +1,9 @@
 """A model as a graph: the same features for every size of batch, or the model as it is."""
 
+import gc
 import math
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,8 @@ class Linear(nn.Module):
     def encode_text(self, batch: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.layer(batch)
         return features
+
+    encode_image = encode_text
 
 
 class OfItsBatch(Linear):
@@ -63,6 +67,23 @@ def test_a_graph_answers_as_its_model_does() -> None:
     assert isinstance(graph, torch.jit.ScriptModule)
     batch = torch.rand(7, 3)
     assert torch.allclose(graph(batch), model.encode_text(batch))
+
+
+@pytest.mark.usefixtures("slow_models")
+@pytest.mark.parametrize("name", ["encode_text", "encode_image"])
+def test_the_weights_of_a_graph_are_those_of_its_model_and_end_with_both(name: str) -> None:
+    model = Linear().eval().requires_grad_(False)
+    graph = traced(model, name, EXAMPLES, TOLERANCE)
+    assert isinstance(graph, torch.jit.ScriptModule)
+    model.layer.weight.mul_(2)
+    batch = torch.rand(7, 3)
+    assert name == "encode_image" or torch.allclose(graph(batch), model.encode_text(batch))
+    weights = weakref.ref(model.layer.weight)
+    del model
+    assert weights() is not None
+    del graph
+    gc.collect()
+    assert weights() is None
 
 
 @pytest.mark.usefixtures("slow_models")
