@@ -14,6 +14,7 @@ import typer.main
 from hypothesis import settings
 
 from shared.serving.logging import JsonFormatter, TextFormatter
+from shared.serving.memory import give_back
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
 from tests.support.undurable import make_undurable
@@ -73,6 +74,13 @@ def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.It
 def _may_run_on_ray(test: pytest.Function) -> bool:
     needed = getattr(test.function.__annotations__.get("vendor"), "__name__", "Vendor")
     return "vendor" in test.fixturenames and needed == "Vendor"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory_is_given_back() -> Iterator[None]:
+    """Whatever trains in this process has it keep what is freed, which would be gigabytes in the end."""
+    yield
+    give_back()
 
 
 @pytest.fixture(autouse=True)
