@@ -10,7 +10,7 @@ import torch
 
 from tests.support.forking import CONTEXT
 from tests.support.tiny_clip import write_tiny_clip
-from tests.vendor_service.local_vendor import GivenSettings
+from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.model_specs import find_specs
