@@ -108,7 +108,7 @@ class Sales:
         result = request.result(encoded, admitted)
         if admitted.cost_micros != cost:
             self._last_costs[such] = admitted.cost_micros
-            content, _ = await rendered(request.render, result)
+            content = request.render(result)  # what was sold is the same
         assert admitted.charged is not None
         return Sale(result, content, sold, admitted.charged)
 

@@ -41,6 +41,15 @@ MOST_REPLAYS = 2
 WINDOW_SECONDS = 30 * 86_400
 YEARS = 12 * 365 * 86_400
 PROCESS = st.integers(0, 1)
+# What is asked for, by which process, and by which key.
+ASKED: dict[str, Any] = {
+    "images": st.integers(0, 4),
+    "texts": st.integers(1, 4),
+    "key": st.none() | st.sampled_from("ab"),
+    "body": st.sampled_from("xy"),
+    "which": PROCESS,
+    "by_project": st.booleans(),
+}
 
 
 class MoneyMachine(RuleBasedStateMachine):
@@ -119,14 +128,7 @@ class MoneyMachine(RuleBasedStateMachine):
         if self.open_holds:
             self.finish(settle=True, which=0, by=0, buckets=list(range(8)))
 
-    @rule(
-        images=st.integers(0, 4),
-        texts=st.integers(1, 4),
-        key=st.none() | st.sampled_from("ab"),
-        body=st.sampled_from("xy"),
-        which=PROCESS,
-        by_project=st.booleans(),
-    )
+    @rule(**ASKED)
     def admit(
         self, images: int, texts: int, key: str | None, body: str, which: int, by_project: bool
     ) -> None:
@@ -144,15 +146,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self.open_holds[admitted.request_id] = admitted.cost_micros
         self.asked[admitted.request_id] = asked, self.clocks[which]()
 
-    @rule(
-        images=st.integers(0, 4),
-        texts=st.integers(1, 4),
-        key=st.none() | st.sampled_from("ab"),
-        body=st.sampled_from("xy"),
-        which=PROCESS,
-        by_project=st.booleans(),
-        buckets=st.lists(st.integers(0, 20), min_size=8, max_size=8),
-    )
+    @rule(**ASKED, buckets=st.lists(st.integers(0, 20), min_size=8, max_size=8))
     def sell(
         self,
         images: int,
