@@ -232,13 +232,9 @@ class ClipModel:
         if asked == dtype:
             return exact.to(torch.bfloat16), dtype
         rounded = _rounded(exact)
-        device = self.devices[0]
+        replicas = self._for_queries_alone(exact, "float32"), self._for_queries_alone(rounded, dtype)
         with using_threads(self._threads):  # which a replica leaves to its thread
-            cosine = precision.least_cosine(
-                self._replica(_methods(exact), device, "float32"),
-                self._replica(_methods(rounded), device, dtype),
-                self._canaries(),
-            )
+            cosine = precision.least_cosine(*replicas, self._canaries())
         if cosine >= precision.FAITHFUL:
             return rounded, dtype
         _log.info(
@@ -247,6 +243,10 @@ class ClipModel:
             cosine,
         )
         return exact, "float32"
+
+    def _for_queries_alone(self, model: Any, dtype: Dtype) -> Replica:  # noqa: ANN401
+        methods = _methods(model)
+        return self._replica(methods, self.devices[0], dtype, whole_cpu=list(methods))
 
     def _canaries(self) -> precision.Canaries:
         return precision.make_canaries(self.preprocessing.resize, self._tokenized, self.image_size)

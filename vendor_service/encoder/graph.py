@@ -27,7 +27,7 @@ _LARGE_SECONDS = 0.05
 _WORTH = 1.3
 # A pass is measured so often, but no longer than for so many seconds: a busy machine disturbs most of them.
 _ROUNDS = 7
-_MEASURED_SECONDS = 0.2
+_MEASURED_SECONDS = 0.1
 _MOST_WORTHWHILE = 8
 
 _log = logging.getLogger(__name__)
