@@ -7,6 +7,7 @@ import typer
 from vendor_service.cli.books import DatabaseUrl, existing, is_there, opened, where
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.database import schema
+from vendor_service.database.backup import back_up
 from vendor_service.database.presence import alone
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
@@ -87,4 +88,4 @@ def backup(file: Path, database_url: DatabaseUrl = None) -> None:
     Example: vendor db backup /backups/books.db
     """
     with existing(database_url) as database:
-        database.back_up(file)
+        back_up(database, file)

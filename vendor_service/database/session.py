@@ -30,7 +30,7 @@ from shared.errors import ErrorCode
 from shared.serving.redaction import masked
 from shared.sqlite import write_ahead
 from vendor_service.database.tables import Base
-from vendor_service.errors import APIError, CommitInDoubt, OperatorError, RowLocked, UsageError
+from vendor_service.errors import APIError, CommitInDoubt, RowLocked, UsageError
 from vendor_service.observability.redaction import masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
@@ -155,36 +155,6 @@ class Database:
         unchanged = "UPDATE alembic_version SET version_num = version_num"
         with self.write() as session:
             session.execute(text("PRAGMA user_version = 0" if self.embedded else unchanged))
-
-    def back_up(self, to: Path) -> None:
-        """Write the books, as they are at one moment, to a new file; whoever uses them is not disturbed.
-
-        Raises:
-            UsageError: this is not SQLite, or there is a file of that name.
-            OperatorError: the file cannot be written.
-        """
-        if not self.embedded:
-            raise UsageError(
-                "this backs up SQLite alone; PostgreSQL has pg_dump, and docs/operations.md says how"
-            )
-        try:
-            to.touch(exist_ok=False)  # only one of several that begin at once; SQLite fills an empty file
-        except FileExistsError as error:
-            raise UsageError(f"there is a file {to} already; name another") from error
-        except OSError as error:
-            raise OperatorError(f"the backup cannot be written: {error}") from error
-        # Not through SQLAlchemy, which begins a transaction: a vacuum is none, and may not be in one.
-        connection = self.engine.raw_connection()
-        try:
-            # A whole path, for SQLite takes a name that begins with "file:" for a URI.
-            connection.cursor().execute("VACUUM INTO ?", (str(to.absolute()),))
-        except BaseException as error:  # Ctrl-C as well: what is there under the name is no backup
-            to.unlink(missing_ok=True)
-            if isinstance(error, sqlite3.Error):
-                raise OperatorError(f"the backup cannot be written: {error}") from error
-            raise
-        finally:
-            connection.close()
 
     def close(self) -> None:
         """Close every connection."""

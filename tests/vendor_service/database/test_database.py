@@ -1,7 +1,6 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
 import re
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -335,53 +334,6 @@ def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_pa
             assert session.scalar(text("SELECT count(*) FROM filler")) == 0
             session.execute(text("PRAGMA max_page_count = 1000000"))
         fill()
-
-
-def test_of_backups_that_begin_at_once_one_is_written_and_the_others_are_refused(tmp_path: Path) -> None:
-    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
-        books.open()
-        begin = threading.Barrier(4)
-
-        def back_up(file: Path) -> str:
-            with closing(Database(str(books.database.engine.url))) as database:
-                begin.wait()
-                try:
-                    database.back_up(file)
-                except UsageError as error:
-                    return str(error)
-            return ""
-
-        for attempt in range(3):
-            file = tmp_path / f"copy {attempt}.db"
-            with ThreadPoolExecutor(4) as threads:
-                told = sorted(threads.map(back_up, [file] * 4))
-            assert told == ["", *[f"there is a file {file} already; name another"] * 3]
-            with closing(Database(f"sqlite:///{file}")) as copy, copy.read() as session:
-                assert session.scalars(select(Account)).one()
-
-
-def test_a_backup_is_in_the_file_of_that_name_whatever_it_begins_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with opened_books("sqlite:///books.db") as books:
-        books.open()
-        books.database.back_up(Path("file:copy.db?mode=memory"))
-    with closing(sqlite3.connect(tmp_path / "file:copy.db?mode=memory")) as copy:
-        assert copy.execute("SELECT count(*) FROM accounts").fetchone() == (1,)
-
-
-@pytest.mark.parametrize("fault", [KeyboardInterrupt(), sqlite3.DatabaseError("malformed")])
-def test_a_backup_that_ends_early_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
-) -> None:
-    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
-        connection = Mock()
-        connection.cursor().execute.side_effect = fault
-        monkeypatch.setattr(books.database.engine, "raw_connection", lambda: connection)
-        with pytest.raises((KeyboardInterrupt, OperatorError)):
-            books.database.back_up(tmp_path / "copy.db")
-        assert not (tmp_path / "copy.db").exists()
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "nonsense", "nosuchdb://x/y"])
