@@ -27,7 +27,7 @@ def give_back() -> None:
 
 
 async def keep_small() -> None:
-    """Give back what is free every few seconds, until cancelled."""
+    """Give back what is free, as after a start, and again every few seconds, until cancelled."""
     while True:
-        await asyncio.sleep(_PAUSE_SECONDS)
         await asyncio.to_thread(give_back)
+        await asyncio.sleep(_PAUSE_SECONDS)
