@@ -21,7 +21,7 @@ _PAGES = """
 
     share_heap()
     first = faults()
-    again = faults()
+    again = min(faults() for _ in range(3))  # pieces may fit less well the first time
     give_back()
     print(first, again, faults())
 """
