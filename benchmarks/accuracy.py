@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from benchmarks.records import ROOT, Record, made_with, record, recorded, sha256
+from benchmarks.records import FORMER_STUDENTS, ROOT, Record, made_with, record, recorded, sha256
 from client.data.bundled_set import ICONS
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, Variant
@@ -62,13 +62,31 @@ def main() -> None:
     print(compared(config, f"accuracy-{student}-{arguments.image_size}px-{arguments.steps}"))
 
 
-def parser_of_runs(description: str | None) -> argparse.ArgumentParser:
-    """A parser of what all runs of a table have in common."""
+def parser_of_runs(description: str | None, *, on_record: bool = True) -> argparse.ArgumentParser:
+    """A parser of what all runs of a table have in common; `on_record` is a table of lines in runs.csv."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--student", default=DEFAULT_BACKBONE, help="the backbone (default: %(default)s)")
+    parser.add_argument(
+        "--student",
+        default=DEFAULT_BACKBONE,
+        type=str if on_record else still_trained,
+        help="the backbone (default: %(default)s)",
+    )
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
     return parser
+
+
+def still_trained(student: str) -> str:
+    """The name of a backbone that is trained with the weights of its runs on record.
+
+    Raises:
+        argparse.ArgumentTypeError: it is a former student.
+    """
+    if student in FORMER_STUDENTS:
+        raise argparse.ArgumentTypeError(
+            f"{student} loads other weights today: what is on record of it can be printed, and no more"
+        )
+    return student
 
 
 def variant(row: str, recipe: Recipe) -> Variant:
@@ -124,6 +142,11 @@ def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) ->
     missing = [(config, cells) for config, cells in unknown if cells]
     if not missing:
         return
+    for config, _ in missing:
+        try:
+            still_trained(config.student)
+        except argparse.ArgumentTypeError as error:
+            raise SystemExit(str(error)) from error
     with customer() as connection:
         for config, cells in missing:
             _forget(cells, name)

@@ -41,7 +41,7 @@ WAYS: Mapping[str, Callable[[Probabilities, Probabilities], Probabilities]] = {
 
 def main() -> None:
     """Train what has not been trained, ask, and print a table for each style, and the mean over them."""
-    parser = parser_of_runs(__doc__)
+    parser = parser_of_runs(__doc__, on_record=False)
     parser.add_argument("--targets", nargs="+", default=["colour", "emoji", "line", "pixel", "solid"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()

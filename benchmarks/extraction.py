@@ -28,9 +28,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.accuracy import unpacked
 from benchmarks.records import ROOT
 from client.data.bundled_set import ICONS, UNLABELLED
-from client.data.domains import class_prompts
+from client.data.domains import class_prompts, list_folder
+from client.data.splits import split
 from client.learning.backbone_names import DEFAULT_BACKBONE
 from client.learning.backbones import load_backbone
 from client.learning.convolutions import with_depthwise
@@ -366,7 +368,8 @@ def honest(teacher: Teacher, pool: Images, icons: Images) -> None:
     classes = teacher.texts(sorted({class_of(each) for each in icons.names}))
     rows: dict[str, list[tuple[int, int]]] = {"labelled images": [], "and the pool without labels": []}
     for target in excluded:
-        labelled = [place for place, name in enumerate(icons.names) if name.split("/")[1] != target]
+        taught = _taught(target)
+        labelled = [place for place, name in enumerate(icons.names) if name in taught]
         others = [
             place for place, name in enumerate(pool.names) if name.split("/")[1] not in excluded[target]
         ]
@@ -377,6 +380,15 @@ def honest(teacher: Teacher, pool: Images, icons: Images) -> None:
     for row, found in rows.items():
         queries, buckets = (round(fmean(each)) for each in zip(*found, strict=True))
         print(f"| {row} | {queries} | {buckets} |")
+
+
+def _taught(target: str) -> set[str]:
+    """The labelled icons that a run trains on where a style is held out: it asks about no hold-outs."""
+    folder = unpacked(ICONS)
+    images = list_folder(folder)
+    examples, _ = images.read(images.source_domains(target))
+    train, _ = split(examples, holdout=0.2, seed=0)
+    return {str(examples[each].path.relative_to(folder.parent)) for each in train}
 
 
 def class_of(name: str) -> str:

@@ -1,6 +1,7 @@
 """What a vendor's steps cost, measured on a real one; and whether fleet.py foretells what two of them do.
 
-The vendors sell the bundled model, with books on a PostgreSQL that does not wait for the disk. They, the
+The vendors sell the bundled model, with books on a PostgreSQL that does not wait for the disk. Each request
+has an idempotency key, as those of our client have, so its price is held first and charged later. They, the
 database and the callers share the cores of this machine. Texts are known ones, so that no model runs for
 them. A machine that others share is faster in one second than in the next, so what costs are told from and
 what they are checked against is asked for in short turns, one thing after the other. A round is some turns,
@@ -94,7 +95,9 @@ class Site:
         def run(place: int) -> load.Load:
             first = place * len(requests) // len(self.vendors)
             port = int(self.vendors[place].url.rpartition(":")[2])
-            return load.run(port, [*requests[first:], *requests[:first]], connections, seconds)
+            return load.run(
+                port, [*requests[first:], *requests[:first]], connections, seconds, with_keys=True
+            )
 
         before, began = self._used(), time.process_time()
         with ThreadPoolExecutor() as pool:

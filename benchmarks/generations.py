@@ -58,7 +58,7 @@ class Generation:
 
 def main() -> None:
     """Train what has not been trained, then print the table."""
-    parser = parser_of_runs(__doc__)
+    parser = parser_of_runs(__doc__, on_record=False)
     parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """A load that costs next to nothing itself: requests made beforehand, on connections that stay open."""
 
+import secrets
 import socket
 import threading
 import time
@@ -43,12 +44,25 @@ def form(files: Sequence[bytes], field: str = "image") -> tuple[bytes, str]:
     return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
+def keyed(asked: bytes) -> bytes:
+    """A whole request with an idempotency key that no other has."""
+    first, _, rest = asked.partition(b"\r\n")
+    return b"\r\n".join((first, f"idempotency-key: {secrets.token_hex(16)}".encode(), rest))
+
+
 def run(
-    port: int, requests: Sequence[bytes], connections: int, seconds: float, *, apart: bool = False
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    *,
+    apart: bool = False,
+    with_keys: bool = False,
 ) -> Load:
     """Send requests in turn on each connection, one after the other, until the time is over.
 
     Each connection sends all of them; `apart`, each sends others, and none is sent twice while they last.
+    They may come `with_keys`: each has an idempotency key of its own.
     The first answer on each connection, before there is a queue, does not count, nor the last ones, after it.
 
     Raises:
@@ -67,7 +81,7 @@ def run(
                 if over.is_set():
                     break
                 sent = time.perf_counter()
-                connection.sendall(each)
+                connection.sendall(keyed(each) if with_keys else each)
                 _read(answers)
                 answered.append((sent, time.perf_counter()))
         return answered

@@ -165,7 +165,7 @@ def deferral_scores(said: Said, know: Knowledge) -> dict[str, Floats]:
 
 def main() -> None:
     """Train what has not been trained, and print a table for each style, the means over seeds."""
-    parser = parser_of_runs(__doc__)
+    parser = parser_of_runs(__doc__, on_record=False)
     parser.add_argument("--targets", nargs="+", default=["emoji"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()

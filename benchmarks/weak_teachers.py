@@ -100,7 +100,7 @@ def noisy_images(length: float) -> Callable[[Sequence[Query], Rows], Rows]:
 
 def main() -> None:
     """Run what has not been run, and print the table as it grows."""
-    parser = parser_of_runs(__doc__)
+    parser = parser_of_runs(__doc__, on_record=False)
     parser.set_defaults(image_size=64, steps=600)
     parser.add_argument("--targets", nargs="+", default=["pixel", "emoji", "colour"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from benchmarks import accuracy, records
-from benchmarks.accuracy import measured
+from benchmarks.accuracy import measured, parser_of_runs
 from benchmarks.records import TOGETHER, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
@@ -87,6 +87,21 @@ def test_what_is_on_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.
     record([Record(second, "table", "", RESULT)])
     renamed = replace(config, variants=[replace(each, name=f"my {each.name}") for each in config.variants])
     assert [each.result.method for each in measured([renamed], "table")] == ["my erm", "my erm+swad"]
+
+
+def test_a_former_student_is_printed_from_the_record_and_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
+    config = replace(_config(make_folder(tmp_path / "toy", images=1), "erm"), student="efficientnet_lite0")
+    with pytest.raises(SystemExit, match="loads other weights today"):
+        measured([config], "table")
+    record([Record(made_with(cell), "table", "", RESULT) for cell in _cells(config)])
+    assert [each.result.method for each in measured([config], "table")] == ["erm"]
+    with pytest.raises(SystemExit):
+        parser_of_runs("of runs that nothing is on record of", on_record=False).parse_args(
+            ["--student", "efficientnet_lite0"]
+        )
 
 
 def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew(

@@ -3,7 +3,7 @@
 import os
 import secrets
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from vendor_service.database.session import Database
@@ -23,7 +23,7 @@ def back_up(database: Database, to: Path) -> None:
         raise UsageError(
             "this backs up SQLite alone; PostgreSQL has pg_dump, and docs/operations.md says how"
         )
-    part = to.with_name(f"{to.name}.{secrets.token_hex(4)}.part")
+    part = to.parent / f"{to.name}.{secrets.token_hex(4)}.part"
     try:
         if to.exists():  # which may also come to be meanwhile
             raise FileExistsError
@@ -34,7 +34,8 @@ def back_up(database: Database, to: Path) -> None:
     except (OSError, sqlite3.Error) as error:
         raise OperatorError(f"the backup cannot be written: {error}") from error
     finally:  # after Ctrl-C as well
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or nothing can be there
+            part.unlink()
 
 
 def _copy(database: Database, part: Path) -> None:

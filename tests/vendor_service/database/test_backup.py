@@ -91,6 +91,24 @@ def test_a_backup_that_ends_early_leaves_no_file(
     assert _copies(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (".", "already"),
+        ("/", "already"),
+        ("books.db/copy.db", "cannot be written"),
+        ("none/copy.db", "cannot be written"),
+        ("x" * 250, "cannot be written"),
+    ],
+)
+def test_where_no_file_can_be_a_backup_ends_with_a_plain_error(
+    embedded: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, OperatorError), match=says):
+        back_up(embedded.database, Path(file))
+
+
 def _killed_before_it_is_named(url: str, file: Path) -> None:
     backup._take_name = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     with closing(Database(url)) as database:
