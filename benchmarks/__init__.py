@@ -1,1 +1,1 @@
-"""What every published number comes from; not part of the tests."""
+"""What makes the tables of the documents; not part of the tests."""

@@ -28,7 +28,7 @@ QUOTA = 10_000
 BUDGET = 7000  # reaches the labelled images, and all those without labels
 METHODS = ("erm", "vl2v-adip")
 LEARN_UNLABELLED = ("vl2v-adip",)  # fine-tuning cannot: it learns from labels alone
-# Both students in six to nine minutes of two shared cores: docs/experiments.md, "How large, and how long".
+# Both students in three minutes of two cores, six to nine of slower ones: README.md.
 IMAGE_SIZE, STEPS = 96, 400
 
 console = Console(stderr=True, highlight=False)

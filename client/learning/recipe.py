@@ -31,7 +31,7 @@ class Recipe:
 
     Steps are optimiser steps; each takes `images_per_domain` images from every source domain. `settled` fills
     in what follows from the data: more images of each domain where there are few domains, and more steps
-    where there are many images without labels.
+    where there are many images, with labels or without.
 
     Attributes:
         image_weight: the paper's lambda: how much the image's embedding counts beside the class text's.
