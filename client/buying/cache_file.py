@@ -172,15 +172,19 @@ class CacheFile:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of what is done in it, or nothing."""
-        with self._lock, self._translated():
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.connection
-                self.connection.execute("COMMIT")
-            except BaseException:
-                if self.connection.in_transaction:  # a full disk has ended it already
-                    self.connection.execute("ROLLBACK")
-                raise
+        with self._lock, self._translated(), self._begun():
+            yield self.connection
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:  # a full disk has ended it already
+                self.connection.execute("ROLLBACK")
+            raise
 
     def _prepare(self, dtype: str) -> str:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
@@ -188,13 +192,8 @@ class CacheFile:
         write_ahead(self.connection, _BUSY_SECONDS)
         self.connection.execute("PRAGMA synchronous=FULL")
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._begun():
             self._lay_out()
-            self.connection.execute("COMMIT")
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
         self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
         (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
         return str(found)

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +229,13 @@ def test_a_full_disk_loses_nothing_and_is_said(cache: EmbeddingCache) -> None:
     assert not cache.lookup("fp_1", large.queries)
     cache.commit(large, _vectors(large), _usage(2000), "req_2")
     assert cache.spending("run").queries == 2001
+
+
+def test_a_cache_that_the_disk_has_no_room_for_is_said_to_have_none(small_disk: Path) -> None:
+    with (small_disk / "others").open("wb") as file, suppress(OSError):
+        file.write(bytes(2**20 - 200_000))
+    with pytest.raises(CacheError, match="disk is full"):
+        EmbeddingCache(small_disk / "cache.db")
 
 
 @pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "no folder"])
