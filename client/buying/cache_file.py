@@ -82,7 +82,7 @@ CREATE TABLE IF NOT EXISTS pending (
     idempotency_key TEXT PRIMARY KEY,
     run_id TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    queries TEXT NOT NULL,      -- JSON: [[kind, digest, name], ...] in the order sent
+    queries TEXT NOT NULL,      -- JSON, see `pending.queries_json`, in the order sent
     noted_at REAL NOT NULL,     -- when it was last sent, in seconds since 1970
     vendor TEXT,                -- the address that it was last sent to
     key_id TEXT,                -- the public half of the API key that it was last sent with

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -222,8 +223,15 @@ def delete_pending(connection: sqlite3.Connection, batch: RequestBatch) -> None:
 
 
 def queries_json(queries: Sequence[Query]) -> str:
-    """Queries as they are noted."""
-    return json.dumps([[query.kind, query.digest, query.name] for query in queries])
+    """Queries as they are noted: an image by its path from the root, for the folder may be another later."""
+    return json.dumps([[query.kind, query.digest, _noted_name(query)] for query in queries])
+
+
+def _noted_name(query: Query) -> str:
+    if query.kind == "image":
+        with suppress(FileNotFoundError):  # a server's folder may be gone, and its images are no files
+            return str(Path(query.name).absolute())
+    return query.name
 
 
 def parse_queries(text: str, content_of: ContentOf) -> Iterator[Query]:

@@ -316,6 +316,35 @@ def test_an_owed_batch_is_found_again_where_the_folder_has_moved(shop: Shop, tmp
     assert not shop.cache.pending("run")
 
 
+@pytest.mark.usefixtures("long_ago")
+def test_an_owed_batch_is_found_again_from_another_folder(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files were named from the folder of that time, and not all of them are asked about now."""
+    _images(tmp_path / "images", [400] * 3)
+    monkeypatch.chdir(tmp_path)
+    named = [Path("images") / f"{number}.png" for number in range(3)]
+    batch = make_batch("run", "fp_1", tuple(map(Query.image_file, named)))
+    shop.cache.begin(batch)
+    shop.vendor.paid[batch.idempotency_key] = 3
+    monkeypatch.chdir("images")
+    assert shop.teacher().buy([Query.image_file(tmp_path / named[0])]).bought == 3
+    assert list(shop.vendor.paid) == [batch.idempotency_key]
+    assert not shop.cache.pending("run")
+
+
+def test_an_image_that_is_no_file_is_noted_although_the_folder_is_gone(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server may find it whose release was deleted while it runs."""
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "release")
+    (tmp_path / "release").rmdir()
+    batch = make_batch("run", "fp_1", (_image(b"sent", "an image"),))
+    shop.cache.begin(batch)
+    assert shop.cache.pending("run") == [batch]
+
+
 def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_bought(
     shop: Shop, tmp_path: Path
 ) -> None:
@@ -446,7 +475,7 @@ def test_images_that_a_killed_run_had_paid_for_and_this_one_does_not_want_are_se
 ) -> None:
     sent = {"ours.png": b"ours", "theirs.gif": b"theirs, as it was sent"}
     ours, theirs = (_image(content, name) for name, content in sent.items())
-    shop = Shop(tmp_path, content_of=lambda name, _: sent[name])
+    shop = Shop(tmp_path, content_of=lambda path, _: sent[Path(path).name])
     batch = make_batch("killed", "fp_1", (ours, theirs))
     shop.cache.begin(batch)
     shop.vendor.paid[batch.idempotency_key] = 2
