@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from client.buying.budget import price
+from client.buying.budget import Budget
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout, Request
 from client.buying.model_cards import PinnedCard
-from client.buying.pending import make_batch
 from client.buying.proofs import Proof
 from client.buying.protocols import EmbedResult
 from client.buying.queries import Query
+from client.buying.request_queue import RequestQueue
 from client.buying.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.buying.vendor_api import VendorClient
-from client.errors import Bill, ClientError, SpendingStopped, VendorError
+from client.errors import Bill, ClientError, RequestTooLarge, SpendingStopped, UsageError, VendorError
 from shared.embeddings import ModelCard
 from shared.encoding import Vector
 from shared.receipts import PublicKey, vector_digest
@@ -132,13 +132,20 @@ class Canary:
             if query not in before or (query.digest, vector_digest(before[query])) not in receipts:
                 before[query] = vector  # rather what the vendor has signed
         bought = self._cache.known(self._model.fingerprint, chosen)
+        # A run of its own each time: an answer that was paid for before might only be repeated.
+        run_id = f"canary-{secrets.token_hex(8)}"
+        queue = RequestQueue(self._checkout, run_id, Budget(None), _cannot_ask, again=True)
+        queue.append(sorted(chosen, key=lambda query: query.kind == "image"))
         try:
-            for kind in ("text", "image"):
-                of_kind = [query for query in chosen if query.kind == kind]
-                for start in range(0, len(of_kind), 32):
-                    some = of_kind[start : start + 32]
-                    self._ask_some(some, before, receipts)
-                    self._result.own += sum(query in bought for query in some)
+            while (request := queue.take()) is not None:
+                try:
+                    self._ask_some(request, before, receipts)
+                except RequestTooLarge:
+                    if len(request.contents) == 1:
+                        raise
+                    queue.put_back(requests=queue.halves(request))
+                else:
+                    self._result.own += sum(query in bought for query in request.batch.queries)
         except ClientError as error:
             if not self._result.swapped:
                 raise
@@ -180,15 +187,12 @@ class Canary:
 
     def _ask_some(
         self,
-        queries: Sequence[Query],
+        request: Request,
         before: Mapping[Query, Vector],
         receipts: Mapping[tuple[str, str], Proof],
     ) -> None:
-        # A run of its own each time: an answer that was paid for before might only be repeated.
-        batch = make_batch(f"canary-{secrets.token_hex(8)}", self._model.fingerprint, tuple(queries))
-        cost = price(queries, self._model.prices)
-        request = Request(batch, [query.content() for query in queries], cost, cost.cost_micros)
-        self._cache.begin(batch, payer=self._checkout.payer, agreed_micros=cost.cost_micros, again=True)
+        batch = request.batch
+        self._cache.begin(batch, payer=self._checkout.payer, agreed_micros=request.agreed_micros, again=True)
         try:
             answer = self._checkout.buy(request, on_push_back=lambda: None, on_unsure=lambda: None)
         except (VendorError, SpendingStopped) as error:
@@ -203,7 +207,7 @@ class Canary:
             return
         self._result.differences += differing
         bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
-        fault = f"answered otherwise than before about {len(differing)} of {len(queries)} known inputs"
+        fault = f"answered otherwise than before about {len(differing)} of {len(batch.queries)} known inputs"
         self._cache.reject(batch, bill, fault, self._checkout.payer, proof=answer.proof, for_good=True)
 
     def _differing(
@@ -238,3 +242,7 @@ class Canary:
             cards=list(dict.fromkeys(card.token for card in cards)),
             pairs=self._pairs,
         )
+
+
+def _cannot_ask(query: Query, why: str) -> None:
+    raise UsageError(f"{query.name} cannot be asked about again: {why}.")

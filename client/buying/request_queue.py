@@ -33,6 +33,8 @@ class RequestQueue:
         run_id: str,
         budget: Budget,
         refuse: Callable[[Query, str], None],
+        *,
+        again: bool = False,
     ) -> None:
         """Begin with nothing.
 
@@ -41,11 +43,13 @@ class RequestQueue:
             run_id: under which requests are sent.
             budget: where requests are set aside; what it does not reach stays in the queue.
             refuse: told of a query that cannot be sent, and why.
+            again: whether all is asked for, whatever the cache has.
         """
         self._cache, self._model, self._payer = checkout.cache, checkout.model, checkout.payer
         self._run_id = run_id
         self._budget = budget
         self._refuse = refuse
+        self._again = again
         self._lock = threading.Lock()
         self._ready: deque[Request] = deque()
         self._waiting: deque[Query] = deque()
@@ -89,7 +93,8 @@ class RequestQueue:
         with self._lock:
             if self._ready:
                 return self._ready.popleft()
-            self._pass_over_bought()
+            if not self._again:
+                self._pass_over_bought()
             queries: list[Query] = []
             contents: list[bytes] = []
             room = min(self._model.limits.max_request_bytes, BATCH_BYTES) - _OVERHEAD

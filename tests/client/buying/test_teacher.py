@@ -50,6 +50,7 @@ class Vendor(httpx.BaseTransport):
         self.paid: dict[str, int] = {}
         self.sizes: list[int] = []  # of each request: how many queries, and how many bytes
         self.bytes: list[int] = []
+        self.too_large = 0  # requests that were
         self.quota = quota
         self.former: set[str] = set()  # keys that were paid for under another model
         self.spent: set[str] = set()  # keys that it answers no more
@@ -68,6 +69,7 @@ class Vendor(httpx.BaseTransport):
             return httpx.Response(200, json={"data": [MODEL.model_dump()]})
         self.before()
         if len(request.content) > LIMITS.max_request_bytes:
+            self.too_large += 1
             return _refusal(413, "request_too_large")
         _, inputs = read_form(request)
         good = [i for i, (_, content) in enumerate(inputs) if not content.startswith(b"bad")]
