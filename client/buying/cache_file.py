@@ -188,6 +188,12 @@ class CacheFile:
 
     def _prepare(self, dtype: str) -> str:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
+        (application,) = self.connection.execute("PRAGMA application_id").fetchone()
+        if application:  # no cache has one, and what is remembered of files beside a cache does
+            raise CacheError(
+                f"The cache {self._path} cannot be used: the file was made for something else. "
+                "Name another --cache."
+            )
         self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         write_ahead(self.connection, _BUSY_SECONDS)
         self.connection.execute("PRAGMA synchronous=FULL")

@@ -17,6 +17,9 @@ THUMBNAIL = 12
 _SETTLED_AFTER_NS = 2 * 10**9
 _AT_ONCE = 500
 _VERSION = 3
+# Marks the file in its header, so that no file of another program is ever taken for it: "Tfil".
+_APPLICATION = 0x5466696C
+_MAGIC, _MARK_AT = b"SQLite format 3\0", slice(68, 72)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY,
@@ -60,12 +63,24 @@ class FileFacts:
     may_pass: bool = False
 
 
+class _NotOurs(sqlite3.OperationalError):
+    """The file is another program's."""
+
+
 class FileMemory:
     """What is known of files, in a SQLite file: if it is deleted or damaged, nothing is lost but time."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Take up the memory, which is made when something is first remembered; `None` remembers nothing."""
+    def __init__(self, path: Path | None, say: Callable[[str], object] = lambda _: None) -> None:
+        """Take up the memory, which is made when something is first remembered; `None` remembers nothing.
+
+        A file of another program that has its name stays as it is, and nothing is remembered.
+
+        Args:
+            path: the file.
+            say: told of a file of another program, whenever it is come upon.
+        """
         self._path = path
+        self._say = say
 
     def recall(self, files: Sequence[Path]) -> list[FileFacts | None]:
         """What is known of each file; `None` of those that are not known, or have changed since.
@@ -119,15 +134,22 @@ class FileMemory:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """The file; what is done in it is one step. One that is damaged or of another version is deleted.
+        """The file; what is done in it is one step. One of ours that is damaged or of another version goes.
 
         Others of SQLite's errors say nothing of the file: the disk is full, or somebody else has it for long.
         """
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            _require_ours(self._path)
             with closing(_connected(self._path)) as connection, connection:
                 yield connection
+        except _NotOurs:
+            self._say(
+                f"{self._path} was not made by Tuition. It stays as it is, and what is known of image files "
+                "is not remembered: every command reads them all. Move it away, or name another --cache."
+            )
+            raise
         except sqlite3.DatabaseError as error:
             if type(error) is sqlite3.DatabaseError:
                 self._path.unlink(missing_ok=True)
@@ -145,6 +167,21 @@ def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFac
     return facts, stamp if is_settled and stamp == _stamp(path) else None
 
 
+def _require_ours(path: Path) -> None:
+    """Refuse a file that is neither marked as ours nor empty.
+
+    It is looked at without SQLite, which writes to a file that its own program has left in the middle.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(_MARK_AT.stop)
+    except FileNotFoundError:
+        return
+    is_ours = header.startswith(_MAGIC) and header[_MARK_AT] == _APPLICATION.to_bytes(4, "big")
+    if header and not is_ours:
+        raise _NotOurs
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=60)
@@ -159,17 +196,18 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(memory: sqlite3.Connection) -> None:
-    """Make the table, or bring that of an earlier version up to date, which two commands may find at once."""
+    """Make the table, which two commands may find missing at once."""
     memory.execute("BEGIN IMMEDIATE")
+    (application,) = memory.execute("PRAGMA application_id").fetchone()
     (version,) = memory.execute("PRAGMA user_version").fetchone()
-    if version == _VERSION:  # on a full disk, nothing is written for what is only to be read
-        return
-    if version == 2:
-        memory.execute("DELETE FROM files WHERE digest <> file")  # what encoded these was not noted
-        memory.execute("ALTER TABLE files ADD COLUMN encoder TEXT NOT NULL DEFAULT ''")
-    elif version != 0:
+    if (application, version) == (_APPLICATION, _VERSION):
+        return  # on a full disk, nothing is written for what is only to be read
+    if application == _APPLICATION:
         raise sqlite3.DatabaseError("of another version")
+    if application or version or memory.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise _NotOurs  # another program has begun it a moment ago
     memory.execute(_SCHEMA)
+    memory.execute(f"PRAGMA application_id = {_APPLICATION}")
     memory.execute(f"PRAGMA user_version = {_VERSION}")
 
 

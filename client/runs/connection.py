@@ -47,7 +47,7 @@ class Connection:
     model: str | None = None
     batch: bool = False
     wait: bool = True
-    _warned: set[str] = field(default_factory=set, compare=False, repr=False)
+    _said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @contextmanager
     def vendor(self) -> Iterator[VendorClient]:
@@ -67,7 +67,7 @@ class Connection:
     @property
     def files(self) -> FileMemory:
         """What is known of image files: beside the cache."""
-        return FileMemory(self._cache_file.parent / "files.db")
+        return FileMemory(self._cache_file.parent / f"{self._cache_file.name}.files", self._say_once)
 
     @property
     def _cache_file(self) -> Path:
@@ -148,14 +148,18 @@ class Connection:
 
     def _api_key(self) -> str | None:
         key = os.environ.get("TUITION_API_KEY") if self.api_key_file is None else self._read_key()
-        if key and self.vendor_url not in self._warned and _is_readable_on_the_way(self.vendor_url):
-            self._warned.add(self.vendor_url)
-            self.display.note(
+        if key and _is_readable_on_the_way(self.vendor_url):
+            self._say_once(
                 f"Warning: {self.vendor_url} is plain http, so the API key can be read by everybody on the "
                 "way to it. Give an https:// address with --vendor, or a tunnel to this machine; then ask "
                 "the vendor for another key."
             )
         return key
+
+    def _say_once(self, words: str) -> None:
+        if words not in self._said:
+            self._said.add(words)
+            self.display.note(words)
 
     def _read_key(self) -> str:
         assert self.api_key_file is not None

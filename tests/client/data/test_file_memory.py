@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import resource
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -101,22 +102,15 @@ def test_what_another_version_of_pillow_encoded_is_read_again(
     assert read == [encoded, unreadable, encoded]  # once more for its content, not for what is known of it
 
 
-def test_of_what_version_2_remembered_the_files_that_are_sent_as_they_are_stay_known(
-    tmp_path: Path, read: list[Path]
-) -> None:
-    """It did not note what had encoded the others."""
-    files, file = (
-        [_picture(tmp_path / f"red.{kind}", "red") for kind in ("png", "gif")],
-        tmp_path / "files.db",
-    )
-    first = list(read_files(files, FileMemory(file)))
-    with closing(sqlite3.connect(file)) as memory:
-        memory.execute("ALTER TABLE files DROP COLUMN encoder")
-        memory.execute("PRAGMA user_version = 2")
-    read.clear()
+def test_a_memory_of_another_version_is_made_anew(tmp_path: Path, read: list[Path]) -> None:
+    file, memory = _picture(tmp_path / "red.png", "red"), tmp_path / "files.db"
+    facts = list(read_files([file], FileMemory(memory)))
+    with closing(sqlite3.connect(memory)) as connection:
+        connection.execute("ALTER TABLE files DROP COLUMN encoder")
+        connection.execute("PRAGMA user_version = 2")
     for _ in range(2):
-        assert list(read_files(files, FileMemory(file))) == first
-    assert read == [files[1]]
+        assert list(read_files([file], FileMemory(memory))) == facts
+    assert read == [file, file]
 
 
 def test_a_memory_that_cannot_be_opened_knows_nothing(tmp_path: Path, read: list[Path]) -> None:
@@ -178,15 +172,65 @@ def test_a_file_that_was_just_written_may_be_read_slowly(
     assert read == [file, file]
 
 
-@pytest.mark.parametrize("damage", [b"no database at all, and longer than a page header" * 9, b""])
-def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], damage: bytes) -> None:
+@pytest.mark.parametrize("kept", [100, 0], ids=["header", "nothing"])
+def test_a_damaged_memory_is_made_anew(tmp_path: Path, read: list[Path], kept: int) -> None:
     file = _picture(tmp_path / "red.png", "red")
     memory = tmp_path / "files.db"
     facts = list(read_files([file], FileMemory(memory)))
-    memory.write_bytes(damage)
+    rest = b"no database at all, and longer than a page header" * 9 if kept else b""
+    memory.write_bytes(memory.read_bytes()[:kept] + rest)
     for _ in range(2):
         assert list(read_files([file], FileMemory(memory))) == facts
     assert read == [file, file]
+
+
+def _strangers_file(path: Path, kind: str) -> None:
+    """A file that is no database, or one of another program, the last of which ended in the middle."""
+    if kind == "text":
+        path.write_text("precious\n" * 50)
+        return
+    other = path.with_name("other.db")
+    with closing(sqlite3.connect(other)) as connection:
+        if kind == "killed":
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE files (path TEXT)")
+        connection.execute("PRAGMA user_version = 3")
+        if kind == "marked":
+            connection.execute("PRAGMA application_id = 42")
+        connection.execute("INSERT INTO files VALUES ('precious')")
+        connection.commit()
+        for ending in ("", "-wal"):
+            if (left := other.with_name(f"other.db{ending}")).exists():
+                shutil.copy(left, f"{path}{ending}")
+    other.unlink()
+
+
+def _require_untouched(folder: Path, kind: str) -> None:
+    """A file of another program, read beside a picture, is what it was, and so is what lies beside it."""
+    picture, cache = _picture(folder / "red.png", "red"), folder / "cache"
+    cache.mkdir()
+    _strangers_file(cache / "files.db", kind)
+    before = {path.name: path.read_bytes() for path in cache.iterdir()}
+    said: list[str] = []
+    for _ in range(2):
+        (facts,) = read_files([picture], FileMemory(cache / "files.db", said.append))
+        assert facts.side == 10
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == before
+    assert "files.db was not made by Tuition. It stays as it is" in said[0]
+
+
+@pytest.mark.parametrize("kind", ["text", "unmarked", "marked", "killed"])
+def test_a_file_of_another_program_stays_as_it_is(tmp_path: Path, read: list[Path], kind: str) -> None:
+    _require_untouched(tmp_path, kind)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("kind", ["unmarked", "marked"])
+def test_a_file_that_another_program_makes_a_moment_before_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(file_memory, "_require_ours", lambda _: None)  # it was not there yet
+    _require_untouched(tmp_path, kind)
 
 
 def test_a_memory_that_is_damaged_farther_on_is_made_anew(tmp_path: Path, read: list[Path]) -> None:

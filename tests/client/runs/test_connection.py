@@ -1,12 +1,15 @@
 """What a command says of the vendor that it is given."""
 
+import os
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
-from client.errors import UsageError
+from client.data.examples import read_files
+from client.errors import CacheError, UsageError
 from client.progress import Display
 from client.runs.connection import Connection
 
@@ -52,3 +55,29 @@ def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch: pytest.MonkeyPat
     said = StringIO()
     with Connection("http://vendor.example", None, None, Display(Console(file=said))).vendor():
         assert not said.getvalue()
+
+
+def test_what_is_known_of_files_and_a_cache_are_never_taken_for_each_other(tmp_path: Path) -> None:
+    said = StringIO()
+
+    def connection(cache: str) -> Connection:
+        display = Display(Console(file=said, width=1000))
+        return Connection("http://vendor.example", None, tmp_path / cache, display)
+
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (20, 10), "red").save(picture)
+    os.utime(picture, (1, 1))
+    facts = list(read_files([picture], connection("a.db").files))
+    with pytest.raises(CacheError, match="made for something else"), connection("a.db.files").cache():
+        pass
+    assert connection("a.db").files.recall([picture]) == facts
+    with connection("b.db.files").cache():
+        pass
+    assert not said.getvalue()
+    other = connection("b.db")
+    for _ in range(2):
+        assert list(read_files([picture], other.files)) == facts
+    assert said.getvalue().count("b.db.files was not made by Tuition") == 1
+    with connection("b.db.files").cache() as cache:
+        assert cache.holdings() == []
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["a.db.files", "b.db.files"]
