@@ -1,10 +1,11 @@
-"""What is at a path that somebody named, where the system may refuse to say.
+"""What is at a path that somebody named, where the system may refuse to say; and a text file replaced whole.
 
 In Python 3.11 `Path.is_file` and its like raise where a name is too long, or a folder above may not be
 entered, and `Path.resolve` where a link leads to itself.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -46,3 +47,25 @@ def rooted(path: Path) -> Path:
     that it leads to, in a store of data say, tell something else.
     """
     return resolved(path.parent) / path.name if is_file(path) else resolved(path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a text file whole, or leave it as it is; what no UTF-8 holds, as some paths, becomes escapes.
+
+    Of a link, the file that it leads to is replaced. What is no file, as a pipe, is written to.
+
+    Raises:
+        OSError: it cannot be written (a full disk, say).
+    """
+    if is_there(path) and not is_file(path):
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return
+    file = resolved(path)
+    part = file.with_name(f"{file.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.replace(file)
+    except OSError:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

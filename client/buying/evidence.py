@@ -16,6 +16,7 @@ from client.buying.reconciliation import Discrepancy
 from client.buying.signatures import BadSignature, by_id, signer_of
 from client.buying.swap import SwapCheck, SwapEvidence, check_swap
 from client.errors import UsageError, unwritable
+from client.paths import replace_text
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
 from shared.receipts import RECEIPT_TYPE, KeySet, PublicKey, ReceiptClaims, Sold
@@ -151,7 +152,7 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
         ],
     )
     try:
-        file.write_text("".join(_lines(exported)), encoding="utf-8")
+        replace_text(file, "".join(_lines(exported)))
     except OSError as error:
         raise unwritable(file, error) from error
     return len(proofs)

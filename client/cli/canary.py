@@ -17,7 +17,7 @@ from client.cli.options import (
     print_json,
 )
 from client.errors import ClientError, UsageError, unwritable
-from client.paths import is_folder
+from client.paths import is_folder, replace_text
 from client.progress import Display
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
@@ -93,7 +93,7 @@ def write_evidence(path: Path | None, evidence: "SwapEvidence | None") -> tuple[
     if path is None or evidence is None:
         return False, None
     try:
-        path.write_text(evidence.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        replace_text(path, evidence.model_dump_json(indent=1) + "\n")
     except OSError as error:
         return False, unwritable(path, error)
     return True, None

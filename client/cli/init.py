@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from client.cli.settings import SETTINGS_FILE, Setting, commands_of, settings_of, shareable, table_of
 from client.errors import UsageError, unwritable
+from client.paths import is_there, replace_text
 
 _WIDTH = 100
 _BEGINNING = """\
@@ -42,11 +43,10 @@ def write_settings(path: Path, text: str, *, replace: bool) -> None:
         UsageError: it exists, and `replace` is not set.
         ClientError: it cannot be written.
     """
+    if not replace and is_there(path):
+        raise UsageError(f"{path} exists already. --force replaces it.")
     try:
-        with path.open("w" if replace else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists already. --force replaces it.") from error
+        replace_text(path, text)
     except OSError as error:
         raise unwritable(path, error) from error
 

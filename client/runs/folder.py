@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,7 +18,7 @@ from client.buying.lock import run_lock
 from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Augmentation, Recipe
-from client.paths import is_there
+from client.paths import is_there, replace_text
 from client.results.records import Begun, Record
 from shared.embeddings import ModelCard
 
@@ -319,13 +319,9 @@ class RunFolder:
         Raises:
             ClientError: it cannot be written (a full disk, say).
         """
-        part = file.with_name(f"{file.name}.part")
         try:
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-            part.replace(file)
+            replace_text(file, text)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise unwritable(file, error) from error
 
     def log(self, stage: str, **values: float | int | None) -> None:

@@ -1,10 +1,11 @@
 """What is at a path: no name and no link ends in a traceback, and the system's reason is told."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from client.paths import absence, is_file, is_folder, is_there, resolved, rooted
+from client.paths import absence, is_file, is_folder, is_there, replace_text, resolved, rooted
 
 
 def test_what_is_there_is_known_by_its_kind(tmp_path: Path) -> None:
@@ -51,3 +52,35 @@ def test_a_link_to_a_file_keeps_its_name_and_one_to_a_folder_does_not(tmp_path: 
     assert rooted(tmp_path / "link" / "labels.csv") == root / "data" / "labels.csv"
     assert rooted(tmp_path / "link") == root / "data"
     assert rooted(tmp_path / "loop") == root / "loop"
+
+
+def test_a_file_is_replaced_whole_and_a_link_to_it_stays(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to("file")
+    replace_text(link, "caf\u00e9 \udce9")
+    assert (link.is_symlink(), file.read_text("utf-8")) == (True, "caf\u00e9 \\udce9")
+    (tmp_path / "file.part").mkdir()
+    with pytest.raises(IsADirectoryError):
+        replace_text(file, "new")
+    assert file.read_text("utf-8") == "caf\u00e9 \\udce9"
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        replace_text(pipe, "new")
+        assert os.read(reader, 9) == b"new"
+    finally:
+        os.close(reader)
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_where_a_disk_is_full_what_was_there_stays(small_disk: Path) -> None:
+    file = small_disk / "file"
+    replace_text(file, "old")
+    with pytest.raises(OSError, match="No space left on device"):
+        replace_text(file, "new " * 1_000_000)
+    assert [(each.name, each.read_text()) for each in small_disk.iterdir()] == [("file", "old")]

@@ -24,7 +24,7 @@ from client.buying.queries import Query
 from client.buying.swap import check_swap
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import AnswerRejected, QuotaExhausted, UsageError
+from client.errors import AnswerRejected, ClientError, QuotaExhausted, UsageError
 from shared.embeddings import Usage
 from shared.encoding import to_rows
 from shared.receipts import (
@@ -310,6 +310,19 @@ def test_an_exported_file_needs_neither_cache_nor_vendor(cache: EmbeddingCache, 
         assert not found.problems
     exported = json.loads(file.read_text())
     assert exported["receipts"][0]["sold"][0][:3] == [0, "text", QUERIES[0].digest]
+
+
+def test_what_was_exported_before_stays_where_the_disk_is_full(
+    cache: EmbeddingCache, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = small_disk / "bought.json"
+    _buy(cache, Signing())
+    evidence.export_receipts(cache, file)
+    before = file.read_text()
+    monkeypatch.setattr(evidence, "_lines", lambda _: ["line " * 1_000_000])
+    with pytest.raises(ClientError, match=r"bought\.json cannot be written: the disk is full"):
+        evidence.export_receipts(cache, file)
+    assert file.read_text() == before
 
 
 def _forgeries(exported: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """`client canary --evidence`: what was found is told, whatever becomes of the file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_swap_is_told_although_its_evidence_cannot_be_written(
     else:
         assert "Not all were asked: The quota is spent." in shown.out
         assert "Another model is sold" in shown.out
+
+
+def test_what_an_earlier_canary_wrote_stays_where_the_disk_is_full(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = small_disk / "swap.json"
+    file.write_text("old")
+    found = replace(SWAPPED, evidence=EVIDENCE.model_copy(update={"cards": ["card " * 1_000_000]}))
+    assert _canary(monkeypatch, found, "--evidence", str(file)) == 1
+    assert "the disk is full" in " ".join(capsys.readouterr().err.split())
+    assert file.read_text() == "old"
 
 
 def test_json_names_the_file_that_was_written_and_no_other(

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from client.cli.init import commented_settings
+from client.cli.init import commented_settings, write_settings
 from client.cli.main import main
 from client.cli.settings import SETTINGS_FILE, commands_of, read_settings, settings_of
+from client.errors import ClientError
 from tests.client.cli.test_settings import program
 
 
@@ -37,6 +38,17 @@ def test_it_replaces_a_file_only_if_told_to(
     assert SETTINGS_FILE.read_text() == "no TOML"
     assert run("init", "--force") == 0
     assert run("methods") == 0
+
+
+def test_where_the_disk_is_full_the_settings_stay_and_no_part_of_new_ones_does(small_disk: Path) -> None:
+    file, text = small_disk / "tuition.toml", "# long " * 1_000_000
+    with pytest.raises(ClientError, match=r"tuition\.toml cannot be written: the disk is full"):
+        write_settings(file, text, replace=False)
+    assert not list(small_disk.iterdir())
+    write_settings(file, "budget = 1", replace=False)
+    with pytest.raises(ClientError, match=r"tuition\.toml cannot be written: the disk is full"):
+        write_settings(file, text, replace=True)
+    assert file.read_text() == "budget = 1"
 
 
 def test_its_comments_are_the_options_with_their_defaults(tmp_path: Path) -> None:
