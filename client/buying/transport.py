@@ -366,8 +366,10 @@ def _checked(url: str) -> httpx.URL:
         )
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, UnicodeEncodeError) as error:  # the latter of a path that is not UTF-8
+        host = parsed.host
+        parsed.raw_host.decode("ascii").encode("idna")  # as Python's sockets do it
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a path that is not UTF-8, or a host
         raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not host:
         raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
     return parsed
