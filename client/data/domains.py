@@ -216,7 +216,7 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
     classes alone, a line each: there are no labelled images.
 
     Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
-    ignored. See `search` for how files are found.
+    ignored. See `search` for how files are found, and `images_in_table` for those of a table.
 
     Args:
         root: the folder, the table, or the names.

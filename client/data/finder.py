@@ -162,7 +162,7 @@ class _Search:
 
     def take(self, path: str, real: str, *, is_file: bool = False) -> None:
         """Take a file, if it is named as a picture and not taken already; `is_file` if it is known as one."""
-        left_out = _why_left_out(path, is_file)
+        left_out = why_left_out(path, is_file)
         if left_out is None and real in self._taken:
             left_out = Skipped(Path(path), LINKED)
         if left_out is None:
@@ -213,7 +213,8 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _LITTER
 
 
-def _why_left_out(name: str, known: bool) -> Skipped | None:
+def why_left_out(name: str, known: bool) -> Skipped | None:
+    """Why a file is left out, unless it is named as a picture; `known` if it is known as a file."""
     # As `Path.suffix` has it but for names that begin with a dot, which no search takes.
     if known and os.path.splitext(name)[1].lower() in suffixes():  # noqa: PTH122 (as above)
         return None

@@ -3,12 +3,11 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from client.data.finder import NO_FILE, UNNAMED, Skipped, counted, described
-from client.data.images import suffixes
+from client.data.finder import NO_FILE, Skipped, counted, described, why_left_out
 from client.data.splits import Split
 from client.errors import DataError
 from client.paths import is_file
@@ -75,18 +74,23 @@ def read_table(table: Path, *, labelled: bool) -> list[TableRow]:
 def images_in_table(table: Path, *, labelled: bool) -> tuple[list[TableRow], list[Skipped]]:
     """The rows of a table whose files are there and images by name, and the files of the others.
 
+    A file whose name has no ending is taken as well, as one that is named itself: reading it tells.
+
     Raises:
         DataError: as by `read_table`; or none of its files is an image.
     """
     images: list[TableRow] = []
     left_out: list[Skipped] = []
     for row in read_table(table, labelled=labelled):
+        reason: Skipped | None = None
         if not is_file(row.path):
-            left_out.append(Skipped(row.path, NO_FILE, domain=row.domain or None))
-        elif row.path.suffix.lower() not in suffixes():
-            left_out.append(Skipped(row.path, UNNAMED, domain=row.domain or None))
-        else:
+            reason = Skipped(row.path, NO_FILE)
+        elif row.path.suffix:
+            reason = why_left_out(str(row.path), known=True)
+        if reason is None:
             images.append(row)
+        else:
+            left_out.append(replace(reason, domain=row.domain or None))
     if not images:
         raise DataError(
             f"{table}: none of its files is an image. Left out: {described(counted(left_out))}, the first "

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from client.data import tables
+from client.data import finder, images, tables
 from client.data.domains import ImageFolder, list_folder
 from client.data.examples import Example
 from client.data.inspection import inspect
@@ -222,6 +222,44 @@ def test_a_table_is_inspected_as_a_folder_is(toy: Path) -> None:
     assert found.is_sound
     assert found.counts["dark", "a circle"] == 0
     assert sum(found.counts.values()) == len(rows)
+
+
+def test_a_table_that_loses_pictures_is_not_sound(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder, "suffixes", lambda: images.suffixes() - images.HEIC_SUFFIXES)
+    table = toy.parent / "mine.csv"
+    others = ["a.jp2", "b.svg", "c.heic", "d.txt"]
+    for name in others:
+        (toy / name).write_text("")
+    further = [{"path": f"toy/{name}", "label": "a circle", "domain": "dark"} for name in others]
+    _csv(table, [*_rows(toy), *further])
+    found = inspect(list_folder(table))
+    assert not found.is_sound
+    assert [file.path.name for file in found.misplaced] == others[:3]
+    assert {file.domain for file in found.folder.ignored} == {"dark"}
+    reasons = [file.reason for file in found.folder.ignored]
+    assert reasons == [
+        "unsupported format (.jp2)",
+        "unsupported format (.svg)",
+        images.HEIC_MISSING,
+        "not an image by name",
+    ]
+    assert [file.reason for file in find_pool(str(table)).left_out] == reasons
+
+
+def test_a_file_of_a_table_needs_no_ending(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    rows = _rows(toy)
+    (toy.parent / rows[0]["path"]).rename(toy / "0f3a")
+    _csv(table, [{**rows[0], "path": "toy/0f3a"}, *rows[1:]])
+    found = inspect(list_folder(table))
+    assert (found.is_sound, sum(found.counts.values())) == (True, len(rows))
+    assert toy / "0f3a" in find_pool(str(table)).images
+    (toy / "0f3a").write_text("no picture")
+    found = inspect(list_folder(table))
+    assert [(file.path.name, file.reason) for file in found.unreadable] == [
+        ("0f3a", "not a readable picture")
+    ]
+    assert not found.is_sound
 
 
 def test_a_folder_of_classes_is_one_domain(toy: Path) -> None:
