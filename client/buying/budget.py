@@ -54,6 +54,25 @@ class Budget:
         limits = [(self.queries, "queries"), (self.max_spend_micros, "micros")]
         return " and ".join(f"{limit} {unit}" for limit, unit in limits if limit is not None) or "any size"
 
+    def enough_for(self, amount: Spending, *, counted_by: str = "--budget") -> str:
+        """The limits that do not allow so much more, as options that would, in words that follow "with".
+
+        Args:
+            amount: what is still to be bought.
+            counted_by: the option that limits queries.
+        """
+        needed = self.committed + amount
+        limits = (
+            (counted_by, self.queries, needed.queries),
+            ("--max-spend", self.max_spend_micros, needed.cost_micros),
+        )
+        short = (
+            f"a {option} of at least {enough}"
+            for option, limit, enough in limits
+            if limit is not None and limit < enough
+        )
+        return " and ".join(short) or "the same limits"
+
     def reserve(self, amount: Spending) -> bool:
         """Set the price of something aside before it is sent; False, and nothing done, beyond the limits."""
         with self._lock:

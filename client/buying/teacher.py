@@ -194,6 +194,12 @@ class Teacher:
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
         return Offer(len(known), spending.queries, spending.cost_micros)
 
+    def enough_for(self, queries: Sequence[Query], *, counted_by: str = "--budget") -> str:
+        """The options with which the run can buy what is missing of these; see `Budget.enough_for`."""
+        wanted = [query for query in queries if query not in self.refused]
+        rest = self.for_run("quote", budget=None).quote(wanted)
+        return self.budget.enough_for(Spending(rest.to_buy, rest.cost_micros), counted_by=counted_by)
+
     def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
         """What the vendor asks for these, whether it would sell them now, and how long they would take."""
         kinds = Counter(query.kind for query in queries)

@@ -177,11 +177,13 @@ def _buy_all(
     *,
     otherwise: str,
 ) -> PurchaseResult:
-    purchase = teacher.buy([row for row in rows if isinstance(row, Query)], on_progress)
+    queries = [row for row in rows if isinstance(row, Query)]
+    purchase = teacher.buy(queries, on_progress)
+    purchase.require_compared(teacher.budget)
     if purchase.out_of_budget:
         raise BudgetExhausted(
-            f"The budget of {teacher.budget.described} does not suffice; {otherwise}. "
-            "What was bought is kept: the same command with a larger --budget goes on from here."
+            f"The budget of {teacher.budget.described} does not suffice; {otherwise}. What was bought is "
+            f"kept: the same command with {teacher.enough_for(queries)} goes on from here."
         )
     return purchase
 

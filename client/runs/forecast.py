@@ -142,8 +142,8 @@ def probe(
     if known is None and purchase.out_of_budget:
         raise BudgetExhausted(
             f"The budget of {teacher.budget.described} does not reach the class texts: "
-            f"{teacher.spending.queries} queries were paid for this probe already. Probe with more. What was "
-            "bought is kept."
+            f"{teacher.spending.queries} queries were paid for this probe already. What was bought is kept: "
+            f"the same command with {teacher.enough_for(missing, counted_by='--probe')} goes on from here."
         )
     if known is None:
         raise DataError(f"The vendor did not embed the class prompt {missing[0].name!r}.")

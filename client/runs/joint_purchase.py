@@ -122,12 +122,11 @@ class JointPurchase:
     def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
         """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
         spent, rest = teacher.spending, teacher.for_run("quote", budget=None).quote(wanted)
-        enough = teacher.budget.committed.cost_micros + rest.cost_micros  # what is set aside counts
         return BudgetExhausted(
             f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
             "queries that these runs ask, and runs that learn from some of them would not compare, so none "
             f"was started. The {spent.queries} that were bought, for {spent.cost_micros} micros, are kept: "
-            f"the same command with --max-spend {enough} goes on from here. "
+            f"the same command with {teacher.enough_for(wanted)} goes on from here. "
             "Or choose another --out, with a --budget for each run."
         )
 

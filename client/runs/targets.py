@@ -385,11 +385,10 @@ class TargetBuilder:
                     f"The vendor does not embed the class prompt {prompt.name!r} ({reason}), and {needed}: "
                     "rename the class's folder in every domain. What was bought is kept."
                 )
-        enough = self._teacher.budget.committed.queries + len(missing)
         return BudgetExhausted(
             f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and "
-            f"{needed}. They come first: start again with a --budget of at least {enough}. What was bought "
-            "is kept."
+            f"{needed}. They come first: start again with {self._teacher.enough_for(missing)}. What was "
+            "bought is kept."
         )
 
     def _buy(self, dataset: Dataset, asked: TeacherQueries) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,25 @@ def _plan(
     turns = image_order(select, strata, seed=3)
     labelled = Tranche("labelled", [images[turn] for turn in turns], [strata[turn] for turn in turns])
     return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, prices=PRICES)
+
+
+@pytest.mark.parametrize(
+    ("queries", "max_spend", "enough"),
+    [
+        (10, None, "a --budget of at least 13"),
+        (None, 250, "a --max-spend of at least 260"),
+        (5000, 250, "a --max-spend of at least 260"),
+        (10, 250, "a --budget of at least 13 and a --max-spend of at least 260"),
+        (13, 260, "the same limits"),  # another process has bought the rest meanwhile
+    ],
+)
+def test_what_suffices_names_the_limits_that_do_not(
+    queries: int | None, max_spend: int | None, enough: str
+) -> None:
+    budget = Budget(queries, max_spend, spent=Spending(5, 100))
+    budget.set_aside(Spending(5, 100))
+    assert budget.enough_for(Spending(3, 60)) == enough
+    assert budget.enough_for(Spending(3, 60), counted_by="--probe") == enough.replace("--budget", "--probe")
 
 
 @given(

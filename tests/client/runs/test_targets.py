@@ -67,13 +67,29 @@ class Pupil:
         self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
         self.shown = StringIO()
 
-    def learn(self, run: str, *, budget: int, method_name: str = "vl2v-adip", batch: bool = False) -> Targets:
+    def learn(
+        self,
+        run: str,
+        *,
+        budget: int,
+        max_spend: int | None = None,
+        method_name: str = "vl2v-adip",
+        batch: bool = False,
+    ) -> Targets:
         """What the run learns; it may be a run that has learnt before."""
         config, method = replace(self.config, method=method_name), METHODS[method_name]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
         bulk = Bulk(self.client, buys=batch)
-        teacher = Teacher(self.client, self.cache, model=model, run_id=run_id, budget=budget, bulk=bulk)
+        teacher = Teacher(
+            self.client,
+            self.cache,
+            model=model,
+            run_id=run_id,
+            budget=budget,
+            max_spend_micros=max_spend,
+            bulk=bulk,
+        )
         display = Display(Console(file=self.shown))
         self.builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
         self.dataset = read_dataset(config, display)
@@ -392,6 +408,13 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(pupil: Pupil) -> None:
     for _ in range(2):
         with pytest.raises(FingerprintChanged, match="began with the model fp_former"):
             pupil.learn("run", budget=100)
+
+
+def test_where_money_does_not_reach_the_class_prompts_the_money_that_does_is_named(pupil: Pupil) -> None:
+    price = 3 * pupil.client.model().prices.text_micros
+    with pytest.raises(BudgetExhausted, match=f"start again with a --max-spend of at least {price}\\."):
+        pupil.learn("run", budget=5000, max_spend=price - 1)
+    pupil.learn("run", budget=5000, max_spend=price)
 
 
 def test_rise_buys_its_sentences_and_learns_from_what_they_say(pupil: Pupil) -> None:
