@@ -52,7 +52,8 @@ Built = Mapping[str, Any] | Response
 class Later:
     """A page that is built once the session of its request has ended.
 
-    What opens a session of its own is done here: who holds one and waits for another can wait for ever.
+    What opens a session of its own is done here: who holds one and waits for another can wait for ever. It
+    may write, as an action does.
     """
 
     build: Callable[[], Built]

@@ -6,7 +6,8 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic
+from functools import partial
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
@@ -20,12 +21,14 @@ from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.forms import Fields, read_form, read_query
-from vendor_service.console.routes import Action, Asked, Done, Later, Page, Question, Who
+from vendor_service.console.routes import Action, Asked, Built, Done, Later, Page, Question, Who
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.errors import CommitInDoubt, OperatorError
+
+T = TypeVar("T")
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -66,10 +69,23 @@ class SignedOut(Exception):
     """Nobody is signed in."""
 
 
+class Threads(Generic[Who]):
+    """Where it is done what visitors ask for: here, in the threads that everybody shares."""
+
+    async def read(self, _: Who, work: Callable[[], T]) -> T:
+        """Do for a visitor what only reads."""
+        return await asyncio.to_thread(work)
+
+    async def do(self, _: Who, work: Callable[[], T]) -> T:
+        """Do for a visitor what changes something, and so may wait for a lock."""
+        return await asyncio.to_thread(work)
+
+
 class Site(Generic[Who]):
     """The pages of one kind of visitors. `identify` gives the visitor of a session, if it still holds.
 
-    `limit` raises an `APIError` where a visitor asks for pages, or for so costly ones, too fast.
+    `limit` raises an `APIError` where a visitor asks for pages, or for so costly ones, too fast. A form
+    counts as a page. What a visitor asks for is done in the `threads`, once it is known who asks.
     """
 
     def __init__(
@@ -81,8 +97,10 @@ class Site(Generic[Who]):
         seal: Seal,
         identify: Callable[[Session, ConsoleSession, str, int], Who | None],
         limit: Callable[[Who, int], None] = lambda _, __: None,
+        threads: Threads[Who] | None = None,
     ) -> None:
         self.limit = limit
+        self.threads = threads or Threads[Who]()
         self.kind = kind
         self.title = title
         self.database = database
@@ -148,6 +166,15 @@ class Site(Generic[Who]):
         router.add_api_route(f"{self.kind.path}/{{path:path}}", nothing, methods=["GET"], response_model=None)
 
     # What pages and actions need.
+
+    async def enter(self, request: Request) -> Who:
+        """Who asks, looked up beside the event loop; raises what `visitor` does."""
+
+        def look_up() -> Who:
+            with self.database.read() as session:
+                return self.visitor(request, session)
+
+        return await asyncio.to_thread(look_up)
 
     def visitor(self, request: Request, session: Session) -> Who:
         """Who asks.
@@ -289,73 +316,93 @@ class Site(Generic[Who]):
         """The path of the site's first page."""
         return f"{str(request.scope.get('root_path', '')).rstrip('/')}{self.kind.path}"
 
-    def note_use(self, request: Request) -> None:
-        """Write down, now and then, that a session is used."""
-        row: ConsoleSession | None = getattr(request.state, "console_session", None)
-        if row is None or not sessions.is_to_be_noted(row, self.clock()):
-            return
-        with suppress(APIError), self.database.write(lock_seconds=1) as session:  # the next use is noted
-            kept = session.get(ConsoleSession, row.id)
-            if kept is not None:
-                kept.last_used_at = self.clock()
-
     @property
     def _flash(self) -> str:
         return f"{self.kind.cookie}-told"
 
     def _showing(self, page: Page[Who]) -> Callable[[Request], Any]:
         async def show(request: Request) -> Response:
-            return await asyncio.to_thread(self._show, request, page)
+            who: Who | None = None
+            try:
+                who = await self.enter(request)
+                self.limit(who, page.cost)
+                shown = await self.threads.read(who, partial(self._show, request, page, who))
+                if isinstance(shown, Later):
+                    finish = partial(self._show_built, request, page, who, shown.build)
+                    shown = await self.threads.do(who, finish)
+            except SignedOut:
+                return self.to_sign_in(request)
+            except (APIError, OperatorError) as error:
+                return await asyncio.to_thread(self.failed, request, error, who)
+            await self._note_use(request, who)
+            return shown
 
         return show
 
-    def _show(self, request: Request, page: Page[Who]) -> Response:
-        who: Who | None = None
-        try:
-            with self.database.read() as session:
-                who = self.visitor(request, session)
-                self.limit(who, page.cost)
-                built = page.build(self.asked(request, who, Fields()), session)
-            if isinstance(built, Later):
-                built = built.build()
-            if not isinstance(built, Response):
-                built = self.shown(request, page.template, page.title, built, who)
-        except SignedOut:
-            return self.to_sign_in(request)
-        except (APIError, OperatorError) as error:
-            return self.failed(request, error, who)
-        self.note_use(request)
-        return built
+    def _show(self, request: Request, page: Page[Who], who: Who) -> Response | Later:
+        with self.database.read() as session:
+            built = page.build(self.asked(request, who, Fields()), session)
+        return built if isinstance(built, Later) else self._show_built(request, page, who, lambda: built)
+
+    def _show_built(
+        self, request: Request, page: Page[Who], who: Who, build: Callable[[], Built]
+    ) -> Response:
+        built = build()
+        if isinstance(built, Response):
+            return built
+        return self.shown(request, page.template, page.title, built, who)
 
     def _doing(self, action: Action[Who]) -> Callable[[Request], Any]:
         async def do(request: Request) -> Response:
+            who: Who | None = None
             try:
                 form = await read_form(request)
-            except APIError as error:
-                return await asyncio.to_thread(self.failed, request, error)
-            return await asyncio.to_thread(self._do, request, action, form)
+                who = await self.enter(request)
+                self.limit(who, 1)
+                self.check_form(request, who, form.get("csrf"))
+                action.allow(who)
+                if action.ask is not None and form.get("confirmed") != "yes":
+                    ask = partial(self._ask, request, who, action, form, action.ask)
+                    return await self.threads.read(who, ask)
+                done = await self.threads.do(who, partial(self._do, request, who, action, form))
+            except SignedOut:
+                return self.to_sign_in(request)
+            except (APIError, OperatorError) as error:
+                return await asyncio.to_thread(self.failed, request, error, who, self._back(request, action))
+            await self._note_use(request, who)
+            return done
 
         return do
 
-    def _do(self, request: Request, action: Action[Who], form: Fields) -> Response:
-        who: Who | None = None
-        try:
-            with self.database.read() as session:
-                who = self.visitor(request, session)
-                self.check_form(request, who, form.get("csrf"))
-                action.allow(who)
-                asked = self.asked(request, who, form)
-                if action.ask is not None and form.get("confirmed") != "yes":
-                    return self._confirm(request, who, action, form, action.ask(asked, session))
-            done = action.do(asked)
-        except SignedOut:
-            return self.to_sign_in(request)
-        except (APIError, OperatorError) as error:
-            return self.failed(request, error, who, self._back(request, action))
-        self.note_use(request)
+    def _ask(
+        self,
+        request: Request,
+        who: Who,
+        action: Action[Who],
+        form: Fields,
+        ask: Callable[[Asked[Who], Session], Question],
+    ) -> Response:
+        with self.database.read() as session:
+            question = ask(self.asked(request, who, form), session)
+        return self._confirm(request, who, action, form, question)
+
+    def _do(self, request: Request, who: Who, action: Action[Who], form: Fields) -> Response:
+        done = action.do(self.asked(request, who, form))
         if isinstance(done, Done):
             return self.redirect(f"{self.root(request)}{done.to}", done.message)
         return self.shown(request, done.template, done.title, done.values, who)
+
+    async def _note_use(self, request: Request, who: Who) -> None:
+        """Write down, now and then, that a session is used."""
+        row: ConsoleSession = request.state.console_session
+        if sessions.is_to_be_noted(row, self.clock()):
+            await self.threads.do(who, partial(self._note, row.id))
+
+    def _note(self, id_: str) -> None:
+        with suppress(APIError), self.database.write(lock_seconds=1) as session:  # the next use is noted
+            kept = session.get(ConsoleSession, id_)
+            if kept is not None:
+                kept.last_used_at = self.clock()
 
     def _confirm(
         self, request: Request, who: Who, action: Action[Who], form: Fields, question: Question

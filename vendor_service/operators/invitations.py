@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy.orm import Session
+
 from vendor_service.accounts import accounts
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import Account, Invitation
@@ -58,18 +60,24 @@ def invite(act: Act, name: str, hours: int) -> NewInvitation:
 
 def redeem(act: Act, code: str) -> Invitation | None:
     """Use an invitation up; `None` if it is none that is good now. Several at once get it once."""
-    match = _CODE.fullmatch(code)
-    if match is None:
-        return None
-    row = act.session.get(Invitation, match[1], with_for_update=True)
-    if row is None or not hmac.compare_digest(row.secret_hash, _hash(match[2])):
-        return None
-    if row.used_at is not None or act.now >= row.expires_at:
+    row = find(act.session, code, act.now, lock=True)
+    if row is None:
         return None
     row.used_at = act.now
     account = act.session.get_one(Account, row.account_id)
     act.record("account.join", account.name, None, {"invitation_id": row.id})
     return row
+
+
+def find(session: Session, code: str, now: int, *, lock: bool = False) -> Invitation | None:
+    """The invitation of a code, locked if it is to be used; `None` if it is none that is good now."""
+    match = _CODE.fullmatch(code)
+    if match is None:
+        return None
+    row = session.get(Invitation, match[1], with_for_update=lock or None)
+    if row is None or not hmac.compare_digest(row.secret_hash, _hash(match[2])):
+        return None
+    return None if row.used_at is not None or now >= row.expires_at else row
 
 
 def id_of(code: str) -> str | None:

@@ -335,8 +335,11 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     if settings.console:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
-        console = (database, clock, seal, authentication, models, parts.watch, service, capacity, limits)
-        app.include_router(console_router(*console, parts.desk, trust_clock=settings.trust_clock))
+        console = console_router(
+            database, clock, seal, authentication, models, parts.watch, service, capacity, limits, threads,
+            parts.desk, trust_clock=settings.trust_clock,
+        )  # fmt: skip
+        app.include_router(console)
     return [route for each in selling for route in each.routes]
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from shared.billing import EntryPage, Invoice, UsageReport
 from shared.keys import KeyList
+from tests.vendor_service.console.customers.people import invited, signed_in
 from tests.vendor_service.local_vendor import LocalVendor, Vendor
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import Scope
@@ -20,8 +21,10 @@ from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.api import billing
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
-from vendor_service.billing import ledger
+from vendor_service.billing import invoices, ledger
 from vendor_service.clock import to_datetime
+from vendor_service.console import sessions
+from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account
 from vendor_service.operators import own_keys
 
@@ -39,6 +42,12 @@ READS: dict[str, tuple[Any, str]] = {
     "/v1/batches": (Jobs, "page"),
     "/v1/batches/none": (Jobs, "get"),
     "/v1/batches/none/receipts": (Jobs, "sales"),
+    "/console": (pages, "account_status"),
+    "/console/usage.csv": (pages, "usage_report"),
+    "/console/models": (pages, "payers"),
+    "/console/ledger/entries": (ledger, "page"),
+    "/console/invoices/2026-11": (invoices, "issue"),
+    "/console/sessions": (sessions, "of_account"),
 }
 
 
@@ -72,13 +81,28 @@ def test_history_and_keys_are_an_accounts_own(vendor: Vendor) -> None:
     assert [len(vendor.get("/v1/projects", key)["data"]) for key in (mine, theirs)] == [1, 0]
 
 
-def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "answered"),
+    [
+        ("/v1/keys", {201}),
+        ("/console/keys/create", {200}),
+        ("/console/sign-in", {303}),
+        ("/console/invitation", {303, 404}),  # it is good once
+    ],
+)
+def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, answered: set[int]
+) -> None:
+    monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
     with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor(40) as pool:
         slow, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
-        headers = {"authorization": f"Bearer {slow}"}
+        visit = signed_in(vendor, slow)
+        headers = {"authorization": f"Bearer {slow}", "cookie": visit.cookie}
+        form = {"csrf": visit.csrf, "scope": "embed", "key": slow, "code": invited(vendor, slow)}
+        sent: dict[str, Any] = {"json": {}} if path.startswith("/v1") else {"data": form}
         with closing(sqlite3.connect(tmp_path / "local.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # SQLite locks all accounts, but who only reads needs no lock
-            stuck = [pool.submit(vendor.http.post, "/v1/keys", json={}, headers=headers) for _ in range(40)]
+            stuck = [pool.submit(vendor.http.post, path, headers=headers, **sent) for _ in range(40)]
             began = time.monotonic()
             for _ in range(20):
                 vendor.get("/v1/account", quick)
@@ -86,14 +110,14 @@ def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(tmp_pa
             assert time.monotonic() - began < 15
             assert not any(each.done() for each in stuck)
             other.execute("ROLLBACK")
-        assert {each.result().status_code for each in stuck} == {201}
+        assert {each.result().status_code for each in stuck} == answered
 
 
 def test_who_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = str(tmp_path / "store")
     with LocalVendor(tmp_path, batch_store=store) as vendor, ThreadPoolExecutor(40) as pool:
         greedy, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
-        headers = {"authorization": f"Bearer {greedy}"}
+        headers = {"authorization": f"Bearer {greedy}", "cookie": signed_in(vendor, greedy).cookie}
         monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
         for path, (owner, name) in READS.items():
             go, begun = threading.Event(), threading.Event()

@@ -27,8 +27,8 @@ class Downloads:
         """Send a file; one that is not there, or not theirs, is the page of an error."""
         who: Customer | None = None
         try:
-            visitor = await asyncio.to_thread(self._visitor, request)
-            who = visitor
+            who = visitor = await self.site.enter(request)
+            self.site.limit(visitor, 1)
             _require_buying(visitor)
             file_id = request.path_params["file_id"]
             response = await streamed(self.desk, self.capacity, request, visitor.account_id, file_id)
@@ -41,12 +41,6 @@ class Downloads:
         response.headers["cache-control"] = "no-store"
         response.headers["x-content-type-options"] = "nosniff"
         return response
-
-    def _visitor(self, request: Request) -> Customer:
-        with self.site.database.read() as session:
-            who = self.site.visitor(request, session)
-        self.site.limit(who, 1)
-        return who
 
 
 def _require_buying(who: Customer) -> None:

@@ -1,8 +1,9 @@
 """`/console`: the pages of customers, their actions, and the way in and out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from shared.errors import APIError
 from shared.serving.capacity import Capacity
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.history_rate import HistoryRate
 from vendor_service.billing.clock_watch import ClockWatch
@@ -25,10 +27,12 @@ from vendor_service.console.customers.visitor import Customer, CustomersDoor, id
 from vendor_service.console.forms import read_form
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
-from vendor_service.console.site import Site, address_of, check_origin
+from vendor_service.console.site import Site, Threads, address_of, check_origin
 from vendor_service.database.session import Database
 from vendor_service.embed.models import Models
 from vendor_service.embed.service import EmbedService
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,18 @@ def console_router(
     service: EmbedService,
     capacity: Capacity,
     limits: Limits,
+    threads: AccountThreads,
     desk: BulkDesk | None = None,
     *,
     trust_clock: bool,
 ) -> APIRouter:
     """The routes; none is in the OpenAPI document, for they are for people. A `desk` is of bulk jobs."""
     router = APIRouter(include_in_schema=False)
-    site = Site(CUSTOMERS, "Tuition", database, clock, seal, identify, _limit(HistoryRate()))
+    limit = _limit(HistoryRate())
+    site = Site(CUSTOMERS, "Tuition", database, clock, seal, identify, limit, _OwnThreads(threads))
     pages = CustomerPages(database, clock, models, watch, desk)
     site.add_assets(router)
-    _add_way_in(router, site, CustomersDoor(database, clock, seal, authentication))
+    _add_way_in(router, site, CustomersDoor(database, clock, seal, authentication, threads))
     site.add_signing_out(router, _end_everywhere)
     site.add_pages(router, pages.all())
     site.add_actions(router, CustomerActions(database, clock, desk, trust_clock).all())
@@ -73,12 +79,25 @@ def console_router(
     return router
 
 
+class _OwnThreads(Threads[Customer]):
+    """The threads in which a customer holds up no account but their own."""
+
+    def __init__(self, threads: AccountThreads) -> None:
+        self._threads = threads
+
+    async def read(self, who: Customer, work: Callable[[], T]) -> T:
+        return await self._threads.read(who.account_id, work)
+
+    async def do(self, who: Customer, work: Callable[[], T]) -> T:
+        return await self._threads.do(who.account_id, work)
+
+
 def _limit(rate: HistoryRate) -> Callable[[Customer, int], None]:
     def take(who: Customer, cost: int) -> None:
         try:
             rate.take(who.account_id, cost)
         except APIError as error:
-            message = "pages of an account may be asked for five times a second"
+            message = "an account may ask for pages, and send forms, five times a second"
             raise APIError(error.code, message, retry_after=error.retry_after) from error
 
     return take
@@ -113,14 +132,14 @@ def _add_way_in(router: APIRouter, site: Site[Customer], door: CustomersDoor) ->
 async def _entering(
     site: Site[Customer],
     request: Request,
-    enter: Callable[[dict[str, str]], str],
+    enter: Callable[[dict[str, str]], Awaitable[str]],
     page: Callable[[Site[Customer], Request, str, int], Response],
 ) -> Response:
     try:
         check_origin(request)
         form = await read_form(request)
         fields = {name: form.get(name) for name in ("key", "code")}
-        cookie = await asyncio.to_thread(enter, fields)
+        cookie = await enter(fields)
     except APIError as error:
         request.state.error_code = error.code.value
         return await asyncio.to_thread(page, site, request, error.message, error.code.kind.status)

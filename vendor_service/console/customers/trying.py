@@ -1,12 +1,10 @@
 """Try it: two images and a text, embedded and charged like any request, and how similar they are."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -79,40 +77,32 @@ class TryIt:
         who: Customer | None = None
         try:
             check_origin(request)
-            visitor: Customer = await asyncio.to_thread(self._read, self._visitor, request)
-            who = visitor
+            who = visitor = await self._site.enter(request)
+            self._site.limit(visitor, 1)
             # The account is known before anything is read; who pays, by the form.
             reservation = until_sent(request).enter_context(self._capacity.reserve(visitor.account_id))
             form = await self._form(request, reservation)
             self._site.check_form(request, visitor, form.fields.get("csrf", ""))
-            caller = await asyncio.to_thread(self._read, self._caller, visitor, form)
+            caller = await self._site.threads.read(visitor, partial(self._caller, visitor, form))
             trial = await self._embed(request, caller, form, reservation)
-            return await asyncio.to_thread(self._page, request, visitor, trial)
+            return await self._site.threads.read(visitor, partial(self._page, request, visitor, trial))
         except SignedOut:
             return self._site.to_sign_in(request)
         except (APIError, OperatorError) as error:
             return await asyncio.to_thread(self._site.failed, request, error, who, "/models")
-
-    def _read(self, work: Callable[..., Any], *given: Any) -> Any:  # noqa: ANN401 - what the work gives
-        with self._site.database.read() as session:
-            return work(session, *given)
-
-    def _visitor(self, session: Session, request: Request) -> Customer:
-        return self._site.visitor(request, session)
 
     async def _form(self, request: Request, reservation: Reservation) -> Form:
         media_type(request, multipart.MEDIA_TYPE)
         body = FormBody(request.headers["content-type"], self._shape)
         return await self._bodies.read(request, reservation, body, lambda form: form)
 
-    def _caller(self, session: Session, who: Customer, form: Form) -> Caller:
+    def _caller(self, who: Customer, form: Form) -> Caller:
         """The key that pays, as a caller."""
         if who.key is None or form.fields.get("key") != who.key.id:
             require_acting(who)
-        key = next(
-            (each for each in payers(session, who, self._site.clock()) if each.id == form.fields.get("key")),
-            None,
-        )
+        with self._site.database.read() as session:
+            found = payers(session, who, self._site.clock())
+        key = next((each for each in found if each.id == form.fields.get("key")), None)
         if key is None:
             message = "choose a key of this account that may embed, and has not ended"
             raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="key")

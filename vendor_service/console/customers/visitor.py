@@ -1,13 +1,15 @@
 """Customers who are signed in: by a key that may read usage, or by an invitation."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
 from vendor_service.accounts import keys
-from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
+from vendor_service.api.account_threads import AccountThreads
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
@@ -103,16 +105,27 @@ def require_acting(who: Customer) -> None:
 
 
 class CustomersDoor:
-    """Signs customers in, and lets nobody try for ever. Thread-safe."""
+    """Signs customers in, and lets nobody try for ever.
 
-    def __init__(self, database: Database, clock: Clock, seal: Seal, authentication: Authentication) -> None:
+    Who it is is looked up as for any request; the session begins in the `threads` of the account.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        seal: Seal,
+        authentication: Authentication,
+        threads: AccountThreads,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._seal = seal
         self._authentication = authentication
+        self._threads = threads
         self._tries = WrongTries(what="key or invitation of the console")
 
-    def by_key(self, api_key: str, address: str) -> str:
+    async def by_key(self, api_key: str, address: str) -> str:
         """Sign in with an API key; what the cookie has to have.
 
         Wrong secrets of one key count for themselves; see `OperatorAuthentication`.
@@ -120,14 +133,20 @@ class CustomersDoor:
         Raises:
             APIError: as of `Authentication.identify`, or `rate_limited`.
         """
+        caller = await asyncio.to_thread(self._caller, api_key, address)
+        return await self._threads.do(caller.account_id, self._begin, caller, api_key)
+
+    def _caller(self, api_key: str, address: str) -> Caller:
         who = self._who_tries(address, ApiKey, id_of(api_key))
         self._tries.check(who)
         try:
-            caller = self._authentication.identify(api_key, Scope.READ_USAGE)
+            return self._authentication.identify(api_key, Scope.READ_USAGE)
         except APIError as error:
             if error.code in _WRONG:
                 self._tries.count(who)
             raise
+
+    def _begin(self, caller: Caller, api_key: str) -> str:
         with self._database.write() as session:
             return sessions.begin(
                 session,
@@ -139,7 +158,7 @@ class CustomersDoor:
                 key_id=caller.key_id,
             )
 
-    def by_invitation(self, code: str, address: str) -> str:
+    async def by_invitation(self, code: str, address: str) -> str:
         """Sign in by an invitation, which is used up by that; what the cookie has to have.
 
         Wrong secrets of one invitation count for themselves, as those of a key.
@@ -147,25 +166,39 @@ class CustomersDoor:
         Raises:
             APIError: `not_found` for one that is not good, or not any more; or `rate_limited`.
         """
-        invitation_id = invitations.id_of(code)
-        who = self._who_tries(address, Invitation, invitation_id)
+        who, account_id = await asyncio.to_thread(self._invited, code, address)
+        cookie = None
+        if account_id is not None:
+            cookie = await self._threads.do(account_id, self._redeem, code)
+        if cookie is None:
+            self._tries.count(who)
+            message = "this link was used already, or is too old; ask the vendor for another one"
+            raise APIError(ErrorCode.NOT_FOUND, message)
+        return cookie
+
+    def _invited(self, code: str, address: str) -> tuple[str, str | None]:
+        """Who tries an invitation, and to which account, if it is good."""
+        who = self._who_tries(address, Invitation, invitations.id_of(code))
         self._tries.check(who)
+        with self._database.read() as session:
+            row = invitations.find(session, code, self._clock())
+            return who, None if row is None else row.account_id
+
+    def _redeem(self, code: str) -> str | None:
         with self._database.write() as session:
-            actor = actors.invited(invitation_id or "")
+            actor = actors.invited(invitations.id_of(code) or "")
             row = invitations.redeem(Act(session, actor, self._clock), code)
-            if row is not None:
-                return sessions.begin(
-                    session,
-                    self._seal,
-                    CUSTOMERS,
-                    self._clock(),
-                    secret_hash=row.secret_hash,
-                    account_id=row.account_id,
-                    invitation_id=row.id,
-                )
-        self._tries.count(who)
-        message = "this link was used already, or is too old; ask the vendor for another one"
-        raise APIError(ErrorCode.NOT_FOUND, message)
+            if row is None:
+                return None
+            return sessions.begin(
+                session,
+                self._seal,
+                CUSTOMERS,
+                self._clock(),
+                secret_hash=row.secret_hash,
+                account_id=row.account_id,
+                invitation_id=row.id,
+            )
 
     def _who_tries(self, address: str, what: type[ApiKey | Invitation], given_id: str | None) -> str:
         if given_id is None:

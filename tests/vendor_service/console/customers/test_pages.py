@@ -236,6 +236,17 @@ def test_pages_may_not_be_asked_for_all_the_time(
     assert "Wait a moment" in answers[-1].text
 
 
+def test_forms_count_as_pages_do(vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    key = vendor.key()
+    visit = admin_of(vendor, key)
+    assert visit.csrf  # from a page, which is the first of 40
+    answers = [visit.ask("/keys/create").status_code for _ in range(20)]
+    answers += [visit.ask(f"/keys/{key_id(key)}/revoke").status_code for _ in range(20)]
+    assert answers == [422] * 20 + [200] * 19 + [429]
+    assert visit.send("/models/try", {}).status_code == 429
+
+
 def test_an_export_that_is_refused_takes_nothing_and_says_how_long_to_wait(
     vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
