@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -12,7 +12,7 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
 from vendor_service.billing.limits import check_key
 from vendor_service.clock import DAY
-from vendor_service.database.tables import Account, ApiKey, WebhookEvent
+from vendor_service.database.tables import Account, ApiKey, Project, WebhookEvent
 from vendor_service.errors import APIError, OperatorError, UnknownName, WrongClock
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
@@ -31,6 +31,49 @@ def may_manage(account_id: str, by: ApiKey | None, key: ApiKey) -> bool:
     return key.account_id == account_id and (by is None or by.project_id in (None, key.project_id))
 
 
+def managed(account_id: str, by: ApiKey | None) -> ColumnElement[bool]:
+    """What is so of the keys that who asks may manage (see `may_manage`)."""
+    of_project = true() if by is None or by.project_id is None else ApiKey.project_id == by.project_id
+    return and_(ApiKey.account_id == account_id, of_project)
+
+
+def good(account_id: str, now: int) -> ColumnElement[bool]:
+    """What is so of an account's keys of which `check_key` says that they have not ended."""
+    archived = select(Project.id).where(Project.account_id == account_id, Project.archived_at.is_not(None))
+    return and_(
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
+        or_(ApiKey.project_id.is_(None), ApiKey.project_id.not_in(archived)),
+    )
+
+
+def newest(
+    session: Session,
+    account_id: str,
+    by: ApiKey | None,
+    before: str | None,
+    limit: int,
+    *,
+    now: int,
+    ended: bool,
+) -> tuple[list[ApiKey], bool]:
+    """Keys that who asks may manage, and that are good or have `ended`; and whether there are more.
+
+    They are up to `limit` of those older than the key `before`, the newest first.
+
+    Raises:
+        APIError: `not_found`; there is no key `before` that may be managed.
+    """
+    wanted = good(account_id, now)
+    found = select(ApiKey).where(managed(account_id, by), not_(wanted) if ended else wanted)
+    if before is not None:
+        last = _find(session, account_id, by, before)
+        found = found.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(last.created_at, last.id))
+    found = found.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
+    listed = session.scalars(found.limit(limit + 1)).all()
+    return list(listed[:limit]), len(listed) > limit
+
+
 def page(
     session: Session, account_id: str, by: ApiKey, after: str | None, limit: int
 ) -> tuple[list[ApiKey], bool]:
@@ -42,9 +85,7 @@ def page(
         APIError: `not_found`; there is no key `after` that may be managed.
     """
     order = (ApiKey.created_at, ApiKey.id)
-    found = select(ApiKey).where(ApiKey.account_id == account_id)
-    if by.project_id is not None:
-        found = found.where(ApiKey.project_id == by.project_id)
+    found = select(ApiKey).where(managed(account_id, by))
     if after is not None:
         last = _find(session, account_id, by, after)
         found = found.where(tuple_(*order) > tuple_(last.created_at, last.id))

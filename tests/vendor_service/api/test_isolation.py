@@ -45,6 +45,7 @@ READS: dict[str, tuple[Any, str]] = {
     "/console": (pages, "account_status"),
     "/console/usage.csv": (pages, "usage_report"),
     "/console/models": (pages, "payers"),
+    "/console/keys": (own_keys, "newest"),
     "/console/ledger/entries": (ledger, "page"),
     "/console/invoices/2026-11": (invoices, "issue"),
     "/console/sessions": (sessions, "of_account"),

@@ -16,12 +16,14 @@ from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.billing.test_clocks import DECEMBER
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of
+from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.audit import log
 from vendor_service.clock import DAY
 from vendor_service.console.operators import router
 from vendor_service.console.operators.actions import OperatorActions
 from vendor_service.console.operators.pages import OperatorPages
 from vendor_service.database.session import Database
+from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
 from vendor_service.operators import accounts, prices, tokens
 from vendor_service.operators.act import Act
@@ -347,6 +349,25 @@ def test_a_key_is_made_with_an_end_and_limits_in_a_project_and_ends_with_it(
     assert '<span class="tag">project archived</span>' in visits[READ].page(path)
     assert "archived already" in problem_of(visit.ask(f"{path}/projects/search/archive"))
     assert "was archived" in problem_of(visit.do(f"{path}/keys/create", **form))
+
+
+def test_an_account_shows_some_of_many_keys_those_in_use_first(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(), visits[READ]
+    path = f"/accounts/{books.account(order).name}"
+    for revoked in [True] * 30 + [False] * 30:
+        with books.locked(order) as (session, account):
+            made = issue_key(session, account, KeyTerms(), books.clock).key_id
+            session.flush()
+            session.get_one(ApiKey, made).revoked_at = books.clock() if revoked else None
+    first = visit.page(path)
+    assert [first.count(f'<span class="tag{each}') for each in (' good">in use', '">revoked')] == [25, 25]
+    assert first.index("in use</span>") < first.index("revoked</span>")
+    older = re.findall(r'href="(\?(?:keys|ended)=[0-9a-f]+)#keys"', first)
+    for query, in_use, revoked_ones in zip(older, (6, 25), (25, 5), strict=True):
+        page = visit.page(f"{path}{query}")
+        assert (page.count('good">in use'), page.count('">revoked')) == (in_use, revoked_ones)
 
 
 def test_accounts_are_found_by_name_id_and_key(books: Books, visits: dict[OperatorScope, Visit]) -> None:

@@ -18,7 +18,7 @@ from vendor_service.billing.entry_search import EntryFilter
 from vendor_service.billing.invoice_formats import as_pdf
 from vendor_service.clock import to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
-from vendor_service.console.customers.visitor import Customer, labels_of
+from vendor_service.console.customers.visitor import Customer, labels_of, newest_labels
 from vendor_service.console.forms import Fields
 from vendor_service.console.routes import Asked, Later, Page
 from vendor_service.database.session import Database
@@ -59,15 +59,18 @@ class MoneyPages:
         found = entry_search.search(
             session, account_id, wanted, ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
-        labels = labels_of(session, asked.who)
+        entries = [ledger.public(each) for each in found[:_ENTRIES]]
+        named = {each.key_id for each in entries if each.key_id is not None} | {asked.query.get("key")}
+        labels = labels_of(session, asked.who, named)
         return {
-            "entries": [ledger.public(each) for each in found[:_ENTRIES]],
+            "entries": entries,
             "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None,
             "counted": entry_search.count(session, account_id, wanted),
             "query": asked.query,
             "kept": [(name, value) for name, value in asked.query.pairs if name != "before" and value],
             "kinds": get_args(EntryKind),
             "labels": labels,
+            "offered": newest_labels(session, asked.who) | labels,
             "models": sorted({each.group for each in spending.by_group(
                 session, account_id, "model", to_datetime(asked.who.account.created_at).date(),
                 to_datetime(asked.now).date(),

@@ -23,11 +23,11 @@ from vendor_service.billing.refusals import refused_since
 from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
-from vendor_service.console.api_keys import is_good, why_ended
+from vendor_service.console.api_keys import why_ended
 from vendor_service.console.customers import jobs
 from vendor_service.console.customers.money_pages import MoneyPages
 from vendor_service.console.customers.saved import csv_file
-from vendor_service.console.customers.visitor import Customer, labels_of, their_keys
+from vendor_service.console.customers.visitor import Customer, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.routes import Asked, Page
@@ -43,7 +43,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
-from vendor_service.operators.own_keys import is_limited
+from vendor_service.operators import own_keys
 from vendor_service.operators.own_receivers import is_own
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.events import EventKind
@@ -54,6 +54,8 @@ Values = Mapping[str, Any]
 GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 24 * 3600: "a week"}
 _DAYS = 30
 _EVENTS = 50
+_KEYS = 50  # that are in use, and that ended
+_MOST_ROWS = 1000  # of a report; one by key has as many as there were keys that bought
 # What a customer can do about a refusal, by its code.
 ADVICE = {
     ErrorCode.QUOTA_EXHAUSTED: "The quota of the account, of its project or of the key is used up; a monthly "
@@ -103,6 +105,7 @@ class CustomerPages:
         first = today - timedelta(days=_DAYS - 1)
         status = account_status(session, who.account_id, asked.now)
         days = spending.by_day(session, who.account_id, first, today)
+        by_key = shares_of(spending.by_group(session, who.account_id, "key", first, today))
         return {
             "status": status,
             "meters": meters_of(status, who.account, asked.now),
@@ -110,10 +113,10 @@ class CustomerPages:
             "chart": chart_of_days("Charges by day", days, status.currency),
             "spent": sum(each.charged_micros for each in days),
             "queries": sum(each.queries for each in days),
-            "by_key": shares_of(spending.by_group(session, who.account_id, "key", first, today)),
+            "by_key": by_key,
             "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
             "by_project": self._by_project(session, who, first, today),
-            "labels": labels_of(session, who),
+            "labels": labels_of(session, who, [each.spent.group for each in by_key]),
             "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
             "advice": ADVICE,
         }
@@ -122,15 +125,18 @@ class CustomerPages:
         """What was bought in a range, in groups."""
         first, last, group = _range(asked.query, asked.now)
         report = self._report(asked, session)
+        rows = report.rows[:_MOST_ROWS]
+        by_key = [row.group for row in rows] if group == "key" else []
         most = max((row.cost_micros for row in report.rows), default=0)
         return {
             "report": report,
+            "rows": rows,
             "first": first,
             "last": last,
             "group": group,
             "groups": get_args(GroupBy),
             "most": most,
-            "labels": labels_of(session, asked.who),
+            "labels": labels_of(session, asked.who, by_key),
         }
 
     def usage_csv(self, asked: Asked[Customer], session: Session) -> Response:
@@ -170,21 +176,21 @@ class CustomerPages:
 
     def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The account's keys, or those of the project that one is signed in to, those in use first."""
-        found = their_keys(session, asked.who)
-        account, now = asked.who.account, asked.now
+        account, by, now = asked.who.account, asked.who.key, asked.now
+        before, ended_before = asked.query.get("before") or None, asked.query.get("ended") or None
+        live, more = own_keys.newest(session, account.id, by, before, _KEYS, now=now, ended=False)
+        ended, more_ended = own_keys.newest(session, account.id, by, ended_before, _KEYS, now=now, ended=True)
         mine = _own_projects(session, asked)
         return {
             "projects": mine,
             "names": projects.open_names(mine) if asked.who.of_whole_account else [],
-            "live": [keys.public(each, account, now) for each in found if is_good(each, now)],
-            "ended": [
-                (keys.public(each, account, now), why_ended(each, now))
-                for each in found
-                if not is_good(each, now)
-            ],
+            "live": [keys.public(each, account, now) for each in live],
+            "more": live[-1].id if more else None,
+            "ended": [(keys.public(each, account, now), why_ended(each, now)) for each in ended],
+            "more_ended": ended[-1].id if more_ended else None,
             "scopes": list(Scope),
             "graces": GRACES,
-            "own": None if asked.who.key is None else asked.who.key.id,
+            "own": None if by is None else by.id,
         }
 
     def events(self, asked: Asked[Customer], session: Session) -> Values:
@@ -243,21 +249,6 @@ class CustomerPages:
         first, last, group = _range(asked.query, asked.now)
         since, until = _instant(first), _instant(last + timedelta(days=1))
         return usage_report(session, asked.who.account_id, group, since, until)
-
-
-def payers(session: Session, who: Customer, now: int) -> list[ApiKey]:
-    """The keys on which who asks may buy: their own, or any that they may manage for who may act.
-
-    A key with limits or an end of its own buys on no other one, whose limits are not its own.
-    """
-    found = [
-        key
-        for key in their_keys(session, who)
-        if is_good(key, now) and {Scope.EMBED, Scope.ADMIN} & set(key.scopes.split())
-    ]
-    if who.may_act and (who.key is None or not is_limited(who.key)):
-        return found
-    return [key for key in found if who.key is not None and key.id == who.key.id]
 
 
 def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:

@@ -16,8 +16,8 @@ from shared.serving.multipart import Form, FormBody, FormShape, Part
 from shared.serving.parsing import media_type
 from shared.serving.reading import BodyReader
 from vendor_service.accounts.authentication import Caller
-from vendor_service.console.customers.pages import CustomerPages, payers
-from vendor_service.console.customers.visitor import Customer, require_acting
+from vendor_service.console.customers.pages import CustomerPages
+from vendor_service.console.customers.visitor import Customer, payers, require_acting
 from vendor_service.console.forms import Fields
 from vendor_service.console.rendering import money
 from vendor_service.console.site import SignedOut, Site, check_origin
@@ -101,11 +101,11 @@ class TryIt:
         if who.key is None or form.fields.get("key") != who.key.id:
             require_acting(who)
         with self._site.database.read() as session:
-            found = payers(session, who, self._site.clock())
-        key = next((each for each in found if each.id == form.fields.get("key")), None)
-        if key is None:
+            found = payers(session, who, self._site.clock(), form.fields.get("key", ""))
+        if not found:
             message = "choose a key of this account that may embed, and has not ended"
             raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="key")
+        (key,) = found
         return Caller(who.account_id, key.id, who.account, key, key.secret_hash)
 
     async def _embed(self, request: Request, caller: Caller, form: Form, reservation: Reservation) -> Trial:

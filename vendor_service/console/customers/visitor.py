@@ -1,12 +1,13 @@
 """Customers who are signed in: by a key that may read usage, or by an invitation."""
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
-from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.api.account_threads import AccountThreads
@@ -22,6 +23,7 @@ from vendor_service.operators import invitations, own_keys
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import WrongTries
 
+_MOST_OFFERED = 100  # keys that a form lists to choose from
 _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
 
 
@@ -207,11 +209,33 @@ class CustomersDoor:
             return address if session.get(what, given_id) is None else f"{address} with the id {given_id}"
 
 
-def their_keys(session: Session, who: Customer) -> list[ApiKey]:
-    """The keys of the account that they may manage."""
-    return [key for key in keys.list_keys(session, who.account) if who.may_manage(key)]
+def labels_of(session: Session, who: Customer, key_ids: Collection[str]) -> dict[str, str]:
+    """What each of these keys is for, by its id; of those that they may manage."""
+    theirs = own_keys.managed(who.account_id, who.key)
+    found = session.execute(select(ApiKey.id, ApiKey.label).where(theirs, ApiKey.id.in_(key_ids)))
+    return {each.id: each.label for each in found}
 
 
-def labels_of(session: Session, who: Customer) -> dict[str, str]:
-    """What each of these keys is for, by its id."""
-    return {key.id: key.label for key in their_keys(session, who)}
+def newest_labels(session: Session, who: Customer) -> dict[str, str]:
+    """The same of the keys that were made last, the newest first."""
+    theirs = own_keys.managed(who.account_id, who.key)
+    found = select(ApiKey.id, ApiKey.label).where(theirs).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
+    return {each.id: each.label for each in session.execute(found.limit(_MOST_OFFERED))}
+
+
+def payers(session: Session, who: Customer, now: int, key_id: str | None = None) -> list[ApiKey]:
+    """The keys on which who asks may buy: their own, or any that they may manage for who may act.
+
+    A key with limits or an end of its own buys on no other one, whose limits are not its own. Of many they
+    are the one with which one signed in and those that were made last; or with a `key_id` that one.
+    """
+    own = None if who.key is None else who.key.id
+    may_buy = or_(ApiKey.scopes.contains(Scope.EMBED), ApiKey.scopes.contains(Scope.ADMIN))
+    theirs = own_keys.managed(who.account_id, who.key)
+    found = select(ApiKey).where(theirs, own_keys.good(who.account_id, now), may_buy)
+    if not who.may_act or (who.key is not None and own_keys.is_limited(who.key)):
+        found = found.where(ApiKey.id == own)
+    if key_id is not None:
+        found = found.where(ApiKey.id == key_id)
+    order = (case((ApiKey.id == own, 0), else_=1), ApiKey.created_at.desc(), ApiKey.id.desc())
+    return list(session.scalars(found.order_by(*order).limit(_MOST_OFFERED)))

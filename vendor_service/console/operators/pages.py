@@ -30,6 +30,7 @@ from vendor_service.console.rendering import money
 from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
+from vendor_service.operators import own_keys
 from vendor_service.operators import prices as price_acts
 from vendor_service.operators.tokens import OperatorScope
 
@@ -38,6 +39,7 @@ Values = Mapping[str, Any]
 _DAYS = 30
 _PAGE = 50
 _ENTRIES = 25
+_KEYS = 25  # of an account that are in use, and that ended
 _HOLDS = 50
 _MOST_ACCOUNTS = 500  # of a month that are listed, those that were charged most
 
@@ -147,6 +149,11 @@ class OperatorPages:
             session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
         found = projects.all_of(session, account, asked.now)
+        older, older_ended = asked.query.get("keys") or None, asked.query.get("ended") or None
+        live, more_live = own_keys.newest(session, account.id, None, older, _KEYS, now=asked.now, ended=False)
+        ended, more_ended = own_keys.newest(
+            session, account.id, None, older_ended, _KEYS, now=asked.now, ended=True
+        )
         return {
             "account": account,
             "status": status,
@@ -156,8 +163,10 @@ class OperatorPages:
             "days": shown_days(days),
             "keys": [
                 (keys.public(each, account, asked.now), why_ended(each, asked.now))
-                for each in keys.list_keys(session, account)
+                for each in (*live, *ended)
             ],
+            "more_live": live[-1].id if more_live else None,
+            "more_ended": ended[-1].id if more_ended else None,
             "projects": found,
             "names": projects.open_names(found),
             "scopes": list(Scope),
