@@ -164,3 +164,17 @@ class ErrorBody(BaseModel):
     """The body of every answer that is not a success."""
 
     error: ErrorDetail
+
+
+def error_detail(error: APIError, request_id: str, message: str | None = None) -> ErrorDetail:
+    """An error as a caller is told it, with its own message or another one."""
+    resets_at = error.resets_at
+    return ErrorDetail(
+        code=error.code,
+        type=error.code.kind.type,
+        message=error.message if message is None else message,
+        param=error.param,
+        request_id=request_id,
+        retryable=error.retryable,
+        resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
+    )

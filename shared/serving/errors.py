@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from shared.errors import APIError, ErrorBody, ErrorCode, ErrorDetail
+from shared.errors import APIError, ErrorBody, ErrorCode, error_detail
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -54,16 +54,7 @@ def refused(request: Request, error: APIError, headers: Mapping[str, str] | None
     """The answer to a request that is refused."""
     request.state.error_code = error.code.value  # for the log and the metrics
     kind = error.code.kind
-    resets_at = error.resets_at
-    detail = ErrorDetail(
-        code=error.code,
-        type=kind.type,
-        message=error.message,
-        param=error.param,
-        request_id=request.state.request_id,
-        retryable=error.retryable,
-        resets_at=None if resets_at is None else resets_at.isoformat().replace("+00:00", "Z"),
-    )
+    detail = error_detail(error, request.state.request_id)
     headers = error.headers | dict(headers or {})
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)

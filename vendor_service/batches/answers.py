@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from shared.embeddings import Prices
 from shared.encoding import Vector
-from shared.errors import APIError, ErrorBody, ErrorCode, ErrorDetail
+from shared.errors import APIError, ErrorBody, ErrorCode, error_detail
 from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
@@ -169,17 +169,10 @@ def _answer(
 
 def _refusal(line_id: str, work: LineWork, request_id: str) -> bytes:
     error = work.error or APIError(ErrorCode.INTERNAL_ERROR, "this line could not be answered")
-    kind = error.code.kind
     message = error.message if error.param is None else f"{error.param}: {error.message}"
-    detail = ErrorDetail(
-        code=error.code,
-        type=kind.type,
-        message=f"line {work.number + 1}: {message}",
-        param=error.param,
-        request_id=request_id,
-        retryable=error.retryable,
-    )
-    response = {"status_code": kind.status, "request_id": request_id, "body": ErrorBody(error=detail)}
+    detail = error_detail(error, request_id, f"line {work.number + 1}: {message}")
+    body = ErrorBody(error=detail)
+    response = {"status_code": error.code.kind.status, "request_id": request_id, "body": body}
     line = {"id": line_id, "custom_id": work.custom_id, "response": response, "error": None}
     return to_json(line) + b"\n"
 

@@ -1,15 +1,18 @@
-"""The lines of a chunk: blank ones take no memory and have no number."""
+"""The lines of a chunk: blank ones take no memory and have no number, and a refusal is the contract's."""
 
 import json
 import tracemalloc
+from datetime import UTC, datetime
 from typing import cast
 
+from shared.errors import APIError, ErrorBody, ErrorCode
 from vendor_service.api.bulk import DIALECTS
-from vendor_service.batches.answers import read_lines
+from vendor_service.batches.answers import LineWork, answers_of, read_lines
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import LineReader
 from vendor_service.database.tables import BatchJob, FilePiece
 from vendor_service.embed.models import ServedModel
+from vendor_service.encoder.encoder import ModelFacts
 
 
 def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:
@@ -27,3 +30,19 @@ def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:
         tracemalloc.stop()
     assert [each.number for each in works] == [5, 6]
     assert peak < 10**6
+
+
+def test_a_refused_line_says_what_a_refused_request_does() -> None:
+    moment = datetime(2026, 12, 1, tzinfo=UTC)
+    error = APIError(ErrorCode.QUOTA_EXHAUSTED, "no queries are left", param="inputs", resets_at=moment)
+    job = BatchJob(id="batch_1", image_micros=1, text_micros=1)
+    claim = Claim(job, FilePiece(number=0, first_line=4), "lease", "part", 0)
+    facts = cast(ModelFacts, None)  # it answers no line of these
+    works = [LineWork(4, "a", None, 0, error)]
+    answers = answers_of(claim, works, LineReader(DIALECTS, 64, 100), facts, "req_1")
+    response = json.loads(answers.errors)["response"]
+    assert response["status_code"] == 402
+    detail = ErrorBody.model_validate(response["body"]).error
+    assert detail.message == "line 5: inputs: no queries are left"
+    assert (detail.param, detail.request_id) == ("inputs", "req_1")
+    assert detail.resets_at == "2026-12-01T00:00:00Z"
