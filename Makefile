@@ -166,7 +166,7 @@ bench-gpu: $(READY)  ## vendor and training on a GPU, beside what it does alone 
 	@$(BIN)/python -m benchmarks.gpu
 
 bench-training: $(READY)  ## speed of align and distill (about five minutes)
-	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as client/learning/threads.py has it
+	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as shared/threads.py has it
 
 screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew, and of the console (seven minutes; needs Chromium)
 	@$(BIN)/python -m tests.documents.screenshots

@@ -59,8 +59,8 @@ from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError, UsageError
-from client.learning.threads import share_processors
 from client.progress import Display
+from shared.threads import share_processors
 
 if TYPE_CHECKING:  # torch and httpx are not imported before a command needs them
     from client.results.records import Plan

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shared.serving.redaction import escaped, masked
+from shared.threads import share_processors
 from vendor_service.cli import (
     accounts,
     audit,
@@ -28,7 +29,6 @@ from vendor_service.cli import (
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
-from vendor_service.serving.threads import share_processors
 from vendor_service.settings import DtypeChoice, LogFormat, Settings
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ def share_processors() -> None:
 
     GNU's OpenMP, which PyTorch's wheels for Linux bring, otherwise has it turn for many milliseconds, on the
     processor that the one it waits for may be in want of. It asks the environment when it is loaded, so this
-    is to be called before torch is imported. What a user has set stays.
+    is to be called before torch is imported. What is set there already stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _WAITED)
