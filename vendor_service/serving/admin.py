@@ -46,6 +46,7 @@ from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.serving.application import new_application
+from vendor_service.serving.lifeline import end_with_parent
 from vendor_service.settings import Settings
 
 # Between two starts of a process that dies.
@@ -221,7 +222,7 @@ class _Keeper:
 
 def _work(settings: Settings, bound: socket.socket, lifeline: Connection, vendor_url: str | None) -> None:
     vendor = os.getppid()
-    threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
+    end_with_parent(lifeline)
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     try:
         # Without a file of models the vendor would end at this signal.
@@ -232,12 +233,6 @@ def _work(settings: Settings, bound: socket.socket, lifeline: Connection, vendor
         with suppress(OSError):
             lifeline.send(OperatorError(str(error)))
         raise SystemExit(1) from error
-
-
-def _end_with_parent(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv()  # nothing is ever sent this way: it returns when the parent is gone
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _on_operator_error(request: Request, error: Exception) -> Response:

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from vendor_service.errors import OperatorError
 from vendor_service.observability.worker_metrics import Worker
+from vendor_service.serving.lifeline import end_with_parent
 
 # Longer than a worker needs to finish what is in flight.
 _STOP_SECONDS = 40.0
@@ -202,14 +202,8 @@ class _Signals:
 
 
 def _work(serve: Serve, worker: Worker, listener: socket.socket, lifeline: Connection) -> None:
-    threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
+    end_with_parent(lifeline)
     try:
         serve(worker, listener, lifeline.send)
     except OperatorError as error:
         lifeline.send(error)
-
-
-def _end_with_parent(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv()  # nothing is ever sent this way: it returns when the parent is gone
-    os.kill(os.getpid(), signal.SIGTERM)
