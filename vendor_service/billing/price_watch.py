@@ -1,6 +1,5 @@
 """The log of prices: whatever changes one, a command or the date, the server's log says so."""
 
-import asyncio
 import logging
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,12 +19,6 @@ class PriceWatch:
         self._database = database
         self._clock = clock
         self._seen = self._read()
-
-    async def repeat(self, every_seconds: float) -> None:
-        """Look again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.look)
 
     def look(self) -> None:
         """Look now; where the database does not answer, the next time tells."""

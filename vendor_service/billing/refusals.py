@@ -4,7 +4,6 @@ They move no money, so they are counted in memory and written down now and then:
 loses the last few.
 """
 
-import asyncio
 import logging
 import threading
 from collections import Counter
@@ -67,12 +66,6 @@ class RefusalCounts:
             with self._lock:
                 self._counts += counts
             raise
-
-    async def repeat(self, every_seconds: float) -> None:
-        """Write again and again, until cancelled; what cannot be written is written later."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.once)
 
     def once(self) -> None:
         """Write now; a failure is logged, for the next time may succeed."""

@@ -1,6 +1,5 @@
 """Which servers live on a database: each holds a shared lock while it runs, on a file or in PostgreSQL."""
 
-import asyncio
 import fcntl
 import logging
 import threading
@@ -34,12 +33,6 @@ class Presence:
         is the one kind of which a server is told that it is alone.
         """
         self._lock.share(if_alone)
-
-    async def keep(self, every_seconds: float) -> None:
-        """Be there again whenever a database server has forgotten it, until cancelled."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.renew)
 
     def renew(self) -> None:
         """Be there again now, if a database server has forgotten it."""

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
@@ -70,6 +69,7 @@ from vendor_service.operators.act import Act
 from vendor_service.serving.application import new_application
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.bulk import open_desk
+from vendor_service.serving.chores import Chore, repeated
 from vendor_service.serving.factory import load_engine
 from vendor_service.serving.model_loader import MakeEncoder, ModelLoader
 from vendor_service.serving.model_specs import ModelSpec, find_specs
@@ -87,8 +87,6 @@ _DISPATCH_SECONDS = 2
 _SKETCH_SECONDS = 5
 
 _log = logging.getLogger(__name__)
-
-Chore = Callable[[], Coroutine[Any, Any, None]]
 
 
 def local_encoder(spec: ModelSpec, settings: Settings, metrics: Metrics) -> Engine:
@@ -219,9 +217,9 @@ def _make_parts(
 def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
     """What is done again and again beside the requests; the first of several workers has more of it."""
     chores: list[Chore] = [
-        partial(parts.sweeper.repeat, _SWEEP_SECONDS),
+        partial(repeated, parts.sweeper.once, _SWEEP_SECONDS),
         partial(parts.signer.repeat, _SWEEP_SECONDS),
-        partial(parts.refusals.repeat, _SWEEP_SECONDS),
+        partial(repeated, parts.refusals.once, _SWEEP_SECONDS),
         memory.keep_small,
     ]
     if parts.recorder is not None:
@@ -235,7 +233,8 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
         if parts.desk is not None:
             parts.metrics.registry.register(JobMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
-        chores.append(partial(PriceWatch(parts.database, parts.clock).repeat, _SWEEP_SECONDS))
+        price_watch = PriceWatch(parts.database, parts.clock)
+        chores.append(partial(repeated, price_watch.look, _SWEEP_SECONDS))
         allowed = networks(parts.settings.webhook_private_networks)
         dispatcher = Dispatcher(parts.database, parts.clock, allowed, lambda: parts.watch.fault is None)
         chores.append(partial(_deliver, dispatcher))
@@ -365,7 +364,7 @@ async def _lifespan(
     parts.loader.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    all_chores: list[Chore] = [*chores, partial(presence.keep, _SWEEP_SECONDS)]
+    all_chores: list[Chore] = [*chores, partial(repeated, presence.renew, _SWEEP_SECONDS)]
     beside = [asyncio.create_task(chore()) for chore in all_chores]
     yield
     for each in beside:

@@ -1,6 +1,5 @@
 """The sweeper: renews and sweeps holds, and notes the use of keys, beside the requests."""
 
-import asyncio
 import logging
 
 from vendor_service.accounts.authentication import Authentication
@@ -33,12 +32,6 @@ class Sweeper:
         self._metrics = metrics
         self._authentication = authentication
         self._longest_hold_seconds = longest_hold_seconds
-
-    async def repeat(self, every_seconds: float) -> None:
-        """Do it again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(every_seconds)
-            await asyncio.to_thread(self.once)
 
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""

@@ -16,6 +16,7 @@ from vendor_service.billing.refusals import RefusalCounts, refused_since
 from vendor_service.billing.spending import Spent
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
+from vendor_service.serving.chores import repeated
 
 
 @pytest.fixture
@@ -178,11 +179,11 @@ def test_an_error_that_nobody_foresaw_ends_no_writing_of_refusals(
             return bool(refused_since(session, "acct_1", 0))
 
     async def work() -> None:
-        repeated = asyncio.create_task(counts.repeat(0.01))
+        writing = asyncio.create_task(repeated(counts.once, 0.01))
         async with asyncio.timeout(20):
-            while not (repeated.done() or written()):
+            while not (writing.done() or written()):
                 await asyncio.sleep(0.01)
-        repeated.cancel()
+        writing.cancel()
 
     monkeypatch.setattr(books.database, "write", failing)
     asyncio.run(work())
