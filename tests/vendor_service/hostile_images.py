@@ -19,7 +19,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 
 def jpeg_of_scans(scans: int, side: int = 1000) -> bytes:
     """A progressive JPEG of one colour whose last scan is there again and again, `scans` in all."""
-    whole = _saved(Image.new("RGB", (side, side), (200, 30, 60)), "JPEG", progressive=True)
+    whole = saved(Image.new("RGB", (side, side), (200, 30, 60)), "JPEG", progressive=True)
     last = whole[whole.rindex(_START_OF_SCAN) : -2]
     head = whole[:-2]
     return head + last * (scans - head.count(_START_OF_SCAN)) + _END_OF_IMAGE
@@ -27,12 +27,12 @@ def jpeg_of_scans(scans: int, side: int = 1000) -> bytes:
 
 def large_progressive_jpeg(width: int = 7000, height: int = 7000, mode: str = "RGB") -> bytes:
     """A progressive JPEG, whose coefficients are kept at their full size however small it is decoded."""
-    return _saved(Image.new(mode, (width, height)), "JPEG", progressive=True)
+    return saved(Image.new(mode, (width, height)), "JPEG", progressive=True)
 
 
 def jpeg_with_thumbnail_scans(scans: int = 100) -> bytes:
     """An honest JPEG whose EXIF holds what looks like the starts of many scans: it is to be decoded."""
-    honest = _saved(Image.effect_noise((64, 48), 60).convert("RGB"), "JPEG")
+    honest = saved(Image.effect_noise((64, 48), 60).convert("RGB"), "JPEG")
     metadata = b"Exif\0\0" + _START_OF_SCAN * scans
     segment = b"\xff\xe1" + struct.pack(">H", len(metadata) + 2) + metadata
     return honest[:2] + segment + honest[2:]
@@ -85,7 +85,7 @@ def png_of_zeros(
 
 def jpeg_of_comments(comments: int) -> bytes:
     """A JPEG of a few pixels before which so many comments are to be read."""
-    file = _saved(Image.new("RGB", (8, 8)), "JPEG")
+    file = saved(Image.new("RGB", (8, 8)), "JPEG")
     return file[:2] + b"\xff\xfe\x00\x02" * comments + file[2:]
 
 
@@ -114,7 +114,7 @@ def animated_png(frames: int = 200, side: int = 200) -> bytes:
 
 def large_webp(side: int = 7000, **options: Any) -> bytes:
     """A WebP of one colour."""
-    return _saved(Image.new("RGB", (side, side), (1, 2, 3)), "WEBP", method=0, **options)
+    return saved(Image.new("RGB", (side, side), (1, 2, 3)), "WEBP", method=0, **options)
 
 
 def animated_webp(frames: int = 100, side: int = 1000) -> bytes:
@@ -124,15 +124,16 @@ def animated_webp(frames: int = 100, side: int = 1000) -> bytes:
 
 def webp_with_profile(size: int = 10_000_000) -> bytes:
     """A WebP of a few pixels and a colour profile of so many bytes."""
-    return _saved(Image.new("RGB", (8, 8)), "WEBP", icc_profile=bytes(size))
+    return saved(Image.new("RGB", (8, 8)), "WEBP", icc_profile=bytes(size))
 
 
 def _animated(form: str, frames: int, side: int, **options: Any) -> bytes:
     shades = [Image.new("RGB", (side, side), (number % 256, 0, 0)) for number in range(frames)]
-    return _saved(shades[0], form, save_all=True, append_images=shades[1:], **options)
+    return saved(shades[0], form, save_all=True, append_images=shades[1:], **options)
 
 
-def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    """The file of an image, as Pillow writes it."""
     buffer = BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()

@@ -35,6 +35,8 @@ from client.errors import (
 from shared.embeddings import Usage
 from shared.encoding import to_base64
 
+pytestmark = pytest.mark.usefixtures("hurry")
+
 DIMENSIONS = 12
 
 
@@ -97,12 +99,6 @@ class Shop:
     def close(self) -> None:
         self.vendor.__exit__()
         self.cache.__exit__()
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 @pytest.fixture

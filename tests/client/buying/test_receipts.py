@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.buying import evidence, transport
+from client.buying import evidence
 from client.buying.cache import EmbeddingCache
 from client.buying.canary import Canary, CanaryResult
 from client.buying.embeddings import StoredEmbedding
@@ -43,6 +43,8 @@ from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 from tests.client.buying.test_teacher import _refusal
 from vendor_service.billing.signing import SigningKey
+
+pytestmark = pytest.mark.usefixtures("hurry")
 
 QUERIES = [Query.text(f"text {number}") for number in range(3)]
 ROWS = np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
@@ -106,12 +108,6 @@ class Signing(httpx.BaseTransport):
         } | self.headers
         sent = {name: value for name, value in headers.items() if value is not None}
         return httpx.Response(200, headers=sent, content=to_rows(rows, "float32"))
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import httpx
 import numpy as np
 import pytest
 
-from client.buying import transport
 from client.buying.archive import export_embeddings, import_embeddings
 from client.buying.budget import Budget
 from client.buying.cache import EmbeddingCache
@@ -26,6 +25,8 @@ from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 from tests.client.buying.test_teacher import _refusal
+
+pytestmark = pytest.mark.usefixtures("hurry")
 
 # The tables of a cache as they were before vendors were noted.
 _VERSION_1 = """
@@ -104,12 +105,6 @@ class Seller(httpx.BaseTransport):
             "x-billed-texts": str(len(inputs)),
         }
         return httpx.Response(200, headers=headers, content=to_rows(rows, "float32"))
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 @pytest.fixture

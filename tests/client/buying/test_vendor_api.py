@@ -21,6 +21,8 @@ from shared.receipts import KEYS_PATH
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 
+pytestmark = pytest.mark.usefixtures("hurry")
+
 QUERIES = [(Query.text(text), text.encode()) for text in ("cat", "dog")]
 
 Step = httpx.Response | Exception
@@ -41,12 +43,6 @@ class Script(httpx.BaseTransport):
         if isinstance(step, Exception):
             raise step
         return httpx.Response(step.status_code, headers=step.headers, content=step.content)
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 def _answer(**changes: Any) -> httpx.Response:

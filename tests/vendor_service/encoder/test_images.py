@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from shared.serving.image_limits import ImageLimits
-from tests.vendor_service.hostile_images import jpeg_of_scans, with_index
+from tests.vendor_service.hostile_images import jpeg_of_scans, png_chunk, with_index
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.processes.forked import NeedsMore
@@ -47,10 +47,6 @@ def decode(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The pixels of a file, preprocessed: bytes of shape (height, width, 3)."""
     pixels: np.ndarray[Any, np.dtype[np.uint8]] = DECODER.decode(base64.b64encode(content).decode()).numpy()
     return pixels
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:

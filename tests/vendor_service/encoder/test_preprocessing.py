@@ -15,18 +15,13 @@ from PIL import Image
 import vendor_service
 from shared.serving.image_limits import ImageLimits
 from tests.support.photograph import photograph
+from tests.vendor_service.hostile_images import saved
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 
 LIMITS = ImageLimits(max_bytes=2**24, max_pixels=5 * 10**7)
 BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
 FAITHFUL = 0.9995
-
-
-def saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def turned() -> bytes:
