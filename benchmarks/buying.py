@@ -20,7 +20,7 @@ from client.buying.wire import ACCEPT, embed_form
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess
 
-PACK = 32
+BATCH_SIZE = 32
 CONNECTIONS = (4, 8, 16)
 
 
@@ -58,7 +58,7 @@ def _load(url: str, api_key: str, queries: list[Query], connections: int) -> flo
     """Images a second of bare requests, their bodies made beforehand and their answers thrown away."""
     with VendorClient(url, api_key) as client:
         model: ModelCard = client.model()
-    batches = [queries[start : start + PACK] for start in range(0, len(queries), PACK)]
+    batches = [queries[start : start + BATCH_SIZE] for start in range(0, len(queries), BATCH_SIZE)]
     forms = [embed_form([(query, query.content()) for query in batch], model.id) for batch in batches]
     turns = count()
     headers = {"authorization": f"Bearer {api_key}", "accept": ACCEPT}

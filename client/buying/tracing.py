@@ -55,9 +55,9 @@ class Traces:
 
     @contextmanager
     def batch(self, queries: int) -> Iterator[None]:
-        """One batch, its retries included."""
+        """One request batch, its retries included."""
         with self._tracer.start_as_current_span(
-            "pack", self._purchase, self._client, attributes={"tuition.queries": queries}
+            "request batch", self._purchase, self._client, attributes={"tuition.queries": queries}
         ):
             yield
 

@@ -37,7 +37,7 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
         with here.teacher(run_id="run", budget=None) as teacher:
             assert teacher.buy(queries).bought == 40
     (buy,) = collector.named("buy")
-    batches, requests = collector.named("pack"), collector.named("POST /embed")
+    batches, requests = collector.named("request batch"), collector.named("POST /embed")
     assert (buy.service, buy.attributes["tuition.queries"]) == ("tuition-client", "40")
     assert sorted(int(batch.attributes["tuition.queries"]) for batch in batches) == [8, 32]
     assert {batch.parent for batch in batches} == {buy.id}

@@ -7,7 +7,7 @@ import pytest
 
 from client.buying.concurrency import LARGEST, START, ConcurrencyLimiter
 
-PACK = 32
+BATCH_SIZE = 32
 
 
 class Simulation:
@@ -29,7 +29,7 @@ class Simulation:
                 heapq.heappush(self._free, begins + self._latency)
                 heapq.heappush(self._in_flight, begins + self._latency)
             self.now = heapq.heappop(self._in_flight)
-            self.limiter.release(PACK)
+            self.limiter.release(BATCH_SIZE)
             self.limits.append(self.limiter.limit)
 
 
@@ -67,7 +67,7 @@ def test_no_more_are_in_flight_than_the_limit_and_nobody_waits_after_the_end() -
     waiting.start()
     waiting.join(0.05)
     assert not entered
-    limiter.release(PACK)
+    limiter.release(BATCH_SIZE)
     waiting.join(5)
     assert entered == [True]
     late = threading.Thread(target=lambda: entered.append(limiter.acquire()))
