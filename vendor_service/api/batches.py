@@ -13,9 +13,9 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.api.bulk import BulkDesk
-from vendor_service.api.calls import call_description, terms_of
+from vendor_service.api.calls import call_description, headers_of
 from vendor_service.audit import actors
-from vendor_service.batches.jobs import JobTerms, Sale
+from vendor_service.batches.jobs import ChunkCharge, JobTerms
 from vendor_service.billing import ledger
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
@@ -33,7 +33,7 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
         """Begin a job: the price of all lines of a file is held, and charged as they are answered."""
         media_type(request, JSON)
         asked = parse_small(BatchRequest, await request.body())
-        given = terms_of(request)
+        given = headers_of(request)
         terms = JobTerms(
             caller.account_id,
             caller.key_id,
@@ -82,29 +82,29 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
         """The signed receipts of what a job was charged so far, one for some lines each."""
 
         def read() -> BatchReceipts:
-            sales = desk.jobs.sales(caller.account_id, batch_id, after, limit)
+            charges = desk.jobs.charges(caller.account_id, batch_id, after, limit)
             data = [
                 ChunkReceipt(
                     first_line=each.first_line,
                     lines=each.lines,
                     receipt=desk.signer.sign(RECEIPT_TYPE, _claims(each)),
                 )
-                for each in sales
+                for each in charges
             ]
-            return BatchReceipts(data=data, next_after=sales[-1].number if len(sales) == limit else None)
+            return BatchReceipts(data=data, next_after=charges[-1].number if len(charges) == limit else None)
 
         return await threads.read(caller.account_id, read)
 
     return router
 
 
-def _claims(sale: Sale) -> ReceiptClaims:
-    entry = sale.entry
+def _claims(charge: ChunkCharge) -> ReceiptClaims:
+    entry = charge.entry
     return ReceiptClaims(
         iat=entry.created_at // SECOND,
         request_id=str(entry.hold_id),
-        request_hash=sale.request_hash,
-        answer_hash=sale.answer_hash,
+        request_hash=charge.request_hash,
+        answer_hash=charge.answer_hash,
         model=str(entry.model),
         model_fingerprint=str(entry.model_fingerprint),
         images=entry.images,

@@ -14,7 +14,7 @@ from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.observability.timing import Timing
 
 
-class Terms(BaseModel):
+class RequestHeaders(BaseModel):
     """The headers in which a request says on which terms it is to be answered."""
 
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
@@ -28,13 +28,13 @@ class Terms(BaseModel):
     )
 
 
-_HEADERS: tuple[str, ...] = tuple(str(each.alias) for each in Terms.model_fields.values())
-_NO_TERMS = Terms.model_validate({})
+_HEADERS: tuple[str, ...] = tuple(str(each.alias) for each in RequestHeaders.model_fields.values())
+_NO_HEADERS = RequestHeaders.model_validate({})
 
 
 def call_description() -> dict[str, Any]:
     """What the OpenAPI document says of who may call, and on which terms."""
-    properties = Terms.model_json_schema()["properties"]
+    properties = RequestHeaders.model_json_schema()["properties"]
     schemas = {
         name: {key: value for key, value in schema.items() if key != "default"}
         for name, schema in properties.items()
@@ -60,19 +60,19 @@ async def call_of(request: Request, authentication: Authentication) -> Call:
         APIError: `invalid_request`, or as of `buyer_of`.
     """
     caller = await buyer_of(request, authentication)
-    terms = terms_of(request)
+    headers = headers_of(request)
     request.state.timing = Timing()
     return Call(
         request_id=request.state.request_id,
         caller=caller,
         timing=request.state.timing,
-        idempotency_key=terms.idempotency_key,
-        max_cost_micros=terms.max_cost_micros,
-        expect_fingerprint=terms.expect_fingerprint,
+        idempotency_key=headers.idempotency_key,
+        max_cost_micros=headers.max_cost_micros,
+        expect_fingerprint=headers.expect_fingerprint,
     )
 
 
-def terms_of(request: Request) -> Terms:
+def headers_of(request: Request) -> RequestHeaders:
     """What the headers of a request say of its terms.
 
     Raises:
@@ -80,9 +80,9 @@ def terms_of(request: Request) -> Terms:
     """
     given = {name: value for name in _HEADERS if (value := request.headers.get(name)) is not None}
     if not given:
-        return _NO_TERMS
+        return _NO_HEADERS
     try:
-        return Terms.model_validate(given)
+        return RequestHeaders.model_validate(given)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(problem["loc"][0])

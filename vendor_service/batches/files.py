@@ -30,7 +30,7 @@ _STEP_BYTES = 64 << 20
 _LONGEST_COMING = 2 * 3600 * SECOND
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """A piece of what is in a file: where in the store, and of how many bytes."""
 
     name: str
@@ -151,7 +151,7 @@ class Files:
             parts = _parts(session, find(session, account_id, file_id))
         return self._blocks(parts)
 
-    def _blocks(self, parts: list[Part]) -> Iterator[bytes]:
+    def _blocks(self, parts: list[FilePart]) -> Iterator[bytes]:
         for part in parts:
             for start in range(0, part.bytes, _BLOCK_BYTES):
                 yield self.store.read(part.name, start, min(_BLOCK_BYTES, part.bytes - start))
@@ -311,14 +311,14 @@ def _row(file_id: str, number: int, piece: Piece) -> dict[str, Any]:
     }
 
 
-def _parts(session: Session, file: StoredFile) -> list[Part]:
+def _parts(session: Session, file: StoredFile) -> list[FilePart]:
     if file.batch_id is None:
-        return [Part(input_name(file.id), file.bytes)]
+        return [FilePart(input_name(file.id), file.bytes)]
     size = BatchChunk.error_bytes if _kind(file) == "errors" else BatchChunk.output_bytes
     name = errors_name if _kind(file) == "errors" else output_name
     mine = (BatchChunk.batch_id == file.batch_id, size > 0)
     found = session.execute(select(BatchChunk.part, size).where(*mine).order_by(BatchChunk.number))
-    return [Part(name(str(part)), count) for part, count in found]
+    return [FilePart(name(str(part)), count) for part, count in found]
 
 
 def _is_needed(session: Session, file_id: str) -> bool:

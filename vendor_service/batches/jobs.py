@@ -50,7 +50,7 @@ class JobTerms:
 
 
 @dataclass(frozen=True)
-class Sale:
+class ChunkCharge:
     """What was charged of a job at once: the lines of the chunk `number`, and the hashes of a receipt."""
 
     number: int
@@ -146,7 +146,7 @@ class Jobs:
             raise failed[-1]
         return sum(each.result() for each in ending)
 
-    def sales(self, account_id: str, batch_id: str, after: int, limit: int) -> list["Sale"]:
+    def charges(self, account_id: str, batch_id: str, after: int, limit: int) -> list[ChunkCharge]:
         """Up to `limit` of a job's charges behind the chunk `after`, in the order of its lines.
 
         Raises:
@@ -164,7 +164,7 @@ class Jobs:
                 .limit(limit)
             )
             return [
-                Sale(
+                ChunkCharge(
                     chunk.number,
                     int(chunk.first_line or 0),
                     int(chunk.lines or 0),

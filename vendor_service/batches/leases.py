@@ -159,7 +159,7 @@ def _next_chunk(session: Session, job: BatchJob) -> BatchChunk | None:
 
 
 @dataclass(frozen=True)
-class Done:
+class ChunkOutcome:
     """What became of a chunk, to be written down with its charge; a `PartRecord`.
 
     `sold` is what was answered; `completed` and `failed` count lines.

@@ -14,12 +14,12 @@ from shared.errors import APIError, ErrorCode
 from shared.serving.request_ids import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
 from vendor_service.batches.files import errors_name, input_name, output_name
-from vendor_service.batches.leases import LEASE_SECONDS, Claim, Done, Leases
+from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Leases
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Part
+from vendor_service.billing.orders import JobPart
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
@@ -241,8 +241,8 @@ class Runner:
         rows = np.concatenate([nothing(model.facts), *answers.rows])
         buckets = buckets_of(rows, fingerprint) if len(rows) else []
         piece, job = claim.piece, claim.job
-        part = Part(request_id, piece.images, piece.texts, answers.images, answers.texts, buckets)
-        done = Done(
+        part = JobPart(request_id, piece.images, piece.texts, answers.images, answers.texts, buckets)
+        outcome = ChunkOutcome(
             claim,
             answers.completed,
             answers.failed,
@@ -252,7 +252,7 @@ class Runner:
             request_id,
             self._limits,
         )
-        settling = self._admission.settle_part(job.account_id, job.hold_id, part, done)
+        settling = self._admission.settle_part(job.account_id, job.hold_id, part, outcome)
         charged = await asyncio.wrap_future(settling)
         if charged is None:
             return

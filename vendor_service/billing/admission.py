@@ -20,7 +20,7 @@ from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, thresholds
 from vendor_service.billing.charging import Charging, Job, JobRecord, PartRecord
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, Order, Part
+from vendor_service.billing.orders import Admitted, Charged, JobPart, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -130,7 +130,7 @@ class Admission:
         return self._writer.submit(touched, partial(self._charging.hold_job, order, record))
 
     def settle_part(
-        self, account_id: str, hold_id: str, part: Part, record: PartRecord
+        self, account_id: str, hold_id: str, part: JobPart, record: PartRecord
     ) -> "Future[Charged | None]":
         """Charge for a part of a bulk job, release what was held for the rest of it, and write that down.
 

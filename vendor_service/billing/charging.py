@@ -23,7 +23,7 @@ from vendor_service.billing import (
     thresholds,
 )
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, Order, Part
+from vendor_service.billing.orders import Admitted, Charged, JobPart, Order
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import Clock
 from vendor_service.database.rows import HoldRow
@@ -149,7 +149,9 @@ class Charging:
         rows.write()  # the job refers to it
         return record.write(rows.session, hold, now)
 
-    def settle_part(self, hold_id: str, part: Part, record: PartRecord, rows: WorkingSet) -> Charged | None:
+    def settle_part(
+        self, hold_id: str, part: JobPart, record: PartRecord, rows: WorkingSet
+    ) -> Charged | None:
         """Charge for a part of a bulk job, and release what was held for the rest of it."""
         if record.found(rows.session):
             return _charge_of(rows, part.request_id)
@@ -315,7 +317,7 @@ def _shrink(rows: WorkingSet, hold: HoldRow, images: int, texts: int) -> None:
         each.held_micros -= cost
 
 
-def _settled(hold: HoldRow, part: Part, now: int) -> HoldRow:
+def _settled(hold: HoldRow, part: JobPart, now: int) -> HoldRow:
     """A hold of its own for what was answered of a part of another hold."""
     return HoldRow(
         id=part.request_id,

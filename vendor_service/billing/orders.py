@@ -50,7 +50,7 @@ class RateLimitStatus:
 
 
 @dataclass(frozen=True)
-class Part:
+class JobPart:
     """A part of a bulk job that is done: what was held for it, and what of that was answered.
 
     `request_id` is the part's own, and `buckets` are those that its answers lie in.

@@ -41,7 +41,7 @@ READS: dict[str, tuple[Any, str]] = {
     "/v1/files/none": (Files, "get"),
     "/v1/batches": (Jobs, "page"),
     "/v1/batches/none": (Jobs, "get"),
-    "/v1/batches/none/receipts": (Jobs, "sales"),
+    "/v1/batches/none/receipts": (Jobs, "charges"),
     "/console": (pages, "account_status"),
     "/console/usage.csv": (pages, "usage_report"),
     "/console/models": (pages, "payers"),

@@ -9,11 +9,11 @@ from shared.receipts import Sold
 from vendor_service.batches.files import Files
 from vendor_service.batches.intake import Piece, Taken
 from vendor_service.batches.jobs import Jobs, JobTerms
-from vendor_service.batches.leases import Claim, Done, Leases
+from vendor_service.batches.leases import ChunkOutcome, Claim, Leases
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.store import Store
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Charged, Order, Part
+from vendor_service.billing.orders import Charged, JobPart, Order
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
@@ -81,12 +81,12 @@ class BulkProcess:
         buckets: Collection[int] = (),
     ) -> Charged | None:
         """Settle a chunk of which so many images and texts were answered; all of them unless it is said."""
-        part, done = self.done(claim, images, texts, buckets)
-        return self.admission.settle_part(claim.job.account_id, claim.job.hold_id, part, done).result()
+        part, outcome = self.done(claim, images, texts, buckets)
+        return self.admission.settle_part(claim.job.account_id, claim.job.hold_id, part, outcome).result()
 
     def done(
         self, claim: Claim, images: int | None = None, texts: int | None = None, buckets: Collection[int] = ()
-    ) -> tuple[Part, Done]:
+    ) -> tuple[JobPart, ChunkOutcome]:
         """What settles a chunk."""
         piece = claim.piece
         images = piece.images if images is None else images
@@ -94,7 +94,7 @@ class BulkProcess:
         request_id = f"req_{secrets.token_hex(8)}"
         sold = [Sold(place, "image" if place < images else "text", "", "") for place in range(images + texts)]
         answered = int(bool(sold))
-        done = Done(
+        outcome = ChunkOutcome(
             claim, answered, 1 - answered, 10 * answered, 10 - 10 * answered, sold, request_id, LIMITS
         )
-        return Part(request_id, piece.images, piece.texts, images, texts, buckets), done
+        return JobPart(request_id, piece.images, piece.texts, images, texts, buckets), outcome

@@ -70,7 +70,7 @@ def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None
 
 def receipts(books: Books, batch_id: str, account_id: str) -> list[tuple[int, int, int, str, str, str]]:
     """What the receipts of a job say."""
-    sales = process(books).jobs.sales(account_id, batch_id, -1, 10)
+    charges = process(books).jobs.charges(account_id, batch_id, -1, 10)
     return [
         (
             each.number,
@@ -78,7 +78,7 @@ def receipts(books: Books, batch_id: str, account_id: str) -> list[tuple[int, in
             each.lines,
             *(each.entry.entry_hash, each.request_hash, each.answer_hash),
         )
-        for each in sales
+        for each in charges
     ]
 
 

@@ -83,7 +83,7 @@ class KeyLimits(Body):
         return sent if end is None else sent | {"expires_at": from_datetime(end)}
 
 
-class NewKey(KeyLimits):
+class NewAccountKey(KeyLimits):
     """A key to be issued."""
 
     label: Annotated[str, Field(max_length=255)] = ""
@@ -176,10 +176,10 @@ def keys_router(desk: Desk) -> APIRouter:
 
         return await desk.read(read)
 
-    @router.post("/accounts/{name}/keys", status_code=201, openapi_extra=taking(NewKey))
+    @router.post("/accounts/{name}/keys", status_code=201, openapi_extra=taking(NewAccountKey))
     async def create_key(name: str, request: Request, operator: Annotated[Operator, may_change]) -> NewSecret:
         """Issue a key; its secret is shown this once."""
-        asked = await read_model(request, NewKey)
+        asked = await read_model(request, NewAccountKey)
         scopes = frozenset(map(Scope, asked.scopes))
         terms = KeyTerms(asked.label, scopes, project=asked.project, **asked.given())
         issued = await desk.act(operator, lambda act: key_acts.issue(act, name, terms))
