@@ -25,7 +25,7 @@ from client.progress import Display
 from client.results.comparison_table import RunResult, Spread, as_markdown
 from client.results.records import Accuracy
 from client.runs.cells import Cell
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
 from tests.support.vendor_process import VendorProcess
@@ -179,9 +179,11 @@ def _forget(cells: Iterable[Cell], name: str) -> None:
             folder.write(identity, kept)
 
 
-def _comparison(config: ComparisonConfig, name: str, connection: Connection | None = None) -> Comparison:
+def _comparison(
+    config: ComparisonConfig, name: str, connection: Connection | None = None
+) -> ComparisonRunner:
     nobody = Connection("http://vendor", None, None, Display())
-    return Comparison(config, RUNS / name, connection or nobody, device="cpu")
+    return ComparisonRunner(config, RUNS / name, connection or nobody, device="cpu")
 
 
 def _target_and_seed(cell: Cell) -> tuple[str, int]:

@@ -24,7 +24,7 @@ from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
 from client.deferral.selection import least_sure
 from client.learning.recipe import Recipe
-from client.runs.comparison import Comparison
+from client.runs.comparison import ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
 
@@ -61,7 +61,7 @@ def _curves(
     """Accuracy in % for each share and way, shape (shares, ways)."""
     row = variant("vl2v-adip", Recipe().with_steps(arguments.steps))
     config = config_of(arguments, target, [seed], row, pool(target))
-    comparison = Comparison(config, RUNS / name_of(config), connection, device="cpu")
+    comparison = ComparisonRunner(config, RUNS / name_of(config), connection, device="cpu")
     comparison.execute()
     student = load_student(comparison.cells[0].run.path, device="cpu")
     examples, _ = list_folder(icons()).read([target])

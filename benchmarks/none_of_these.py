@@ -29,7 +29,7 @@ from client.learning.recipe import Recipe
 from client.learning.stages import plain_features
 from client.learning.student import Student, load_student
 from client.runs.cells import Cell
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.teacher_queries import query_of
@@ -202,7 +202,7 @@ def _trained(arguments: argparse.Namespace, connection: Connection, target: str,
     )
     size = f"{arguments.image_size}px-{arguments.steps}"
     out = RUNS / f"none-of-these-{target}-{seed}-{arguments.student}-{size}"
-    comparison = Comparison(config, out, connection, device="cpu")
+    comparison = ComparisonRunner(config, out, connection, device="cpu")
     comparison.execute()
     return comparison.cells[0]
 

@@ -97,7 +97,7 @@ def compare(
 
 def _comparison(
     options: CompareOptions, confirm: Confirm | None, progress: ProgressListener | None
-) -> runs.Comparison:
+) -> runs.ComparisonRunner:
     if is_distributed():
         raise UsageError(
             "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
@@ -121,7 +121,7 @@ def _comparison(
         group_by_name=options.group_by_name,
         unlabelled=pool_words(options.unlabelled),
     )
-    return runs.Comparison(
+    return runs.ComparisonRunner(
         config,
         options.out,
         connect(options, progress),

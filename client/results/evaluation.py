@@ -11,7 +11,7 @@ from client.results.records import Accuracy
 
 
 @dataclass(frozen=True)
-class DomainAccuracy:
+class ShareCorrect:
     """A domain's share of right predictions, from 0 to 1, and of how many images."""
 
     accuracy: float
@@ -25,14 +25,14 @@ class Evaluation:
     In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them.
     """
 
-    sources: Mapping[str, DomainAccuracy]
-    targets: Mapping[str, DomainAccuracy]
+    sources: Mapping[str, ShareCorrect]
+    targets: Mapping[str, ShareCorrect]
 
     @classmethod
     def of(cls, predictions: Sequence[LabelledPrediction]) -> Self:
         """The accuracy of these predictions."""
 
-        def accuracy(*, seen: bool) -> dict[str, DomainAccuracy]:
+        def accuracy(*, seen: bool) -> dict[str, ShareCorrect]:
             chosen = [prediction for prediction in predictions if prediction.seen == seen]
             return accuracy_by_domain([a.right for a in chosen], [a.domain for a in chosen])
 
@@ -49,7 +49,7 @@ class Evaluation:
         return fmean(domain.accuracy for domain in self.targets.values()) if self.targets else None
 
     @property
-    def by_domain(self) -> dict[str, DomainAccuracy]:
+    def by_domain(self) -> dict[str, ShareCorrect]:
         """Every domain's accuracy: source domains on their hold-outs."""
         return {**self.sources, **self.targets}
 
@@ -71,7 +71,7 @@ class Evaluation:
         )
 
 
-def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, DomainAccuracy]:
+def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, ShareCorrect]:
     """The share of right predictions of each domain, given each image's prediction and domain."""
     images, hits = Counter(domains), Counter(d for d, hit in zip(domains, right, strict=True) if hit)
-    return {name: DomainAccuracy(hits[name] / images[name], images[name]) for name in sorted(images)}
+    return {name: ShareCorrect(hits[name] / images[name], images[name]) for name in sorted(images)}

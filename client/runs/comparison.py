@@ -99,7 +99,7 @@ class ComparisonConfig:
     unlabelled: tuple[str, ...] = ()
 
 
-class Comparison:
+class ComparisonRunner:
     """A comparison in a folder. Runs that have finished there, in whatever comparison, are not run again."""
 
     def __init__(

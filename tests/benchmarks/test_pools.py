@@ -9,7 +9,7 @@ from benchmarks import pools, unlabelled
 from benchmarks.records import Record
 from client.progress import Display
 from client.results.comparison_table import RunResult
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from tests.client.toy import draw, make_folder
 
@@ -28,7 +28,7 @@ def test_every_row_is_run_in_a_folder_of_its_own_images(
     def measured(configs: list[ComparisonConfig], name: str) -> list[Record]:
         begun.add(name)
         (config,) = configs
-        Comparison(config, tmp_path / "runs" / name, _NOBODY, device="cpu")._begin()
+        ComparisonRunner(config, tmp_path / "runs" / name, _NOBODY, device="cpu")._begin()
         result = RunResult(config.variants[0].method, config.targets[0], 0, 0.5, 0.5, 9, 0, 1.0)
         return [Record(name, name, "", result)]
 

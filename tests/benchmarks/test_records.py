@@ -19,7 +19,7 @@ from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult
 from client.runs.cells import Cell
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from tests.client.toy import make_folder
 
@@ -33,7 +33,7 @@ def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int =
 
 def _cells(config: ComparisonConfig) -> Sequence[Cell]:
     nobody = Connection("http://vendor", None, None, Display())
-    return Comparison(config, Path("never-made"), nobody, device="cpu").cells
+    return ComparisonRunner(config, Path("never-made"), nobody, device="cpu").cells
 
 
 def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_former_student_is_printed_from_the_record_and_not_trained(
 def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def finished(comparison: Comparison) -> list[RunResult]:
+    def finished(comparison: ComparisonRunner) -> list[RunResult]:
         return [
             replace(RESULT, method=cell.variant.name, out_of_domain=float(cell.run.path.exists()))
             for cell in comparison.cells
@@ -117,7 +117,7 @@ def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew
     monkeypatch.setattr(accuracy, "RUNS", tmp_path)
     nobody = Connection("http://vendor", None, None, Display())
     monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
-    monkeypatch.setattr(Comparison, "execute", finished)
+    monkeypatch.setattr(ComparisonRunner, "execute", finished)
     config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
     kept, forgotten = _cells(config)
     record([Record(made_with(kept), "table", "", RESULT)])
@@ -134,7 +134,7 @@ def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew
 def test_runs_of_which_the_images_have_changed_are_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def finished(comparison: Comparison) -> list[RunResult]:
+    def finished(comparison: ComparisonRunner) -> list[RunResult]:
         """As a comparison begins; what it would train is said to be done."""
         comparison._begin()
         return [replace(RESULT, method=cell.variant.name) for cell in comparison.cells]
@@ -143,7 +143,7 @@ def test_runs_of_which_the_images_have_changed_are_measured_anew(
     monkeypatch.setattr(accuracy, "RUNS", tmp_path)
     nobody = Connection("http://vendor", None, None, Display())
     monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
-    monkeypatch.setattr(Comparison, "execute", finished)
+    monkeypatch.setattr(ComparisonRunner, "execute", finished)
     data = make_folder(tmp_path / "toy", images=1)
     config = _config(data, "erm")
     identity = tmp_path / "table" / "comparison.json"

@@ -19,7 +19,7 @@ from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
 from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.documents.run_files import TABLE, faults
@@ -284,7 +284,7 @@ def test_a_run_is_named_once(tmp_path: Path) -> None:
         image_size=32,
     )
     with pytest.raises(UsageError, match="named twice"):
-        Comparison(config, tmp_path / "table", Connection("", None, None, Display()), device="cpu")
+        ComparisonRunner(config, tmp_path / "table", Connection("", None, None, Display()), device="cpu")
 
 
 def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:

@@ -2,21 +2,21 @@
 
 import pytest
 
-from client.results.evaluation import DomainAccuracy, Evaluation, accuracy_by_domain
+from client.results.evaluation import Evaluation, ShareCorrect, accuracy_by_domain
 
 
 def test_accuracy_is_counted_by_domain() -> None:
     right = [True, True, False, False, True, False]
     assert accuracy_by_domain(right, ["a", "a", "a", "a", "b", "b"]) == {
-        "a": DomainAccuracy(0.5, 4),
-        "b": DomainAccuracy(0.5, 2),
+        "a": ShareCorrect(0.5, 4),
+        "b": ShareCorrect(0.5, 2),
     }
 
 
 def test_averages_are_over_domains_not_images() -> None:
     evaluation = Evaluation(
-        sources={"a": DomainAccuracy(0.9, 1000), "b": DomainAccuracy(0.5, 10)},
-        targets={"c": DomainAccuracy(0.4, 7)},
+        sources={"a": ShareCorrect(0.9, 1000), "b": ShareCorrect(0.5, 10)},
+        targets={"c": ShareCorrect(0.4, 7)},
     )
     assert evaluation.in_domain == pytest.approx(0.7)
     assert evaluation.out_of_domain == 0.4

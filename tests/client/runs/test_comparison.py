@@ -12,7 +12,7 @@ from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
 from client.paths import rooted
 from client.progress import Display
-from client.runs.comparison import Comparison, ComparisonConfig
+from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
@@ -26,7 +26,7 @@ def _comparison(
     targets: Sequence[str] = (),
     unlabelled: tuple[str, ...] = (),
     weights: Path | None = None,
-) -> Comparison:
+) -> ComparisonRunner:
     """One that neither buys nor connects."""
     config = ComparisonConfig(
         data,
@@ -39,7 +39,7 @@ def _comparison(
         unlabelled=unlabelled,
     )
     connection = Connection("", None, out.parent / "cache.db", Display())
-    return Comparison(config, out, connection, device="cpu")
+    return ComparisonRunner(config, out, connection, device="cpu")
 
 
 def test_a_link_to_nowhere_among_unlabelled_images_counts_by_its_name(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def _table(file: Path, images: Path) -> Path:
     return file
 
 
-def _begin(data: Path, out: Path) -> Comparison:
+def _begin(data: Path, out: Path) -> ComparisonRunner:
     """A comparison of which each run has logged something."""
     begun = _comparison(data, out)
     begun._begin()
@@ -161,7 +161,7 @@ def _begin(data: Path, out: Path) -> Comparison:
     return begun
 
 
-def _noted(comparison: Comparison) -> list[RunConfig]:
+def _noted(comparison: ComparisonRunner) -> list[RunConfig]:
     return [cell.run.read_config() for cell in comparison.cells]
 
 
