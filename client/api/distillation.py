@@ -187,13 +187,13 @@ def _lead(
                 connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
             )
 
-        told: Mapping[Path, Split] = {}
+        fixed_splits: Mapping[Path, Split] = {}
 
         def distillation(config: RunConfig, run: RunFolder, teacher: Teacher | None) -> Distillation:
             return Distillation(
                 config, run, teacher, connection.display, device=device, pixels=connection.pixels,
                 approve=purchases(agreed=options.agreed, confirm=confirm), agree=agree,
-                memo=memo, told=told, processes=processes,
+                memo=memo, fixed_splits=fixed_splits, processes=processes,
             )  # fmt: skip
 
         whole = distillation(config, run, teacher)
@@ -201,7 +201,7 @@ def _lead(
         if without:
             dataset = whole.check()
             if dataset.seen.images.size:  # otherwise they draw the same by themselves
-                told = {dataset.examples[position].path: "train" for position in dataset.train}
+                fixed_splits = {dataset.examples[position].path: "train" for position in dataset.train}
             for domain, (each, folder) in without.items():  # before anything is bought
                 connection.display.note(f"Checking what is left without {domain} ...")
                 distillation(each, RunFolder(folder), teacher).check()

@@ -187,7 +187,7 @@ def _by_split(
     copied = {picture.path for group in copies for picture in group}
     files = {pair: tuple(p for p in paths if p in copied) for pair, paths in folder.files.items()}
     examples, _ = replace(folder, files=files).read(folder.domains)
-    keys = never_parted(examples, told=folder.splits)
+    keys = never_parted(examples, fixed_splits=folder.splits)
     key_of = {example.path: key for example, key in zip(examples, keys, strict=True)}
     together: list[list[Path]] = []
     parted: list[list[Path]] = []

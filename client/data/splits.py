@@ -17,28 +17,29 @@ def split(
     *,
     holdout: float,
     seed: int,
-    told: Mapping[Path, Split] = MappingProxyType({}),
+    fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
 ) -> tuple[list[int], list[int]]:
     """Positions to train on and positions held out for selection: a share `holdout` of each domain.
 
     Variants of one drawing, and files with the same bytes, stay on one side, in whatever domain they are, or
     in-domain accuracy would be flattered. The last images of a class are not held out: a class that is not
     trained on is never right. So a class of one image, or a domain of one, has no hold-out. Images that are
-    told to be held out count among the share, and all of a class may be told so. The same seed gives the same
-    split, and a domain is split alike whichever others stand beside it (but for drawings and rare classes
-    that they share): over all targets, an image that no run trains on need not be bought.
+    fixed as held out count among the share, and all of a class may be. The same seed gives the same split,
+    and a domain is split alike whichever others stand beside it (but for drawings and rare classes that they
+    share): over all targets, an image that no run trains on need not be bought.
 
     Args:
         examples: the images.
         holdout: the share.
         seed: of the draw.
-        told: the side of files of which it is told; what shares a drawing with one of them goes with it.
+        fixed_splits: the side of the files whose side is fixed; what shares a drawing with one of them goes
+            with it.
     """
     groups = _groups(examples)
-    as_told = _held_as_told(examples, groups, told) if told else {}
-    held = {position for positions in as_told.values() for position in positions}
+    as_fixed = _held_as_fixed(examples, groups, fixed_splits) if fixed_splits else {}
+    held = {position for positions in as_fixed.values() for position in positions}
     order = sorted(
-        groups.keys() - as_told.keys(),
+        groups.keys() - as_fixed.keys(),
         key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest(),
     )
     held_of = Counter(examples[i].domain for i in held)
@@ -57,29 +58,29 @@ def split(
 
 
 def never_parted(
-    examples: Sequence[Example], *, told: Mapping[Path, Split] = MappingProxyType({})
+    examples: Sequence[Example], *, fixed_splits: Mapping[Path, Split] = MappingProxyType({})
 ) -> list[tuple[str, str]]:
     """A key for each image: those that share it are on one side of a split, whatever its share and seed."""
     groups = _groups(examples)
-    as_told = _held_as_told(examples, groups, told)
+    as_fixed = _held_as_fixed(examples, groups, fixed_splits)
     keys = [("", "")] * len(examples)
     for group, positions in groups.items():
         for i in positions:
-            is_told = group in as_told
-            keys[i] = ("", "holdout" if i in as_told[group] else "train") if is_told else (group, "")
+            is_fixed = group in as_fixed
+            keys[i] = ("", "holdout" if i in as_fixed[group] else "train") if is_fixed else (group, "")
     return keys
 
 
-def _held_as_told(
-    examples: Sequence[Example], groups: Mapping[str, Sequence[int]], told: Mapping[Path, Split]
+def _held_as_fixed(
+    examples: Sequence[Example], groups: Mapping[str, Sequence[int]], fixed_splits: Mapping[Path, Split]
 ) -> dict[str, list[int]]:
-    """The positions that are held out of each group of which a side is told."""
+    """The positions that are held out of each group of which a side is fixed."""
     found = {}
     for group, positions in groups.items():
         paths = [examples[i].path for i in positions]
-        if sides := {told[path] for path in paths if path in told}:
+        if sides := {fixed_splits[path] for path in paths if path in fixed_splits}:
             known = zip(positions, paths, strict=True)
-            found[group] = [i for i, path in known if told.get(path, min(sides)) == "holdout"]
+            found[group] = [i for i, path in known if fixed_splits.get(path, min(sides)) == "holdout"]
     return found
 
 

@@ -236,7 +236,7 @@ def distill(
     recipe: Recipe,
     *,
     seed: int,
-    also: Sequence[str] = (),
+    other_selections: Sequence[str] = (),
     resume: Checkpoint | None = None,
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[TrainingStep], None] = lambda _: None,
@@ -245,7 +245,7 @@ def distill(
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
     The student ends with what the recipe's selection kept, by the hold-outs; without any, with its last
-    state. Selections only watch, so the same steps also serve those that `also` names; returned is what each
+    state. Selections only watch, so the same steps also serve the `other_selections`; returned is what each
     of them kept.
     """
     began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
@@ -258,7 +258,7 @@ def distill(
         return data.score_holdouts(scores)
 
     schedule = Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup)
-    names = [recipe.selection, *(name for name in also if name != recipe.selection)]
+    names = [recipe.selection, *(name for name in other_selections if name != recipe.selection)]
     selection = SelectionGroup(names, has_holdouts=bool(data.holdout))
     fold_norms(student.train().backbone, student.preprocessing.image_size)
     train(

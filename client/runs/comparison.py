@@ -372,7 +372,9 @@ class ComparisonRunner:
                 device=self._device,
                 pixels=self._connection.pixels,
                 memo=self._memo,
-                also=[each.config.recipe.selection for each in to_come if each.steps == cell.steps],
+                other_selections=[
+                    each.config.recipe.selection for each in to_come if each.steps == cell.steps
+                ],
                 onnx=False,
             ).execute()
             return

@@ -178,7 +178,7 @@ def read_dataset(
     memo: Memo | None = None,
     *,
     seen: Seen | None = None,
-    told: Mapping[Path, Split] = MappingProxyType({}),
+    fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
 ) -> Dataset:
     """Read every domain but the target, if there is one, of which only file names are seen.
 
@@ -193,7 +193,7 @@ def read_dataset(
         display: where to say it.
         memo: what it has in common with other runs, which is not read again; `None` for nothing.
         seen: what the weights have seen; `None` to look it up (`seen_before`).
-        told: the side of files of which it is told, but for what a table says.
+        fixed_splits: the side of the files whose side is fixed, but for what a table says.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
@@ -223,8 +223,8 @@ def read_dataset(
         raise DataError(
             f"{folder.root} names classes and no image: give images without labels with --unlabelled."
         )
-    told = seen.told(examples, {**told, **folder.splits}, config=config)
-    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, told=told)
+    fixed_splits = seen.fixed_splits(examples, {**fixed_splits, **folder.splits}, config=config)
+    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, fixed_splits=fixed_splits)
     method = known_method(config.method)
     if not train and not config.pools and method is not None:
         raise DataError(

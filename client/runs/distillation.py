@@ -91,8 +91,8 @@ class Distillation:
         approve: Callable[[int], None] = lambda _: None,
         agree: Callable[[str], None] = lambda _: None,
         memo: Memo | None = None,
-        told: Mapping[Path, Split] = MappingProxyType({}),
-        also: Sequence[str] = (),
+        fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
+        other_selections: Sequence[str] = (),
         onnx: bool = True,
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
@@ -109,8 +109,8 @@ class Distillation:
             agree: called with the reason before a finished student is replaced, or anything is bought for
                 its successor; it raises to stop.
             memo: what it has in common with other runs; `None` for nothing.
-            told: the side of files of which it is told.
-            also: selections that runs to come make of the same steps (see `same_steps`).
+            fixed_splits: the side of the files whose side is fixed.
+            other_selections: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
             processes: those that train it together; the first of them does everything else alone.
         """
@@ -120,7 +120,7 @@ class Distillation:
         self._display = display
         self._device = torch.device(device)
         self._memo = memo or Memo()
-        self._told = told
+        self._fixed_splits = fixed_splits
         self._pixels = pixels
         self._onnx = onnx
         self._teacher = teacher
@@ -128,7 +128,7 @@ class Distillation:
         self._method = method_of(config.method)
         self._approve = approve
         self._agree = agree
-        self._also = also
+        self._other_selections = other_selections
         self._teacher_check: TeacherCheck | None = None
 
     def check(self) -> Dataset:
@@ -214,7 +214,7 @@ class Distillation:
             self._display,
             device=str(self._device),
             memo=self._memo,
-            also=self._also,
+            other_selections=self._other_selections,
             processes=together,
         )
         if together.is_main:
@@ -224,7 +224,9 @@ class Distillation:
 
     def _read(self) -> Dataset:
         seen = seen_before(self._config, self._standing, self._display)
-        dataset = read_dataset(self._config, self._display, self._memo, seen=seen, told=self._told)
+        dataset = read_dataset(
+            self._config, self._display, self._memo, seen=seen, fixed_splits=self._fixed_splits
+        )
         seen.keep(self._standing)
         mention_skipped(dataset.left_out, dataset.folder.base, self._display, listed_in=self._run.plan)
         return dataset

@@ -65,16 +65,16 @@ class Seen:
                     "--from and --student-weights: what was bought is in the cache."
                 )
 
-    def told(
-        self, examples: Sequence[Example], told: Mapping[Path, Split], *, config: RunConfig
+    def fixed_splits(
+        self, examples: Sequence[Example], fixed_splits: Mapping[Path, Split], *, config: RunConfig
     ) -> dict[Path, Split]:
-        """The side of files of which it is told: what was seen is trained on, and the others as before.
+        """The side of the files whose side is fixed: what was seen is trained on, and the others as before.
 
         Raises:
             UsageError: a file that was seen is to be held out, and that is refused.
         """
         seen = [examples[position].path for position in self.among(examples)]
-        held = [path for path in seen if told.get(path) == "holdout"]
+        held = [path for path in seen if fixed_splits.get(path) == "holdout"]
         if self.refuses and held:
             raise UsageError(
                 f"{config.data} holds out {len(held)} images (e.g. {held[0]}) that the weights of "
@@ -82,7 +82,7 @@ class Seen:
                 "measured on these. Leave their `split` empty, or leave out --from and --student-weights: "
                 "what was bought is in the cache."
             )
-        return {**told, **dict.fromkeys(seen, "train")}
+        return {**fixed_splits, **dict.fromkeys(seen, "train")}
 
     def write(self, file: Path, trained: Iterable[Example] = (), held: Iterable[Example] = ()) -> str:
         """Write the record of a student that has learnt from further images, and was chosen by others.

@@ -122,7 +122,7 @@ class Trainer:
         *,
         device: str,
         memo: Memo,
-        also: Sequence[str] = (),
+        other_selections: Sequence[str] = (),
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
         """Take up a run.
@@ -134,7 +134,7 @@ class Trainer:
             display: what a person sees meanwhile.
             device: where to train.
             memo: what it has in common with other runs.
-            also: selections that runs to come make of the same steps.
+            other_selections: selections that runs to come make of the same steps.
             processes: those that train it together. The first of them writes.
         """
         self._config = config
@@ -143,7 +143,7 @@ class Trainer:
         self._display = display
         self._device = torch.device(device)
         self._memo = memo
-        self._also = also
+        self._other_selections = other_selections
         self._processes = processes
         self._recipe = config.recipe
 
@@ -307,7 +307,7 @@ class Trainer:
 
     def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
         recipe, run = self._recipe, self._run
-        stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._also}))}"
+        stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._other_selections}))}"
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
         title = "Distilling" if self._method.head != "linear" else "Fine-tuning"
@@ -318,7 +318,7 @@ class Trainer:
                 self._method,
                 recipe,
                 seed=self._config.seed,
-                also=self._also,
+                other_selections=self._other_selections,
                 resume=resume,
                 save=lambda checkpoint: self._save_checkpoint(checkpoint, stamp),
                 on_step=self._logger("distill", advance),

@@ -106,7 +106,7 @@ def test_a_table_may_tell_the_split(toy: Path) -> None:
     _jsonl(table, rows)
     folder = list_folder(table)
     examples, _ = folder.read(folder.domains)
-    train, held = split(examples, holdout=0.2, seed=0, told=folder.splits)
+    train, held = split(examples, holdout=0.2, seed=0, fixed_splits=folder.splits)
     side = {examples[i].path.relative_to(toy.parent).as_posix(): "train" for i in train}
     side |= {examples[i].path.relative_to(toy.parent).as_posix(): "holdout" for i in held}
     for row in rows:
@@ -130,16 +130,17 @@ def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_la
     labels = [0] * 98 + [1] * 2
     examples = [Example(f"{n}.png", "d", label, f"{n}", f"{n}", 1) for n, label in enumerate(labels)]
     paths = [example.path for example in examples]
-    told: dict[Path, Split] = dict.fromkeys([*paths[:9], paths[99]], "holdout")
-    train, held = split(examples, holdout=0.2, seed=seed, told=told)
+    fixed: dict[Path, Split] = dict.fromkeys([*paths[:9], paths[99]], "holdout")
+    train, held = split(examples, holdout=0.2, seed=seed, fixed_splits=fixed)
     assert {*range(9), 99} < set(held)
     assert len(held) == 20
     assert 98 in train  # the other image of its class
 
-    told |= dict.fromkeys(paths[9:19], "holdout")
-    assert split(examples, holdout=0.2, seed=seed, told=told)[1] == [*range(19), 99]  # nothing is missing
-    told |= dict.fromkeys(paths[98:], "holdout")
-    assert split(examples, holdout=0.2, seed=seed, told=told)[1] == [*range(19), 98, 99]
+    fixed |= dict.fromkeys(paths[9:19], "holdout")
+    # Nothing is missing.
+    assert split(examples, holdout=0.2, seed=seed, fixed_splits=fixed)[1] == [*range(19), 99]
+    fixed |= dict.fromkeys(paths[98:], "holdout")
+    assert split(examples, holdout=0.2, seed=seed, fixed_splits=fixed)[1] == [*range(19), 98, 99]
 
 
 @pytest.mark.parametrize(

@@ -302,10 +302,14 @@ def test_without_holdouts_a_student_ends_with_the_weights_of_the_last_step(
             last.update(_state(student))
 
     with suppress(_StoppedError):
-        kept = distill(student, data, method, recipe, seed=0, also=["swad"], save=stop, on_step=on_step)
+        kept = distill(
+            student, data, method, recipe, seed=0, other_selections=["swad"], save=stop, on_step=on_step
+        )
     if interrupted:
         student = _toy(folder, name)[0]
-        kept = distill(student, data, method, recipe, seed=0, also=["swad"], resume=saved[0], on_step=on_step)
+        kept = distill(
+            student, data, method, recipe, seed=0, other_selections=["swad"], resume=saved[0], on_step=on_step
+        )
     trained = {part.split(".")[0] for part in _moved(start, student)}
     assert trained == set(method.trains)
     for each, tensor in student.state_dict().items():
@@ -324,7 +328,7 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     recipe = replace(RECIPE, steps=8, evaluations=4, interpolation=share)
     averaging = replace(recipe, selection="swad")
     student, data = _toy(folder, "erm")
-    kept = distill(student, data, METHODS["erm"], recipe, seed=0, also=["swad"])
+    kept = distill(student, data, METHODS["erm"], recipe, seed=0, other_selections=["swad"])
     assert list(kept) == ["best", "swad"]
 
     alone = _toy(folder, "erm")[0]
