@@ -116,6 +116,8 @@ class Method:
             "tuned", and then its outputs are its embedding and its class scores side by side.
         projector: a new "linear" layer, or the student's "own" projection (an open_clip student's).
         learns_unlabelled: whether its targets can be made of an image's embedding alone, without a label.
+        needs_teacher: whether its targets cannot be made without a teacher. For those of the others the
+            labels are enough, if each class has some direction or other.
         teacher: the "vendor"; or a model here that is asked about every view: the student's "twin" (a frozen
             copy of it), or the one that comes "bundled" with Tuition; or "nobody": `class_directions` stand
             for the class texts.
@@ -132,6 +134,7 @@ class Method:
     head: Literal["texts", "linear", "tuned"] = "texts"
     projector: Literal["linear", "own"] = "linear"
     learns_unlabelled: bool = False
+    needs_teacher: bool = False
     teacher: Literal["vendor", "twin", "bundled", "nobody"] = "vendor"
 
     def texts_of_loss(self, known: Supervision) -> Tensor | None:
@@ -140,11 +143,6 @@ class Method:
             return None
         assert known.styled_texts is not None
         return torch.cat([known.text_head.unsqueeze(1), known.styled_texts], dim=1)
-
-    @property
-    def can_do_without(self) -> bool:
-        """Whether the labels alone are enough for its targets, if each class has some direction or other."""
-        return self.targets is not _image and self.prompts.styled is None
 
     @property
     def buys(self) -> bool:
@@ -264,6 +262,7 @@ METHODS = {
             cosine_loss,
             aligns=True,
             learns_unlabelled=True,
+            needs_teacher=True,
         ),
         Method(
             "text-only",
@@ -290,6 +289,7 @@ METHODS = {
             aligns=True,
             trains=PROJECTOR_TOO,
             learns_unlabelled=True,
+            needs_teacher=True,
         ),
         Method(
             "rise",
@@ -299,6 +299,7 @@ METHODS = {
             prompts=_RISE_PROMPTS,
             trains=PROJECTOR_TOO,
             head="tuned",
+            needs_teacher=True,
         ),
         Method(
             "kd",

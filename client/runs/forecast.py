@@ -77,7 +77,8 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         by_domain=by_domain,
         gap=float(agreed.gaps.mean()),
         trusted=trusted,
-        learnt_from=not (recipe.weigh_teacher and method.can_do_without)
+        learnt_from=not recipe.weigh_teacher
+        or method.needs_teacher
         or len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
         or _at_most(by_names) >= LEARNT_FROM,
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
