@@ -1,5 +1,9 @@
 """Temperature scaling: one number divides the class scores, so that confidence fits accuracy."""
 
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -8,11 +12,25 @@ from torch.nn import functional
 _CANDIDATES: list[float] = torch.logspace(-1, 2, 351).tolist()
 # More images than these change nothing but the time that it takes.
 _MOST = 10_000
+# Of more scores than these, some rows are taken at a time: 32 MiB as doubles.
+_SCORES_AT_ONCE = 2**22
 
 
 def evenly(rows: Tensor) -> Tensor:
     """Some of very many rows, evenly spread: as many as a temperature is fitted by."""
-    return rows[:: max(1, len(rows) // _MOST)]
+    return rows[:: max(1, -(-len(rows) // _MOST))]
+
+
+def in_double(scores: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores as doubles and their labels, some rows at a time, for thousands of classes would take gigabytes.
+
+    Args:
+        scores: of images, shape (n, classes).
+        labels: their classes, shape (n,).
+    """
+    rows = max(1, _SCORES_AT_ONCE // scores.shape[1])
+    for some, of_these in zip(torch.split(scores, rows), torch.split(labels, rows), strict=True):
+        yield some.double(), of_these
 
 
 def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -29,14 +47,25 @@ def fitted_temperature(scores: Tensor, labels: Tensor) -> float:
         scores: of images that were not trained on, shape (n, classes).
         labels: their classes, shape (n,), int64.
     """
-    exact, labels = evenly(scores).double(), evenly(labels)
+    scores, labels = evenly(scores), evenly(labels)
+    images, last = len(scores), len(_CANDIDATES) - 1
 
-    def misfit(temperature: float) -> float:
-        return functional.cross_entropy(exact / temperature, labels).item()
+    @cache
+    def misfit(candidate: int) -> float:
+        temperature = _CANDIDATES[candidate]
+        return sum(
+            functional.cross_entropy(exact / temperature, of_these, reduction="sum").item() / images
+            for exact, of_these in in_double(scores, labels)
+        )
 
-    def confidence(temperature: float) -> float:
-        return (exact / temperature).softmax(dim=1).amax(dim=1).mean().item()
+    def confidence(candidate: int) -> float:
+        temperature = _CANDIDATES[candidate]
+        return sum(
+            (exact / temperature).softmax(dim=1).amax(dim=1).sum().item() / images
+            for exact, _ in in_double(scores, labels)
+        )
 
-    best = min(_CANDIDATES, key=misfit)
-    most = (len(exact) + 1) / (len(exact) + 2)
-    return next((each for each in _CANDIDATES if each >= best and confidence(each) <= most), _CANDIDATES[-1])
+    # Cross-entropy is convex in 1 / T and confidence falls as T rises, so both are found by halving.
+    best = bisect_left(range(last), True, key=lambda each: misfit(each) <= misfit(each + 1))
+    most = (images + 1) / (images + 2)
+    return _CANDIDATES[bisect_left(range(last), True, lo=best, key=lambda each: confidence(each) <= most)]

@@ -16,6 +16,7 @@ from client.learning.data_parallel import by_halves
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student import Student
+from client.learning.temperature import in_double
 
 Batch = tuple[Tensor, Tensor]
 Checkpoint = dict[str, Any]
@@ -237,9 +238,11 @@ def score(logits: Tensor, labels: Tensor, domains: Tensor) -> Score:
         labels: class of each image, shape (n,), int64.
         domains: domain of each image, shape (n,), int64.
     """
-    exact = logits.double()
-    right = (exact.argmax(dim=1) == labels).double()
-    losses = functional.cross_entropy(exact, labels, reduction="none")
+    pieces = [
+        (exact.argmax(dim=1) == of_these, functional.cross_entropy(exact, of_these, reduction="none"))
+        for exact, of_these in in_double(logits, labels)
+    ]
+    right, losses = torch.cat([each for each, _ in pieces]).double(), torch.cat([each for _, each in pieces])
     members = [domains == domain for domain in sorted(set(domains.tolist()))]
     return Score(
         accuracy=fmean(right[rows].mean().item() for rows in members),

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.temperature import fitted_temperature
+from client.learning.temperature import evenly, fitted_temperature, in_double
 
 
 def _world(temperature: float) -> tuple[Tensor, Tensor]:
@@ -59,3 +61,68 @@ def test_scores_that_are_never_wrong_or_always_wrong_give_a_number() -> None:
     labels = torch.arange(3)
     assert fitted_temperature(10 * torch.eye(3), labels) == pytest.approx(10 / math.log(8), rel=0.02)
     assert fitted_temperature(-10 * torch.eye(3), labels) == pytest.approx(100)
+
+
+def _of_all_candidates(scores: Tensor, labels: Tensor) -> float:
+    """The same temperature, found by trying one candidate after the other."""
+    exact = scores.double()
+    candidates: list[float] = torch.logspace(-1, 2, 351).tolist()
+    best = min(candidates, key=lambda each: functional.cross_entropy(exact / each, labels).item())
+    most = (len(exact) + 1) / (len(exact) + 2)
+    return next(
+        (
+            each
+            for each in candidates
+            if each >= best and (exact / each).softmax(dim=1).amax(dim=1).mean().item() <= most
+        ),
+        candidates[-1],
+    )
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["drawn", "right", "any", "rounded", "alike"]))
+def test_the_best_of_all_candidates_is_found(seed: int, kind: str) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images, classes = (int(torch.randint(2, 60, (1,), generator=generator)) for _ in range(2))
+    scores = 60 * torch.rand(1, generator=generator) * torch.randn(images, classes, generator=generator)
+    labels = torch.randint(classes, (images,), generator=generator)
+    if kind == "drawn":
+        labels = torch.multinomial((scores / 3).softmax(dim=1), 1, generator=generator).flatten()
+    elif kind == "right":
+        labels = scores.argmax(dim=1)
+    elif kind == "rounded":
+        scores = scores.round()
+    elif kind == "alike":
+        scores = scores[:, :1].expand(-1, classes)
+    assert fitted_temperature(scores, labels) == _of_all_candidates(scores, labels)
+
+
+def test_few_candidates_are_tried_and_few_scores_held_as_doubles_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scores, labels = (each[:1000] for each in _world(3.0))
+    found, tried, cross_entropy = fitted_temperature(scores, labels), list[int](), functional.cross_entropy
+
+    def counted(exact: Tensor, labels: Tensor, *, reduction: str) -> Tensor:
+        tried.append(exact.numel())
+        return cross_entropy(exact, labels, reduction=reduction)
+
+    monkeypatch.setattr(functional, "cross_entropy", counted)
+    monkeypatch.setattr("client.learning.temperature._SCORES_AT_ONCE", 2000)
+    assert fitted_temperature(scores, labels) == found
+    assert max(tried) <= 2000
+    assert sum(tried) <= 2 * math.ceil(math.log2(351)) * scores.numel()
+
+
+@pytest.mark.parametrize("count", [0, 1, 10_000, 10_001, 19_999, 25_000])
+def test_a_temperature_is_fitted_by_ten_thousand_images_at_the_most(count: int) -> None:
+    rows = evenly(torch.arange(count))
+    assert min(count, 5000) <= len(rows) <= 10_000
+    assert len(set(rows.diff().tolist())) <= 1
+
+
+def test_scores_of_thousands_of_classes_are_made_doubles_some_rows_at_a_time() -> None:
+    scores, labels = torch.rand(1500, 5000), torch.arange(1500)
+    pieces = list(in_double(scores, labels))
+    assert len(pieces) == 2
+    assert torch.equal(torch.cat([exact for exact, _ in pieces]), scores.double())
+    assert torch.equal(torch.cat([of_these for _, of_these in pieces]), labels)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
 from client.learning.losses import cosine_loss
@@ -228,6 +229,22 @@ def test_a_score_is_the_mean_over_domains(seed: int) -> None:
     found = score(torch.tensor(logits), torch.tensor(labels), torch.tensor(domains))
     assert found.accuracy == pytest.approx(np.mean(accuracies))
     assert found.loss == pytest.approx(np.mean(losses))
+
+
+def test_a_score_is_the_same_of_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, cross_entropy, held = torch.Generator().manual_seed(0), functional.cross_entropy, list[int]()
+    logits = 20 * torch.randn(500, 30, generator=generator)
+    labels, domains = (torch.randint(n, (500,), generator=generator) for n in (30, 3))
+    whole = score(logits, labels, domains)
+
+    def noted(exact: Tensor, labels: Tensor, *, reduction: str) -> Tensor:
+        held.append(exact.numel())
+        return cross_entropy(exact, labels, reduction=reduction)
+
+    monkeypatch.setattr(functional, "cross_entropy", noted)
+    monkeypatch.setattr("client.learning.temperature._SCORES_AT_ONCE", 700)
+    assert score(logits, labels, domains) == whole
+    assert max(held) <= 700
 
 
 def test_every_domain_gives_its_share_of_a_batch() -> None:
