@@ -96,7 +96,7 @@ class Recipe:
         """The same protocol with the numbers that follow from the data.
 
         Args:
-            domains: how many source domains there are; none where there is no label.
+            domains: how many source domains have images to train on; none where no image has a label.
             labelled: how many labelled images are trained on.
             unlabelled: how many images without labels are learnt from.
         """
@@ -120,7 +120,7 @@ class Recipe:
         """How many images without labels are looked at, at the most; `None` where all are.
 
         Args:
-            domains: how many source domains there are.
+            domains: how many source domains have images to train on.
             labelled: how many labelled images are trained on.
             aligns: whether the method aligns a projector first.
         """

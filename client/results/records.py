@@ -429,6 +429,12 @@ class Accuracy(Record):
     worst_domain: str | None
 
 
+def held_out_whole(plan: Plan, accuracy: Accuracy) -> list[str]:
+    """The source domains that a table holds out whole, so that nothing of them was trained on."""
+    held, readable = accuracy.images_by_domain, plan.images_by_domain
+    return [name for name in plan.source_domains if name in held and held[name] == readable.get(name)]
+
+
 class CalibrationError(Record):
     """The expected calibration error, from 0 to 1.
 

@@ -30,6 +30,7 @@ from client.results.records import (
     Review,
     Summary,
     described_check,
+    held_out_whole,
 )
 
 Row = Mapping[str, Any]
@@ -153,7 +154,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "plan": plan,
         "data": run.data,
         "domains": _domains(run),
-        "unlearnt": _unlearnt(run),
+        "unlearnt": held_out_whole(run.plan, run.summary.accuracy),
         "kept": _kept(run),
         "taught": _taught(run),
         "local_teacher": _local_teacher(run),
@@ -275,12 +276,6 @@ def _domains(run: ReportData) -> list[Row]:
         for name in (*run.plan.source_domains, *([target] if target else []))
         if name in summary.accuracy.by_domain
     ]
-
-
-def _unlearnt(run: ReportData) -> list[str]:
-    """The source domains that a table holds out whole, so that nothing of them was trained on."""
-    held, readable = run.summary.accuracy.images_by_domain, run.plan.images_by_domain
-    return [name for name in run.plan.source_domains if name in held and held[name] == readable.get(name)]
 
 
 def _curves(run: ReportData) -> list[tuple[str, Markup]]:

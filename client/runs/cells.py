@@ -9,7 +9,7 @@ from client.learning.methods import method_of
 from client.learning.recipe import Variant
 from client.paths import resolved, rooted
 from client.results.comparison_table import RunResult
-from client.results.records import Plan, Summary
+from client.results.records import Plan, Summary, held_out_whole
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.trainer import same_steps
 from client.runs.zero_shot import ZERO_SHOT, ZeroShotPlan, ZeroShotSummary
@@ -50,7 +50,8 @@ class Cell:
         summary, plan = self._summary, self._plan
         queries = summary.queries_bought + summary.queries_cached
         if isinstance(summary, Summary) and isinstance(plan, Plan) and self._asks_bundled:
-            seen = self.config.recipe.views_seen(summary.train_images, len(plan.source_domains))
+            taught = len(plan.source_domains) - len(held_out_whole(plan, summary.accuracy))
+            seen = self.config.recipe.views_seen(summary.train_images, taught)
             queries = seen + len(plan.classes)
         cost = 0
         if plan.purchase and plan.model:

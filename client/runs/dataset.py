@@ -68,6 +68,12 @@ class Dataset:
         return self.folder.classes
 
     @cached_property
+    def taught_domains(self) -> tuple[str, ...]:
+        """The source domains that have images to train on: a table may hold others out whole."""
+        taught = {self.examples[position].domain for position in self.train}
+        return tuple(domain for domain in self.domains if domain in taught)
+
+    @cached_property
     def train(self) -> list[int]:
         """Positions of the labelled images to train on, further views aside."""
         return self._originals("train")
@@ -323,7 +329,7 @@ def unseen(config: RunConfig, dataset: Dataset) -> int:
     """How many of the images without labels no step of the run would look at, so that they are not bought."""
     aligns = method_of(config.method).aligns
     most = config.recipe.most_unlabelled(
-        domains=len(dataset.domains), labelled=len(dataset.train), aligns=aligns
+        domains=len(dataset.taught_domains), labelled=len(dataset.train), aligns=aligns
     )
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
 

@@ -190,7 +190,7 @@ class Distillation:
         """The pre-trained backbone; whatever cannot be trained is refused here, before anything is bought."""
         config = self._config
         if self._method.trains:
-            domains = len(dataset.domains)
+            domains = len(dataset.taught_domains)
             recipe = config.recipe.settled(domains=domains)
             labelled = recipe.images_per_domain * domains
             self._processes.shard(labelled)  # of images without labels, perhaps none will be bought

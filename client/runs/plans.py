@@ -20,7 +20,7 @@ def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> in
     """How many steps the last stage would take, with what the plan gets."""
     had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
     settled = config.recipe.settled(
-        domains=len(dataset.domains),
+        domains=len(dataset.taught_domains),
         labelled=len(dataset.train) + had.get("views", 0),
         unlabelled=had.get("unlabelled", 0),
     )

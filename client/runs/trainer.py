@@ -163,7 +163,7 @@ class Trainer:
         unlabelled = len(set(data.train) & set(dataset.unlabelled))
         labelled = len(data.train) - unlabelled
         self._recipe = config.recipe.settled(
-            domains=len(dataset.domains), labelled=labelled, unlabelled=unlabelled
+            domains=len(dataset.taught_domains), labelled=labelled, unlabelled=unlabelled
         )
         if self._method.trains and self._recipe.steps > config.recipe.steps:
             self._display.note(

@@ -25,6 +25,18 @@ def draw(shape: str, ground: str, ink: str, seed: int, side: int = 40) -> Image.
     return picture
 
 
+def table_of(root: Path, table: Path, *domains: str, held_out: str = "") -> Path:
+    """A table of some domains of such a folder, which holds one of them out whole."""
+    files = [(file, *file.parts[-3:-1]) for file in sorted(root.glob("*/*/*.png"))]
+    lines = [
+        f"{file},{label},{domain},{'holdout' * (domain == held_out)}"
+        for file, domain, label in files
+        if domain in domains
+    ]
+    table.write_text("\n".join(["path,label,domain,split", *lines]))
+    return table
+
+
 def make_folder(root: Path, *, images: int = 10) -> Path:
     """ROOT/<domain>/<class>/NN.png, so many of each."""
     for d, (domain, (ground, ink)) in enumerate(DOMAINS.items()):

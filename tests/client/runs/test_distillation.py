@@ -1,16 +1,19 @@
 """What a run refuses before it buys anything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from client.errors import UsageError
 from client.learning.processes import SingleProcess, even_shard
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.progress import Display
+from client.results.records import Plan
+from client.runs.cells import Cell
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
-from tests.client.toy import draw, make_folder
+from tests.client.toy import CLASSES, draw, make_folder, table_of
 
 
 class _First(SingleProcess):
@@ -55,3 +58,34 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
     )
     with pytest.raises(UsageError, match=f"cannot be shared evenly by {count} processes"):
         run.prepare()
+
+
+def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_path: Path) -> None:
+    """A batch is of the other source domain alone, here of an image, and 12 images are seen twice."""
+    toy = make_folder(tmp_path / "toy", images=5)
+    table = table_of(toy, tmp_path / "table.csv", "dark", "light", "red", held_out="light")
+    recipe = Recipe(steps=1, images_per_domain=1, domains_in_batch=1, evaluations=1)
+    config = RunConfig(str(table), "red", "erm", "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config)
+
+    def run(count: int) -> Distillation:
+        return Distillation(
+            config,
+            folder,
+            None,
+            Display.of_nobody(),
+            device="cpu",
+            pixels=tmp_path / "pixels",
+            onnx=False,
+            processes=_First(count),
+        )
+
+    with pytest.raises(UsageError, match="The 1 images of a batch cannot be shared evenly by 2 processes"):
+        run(2).check()
+    summary = run(1).execute()
+    assert summary is not None
+    assert summary.steps == folder.record(Plan, folder.plan).steps == 24
+    asks_at_each_step = replace(config, method="unlimited", recipe=recipe.with_steps(5))
+    cell = Cell(Variant("unlimited", "unlimited", recipe), asks_at_each_step, folder)
+    assert cell.result.queries == len(CLASSES) + 6 * 12 + 5

@@ -17,7 +17,7 @@ from client.runs.embedding import collect_inputs
 from client.runs.folder import RunConfig
 from client.runs.plans import describe_plan
 from client.runs.teacher_queries import query_of, teacher_queries
-from tests.client.toy import CLASSES, make_folder
+from tests.client.toy import CLASSES, make_folder, table_of
 
 
 @pytest.fixture
@@ -42,6 +42,32 @@ def test_views_are_examples_of_their_own_behind_the_images(config: RunConfig) ->
     asked = teacher_queries(config, dataset)
     assert len(asked.all) == len(CLASSES) + 3 * images
     assert all(query.content() for query in asked.all)  # which checks every digest
+
+
+@pytest.mark.parametrize("recipe", [Recipe(images_per_domain=1, steps=1), Recipe().with_steps(1)])
+def test_a_domain_that_a_table_holds_out_whole_changes_neither_steps_nor_purchase(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    """No batch has an image of it: only what is measured differs from a run without it."""
+    root, pool = make_folder(tmp_path / "toy", images=5), tmp_path / "pool"
+    pool.mkdir()
+    for number in range(20):
+        Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
+    config = RunConfig(
+        "", None, "no-align", "test_efficientnet", 32, 0, "stratified", recipe, unlabelled=(str(pool),)
+    )
+    found = []
+    for domains in (("dark", "red"), ("dark", "light", "red")):
+        table = table_of(root, tmp_path / "table.csv", *domains, held_out="light")
+        dataset = read_dataset(replace(config, data=str(table)), Display())
+        assert dataset.taught_domains == ("dark", "red")
+        assert {dataset.examples[i].domain for i in dataset.holdout} == set(domains)
+        found.append((teacher_queries(config, dataset).all, describe_plan(config, dataset, None, None)))
+    (queries, plan), (queries_with_it, plan_with_it) = found
+    assert queries_with_it == queries
+    assert plan_with_it.unseen_images == plan.unseen_images
+    assert plan_with_it.steps == plan.steps
+    assert plan.steps == 12 or plan.unseen_images == 4  # of 24 labelled and 20 other images
 
 
 @pytest.mark.parametrize(
