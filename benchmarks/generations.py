@@ -114,7 +114,7 @@ def _generations(
             assert not stopped, stopped
             queries += len(asked)
             options = client.next_options(
-                run.path, unlabelled=(kept,), out=RUNS / f"{name}-{number + 1}",
+                run.path, adapt=(kept,), out=RUNS / f"{name}-{number + 1}",
                 budget=10**6, yes=True, device="cpu", **bought,
             )  # fmt: skip
 

@@ -229,7 +229,7 @@ class AskOptions(VendorOptions):
         period: "day" and "month" (in UTC), or "total" for a budget that is never filled up again.
         yes: agrees beforehand to a purchase of more than five units.
         keep: a folder to keep the images in that the vendor answered about, for the next student to learn
-            from (`unlabelled`); `None` keeps none.
+            from (`adapt`); `None` keeps none.
         keep_at_most: how many stay there; the oldest give way.
     """
 

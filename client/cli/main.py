@@ -134,7 +134,7 @@ def distill(
             metavar="RUN",
             is_eager=True,
             help="Make the next student from this run's: what is not typed here is as it was there, and "
-            "--unlabelled adds to what it had.",
+            "--unlabelled and --adapt add to what it had.",
             show_default=False,
         ),
     ] = None,

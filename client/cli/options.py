@@ -195,7 +195,7 @@ KeepOption = Annotated[
         "--keep",
         metavar="DIR",
         help="Keep the images that the vendor answered about, for the next student (`client distill --from "
-        "RUN --unlabelled DIR`); `client cache forget DIR` deletes them.",
+        "RUN --adapt DIR`); `client cache forget DIR` deletes them.",
         show_default=False,
     ),
 ]

@@ -49,7 +49,7 @@ class KeptImages:
         """Take a folder, which need not exist.
 
         Args:
-            folder: where the images are, as `--unlabelled` takes it.
+            folder: where the images are, as `--adapt` takes it.
             at_most: how many stay.
         """
         self._folder = folder
@@ -85,6 +85,11 @@ class KeptImages:
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def is_named_as_kept(path: Path) -> bool:
+    """Whether a file's name is one that a kept image has."""
+    return _NAMED.fullmatch(path.name) is not None
 
 
 def kept_in(folder: Path) -> Iterator[KeptFile]:

@@ -19,14 +19,21 @@ from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.data.views import ORIGINAL, View
+from client.deferral.keeping import is_named_as_kept
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
-from client.runs.generations import NOTHING_SEEN, Seen, seen_before
+from client.runs.generations import NOTHING_SEEN, Seen, is_adapted, seen_before
 from client.runs.memo import Memo
-from client.runs.mentions import mention_differences, mention_one_sided, mention_recipe, mention_size
+from client.runs.mentions import (
+    mention_differences,
+    mention_kept,
+    mention_one_sided,
+    mention_recipe,
+    mention_size,
+)
 
 # What a copy of a labelled image is left out as.
 _LABELLED = "a labelled image"
@@ -87,6 +94,15 @@ class Dataset:
     def unlabelled(self) -> list[int]:
         """Positions of the images without labels."""
         return self._originals("unlabelled")
+
+    @cached_property
+    def kept_pools(self) -> tuple[str, ...]:
+        """The pools of images that a student was asked about where it works, as the names of all their files
+        tell (`KeptImages`)."""
+        named: dict[str, bool] = {}
+        for example in map(self.examples.__getitem__, self.unlabelled):
+            named[example.domain] = named.get(example.domain, True) and is_named_as_kept(example.path)
+        return tuple(word for word, as_kept in named.items() if as_kept)
 
     @cached_property
     def views(self) -> list[int]:
@@ -252,6 +268,7 @@ def read_dataset(
     )
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
+        mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
     mention_size(dataset.examples, config.image_size, display)
     rounds = config.recipe.views if method is not None and "images" in method.asks else 0
     return _with_views(dataset, rounds, display, memo)
@@ -323,6 +340,12 @@ def read_domain(
             return folder.read([domain], lambda done: advance(done, ""), memo.files)
 
     return memo.once(DomainInputs(folder.root, domain, bool(folder.drawn)), read)[0]
+
+
+def adapts(config: RunConfig, dataset: Dataset) -> bool:
+    """Whether a run's student, or one that its weights come from, learns from images of the very domain where
+    it will work: those of `--adapt`, and images that were kept, whatever they are given as."""
+    return bool(dataset.kept_pools) or is_adapted(config)
 
 
 def unseen(config: RunConfig, dataset: Dataset) -> int:

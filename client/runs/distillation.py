@@ -45,12 +45,12 @@ from client.results.records import (
     Summary,
     TeacherCheck,
 )
-from client.runs.dataset import Dataset, read_dataset
+from client.runs.dataset import Dataset, adapts, read_dataset
 from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds
 from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import is_adapted, seen_before
+from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.pages import write_pages
@@ -409,7 +409,7 @@ class Distillation:
             train_images=len(dataset.train),
             further_views=len(set(data.train) & set(dataset.views)),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
-            adapted=is_adapted(config),
+            adapted=adapts(config, dataset),
             weights_known=dataset.seen.is_whole,
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),

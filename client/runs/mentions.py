@@ -46,6 +46,15 @@ def mention_size(examples: Sequence[Example], image_size: int, display: Display)
         )
 
 
+def mention_kept(pools: Sequence[str], display: Display) -> None:
+    """Say which images without labels are learnt from as those of `--adapt`."""
+    for pool in pools:
+        display.note_once(
+            f"{pool} has, by their names, images that a student was asked about (--keep). They show the "
+            "domain where it works, so to learn from them counts as --adapt and not as --unlabelled."
+        )
+
+
 def mention_one_sided(
     folder: ImageFolder,
     examples: Sequence[Example],

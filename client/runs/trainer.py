@@ -44,10 +44,9 @@ from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
-from client.runs.dataset import Dataset
+from client.runs.dataset import Dataset, adapts
 from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.generations import is_adapted
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 
@@ -192,7 +191,7 @@ class Trainer:
             steps_kept=kept,
             method=config.method,
             classes=dataset.classes,
-            adapted=is_adapted(config),
+            adapted=adapts(config, dataset),
             holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
         )
         if self._processes.is_main:

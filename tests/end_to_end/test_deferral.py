@@ -218,7 +218,7 @@ def test_what_was_asked_is_kept_for_the_next_student_and_can_be_forgotten(
     kept = list((client.folder / "kept").iterdir())
     assert len(kept) == 4
     paid = vendor_process.charges(client.api_key).queries
-    distill = ("distill", "--from", str(trained), "--out", "next", "--unlabelled", "kept")
+    distill = ("distill", "--from", str(trained), "--out", "next", "--adapt", "kept")
     plan = json.loads(client(*distill, "--dry-run", "--json").stdout)
     (pool,) = (each for each in plan["purchase"]["tranches"] if each["name"] == "unlabelled")
     assert (pool["queries"], pool["cached"], pool["to_buy"]) == (4, 4, 0)  # it was paid when it was asked

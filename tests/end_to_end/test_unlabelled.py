@@ -14,6 +14,7 @@ from PIL import Image
 from client.buying.cache import EmbeddingCache
 from client.data import examples
 from client.data.domains import list_folder
+from client.deferral.keeping import KeptImages
 from client.learning import recipe
 from client.learning.recipe import RECIPES, Recipe
 from client.results.expectations import GAINED
@@ -153,13 +154,19 @@ def test_what_so_few_steps_would_not_look_at_is_not_bought(
     assert vendor_process.charges(client.api_key).queries == bought
 
 
-def test_what_it_was_adapted_to_is_not_called_unseen(client: Command) -> None:
+@pytest.mark.parametrize("option", ["--adapt", "--unlabelled"])
+def test_what_it_was_adapted_to_is_not_called_unseen(client: Command, option: str) -> None:
+    """Images that were kept where a student works are images of that domain, whatever they are given as."""
+    own = client.folder / "own"
+    own.mkdir()
     for n, file in enumerate(sorted((client.folder / "toy" / "red" / "square").iterdir())[:3]):
         picture = Image.open(file).transpose(Image.Transpose.ROTATE_90).crop((2, 0, 38, 34))
-        (client.folder / "own").mkdir(exist_ok=True)
-        picture.save(client.folder / "own" / f"{n}.png")
+        picture.save(own / f"{n}.png")
+        if option == "--unlabelled":
+            assert KeptImages(own, at_most=3).keep([(own / f"{n}.png").read_bytes()]) == ""
+            (own / f"{n}.png").unlink()
     shown = client(
-        "distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", "--adapt", "own", "--budget", "1000"
+        "distill", *TINY, *_SMALL, "--steps", "4", "--out", "run", option, "own", "--budget", "1000"
     ).stdout
     assert "red (adapted to)" in shown
     assert "after adaptation" in shown

@@ -1,19 +1,22 @@
 """What a run reads before it buys: what it says of the images, and what it refuses."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from client.data.finder import counted
+from client.deferral.keeping import KeptImages
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
-from client.runs.dataset import Dataset, read_dataset
+from client.runs.dataset import Dataset, adapts, read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
@@ -66,6 +69,28 @@ def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:
     assert {("light", "square"), ("dark", "circle")} <= trained
     assert "No image of circle is held out" in notes
     assert "No image of the domain light is held out: it is not measured." in notes
+
+
+def test_kept_images_are_those_of_the_domain_where_a_student_works(tmp_path: Path) -> None:
+    """Whatever they are given as; a pool that has others as well is none of kept images."""
+    root, kept, mixed = make_folder(tmp_path / "toy", images=5), tmp_path / "kept", tmp_path / "mixed"
+    mixed.mkdir()
+    for name in ("own", "0" * 64):
+        Image.effect_noise((40, 40), 50).save(mixed / f"{name}.png")
+    Image.effect_noise((40, 40), 50).save(tmp_path / "asked.png")
+    assert KeptImages(kept, at_most=9).keep([(tmp_path / "asked.png").read_bytes()]) == ""
+    (file,) = map(str, kept.iterdir())
+    for unlabelled, adapt, adapted, noted in (
+        ([str(mixed), str(kept)], [], True, [str(kept)]),
+        ([file], [], True, [file]),
+        ([str(mixed)], [], False, []),
+        ([str(mixed)], [str(kept)], True, []),
+    ):
+        config, said = replace(_config(root), unlabelled=tuple(unlabelled), adapt=tuple(adapt)), StringIO()
+        dataset = read_dataset(config, Display(Console(file=said, width=1000)))
+        assert adapts(config, dataset) is adapted
+        found = re.findall("(.+) has, by their names, images that a student was asked about", said.getvalue())
+        assert found == noted
 
 
 def test_a_domain_that_a_table_holds_out_whole_is_named(tmp_path: Path) -> None:
