@@ -5,11 +5,13 @@
 A style of the bundled icons is held out. Three tenths of its images come first: the student asks about a
 quarter of them, the least sure, and these are kept. The next student learns from them as well, and meets the
 next three tenths; the one after that learns from both. All are tested on the last four tenths, about which
-nobody learns anything. Runs are kept in benchmarks/.runs, and a finished one is not trained again.
+nobody learns anything. Variants of one drawing are in one part. Runs are kept in benchmarks/.runs, and a
+finished one is not trained again.
 """
 
 import argparse
 import csv
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from client import DistillOptions
 from client.data.domains import list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
+from client.data.splits import never_parted
 from client.deferral.combination import combined
 from client.deferral.keeping import KeptImages
 from client.deferral.selection import least_sure
@@ -81,7 +84,7 @@ def _generations(
 ) -> Iterator[Generation]:
     """Each generation of one student."""
     student, image_size, steps = arguments.student, arguments.image_size, arguments.steps
-    name = f"generations-{target}-{student}-{image_size}px-{steps}-seed{seed}"
+    name = f"generations-of-drawings-{target}-{student}-{image_size}px-{steps}-seed{seed}"
     parts, rest = _parts(target)
     bought: dict[str, Any] = {
         "vendor": connection.vendor_url,
@@ -135,19 +138,25 @@ class _Images:
 
 
 def _parts(target: str) -> tuple[list[list[Example]], list[Example]]:
-    """The images of a style in the three parts; and those of every other style and of the last part."""
+    """The images of a style in the three parts, no drawing in two; and those of the last and other styles."""
     folder = list_folder(icons())
     examples, _ = folder.read(folder.domains)
     of_style = [each for each in examples if each.domain == target]
-    order = np.random.default_rng(0).permutation(len(of_style))
-    ends = [int(share * len(of_style)) for share in _MET]
-    parts = [[of_style[row] for row in rows] for rows in np.split(order, ends)]
+    drawings: dict[tuple[str, str], list[Example]] = {}
+    for each, drawing in zip(of_style, never_parted(of_style), strict=True):
+        drawings.setdefault(drawing, []).append(each)
+    groups, ends = list(drawings.values()), [int(share * len(of_style)) for share in _MET]
+    parts: list[list[Example]] = [[] for _ in range(GENERATIONS)]
+    drawn = 0
+    for number in np.random.default_rng(0).permutation(len(groups)).tolist():
+        parts[bisect_right(ends, drawn)] += groups[number]
+        drawn += len(groups[number])
     return parts, [each for each in examples if each.domain != target] + parts[-1]
 
 
 def _table(target: str, examples: Sequence[Example]) -> Path:
     """A labelled set of some of the icons."""
-    path = RUNS / f"generations-{target}.csv"
+    path = RUNS / f"generations-of-drawings-{target}.csv"
     classes = list_folder(icons()).classes
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
