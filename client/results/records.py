@@ -161,6 +161,8 @@ _MOST_NAMED = 5
 def described_check(check: TeacherCheck) -> str:
     """What a check means for a run, in a sentence or two."""
     share = f"The teacher names the class of {100 * check.accuracy:.0f}% of your labelled images right"
+    if len(check.by_domain) > 1:
+        share += ", in the mean over domains"
     told = [f"{share}: distilling from it is likely to help."]
     if not check.learnt_from:
         return f"{share}: too little. The student learns from your labels alone; buy no more of this teacher."

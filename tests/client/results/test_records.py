@@ -191,6 +191,19 @@ def test_a_check_of_the_teacher_says_what_is_learnt_of_it(
     assert ("--method erm" in told) == (not trusted)
 
 
+@pytest.mark.parametrize("changed", [{"trusted": True}, {"trusted": False}, {"learnt_from": False}])
+def test_a_mean_over_domains_is_not_told_as_a_share_of_images(changed: dict[str, bool]) -> None:
+    one = {"accuracy": 0.75, "images": 14, "on_test_set": False}
+    told = [
+        described_check(TeacherCheck.model_validate({**CHECK, **changed, "by_domain": by_domain}))
+        for by_domain in ({"dark": one}, {"dark": one, "light": one})
+    ]
+    assert ["75% of your labelled images right, in the mean over domains" in each for each in told] == [
+        False,
+        True,
+    ]
+
+
 def test_of_a_teacher_that_teaches_nothing_it_says_so() -> None:
     check = TeacherCheck.model_validate({**CHECK, "trusted": False, "learnt_from": False})
     assert check.doubts

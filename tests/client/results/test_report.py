@@ -164,6 +164,27 @@ class _Page(HTMLParser):
             self.words += f"{data} "
 
 
+@pytest.mark.parametrize(
+    ("domains", "said"),
+    [(("line", "solid"), "learnt from, in the mean over domains"), (("line",), "learnt from")],
+)
+@pytest.mark.parametrize("target", [TARGET, None])
+def test_a_mean_over_domains_is_told_as_one(domains: tuple[str, ...], said: str, target: str | None) -> None:
+    accuracy = {
+        "in_domain": 0.8,
+        "out_of_domain": None if target is None else 0.437,
+        "by_domain": {**dict.fromkeys(domains, 0.8), **({} if target is None else {target: 0.437})},
+        "images_by_domain": {**dict.fromkeys(domains, 160), **({} if target is None else {target: 238})},
+        "worst_domain": "line",
+    }
+    run = replace(_run(target_domain=target, accuracy=accuracy), plan=_plan(target_domain=target))
+    page = render_report(run)
+    assert ("in the mean over domains" in page) == (len(domains) > 1)
+    assert (
+        f"held-out images of the domains it {said}{' (320 images' if target is None else '</span>'}" in page
+    )
+
+
 def test_the_report_shows_what_a_reader_asks() -> None:
     words = " ".join(_Page(render_report(_run())).words.split())
     for shown in (
