@@ -14,6 +14,7 @@ from shared.serving.redaction import escaped
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
+from vendor_service.database.presence import alone
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
 from vendor_service.operators.act import Act
@@ -39,7 +40,7 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
     with opened(database_url) if new else existing(database_url) as database:
         if not is_there(database):
             typer.echo(f"new books in {where(database)}", err=True)
-        schema.prepare(database)
+        _bring_to_this_version(database)
         with database.write() as session:
             yield session
 
@@ -57,7 +58,7 @@ def acting(database_url: str | None, *, new: bool = False) -> Iterator[Act]:
 def prepared(database_url: str | None) -> Iterator[Database]:
     """The books, which must be there, at this version, for what takes several transactions."""
     with existing(database_url) as database:
-        schema.prepare(database)
+        _bring_to_this_version(database)
         yield database
 
 
@@ -83,6 +84,21 @@ def opened(database_url: str | None) -> Iterator[Database]:
     """The database of the option or the settings, whatever is in it; a file may be made by its first use."""
     with closing(Database(Settings.read(database_url=database_url).database_url)) as database:
         yield database
+
+
+def _bring_to_this_version(database: Database) -> None:
+    """Do what `schema.prepare` does, but take no tables from under a vendor that may be a former version.
+
+    That vendor's own audit is a command too, of whatever version is installed by then.
+
+    Raises:
+        OperatorError: the tables are another version's, and a vendor is running on them.
+    """
+    if database.embedded and schema.current(database) not in (None, schema.latest()):
+        advice = "its tables are another version's: use that version's command, or stop the vendor first"
+        with alone(database, advice):
+            schema.upgrade(database)
+    schema.prepare(database)
 
 
 def is_there(database: Database) -> bool:

@@ -44,16 +44,16 @@ class Presence:
 
 
 @contextmanager
-def alone(database: Database) -> Iterator[None]:
+def alone(database: Database, advice: str = "stop it first") -> Iterator[None]:
     """Keep every server from this database meanwhile: one that starts waits.
 
     Raises:
-        OperatorError: a server lives on it.
+        OperatorError: a server lives on it, and the message ends with the `advice`.
     """
     file = database.file
     with closing(_ServerLock(database) if file is None else _FileLock(file)) as lock:
         if not lock.exclude():
-            raise OperatorError(f"a vendor is running on {database.shown}; stop it first")
+            raise OperatorError(f"a vendor is running on {database.shown}; {advice}")
         yield
 
 
@@ -70,7 +70,11 @@ class _FileLock:
     """Beside an SQLite file; the system releases it with the process."""
 
     def __init__(self, file: Path) -> None:
-        self._file: BufferedWriter = Path(f"{file}.lock").open("ab")  # noqa: SIM115 - it stays open
+        lock = Path(f"{file}.lock")
+        try:
+            self._file: BufferedWriter = lock.open("ab")
+        except OSError as error:
+            raise OperatorError(f"{lock} cannot be opened: {error.strerror}") from error
 
     def share(self, if_alone: Callable[[], object]) -> None:
         if self.exclude():

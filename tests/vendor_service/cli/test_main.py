@@ -35,6 +35,7 @@ from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
+from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
 from vendor_service.errors import OperatorError
@@ -443,6 +444,36 @@ def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
     assert vendor("db", "downgrade", str(schema.latest()))[1] == f"{schema.latest()}\n"
     assert vendor("db", "downgrade", "base", "--yes")[1] == "None\n"
     assert vendor("db", "current")[1] == "None\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["accounts", "create", "acme"], ["ledger", "verify", "--json"], ["prices", "list"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_leaves_a_running_vendor_the_tables_of_its_version(
+    opened: Command, arguments: list[str], tmp_path: Path
+) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        schema.downgrade(database, "0012")
+        presence = Presence(database)
+        presence.enter(lambda: None)
+        code, out, err = opened(*arguments)
+        assert (code, out, schema.current(database)) == (1, "", "0012")
+        assert "a vendor is running on" in err
+        assert "use that version's command, or stop the vendor first" in err
+        presence.leave()
+        assert opened(*arguments)[0] == 0
+        assert schema.current(database) == schema.latest()
+
+
+def test_books_whose_lock_cannot_be_opened_stay_as_they_are(opened: Command, tmp_path: Path) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        schema.downgrade(database, "0012")
+        (tmp_path / "books.db.lock").mkdir()
+        code, _, err = opened("prices", "list")
+        assert (code, schema.current(database)) == (1, "0012")
+    assert "books.db.lock cannot be opened: Is a directory" in err
 
 
 def test_a_loss_is_named_and_agreed_to_at_a_terminal(opened: Command, tmp_path: Path) -> None:
