@@ -176,20 +176,18 @@ def rotate(
     looked at the file again. `on_published` is told its id in the transaction that publishes it.
 
     Raises:
-        OperatorError: the file cannot be written.
+        OperatorError: the file cannot be written, or not for the owner of the former; nothing is published.
         APIError: the database does not answer; the former key goes on.
     """
     key = SigningKey(Ed25519PrivateKey.generate())
     try:
-        with database.write() as session:
+        with key_files.replacing(file, key.pem()), database.write() as session:
             publish(session, key, clock())
             if on_published is not None:
                 on_published(session, key.public.kid)
     except CommitInDoubt as doubt:  # published or not, nothing has it to sign with
         message = "the vendor's database went away; receipts are signed by the former key still, so try again"
         raise APIError(doubt.code, message, retry_after=1) from doubt
-    try:
-        key_files.replace(file, key.pem())
     except OSError as error:
         raise OperatorError(f"the signing key cannot be written to {file}: {error.strerror}") from error
     return key

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -48,13 +50,32 @@ def make(file: Path, content: bytes) -> None:
         written.unlink()
 
 
-def replace(file: Path, content: bytes) -> None:
-    """Put another key in the place of the one in the file.
+@contextmanager
+def replacing(file: Path, content: bytes) -> Iterator[None]:
+    """Put another key in the place of the one in the file, for the same owner, at the end of the block.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or not for that owner; the block was not entered.
     """
-    _write(file, content).replace(file)
+    written = _write(file, content)
+    try:
+        _give_to_owner_of(file, written)
+        yield
+        written.replace(file)
+    finally:
+        written.unlink(missing_ok=True)
+
+
+def _give_to_owner_of(former: Path, written: Path) -> None:
+    try:
+        owned = former.stat()
+    except FileNotFoundError:
+        return
+    if owned.st_uid != os.geteuid():
+        try:
+            os.chown(written, owned.st_uid, owned.st_gid)
+        except PermissionError as error:
+            raise PermissionError(error.errno, "it is another user's, who or root may replace it") from error
 
 
 def _write(beside: Path, content: bytes) -> Path:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,10 @@ from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 def _published(books: Books) -> list[str]:
     with books.database.read() as session:
         return [each.kid for each in signing.published(session)]
+
+
+def _signs_by(signer: signing.Signer) -> str:
+    return str(jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"])
 
 
 def test_many_that_start_at_once_make_one_key(tmp_path: Path) -> None:
@@ -113,6 +118,41 @@ def test_a_rotation_of_which_nobody_heard_leaves_the_former_key_and_is_to_be_rep
     assert renewed in _published(books)
 
 
+def test_a_key_that_is_replaced_stays_with_its_owner(
+    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, given = tmp_path / "key.pem", []
+
+    def give(path: Path, *owner: int) -> None:
+        given.append((path.parent, path == file, owner))
+
+    signing.read_or_make_key(file)
+    former = file.stat()
+    monkeypatch.setattr(os, "chown", give)
+    signing.rotate(books.database, file, books.clock)
+    assert given == []
+    monkeypatch.setattr(os, "geteuid", lambda: former.st_uid + 1)
+    renewed = signing.rotate(books.database, file, books.clock)
+    assert given == [(tmp_path, False, (former.st_uid, former.st_gid))]
+    assert signing.read_key(file).public == renewed.public
+
+
+def test_a_key_of_another_user_is_left_to_them_and_no_new_one_is_published(
+    books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    file = tmp_path / "key.pem"
+    former = signing.Signer(books.database, file, books.clock)
+    monkeypatch.setattr(os, "chown", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    with pytest.raises(OperatorError, match="it is another user's, who or root may replace it"):
+        signing.rotate(books.database, file, books.clock)
+    assert _published(books) == [_signs_by(former)] == [signing.read_key(file).public.kid]
+    assert list(tmp_path.glob("*key.pem*")) == [file]
+
+
 def test_an_error_that_nobody_foresaw_does_not_keep_a_new_key_from_being_taken_up(
     books: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,17 +164,14 @@ def test_an_error_that_nobody_foresaw_does_not_keep_a_new_key_from_being_taken_u
     def failing() -> Any:
         return write() if next(failures, None) is None else 1 / 0
 
-    def signs_by() -> str:
-        return str(jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"])
-
     async def work() -> None:
         repeated = asyncio.create_task(signer.repeat(0.01))
         async with asyncio.timeout(20):
-            while not repeated.done() and signs_by() != renewed:
+            while not repeated.done() and _signs_by(signer) != renewed:
                 await asyncio.sleep(0.01)
         repeated.cancel()
 
     monkeypatch.setattr(books.database, "write", failing)
     asyncio.run(work())
-    assert signs_by() == renewed
+    assert _signs_by(signer) == renewed
     assert caplog.text.count("ZeroDivisionError") == 2
