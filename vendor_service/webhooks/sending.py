@@ -7,9 +7,11 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
 from urllib.parse import urlsplit
 
 from shared.serving.redaction import escaped
@@ -19,7 +21,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _STEP_SECONDS = 10.0  # for each thing that is waited for
-_MOST_SECONDS = 15.0  # for all of it
+_MOST_SECONDS = 15.0  # for all of it, from the look-up on
 # IPv6 addresses that stand for IPv4 ones, public or not.
 _TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 _NOT_PUBLIC = "no address on the public network was found for this host"
@@ -68,7 +70,7 @@ def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Ne
     began = time.monotonic()
     status, error = None, None
     try:
-        status = _post(url, body, headers, private)
+        status = _post(url, body, headers, private, began + _MOST_SECONDS)
     except NotAllowed as refused:
         error = str(refused)
     except (OSError, HTTPException, ValueError) as failure:
@@ -78,15 +80,17 @@ def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Ne
     )
 
 
-def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network] | None) -> int:
+def _post(
+    url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network] | None, until: float
+) -> int:
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
-    connected = _connect(_look_up(host, port, private, secure=secure), port)
+    connected = _connect(_look_up(host, port, private, until, secure=secure), port, until)
     # Whoever answers a byte now and then would be waited for without end. What cuts has a handle of its own
     # on the connection, since TLS makes another socket of the one that it is given.
     kept = connected.dup()
-    deadline = threading.Timer(_MOST_SECONDS, _cut, [kept])
+    deadline = threading.Timer(max(0.0, until - time.monotonic()), _cut, [kept])
     deadline.daemon = True
     deadline.start()
     connection = (HTTPSConnection if secure else HTTPConnection)(host, port, timeout=_STEP_SECONDS)
@@ -104,11 +108,18 @@ def _post(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[N
         kept.close()
 
 
-def _connect(addresses: Sequence[Address], port: int) -> socket.socket:
+def _connect(addresses: Sequence[Address], port: int, until: float) -> socket.socket:
     for address in addresses[:-1]:
         with suppress(OSError):  # as of an IPv6 address where there is no IPv6
-            return socket.create_connection((str(address), port), _STEP_SECONDS)
-    return socket.create_connection((str(addresses[-1]), port), _STEP_SECONDS)
+            return _connect_to(address, port, until)
+    return _connect_to(addresses[-1], port, until)
+
+
+def _connect_to(address: Address, port: int, until: float) -> socket.socket:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return socket.create_connection((str(address), port), min(left, _STEP_SECONDS))
 
 
 def _cut(connected: socket.socket) -> None:
@@ -116,26 +127,29 @@ def _cut(connected: socket.socket) -> None:
         connected.shutdown(socket.SHUT_RDWR)
 
 
-def _look_up(host: str, port: int, private: Sequence[Network] | None, *, secure: bool) -> list[Address]:
+def _look_up(
+    host: str, port: int, private: Sequence[Network] | None, until: float, *, secure: bool
+) -> list[Address]:
     """What `_resolve` finds. A customer is told the same of a private name as of one that is not known."""
     if private is not None:
-        return _resolve(host, port, private, secure=secure)
+        return _resolve(host, port, private, until, secure=secure)
     try:
-        return _resolve(host, port, (), secure=secure)
+        return _resolve(host, port, (), until, secure=secure)
     except (NotAllowed, OSError, ValueError) as error:
         _log.warning("a customer's webhook was not sent to %s: %s", escaped(host), escaped(str(error)))
         raise NotAllowed(_NOT_PUBLIC) from error
 
 
-def _resolve(host: str, port: int, private: Sequence[Network], *, secure: bool) -> list[Address]:
+def _resolve(
+    host: str, port: int, private: Sequence[Network], until: float, *, secure: bool
+) -> list[Address]:
     """The addresses to connect to, up to two of them.
 
     Raises:
         NotAllowed: one of the host's addresses is not public, and not allowed either.
-        OSError: the name is not known.
+        OSError: the name is not known, or not in time.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
+    addresses = _addresses(host, port, until)
     for address in addresses:
         allowed = any(address in network for network in private if network.version == address.version)
         if not allowed and not _is_public(address):
@@ -146,6 +160,24 @@ def _resolve(host: str, port: int, private: Sequence[Network], *, secure: bool) 
         if not allowed and not secure:
             raise NotAllowed("events go over plain http to allowed private networks alone; use https")
     return list(dict.fromkeys(addresses))[:2]
+
+
+def _addresses(host: str, port: int, until: float) -> list[Address]:
+    """All addresses of the host. The system's look-up has no time-out: a thread that can be left does it."""
+    found: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            found.set_exception(error)
+
+    threading.Thread(target=look_up, name="webhook-look-up", daemon=True).start()
+    try:
+        entries = found.result(max(0.0, until - time.monotonic()))
+    except TimeoutError as error:
+        raise TimeoutError(f"the look-up of {host} timed out") from error
+    return [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in entries]
 
 
 def _is_public(address: Address) -> bool:

@@ -471,6 +471,55 @@ def test_a_receiver_that_answers_a_byte_now_and_then_is_not_waited_for(
     assert outcome.milliseconds < 5000
 
 
+def test_a_name_that_is_looked_up_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_MOST_SECONDS", 0.5)
+    answer = threading.Event()
+
+    def late(*_: object, **__: object) -> list[Any]:
+        answer.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    try:
+        outcome = send("https://slow.example/", b"{}", {}, HERE)
+    finally:
+        answer.set()
+    assert outcome.error == "TimeoutError: the look-up of slow.example timed out"
+    assert outcome.milliseconds < 5000
+
+
+def test_look_up_connections_and_answer_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_MOST_SECONDS", 2.0)
+    waits: list[float] = []
+
+    def two(*_: object, **__: object) -> list[Any]:
+        time.sleep(0.5)
+        return [(None, None, 6, "", (host, 80)) for host in ("127.0.0.2", "127.0.0.1")]
+
+    def late(address: tuple[str, int], seconds: float) -> socket.socket:
+        waits.append(seconds)
+        time.sleep(0.5)
+        if address[0] == "127.0.0.2":
+            raise TimeoutError("timed out")
+        connected = socket.socket()
+        connected.settimeout(seconds)
+        connected.connect(silent.getsockname())
+        return connected
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        monkeypatch.setattr(socket, "create_connection", late)
+        outcome = send("http://slow.example/", b"{}", {}, HERE)
+        monkeypatch.setattr(sending, "_MOST_SECONDS", 0.7)
+        too_late = send("http://slow.example/", b"{}", {}, HERE)
+    assert (outcome.status, len(waits)) == (None, 3)
+    first, second, third = waits
+    assert second < first < 1.6
+    assert third < 0.3
+    assert 1500 < outcome.milliseconds < 2400
+    assert too_late.error == "TimeoutError: timed out"
+
+
 @pytest.mark.parametrize(
     "url",
     ["ftp://example.com", "https://", "https://user@example.com/", "https://example.com/#a", "https://a b/"],
