@@ -247,6 +247,26 @@ def test_a_server_that_cannot_be_started_anew_is_started_later(
     run(work)
 
 
+@linux
+def test_processes_are_told_what_they_run_by_and_no_secret(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = ("VENDOR_DATABASE_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "HTTPS_PROXY")
+    for name in (*secret, "OTEL_EXPORTER_OTLP_HEADERS", "A_VARIABLE_OF_TOMORROW"):
+        monkeypatch.setenv(name, "hunter2")
+    wanted = {"LC_TIME": "C", "MALLOC_ARENA_MAX": "2", "HF_HOME": "/hub", "PYTHONDONTWRITEBYTECODE": "1"}
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    made = started(notes, 1)
+    try:
+        told = Path(f"/proc/{server(made)}/environ").read_text()
+    finally:
+        made.close()
+    variables = dict(each.split("=", 1) for each in told.rstrip("\0").split("\0"))
+    assert variables.items() >= {**wanted, "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}.items()
+    assert "hunter2" not in variables.values()
+
+
 class Stopped:
     """Has servers stand still as soon as they are launched, each until it is let go or for 20 seconds."""
 

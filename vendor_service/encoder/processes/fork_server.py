@@ -20,6 +20,18 @@ from vendor_service.errors import OperatorError
 _START_SECONDS = 120.0
 _STOP_SECONDS = 5.0
 
+# Variables by which a process finds its files, and speaks the language of the machine.
+_TO_RUN_BY = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TZDIR", "TMPDIR", "TMP", "TEMP"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "GLIBC_TUNABLES", "XDG_CACHE_HOME"),
+        *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE"),
+        *("TRANSFORMERS_OFFLINE", "TORCH_HOME"),
+    }
+)
+# What the names of others begin with: those of the interpreter and of libraries that compute.
+_LIBRARIES = ("PYTHON", "COVERAGE_", "LC_", "MALLOC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
+
 _log = logging.getLogger(__name__)
 
 
@@ -244,6 +256,10 @@ def launch(control: socket.socket) -> Launched:
 
 
 def _environment() -> dict[str, str]:
-    """What the processes may know: no setting of the vendor's, as those hold secrets."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}
+    """What the processes may know: what they run by. Anything else may be a password."""
+    own = {name: value for name, value in os.environ.items() if _is_to_run_by(name)}
     return own | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def _is_to_run_by(name: str) -> bool:
+    return name in _TO_RUN_BY or name.startswith(_LIBRARIES)
