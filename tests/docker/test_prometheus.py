@@ -87,6 +87,7 @@ def _query(http: httpx.Client, expression: str) -> list[dict[str, Any]]:
     [
         ("check", "config", FOLDER / "prometheus.yml"),
         ("test", "rules", Path(__file__).with_name("alerts.yml")),
+        ("test", "rules", Path(__file__).with_name("alerts_over_days.yml")),
     ],
 )
 def test_promtool_finds_nothing_wrong(arguments: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ class Audit:
         self._log_faulty = metrics.gauge(
             "audit_log_faulty", "Whether the audit log is not in order: 1 if so."
         )
-        # 0 until the first audit: nobody knows yet, and the alert waits for longer than that takes.
+        # 0 until the first audit: this process does not know yet, and the alert counts from before that.
         self._verified = metrics.gauge(
             "ledger_verified_timestamp_seconds",
             "When this process last verified the whole ledger; 0 for never.",

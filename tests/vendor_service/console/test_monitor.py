@@ -146,7 +146,8 @@ NOW = 1_000_000.0
         ("LedgerFaulty", "tuition_ledger_faulty_accounts 2"),
         ("AuditLogFaulty", "tuition_audit_log_faulty 1"),
         ("LedgerNotVerified", f"tuition_ledger_verified_timestamp_seconds {NOW - 4 * 86_400}"),
-        ("LedgerNotVerified", f"process_start_time_seconds {NOW - 7200}"),
+        ("LedgerNotVerified", f"process_start_time_seconds {NOW - 4 * 86_400}"),
+        (None, f"process_start_time_seconds {NOW - 2 * 86_400}"),  # the first audit of a large ledger
         ("HoldsExpire", 'tuition_billing_total{outcome="expired"} 4'),
         ("GpuMemory", 'tuition_gpu_memory_bytes{device="cuda:0",state="reserved"} 96'),
         (None, 'tuition_requests_total{method="POST",route="/embed",status="200"} 200'),

@@ -16,7 +16,6 @@ Severity = Literal["page", "warn"]
 
 _MINUTE = 60.0
 _STALE_SECONDS = 3 * 86_400
-_FIRST_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -93,13 +92,13 @@ def _audit_log_faulty(monitor: Monitor, _: float) -> str | None:
 
 def _ledger_not_verified(monitor: Monitor, now: float) -> str | None:
     verified = _highest(monitor, "tuition_ledger_verified_timestamp_seconds")
-    if not verified:  # never since the start, which the first audit ends within minutes
-        started = _highest(monitor, "process_start_time_seconds")
-        is_late = started and now - started > _FIRST_SECONDS
-        return "the ledger was not verified since the vendor's start" if is_late else None
-    if now - verified <= _STALE_SECONDS:
+    # 0 is never since the start: the first audit, which takes hours of a large ledger, has as long as others.
+    since = verified or _highest(monitor, "process_start_time_seconds")
+    if not since or now - since <= _STALE_SECONDS:
         return None
-    return f"the ledger was last verified {duration(now - verified)} ago"
+    if not verified:
+        return f"the ledger was not verified since the vendor's start {duration(now - since)} ago"
+    return f"the ledger was last verified {duration(now - since)} ago"
 
 
 def _holds_expire(monitor: Monitor, _: float) -> str | None:
