@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -21,8 +21,10 @@ from vendor_service.errors import APIError
 
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 1000
-# So many of its pieces are written in one transaction, which holds up others for a moment only.
+# So many of its pieces are written or deleted in one transaction, and fewer where they keep more bytes of
+# faults than this: it holds up others for a moment only.
 _PIECES_AT_ONCE = 1000
+_FAULT_BYTES_AT_ONCE = 1 << 18
 _EXPIRED_AT_ONCE = 100
 # A file that comes without its size takes room in steps of so many bytes.
 _STEP_BYTES = 64 << 20
@@ -89,20 +91,16 @@ class Files:
         Raises:
             APIError: the account has no room for it; or it came for so long that it was given up.
         """
-        rows: list[dict[str, Any]] = []
-        for number, piece in enumerate(taken.pieces):
-            if len(rows) == _PIECES_AT_ONCE:
-                # They are nobody's yet, and go with the rest of a file that never is ready.
-                with self._database.write() as session:
-                    _coming(session, file_id)
-                    session.execute(insert(FilePiece), rows)
-                rows = []
-            rows.append(_row(file_id, number, piece))
+        slices = _slices(file_id, taken.pieces)
+        rows = next(slices)
+        for following in slices:
+            # They are nobody's yet, and go with the rest of a file that never is ready.
+            with self._database.write() as session:
+                self._add_pieces(session, account_id, file_id, rows)
+            rows = following
         with self._database.write() as session:
-            session.get_one(Account, account_id, with_for_update=True)
-            file = _coming(session, file_id)
+            file = self._add_pieces(session, account_id, file_id, rows)
             self._check_room(session, account_id, taken.bytes - file.bytes)
-            session.execute(insert(FilePiece), rows)
             file.name, file.state, file.bytes = name, "ready", taken.bytes
             file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
             file.lines = sum(each.lines for each in taken.pieces)
@@ -209,6 +207,7 @@ class Files:
                 StoredFile.batch_id == file.batch_id, StoredFile.id != file_id
             )
             is_last = session.scalar(others.limit(1)) is None
+            last = session.scalar(select(func.max(FilePiece.number)).where(FilePiece.file_id == file_id))
         if file.batch_id is None:
             self.store.remove(input_name(file_id))
         elif is_last:
@@ -217,15 +216,32 @@ class Files:
             for name in self.store.names(job_folder(file.batch_id)):
                 if name.endswith(_ENDINGS[_kind(file)]):
                     self.store.remove(name)
+        for first in range(0, 0 if last is None else last + 1, _PIECES_AT_ONCE):
+            some = FilePiece.number.between(first, first + _PIECES_AT_ONCE - 1)
+            with self._database.write() as session:
+                session.execute(delete(FilePiece).where(FilePiece.file_id == file_id, some))
         with self._database.write() as session:
-            session.execute(delete(FilePiece).where(FilePiece.file_id == file_id))
             session.execute(delete(StoredFile).where(StoredFile.id == file_id))
+
+    def _add_pieces(
+        self, session: Session, account_id: str, file_id: str, rows: list[dict[str, Any]]
+    ) -> StoredFile:
+        """Write some pieces of a file down, and count what they take of its account's room."""
+        session.get_one(Account, account_id, with_for_update=True)
+        file = _coming(session, file_id)
+        size = sum(map(_fault_bytes, rows))
+        self._check_room(session, account_id, size)
+        file.fault_bytes += size
+        session.execute(insert(FilePiece), rows)
+        return file
 
     def _check_room(self, session: Session, account_id: str, more: int, *, one_more: bool = False) -> int:
         """How many bytes are left for an account once it has so many more, or a file `one_more`."""
         mine = (StoredFile.account_id == account_id, StoredFile.purpose == "batch")
         files, size = session.execute(
-            select(func.count(), func.coalesce(func.sum(StoredFile.bytes), 0)).where(*mine)
+            select(func.count(), func.coalesce(func.sum(StoredFile.bytes + StoredFile.fault_bytes), 0)).where(
+                *mine
+            )
         ).one()
         most = self._limits.account_bytes
         left = most - int(size) - more
@@ -296,6 +312,24 @@ def _coming(session: Session, file_id: str) -> StoredFile:
     return file
 
 
+def _slices(file_id: str, pieces: Sequence[Piece]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of the pieces, as many at a time as are written in one transaction."""
+    rows: list[dict[str, Any]] = []
+    faults = 0
+    for number, piece in enumerate(pieces):
+        row = _row(file_id, number, piece)
+        faults += _fault_bytes(row)
+        if rows and (len(rows) == _PIECES_AT_ONCE or faults > _FAULT_BYTES_AT_ONCE):
+            yield rows
+            rows, faults = [], _fault_bytes(row)
+        rows.append(row)
+    yield rows
+
+
+def _fault_bytes(row: Mapping[str, Any]) -> int:
+    return len((row["faults"] or "").encode())
+
+
 def _row(file_id: str, number: int, piece: Piece) -> dict[str, Any]:
     faults = {place: asdict(fault) for place, fault in piece.faults.items()}
     return {
@@ -307,7 +341,7 @@ def _row(file_id: str, number: int, piece: Piece) -> dict[str, Any]:
         "lines": piece.lines,
         "images": piece.images,
         "texts": piece.texts,
-        "faults": json.dumps(faults) if faults else None,
+        "faults": json.dumps(faults, ensure_ascii=False, separators=(",", ":")) if faults else None,
     }
 
 

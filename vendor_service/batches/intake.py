@@ -14,8 +14,10 @@ from vendor_service.batches.lines import Line, LineReader, name_of
 # lost of its work if it is killed.
 _PIECE_QUERIES = 64
 _PIECE_BYTES = 4 << 20
-_LONGEST_MESSAGE = 500  # characters
 _LONGEST_MODEL = 255
+# A reason is kept in the books for each line that cannot be asked: so many bytes of it, and of the name of
+# the field that it is about, which may be a name of the caller's.
+_REASON_BYTES, _FIELD_BYTES = 120, 40
 # What is kept of a piece, and of a fault without its texts.
 _KEPT_OF_PIECE, _KEPT_OF_FAULT = 500, 200
 
@@ -132,8 +134,7 @@ class Intake:
         try:
             read: Line | Fault = self._checked(self._reader.read(line))
         except APIError as error:
-            message = error.message if error.param is None else f"{error.param}: {error.message}"
-            read = Fault(name_of(line), error.code, message[:_LONGEST_MESSAGE])
+            read = Fault(name_of(line), error.code, _reason(error))
         self._add(line, read)
         self._line += 1
 
@@ -169,8 +170,7 @@ class Intake:
                 f"all lines of a file are for one endpoint; the first is for {first.endpoint}", "url"
             )
         if line.queries.model != first.queries.model:
-            message = f"all lines of a file are for one model; the first is for {first.queries.model}"
-            raise invalid(message, "body.model")
+            raise invalid("all lines of a file are for one model, that of the first one", "body.model")
         return line
 
     def _add(self, line: bytes, read: Line | Fault) -> None:
@@ -197,3 +197,14 @@ class Intake:
         if not faults:
             return APIError(ErrorCode.EMPTY_INPUT, "the file has no lines", param="file")
         return invalid(f"no line of this file can be asked; the first one: {faults[0].message}", "file")
+
+
+def _reason(error: APIError) -> str:
+    if error.param is None:
+        return _cut(error.message, _REASON_BYTES)
+    return _cut(f"{_cut(error.param, _FIELD_BYTES)}: {error.message}", _REASON_BYTES)
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, of so many bytes at most."""
+    return text.encode(errors="replace")[:most].decode(errors="ignore")

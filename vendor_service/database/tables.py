@@ -553,8 +553,8 @@ class StoredFile(Base):
     """A file of a customer: one that was sent in for bulk jobs, or what a job brought.
 
     It is `coming`, `ready`, or `leaving` while its content is deleted. `digest` is the SHA-256 of what was
-    sent in, `endpoint` and `model` are those of its lines, which ask `images` and `texts`. What a job brought
-    is in the files of its chunks.
+    sent in, `endpoint` and `model` are those of its lines, which ask `images` and `texts`. `fault_bytes` is
+    what its pieces keep of lines that cannot be asked. What a job brought is in the files of its chunks.
     """
 
     __tablename__ = "files"
@@ -574,6 +574,7 @@ class StoredFile(Base):
     lines: Mapped[int] = mapped_column(default=0)
     images: Mapped[int] = mapped_column(default=0)
     texts: Mapped[int] = mapped_column(default=0)
+    fault_bytes: Mapped[int] = mapped_column(default=0, server_default="0")
     batch_id: Mapped[str | None] = mapped_column(String(40))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -114,6 +115,55 @@ def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
     assert [each.number for each in pieces] == [each.first_line for each in pieces] == list(range(2500))
     assert pieces[0].faults is None
     assert "the method is POST" in (pieces[-1].faults or "")
+
+
+def faulty_pieces(count: int, message: str) -> Taken:
+    """A file of so many pieces, in each of which one of two lines cannot be asked, for the same reason."""
+    fault = Fault(None, "invalid_request", message)
+    pieces = [Piece(2 * at, 2 * at, 2, 2, texts=1, faults={1: fault}) for at in range(count)]
+    return Taken("", 2 * count, "/embed", "icon-clip", pieces)
+
+
+def test_what_is_kept_of_faults_takes_room_of_its_account(books: Books) -> None:
+    files, account_id = process(books).files, books.open().account_id
+    file_id = files.begin(account_id, 0)
+    files.finish(account_id, file_id, "in", faulty_pieces(10, "ж" * 100))
+    kept = sum(len((each.faults or "").encode()) for each in pieces_of(books, file_id))
+    assert 10 * 200 < kept < 10 * 300  # as UTF-8
+    assert files.get(account_id, file_id).bytes == 20
+    with pytest.raises(APIError, match="delete some"):
+        files.begin(account_id, ROOM - 20 - kept + 1)
+    another = files.begin(account_id, ROOM - 20 - kept)
+    with pytest.raises(APIError, match="delete some"):
+        files.finish(account_id, another, "in", faulty_pieces(1, "x"))
+    assert pieces_of(books, another) == []
+    files.let_go(account_id, file_id)
+    files.remove(file_id)
+    files.finish(account_id, another, "in", faulty_pieces(1, "x"))
+
+
+def test_pieces_are_written_in_slices_of_few_bytes_and_deleted_in_slices(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.batches.files._FAULT_BYTES_AT_ONCE", 10_000)
+    monkeypatch.setattr("vendor_service.batches.files._PIECES_AT_ONCE", 50)
+    files, account_id = process(books).files, books.open().account_id
+    file_id = files.begin(account_id, 0)
+    seen, write = [0], Database.write
+
+    def watched(database: Database, *rest: Any) -> Any:
+        seen.append(len(pieces_of(books, file_id)))
+        return write(database, *rest)
+
+    monkeypatch.setattr(Database, "write", watched)
+    files.finish(account_id, file_id, "in", faulty_pieces(120, "x" * 350))  # each of some 400 bytes
+    assert [each.number for each in pieces_of(books, file_id)] == list(range(120))
+    assert 5 <= len(seen) - 1 <= 6
+    assert all(0 < after - before <= 25 for before, after in pairwise([*seen[1:], 120]))
+    files.let_go(account_id, file_id)
+    seen.clear()
+    files.remove(file_id)
+    assert seen == [120, 70, 20, 0]
 
 
 def test_of_a_file_whose_pieces_were_being_written_when_a_vendor_died_nothing_is_left(

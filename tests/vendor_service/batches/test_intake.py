@@ -1,6 +1,7 @@
 """The intake of a file: what it says that it keeps is what it keeps, and blank lines are passed over."""
 
 import json
+import re
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -98,3 +99,20 @@ def test_a_blank_line_among_others_may_be_too_long() -> None:
     intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
     with pytest.raises(APIError, match="line 2 is longer than 10000 bytes"):
         intake.feed(texts(0, 1).encode() + b"\n\n \n" + b" " * 10_000 + b"\n\n")
+
+
+def test_reasons_are_short_and_repeat_no_name_of_the_callers() -> None:
+    def line(custom_id: str, model: str, **more: int) -> bytes:
+        body = {"model": model, "input": "x"} | more
+        asked = {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
+        return f"{json.dumps(asked)}\n".encode()
+
+    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake.feed(
+        line("a", "\N{CAT}" * 255) + line("b", "icon-clip") + line("c", "\N{CAT}" * 255, **{"ж" * 90: 1})
+    )
+    (piece,) = intake.finish().pieces
+    model, field = (each.message for each in piece.faults.values())
+    assert model == "body.model: all lines of a file are for one model, that of the first one"
+    assert re.fullmatch(r"body\.ж{17}: [A-Z][^ж]+", field)
+    assert len(field.encode()) <= 120

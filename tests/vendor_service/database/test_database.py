@@ -24,10 +24,11 @@ from tests.support.sqlite_writer import writing
 from tests.support.undurable import configure_durable
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, laid_out, opened_books
+from vendor_service.batches.intake import Fault, Piece, Taken
 from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, Base, BooksHead
+from vendor_service.database.tables import Account, Base, BooksHead, FilePiece
 from vendor_service.errors import APIError, OperatorError, RowLocked, UsageError
 
 
@@ -93,6 +94,22 @@ def test_a_bulk_job_of_before_is_no_request_in_flight(books: Books, revision: st
     schema.upgrade(books.database)
     assert books.key(order).requests_held == 1
     books.check(order)
+
+
+def test_faults_of_files_of_before_are_counted(books: Books) -> None:
+    order, bulk = books.open(), BulkProcess(books.database, books.clock, books.admission)
+    file_id = bulk.files.begin(order.account_id, 0)
+    faulty = Piece(0, 0, 2, 2, texts=1, faults={1: Fault(None, "invalid_request", "a line is a JSON object")})
+    taken = Taken("", 4, "/embed", "icon-clip", [faulty, faulty, Piece(2, 4, 1, 1, texts=1)])
+    bulk.files.finish(order.account_id, file_id, "in", taken)
+    whole = bulk.send(order, (1, 0))
+    schema.downgrade(books.database, "0015")
+    schema.upgrade(books.database)
+    with books.database.read() as session:
+        kept = sum(len(each or "") for each in session.scalars(select(FilePiece.faults)))
+    assert kept > 0
+    assert bulk.files.get(order.account_id, file_id).fault_bytes == kept
+    assert bulk.files.get(order.account_id, whole.id).fault_bytes == 0
 
 
 def test_a_price_that_a_plan_names_no_more_is_the_standard_one_to_a_former_version(books: Books) -> None:
