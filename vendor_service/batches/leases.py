@@ -46,12 +46,18 @@ class Leases:
         self._database = database
         self._clock = clock
 
-    def claim(self, served: Collection[tuple[str, str]], without: Collection[str] = ()) -> Claim | None:
+    def claim(
+        self,
+        served: Collection[tuple[str, str]],
+        without: Collection[str] = (),
+        without_accounts: Collection[str] = (),
+    ) -> Claim | None:
         """The next chunk for a model that is served (name and fingerprint); accounts take turns.
 
-        Jobs of the ids `without` are passed over.
+        Jobs of the ids `without` are passed over, and those of the accounts `without_accounts`.
         """
-        wanted = self._waiting(served).where(BatchJob.id.not_in(without))
+        allowed = (BatchJob.id.not_in(without), BatchJob.account_id.not_in(without_accounts))
+        wanted = self._waiting(served).where(*allowed)
         with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
             found = session.execute(wanted).all()
         for batch_id, _ in found:

@@ -19,6 +19,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.allowance import Allowance, cost_of
 from vendor_service.billing.orders import JobPart
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.extraction.buckets import buckets_of
@@ -78,6 +79,7 @@ class Runner:
         leases: Leases,
         store: Store,
         admission: Admission,
+        allowance: Allowance,
         reader: LineReader,
         recorder: Recorder | None,
         metrics: Metrics,
@@ -87,6 +89,7 @@ class Runner:
         self._leases = leases
         self._store = store
         self._admission = admission
+        self._allowance = allowance
         self._reader = reader
         self._recorder = recorder
         self._metrics = metrics
@@ -138,7 +141,8 @@ class Runner:
 
     async def _claim(self, served: Sequence[tuple[str, str]]) -> Claim | None:
         try:
-            return await asyncio.to_thread(self._leases.claim, served, self._pauses.now())
+            without = self._pauses.now(), self._allowance.half_gone()
+            return await asyncio.to_thread(self._leases.claim, served, *without)
         except APIError as error:
             _log.warning("bulk jobs were put off: %s", error)
         except Exception:
@@ -206,15 +210,7 @@ class Runner:
         name = input_name(claim.job.input_file_id)
         content = await self._store.do(self._store.read, name, piece.first_byte, piece.bytes)
         works = await asyncio.to_thread(read_lines, claim, content, self._reader, model)
-        counts = queries_of(works)
-        asked = [works[place] for place in counts]
-        queries = [each for work in asked if work.line is not None for each in work.line.queries.items]
-        prepared = await model.encoder.prepare(account, queries, background=True) if queries else []
-        first = 0
-        for work, count in zip(asked, counts.values(), strict=True):
-            work.take(prepared[first : first + count])
-            first += count
-        left = [each for each in asked if each.error is None]
+        left = await self._prepared(account, model, works)
         if claim.failures < _TRIES:
             await _encode(model, account, left)
             return works
@@ -228,6 +224,26 @@ class Runner:
                 message = "something went wrong here; nothing was charged"
                 each.error = APIError(ErrorCode.INTERNAL_ERROR, message)
         return works
+
+    async def _prepared(self, account: str, model: ServedModel, works: Sequence[LineWork]) -> list[LineWork]:
+        """Prepare the queries of lines, and count those that nobody pays for; the lines that are left."""
+        counts = queries_of(works)
+        asked = [works[place] for place in counts]
+        queries = [each for work in asked if work.line is not None for each in work.line.queries.items]
+        if not queries:
+            return []
+        seconds = dict.fromkeys(range(len(queries)), 0.0)
+        took = seconds.__setitem__
+        prepared = await model.encoder.prepare(account, queries, background=True, took=took)
+        first, unpaid = 0, 0
+        for work, count in zip(asked, counts.values(), strict=True):
+            work.take(prepared[first : first + count])
+            refused = range(count) if work.error is not None else work.refused
+            unpaid += sum(cost_of(seconds[first + place]) for place in refused)
+            first += count
+        if unpaid:
+            self._allowance.take(account, unpaid)
+        return [each for each in asked if each.error is None]
 
     def _store_part(self, claim: Claim, answers: Answers) -> None:
         if answers.output:

@@ -44,6 +44,12 @@ class Allowance:
             message = f"too much was asked for this account that could not be answered; try again in {wait} s"
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=wait)
 
+    def half_gone(self) -> list[str]:
+        """The accounts that have less than half of it: what nobody waits for leaves the rest to requests."""
+        now = self._clock()
+        most = UNPAID_BURST // 2 * _TOKEN
+        return [account_id for account_id in self._buckets if self._missing(account_id, now) > most]
+
     def take(self, account_id: str, queries: int) -> None:
         """Count queries that were worked on and not paid; the debt is at most as large as the bucket."""
         now = self._clock()

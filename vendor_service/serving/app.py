@@ -110,6 +110,7 @@ class _Parts:
     watch: ClockWatch
     replays: ReplayTerms
     admission: Admission
+    allowance: Allowance
     authentication: Authentication
     sweeper: Sweeper
     signer: Signer
@@ -202,15 +203,15 @@ def _make_parts(
     recorder = None
     if settings.sketches:
         recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
-    desk = None
+    allowance, desk = Allowance(clock), None
     if settings.batch_store is not None:
         desk = open_desk(
-            settings, settings.batch_store, clock, database, admission, authentication, loader.models,
-            recorder, metrics, signer,
+            settings, settings.batch_store, clock, database, admission, allowance, authentication,
+            loader.models, recorder, metrics, signer,
         )  # fmt: skip
     return _Parts(
-        settings, clock, metrics, loader, database, watch, replays, admission, authentication, sweeper,
-        signer, recorder, capacity, desk, RefusalCounts(database, clock, watch), AccountThreads(),
+        settings, clock, metrics, loader, database, watch, replays, admission, allowance, authentication,
+        sweeper, signer, recorder, capacity, desk, RefusalCounts(database, clock, watch), AccountThreads(),
     )  # fmt: skip
 
 
@@ -302,7 +303,7 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         models,
         parts.admission,
         Precheck(database, clock, parts.replays),
-        Allowance(clock),
+        parts.allowance,
         parts.metrics,
         parts.signer,
         parts.recorder,

@@ -10,6 +10,7 @@ from vendor_service.batches.lines import LineReader
 from vendor_service.batches.runner import Runner
 from vendor_service.batches.store import Store
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.allowance import Allowance
 from vendor_service.billing.signing import Signs
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
@@ -25,6 +26,7 @@ def open_desk(
     clock: Clock,
     database: Database,
     admission: Admission,
+    allowance: Allowance,
     authentication: Authentication,
     models: Models,
     recorder: Recorder | None,
@@ -49,5 +51,6 @@ def open_desk(
     reader = LineReader(DIALECTS, settings.max_inputs, settings.max_text_characters)
     files = Files(database, store, clock, limits)
     jobs = Jobs(database, admission, clock, limits)
-    runner = Runner(models, Leases(database, clock), store, admission, reader, recorder, metrics, limits)
+    leases = Leases(database, clock)
+    runner = Runner(models, leases, store, admission, allowance, reader, recorder, metrics, limits)
     return BulkDesk(files, jobs, runner, reader, limits, models, signer, authentication)

@@ -39,9 +39,11 @@ from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
 from vendor_service.batches.upkeep import Upkeep
+from vendor_service.billing import allowance
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.verification import verify
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
+from vendor_service.encoder.processes import pool
 
 CAT = "a photo of a cat"
 ENDED = {"completed", "cancelled", "expired"}
@@ -231,6 +233,48 @@ def test_embed_passes_over_what_is_bad_if_it_is_asked_to(client: openai.OpenAI) 
     assert [each["index"] for each in body["data"]] == [1]
     assert [each["code"] for each in body["errors"]] == ["unsupported_image_format"]
     assert [found[name]["response"]["body"]["usage"]["cost_micros"] for name in "ab"] == [10, 0]
+
+
+def test_what_was_decoded_in_vain_takes_of_the_allowance_and_its_account_waits(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "UNPAID_BURST", 32)
+    monkeypatch.setattr(runner, "_AT_ONCE", 1)
+    bad = {"image": "bm90IGFuIGltYWdl"}
+    job = begin(client, *[line(str(number), bad) for number in range(80)])
+
+    def failed() -> int:
+        counts = client.batches.retrieve(job.id).request_counts
+        assert counts is not None
+        return counts.failed
+
+    wait_until(lambda: failed() == 64, 20)  # of the first chunk
+    assert error_code(vendor.embed(api_key, {"text": CAT})) == "rate_limited"
+    other = openai.OpenAI(base_url=client.base_url, api_key=vendor.key(), max_retries=0, timeout=30)
+    with other:
+        assert ended(other, begin(other, line("a", CAT))).status == "completed"
+    assert failed() == 64
+    vendor.clock.advance(3)
+    assert ended(client, job).request_counts.failed == 80
+    vendor.clock.advance(4)
+    assert vendor.embed(api_key, {"text": CAT}).status_code == 200
+
+
+def test_lines_take_of_the_allowance_what_of_them_was_prepared_and_is_not_charged(
+    vendor: LocalVendor, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(allowance.Allowance, "take", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(pool, "_believed", lambda _: 0.5)  # so long took each
+    bad, good = {"image": "bm90IGFuIGltYWdl"}, {"text": CAT}
+    lines = [
+        line("good", good, url="/embed"),
+        line("bad", good, bad, good, url="/embed"),
+        line("passed over", bad, good, url="/embed", on_error="skip"),
+        line("not prepared", {"text": ""}, url="/embed"),
+    ]
+    assert ended(client, begin(client, *lines, endpoint="/embed")).request_counts.failed == 2
+    assert taken == [3 * 8 + 8 + 1]
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from shared.errors import ErrorCode
-from tests.vendor_service.batches.bulk_books import BulkProcess
+from tests.vendor_service.batches.bulk_books import SERVED, BulkProcess
 from tests.vendor_service.books import Books
 from vendor_service.batches import runner
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.runner import Pauses, Runner
 from vendor_service.billing import prices
+from vendor_service.billing.allowance import UNPAID_BURST, Allowance
 from vendor_service.errors import APIError
 
 
@@ -56,10 +57,32 @@ def test_a_job_whose_model_or_file_is_away_is_left_alone_for_a_while_and_no_othe
         for each in ("icon-clip", "another")
     ]
     unused: Any = None
-    tested = Runner(models, bulk.leases, bulk.files.store, books.admission, unused, None, unused, unused)
+    tested = Runner(
+        models, bulk.leases, bulk.files.store, books.admission, Allowance(books.clock), unused, None, unused,
+        unused,
+    )  # fmt: skip
     asyncio.run(work())
     assert [taken[batch_id] for _, batch_id in healthy] == [8, 8]
     assert 1 <= taken[dead] <= 3  # as many as are worked on at once
+
+
+def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Books) -> None:
+    (spent, _), (other, _) = (begin(books, "icon-clip", 8) for _ in range(2))
+    bulk = BulkProcess(books.database, books.clock, books.admission)
+    allowance = Allowance(books.clock)
+
+    def takers() -> set[str]:
+        without = allowance.half_gone()
+        claims = [bulk.leases.claim(SERVED, (), without) for _ in range(2)]
+        return {each.job.account_id for each in claims if each is not None}
+
+    assert takers() == {spent, other}
+    allowance.take(spent, UNPAID_BURST // 2)
+    assert takers() == {spent, other}
+    allowance.take(spent, 1)
+    assert takers() == {other}
+    books.clock.advance(1)
+    assert takers() == {spent, other}
 
 
 def test_pauses_grow_to_a_minute_and_end_with_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
