@@ -4,7 +4,9 @@ What fails is not charged.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 
@@ -33,6 +35,8 @@ from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import APIError
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.observability.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 
 class EmbedService:
@@ -97,14 +101,16 @@ class EmbedService:
             result, content = await self._answer(request, allowed=allowed)
         except APIError as error:
             work.ended(error)
-            await self._count(call.caller, work)
+            if (counting := self._count(call.caller, work)) is not None:
+                with suppress(Exception):  # it is logged; the request's own error is to be told
+                    await asyncio.wrap_future(counting)
             raise
         except asyncio.CancelledError:
             self._allowance.take(call.caller.account_id, work.unpaid)
             raise
         finally:
             leaving.cancel()
-        await self._count(call.caller, work)
+        self._count(call.caller, work)  # what was charged does not wait for the books, nor fail with them
         return result, content
 
     async def _answer(self, request: Request, *, allowed: bool) -> tuple[EmbedResult, Content]:
@@ -165,15 +171,16 @@ class EmbedService:
         kinds = ((1, 0), (0, 1)) if images and texts else ((min(images, 1), min(texts, 1)),)
         return whole, [replace(whole, images=i, texts=t) for i, t in kinds]
 
-    async def _count(self, caller: Caller, work: Unpaid) -> None:
-        """Count against the account what was prepared and is not paid for."""
+    def _count(self, caller: Caller, work: Unpaid) -> "Future[None] | None":
+        """Count against the account what was prepared and is not paid for; the future, where books do it."""
         if unpaid := work.unpaid:
             self._allowance.take(caller.account_id, unpaid)
         limited = limited_by(caller.account, caller.key)
-        if work.unrated and any(each.queries_per_second is not None for each in limited):
-            with suppress(APIError):  # the books are away, and what is to be answered stands
-                taking = self._admission.take_tokens(caller.account_id, caller.key_id, work.unrated)
-                await asyncio.wrap_future(taking)
+        if not work.unrated or all(each.queries_per_second is None for each in limited):
+            return None
+        taking = self._admission.take_tokens(caller.account_id, caller.key_id, work.unrated)
+        taking.add_done_callback(_log_failure)
+        return taking
 
     def _refused(self, queries: Queries, prepared: Sequence[Prepared | APIError]) -> dict[int, APIError]:
         refused = {index: each for index, each in enumerate(prepared) if isinstance(each, APIError)}
@@ -184,6 +191,12 @@ class EmbedService:
             error.param = f"{queries.param}.{index}.{queries.items[index].kind}"
             raise error
         return refused
+
+
+def _log_failure(counting: "Future[None]") -> None:
+    error = None if counting.cancelled() else counting.exception()
+    if error is not None and not isinstance(error, APIError):  # of books that are away the database tells
+        _log.error("what was prepared in vain could not be counted against a rate", exc_info=error)
 
 
 def _check(model: ServedModel, queries: Queries, call: Call) -> None:

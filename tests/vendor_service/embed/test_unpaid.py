@@ -1,16 +1,21 @@
 """Nothing is done for nothing: refused before it is decoded, or counted where it was decoded in vain."""
 
 import re
+import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from shared.errors import APIError, ErrorCode
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.billing import allowance
+from vendor_service.billing.charging import Charging
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.processes import pool
 from vendor_service.encoder.queues import Encoded
@@ -141,9 +146,34 @@ def test_what_was_decoded_in_vain_counts_against_the_rate(
 ) -> None:
     key = local.key(queries_per_second=1)
     local.embed(key, *inputs, **rest)
+    if rest:  # what is answered does not wait for it
+        wait_until(lambda: local.account(key).rate_tokens <= (10 - taken) * 10**6, 10)
     assert local.account(key).rate_tokens == (10 - taken) * 10**6
     refused = local.embed(key, *[CAT] * 10)
     assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", str(taken))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_answer_that_was_charged_neither_waits_for_the_rest_to_be_counted_nor_fails_with_it(
+    local: LocalVendor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refused: bool
+) -> None:
+    told, waited = threading.Event(), list[bool]()
+
+    def take_tokens(*_: object) -> None:
+        waited.append(refused or told.wait(10))
+        raise OperationalError("UPDATE", {}, sqlite3.OperationalError("disk I/O error"))
+
+    monkeypatch.setattr(Charging, "take_tokens", take_tokens)
+    key = local.key(queries_per_second=1)
+    answer = local.embed(key, CAT, BROKEN, on_error="fail" if refused else "skip")
+    told.set()
+    if refused:
+        assert error_code(answer) == "unsupported_image_format"
+    else:
+        assert answer.json()["usage"]["billed_queries"] == 1
+    assert local.account(key).queries_used == (0 if refused else 1)
+    wait_until(lambda: "could not be counted" in caplog.text, 10)
+    assert waited == [True]
 
 
 def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
