@@ -248,7 +248,9 @@ def _passes(error: DBAPIError, *, writes: bool) -> bool:
     """Whether the trouble is one that waiting, or an operator who makes room, puts an end to."""
     if isinstance(error.orig, sqlite3.Error):
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its refinement
-        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)
+        # A disk quota, and a limit on the size of files, are errors of writing to SQLite, and no full disk.
+        full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) if writes else (sqlite3.SQLITE_FULL,)
+        return code in (sqlite3.SQLITE_BUSY, *full)
     return isinstance(error, OperationalError) or (writes and _sqlstate(error) in _READ_ONLY)
 
 

@@ -1,6 +1,7 @@
 """The tables, their migrations, and a ledger that nobody can rewrite."""
 
 import re
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect, select, text
-from sqlalchemy.exc import DatabaseError, IntegrityError, InternalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, InternalError, OperationalError
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -350,6 +351,29 @@ def test_a_full_disk_undoes_the_transaction_and_passes_once_there_is_room(tmp_pa
         with database.read() as session:
             assert session.scalar(text("SELECT count(*) FROM filler")) == 0
             session.execute(text("PRAGMA max_page_count = 1000000"))
+        fill()
+
+
+def test_a_disk_quota_undoes_the_transaction_and_passes_once_there_is_room(tmp_path: Path) -> None:
+    def fill() -> None:
+        with database.write() as session:
+            session.execute(text("INSERT INTO filler VALUES (zeroblob(50000000))"))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
+        with database.write() as session:
+            session.execute(text("CREATE TABLE filler (bytes BLOB)"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, hard))  # as a quota, it is an error of writing
+        try:
+            with pytest.raises(APIError) as refused:
+                fill()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert refused.value.code == ErrorCode.OVERLOADED
+        assert isinstance(refused.value.__cause__, OperationalError)
+        assert getattr(refused.value.__cause__.orig, "sqlite_errorname", "") == "SQLITE_IOERR_WRITE"
+        with database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM filler")) == 0
         fill()
 
 
