@@ -28,17 +28,17 @@ _vendor_log = logging.getLogger(__name__)
 
 
 def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
-    """A request may be answered, since its price is held or was paid before; or it was turned away, free.
+    """A request may be answered: its price is held, was paid before, or was charged at once.
 
-    Of one that was charged at once `finished` tells.
+    Or it was turned away, free.
     """
     if not _log.isEnabledFor(logging.INFO) or decision.cancelled():
         return
     error = decision.exception()
     if error is None:
         admitted = decision.result()
-        if admitted.replayed or admitted.charged is None:
-            _order("replayed" if admitted.replayed else "held", order, admitted.cost_micros, seconds)
+        outcome = "held" if admitted.charged is None else "settled"
+        _order("replayed" if admitted.replayed else outcome, order, admitted.cost_micros, seconds)
     else:
         code = error.code if isinstance(error, APIError) else ErrorCode.INTERNAL_ERROR
         _order("refused", order, 0, seconds, code=code)
@@ -51,7 +51,10 @@ def refused(order: Order, error: APIError, seconds: float) -> None:
 
 
 def finished(session: Session, hold: HoldRow, now: int) -> None:
-    """A hold becomes a charge or is released, once this transaction is committed."""
+    """A hold becomes a charge or is released, once this transaction is committed.
+
+    Of what is charged at once `decided` tells, since nothing was held before.
+    """
     if not _log.isEnabledFor(logging.INFO):
         return
     fields = {

@@ -123,7 +123,9 @@ class Charging:
             )
         now = self._clock()
         self._check_dates(rows.account(hold.account_id), now)
-        return self._settle(rows, hold, buckets, now)
+        charged = self._settle(rows, hold, buckets, now)
+        billing_log.finished(rows.session, hold, now)
+        return charged
 
     def sell(self, order: Order, buckets: Collection[int], rows: WorkingSet) -> Admitted:
         """Admit and settle at once; what was paid for before is not charged again."""
@@ -169,6 +171,7 @@ class Charging:
             done = _settled(hold, part, now)
             rows.add(done)
             charged = self._charge(rows, done, part.buckets, now)
+            billing_log.finished(rows.session, done, now)
             rows.write()  # the record refers to it
         if record.write(rows.session, account, charged, now):
             release_job(rows, hold, now)
@@ -240,7 +243,6 @@ class Charging:
             coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
         for each, stood in zip(limited, before, strict=True):
             thresholds.tell(rows.session, account, stood, self._percents, now, of=each)
-        billing_log.finished(rows.session, hold, now)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
 
     def _earlier(self, rows: WorkingSet, order: Order, now: int) -> HoldRow | None:
