@@ -65,7 +65,7 @@ def suffer(scene: Scene, folder: Path, images: int) -> None:
             times = _repeat_while_buying(scene, client)
         buyer = stack.enter_context(Customer(scene.url, client.api_key))
         with EmbeddingCache(folder / "cache.db") as cache:
-            assert cache.owed() == 0
+            assert not cache.pending_batches.of_run()
             for each in cache.receipts():
                 buyer.receipts[each.request_id] = Receipt(each.images + each.texts, each.cost_micros)
         bought = sum(each.queries for each in buyer.receipts.values())

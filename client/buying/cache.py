@@ -284,10 +284,6 @@ class EmbeddingCache:
             delete_pending(connection, batch)
             delete_job(connection, batch.idempotency_key)
 
-    def pending(self, run_id: str) -> list[RequestBatch]:
-        """The batches of a run that were sent, or about to be, and whose answer was never stored."""
-        return [note.batch for note in self.pending_batches.of_run(run_id)]
-
     def spending(self, run_id: str) -> Spending:
         """What a run has paid, by its receipts."""
         return self.billed.spending(run_id)
@@ -315,10 +311,6 @@ class EmbeddingCache:
     def receipts(self) -> list[Receipt]:
         """All receipts, of every run, vendor and account that the cache was used with."""
         return self.billed.all()
-
-    def owed(self) -> int:
-        """How many requests of all runs were sent, or about to be, and their answer was never stored."""
-        return self.pending_batches.count()
 
     def stored(self, fingerprint: str) -> Iterator[StoredEmbedding]:
         """Every intact embedding of a model, in the order in which they were bought."""

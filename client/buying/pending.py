@@ -204,11 +204,6 @@ class PendingBatches:
         rows = self._file.read(query, (idempotency_key,))
         return any(not _is_of(vendor, key_id, payer) for vendor, key_id in rows)
 
-    def count(self) -> int:
-        """How many notes there are, of all runs."""
-        ((number,),) = self._file.read("SELECT count(*) FROM pending")
-        return int(number)
-
     def _parsed(self, text: str) -> Iterator[Query]:
         return parse_queries(text, self._content_of)
 

@@ -33,11 +33,11 @@ class PurchaseResult:
 
     Attributes:
         bought: queries that were paid for and stored.
-        cost_micros: what they cost, in millionths of the vendor's currency unit.
+        cost_micros: what was paid, in millionths of the vendor's currency unit. The few known queries that
+            are bought again, to compare a new vendor with what is known, are in it.
         refused: queries that could not be embedded, with the reason; not charged.
         lost: queries whose answer was lost and is no longer to be had: they count as paid.
-        checked: known queries that were paid for once more, to compare a new vendor with what is known.
-        uncompared: whether the run's budget did not reach to such a comparison; then nothing more was bought.
+        uncompared: whether the run's budget did not reach to that comparison; then nothing more was bought.
         out_of_budget: whether the run's budget ended it.
     """
 
@@ -45,7 +45,6 @@ class PurchaseResult:
     cost_micros: int = 0
     refused: dict[Query, str] = field(default_factory=dict)
     lost: int = 0
-    checked: int = 0
     uncompared: bool = False
     out_of_budget: bool = False
 

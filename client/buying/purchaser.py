@@ -393,9 +393,7 @@ class Purchaser:
             self._queue.count(paid.queries - len(answer.vectors))  # a repeat is as if the cache had had it
         with self._lock:
             purchase = self._purchase
-            if again:
-                purchase.checked += paid.queries
-            else:
+            if not again:
                 purchase.bought += paid.queries
             purchase.cost_micros += paid.cost_micros
             purchase.refused.update(answer.refused)

@@ -87,7 +87,7 @@ def test_a_quota_is_used_to_the_last_query_and_nothing_is_lost(
         customer.teacher().buy(queries)
     assert vendor_process.charges(api_key).queries == 75
     assert int(customer.teacher().lookup(queries)[1].sum()) == 75
-    assert not customer.cache.pending("run")
+    assert not customer.cache.pending_batches.of_run("run")
 
 
 def test_coverage_is_used_to_the_last_bucket_and_nothing_is_lost(
@@ -102,7 +102,7 @@ def test_coverage_is_used_to_the_last_bucket_and_nothing_is_lost(
     bought = vendor_process.charges(api_key).queries
     assert 5 <= bought < 200
     assert int(customer.teacher().lookup(queries)[1].sum()) == bought
-    assert not customer.cache.pending("run")
+    assert not customer.cache.pending_batches.of_run("run")
 
 
 def test_bad_images_are_named_and_not_charged(
@@ -158,7 +158,7 @@ def test_a_wrong_key_stops_before_anything_is_owed(
     customer = Customer(vendor_process.url, wrong, tmp_path / "cache.db", stack)
     with pytest.raises(KeyRefused, match="TUITION_API_KEY"):
         customer.teacher().buy(_texts(3))
-    assert not customer.cache.pending("run")
+    assert not customer.cache.pending_batches.of_run("run")
 
 
 def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
@@ -176,7 +176,7 @@ def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
         customer.teacher().buy(_texts(2000), revoke)
     charged = vendor_process.charges(api_key).queries
     assert 0 < charged == customer.cache.spending("run").queries < 2000
-    assert not customer.cache.pending("run")
+    assert not customer.cache.pending_batches.of_run("run")
     again = Customer(vendor_process.url, successors[0], tmp_path / "cache.db", stack)
     again.teacher().buy(_texts(2000))
     assert vendor_process.charges(api_key).queries == again.cache.spending("run").queries == 2000

@@ -65,7 +65,7 @@ def test_a_client_that_is_killed_at_any_moment_pays_once_for_each_query(
     with EmbeddingCache(cache) as store, VendorClient(vendor_process.url, api_key) as client:
         spending = store.spending(RUN)
         kept = store.known(client.model().fingerprint, _texts())
-        owed = store.pending(RUN)
+        owed = store.pending_batches.of_run(RUN)
         found = reconcile(client.ledger(), store.receipts(), client.key_id)
     assert charges.queries == len(kept) == spending.queries == budget
     assert charges.cost_micros == spending.cost_micros

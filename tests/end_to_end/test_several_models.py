@@ -100,7 +100,7 @@ def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client:
     assert charged(shop, client) == {"icon-clip": 1, "tiny/1": 1}
     with connection.cache() as cache:
         assert cache.spending(batch.run_id).queries == 2
-        assert not cache.pending(batch.run_id)
+        assert not cache.pending_batches.of_run(batch.run_id)
 
 
 def test_a_plan_is_at_the_prices_of_the_model(client: Command) -> None:

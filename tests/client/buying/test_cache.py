@@ -153,18 +153,19 @@ def test_what_was_sent_and_not_answered_is_remembered_with_its_content(
     batch = RequestBatch("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
     cache.begin(batch)
     with EmbeddingCache(cache.path) as reopened:
-        (owed,) = reopened.pending("run")
+        (note,) = reopened.pending_batches.of_run("run")
+    owed = note.batch
     assert owed == batch
     assert [query.content() for query in owed.queries] == [b"a cat", b"pixels"]
-    assert not cache.pending("other")
+    assert not cache.pending_batches.of_run("other")
     cache.commit(owed, _vectors(owed), _usage(2), "req")
-    assert not cache.pending("run")
+    assert not cache.pending_batches.of_run("run")
 
 
 def test_a_refused_batch_is_owed_nothing(cache: EmbeddingCache) -> None:
     cache.begin(_batch("a"))
     cache.abandon(_batch("a"))
-    assert not cache.pending("run")
+    assert not cache.pending_batches.of_run("run")
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
@@ -260,13 +261,13 @@ def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCach
     _store(cache, _batch("cat"))
     other = _batch("dog", key="other")
     cache.begin(other)
-    assert cache.owed() == 1
+    assert len(cache.pending_batches.of_run()) == 1
     cache.commit(other, _vectors(other), _usage(1), "req_2", "0123")
     assert {(each.request_id, each.key_id) for each in cache.receipts()} == {
         ("req_1", None),
         ("req_2", "0123"),
     }
-    assert cache.owed() == 0
+    assert not cache.pending_batches.of_run()
 
 
 def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_an_answer_that_is_lost_or_garbled_is_had_again_without_paying(
     assert 0 < len(shop.cache.known("fp_1", _texts(WANTED))) < shop.vendor.charged
     shop.teacher().buy(_texts(WANTED))
     assert shop.vendor.charged == shop.cache.spending("run").queries == WANTED
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_what_ends_a_purchase_in_the_middle_leaves_what_was_bought_and_owes_noth
         with pytest.raises(expected):
             shop.teacher().buy(_texts(WANTED))
     assert 0 < shop.vendor.charged == shop.cache.spending("run").queries < WANTED
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     shop.teacher().buy(_texts(WANTED))
     assert shop.vendor.charged == WANTED
 
@@ -396,7 +396,7 @@ def test_what_a_killed_run_asked_for_once_more_and_is_answered_no_more_is_not_co
     shop.vendor.spent |= shop.vendor.paid.keys()
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
     assert shop.teacher().buy(_texts(3)).bought == 3
-    assert (shop.cache.spending("killed").queries, shop.cache.pending("killed")) == (3, [])
+    assert (shop.cache.spending("killed").queries, shop.cache.pending_batches.of_run("killed")) == (3, [])
 
 
 def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:

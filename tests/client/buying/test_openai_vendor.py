@@ -196,7 +196,7 @@ def test_whatever_is_lost_what_may_have_been_paid_never_exceeds_the_budget(
         finally:
             shop.server.trouble = []
     assert shop.server.charged <= shop.cache.spending("run").queries <= budget
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     shop.close()
 
 
@@ -213,7 +213,7 @@ def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
     shop.server.trouble = ["unsent"] * transport.TRIES
     with pytest.raises(VendorUnreachable):
         teacher.buy(_texts(20))
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     shop.server.trouble = ["busy"] * transport.TRIES
     with pytest.raises(VendorError, match="busy"):
         teacher.buy(_texts(20))
@@ -226,7 +226,7 @@ def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
     shop.cache.begin(make_batch("run", teacher.model.fingerprint, tuple(_texts(32))))
     purchase = teacher.buy(_texts(50))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_what_was_billed_and_not_taken_is_not_counted_again(shop: Shop) -> None:
@@ -246,7 +246,7 @@ def test_what_was_sent_to_another_vendor_stays_noted_and_is_never_sent_here(shop
     shop.cache.begin(batch, payer=Payer("http://elsewhere:80", "a"))
     purchase = teacher.buy(_texts(50, "other"))
     assert (purchase.bought, purchase.lost, shop.server.charged) == (18, 0, 18)
-    assert shop.cache.pending("run") == [batch]
+    assert [note.batch for note in shop.cache.pending_batches.of_run("run")] == [batch]
 
 
 def test_what_cannot_be_embedded_is_found_and_skipped(shop: Shop) -> None:

@@ -24,7 +24,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
 from client.buying.concurrency import START
 from client.buying.lock import is_locked, run_lock
-from client.buying.pending import ContentOf, Payer, file_content, make_batch
+from client.buying.pending import ContentOf, Payer, RequestBatch, file_content, make_batch
 from client.buying.queries import Query
 from client.buying.recovery import DeadRuns
 from client.buying.request_queue import BATCH_SIZE
@@ -146,6 +146,10 @@ def _image(content: bytes, name: str) -> Query:
     return Query("image", hashlib.sha256(content).hexdigest(), name, lambda: content)
 
 
+def _noted(cache: EmbeddingCache, run_id: str) -> list[RequestBatch]:
+    return [note.batch for note in cache.pending_batches.of_run(run_id)]
+
+
 def _texts(count: int, word: str = "good") -> list[Query]:
     return [Query.text(f"{word} {i}") for i in range(count)]
 
@@ -185,7 +189,7 @@ def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused
         assert min(good, budget) > quota
     assert shop.vendor.charged == min(good, budget, good if quota is None else quota)
     assert shop.cache.spending("run").queries == shop.vendor.charged
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     shop.close()
 
 
@@ -220,7 +224,7 @@ def test_what_is_too_large_alone_costs_no_budget(shop: Shop, tmp_path: Path) -> 
     purchase = shop.teacher(11, MODEL.model_copy(update={"limits": limits})).buy(queries)
     assert purchase.refused.keys() == {queries[0], queries[2]}
     assert purchase.bought == shop.vendor.charged == 11
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
@@ -253,7 +257,7 @@ def test_a_batch_that_was_noted_and_never_charged_costs_nothing_and_binds_no_bud
     shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(32, "good unwanted"))))
     assert shop.teacher(10).buy(_texts(32)).out_of_budget
     assert shop.vendor.charged == 10
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     assert shop.teacher(32).buy(_texts(32)).bought == 22
 
 
@@ -282,7 +286,7 @@ def test_batches_that_were_charged_come_before_those_that_were_not(shop: Shop) -
     wanted = [query for batch in batches for query in batch.queries]
     assert shop.teacher(35).buy(wanted).out_of_budget
     assert shop.vendor.charged == shop.cache.spending("run").queries == 35
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
@@ -290,7 +294,7 @@ def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop:
     shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(10))))
     assert shop.teacher(20).buy(_texts(20)).bought == 0
     assert shop.vendor.charged == 20
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_an_owed_batch_that_was_charged_is_had_for_nothing_whatever_the_budget(
@@ -315,7 +319,7 @@ def test_an_owed_batch_is_found_again_where_the_folder_has_moved(shop: Shop, tmp
     after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
     assert shop.teacher().buy(after).bought == 3
     assert list(shop.vendor.paid) == [batch.idempotency_key]
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 @pytest.mark.usefixtures("long_ago")
@@ -332,7 +336,7 @@ def test_an_owed_batch_is_found_again_from_another_folder(
     monkeypatch.chdir("images")
     assert shop.teacher().buy([Query.image_file(tmp_path / named[0])]).bought == 3
     assert list(shop.vendor.paid) == [batch.idempotency_key]
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_an_image_that_is_no_file_is_noted_although_the_folder_is_gone(
@@ -344,7 +348,7 @@ def test_an_image_that_is_no_file_is_noted_although_the_folder_is_gone(
     (tmp_path / "release").rmdir()
     batch = make_batch("run", "fp_1", (_image(b"sent", "an image"),))
     shop.cache.begin(batch)
-    assert shop.cache.pending("run") == [batch]
+    assert _noted(shop.cache, "run") == [batch]
 
 
 def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_bought(
@@ -355,7 +359,7 @@ def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_boug
     Path(queries[0].name).write_bytes(b"something else")
     purchase = shop.teacher(5).buy(queries)
     assert (purchase.bought, list(purchase.refused)) == (2, [queries[0]])
-    assert len(shop.cache.pending("run")) == 1
+    assert len(shop.cache.pending_batches.of_run("run")) == 1
 
 
 def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_to_be_had(
@@ -367,7 +371,7 @@ def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_
     monkeypatch.setattr("client.buying.pending._REPLAY_SECONDS", -1)
     purchase = shop.teacher(5).buy(_texts(3))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (2, 3, True)
-    assert shop.cache.pending("run") == []
+    assert shop.cache.pending_batches.of_run("run") == []
     assert shop.cache.spending("run").queries == 5
 
 
@@ -381,7 +385,7 @@ def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> 
     shop.vendor.paid[charged.idempotency_key] = 3
     shop.vendor.former.add(charged.idempotency_key)
     assert shop.teacher(8).buy(_texts(9)).bought == 5
-    assert shop.cache.pending("run") == [charged]
+    assert _noted(shop.cache, "run") == [charged]
 
 
 def test_what_another_run_buys_meanwhile_is_not_bought_again(
@@ -441,7 +445,8 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
     monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
-    assert not shop.cache.pending("killed")  # the vendor had not charged it, and cannot be answering it
+    # The vendor had not charged it, and cannot be answering it.
+    assert not shop.cache.pending_batches.of_run("killed")
 
 
 @pytest.mark.parametrize("charged", [True, False])
@@ -532,7 +537,7 @@ def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_tell_of_it(
     with VendorClient(url, key, transport=shop.vendor) as client:
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None)
         assert teacher.buy(texts).bought == 10  # elsewhere, nothing is known of what was paid
-    assert shop.cache.pending("killed") == ([batch] if stays else [])
+    assert _noted(shop.cache, "killed") == ([batch] if stays else [])
     assert shop.cache.spending("killed").queries == (3 if is_spent and not stays else 0)
 
 
@@ -561,10 +566,10 @@ def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_kno
         assert shop.cache.known("fp_1", owed.queries) == set(owed.queries)
         poor = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=dear)
         assert poor.buy(texts).out_of_budget == (not is_told)
-    assert shop.cache.pending("run") == ([] if is_told else [owed])
+    assert _noted(shop.cache, "run") == ([] if is_told else [owed])
     shop.vendor.paid[owed.idempotency_key] = 4
     assert shop.teacher().buy(texts).bought == (0 if is_told else 4 + 74)
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 @pytest.mark.parametrize(("url", "key"), [("http://other", "tk_a_secret"), ("http://vendor", "tk_b_secret")])
@@ -578,13 +583,13 @@ def test_an_own_note_stays_where_another_vendor_or_account_has_spent_its_key(
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
         purchase = teacher.buy(_texts(5))
         assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (4, 0, True)
-    assert shop.cache.pending("run") == [batch]
+    assert _noted(shop.cache, "run") == [batch]
     shop.vendor.spent.clear()
     shop.vendor.paid[batch.idempotency_key] = 5
     with VendorClient("http://vendor", "tk_a_secret", transport=shop.vendor) as client:
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
         assert teacher.buy(_texts(5)).bought == 5  # its own vendor and account are asked after all
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
     assert shop.cache.spending("run").queries == shop.vendor.charged == 9
 
 
@@ -597,7 +602,7 @@ def test_a_note_of_another_vendor_is_not_shown_to_this_one_unless_it_asks_the_sa
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30)
         assert teacher.buy(_texts(40, "good of this one")).bought == 25
     assert sum(shop.vendor.sizes) == 25
-    assert shop.cache.pending("run") == [batch]
+    assert _noted(shop.cache, "run") == [batch]
 
 
 def test_what_another_key_may_still_be_charged_for_is_waited_for(
@@ -644,7 +649,7 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
     DeadRuns(Checkout(shop.client, shop.cache, MODEL), "run").recover(wanted, texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
-    assert {batch.idempotency_key for batch in shop.cache.pending("killed")} == {
+    assert {batch.idempotency_key for batch in _noted(shop.cache, "killed")} == {
         unpaid.idempotency_key,
         unwanted.idempotency_key,
     }
@@ -715,7 +720,7 @@ def test_the_price_is_a_cap(shop: Shop) -> None:
     with pytest.raises(PriceRaised, match="price"):
         shop.teacher(model=cheap).buy(_texts(40))
     assert shop.vendor.charged == 0
-    assert not shop.cache.pending("run")
+    assert not shop.cache.pending_batches.of_run("run")
 
 
 def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
@@ -804,7 +809,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
     with pytest.raises(KeyboardInterrupt):
         shop.teacher().buy(_texts(300))
     assert time.monotonic() - started < 5
-    owed = shop.cache.pending("run")
+    owed = shop.cache.pending_batches.of_run("run")
     released.set()
     assert owed
 
@@ -823,4 +828,4 @@ def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     with pytest.raises(KeyboardInterrupt):
         shop.teacher().buy(_texts(300))
     assert time.monotonic() - started < 5
-    assert shop.cache.pending("run")
+    assert shop.cache.pending_batches.of_run("run")

@@ -128,7 +128,7 @@ def _first(cache: EmbeddingCache) -> None:
 def test_one_vendor_alone_is_asked_nothing_twice(cache: EmbeddingCache) -> None:
     _first(cache)
     again = Seller("true")
-    assert _teacher(cache, again, "http://first:80/").buy([*OLD, *NEW]).checked == 0
+    assert _teacher(cache, again, "http://first:80/").buy([*OLD, *NEW]).bought == len(NEW)
     assert len(again.asked) == len(NEW)
 
 
@@ -145,20 +145,22 @@ def test_a_second_vendor_is_asked_a_few_known_queries_and_then_believed(cache: E
     purchase = _teacher(cache, second, "http://second", budget=len(OLD) + len(NEW) + CANARIES).buy(
         [*OLD, *NEW]
     )
-    assert (purchase.checked, purchase.bought, purchase.out_of_budget) == (CANARIES, len(NEW), False)
+    assert (purchase.bought, purchase.out_of_budget) == (len(NEW), False)
+    assert len(second.asked) == CANARIES + len(NEW)
     assert set(second.asked[:CANARIES]) <= {query.name for query in OLD}
     assert cache.spending("run").queries == len(OLD) + len(NEW) + CANARIES
     again = _teacher(cache, second, "http://second", run="again").buy([*OLD, Query.text("newer")])
-    assert (again.checked, again.bought) == (0, 1)
-    first = _teacher(cache, Seller("true"), "http://first", run="back").buy([*NEW, Query.text("newest")])
-    assert (first.checked, first.bought) == (0, 1)
+    assert (len(second.asked), again.bought) == (CANARIES + len(NEW) + 1, 1)
+    first = Seller("true")
+    back = _teacher(cache, first, "http://first", run="back").buy([*NEW, Query.text("newest")])
+    assert (len(first.asked), back.bought) == (1, 1)
 
 
 def test_a_vendor_that_takes_fewer_at_once_is_compared_by_smaller_requests(cache: EmbeddingCache) -> None:
     _first(cache)
     small = Seller("true", most=1, refusal=(413, "request_too_large"))
     purchase = _teacher(cache, small, "http://second").buy([*OLD, *NEW])
-    assert (purchase.checked, purchase.bought) == (CANARIES, len(NEW))
+    assert (len(small.asked), purchase.bought) == (CANARIES + len(NEW), len(NEW))
 
 
 def test_a_quota_that_ends_at_the_comparison_is_told_as_such(cache: EmbeddingCache) -> None:
@@ -196,22 +198,26 @@ def test_a_budget_that_does_not_reach_to_a_comparison_buys_nothing(cache: Embedd
     assert purchase.out_of_budget
     assert not second.asked
     purchase = _teacher(cache, second, "http://second", budget=len(OLD) + 1).buy([*OLD, *NEW])
-    assert (purchase.checked, purchase.bought, purchase.out_of_budget) == (1, 0, True)
+    assert (len(second.asked), purchase.bought, purchase.out_of_budget) == (1, 0, True)
 
 
 def test_what_is_not_used_together_is_not_compared_until_it_is(cache: EmbeddingCache) -> None:
     _first(cache)
     second = Seller("false")
-    assert _teacher(cache, second, "http://second").buy(NEW).checked == 0
+    assert _teacher(cache, second, "http://second").buy(NEW).bought == len(NEW)
+    assert len(second.asked) == len(NEW)
     with pytest.raises(AnswerRejected):  # both are in the cache, and a run would mix them
         _teacher(cache, second, "http://second").buy([*OLD, *NEW])
 
 
 def test_what_a_run_has_already_is_compared_once_with_who_sells_the_rest(cache: EmbeddingCache) -> None:
     _first(cache)
-    second = _teacher(cache, Seller("true"), "http://second")
-    checked = [second.buy(lot, used=[*OLD, *NEW]).checked for lot in ([], NEW[:2], NEW[2:])]
-    assert checked == [0, CANARIES, 0]  # nothing before something is bought
+    second = Seller("true")
+    teacher = _teacher(cache, second, "http://second")
+    for lot, compared in (([], 0), (NEW[:2], CANARIES), (NEW[2:], 0)):  # nothing before something is bought
+        before = len(second.asked)
+        bought = teacher.buy(lot, used=[*OLD, *NEW]).bought
+        assert (bought, len(second.asked) - before) == (len(lot), len(lot) + compared)
     with pytest.raises(AnswerRejected):
         _teacher(cache, Seller("false"), "http://third", run="other").buy([Query.text("newer")], used=OLD)
 
@@ -221,7 +227,8 @@ def test_what_a_budget_does_not_reach_to_compare_is_not_used_together(cache: Emb
     second = Seller("false")
     _teacher(cache, second, "http://second", run="other").buy(NEW)
     purchase = _teacher(cache, second, "http://second", budget=len(OLD)).buy([*OLD, *NEW])
-    assert (purchase.checked, purchase.uncompared, purchase.out_of_budget) == (0, True, True)
+    assert (purchase.bought, purchase.uncompared, purchase.out_of_budget) == (0, True, True)
+    assert len(second.asked) == len(NEW)
     with pytest.raises(BudgetExhausted, match="20 queries does not suffice to compare the vendor"):
         purchase.require_compared(Budget(len(OLD)))
 
@@ -260,8 +267,9 @@ def test_a_cache_of_the_version_before_opens_and_is_adopted_by_who_agrees_with_i
         assert _teacher(cache, seller, "http://vendor").buy(OLD).bought == 0
         assert not seller.asked
         purchase = _teacher(cache, seller, "http://vendor").buy([*OLD, *NEW[1:]])
-        assert (purchase.checked, purchase.bought) == (CANARIES, 4)
-        assert _teacher(cache, seller, "http://vendor").buy([*OLD, Query.text("more")]).checked == 0
+        assert (len(seller.asked), purchase.bought) == (CANARIES + 4, 4)
+        assert _teacher(cache, seller, "http://vendor").buy([*OLD, Query.text("more")]).bought == 1
+        assert len(seller.asked) == CANARIES + 5
 
 
 def test_a_cache_of_the_version_before_is_not_mixed_with_who_disagrees(tmp_path: Path) -> None:
@@ -278,9 +286,11 @@ def test_an_imported_file_is_believed_once_the_vendor_agrees_with_it(
         _teacher(theirs, Seller(model), "http://first").buy(OLD)
         export_embeddings(theirs, tmp_path / "bought.safetensors")
     assert import_embeddings(cache, tmp_path / "bought.safetensors") == (20, 20)
-    teacher = _teacher(cache, Seller("true"), "http://vendor")
+    seller = Seller("true")
+    teacher = _teacher(cache, seller, "http://vendor")
     if believed:
-        assert teacher.buy([*OLD, *NEW]).checked == CANARIES
+        assert teacher.buy([*OLD, *NEW]).bought == len(NEW)
+        assert len(seller.asked) == CANARIES + len(NEW)
     else:
         with pytest.raises(AnswerRejected, match="does not sell"):
             teacher.buy([*OLD, *NEW])
