@@ -15,6 +15,7 @@ from shared.embeddings import ModelCard
 
 # The name of a file, which need not be Unicode.
 Name = Annotated[str, SkipValidation]
+Stage = Literal["buy", "align", "distill", "export", "evaluate"]
 
 
 class Record(BaseModel):
@@ -323,7 +324,7 @@ class MetricsRow(Record):
         seconds: wall-clock seconds of the stage; it has a line each time it was taken up.
     """
 
-    stage: Literal["buy", "align", "distill", "export", "evaluate"]
+    stage: Stage
     step: int | None = None
     loss: float | None = None
     holdout_domain_mean_accuracy: float | None = None
@@ -333,6 +334,10 @@ class MetricsRow(Record):
     images: int | None = None
     max_difference: float | None = None
     seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file has it: without the fields that have no value."""
+        return self.model_dump(exclude_none=True)
 
 
 class Disagreement(Record):

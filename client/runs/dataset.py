@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from client.buying.selection import Stratum
 from client.data.domains import ImageFolder, list_folder, relative
@@ -23,6 +22,7 @@ from client.deferral.keeping import is_named_as_kept
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
+from client.results.records import ViewRow
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
 from client.runs.generations import NOTHING_SEEN, Seen, is_adapted, seen_before
@@ -357,9 +357,9 @@ def unseen(config: RunConfig, dataset: Dataset) -> int:
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
 
 
-def describe_views(dataset: Dataset) -> list[dict[str, Any]]:
-    """The further views with their parameters and digests, as `views.jsonl` holds them, a line each."""
+def describe_views(dataset: Dataset) -> list[ViewRow]:
+    """The further views with their parameters and digests: the lines of `views.jsonl`."""
     return [
-        {"image": relative(view.path, dataset.folder.root), "digest": view.digest, **view.view.to_json()}
+        ViewRow(image=relative(view.path, dataset.folder.root), digest=view.digest, **view.view.to_json())
         for view in map(dataset.examples.__getitem__, dataset.views)
     ]

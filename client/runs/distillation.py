@@ -39,6 +39,7 @@ from client.results.predictions import (
 )
 from client.results.records import (
     CalibrationError,
+    MetricsRow,
     ModelSize,
     Plan,
     Purchase,
@@ -344,7 +345,7 @@ class Distillation:
         except ClientError as reason:
             self._display.note(f"There will be no student.onnx: {reason}")
             return
-        self._run.log("export", images=parity.images, max_difference=parity.max_difference)
+        self._run.log(MetricsRow(stage="export", images=parity.images, max_difference=parity.max_difference))
         self._display.note(f"{parity.described}.")
 
     def _evaluate(

@@ -19,7 +19,7 @@ from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Augmentation, Recipe
 from client.paths import is_there, replace_text
-from client.results.records import Begun, Record
+from client.results.records import Begun, MetricsRow, Record, Stage
 from shared.embeddings import ModelCard
 
 R = TypeVar("R", bound=Record)
@@ -324,22 +324,22 @@ class RunFolder:
         except OSError as error:
             raise unwritable(file, error) from error
 
-    def log(self, stage: str, **values: float | int | None) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Append a line to metrics.jsonl.
 
         Raises:
             ClientError: it cannot be written.
         """
-        row = {"stage": stage, **{name: value for name, value in values.items() if value is not None}}
+        line = row.to_json()
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise unwritable(self.metrics, error) from error
         if self.mirror is not None:
-            self.mirror.add(row)
+            self.mirror.add(line)
 
-    def rows(self, stage: str | None = None) -> list[dict[str, Any]]:
+    def rows(self, stage: Stage | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, of one stage or of all; one that a crash cut short is left out."""
         if not self.metrics.exists():
             return []
@@ -351,7 +351,7 @@ class RunFolder:
                 continue
         return [row for row in rows if stage in (None, row["stage"])]
 
-    def forget(self, stage: str, *, after_step: int) -> None:
+    def forget(self, stage: Stage, *, after_step: int) -> None:
         """Drop the logged steps of a stage that are about to be taken again; with all, its seconds too."""
         kept = [
             row
@@ -363,13 +363,13 @@ class RunFolder:
             self.mirror.restart(kept)
 
     @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: Stage) -> Iterator[None]:
         """Log how long the stage took, however it ends."""
         started = time.monotonic()
         try:
             yield
         finally:
-            self.log(stage, seconds=round(time.monotonic() - started, 3))
+            self.log(MetricsRow(stage=stage, seconds=round(time.monotonic() - started, 3)))
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock by stage, summed over interruptions; of training, what made the present student."""
@@ -385,7 +385,7 @@ class WatchedRun(RunFolder):
     def write_text(self, file: Path, text: str) -> None:
         """Leave it to the other process."""
 
-    def log(self, stage: str, **values: float | int | None) -> None:
+    def log(self, row: MetricsRow) -> None:
         """Leave it to the other process."""
 
 

@@ -406,7 +406,8 @@ class TargetBuilder:
             )
         run.write(run.plan, describe_plan(self._config, dataset, teacher.model, plan).to_json())
         if dataset.views:
-            run.write_text(run.views, "".join(f"{json.dumps(view)}\n" for view in describe_views(dataset)))
+            lines = (json.dumps(row.to_json()) for row in describe_views(dataset))
+            run.write_text(run.views, "".join(f"{line}\n" for line in lines))
         self._approve(plan.cost_micros)
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)

@@ -44,6 +44,7 @@ from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, TrainingStep
 from client.progress import Display
+from client.results.records import MetricsRow, Stage
 from client.runs.dataset import Dataset, adapts
 from client.runs.digest import FileContent, StageInputs
 from client.runs.folder import RunConfig, RunFolder
@@ -244,8 +245,8 @@ class Trainer:
         aligned, seconds = self._memo.once(inputs, lambda: self._fit(student, data, views))
         if not run.rows("align"):  # another run fitted it
             for row in aligned.rows:
-                run.log(**row)
-        run.log("align", seconds=round(feature_seconds + seconds, 3))
+                run.log(MetricsRow.model_validate(row))
+        run.log(MetricsRow(stage="align", seconds=round(feature_seconds + seconds, 3)))
         steps_kept = json.dumps([aligned.first, aligned.last])
         save_tensors(aligned.state, run.aligned, {"stamp": stamp, "steps_kept": steps_kept})
         return aligned
@@ -300,7 +301,7 @@ class Trainer:
         if trained.run != run.path:
             run.forget("distill", after_step=0)
             for row in trained.rows:
-                run.log(**row)
+                run.log(MetricsRow.model_validate(row))
             interpolate_weights(student, kept, recipe.interpolation)
         return kept
 
@@ -350,7 +351,7 @@ class Trainer:
                     raise error.__context__ from None  # PyTorch ends the file all the same, and cannot
                 raise unwritable(self._run.checkpoint, error) from error
 
-    def _logger(self, stage: str, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
+    def _logger(self, stage: Stage, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
         best, words = 0.0, ""
 
         def on_step(progress: TrainingStep) -> None:
@@ -364,13 +365,14 @@ class Trainer:
                         f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
                         "may do; --recipe paper learns at a twentieth of the default's rate."
                     )
-                self._run.log(
-                    stage,
+                row = MetricsRow(
+                    stage=stage,
                     step=progress.step,
                     loss=round(loss, 6),
                     holdout_domain_mean_accuracy=None if score is None else score.accuracy,
                     holdout_domain_mean_loss=None if score is None else score.loss,
                 )
+                self._run.log(row)
                 words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
             advance(progress.step, words)
 

@@ -12,11 +12,12 @@ from PIL import Image
 from rich.console import Console
 
 from client.data.finder import counted
+from client.data.views import View
 from client.deferral.keeping import KeptImages
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
-from client.runs.dataset import Dataset, adapts, read_dataset
+from client.runs.dataset import Dataset, adapts, describe_views, read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
@@ -57,6 +58,15 @@ def test_a_class_is_never_held_out_whole(tmp_path: Path, asked: bool) -> None:
         assert taught > 0
         assert ("No image of circle is held out" in notes) == (taught == 3)
         assert "There is no image of light/circle." in notes
+
+
+def test_the_line_of_a_view_has_all_that_makes_the_view(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "toy", images=3)
+    dataset, _ = _read(root, views=2)
+    views = [dataset.examples[position] for position in dataset.views]
+    for view, row in zip(views, describe_views(dataset), strict=True):
+        assert (root / row.image, row.digest) == (view.path, view.digest)
+        assert View(**row.model_dump(exclude={"image", "digest"})) == view.view
 
 
 def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:

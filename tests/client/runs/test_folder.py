@@ -10,6 +10,7 @@ import pytest
 
 from client.errors import ClientError, RunBusy, UsageError
 from client.learning.recipe import Recipe
+from client.results.records import MetricsRow
 from client.runs.folder import RunConfig, RunFolder
 from tests.client.buying.cards import MODEL
 
@@ -64,17 +65,17 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_seconds_are_summed_over_interruptions_and_not_over_what_is_trained_anew(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.log("align", seconds=2.0)
-    run.log("distill", step=1, loss=0.5)
-    run.log("distill", step=2, loss=0.4)
-    run.log("distill", seconds=5.0)
+    run.log(MetricsRow(stage="align", seconds=2.0))
+    run.log(MetricsRow(stage="distill", step=1, loss=0.5))
+    run.log(MetricsRow(stage="distill", step=2, loss=0.4))
+    run.log(MetricsRow(stage="distill", seconds=5.0))
     run.forget("distill", after_step=1)  # it goes on after an interruption
-    run.log("distill", step=2, loss=0.3)
-    run.log("distill", seconds=1.0)
+    run.log(MetricsRow(stage="distill", step=2, loss=0.3))
+    run.log(MetricsRow(stage="distill", seconds=1.0))
     assert run.seconds() == {"align": 2.0, "distill": 6.0}
     run.forget("distill", after_step=0)
-    run.log("distill", step=1, loss=0.5)
-    run.log("distill", seconds=4.0)
+    run.log(MetricsRow(stage="distill", step=1, loss=0.5))
+    run.log(MetricsRow(stage="distill", seconds=4.0))
     assert run.seconds() == {"align": 2.0, "distill": 4.0}
 
 
