@@ -1,6 +1,8 @@
 """A server keeps what it frees for the next request, until it gives back what is free."""
 
 import asyncio
+import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -9,6 +11,12 @@ from textwrap import dedent
 import pytest
 
 from shared.serving import memory
+from tests.support.vendor_process import resident_bytes
+
+glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what malloc does is glibc's affair")
+
+PIECES = 1000
+PIECE_BYTES = 100_000  # less than glibc takes from the system for one piece alone
 
 _PAGES = """
     import resource, torch
@@ -27,7 +35,7 @@ _PAGES = """
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what malloc does is glibc's affair")
+@glibc
 def test_what_a_request_frees_is_there_for_the_next_until_it_is_given_back() -> None:
     printed = subprocess.run(
         [sys.executable, "-c", dedent(_PAGES)], capture_output=True, text=True, check=True
@@ -36,6 +44,27 @@ def test_what_a_request_frees_is_there_for_the_next_until_it_is_given_back() -> 
     assert first > 5000
     assert again < first / 10
     assert given_back > first / 2
+
+
+@glibc
+def test_free_memory_between_what_is_kept_is_given_back() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as fresh:  # a process that has no free memory yet
+        taken, left = fresh.apply(_megabytes_taken_and_left)
+    assert taken > 80
+    assert left < 20
+
+
+def _megabytes_taken_and_left() -> tuple[float, float]:
+    """After a hundred megabytes were freed that lie between small pieces; and after free memory went back."""
+    before = resident_bytes(os.getpid())
+    taken = [(b"x" * PIECE_BYTES, b"x" * (PIECE_BYTES // 50)) for _ in range(PIECES)]
+    kept = [small for _, small in taken]
+    del taken
+    freed = resident_bytes(os.getpid()) - before
+    memory.give_back()
+    left = resident_bytes(os.getpid()) - before
+    assert len(kept) == PIECES
+    return freed / 1e6, left / 1e6
 
 
 def test_what_a_start_has_freed_is_given_back_at_once_and_again_later(

@@ -97,8 +97,3 @@ def test_why_a_database_is_away_is_told_once_and_so_is_its_return(
     assert len(away.getMessage()) > len("the database does not answer: ") + 20
     assert back.getMessage() == "the database does answer again"
     assert "hunter2" not in caplog.text
-
-
-def test_text_lines_carry_the_same_fields() -> None:
-    record = logging.makeLogRecord({"msg": "request", "levelname": "INFO", "fields": {"status": 200}})
-    assert TextFormatter().format(record).endswith("INFO request status=200")
