@@ -1,0 +1,76 @@
+"""All tables, a module for each room of the vendor, and all of them here.
+
+Times are microseconds since the epoch in UTC, money is millionths of the currency unit.
+"""
+
+from vendor_service.database.tables.accounts import (
+    STANDARD_PLAN,
+    Account,
+    ApiKey,
+    Limited,
+    Project,
+    Rated,
+    limited_by,
+)
+from vendor_service.database.tables.audit import AuditEntry, AuditHead
+from vendor_service.database.tables.base import Base, Secret
+from vendor_service.database.tables.batches import BatchChunk, BatchJob, FilePiece, StoredFile
+from vendor_service.database.tables.billing import (
+    BULK,
+    BooksHead,
+    FinalInvoice,
+    Hold,
+    LedgerEntry,
+    LedgerTotal,
+    Price,
+    Refusals,
+    SigningKeyRow,
+)
+from vendor_service.database.tables.console import ConsoleSession, Invitation
+from vendor_service.database.tables.extraction import Coverage, SketchRow
+from vendor_service.database.tables.operators import OperatorRequest, OperatorToken
+from vendor_service.database.tables.webhooks import (
+    ModelNotice,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
+
+__all__ = [
+    "BULK",
+    "STANDARD_PLAN",
+    "Account",
+    "ApiKey",
+    "AuditEntry",
+    "AuditHead",
+    "Base",
+    "BatchChunk",
+    "BatchJob",
+    "BooksHead",
+    "ConsoleSession",
+    "Coverage",
+    "FilePiece",
+    "FinalInvoice",
+    "Hold",
+    "Invitation",
+    "LedgerEntry",
+    "LedgerTotal",
+    "Limited",
+    "ModelNotice",
+    "OperatorRequest",
+    "OperatorToken",
+    "Price",
+    "Project",
+    "Rated",
+    "Refusals",
+    "Secret",
+    "SigningKeyRow",
+    "SketchRow",
+    "StoredFile",
+    "WebhookAttempt",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEvent",
+    "limited_by",
+]

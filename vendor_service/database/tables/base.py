@@ -1,0 +1,41 @@
+"""What tables share: their base, and a secret of which only a hash is kept."""
+
+import hmac
+
+from sqlalchemy import BigInteger, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """What every table shares: constraints have names, so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {int: BigInteger, str: String(255)}  # noqa: RUF012 - SQLAlchemy reads it as it is
+
+
+class Secret:
+    """A secret of which only a hash is kept; after a rotation the former one is good until `former_until`."""
+
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    former_hash: Mapped[str | None] = mapped_column(String(64))
+    former_until: Mapped[int | None]
+
+    def is_secret(self, hashed: str, now: int) -> bool:
+        """Whether this is the hash of the secret, or of the former one while that is good."""
+        good = hmac.compare_digest(self.secret_hash, hashed)
+        return good or (
+            hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
+        )
+
+    def replace_secret(self, hashed: str, former_until: int) -> None:
+        """Take another secret; an earlier former one is good no longer."""
+        self.former_hash, self.former_until = self.secret_hash, former_until
+        self.secret_hash = hashed

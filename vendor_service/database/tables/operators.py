@@ -1,0 +1,32 @@
+"""Operators' tokens, and what was answered to them."""
+
+from sqlalchemy import String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from vendor_service.database.tables.base import Base, Secret
+
+
+class OperatorToken(Secret, Base):
+    """A token by which an operator asks `/admin`; `scopes` are separated by spaces."""
+
+    __tablename__ = "operator_tokens"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[str]
+    created_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+
+
+class OperatorRequest(Base):
+    """What an operator's request that moves money was answered, under its idempotency key; never deleted."""
+
+    __tablename__ = "operator_requests"
+
+    # No foreign key: to check it would lock the token's row after the end of the audit log.
+    token_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[int]
