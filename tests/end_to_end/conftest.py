@@ -23,7 +23,7 @@ def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise ClientError("the tests ask for none.")
 
-    monkeypatch.setattr("client.runs.distillation.require_onnx", refuse)
+    monkeypatch.setattr("client.runs.conclusion.require_onnx", refuse)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
 from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
-from client.runs.distillation import StudentInputs
 from client.runs.features import CoverageInputs
 from client.runs.folder import RunConfig
+from client.runs.freshness import StudentInputs
 from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
 
 CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())

@@ -1,0 +1,179 @@
+"""The conclusion of a run: its trained student is exported and evaluated, and its summary written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from client.buying.teacher import Teacher
+from client.data.examples import Example
+from client.data.finder import Skipped, counted
+from client.errors import ClientError
+from client.learning.methods import method_of, steps_of
+from client.learning.stages import TrainingSet
+from client.learning.student import Student, load_metadata, load_student_metadata
+from client.progress import Display
+from client.results.calibration import calibration
+from client.results.evaluation import Evaluation
+from client.results.onnx_classifier import require_onnx
+from client.results.onnx_export import export_onnx
+from client.results.predictions import (
+    MISTAKES_SHOWN,
+    LabelledPrediction,
+    predictions_as_csv,
+    tested_on,
+    worst_mistakes,
+)
+from client.results.records import (
+    CalibrationError,
+    MetricsRow,
+    ModelSize,
+    Plan,
+    Purchase,
+    Summary,
+    TeacherCheck,
+)
+from client.runs.dataset import Dataset, adapts
+from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.pages import write_pages
+from client.runs.review import review
+from client.runs.zero_shot import known_zero_shot
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What is left to do of a run whose student is trained.
+
+    Attributes:
+        config: what makes it this run.
+        run: its directory.
+        dataset: its images.
+        data: what the student was trained on.
+        teacher: who was asked; `None` for a method that buys nothing.
+        teacher_check: how far the teacher is right, where it was checked.
+        display: what a person sees meanwhile.
+    """
+
+    config: RunConfig
+    run: RunFolder
+    dataset: Dataset
+    data: TrainingSet
+    teacher: Teacher | None
+    teacher_check: TeacherCheck | None
+    display: Display
+
+    def export(self, student: Student) -> None:
+        """Write the student as ONNX and compare the two on hold-outs, or else on training images.
+
+        If that fails, the run goes on without.
+        """
+        self.run.forget("export", after_step=0)
+        data = self.data
+        side, batch = student.preprocessing.image_size, 128
+        shown = data.holdout or data.train[:batch]
+        chunks = (shown[start : start + batch] for start in range(0, len(shown), batch))
+        pictures = (data.images.load(chunk, side)[0] for chunk in chunks)
+        try:
+            require_onnx()
+            with self.run.timed("export"):
+                parity = export_onnx(student, load_metadata(self.run.student), self.run.onnx, pictures)
+        except ClientError as reason:
+            self.display.note(f"There will be no student.onnx: {reason}")
+            return
+        self.run.log(MetricsRow(stage="export", images=parity.images, max_difference=parity.max_difference))
+        self.display.note(f"{parity.described}.")
+
+    def evaluate(self, student: Student, leave_one_out: Mapping[str, float], *, stands_in: Path) -> Summary:
+        """Answer about the hold-outs and about the target domain, if any, which is read only here.
+
+        Args:
+            student: the trained student.
+            leave_one_out: what students that were trained without a domain got right in it.
+            stands_in: the folder that the pages name.
+
+        Raises:
+            DataError: the target domain has no image to evaluate on.
+            ClientError: something cannot be written.
+        """
+        run, dataset, data, folder = self.run, self.dataset, self.data, self.dataset.folder
+        run.forget("evaluate", after_step=0)
+        with run.timed("evaluate"):
+            held_out = [dataset.examples[position] for position in data.holdout]
+            answers: list[LabelledPrediction] = []
+            if held_out:
+                pixels = (data.images, data.holdout)
+                answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
+            target: list[Example] = []
+            untested: list[Skipped] = []
+            if dataset.target is not None:
+                readable, unread = read_for_evaluation(folder, [dataset.target], self.display)
+                target, copies = leave_out_copies(dataset, readable, self.display)
+                untested = unread + copies
+                answers += answers_about(student, dataset.classes, folder, target)
+            run.write_text(run.answers, predictions_as_csv(answers))
+            mistakes = worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
+            found = review(student, dataset, data.images, mistakes, self.teacher)
+            run.write(run.review, found.to_json())
+            summary = self._summarise(student, answers, target, untested)
+        summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
+        write_pages(run, summary, stands_in=stands_in)
+        run.write(run.summary, summary.to_json())
+        return summary
+
+    def _summarise(
+        self,
+        student: Student,
+        answers: Sequence[LabelledPrediction],
+        target: Sequence[Example],
+        untested: Sequence[Skipped],
+    ) -> Summary:
+        """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
+        run, config, teacher = self.run, self.config, self.teacher
+        dataset, data, method = self.dataset, self.data, method_of(config.method)
+        purchase = run.record(Purchase, run.purchase) if method.buys else None
+        plan, check = run.record(Plan, run.plan), self.teacher_check
+        unused = 0 if check is None or check.learnt_from else _further_cached(plan)
+        trained = load_student_metadata(run.student)
+        assert trained.steps_kept is not None  # every version of Tuition has written it
+        return Summary(
+            method=config.method,
+            student=config.student,
+            image_size=config.image_size,
+            target_domain=dataset.target,
+            seed=config.seed,
+            # Students of before did not say it.
+            steps=steps_of(method, config.recipe) if trained.steps is None else trained.steps,
+            images_per_domain=trained.images_per_domain,
+            steps_kept=trained.steps_kept,
+            queries_bought=purchase.queries_bought if purchase else 0,
+            queries_cached=max(0, purchase.queries_cached - unused) if purchase else 0,
+            cost_micros=purchase.cost_micros if purchase else 0,
+            teacher=plan.model,
+            train_images=len(dataset.train),
+            further_views=len(set(data.train) & set(dataset.views)),
+            unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
+            adapted=adapts(config, dataset),
+            weights_known=dataset.seen.is_whole,
+            holdout_images=len(dataset.holdout),
+            skipped_images=len(dataset.skipped),
+            seconds=run.seconds(),
+            left_out=counted([*dataset.left_out, *untested]),
+            accuracy=Evaluation.of(answers).record,
+            calibration_error=CalibrationError(
+                in_domain=calibration(a for a in answers if a.seen).error
+                if any(a.seen for a in answers)
+                else None,
+                out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
+            ),
+            teacher_zero_shot={} if teacher is None else known_zero_shot(dataset, target, teacher),
+            teacher_check=check,
+            size=ModelSize(**asdict(student.size)),
+            speed=speeds(student, run.onnx),
+            teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
+        )
+
+
+def _further_cached(plan: Plan) -> int:
+    """About how many unlabelled images and further views the cache had the answers, whoever bought them."""
+    tranches = plan.purchase.tranches if plan.purchase else []
+    return sum(each.cached for each in tranches if each.name in ("unlabelled", "views"))

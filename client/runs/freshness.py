@@ -1,0 +1,85 @@
+"""Whether a run's student is the one that is asked for: it has the digest of everything it depends on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
+from client.learning.student import load_student_metadata
+from client.progress import Display
+from client.results.records import Plan
+from client.runs.dataset import Dataset
+from client.runs.digest import FileContent, StageInputs, digest_of
+from client.runs.folder import RunConfig, RunFolder
+from client.runs.plans import describe_plan
+from client.runs.targets import Targets
+from client.runs.trainer import CURRENT_STAMP, stamp_of
+
+
+@dataclass(frozen=True)
+class StudentInputs(StageInputs):
+    """What a student depends on."""
+
+    config: RunConfig
+    classes: tuple[str, ...]
+    images: str
+    targets: NDArray[np.generic]
+    texts: NDArray[np.generic] | None
+    holdouts_averaged_over: str
+    trained: tuple[int, ...]
+    weights: FileContent | None
+
+
+def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
+    """The digest of everything that training depends on: an artefact of another one is made anew."""
+    weights = config.student_weights
+    inputs = StudentInputs(
+        config=config,
+        classes=dataset.classes,
+        images=dataset.content,
+        targets=targets.rows.numpy(),
+        texts=None if targets.texts is None else targets.texts.numpy(),
+        holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
+        trained=tuple(targets.train),
+        weights=None if weights is None else FileContent(Path(weights)),
+    )
+    return digest_of(inputs)
+
+
+def is_current(run: RunFolder, config: RunConfig, dataset: Dataset, stamp: str, display: Display) -> bool:
+    """Whether the student is what this stamp names.
+
+    One whose stamp an earlier version of Tuition wrote cannot be told by it: it stands as long as its run is
+    finished and has as many images as before.
+    """
+    if not run.student.exists() or stamp_of(run.student) == stamp:
+        return run.student.exists()
+    version = load_student_metadata(run.student).stamp_version
+    earlier = version != CURRENT_STAMP and run.summary.exists()
+    if not earlier or _differences(run, config, dataset):
+        return False
+    display.note_once(
+        f"{run.path} was finished by an earlier version of Tuition. Its student stays as it is; another "
+        "--out trains a new one."
+    )
+    return True
+
+
+def why_outdated(run: RunFolder, config: RunConfig, dataset: Dataset, *, may_buy: bool) -> str:
+    """Why a finished student is not the one that is asked for."""
+    differ = _differences(run, config, dataset)
+    changed = " and ".join(differ) or ("answers to buy" if may_buy else "images, answers or weights")
+    return f"{run.path} holds a finished student of other {changed}, which training anew would replace."
+
+
+def _differences(run: RunFolder, config: RunConfig, dataset: Dataset) -> list[str]:
+    """In what the images are others than those of which the run has a plan."""
+    before = run.record(Plan, run.plan) if run.plan.exists() else None
+    now = describe_plan(config, dataset, None, None)
+    differ = {
+        "classes": before is None or before.classes != now.classes,
+        "numbers of images": before is None or before.images_by_domain != now.images_by_domain,
+    }
+    return [words for words, they_do in differ.items() if they_do]
