@@ -11,7 +11,7 @@ import pytest
 
 from tests.documents.site import DOCS, PAGES, ROOT
 
-_LINKED = ("client/errors.py", ".env.example", "examples/distill.ipynb")
+_LINKED = ("client/errors.py", ".env.example", "examples/distill.ipynb", "examples/unlabelled.toml")
 _FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(https?:)?//[^>]*>")
 
 
