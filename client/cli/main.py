@@ -59,6 +59,7 @@ from client.cli.serve import serve
 from client.cli.settings import read_settings
 from client.cli.students import evaluate, export, predict, report
 from client.errors import ClientError, UsageError
+from client.interrupts import interruptible
 from client.progress import Display
 from shared.threads import share_processors
 
@@ -327,7 +328,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line, by default that of the process; an error becomes its message and exit code."""
     share_processors()
     try:
-        app(arguments)
+        with interruptible():
+            app(arguments)
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
+from client.interrupts import raise_lost_interrupt
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
@@ -356,6 +357,7 @@ class Trainer:
 
         def on_step(progress: TrainingStep) -> None:
             nonlocal best, words
+            raise_lost_interrupt()
             if progress.score is not None:
                 best = max(best, progress.score.accuracy)
             if progress.score is not None or progress.step % _LOG_EVERY == 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client.runs import distillation, evaluation
+from client.runs import conclusion, evaluation
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
@@ -53,7 +53,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
         (tmp_path / "kept").rename(tmp_path / "given")
         return evaluate(*arguments)
 
-    monkeypatch.setattr(distillation, "read_for_evaluation", give_the_target)
+    monkeypatch.setattr(conclusion, "read_for_evaluation", give_the_target)
     client = Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=100))
     how = ("--method", method, "--student", student, "--image-size", "32", "--steps", "3", "--budget", "100")
     shown = client("distill", "--data", "toy", "--target-domain", "red", "--out", "run", *how)
