@@ -33,6 +33,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from sqlalchemy import func, select
 
+from benchmarks.load import keyed, request
 from client.data.bundled_set import ICONS
 from shared.embeddings import Kind
 from tests.support.long_history import write_history
@@ -230,10 +231,7 @@ def throughput(
     They may come `with_keys`: each has a random idempotency key.
     """
     body = json.dumps({"inputs": inputs, "encoding": "base64"}).encode()
-    head = (
-        f"POST /embed HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {vendor.key}\r\n"
-        f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
-    ).encode()
+    asked = request("/embed", body, authorization=f"Bearer {vendor.key}", content_type="application/json")
     over = threading.Event()
 
     def call(_: int) -> int:
@@ -243,8 +241,7 @@ def throughput(
             connection.makefile("rb") as answers,
         ):
             while not over.is_set():
-                key = f"idempotency-key: {secrets.token_hex(16)}\r\n".encode() if with_keys else b""
-                connection.sendall(head + key + b"\r\n" + body)
+                connection.sendall(keyed(asked) if with_keys else asked)
                 status = answers.readline()
                 assert b" 200 " in status, status
                 length = 0

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select, true, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -69,9 +69,7 @@ def newest(
     if before is not None:
         last = _find(session, account_id, by, before)
         found = found.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(last.created_at, last.id))
-    found = found.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
-    listed = session.scalars(found.limit(limit + 1)).all()
-    return list(listed[:limit]), len(listed) > limit
+    return _some(session, found.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()), limit)
 
 
 def page(
@@ -89,7 +87,12 @@ def page(
     if after is not None:
         last = _find(session, account_id, by, after)
         found = found.where(tuple_(*order) > tuple_(last.created_at, last.id))
-    listed = session.scalars(found.order_by(*order).limit(limit + 1)).all()
+    return _some(session, found.order_by(*order), limit)
+
+
+def _some(session: Session, found: Select[ApiKey], limit: int) -> tuple[list[ApiKey], bool]:
+    """The first keys that are found, and whether there are more."""
+    listed = session.scalars(found.limit(limit + 1)).all()
     return list(listed[:limit]), len(listed) > limit
 
 
