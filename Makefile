@@ -120,6 +120,9 @@ bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (t
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
 
+bench-processes: $(READY)  ## two vendor processes on one PostgreSQL beside one (root; three minutes)
+	@$(BIN)/python -m benchmarks.processes
+
 bench-bulk: $(READY)  ## callers beside a bulk job: their p99, and how busy the device is (twenty minutes)
 	@$(BIN)/python -m benchmarks.bulk
 

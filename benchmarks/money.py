@@ -189,11 +189,16 @@ class Served:
 
 @contextmanager
 def served(
-    database_url: str, books: BooksKept = "signed", *, sketches: bool = True, entries: int = 0
+    database_url: str,
+    books: BooksKept = "signed",
+    *,
+    account: str = "bench",
+    sketches: bool = True,
+    entries: int = 0,
 ) -> Iterator[Served]:
     """A vendor whose answers are charged and signed, only charged, or neither; with or without sketches.
 
-    So many `entries` are in its books already, for the same account.
+    The key is of a new `account`, for which so many `entries` are in the books already.
     """
     with closing(Database(database_url)) as database:
         schema.upgrade(database)
@@ -201,7 +206,7 @@ def served(
             much = 10**12
             terms = Terms(much, "month", much, much, 10**6)
             key = issue_key(
-                session, open_account(session, "bench", terms, system_clock), KeyTerms(), system_clock
+                session, open_account(session, account, terms, system_clock), KeyTerms(), system_clock
             )
         if entries:
             write_history(database, key.key_id, entries, system_clock())
