@@ -31,7 +31,8 @@ _LINE = re.compile(rb"\S[^\n]*")
 class LineWork:
     """A line on its way: what it asks, or why it is refused; and its queries, prepared and encoded.
 
-    `number` is its place in the file, `first` the place of its first query among those of the chunk.
+    `number` is its place in the file, `first` the place of its first query among those of the chunk. `cost`
+    is what its accepted queries take of the allowance where nobody pays for them.
     """
 
     number: int
@@ -41,6 +42,7 @@ class LineWork:
     error: APIError | None = None
     refused: dict[int, APIError] = field(default_factory=dict)
     accepted: list[Prepared] = field(default_factory=list)
+    cost: int = 0
     rows: Vector | None = None
 
     def take(self, prepared: Sequence[Prepared | APIError]) -> None:

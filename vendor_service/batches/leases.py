@@ -184,12 +184,12 @@ class ChunkOutcome:
         """Whether it is written down.
 
         Raises:
-            APIError: the job has ended, or another process has taken the chunk.
+            APIError: `conflict`; another process has taken the chunk.
         """
-        job, chunk = self._rows(session)
+        _, chunk = self._rows(session)
         if chunk.state == "done" and chunk.part == self.claim.part:
             return True
-        if job.state != "in_progress" or chunk.state != "waiting" or chunk.lease != self.claim.lease:
+        if chunk.state != "waiting" or chunk.lease != self.claim.lease:
             raise APIError(ErrorCode.CONFLICT, "this chunk is no longer this process's to do")
         return False
 

@@ -202,7 +202,13 @@ class Runner:
         facts = model.facts
         answers = await asyncio.to_thread(answers_of, claim, works, self._reader, facts, request_id)
         await self._store.do(self._store_part, claim, answers)
-        await self._settle(claim, model, answers, request_id)
+        try:
+            await self._settle(claim, model, answers, request_id)
+        except APIError as error:
+            if error.code == ErrorCode.DEADLINE_EXCEEDED:  # the job has ended, and nobody pays for this
+                unpaid = sum(each.cost for each in works if each.error is None)
+                self._allowance.take(claim.job.account_id, unpaid)
+            raise
 
     async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
         """The lines of a chunk, encoded as far as they can be."""
@@ -238,8 +244,11 @@ class Runner:
         first, unpaid = 0, 0
         for work, count in zip(asked, counts.values(), strict=True):
             work.take(prepared[first : first + count])
+            costs = [cost_of(seconds[first + place]) for place in range(count)]
             refused = range(count) if work.error is not None else work.refused
-            unpaid += sum(cost_of(seconds[first + place]) for place in refused)
+            lost = sum(costs[place] for place in refused)
+            work.cost = sum(costs) - lost
+            unpaid += lost
             first += count
         if unpaid:
             self._allowance.take(account, unpaid)

@@ -277,6 +277,30 @@ def test_lines_take_of_the_allowance_what_of_them_was_prepared_and_is_not_charge
     assert taken == [3 * 8 + 8 + 1]
 
 
+def test_what_is_in_hand_when_a_job_ends_takes_of_the_allowance_once(
+    vendor: LocalVendor, client: openai.OpenAI, model: HeldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(allowance.Allowance, "take", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(pool, "_believed", lambda _: 0.5)  # so long took each
+    model.stop_at("wait")
+    bad = {"image": "bm90IGFuIGltYWdl"}
+    lines = [
+        line("good", {"text": "wait"}, {"text": CAT}, url="/embed"),
+        line("bad", {"text": CAT}, bad, url="/embed"),
+        line("passed over", bad, {"text": CAT}, url="/embed", on_error="skip"),
+    ]
+    begin(client, *lines, endpoint="/embed")
+    assert model.stopped.wait(10)
+    refused = 2 * 8 + 8
+    assert taken == [refused]
+    vendor.clock.advance(24 * 3600 + 1)
+    assert vendor.app.state.desk.jobs.end_overdue() == 1
+    model.go()
+    wait_until(lambda: not vendor.app.state.desk.runner.busy)
+    assert taken == [refused, 2 * 8 + 8]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -438,8 +462,15 @@ def test_a_job_of_which_nobody_heard_is_found_by_its_key_or_to_be_looked_for(
 
 
 def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
-    vendor: LocalVendor, client: openai.OpenAI, api_key: str, model: HeldModel
+    vendor: LocalVendor,
+    client: openai.OpenAI,
+    api_key: str,
+    model: HeldModel,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(allowance.Allowance, "take", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(pool, "_believed", lambda _: 0.0)
     model.stop_at("wait")
     many = [line(str(number), f"text {number}") for number in range(64)]
     job = begin(client, *many, line("held up", "wait"), *[line(f"late {n}", f"late {n}") for n in range(70)])
@@ -463,6 +494,7 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
     wait_until(lambda: not vendor.app.state.desk.runner.busy)
     assert completed(client, job) == 71
     assert vendor.account(api_key).spent_micros == 710
+    assert taken == [64]  # of the chunk that was in hand
     assert problem(vendor, api_key) is None
     assert client.files.delete(job.input_file_id).deleted
 

@@ -207,8 +207,9 @@ def test_who_is_believed_to_be_gone_charges_nothing_any_more(books: Books) -> No
     books.clock.advance(2)
     second = bulk.claim()
     assert second is not None
-    with pytest.raises(APIError, match="no longer this process's"):
+    with pytest.raises(APIError, match="no longer this process's") as refused:
         bulk.settle(first)
+    assert refused.value.code == "conflict"
     assert bulk.leases.give_back(first)  # and what it wrote is of no use
     assert books.entries(order) == []
     part, done = bulk.done(second)
@@ -216,6 +217,20 @@ def test_who_is_believed_to_be_gone_charges_nothing_any_more(books: Books) -> No
         bulk.admission.settle_part(order.account_id, second.job.hold_id, part, done).result()
     assert [entry.amount_micros for entry in books.entries(order)] == [-100]
     assert not bulk.leases.give_back(second)
+    books.check(order)
+
+
+def test_nothing_is_charged_of_a_job_that_ended_while_a_chunk_was_in_hand(books: Books) -> None:
+    order, bulk = books.open(), process(books)
+    job = bulk.begin(order, (1, 0), (1, 0))
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    with pytest.raises(APIError, match="the job has ended") as refused:
+        bulk.settle(claim)
+    assert refused.value.code == "deadline_exceeded"  # and no `conflict`: nobody else does it
+    assert books.entries(order) == []
+    assert chunks_of(books, job.id) == [(0, "waiting")]
     books.check(order)
 
 
