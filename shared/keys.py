@@ -34,7 +34,7 @@ class KeyInfo(BaseModel):
 
 
 class KeyList(BaseModel):
-    """The answer of `GET /v1/keys`: keys, the oldest first; with `has_more`, ask again after the last one."""
+    """A page of keys, the oldest first; with `has_more`, ask again after the last one."""
 
     data: list[KeyInfo]
     has_more: bool = False

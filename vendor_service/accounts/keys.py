@@ -9,7 +9,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.keys import KeyInfo
@@ -203,13 +202,6 @@ def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
         last_used_at=_moment(key.last_used_at),
         former_until=_moment(key.former_until),
         revoked_at=_moment(key.revoked_at),
-    )
-
-
-def list_keys(session: Session, account: Account) -> list[ApiKey]:
-    """An account's keys, oldest first."""
-    return list(
-        session.scalars(select(ApiKey).where(ApiKey.account_id == account.id).order_by(ApiKey.created_at))
     )
 
 

@@ -16,10 +16,11 @@ from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
 from vendor_service.operators import keys as acts
+from vendor_service.operators import own_keys
 
 
-def _only_id(given: str) -> str:
-    secret_of = keys.id_of(given)
+def _only_id(given: str | None) -> str | None:
+    secret_of = None if given is None else keys.id_of(given)
     if secret_of is not None:
         raise UsageError(
             f"that is a whole key with its secret, which belongs on no command line; give its id: {secret_of}"
@@ -90,15 +91,28 @@ def create(
 
 
 @app.command("list")
-def list_all(account: AccountName, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """List an account's keys, without their secrets. When a key was last used is some seconds late.
+def list_all(
+    account: AccountName,
+    after: Annotated[
+        str | None, typer.Option(callback=_only_id, help="Only keys newer than this one, named by its id.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many keys to list.")] = 1000,
+    database_url: DatabaseUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """List an account's keys, the oldest first, without their secrets.
+
+    When a key was last used is some seconds late.
 
     Example: vendor keys list acme
     """
     with reading(database_url) as session:
         owner = accounts.find_account(session, account)
-        found = [keys.public(key, owner, system_clock()) for key in keys.list_keys(session, owner)]
-    print_rows([key.model_dump(mode="json") for key in found], as_json=as_json)
+        found, more = own_keys.page(session, owner.id, None, after, limit)
+        rows = [keys.public(key, owner, system_clock()).model_dump(mode="json") for key in found]
+    print_rows(rows, as_json=as_json)
+    if more:
+        typer.echo(f"There are more: list them with --after {found[-1].id}", err=True)
 
 
 @app.command("rotate")

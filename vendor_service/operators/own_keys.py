@@ -73,7 +73,7 @@ def newest(
 
 
 def page(
-    session: Session, account_id: str, by: ApiKey, after: str | None, limit: int
+    session: Session, account_id: str, by: ApiKey | None, after: str | None, limit: int
 ) -> tuple[list[ApiKey], bool]:
     """Keys that who asks may manage (see `may_manage`), the oldest first, and whether there are more.
 

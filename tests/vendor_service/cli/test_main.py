@@ -122,6 +122,13 @@ def test_keys_are_issued_listed_and_revoked(opened: Command) -> None:
     assert (code, "up to 255 characters" in err) == (2, True)
     listed = opened.json("keys", "list", "acme")
     assert [(each["label"], each["revoked_at"]) for each in listed] == [("laptop", None), ("", None)]
+    oldest, newest = (each["key_id"] for each in listed)
+    code, out, err = opened("keys", "list", "acme", "--limit", "1", "--json")
+    assert ([each["key_id"] for each in json.loads(out)], f"--after {oldest}\n" in err) == ([oldest], True)
+    code, out, err = opened("keys", "list", "acme", "--after", oldest, "--limit", "1", "--json")
+    assert ([each["key_id"] for each in json.loads(out)], err) == ([newest], "")
+    code, out, err = opened("keys", "list", "acme", "--after", issued["api_key"])
+    assert (code, "whole key with its secret" in err) == (2, True)
     code, out, err = opened("keys", "revoke", issued["key_id"])
     assert (code, out) == (2, "")
     assert all(word in err for word in ("(laptop) of acme", "for good", "--yes"))

@@ -24,6 +24,7 @@ from vendor_service.errors import APIError
 from vendor_service.extraction.report import Extraction, extraction
 from vendor_service.operators import accounts as acts
 from vendor_service.operators import keys as key_acts
+from vendor_service.operators import own_keys
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope
 
@@ -166,13 +167,17 @@ def keys_router(desk: Desk) -> APIRouter:
     may_change = desk.requiring(OperatorScope.ACCOUNTS)
 
     @router.get("/accounts/{name}/keys", dependencies=[desk.requiring(OperatorScope.READ)])
-    async def list_keys(name: str) -> KeyList:
-        """An account's keys, oldest first."""
+    async def list_keys(
+        name: str,
+        after: Annotated[str | None, Query(description="the last `key_id` seen")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> KeyList:
+        """An account's keys behind `after`, oldest first."""
 
         def read(session: Session) -> KeyList:
             owner = find_account(session, name)
-            found = keys.list_keys(session, owner)
-            return KeyList(data=[keys.public(key, owner, desk.clock()) for key in found])
+            found, more = own_keys.page(session, owner.id, None, after, limit)
+            return KeyList(data=[keys.public(key, owner, desk.clock()) for key in found], has_more=more)
 
         return await desk.read(read)
 

@@ -291,12 +291,31 @@ def test_what_cannot_be_is_refused_in_the_contracts_form(sqlite: LocalAdmin) -> 
         ("POST", "prices", {"model": "icon-clip", "kind": "image", "micros": -1}, "invalid_request"),
         ("GET", "accounts/acme/invoices/2026-1", None, "invalid_request"),
         ("GET", "accounts?limit=0", None, "invalid_request"),
+        ("GET", "accounts/acme/keys?limit=1001", None, "invalid_request"),
+        ("GET", "accounts/acme/keys?after=none", None, "not_found"),
     ):
         assert error_code(sqlite.ask(method, path, body)) == code, (path, body)
     assert sqlite.done("GET", "accounts/acme")["quota"] is None  # of two changes none was made
     unread = sqlite.http.post("/admin/accounts", content=iter([b"x" * 70_000] * 3))  # of a stranger
     assert unread.status_code == 401
     assert sqlite.ask("DELETE", "accounts/acme/projects").headers["allow"] == "GET, POST"
+
+
+def test_keys_are_listed_a_page_at_a_time(admin: LocalAdmin) -> None:
+    books = admin.books
+    order = books.open()
+    listed = f"accounts/{books.account(order).name}/keys"
+    made = [order.key_id]
+    for _ in range(3):
+        books.clock.advance(1)
+        made.append(admin.done("POST", listed, {})["key_id"])
+    page = admin.done("GET", f"{listed}?limit=2")
+    assert page["has_more"]
+    rest = admin.done("GET", f"{listed}?after={page['data'][-1]['key_id']}")
+    assert not rest["has_more"]
+    assert [each["key_id"] for each in (*page["data"], *rest["data"])] == made
+    strangers = books.open().key_id
+    assert error_code(admin.ask("GET", f"{listed}?after={strangers}")) == "not_found"
 
 
 def test_bulk_jobs_are_listed_and_cancelled_by_request_and_by_command(
