@@ -3,11 +3,13 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event, insert
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.billing.test_totals import statements
+from tests.vendor_service.books import Books, opened_books
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY
@@ -68,6 +70,23 @@ def test_keys_that_were_revoked_leave_room_and_are_not_read(books: Books) -> Non
     with pytest.raises(APIError, match="has 1000 keys; revoke one") as refused:
         issue(books, order)
     assert refused.value.code == "conflict"
+
+
+def test_a_page_of_keys_is_found_without_a_look_at_all_of_them(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
+        order = books.open()
+        with statements(books) as seen, books.database.read() as session:
+            own_keys.page(session, order.account_id, None, order.key_id, 10)
+            for ended in (False, True):
+                own_keys.newest(session, order.account_id, None, order.key_id, 10, now=1, ended=ended)
+        pages = [each for each in seen if "ORDER BY api_keys.created_at" in each[0]]
+        assert len(pages) == 3
+        with books.database.engine.connect() as connection:
+            for statement, parameters in pages:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+                steps = [step.detail for step in plan]
+                assert any("account_id=? AND created_at" in each for each in steps), steps
+                assert "USE TEMP B-TREE FOR ORDER BY" not in steps
 
 
 def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Books) -> None:

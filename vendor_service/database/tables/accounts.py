@@ -1,6 +1,6 @@
 """Accounts, their projects and keys, and what limits them."""
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vendor_service.database.tables.base import Base, Secret
@@ -108,9 +108,10 @@ class ApiKey(Limited, Rated, Secret, Base):
     """
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index("ix_api_keys_account_id", "account_id", "created_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     label: Mapped[str]
     scopes: Mapped[str] = mapped_column(server_default="embed usage:read")
     created_at: Mapped[int]
