@@ -3,6 +3,7 @@
 import heapq
 import html
 import math
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -240,17 +241,16 @@ class ClipTokenizer:
 
 
 class OpenClipTokenizer:
-    """Any tokenizer of open_clip's, which is loaded again by its name where it is pickled to."""
+    """Any tokenizer of open_clip's. Pickled, it is whole: who gets it has no token to ask a hub with."""
 
-    def __init__(self, name: str, tokenizer: Any) -> None:  # noqa: ANN401
-        self._name = name
+    def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         if hasattr(tokenizer, "bpe_ranks"):
             tokenizer.bpe = Merges(tokenizer.bpe_ranks, tokenizer.cache)
 
-    def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
-        return load_tokenizer, (self._name,)
+    def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
+        return _unpickled, (pickle.dumps(self._tokenizer),)
 
     @property
     def context_length(self) -> int:
@@ -262,6 +262,13 @@ class OpenClipTokenizer:
         with self._lock:  # those of Hugging Face fail when two threads use them
             tokens: Tokens = self._tokenizer([text])[0].numpy().astype(np.int64)
         return tokens
+
+
+def _unpickled(tokenizer: bytes) -> Tokenizer:
+    # Before the pickle imports open_clip, and with it more than is needed.
+    import vendor_service.encoder.libraries  # noqa: F401
+
+    return OpenClipTokenizer(pickle.loads(tokenizer))  # noqa: S301 - the vendor's own words
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -277,7 +284,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         # open_clip leaves its vocabulary file to the garbage collector.
         warnings.simplefilter("ignore", ResourceWarning)
         tokenizer = open_clip.get_tokenizer(name)
-    return ClipTokenizer.of(tokenizer) or OpenClipTokenizer(name, tokenizer)
+    return ClipTokenizer.of(tokenizer) or OpenClipTokenizer(tokenizer)
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
