@@ -138,6 +138,16 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
+@contextmanager
+def hanging_up(url: str, api_key: str, *inputs: dict[str, str]) -> Iterator[None]:
+    """Ask for embeddings, and hang up when this ends."""
+    body = json.dumps({"inputs": inputs}).encode()
+    lines = (f"content-length: {len(body)}", f"content-type: {_JSON}")
+    with connect(url) as caller:
+        caller.sendall(head("/embed", *lines, api_key=api_key) + body)
+        yield
+
+
 def post(http: httpx.Client, api_key: str, hostile: Hostile, body: bytes) -> httpx.Response | None:
     """Send one; the answer, or nothing if the connection was closed on it."""
     headers = {"authorization": f"Bearer {api_key}", "content-type": hostile.content_type}

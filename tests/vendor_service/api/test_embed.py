@@ -14,7 +14,7 @@ from shared.embeddings import EmbedResponse
 from shared.encoding import from_wire
 from shared.errors import APIError, ErrorCode
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.hostile_bodies import connect, head
+from tests.vendor_service.hostile_bodies import hanging_up
 from tests.vendor_service.local_vendor import (
     LocalVendor,
     ScriptedTexts,
@@ -291,10 +291,7 @@ def test_a_caller_that_hangs_up_is_neither_encoded_nor_charged(
         key, patient = vendor.key(), vendor.key()
         ahead = pool.submit(vendor.embed, patient, {"text": "wait"})
         assert scripted.waiting.wait(10)
-        with connect(str(vendor.http.base_url)) as hasty:
-            body = json.dumps({"inputs": [{"text": "gone"}]}).encode()
-            length = f"content-length: {len(body)}"
-            hasty.sendall(head("/embed", length, "content-type: application/json", api_key=key) + body)
+        with hanging_up(str(vendor.http.base_url), key, {"text": "gone"}):
             wait_until(lambda: vendor.account(key).queries_held == 1)
         wait_until(lambda: vendor.account(key).queries_held == 0)
         scripted.go.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.hostile_bodies import connect, head
+from tests.vendor_service.hostile_bodies import hanging_up
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.billing import prices
@@ -123,10 +123,7 @@ def test_a_caller_that_hangs_up_before_the_charge_is_not_charged(
 ) -> None:
     with LocalVendor(tmp_path) as vendor:
         key = vendor.key()
-        with connect(str(vendor.http.base_url)) as hasty:
-            body = json.dumps({"inputs": [{"text": "wait"}]}).encode()
-            length = f"content-length: {len(body)}"
-            hasty.sendall(head("/embed", length, "content-type: application/json", api_key=key) + body)
+        with hanging_up(str(vendor.http.base_url), key, {"text": "wait"}):
             assert scripted.waiting.wait(10)
         # The vendor hears of that before it is asked for anything on another connection.
         assert vendor.http.get("/livez").status_code == 200
