@@ -58,8 +58,7 @@ def main() -> None:
         student=arguments.student,
         image_size=arguments.image_size,
     )
-    student = arguments.student.replace(":", "-")
-    print(compared(config, f"accuracy-{student}-{arguments.image_size}px-{arguments.steps}"))
+    print(compared(config, name_of("accuracy", arguments)))
 
 
 def parser_of_runs(description: str | None, *, on_record: bool = True) -> argparse.ArgumentParser:
@@ -74,6 +73,12 @@ def parser_of_runs(description: str | None, *, on_record: bool = True) -> argpar
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--steps", type=int, default=STEPS, help="of distilling, or of fine-tuning")
     return parser
+
+
+def name_of(table: str, arguments: argparse.Namespace) -> str:
+    """What the runs of a table go by: the name of their folder, and of their lines on record."""
+    student = arguments.student.replace(":", "-")
+    return f"{table}-{student}-{arguments.image_size}px-{arguments.steps}"
 
 
 def still_trained(student: str) -> str:

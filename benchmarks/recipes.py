@@ -7,7 +7,7 @@ Prints a table as docs/experiments.md has it. What is on record (records.py) is 
 
 from dataclasses import replace
 
-from benchmarks.accuracy import STEPS, compared, icons, parser_of_runs
+from benchmarks.accuracy import STEPS, compared, icons, name_of, parser_of_runs
 from client.learning.recipe import PAPER, Recipe, Variant
 from client.runs.comparison import ComparisonConfig
 
@@ -59,8 +59,7 @@ def main() -> None:
         student=arguments.student,
         image_size=arguments.image_size,
     )
-    student = arguments.student.replace(":", "-")
-    print(compared(config, f"recipes-{student}-{arguments.image_size}px-{arguments.steps}"))
+    print(compared(config, name_of("recipes", arguments)))
 
 
 if __name__ == "__main__":
