@@ -51,6 +51,8 @@ def training_features(
     """
     if config.select != "coverage":
         return None
+    if not dataset.train:
+        return np.zeros((0, 0), np.float32)
     weights = None if config.student_weights is None else Path(config.student_weights)
     inputs = CoverageInputs(
         student=config.student,

@@ -14,6 +14,7 @@ from client.learning.recipe import Recipe
 from client.progress import Display
 from client.runs.dataset import read_dataset
 from client.runs.embedding import collect_inputs
+from client.runs.features import training_features
 from client.runs.folder import RunConfig
 from client.runs.plans import describe_plan
 from client.runs.teacher_queries import query_of, teacher_queries
@@ -86,6 +87,26 @@ def test_more_unlabelled_images_than_the_steps_see_are_asked_about_only_to_align
     dataset = read_dataset(config, Display())
     assert len(teacher_queries(config, dataset).of("unlabelled").queries) == asked
     assert describe_plan(config, dataset, None, None).unseen_images == 6 - asked
+
+
+@pytest.mark.parametrize("data", ["names.txt", "table.csv"])
+def test_images_without_labels_alone_are_drawn_whatever_images_are_chosen_by(
+    config: RunConfig, tmp_path: Path, data: str
+) -> None:
+    """No labelled image trains: there are class names alone, or a table that holds all images out."""
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    table_of(tmp_path / "toy", tmp_path / "table.csv", "dark", held_out="dark")
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for number in range(6):
+        Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
+    config = replace(config, data=str(tmp_path / data), target_domain=None, unlabelled=(str(pool),))
+    dataset = read_dataset(config, Display())
+    assert not dataset.train
+    covered = replace(config, select="coverage")
+    features = training_features(covered, dataset, Display(), device="cpu", pixels=tmp_path / "pixels")
+    assert teacher_queries(covered, dataset, features) == teacher_queries(config, dataset)
+    assert len(teacher_queries(covered, dataset, features).of("unlabelled").queries) == 6
 
 
 def test_whoever_asks_about_a_file_asks_about_the_same_bytes(tmp_path: Path) -> None:
