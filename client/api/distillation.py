@@ -144,7 +144,7 @@ def distill(
             for each, folder in (*without.values(), (config, path)):
                 Distillation(
                     each, WatchedRun(folder), None, Display.of_nobody(),
-                    device=device, pixels=connection.pixels, processes=processes,
+                    device=device, pixels=connection.pixels, in_turn=folder != path, processes=processes,
                 ).execute()  # fmt: skip
     return Run(path=path, is_first=processes.is_main)
 
@@ -193,7 +193,7 @@ def _lead(
             return Distillation(
                 config, run, teacher, connection.display, device=device, pixels=connection.pixels,
                 approve=purchases(agreed=options.agreed, confirm=confirm), agree=agree,
-                memo=memo, fixed_splits=fixed_splits, processes=processes,
+                memo=memo, fixed_splits=fixed_splits, in_turn=run.path != path, processes=processes,
             )  # fmt: skip
 
         whole = distillation(config, run, teacher)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import platform
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from client.buying.selection import SelectionStrategy
 from client.buying.teacher import Offer, Teacher
 from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
+from client.deferral.keeping import is_named_as_kept
 from client.errors import UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone
@@ -136,6 +137,8 @@ class ComparisonRunner:
         self._images = folder = list_folder(self._data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains
+        self._pools = {word: find_pool(word).images for word in config.unlabelled}
+        _require_none_kept(self._pools)
         if config.queries is not None and config.queries < len(folder.classes):
             raise UsageError(
                 f"{config.queries} queries a run do not reach the {len(folder.classes)} class prompts, "
@@ -283,9 +286,9 @@ class ComparisonRunner:
 
     def _digest_of(self, images: ImageFolder) -> str:
         labelled = images.digest()
-        if not self._config.unlabelled:
+        if not self._pools:
             return labelled
-        files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in find_pool(word).images]
+        files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in self._pools[word]]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _require_same_selection(self) -> None:
@@ -351,7 +354,7 @@ class ComparisonRunner:
 
     def _read(self, cell: Cell) -> Dataset:
         seen = seen_before(cell.config, cell.run, self._display)
-        return read_dataset(cell.config, self._display, self._memo, seen=seen)
+        return read_dataset(cell.config, self._display, self._memo, seen=seen, in_turn=True)
 
     def _test_set(self, cell: Cell) -> TestSet:
         dataset = self._read(cell)
@@ -372,6 +375,7 @@ class ComparisonRunner:
                 device=self._device,
                 pixels=self._connection.pixels,
                 memo=self._memo,
+                in_turn=True,
                 other_selections=[
                     each.config.recipe.selection for each in to_come if each.steps == cell.steps
                 ],
@@ -402,6 +406,22 @@ class ComparisonRunner:
             for suffix, render in formats.items():
                 folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
+
+
+def _require_none_kept(pools: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse images that a student was asked about: nobody knows of which domain they are, so none would be
+    held out for certain.
+
+    Raises:
+        UsageError: all files of a pool have the names of such images.
+    """
+    for word, files in pools.items():
+        if files and all(map(is_named_as_kept, files)):
+            raise UsageError(
+                f"{word} has, by their names, images that a student was asked about (--keep), and a "
+                "comparison cannot tell whether they show a domain that it holds out. Compare without them: "
+                "`client distill --adapt` learns from them. If they are others, give them other names."
+            )
 
 
 def _machine(device: str) -> str:

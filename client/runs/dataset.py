@@ -53,6 +53,7 @@ class Dataset:
         skipped: labelled files that are left out, those of the target domain aside.
         seen: what the weights have seen that the run begins with.
         skipped_of_pools: files that are left out of the unlabelled images.
+        in_turn: whether domains are held out in turn, so that `target` is not the one where a student works.
     """
 
     folder: ImageFolder
@@ -63,6 +64,7 @@ class Dataset:
     skipped: tuple[Skipped, ...]
     seen: Seen = NOTHING_SEEN
     skipped_of_pools: tuple[Skipped, ...] = ()
+    in_turn: bool = False
 
     @property
     def left_out(self) -> tuple[Skipped, ...]:
@@ -201,6 +203,7 @@ def read_dataset(
     *,
     seen: Seen | None = None,
     fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
+    in_turn: bool = False,
 ) -> Dataset:
     """Read every domain but the target, if there is one, of which only file names are seen.
 
@@ -216,6 +219,7 @@ def read_dataset(
         memo: what it has in common with other runs, which is not read again; `None` for nothing.
         seen: what the weights have seen; `None` to look it up (`seen_before`).
         fixed_splits: the side of the files whose side is fixed, but for what a table says.
+        in_turn: whether domains are held out in turn, and the run's is one of them.
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
@@ -265,10 +269,12 @@ def read_dataset(
         splits=tuple(splits),
         skipped=(*folder.ignored_outside(config.target_domain), *skipped),
         seen=seen,
+        in_turn=in_turn,
     )
     if config.pools:
         dataset = _with_pools(dataset, config.pools, display, memo)
-        mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
+        if not in_turn:
+            mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
     mention_size(dataset.examples, config.image_size, display)
     rounds = config.recipe.views if method is not None and "images" in method.asks else 0
     return _with_views(dataset, rounds, display, memo)
@@ -345,7 +351,7 @@ def read_domain(
 def adapts(config: RunConfig, dataset: Dataset) -> bool:
     """Whether a run's student, or one that its weights come from, learns from images of the very domain where
     it will work: those of `--adapt`, and images that were kept, whatever they are given as."""
-    return bool(dataset.kept_pools) or is_adapted(config)
+    return is_adapted(config) or (bool(dataset.kept_pools) and not dataset.in_turn)
 
 
 def unseen(config: RunConfig, dataset: Dataset) -> int:

@@ -52,6 +52,7 @@ class Distillation:
         agree: Callable[[str], None] = lambda _: None,
         memo: Memo | None = None,
         fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
+        in_turn: bool = False,
         other_selections: Sequence[str] = (),
         onnx: bool = True,
         processes: Processes = SINGLE_PROCESS,
@@ -70,6 +71,7 @@ class Distillation:
                 its successor; it raises to stop.
             memo: what it has in common with other runs; `None` for nothing.
             fixed_splits: the side of the files whose side is fixed.
+            in_turn: whether domains are held out in turn, and this run's is one of them.
             other_selections: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
             processes: those that train it together; the first of them does everything else alone.
@@ -81,6 +83,7 @@ class Distillation:
         self._device = torch.device(device)
         self._memo = memo or Memo()
         self._fixed_splits = fixed_splits
+        self._in_turn = in_turn
         self._pixels = pixels
         self._onnx = onnx
         self._teacher = teacher
@@ -188,8 +191,9 @@ class Distillation:
     def _read(self) -> Dataset:
         seen = seen_before(self._config, self._standing, self._display)
         dataset = read_dataset(
-            self._config, self._display, self._memo, seen=seen, fixed_splits=self._fixed_splits
-        )
+            self._config, self._display, self._memo,
+            seen=seen, fixed_splits=self._fixed_splits, in_turn=self._in_turn,
+        )  # fmt: skip
         seen.keep(self._standing)
         mention_skipped(dataset.left_out, dataset.folder.base, self._display, listed_in=self._run.plan)
         return dataset

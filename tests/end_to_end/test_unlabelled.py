@@ -193,15 +193,21 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command, option: st
         begun = (*begun[:3], f"{out}/student.safetensors", *begun[4:])
 
 
+@pytest.mark.parametrize(
+    ("option", "pool"), [("--adapt", "pool"), ("--adapt", "kept"), ("--unlabelled", "kept")]
+)
 def test_students_that_leave_a_domain_out_are_not_adapted_to_it(
-    client: Command, vendor_process: VendorProcess
+    client: Command, vendor_process: VendorProcess, option: str, pool: str
 ) -> None:
     """The images of `--adapt` show the domain where the student will work, and none that it learnt from."""
     shutil.rmtree(client.folder / "toy" / "red")
-    client(
+    pictures = [file.read_bytes() for file in sorted((client.folder / "pool" / "deeper").iterdir())]
+    assert KeptImages(client.folder / "kept", at_most=_POOL).keep(pictures) == ""
+    shown = client(
         "distill", *TINY, "--data", "toy", "--image-size", "32", "--steps", "4", "--leave-one-out",
-        "--adapt", "pool", "--budget", "1000", "--out", "run",
+        option, pool, "--budget", "1000", "--out", "run",
     )  # fmt: skip
+    assert ("counts as --adapt and not as" in shown.stderr) == (option == "--unlabelled")
     whole = _json(client, "summary.json")
     assert whole["adapted"] is True
     assert vendor_process.charges(client.api_key).queries == whole["queries_bought"]

@@ -1,6 +1,7 @@
 """A comparison before it buys and trains: what it reads, what it refuses, and how its runs are named."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from client.data.domains import list_folder
+from client.deferral.keeping import KeptImages
 from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
 from client.paths import rooted
@@ -51,6 +53,15 @@ def test_a_link_to_nowhere_among_unlabelled_images_counts_by_its_name(tmp_path: 
     comparison = _comparison(make_folder(tmp_path / "toy", images=1), out, unlabelled=(str(pool),))
     with pytest.raises(UsageError, match="have changed since"):
         comparison.quote()
+
+
+def test_kept_images_may_show_a_domain_that_is_held_out_and_are_refused(tmp_path: Path) -> None:
+    data, kept = make_folder(tmp_path / "toy", images=1), tmp_path / "kept"
+    assert KeptImages(kept, at_most=9).keep([(data / "red" / "circle" / "00.png").read_bytes()]) == ""
+    with pytest.raises(UsageError, match=r"cannot tell whether they show a domain that it holds out"):
+        _comparison(data, tmp_path / "table", unlabelled=(str(kept),))
+    shutil.copy(data / "red" / "square" / "00.png", kept / "own.png")
+    assert _comparison(data, tmp_path / "table", unlabelled=(str(kept),)).cells
 
 
 def test_a_split_that_has_changed_is_refused_as_images_are(tmp_path: Path) -> None:
