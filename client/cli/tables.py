@@ -17,7 +17,15 @@ from client.buying.signatures import time_of
 from client.cli.options import print_line
 from client.data.finder import described
 from client.progress import printable
-from client.results.records import ExportedFile, Outlook, Plan, PlannedPurchase, TeacherCheck, described_check
+from client.results.records import (
+    ExportedFile,
+    Outlook,
+    Plan,
+    PlannedPurchase,
+    Summary,
+    TeacherCheck,
+    described_check,
+)
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
 
@@ -79,7 +87,7 @@ def print_summary(run: "Run") -> None:
     else:
         print_line("No image with a label was held out: how often the student is right was not measured.")
     if rows and summary.target_domain is None:
-        print_line(_meaning_without_target(summary.leave_one_out))
+        print_line(_meaning_without_target(summary))
     cost = _cost(summary.cost_micros, summary.teacher.currency if summary.teacher else None)
     print_line(
         f"Bought {summary.queries_bought} queries for {cost}; {summary.queries_cached} came from the cache."
@@ -97,12 +105,18 @@ def _cost(micros: int, currency: str | None) -> str:
     return f"{micros} micros" if currency is None else f"{micros // 10**6}.{micros % 10**6:06d} {currency}"
 
 
-def _meaning_without_target(leave_one_out: Mapping[str, float]) -> str:
-    """What the accuracy of a student stands for that was trained on every domain."""
+def _meaning_without_target(summary: Summary) -> str:
+    """What the accuracy of a student stands for that was trained with no domain held out."""
+    leave_one_out = summary.leave_one_out
     if not leave_one_out:
+        like = (
+            "No domain was held out: this is the accuracy on images like those it learnt from."
+            if summary.train_images
+            else "No labelled image was trained on: this is the accuracy on those that were held out."
+        )
         return (
-            "No domain was held out: this is the accuracy on images like those it learnt from. What to "
-            "expect of a new style, camera or season is not measured; --leave-one-out measures it."
+            f"{like} What to expect of a new style, camera or season is not measured; --leave-one-out "
+            "measures it."
         )
     by_domain = ", ".join(f"{name} {percent(share)}" for name, share in leave_one_out.items())
     return (

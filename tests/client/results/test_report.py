@@ -5,10 +5,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from client.cli.tables import print_summary
 from client.learning.recipe import RECIPES, Recipe
 from client.results.predictions import (
     LabelledPrediction,
@@ -21,6 +23,9 @@ from client.results.predictions import (
 from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
 from tests.client.buying.cards import MODEL
+
+if TYPE_CHECKING:
+    from client.api.distillation import Run
 
 HOSTILE = "<script>alert(1)</script>"
 TARGET = '"><b>pixel</b>'
@@ -372,6 +377,42 @@ def test_without_hold_outs_no_accuracy_on_them_and_no_calibration_is_claimed(
     answers = [each for each in ANSWERS if (held_out if each.seen else target)]
     words = " ".join(_Page(render_report(replace(run, predictions=answers))).words.split())
     assert (measured in words, not_measured in words) == (held_out, not held_out)
+
+
+@pytest.mark.parametrize("taught", [True, False])
+@pytest.mark.parametrize(
+    ("target", "learnt_from_labels", "held_out_whole"),
+    [
+        (None, "No domain was held out: its accuracy is", "its accuracy is that on those that were held out"),
+        ("pixel", "with images like those it learnt from, and", "with the labelled images that were held"),
+    ],
+)
+def test_where_a_table_holds_all_labelled_images_out_the_accuracy_is_that_on_these(
+    capsys: pytest.CaptureFixture[str],
+    target: str | None,
+    learnt_from_labels: str,
+    held_out_whole: str,
+    taught: bool,
+) -> None:
+    of_target = {} if target is None else {target: 0.437}
+    accuracy = {
+        "in_domain": 0.8,
+        "out_of_domain": of_target.get("pixel"),
+        "by_domain": {"line": 0.8, **of_target},
+        "images_by_domain": dict.fromkeys(("line", *of_target), 320),
+        "worst_domain": "line",
+    }
+    run = _run(
+        target_domain=target, accuracy=accuracy, train_images=1300 if taught else 0, unlabelled_images=9
+    )
+    words = " ".join(_Page(render_report(run)).words.split())
+    assert (learnt_from_labels in words, held_out_whole in words) == (taught, not taught)
+    assert ("right on held-out images of the domains it learnt from" in words) == taught
+    assert "could not be measured" not in words
+    print_summary(cast("Run", SimpleNamespace(summary=run.summary, report="report", weights="weights")))
+    shown = capsys.readouterr().out
+    assert ("No labelled image was trained on: this is the" in shown) == (not taught and target is None)
+    assert ("on images like those it learnt from" in shown) == (taught and target is None)
 
 
 @pytest.mark.parametrize("target", [TARGET, None])
