@@ -129,7 +129,9 @@ def forget(
 ) -> None:
     """Delete images that were kept because the vendor was asked about them, and their embeddings.
 
-    Of the folder, only files that --keep wrote are deleted. Receipts stay; who asks again pays again.
+    So is what lies beside the cache: what is known of their files (thumbnails, names, digests), and all
+    decoded images, which later runs decode again. Of the folder, only files that --keep wrote are deleted.
+    Receipts stay, and so do runs and exported files; who asks again pays again.
 
     Example: client cache forget kept --older-than 30
     """
@@ -142,8 +144,11 @@ def forget(
             doomed = [each for each in named if each.is_intact()]
         except OSError as error:
             raise UsageError(f"{error.filename or kept}: {error.strerror}.") from error
-        # The files go last: their names alone say which embeddings are theirs.
-        embeddings = store.forget([each.digest for each in doomed])
+        # The files go last: their names alone say what else is theirs.
+        digests = [each.digest for each in doomed]
+        embeddings = store.forget(digests)
+        if digests:
+            connection.forget(digests)
         keeping.delete(doomed)
     if others := len(named) - len(doomed):
         connection.display.note(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.data.images import codecs
+from client.errors import unwritable
 from client.paths import is_there
 
 # Pixels of a side of the small image that is kept of each file, to tell near copies by.
@@ -35,6 +36,8 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
+# The columns of the table; the last one came with version 3.
+_COLUMNS = ("path", "size", "time", *_FACTS.split(", "), "encoder")
 
 # Size and time of change in nanoseconds since 1970: what tells that a file is still the same.
 Stamp = tuple[int, int]
@@ -117,6 +120,33 @@ class FileMemory:
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
             memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
+    def forget(self, images: Sequence[str]) -> None:
+        """Delete what is known of images, by the SHA-256 (hex) of their files or of what is sent of them.
+
+        The file is written anew, so that none of its bytes tell it any more.
+
+        Raises:
+            ClientError: it cannot be deleted.
+        """
+        if self._path is None or not is_there(self._path):
+            return
+        try:
+            with self._opened() as memory:
+                for start in range(0, len(images), _AT_ONCE):
+                    some = images[start : start + _AT_ONCE]
+                    marks = ", ".join(f"?{number}" for number in range(1, len(some) + 1))
+                    memory.execute(
+                        f"DELETE FROM files WHERE file IN ({marks}) OR digest IN ({marks})",  # noqa: S608
+                        some,
+                    )
+                memory.commit()
+                memory.execute("VACUUM")  # `secure_delete` leaves what SQLite has moved about before
+        except _NotOurs:
+            return
+        except (sqlite3.Error, OSError) as error:
+            if is_there(self._path):  # one that is damaged is gone
+                raise unwritable(self._path, error) from error
+
     @staticmethod
     def _recall(memory: sqlite3.Connection, files: Sequence[Path]) -> list[FileFacts | None]:
         keys = [_key(path) for path in files]
@@ -154,6 +184,26 @@ class FileMemory:
             if type(error) is sqlite3.DatabaseError:
                 self._path.unlink(missing_ok=True)
             raise
+
+
+def delete_unmarked(path: Path) -> None:
+    """Delete a memory of before memories were marked as ours. Any other file stays, and is not written to.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as found:
+            (mark,) = found.execute("PRAGMA application_id").fetchone()
+            (version,) = found.execute("PRAGMA user_version").fetchone()
+            tables = [name for (name,) in found.execute("SELECT name FROM sqlite_master")]
+            columns = tuple(name for _, name, *_ in found.execute("PRAGMA table_info(files)"))
+    except sqlite3.Error:  # there is none, or it is none of SQLite's
+        return
+    expected = _COLUMNS if version == _VERSION else _COLUMNS[:-1]
+    if mark == 0 and 1 <= version <= _VERSION and tables == ["files"] and columns == expected:
+        path.unlink(missing_ok=True)
 
 
 def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFacts, Stamp | None]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from client.errors import DataError
 # Decoded images take at most this much disk, and at most half of what is free.
 MAX_BYTES = 20 * 2**30
 _SUFFIX = ".pixels"
+# How a file of them is named: see `PixelStore._name`.
+_NAMED = re.compile(rf"[0-9a-f]{{32}}-\d+{re.escape(_SUFFIX)}")
 
 
 class PixelBatch(NamedTuple):
@@ -178,6 +181,17 @@ class _PixelFile:
             os.pwrite(self._file, checksum.tobytes(), 4 * slot)
         except OSError:  # the disk is full: what is there can be read, and no more is kept
             self._kept = 0
+
+
+def delete_pixels(folder: Path) -> None:
+    """Delete all decoded images; a run that uses them keeps its own hold of them until it ends.
+
+    Raises:
+        OSError: some cannot be deleted.
+    """
+    for path in folder.glob(f"*{_SUFFIX}"):
+        if _NAMED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def _checksum(pixels: Pixels, aspect: np.float32) -> int:

@@ -1,7 +1,7 @@
 """Which vendor, key and cache a command works with, and what is opened of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -17,8 +17,9 @@ from client.buying.teacher import Bulk, Teacher
 from client.buying.tracing import TracedVendor, Traces, find_traces
 from client.buying.vendor_api import VendorClient
 from client.data.examples import sent_of
-from client.data.file_memory import FileMemory
-from client.errors import KeyRefused, UsageError, VendorUnreachable
+from client.data.file_memory import FileMemory, delete_unmarked
+from client.data.pixels import delete_pixels
+from client.errors import ClientError, KeyRefused, UsageError, VendorUnreachable
 from client.paths import absence, is_there
 from client.progress import Display
 from client.runs.folder import RunFolder
@@ -68,6 +69,25 @@ class Connection:
     def files(self) -> FileMemory:
         """What is known of image files: beside the cache."""
         return FileMemory(self._cache_file.parent / f"{self._cache_file.name}.files", self._say_once)
+
+    def forget(self, images: Sequence[str]) -> None:
+        """Delete what lies beside the cache of some images, by the SHA-256 (hex) of their files.
+
+        It is what is known of the files, and the decoded images: all of them, for none is named after its
+        image. Later runs decode them again.
+
+        Raises:
+            ClientError: something cannot be deleted.
+        """
+        self.files.forget(images)
+        try:
+            delete_unmarked(self._cache_file.parent / "files.db")  # where earlier versions had it
+            delete_pixels(self.pixels)
+        except OSError as error:
+            raise ClientError(
+                f"{error.filename} cannot be deleted: {error.strerror}. Change that, and give the same "
+                "command again: it deletes what is left."
+            ) from error
 
     @property
     def _cache_file(self) -> Path:

@@ -1,11 +1,16 @@
-"""`client cache forget`: kept images are deleted after their embeddings, and never without them.
+"""`client cache forget`: kept images are deleted after what else is theirs, and never without it.
 
 And `client cache prune`: it deletes the embeddings of a model whose fingerprint is typed.
 """
 
 import hashlib
+import os
+import shutil
+import sqlite3
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +20,10 @@ from client.buying.cache import EmbeddingCache
 from client.buying.pending import RequestBatch
 from client.buying.queries import Query
 from client.cli.main import main
+from client.data import file_memory
+from client.data.examples import UNLABELLED, Example, read_files
+from client.data.file_memory import FileMemory
+from client.data.pixels import PixelStore
 from client.deferral.keeping import KeptFile, KeptImages, kept_in
 from shared.embeddings import Usage
 
@@ -103,6 +112,93 @@ def test_images_stay_where_the_cache_cannot_be_changed(
     monkeypatch.setattr(EmbeddingCache, "forget", interrupt)
     with pytest.raises(SystemExit):
         main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
+    assert all(each.path.exists() for each in kept)
+
+
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_nothing_of_a_forgotten_picture_is_left_beside_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Neither what is remembered of its file, in the bytes of SQLite's either, nor its pixels."""
+    connect = sqlite3.connect
+
+    def connected(path: str, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(path, **options)
+        connection.execute("PRAGMA secure_delete = OFF")  # as some builds of SQLite begin
+        return connection
+
+    monkeypatch.setattr("sqlite3.connect", connected)
+    monkeypatch.setattr(file_memory, "_AT_ONCE", at_once)
+    own = tmp_path / "own.png"
+    for size in (41, 42):
+        Image.effect_noise((size, size), 90).convert("RGB").save(own)
+        KeptImages(tmp_path / "kept", at_most=9).keep([own.read_bytes()])
+    Image.effect_noise((43, 43), 90).convert("RGB").save(own)
+    files = [own, *(each.path for each in kept_in(tmp_path / "kept"))]
+    for file in files:
+        os.utime(file, (1, 1))
+    memory, beside, pixels = tmp_path / "bought.db.files", tmp_path / "files.db", tmp_path / "pixels"
+    mine, *facts = read_files(files, FileMemory(memory))
+    shutil.copy(memory, beside)
+    with closing(connect(beside)) as former:  # as it was before it was marked
+        former.execute("PRAGMA application_id = 0")
+    examples = [Example(str(file), "kept", UNLABELLED, "", "", 41) for file in files]
+    PixelStore(examples, pixels).load(range(len(files)), 8)
+    (pixels / "holiday.pixels").write_bytes(b"my own")
+    thumbnails = [each.thumbnail for each in facts if len(set(each.thumbnail)) > 1]
+    assert len(thumbnails) == 2
+    assert all(thumbnail in memory.read_bytes() for thumbnail in thumbnails)
+
+    with pytest.raises(SystemExit) as end:
+        main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
+    assert end.value.code == 0
+    left = memory.read_bytes()
+    assert not any(thumbnail in left for thumbnail in thumbnails)
+    assert not any(file.name.encode() in left for file in files[1:])
+    assert FileMemory(memory).recall([own]) == [mine]
+    assert [path.name for path in pixels.iterdir()] == ["holiday.pixels"]
+    assert not beside.exists()
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_strangers_file_and_a_folder_that_is_not_there_stay_so_when_pictures_are_forgotten(
+    tmp_path: Path,
+) -> None:
+    """Its name is the one of a memory of before, and it has a table of that name."""
+    with closing(sqlite3.connect(tmp_path / "files.db")) as other:
+        other.execute("CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+        other.execute("PRAGMA user_version = 3")
+    before = (tmp_path / "files.db").read_bytes()
+    with pytest.raises(SystemExit) as end:
+        main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
+    assert end.value.code == 0
+    assert (tmp_path / "files.db").read_bytes() == before
+    assert not (tmp_path / "pixels").exists()
+    assert not (tmp_path / "bought.db.files").exists()
+
+
+@pytest.mark.parametrize("left", ["pixels", "bought.db.files"])
+def test_pictures_stay_where_something_of_them_cannot_be_deleted(
+    kept: list[KeptFile],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    left: str,
+) -> None:
+    """The same command then goes on: their names say what else is theirs."""
+    (tmp_path / "bought.db.files").touch()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted", str(tmp_path / left))
+
+    name = "delete_pixels" if left == "pixels" else "FileMemory._opened"
+    where = "client.runs.connection" if left == "pixels" else "client.data.file_memory"
+    monkeypatch.setattr(f"{where}.{name}", refuse)
+    with pytest.raises(SystemExit) as end:
+        main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])
+    assert end.value.code == 1
+    assert "Operation not permitted" in capsys.readouterr().err
     assert all(each.path.exists() for each in kept)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from client.data.examples import Example
 from client.data.images import decode_square
-from client.data.pixels import PixelStore
+from client.data.pixels import PixelStore, delete_pixels
 from client.data.views import View
 from client.errors import DataError
 
@@ -144,6 +144,19 @@ def test_a_file_that_another_process_deletes_meanwhile_does_not_matter(tmp_path:
     for example in examples:
         example.path.unlink()
     assert _reds(PixelStore(examples, kept), [0, 1, 2]) == [0, 1, 2]
+
+
+def test_a_run_goes_on_with_the_images_that_are_deleted_beneath_it(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    examples = _examples(tmp_path, {"a": 3})
+    running = PixelStore(examples, kept)
+    _reds(running, [0, 1])
+    delete_pixels(kept)
+    assert not list(kept.iterdir())
+    for example in examples[:2]:
+        example.path.unlink()
+    assert _reds(running, [0, 1, 2]) == [0, 1, 2]
+    assert not list(kept.iterdir())
 
 
 def test_aspects_are_kept(tmp_path: Path) -> None:
