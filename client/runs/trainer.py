@@ -183,7 +183,7 @@ class Trainer:
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
         data = replace(data, teacher=self._local_teacher(student))
-        kept = self._run_stages(student, dataset, data, stamp)
+        kept = self._run_stages(student, dataset, data, f"{stamp} {self._settled}")
         metadata = replace(
             targets.teacher.described if targets.teacher else StudentMetadata(),
             stamp=stamp,
@@ -207,6 +207,15 @@ class Trainer:
             )
             save_student(student, config.student, run.student, replace(metadata, seen=seen).to_file())
             run.checkpoint.unlink(missing_ok=True)
+
+    @property
+    def _settled(self) -> str:
+        """The numbers of the recipe that follow from the data, as this version of Tuition settles them.
+
+        What a stage left half done depends on them; a finished student stands, whatever it was trained with.
+        """
+        recipe = self._recipe
+        return f"{recipe.steps}x{recipe.images_per_domain} {recipe.align_images_per_domain}"
 
     def _local_teacher(self, student: Student) -> Student | None:
         """The model that is asked about every view, for a method whose teacher is not the vendor's."""

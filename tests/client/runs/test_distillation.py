@@ -1,15 +1,17 @@
-"""What a run refuses before it buys anything."""
+"""What a run refuses before it buys anything, and what it goes on with."""
 
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from client.errors import UsageError
 from client.learning.processes import SingleProcess, even_shard
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
-from client.results.records import Plan
+from client.results.records import Plan, Summary
 from client.runs.cells import Cell
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
@@ -58,6 +60,49 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
     )
     with pytest.raises(UsageError, match=f"cannot be shared evenly by {count} processes"):
         run.prepare()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+@pytest.mark.parametrize("method", ["erm", "linear-probe"])
+def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_settles_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, changed: bool
+) -> None:
+    """The settings are the same; the steps, or the images of a batch, are those that follow from the data."""
+    data = make_folder(tmp_path / "toy", images=5)
+    recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
+    config = RunConfig(str(data), "red", method, "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    folder, said = RunFolder(tmp_path / "run"), StringIO()
+    folder.begin(config)
+
+    def execute() -> Summary | None:
+        return Distillation(
+            config, folder, None, Display(Console(file=said, width=200)),
+            device="cpu", pixels=tmp_path / "pixels", onnx=False,
+        ).execute()  # fmt: skip
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    settled = Recipe.settled
+    with monkeypatch.context() as patched:  # as another version
+        if changed:
+            patched.setattr(
+                Recipe,
+                "settled",
+                lambda self, **of: replace(settled(self, **of), steps=6, align_images_per_domain=1),
+            )
+        patched.setattr("client.runs.trainer.save_student", stop)
+        with pytest.raises(KeyboardInterrupt):
+            execute()
+    left = [file for file in (folder.checkpoint, folder.aligned) if file.exists()]
+    before = [file.stat().st_mtime_ns for file in left]
+    assert left
+    summary = execute()
+    assert summary is not None
+    assert summary.steps == 4
+    assert ("Going on after step" in said.getvalue()) == (method == "erm" and not changed)
+    if method != "erm":
+        assert ([file.stat().st_mtime_ns for file in left] == before) == (not changed)
 
 
 def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_path: Path) -> None:
