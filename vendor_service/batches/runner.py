@@ -207,7 +207,7 @@ class Runner:
         except APIError as error:
             if error.code == ErrorCode.DEADLINE_EXCEEDED:  # the job has ended, and nobody pays for this
                 unpaid = sum(each.cost for each in works if each.error is None)
-                self._allowance.take(claim.job.account_id, unpaid)
+                self._allowance.take_for_job(claim.job.account_id, unpaid)
             raise
 
     async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
@@ -251,7 +251,7 @@ class Runner:
             unpaid += lost
             first += count
         if unpaid:
-            self._allowance.take(account, unpaid)
+            self._allowance.take_for_job(account, unpaid)
         return [each for each in asked if each.error is None]
 
     def _store_part(self, claim: Claim, answers: Answers) -> None:

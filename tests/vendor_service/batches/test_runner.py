@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from vendor_service.batches import runner
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.runner import Pauses, Runner
 from vendor_service.billing import prices
-from vendor_service.billing.allowance import UNPAID_BURST, Allowance
+from vendor_service.billing.allowance import UNPAID_BURST, UNPAID_PER_SECOND, Allowance
 from vendor_service.errors import APIError
 
 
@@ -83,6 +84,32 @@ def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Book
     assert takers() == {other}
     books.clock.advance(1)
     assert takers() == {spent, other}
+
+
+def test_no_request_is_refused_for_what_jobs_took_and_jobs_get_what_requests_leave(books: Books) -> None:
+    allowance = Allowance(books.clock)
+    allowance.take_for_job("mine", 2 * UNPAID_BURST)
+    assert allowance.half_gone() == ["mine"]
+    allowance.take("mine", UNPAID_BURST - 1)
+    allowance.check("mine")
+    allowance.take("mine", 1)
+    with pytest.raises(APIError, match="try again in 1 s"):
+        allowance.check("mine")
+
+    allowance = Allowance(books.clock)
+    jobs = requests = 0
+    for _ in range(600):
+        while "mine" not in allowance.half_gone():
+            allowance.take_for_job("mine", 1)
+            jobs += 1
+        with suppress(APIError):
+            while True:
+                allowance.check("mine")
+                allowance.take("mine", 1)
+                requests += 1
+        books.clock.advance(1)
+    assert requests == UNPAID_BURST + 599 * UNPAID_PER_SECOND
+    assert jobs == UNPAID_BURST // 2 + 1
 
 
 def test_pauses_grow_to_a_minute_and_end_with_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
