@@ -40,7 +40,7 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
     with opened(database_url) if new else existing(database_url) as database:
         if not is_there(database):
             typer.echo(f"new books in {where(database)}", err=True)
-        _bring_to_this_version(database)
+        bring_to_this_version(database)
         with database.write() as session:
             yield session
 
@@ -58,7 +58,7 @@ def acting(database_url: str | None, *, new: bool = False) -> Iterator[Act]:
 def prepared(database_url: str | None) -> Iterator[Database]:
     """The books, which must be there, at this version, for what takes several transactions."""
     with existing(database_url) as database:
-        _bring_to_this_version(database)
+        bring_to_this_version(database)
         yield database
 
 
@@ -86,7 +86,7 @@ def opened(database_url: str | None) -> Iterator[Database]:
         yield database
 
 
-def _bring_to_this_version(database: Database) -> None:
+def bring_to_this_version(database: Database, *, migrate: bool = False) -> None:
     """Do what `schema.prepare` does, but take no tables from under a vendor that may be a former version.
 
     That vendor's own audit is a command too, of whatever version is installed by then.
@@ -98,7 +98,7 @@ def _bring_to_this_version(database: Database) -> None:
         advice = "its tables are another version's: use that version's command, or stop the vendor first"
         with alone(database, advice):
             schema.upgrade(database)
-    schema.prepare(database)
+    schema.prepare(database, migrate=migrate)
 
 
 def is_there(database: Database) -> bool:

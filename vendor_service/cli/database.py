@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from vendor_service.cli.books import DatabaseUrl, existing, is_there, opened, where
+from vendor_service.cli.books import DatabaseUrl, bring_to_this_version, existing, is_there, opened, where
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.database import schema
 from vendor_service.database.backup import back_up
@@ -26,7 +26,7 @@ def upgrade(database_url: DatabaseUrl = None) -> None:
     with opened(database_url) as database:
         if not is_there(database):
             typer.echo(f"new books in {where(database)}", err=True)
-        schema.upgrade(database)
+        bring_to_this_version(database, migrate=True)
         print(schema.current(database))
 
 

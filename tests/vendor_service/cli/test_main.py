@@ -455,7 +455,7 @@ def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["accounts", "create", "acme"], ["ledger", "verify", "--json"], ["prices", "list"]],
+    [["accounts", "create", "acme"], ["ledger", "verify", "--json"], ["prices", "list"], ["db", "upgrade"]],
     ids=lambda arguments: arguments[0],
 )
 def test_a_command_leaves_a_running_vendor_the_tables_of_its_version(
