@@ -96,12 +96,11 @@ class Files:
         for following in slices:
             # They are nobody's yet, and go with the rest of a file that never is ready.
             with self._database.write() as session:
-                self._add_pieces(session, account_id, file_id, rows)
+                self._add_pieces(session, account_id, file_id, taken.bytes, rows)
             rows = following
         with self._database.write() as session:
-            file = self._add_pieces(session, account_id, file_id, rows)
-            self._check_room(session, account_id, taken.bytes - file.bytes)
-            file.name, file.state, file.bytes = name, "ready", taken.bytes
+            file = self._add_pieces(session, account_id, file_id, taken.bytes, rows)
+            file.name, file.state = name, "ready"
             file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
             file.lines = sum(each.lines for each in taken.pieces)
             file.images = sum(each.images for each in taken.pieces)
@@ -224,14 +223,16 @@ class Files:
             session.execute(delete(StoredFile).where(StoredFile.id == file_id))
 
     def _add_pieces(
-        self, session: Session, account_id: str, file_id: str, rows: list[dict[str, Any]]
+        self, session: Session, account_id: str, file_id: str, size: int, rows: list[dict[str, Any]]
     ) -> StoredFile:
-        """Write some pieces of a file down, and count what they take of its account's room."""
+        """Write some pieces of a file down, and count what they and its `size` take of its account's room."""
         session.get_one(Account, account_id, with_for_update=True)
         file = _coming(session, file_id)
-        size = sum(map(_fault_bytes, rows))
-        self._check_room(session, account_id, size)
-        file.fault_bytes += size
+        faults = sum(map(_fault_bytes, rows))
+        # While it came, it may have had more room than it needs.
+        self._check_room(session, account_id, size - file.bytes + faults)
+        file.bytes = size
+        file.fault_bytes += faults
         session.execute(insert(FilePiece), rows)
         return file
 

@@ -133,13 +133,28 @@ def test_what_is_kept_of_faults_takes_room_of_its_account(books: Books) -> None:
     assert files.get(account_id, file_id).bytes == 20
     with pytest.raises(APIError, match="delete some"):
         files.begin(account_id, ROOM - 20 - kept + 1)
-    another = files.begin(account_id, ROOM - 20 - kept)
+    another = files.begin(account_id, 2)
+    files.begin(account_id, ROOM - 20 - kept - 2)
     with pytest.raises(APIError, match="delete some"):
         files.finish(account_id, another, "in", faulty_pieces(1, "x"))
     assert pieces_of(books, another) == []
     files.let_go(account_id, file_id)
     files.remove(file_id)
     files.finish(account_id, another, "in", faulty_pieces(1, "x"))
+
+
+def test_the_room_that_a_file_had_while_it_came_has_room_for_its_faults(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.batches.files._PIECES_AT_ONCE", 4)
+    files, account_id = process(books).files, books.open().account_id
+    files.begin(account_id, ROOM - 10_000)
+    file_id = files.begin(account_id, 0)
+    assert files.grow(account_id, file_id, 20) == 10_000
+    files.finish(account_id, file_id, "in", faulty_pieces(10, "x" * 500))
+    file = files.get(account_id, file_id)
+    assert file.bytes == 20
+    assert 5_000 < file.fault_bytes < 9_980
 
 
 def test_pieces_are_written_in_slices_of_few_bytes_and_deleted_in_slices(
