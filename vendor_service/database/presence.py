@@ -2,9 +2,10 @@
 
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 from typing import Protocol
@@ -72,7 +73,7 @@ class _FileLock:
     def __init__(self, file: Path) -> None:
         lock = Path(f"{file}.lock")
         try:
-            self._file: BufferedWriter = lock.open("ab")
+            self._file = _opened(lock, file)
         except OSError as error:
             raise OperatorError(f"{lock} cannot be opened: {error.strerror}") from error
 
@@ -95,6 +96,21 @@ class _FileLock:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _opened(lock: Path, file: Path) -> BufferedWriter:
+    """A lock's file. A new one belongs to whom the database's file belongs to, as SQLite's own do.
+
+    Who is root makes it for the vendor, which may be another user.
+    """
+    try:
+        new = lock.open("xb")
+    except FileExistsError:
+        return lock.open("ab")
+    with suppress(OSError):  # others than root may not, and need not
+        owned = file.stat()
+        os.chown(new.fileno(), owned.st_uid, owned.st_gid)
+    return new
 
 
 class _ServerLock:

@@ -1,5 +1,6 @@
 """Servers on one database: what a living one holds is not released, and no command takes its tables away."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +31,27 @@ def test_only_a_server_without_a_living_sibling_is_alone(tmp_path: Path) -> None
         third.enter(lambda: found.append("third"))
         third.leave()
     assert found == ["first", "third"]
+
+
+@pytest.mark.parametrize("error", [None, PermissionError(1, "Operation not permitted")])
+def test_a_new_lock_is_given_to_the_owner_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    given: list[tuple[int, ...]] = []
+
+    def give(descriptor: int, *owner: int) -> None:
+        given.append((os.fstat(descriptor).st_ino, *owner))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "chown", give)
+    file, lock = tmp_path / "books.db", tmp_path / "books.db.lock"
+    with closing(Database(f"sqlite:///{file}")) as database:
+        schema.upgrade(database)
+        for _ in range(2):
+            with alone(database):
+                pass
+    assert given == [(lock.stat().st_ino, file.stat().st_uid, file.stat().st_gid)]
 
 
 def test_a_second_server_releases_nothing_of_the_first(scripted: ScriptedTexts, tmp_path: Path) -> None:
