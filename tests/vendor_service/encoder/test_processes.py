@@ -255,6 +255,7 @@ def test_processes_are_told_what_they_run_by_and_no_secret(
     for name in (*secret, "OTEL_EXPORTER_OTLP_HEADERS", "A_VARIABLE_OF_TOMORROW"):
         monkeypatch.setenv(name, "hunter2")
     wanted = {"LC_TIME": "C", "MALLOC_ARENA_MAX": "2", "HF_HOME": "/hub", "PYTHONDONTWRITEBYTECODE": "1"}
+    wanted["HUGGINGFACE_HUB_CACHE"] = "/hub/cache"
     for name, value in wanted.items():
         monkeypatch.setenv(name, value)
     made = started(notes, 1)
@@ -264,6 +265,7 @@ def test_processes_are_told_what_they_run_by_and_no_secret(
         made.close()
     variables = dict(each.split("=", 1) for each in told.rstrip("\0").split("\0"))
     assert variables.items() >= {**wanted, "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}.items()
+    assert variables["HF_HUB_OFFLINE"] == "1"  # the vendor has fetched what they read
     assert "hunter2" not in variables.values()
 
 

@@ -25,8 +25,8 @@ _TO_RUN_BY = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TZDIR", "TMPDIR", "TMP", "TEMP"),
         *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "GLIBC_TUNABLES", "XDG_CACHE_HOME"),
-        *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE"),
-        *("TRANSFORMERS_OFFLINE", "TORCH_HOME"),
+        *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_MODULES_CACHE", "TRANSFORMERS_CACHE"),
+        "TORCH_HOME",
     }
 )
 # What the names of others begin with: those of the interpreter and of libraries that compute.
@@ -258,6 +258,8 @@ def launch(control: socket.socket) -> Launched:
 def _environment() -> dict[str, str]:
     """What the processes may know: what they run by. Anything else may be a password."""
     own = {name: value for name, value in os.environ.items() if _is_to_run_by(name)}
+    # The vendor has fetched what a tokenizer is loaded from: no hub is needed, and no proxy or token for it.
+    own["HF_HUB_OFFLINE"] = "1"
     return own | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
