@@ -13,7 +13,8 @@ from vendor_service.errors import OperatorError, UsageError
 def back_up(database: Database, to: Path) -> None:
     """Write the books, as they are at one moment, to a new file; whoever uses them is not disturbed.
 
-    The file has its name once it is whole and on the disk. Who is killed before leaves `NAME.*.part`.
+    The file has its name once it is whole and on the disk. Who is killed before leaves `NAME.*.part`, and may
+    leave `NAME.*.part-journal`.
 
     Raises:
         UsageError: this is not SQLite, or there is a file of that name.
@@ -63,7 +64,7 @@ def _take_name(part: Path, to: Path) -> None:
         except BaseException:
             to.unlink()
             raise
-    if os.name == "posix":  # elsewhere no folder can be opened
+    with suppress(OSError):  # a folder that cannot be read, or a system that opens none: the backup is there
         _to_disk(to.absolute().parent, os.O_RDONLY)
 
 

@@ -150,6 +150,22 @@ def test_a_backup_has_its_name_once_it_is_whole_and_on_the_disk(
     assert (named, folder) == (tmp_path / "copy.db", tmp_path)
 
 
+def test_a_backup_in_a_folder_that_cannot_be_read_is_written_all_the_same(
+    embedded: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_disk = backup._to_disk
+
+    def refuse_folders(path: Path, flags: int) -> None:
+        if path.is_dir():  # as the system does, unless root asks
+            raise PermissionError(13, "Permission denied")
+        to_disk(path, flags)
+
+    monkeypatch.setattr(backup, "_to_disk", refuse_folders)
+    back_up(embedded.database, tmp_path / "copy.db")
+    assert _copies(tmp_path) == ["copy.db"]
+    assert _accounts(tmp_path / "copy.db") == 1
+
+
 def test_where_files_have_one_name_only_a_backup_is_written_all_the_same(
     embedded: Books, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
