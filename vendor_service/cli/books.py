@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from shutil import get_terminal_size
@@ -16,7 +17,7 @@ from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import alone
 from vendor_service.database.session import Database
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, VendorRunning
 from vendor_service.operators.act import Act
 from vendor_service.settings import Settings
 
@@ -25,6 +26,9 @@ DatabaseUrl = Annotated[
     typer.Option(help="Where the books are. (default: sqlite:///tuition-vendor.db)", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+# What seems to be a vendor may be another command, which brings the books to this version just now.
+_PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
@@ -92,12 +96,18 @@ def bring_to_this_version(database: Database, *, migrate: bool = False) -> None:
     That vendor's own audit is a command too, of whatever version is installed by then.
 
     Raises:
-        OperatorError: the tables are another version's, and a vendor is running on them.
+        VendorRunning: the tables are another version's, and a vendor is running on them.
     """
-    if database.embedded and schema.current(database) not in (None, schema.latest()):
-        advice = "its tables are another version's: use that version's command, or stop the vendor first"
-        with alone(database, advice):
-            schema.upgrade(database)
+    advice = "its tables are another version's: use that version's command, or stop the vendor first"
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while database.embedded and schema.current(database) not in (None, schema.latest()):
+        try:
+            with alone(database, advice):
+                schema.upgrade(database)
+        except VendorRunning:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
     schema.prepare(database, migrate=migrate)
 
 

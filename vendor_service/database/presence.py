@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.serving.redaction import masked
 from vendor_service.database.session import Database, time_outs
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, VendorRunning
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +49,13 @@ def alone(database: Database, advice: str = "stop it first") -> Iterator[None]:
     """Keep every server from this database meanwhile: one that starts waits.
 
     Raises:
-        OperatorError: a server lives on it, and the message ends with the `advice`.
+        VendorRunning: a server lives on it, or another command is alone with it just now; the message ends
+            with the `advice`.
     """
     file = database.file
     with closing(_ServerLock(database) if file is None else _FileLock(file)) as lock:
         if not lock.exclude():
-            raise OperatorError(f"a vendor is running on {database.shown}; {advice}")
+            raise VendorRunning(f"a vendor is running on {database.shown}; {advice}")
         yield
 
 
@@ -78,10 +79,15 @@ class _FileLock:
             raise OperatorError(f"{lock} cannot be opened: {error.strerror}") from error
 
     def share(self, if_alone: Callable[[], object]) -> None:
-        if self.exclude():
+        is_alone = self.exclude()
+        if not is_alone:
+            # Waits for a sibling that is just entering, or for a command, after which it may be alone.
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+            is_alone = self.exclude()
+        if is_alone:
             if_alone()
-        # Waits for a sibling that is just entering. Where another slips in between the two locks, it finds
-        # nothing of this server's to undo: this one has not served yet.
+        # Where another slips in between two locks, it finds nothing of this server's to undo: this one has
+        # not served yet.
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def renew(self) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -35,10 +35,10 @@ from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
-from vendor_service.database.presence import Presence
+from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, VendorRunning
 from vendor_service.operators import money
 
 
@@ -472,6 +472,31 @@ def test_a_command_leaves_a_running_vendor_the_tables_of_its_version(
         presence.leave()
         assert opened(*arguments)[0] == 0
         assert schema.current(database) == schema.latest()
+
+
+def test_a_command_is_not_refused_because_another_brings_the_books_to_this_version(
+    opened: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database, ExitStack() as another:
+        schema.downgrade(database, "0012")
+        presence = Presence(database)
+        another.enter_context(alone(database))
+        another.callback(schema.upgrade, database)
+
+        @contextmanager
+        def refused_once(*arguments: Any) -> Iterator[None]:
+            try:
+                with alone(*arguments):
+                    yield
+            except VendorRunning:
+                another.close()
+                presence.enter(lambda: None)  # of this version
+                raise
+
+        monkeypatch.setattr(books, "alone", refused_once)
+        monkeypatch.setattr(books, "_PATIENCE_SECONDS", 20.0)
+        assert opened("prices", "list")[0] == 0
+        presence.leave()
 
 
 def test_books_whose_lock_cannot_be_opened_stay_as_they_are(opened: Command, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vendor_service.cli.database import downgrade
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
-from vendor_service.errors import OperatorError
+from vendor_service.errors import OperatorError, VendorRunning
 from vendor_service.extraction.recorder import Recorder
 
 
@@ -108,6 +108,24 @@ def test_a_server_that_starts_waits_until_the_tables_are_settled(database_url: s
                 entering.result(0.5)
         entering.result(10)
         presence.leave()
+
+
+def test_a_server_that_starts_while_a_command_is_alone_is_told_then_that_it_is_alone(tmp_path: Path) -> None:
+    found: list[str] = []
+    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database, ThreadPoolExecutor(1) as pool:
+        presence = Presence(database)
+        with alone(database):
+            entering = pool.submit(presence.enter, lambda: found.append("first"))
+            with pytest.raises(TimeoutError):
+                entering.result(0.5)
+        entering.result(10)
+        second = Presence(database)
+        second.enter(lambda: found.append("second"))
+        with pytest.raises(VendorRunning), alone(database):
+            pass
+        for each in (presence, second):
+            each.leave()
+    assert found == ["first"]
 
 
 def test_a_server_is_seen_again_after_its_database_was_restarted(postgres: Postgres) -> None:
