@@ -2,9 +2,9 @@
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
@@ -18,6 +18,8 @@ from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, FilePiece, StoredFile
 from vendor_service.errors import APIError
+
+_Piece = TypeVar("_Piece")
 
 _BLOCK_BYTES = 1 << 20
 _MOST_FILES = 1000
@@ -91,7 +93,7 @@ class Files:
         Raises:
             APIError: the account has no room for it; or it came for so long that it was given up.
         """
-        slices = _slices(file_id, taken.pieces)
+        slices = _slices((_row(file_id, *each) for each in enumerate(taken.pieces)), _fault_bytes)
         rows = next(slices)
         for following in slices:
             # They are nobody's yet, and go with the rest of a file that never is ready.
@@ -206,7 +208,9 @@ class Files:
                 StoredFile.batch_id == file.batch_id, StoredFile.id != file_id
             )
             is_last = session.scalar(others.limit(1)) is None
-            last = session.scalar(select(func.max(FilePiece.number)).where(FilePiece.file_id == file_id))
+            sizes = select(FilePiece.number, func.coalesce(func.length(FilePiece.faults), 0))
+            mine = sizes.where(FilePiece.file_id == file_id).order_by(FilePiece.number)
+            pieces = [(number, size) for number, size in session.execute(mine)]
         if file.batch_id is None:
             self.store.remove(input_name(file_id))
         elif is_last:
@@ -215,10 +219,10 @@ class Files:
             for name in self.store.names(job_folder(file.batch_id)):
                 if name.endswith(_ENDINGS[_kind(file)]):
                     self.store.remove(name)
-        for first in range(0, 0 if last is None else last + 1, _PIECES_AT_ONCE):
-            some = FilePiece.number.between(first, first + _PIECES_AT_ONCE - 1)
+        for some in _slices(pieces, lambda piece: piece[1]):
+            numbers = FilePiece.number.between(some[0][0], some[-1][0])
             with self._database.write() as session:
-                session.execute(delete(FilePiece).where(FilePiece.file_id == file_id, some))
+                session.execute(delete(FilePiece).where(FilePiece.file_id == file_id, numbers))
         with self._database.write() as session:
             session.execute(delete(StoredFile).where(StoredFile.id == file_id))
 
@@ -313,18 +317,18 @@ def _coming(session: Session, file_id: str) -> StoredFile:
     return file
 
 
-def _slices(file_id: str, pieces: Sequence[Piece]) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the pieces, as many at a time as are written in one transaction."""
-    rows: list[dict[str, Any]] = []
+def _slices(pieces: Iterable[_Piece], fault_bytes: Callable[[_Piece], int]) -> Iterator[list[_Piece]]:
+    """Pieces, as many at a time as are written or deleted in one transaction."""
+    some: list[_Piece] = []
     faults = 0
-    for number, piece in enumerate(pieces):
-        row = _row(file_id, number, piece)
-        faults += _fault_bytes(row)
-        if rows and (len(rows) == _PIECES_AT_ONCE or faults > _FAULT_BYTES_AT_ONCE):
-            yield rows
-            rows, faults = [], _fault_bytes(row)
-        rows.append(row)
-    yield rows
+    for piece in pieces:
+        faults += fault_bytes(piece)
+        if some and (len(some) == _PIECES_AT_ONCE or faults > _FAULT_BYTES_AT_ONCE):
+            yield some
+            some, faults = [], fault_bytes(piece)
+        some.append(piece)
+    if some:
+        yield some
 
 
 def _fault_bytes(row: Mapping[str, Any]) -> int:
