@@ -95,8 +95,8 @@ def read_answer(
         response: the answer.
         queries: what was asked, in order.
         model: what was to answer.
-        max_cost_micros: the most that was to be charged; nothing or 0 where what was paid for before may
-            come back, and is known elsewhere.
+        max_cost_micros: the most that was to be charged now; nothing or 0 where what was paid for before may
+            come back. What a replay has cost at its time is known elsewhere, and compared there.
         keys: those of the vendor's receipts; nothing where receipts are not looked at.
 
     Raises:
@@ -118,7 +118,8 @@ def read_answer(
         changed.bill, changed.unsure = bill, True
         changed.fault = f"answered by another model, {reply.fingerprint}"
         raise changed
-    fault = _fault(reply, queries, model) or _overcharge(reply, queries, max_cost_micros)
+    charged_now = None if reply.replayed else max_cost_micros
+    fault = _fault(reply, queries, model) or _overcharge(reply, queries, charged_now)
     if fault is not None:
         raise rejected(bill, fault)
     try:
@@ -163,6 +164,7 @@ class _Reply:
     vectors: dict[int, Vector]
     refused: dict[int, str]
     usage: Usage
+    replayed: bool
     fault: str | None = None
 
 
@@ -224,7 +226,8 @@ def _reply(answer: EmbedResponse) -> _Reply:
     except ValueError as error:
         fault = str(error)
     refused = {error.index: clean(error.message) for error in answer.errors}
-    return _Reply(_name(answer.id), _name(answer.model_fingerprint), vectors, refused, answer.usage, fault)
+    name, fingerprint = _name(answer.id), _name(answer.model_fingerprint)
+    return _Reply(name, fingerprint, vectors, refused, answer.usage, answer.replayed, fault)
 
 
 def _from_rows(response: httpx.Response, asked: int) -> _Reply:
@@ -245,7 +248,8 @@ def _from_rows(response: httpx.Response, asked: int) -> _Reply:
         vectors = dict(zip(answered, rows, strict=True))
     except (KeyError, ValueError) as error:
         fault = clean(str(error))
-    return _Reply(bill.request_id, bill.fingerprint, vectors, refused, bill.usage, fault)
+    replayed = headers.get("idempotent-replayed") == "true"
+    return _Reply(bill.request_id, bill.fingerprint, vectors, refused, bill.usage, replayed, fault)
 
 
 def _bill(headers: httpx.Headers) -> Bill:

@@ -25,7 +25,7 @@ from client.buying.checkout import Checkout
 from client.buying.concurrency import START
 from client.buying.lock import is_locked, run_lock
 from client.buying.pending import ContentOf, Payer, RequestBatch, file_content, make_batch
-from client.buying.queries import Query
+from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns
 from client.buying.request_queue import BATCH_SIZE
 from client.buying.teacher import Teacher
@@ -721,6 +721,54 @@ def test_the_price_is_a_cap(shop: Shop) -> None:
         shop.teacher(model=cheap).buy(_texts(40))
     assert shop.vendor.charged == 0
     assert not shop.cache.pending_batches.of_run("run")
+
+
+def test_what_is_charged_late_at_the_price_of_its_time_is_taken_though_prices_fell(shop: Shop) -> None:
+    """It was noted at 20 micros a text. As it is sent once more, for half of that, it is charged."""
+    batch, asked = make_batch("run", "fp_1", tuple(_texts(5))), list[int]()
+    shop.cache.begin(batch, agreed_micros=100)
+
+    def charge_late() -> None:
+        asked.append(len(asked))
+        if len(asked) == 2:
+            shop.vendor.paid[batch.idempotency_key] = 5
+
+    shop.vendor.before = charge_late
+    cheap = MODEL.model_copy(update={"prices": Prices(image_micros=100, text_micros=10)})
+    purchase = shop.teacher(model=cheap).buy(_texts(5))
+    assert (purchase.bought, purchase.cost_micros) == (5, 100)
+    assert shop.cache.spending("run") == Spending(5, 100)
+    assert shop.vendor.charged == 5
+    assert not shop.cache.pending_batches.of_run("run")
+
+
+def test_what_was_agreed_stays_noted_while_an_answer_is_owed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again at half of its price, it may yet be charged at the whole; the next command accepts that."""
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    batch = make_batch("run", "fp_1", tuple(_texts(5)))
+    shop.cache.begin(batch, agreed_micros=100)
+    answer, asked = shop.vendor.handle_request, list[httpx.Request]()
+
+    def lose_what_is_bought(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("x-max-cost-micros", "0") != "0":
+            asked.append(request)
+            raise httpx.ReadError("cut")
+        return answer(request)
+
+    cheap = MODEL.model_copy(update={"prices": Prices(image_micros=100, text_micros=10)})
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.vendor, "handle_request", lose_what_is_bought)
+        with pytest.raises(VendorError):
+            shop.teacher(model=cheap).buy(_texts(5))
+    assert asked
+    (note,) = shop.cache.pending_batches.of_run("run")
+    assert note.agreed_micros == 100
+    shop.vendor.paid[batch.idempotency_key] = 5
+    assert shop.teacher(model=cheap).buy(_texts(5)).cost_micros == 100
+    assert shop.vendor.charged == 5
 
 
 def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:

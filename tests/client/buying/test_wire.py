@@ -187,6 +187,22 @@ def test_a_bill_of_what_was_answered_is_taken_from_a_job() -> None:
     assert (answer.refused, answer.usage.billed_queries) == ({QUERIES[1]: "empty"}, 2)
 
 
+@pytest.mark.parametrize("form", ["rows", "json"])
+def test_only_what_was_paid_for_before_may_have_cost_more_than_is_to_be_charged_now(form: str) -> None:
+    def read(*, replayed: bool) -> EmbedResult:
+        if form == "rows":
+            header: dict[str, Any] = {"idempotent-replayed": "true" if replayed else None}
+            response = _rows(**header)
+        else:
+            content = _answer({}).model_copy(update={"replayed": replayed}).model_dump()
+            response = httpx.Response(200, json=content, request=httpx.Request("POST", "http://vendor/embed"))
+        return read_answer(response, QUERIES, MODEL, 119)
+
+    assert read(replayed=True).usage.cost_micros == 120
+    with pytest.raises(AnswerRejected, match="billed 120 micros, where at most 119 were agreed"):
+        read(replayed=False)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_what_half_precision_rounds_is_of_length_one(dtype: str) -> None:
     vectors = np.random.default_rng(0).normal(size=(200, 512)).astype(np.float32)
