@@ -240,6 +240,18 @@ def test_a_refund_of_a_former_month_frees_nothing_of_this_one(books: Books) -> N
     books.check(order)
 
 
+def test_a_refund_of_a_charge_of_a_months_first_instant_frees_that_months_spend_limit(books: Books) -> None:
+    """All are dated so that a clock behind the one by which the month before was closed makes."""
+    order = books.open(spend_limit_micros=300)
+    books.clock.now = next_month_start(books.clock.now)
+    books.buy(order, images=3)
+    assert books.entries(order)[0].created_at == books.account(order).period_started_at
+    refund(books, order, 1)
+    assert books.account(order).spent_micros == 0
+    books.buy(order, images=3)
+    books.check(order)
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
