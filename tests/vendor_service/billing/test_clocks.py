@@ -17,7 +17,7 @@ from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
+from vendor_service.billing.clock_watch import ClockReferences, ClockWatch, against_books
 from vendor_service.billing.invoice_formats import as_text
 from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
 from vendor_service.errors import APIError, OperatorError, WrongClock
@@ -171,6 +171,21 @@ def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair
     books.check(order)
 
 
+def test_a_repair_leaves_the_invoices_of_months_that_were_over_as_they_were(books: Books) -> None:
+    """And it is noted on the invoice of its own month alone."""
+    order = books.open()
+    books.buy(order)
+    books.clock.now = DECEMBER + DAY
+    final = books.invoice(order)
+    books.misdate(order, YEARS_LATER)
+    assert books.repair(order).void_invoices == []
+    assert (books.invoice(order), valid_of_november(books)) == (final, [1])
+    assert len(books.invoice(order, "2026-12").notes) == 1
+    books.clock.now += 40 * DAY
+    assert books.invoice(order, "2027-01").notes == []
+    books.check(order)
+
+
 def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
     """It was refused as `rate_limited` until 2038."""
     order = books.open(queries_per_second=1)
@@ -268,6 +283,14 @@ def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -
     books.misdate(order, YEARS_LATER)
     references.ask()
     assert watch.fault is None
+
+
+def test_a_date_ahead_of_a_clock_does_not_prove_it_right(books: Books) -> None:
+    books.misdate(books.open(), YEARS_LATER)
+    with books.database.read() as session:
+        assert against_books(session, books.clock(), may_be_behind=False) is None
+        years_on = against_books(session, books.clock() + 402 * DAY, may_be_behind=False)
+    assert "VENDOR_TRUST_CLOCK" in (years_on or "")
 
 
 def test_what_a_wrong_clock_dates_after_the_start_does_not_prove_it_right(books: Books) -> None:
