@@ -91,6 +91,18 @@ def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(book
     assert "another number" in str(books.problem(order))
 
 
+def test_a_credit_note_is_of_the_refunds_of_its_own_month(books: Books) -> None:
+    order = books.open()
+    books.buy(order, images=5)
+    for month, micros in (("2026-12", 120), ("2027-01", 50)):
+        books.clock.now += 31 * DAY
+        with books.locked(order) as (session, account):
+            ledger.refund(session, account, 1, books.clock(), micros)
+        assert [each.amount_micros for each in books.invoice(order, month).credit_notes] == [micros]
+    assert [each.amount_micros for each in books.invoice(order, "2026-12").credit_notes] == [120]
+    books.check(order)
+
+
 def test_a_currency_is_one_of_iso_4217_and_stays_once_money_has_moved(books: Books) -> None:
     with books.database.read() as session:
         assert currency.current(session) is None
