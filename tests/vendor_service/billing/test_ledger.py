@@ -147,6 +147,15 @@ def test_amounts_that_cannot_be_are_refused(books: Books, amount: int) -> None:
     assert len(books.entries(prepaid)) == 1
 
 
+def test_credit_stays_a_number_that_every_reader_of_json_can_tell(books: Books) -> None:
+    order = books.open(credit_micros=5)
+    with pytest.raises(UsageError, match="16 digits"):
+        top_up(books, order, ledger.MAX_NUMBER - 4)
+    top_up(books, order, ledger.MAX_NUMBER - 5)
+    assert books.account(order).credit_micros == ledger.MAX_NUMBER
+    books.check(order)
+
+
 def test_a_payment_is_on_the_invoice_and_deducted_from_no_month(books: Books) -> None:
     order = books.open()
     books.buy(order, images=3)
@@ -446,3 +455,16 @@ def test_an_estimate_prices_and_measures_against_every_limit(books: Books) -> No
     assert ask(order, 4)[1] == 4
     assert books.key(order).queries_used == 1
     assert ask(books.open(), 10**9) == (10**11, None, True, True, 0)
+
+
+def test_an_estimate_counts_what_is_held_for_requests_in_flight(books: Books) -> None:
+    def fits_money(order: Order, images: int) -> bool:
+        with books.database.read() as session:
+            asked = EstimateRequest(images=images)
+            return estimate(
+                session, order.account_id, order.key_id, order.model, asked, books.clock()
+            ).fits_money
+
+    for order in (books.open(credit_micros=400), books.open(spend_limit_micros=400)):
+        books.admit(order, images=3)
+        assert (fits_money(order, 1), fits_money(order, 2)) == (True, False)
