@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from client.buying.cache import EmbeddingCache
-from client.buying.pending import RequestBatch
+from client.buying.pending import Payer, RequestBatch
 from client.buying.queries import Query, Spending
-from client.errors import CacheError, ClientError
+from client.errors import Bill, CacheError, ClientError
 from shared.embeddings import Usage
 from shared.encoding import Vector
 from tests.support.forking import CONTEXT
@@ -268,6 +268,18 @@ def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCach
         ("req_2", "0123"),
     }
     assert not cache.pending_batches.of_run()
+
+
+def test_a_bill_counts_for_a_note_of_its_own_sender_alone(cache: EmbeddingCache) -> None:
+    """What another vendor, or another account, has billed under the same key leaves the note owed whole."""
+    batch = _batch("cat")
+    cache.begin(batch, payer=Payer("http://vendor:80", "a"))
+    (note,) = cache.pending_batches.of_run()
+    for number, payer in enumerate((Payer("http://other:80", "a"), Payer("http://vendor:80", "b"))):
+        cache.reject(batch, Bill(f"req_{number}", "fp_1", _usage(1)), "not finite", payer)
+    assert cache.billed.rejected(note) == Spending(0, 0)
+    cache.reject(batch, Bill("req_own", "fp_1", _usage(1)), "not finite", Payer("http://vendor:80", "a"))
+    assert cache.billed.rejected(note) == Spending(1, 20)
 
 
 def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> None:
