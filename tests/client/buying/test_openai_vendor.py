@@ -50,7 +50,8 @@ class Infinity(httpx.BaseTransport):
         self.charged = 0
         self.embeds_images = True
         self.bodies: list[dict[str, Any]] = []
-        self.trouble: list[str] = []  # what happens to the next requests: "", "lost", "unsent" or "busy"
+        # What happens to the next requests: "", "lost", "unsent", "cut off" or "busy".
+        self.trouble: list[str] = []
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -60,6 +61,10 @@ class Infinity(httpx.BaseTransport):
             trouble = self.trouble.pop() if self.trouble else ""
             if trouble == "unsent":
                 raise httpx.ConnectError("refused")
+            if trouble == "cut off":
+                assert isinstance(request.stream, httpx.SyncByteStream)
+                next(iter(request.stream))
+                raise httpx.WriteError("connection reset")
             if trouble == "busy":
                 return httpx.Response(503, text="busy")
             body = json.loads(request.content)
@@ -210,10 +215,11 @@ def test_an_answer_that_was_lost_counts_as_paid_and_is_bought_again(shop: Shop) 
 
 def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
     teacher = shop.teacher(20)
-    shop.server.trouble = ["unsent"] * transport.TRIES
-    with pytest.raises(VendorUnreachable):
-        teacher.buy(_texts(20))
-    assert not shop.cache.pending_batches.of_run("run")
+    for trouble in ("unsent", "cut off"):
+        shop.server.trouble = [trouble] * transport.TRIES
+        with pytest.raises(VendorUnreachable):
+            teacher.buy(_texts(20))
+        assert not shop.cache.pending_batches.of_run("run")
     shop.server.trouble = ["busy"] * transport.TRIES
     with pytest.raises(VendorError, match="busy"):
         teacher.buy(_texts(20))
