@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.buying import pending
 from client.buying.cache import EmbeddingCache
 from client.buying.protocols import EmbedResult
 from client.buying.purchase import PurchaseProgress
@@ -23,6 +24,7 @@ from client.buying.vendor_api import VendorClient
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess, wait_until
+from vendor_service.settings import Settings
 
 
 class Customer:
@@ -328,3 +330,10 @@ def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
     assert customer.teacher().lookup(_texts(320))[1].all()
     assert vendor_process.charges(api_key).queries == customer.cache.paid().queries == 320
     assert customer.cache.spending("run").queries > 0
+
+
+def test_a_client_gives_up_an_answer_no_sooner_than_a_vendor_that_is_set_to_nothing_else() -> None:
+    """What is bought anew while a vendor may be answering it, or would answer it again, is paid for twice."""
+    fields = Settings.model_fields
+    assert fields["request_timeout_seconds"].default < pending.FRESH_SECONDS
+    assert 3600 * fields["replay_hours"].default <= pending._REPLAY_SECONDS
