@@ -79,6 +79,7 @@ def test_what_is_escaped_can_be_read() -> None:
     "text",
     [
         f"/v1/keys/tk_0f3c7a91d2b45e68_{SECRET}/rotate",
+        f"/v1/operators/op_0f3c7a91d2b45e68_{SECRET}/rotate",
         f"cannot connect to postgresql://tuition:{SECRET}@database/books",
         f"connection to host=database password={SECRET} failed",
         f"connection to host=database password='{SECRET} {SECRET}' failed",
