@@ -76,6 +76,14 @@ def test_a_stranger_forges_no_line_and_reaches_no_terminal(
         assert "a" * 48 not in second
 
 
+def test_a_stranger_makes_no_line_long(vendor: Vendor, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "shared"):
+        vendor.http.get("/" + "x" * 8000)
+        wait_until(lambda: "request" in caplog.messages)
+    (record,) = [each for each in caplog.records if each.msg == "request"]
+    assert all(len(formatter.format(record)) < 1000 for formatter in (TextFormatter(), JsonFormatter()))
+
+
 def test_why_a_database_is_away_is_told_once_and_so_is_its_return(
     postgres: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
