@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from shared.billing import AccountStatus, UsageReport
 from shared.embeddings import ModelCard, ModelList
+from shared.keys import KeyList
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code, image_input
 from vendor_service.accounts.keys import Scope
@@ -69,9 +70,12 @@ def test_usage_is_grouped_by_day_key_and_kind(vendor: LocalVendor) -> None:
 
 def test_a_new_month_shows_before_anything_is_asked_in_it(vendor: LocalVendor) -> None:
     key = vendor.key(quota=1)
+    admin = vendor.another_key(key, Scope.ADMIN)
     vendor.embed(key, CAT)
     vendor.clock.advance(20 * DAY / SECOND)
     assert AccountStatus.model_validate(vendor.get("/v1/account", key)).quota_left == 1
+    listed = KeyList.model_validate(vendor.get("/v1/keys", admin)).data
+    assert {(each.queries_used, each.spent_micros) for each in listed} == {(0, 0)}
     assert vendor.account(key).queries_used == 1
     vendor.clock.advance(-20 * DAY / SECOND)
 
