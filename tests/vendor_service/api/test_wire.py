@@ -14,6 +14,7 @@ from vendor_service.errors import APIError
 CAT = {"text": "a photo of a cat"}
 CAT_PART = ("text", (None, b"a photo of a cat"))
 IMAGE_PART = ("image", ("red.png", image_file()))
+_A_TEXT = b'content-disposition: form-data; name="text"\r\n\r\na cat'
 
 
 def send_form(vendor: Vendor, api_key: str, *parts: Any, **headers: str) -> httpx.Response:
@@ -190,6 +191,7 @@ def test_a_form_that_cannot_be_answered_is_refused_free_of_charge(
         ("multipart/form-data; boundary=x", b"garbage"),
         ("multipart/form-data; boundary=x", b"--x\r\nno header\r\n\r\n--x--\r\n"),
         ("multipart/form-data; boundary=x", b"--x\r\n" + b"a: b\r\n" * 1000 + b"\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"a: b\r\n" * 16 + _A_TEXT + b"\r\n--x--\r\n"),
         ("multipart/form-data; boundary=x", b"--x\r\na: " + b"b" * 100_000 + b"\r\n\r\n--x--\r\n"),
         (
             "multipart/form-data; boundary=x",
