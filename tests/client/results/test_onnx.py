@@ -17,7 +17,7 @@ from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
 from client.learning.student import Student, build_student
 from client.results.onnx_classifier import OnnxClassifier
-from client.results.onnx_export import compare, export_onnx, made_up_pictures
+from client.results.onnx_export import Parity, compare, export_onnx, made_up_pictures
 from tests.client.toy import CLASSES, draw
 
 SIDE = 32
@@ -91,6 +91,16 @@ def test_a_file_that_does_not_agree_is_not_written(tmp_path: Path) -> None:
         next(iter(student.projector.parameters()))[0, 0] = torch.nan
     with pytest.raises(ClientError, match="not the student"):
         export_onnx(student, METADATA, tmp_path / "s.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parity", [Parity(33, 2e-3, 0), Parity(33, 9e-4, 1)])
+def test_a_file_that_differs_a_little_is_not_written_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parity: Parity
+) -> None:
+    monkeypatch.setattr("client.results.onnx_export.compare", lambda *_: parity)
+    with pytest.raises(ClientError, match="not the student"):
+        export_onnx(_student(), METADATA, tmp_path / "s.onnx")
     assert not list(tmp_path.iterdir())
 
 
