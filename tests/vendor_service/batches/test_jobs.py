@@ -16,6 +16,7 @@ from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.accounts import suspend
+from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
 from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
@@ -341,6 +342,20 @@ def test_who_is_suspended_is_passed_over(books: Books) -> None:
     with books.locked(order) as (_, account):
         suspend(account)
     assert bulk.claim() is None
+
+
+@pytest.mark.parametrize("ends", ["by its key", "by its time"])
+def test_a_job_that_is_to_end_is_passed_over_before_it_is_ended(books: Books, ends: str) -> None:
+    order, bulk = books.open(), process(books)
+    bulk.begin(order, (1, 0))
+    if ends == "by its key":
+        with books.database.write() as session:
+            revoke_key(session, order.key_id, books.clock)
+    else:
+        books.clock.advance(24 * 3600)
+    assert bulk.claim() is None
+    assert bulk.jobs.end_overdue() == 1
+    books.check(order)
 
 
 def test_a_job_that_nobody_works_on_is_given_up_and_released(books: Books) -> None:
