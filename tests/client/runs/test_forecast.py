@@ -56,6 +56,31 @@ def test_a_teacher_is_set_aside_where_chance_does_not_explain_what_it_gets_wrong
     assert check.learnt_from == learnt_from
 
 
+@pytest.mark.parametrize(("of_each", "learnt_from"), [(2, True), (3, False)])
+def test_three_labelled_images_a_class_are_enough_to_learn_without_a_weak_teacher(
+    of_each: int, learnt_from: bool
+) -> None:
+    """One image of each class lies at its text, and each other one at the text of another class."""
+    labels = torch.arange(40).repeat(of_each)
+    images = torch.eye(40)[(labels + torch.arange(len(labels)) // 40) % 40]
+    known = Supervision(labels, torch.eye(40), images, labels >= 0, 0.5)
+    check = check_teacher(_CONFIG, _dataset(labels, 40), known).check
+    assert check is not None
+    assert check.accuracy == pytest.approx(1 / of_each)
+    assert check.learnt_from == learnt_from
+
+
+@pytest.mark.parametrize(("right", "trusted"), [(16, True), (15, False)])
+def test_a_teacher_that_names_four_in_five_right_is_trusted(right: int, trusted: bool) -> None:
+    labels = torch.arange(4).repeat(20)
+    astray = torch.arange(80) // 4 >= right
+    images = torch.eye(4)[torch.where(astray, (labels + 1) % 4, labels)]
+    known = Supervision(labels, torch.eye(4), images, labels >= 0, 0.5)
+    check = check_teacher(_CONFIG, _dataset(labels, 4), known).check
+    assert check is not None
+    assert (check.accuracy, check.trusted) == (right / 20, trusted)
+
+
 @pytest.mark.parametrize("domains", ["a", "ab", "abcd", ascii_lowercase[:20]])
 @pytest.mark.parametrize(("right", "learnt_from"), [(13, True), (11, True), (10, False)])
 def test_what_chance_explains_does_not_hang_on_how_few_images_a_domain_has(
