@@ -180,6 +180,11 @@ def test_an_unlabelled_image_counts_where_the_teacher_is_mostly_right_about_that
     assert _weighed(known, trusted=True).bought.tolist()[5:] == [True, True, True]
 
 
+def test_right_in_half_of_the_cases_is_enough_for_an_unlabelled_image_to_count() -> None:
+    known = _known([0, 1, 2, 3, 3, -1, -1], [0, 0, 2, 2, 2, 0, 2])  # 0: one of two; 2: one of three
+    assert _weighed(known, trusted=False).bought.tolist()[5:] == [True, False]
+
+
 def test_a_wrong_answer_leaves_the_label_alone_to_learn_from() -> None:
     known = _weighed(_known([0, 1], [0, 2]), trusted=False)
     targets = METHODS["vl2v-adip"].targets(known)
