@@ -14,7 +14,9 @@ from client.data.examples import Example
 from client.data.images import Pixels
 from client.learning.student import load_tensors
 from client.results.onnx_quantization import write_int8
+from client.results.records import ExportedFile
 from client.runs.evaluation import answers_of_file
+from client.runs.exports import _loss
 from client.runs.generations import Seen
 from tests.client.toy import CLASSES, draw, make_folder
 from tests.end_to_end.command import TINY, Command
@@ -60,13 +62,39 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> No
 
 
 def test_a_file_that_loses_too_much_is_not_written(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.runs.exports._loss", lambda *_: 2.41)
+    monkeypatch.setattr("client.runs.exports._loss", lambda *_: 1.41)
     said = client("export", "run", "--out", "lossy.onnx", "--int8", code=2).stderr
-    assert "loses 2.4 points of accuracy" in said
-    assert "--allow-loss 2.5" in said
+    assert "loses 1.4 points of accuracy" in said
+    assert "--allow-loss 1.5" in said
     assert not (client.folder / "lossy.onnx").exists()
-    client("export", "run", "--out", "lossy.onnx", "--int8", "--allow-loss", "2.5")
+    client("export", "run", "--out", "lossy.onnx", "--int8", "--allow-loss", "1.5")
     assert (client.folder / "lossy.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("whole", "small", "lost"),
+    [
+        ((0.9, 0.8), (0.9, 0.75), 5.0),
+        ((0.9, 0.8), (0.8, 0.8), 10.0),
+        ((0.9, None), (0.85, None), 5.0),
+        ((None, None), (None, None), 0.0),
+    ],
+)
+def test_the_loss_is_the_larger_one_of_hold_outs_and_target_domain(
+    whole: tuple[float | None, float | None], small: tuple[float | None, float | None], lost: float
+) -> None:
+    files = (
+        ExportedFile(
+            kind="any",
+            size_bytes=1,
+            milliseconds=1.0,
+            images_per_second=1.0,
+            in_domain=accuracy[0],
+            out_of_domain=accuracy[1],
+        )
+        for accuracy in (whole, small)
+    )
+    assert _loss(*files) == pytest.approx(lost)
 
 
 @pytest.mark.parametrize("count", [20, 100])
