@@ -21,4 +21,7 @@ def test_averages_are_over_domains_not_images() -> None:
     assert evaluation.in_domain == pytest.approx(0.7)
     assert evaluation.out_of_domain == 0.4
     assert evaluation.worst_domain == "c"
-    assert evaluation.record.images_by_domain == {"a": 1000, "b": 10, "c": 7}
+    record = evaluation.record
+    assert record.images_by_domain == {"a": 1000, "b": 10, "c": 7}
+    assert record.by_domain == {"a": 0.9, "b": 0.5, "c": 0.4}
+    assert (record.in_domain, record.out_of_domain, record.worst_domain) == (evaluation.in_domain, 0.4, "c")

@@ -560,15 +560,22 @@ def test_a_method_without_a_teacher_has_none_in_its_pages() -> None:
 
 
 def test_the_model_card_shows_the_numbers() -> None:
-    card = render_model_card(_run(steps_kept=[101, 200]))
+    card = render_model_card(_run(steps_kept=[101, 200], train_images=1299))
     for shown in (
         "| line | 80.0 | 80 | held-out images | 89.1 (training images) |",
         "never seen in training | not asked |",
-        "1300 queries bought",
+        "1300 queries bought for 0.1260 units, 52 more from the cache.",
+        "Trained on 1299 images; 320 held out for selection; 1 files skipped",
         "steps 101 to 200",
-        "22.2 on",
+        "3.1 points in-domain, 22.2 on",
     ):
         assert shown in card
+
+
+def test_the_model_card_says_what_to_expect_of_a_new_domain_and_the_worst() -> None:
+    card = render_model_card(_run(target_domain=None, leave_one_out={"line": 0.6, "solid": 0.5}))
+    assert "To expect of a new domain: 55.0%" in card
+    assert "the worst, solid, 50.0%" in card
 
 
 def test_names_stay_names_in_the_model_card() -> None:
