@@ -6,11 +6,12 @@ from itertools import count
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from client.buying import transport
 from client.buying.queries import Query
-from client.deferral.asking import Asker
+from client.deferral.asking import Asker, VendorAnswers
 from tests.client.buying.test_teacher import Shop
 
 
@@ -62,6 +63,17 @@ def test_what_was_paid_before_an_error_is_told(
     assert (said.queries, said.cost_micros, sum(said.costs)) == (64, 6400, 6400)
     assert [said.answered_by.count(who) for who in ("cache", "vendor", "student")] == [1, 64, 136]
     assert said.ended
+
+
+def test_what_cannot_be_shared_out_evenly_is_borne_by_the_first_image() -> None:
+    said = VendorAnswers(
+        np.full((5, 2), 0.5),
+        ["cache", "vendor", "vendor", "student", "vendor"],
+        np.zeros(5, np.bool_),
+        queries=4,
+        cost_micros=200,
+    )
+    assert said.costs == [0, 68, 66, 0, 66]
 
 
 def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_they_answer(shop: Shop) -> None:

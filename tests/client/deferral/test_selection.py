@@ -42,6 +42,12 @@ def test_images_that_become_harder_do_not_raise_the_rate_and_easier_ones_do_not_
         assert confidence[WINDOW:][asked].max() < np.quantile(confidence, 0.3)
 
 
+def test_what_was_not_asked_about_in_quiet_times_is_not_made_up_for() -> None:
+    stream = ShareOfTraffic(0.1)
+    assert not stream.choose(np.full(5000, 0.9, np.float32)).any()
+    assert stream.choose(np.linspace(0.5, 0.4, 100, dtype=np.float32)).sum() <= BURST + 10
+
+
 def test_before_anything_has_come_the_threshold_is_that_of_the_hold_outs() -> None:
     stream = ShareOfTraffic(0.5, [0.2, 0.4, 0.6, 0.8])
     assert stream.threshold == pytest.approx(0.5)
