@@ -18,6 +18,7 @@ from vendor_service.accounts.accounts import set_coverage_limit
 from vendor_service.accounts.keys import KeyTerms, revoke_key
 from vendor_service.billing import ledger, prices
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.holds import open_holds
 from vendor_service.billing.orders import Order
 from vendor_service.billing.precheck import Precheck
 from vendor_service.billing.replays import ReplayTerms
@@ -305,6 +306,18 @@ def test_the_sweeper_voids_the_expired_and_a_start_voids_all(books: Books) -> No
     assert books.admission.void_abandoned() == 1
     assert books.account(order).queries_held == 0
     books.check(order)
+
+
+def test_of_open_holds_the_oldest_are_shown_first(books: Books) -> None:
+    order, other = books.open(), books.open()
+    held = []
+    for each in (order, other, order):
+        held.append(books.admit(each).request_id)
+        books.clock.advance(1)
+    with books.database.read() as session:
+        assert [each.request_id for each in open_holds(session, limit=2)] == held[:2]
+        name = books.account(order).name
+        assert [each.request_id for each in open_holds(session, name)] == [held[0], held[2]]
 
 
 def test_the_holds_of_a_process_last_while_it_lives(books: Books) -> None:
