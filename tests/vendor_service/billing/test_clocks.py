@@ -186,6 +186,16 @@ def test_a_repair_leaves_the_invoices_of_months_that_were_over_as_they_were(book
     books.check(order)
 
 
+def test_a_repair_counts_what_was_used_in_the_first_hour_of_a_month(books: Books) -> None:
+    order = books.open()
+    books.clock.now = DECEMBER + 60 * SECOND
+    books.buy(order, images=2)
+    books.misdate(order, YEARS_LATER)
+    books.repair(order)
+    assert (books.account(order).queries_used, books.key(order).queries_used) == (3, 3)
+    books.check(order)
+
+
 def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
     """It was refused as `rate_limited` until 2038."""
     order = books.open(queries_per_second=1)
