@@ -87,6 +87,19 @@ def test_spending_by_project_is_by_that_of_the_key_and_the_rest_is_the_default_o
     assert sum(each.charged_micros for each in by_project) == whole.charged_micros
 
 
+def test_spending_ends_with_the_last_day(books: Books) -> None:
+    order = books.open()
+    today = to_datetime(books.clock()).date()
+    books.buy(order)
+    books.clock.now += DAY - books.clock.now % DAY
+    books.buy(order, images=2)
+    with books.database.read() as session:
+        (spent,) = spending.by_group(session, order.account_id, "key", today, today)
+        both = spending.by_day(session, order.account_id, today, today + timedelta(days=1))
+    assert (spent.requests, spent.charged_micros) == (1, 100)
+    assert [each.charged_micros for each in both] == [100, 200]
+
+
 @pytest.mark.parametrize("limit", [3, 100])
 def test_a_search_finds_what_a_look_through_all_entries_finds(
     books: Books, history: tuple[Order, str], limit: int
