@@ -83,14 +83,18 @@ def test_usage_of_any_span_is_the_sum_of_its_charges(books: Books) -> None:
             )
 
 
-def test_usage_until_the_last_charge_is_without_it(books: Books) -> None:
+def test_usage_until_the_last_charge_is_without_it_and_without_payments(books: Books) -> None:
     order = books.open()
     for images in (1, 2):
         books.clock.advance(60)
+        with books.locked(order) as (session, account):
+            ledger.payment(session, account, 50, books.clock(), f"bank {images}")
+        books.clock.advance(60)
         books.buy(order, images=images)
     with books.database.read() as session:
-        for until, images in ((books.clock(), 1), (books.clock() + 1, 3)):
-            assert usage_report(session, order.account_id, "day", 0, until).total.images == images
+        for until, expected in ((books.clock(), (1, 1, 100)), (books.clock() + 1, (2, 3, 300))):
+            total = usage_report(session, order.account_id, "day", 0, until).total
+            assert (total.requests, total.images, total.cost_micros) == expected
 
 
 def test_a_long_history_is_not_read_for_an_invoice_usage_or_a_page(books: Books) -> None:
