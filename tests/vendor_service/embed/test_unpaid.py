@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from shared.errors import APIError, ErrorCode
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.billing import allowance
 from vendor_service.billing.charging import Charging
@@ -196,6 +197,17 @@ def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
         local.embed(key, *[BROKEN] * 8)
     local.clock.advance(4)  # however much it was, the debt is bounded
     assert local.embed(key, CAT).status_code == 200
+
+
+def test_a_debt_of_what_is_not_paid_is_over_in_about_a_minute_however_large_it_was() -> None:
+    clock = FakeClock()
+    left = allowance.Allowance(clock)
+    left.take("acct_1", 10**6)
+    with pytest.raises(APIError) as refused:
+        left.check("acct_1")
+    assert refused.value.retry_after == 65
+    clock.advance(65)
+    left.check("acct_1")
 
 
 def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(
