@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -169,6 +170,8 @@ class DeviceWorker:
         except DeviceLost:
             raise
         except Exception as error:
+            # Its frames hold what the pass made, memory that the next passes need.
+            traceback.clear_frames(error.__traceback__)
             self._run_apart(batch.without_gone(), error)
 
     def _run_apart(self, batch: Batch, error: Exception) -> None:
@@ -183,6 +186,7 @@ class DeviceWorker:
                 raise
             except Exception as its_own:
                 _log.error("a batch of %d failed", len(alone.items), exc_info=its_own)
+                traceback.clear_frames(its_own.__traceback__)
                 alone.fail(its_own)
 
     def _encode(self, batch: Batch, staged: Any) -> None:  # noqa: ANN401

@@ -356,6 +356,32 @@ def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batc
     assert batcher.deaths == 0
 
 
+def test_what_a_failed_pass_made_is_not_in_memory_when_its_callers_are_run_again_nor_when_they_know(
+    batcher: Batcher, model: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[Vectors]] = []
+    kept: list[int] = []  # of what was made, as each further pass begins
+
+    def run_out(kind: Kind, staged: list[float], *, alone: bool = False) -> Vectors:
+        kept.append(sum(each() is not None for each in made))
+        activations = np.empty(1000, dtype=np.float32)
+        made.append(weakref.ref(activations))
+        raise MemoryError(len(activations))
+
+    model.hold()
+    first = batcher.submit("a", "image", [1.0])
+    assert model.started.wait(10)
+    monkeypatch.setattr(model, "encode", run_out)
+    failing = [batcher.submit(account, "image", [2.0]) for account in "ab"]
+    model.go.set()
+    first.result(10)
+    for each in failing:
+        with pytest.raises(MemoryError):
+            each.result(10)
+    kept.append(sum(each() is not None for each in made))
+    assert kept == [0, 0, 0, 0]
+
+
 def test_cancelled_queries_never_reach_the_model(batcher: Batcher, model: Numbers) -> None:
     model.hold()
     first = batcher.submit("a", "image", [1.0])
