@@ -138,6 +138,8 @@ class Replica:
 
     def _features(self, kind: Kind, staged: Staged, *, alone: bool) -> torch.Tensor:
         if self._threads is None:
+            # What was compiled is for this count, and a model on the CPU may have set another since.
+            torch.set_num_threads(self._all_threads)
             return self.passes[kind](self.inputs(kind, self._arrived(staged)))
         threads = self._all_threads if alone and kind in self._whole_cpu else self._threads
         torch.set_num_threads(threads)
