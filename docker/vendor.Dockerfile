@@ -1,5 +1,6 @@
 # The vendor: `docker compose up vendor` serves the bundled model, its books in the volume at /data.
 # For an NVIDIA GPU:  docker build --file docker/vendor.Dockerfile --build-arg TORCH_INDEX=https://pypi.org/simple .
+# For VENDOR_COMPILE: docker build --file docker/vendor.Dockerfile --build-arg COMPILER=g++ .
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS packages
@@ -32,15 +33,25 @@ FROM python:${PYTHON_VERSION}-slim
 LABEL org.opencontainers.image.title="Tuition vendor" \
       org.opencontainers.image.description="CLIP embeddings by the query, charged exactly once" \
       org.opencontainers.image.licenses="Apache-2.0"
+# What torch.compile runs, a quarter of a gigabyte.
+ARG COMPILER=
+# hadolint ignore=DL3008
+RUN test -z "${COMPILER}" || { \
+    apt-get update \
+    && apt-get install --yes --no-install-recommends "${COMPILER}" \
+    && rm -rf /var/lib/apt/lists/*; }
 RUN useradd --uid 1000 --home-dir /data --no-create-home tuition \
     && install --directory --owner tuition --mode 700 /data
 COPY --from=packages /opt/tuition /opt/tuition
 COPY --from=program /staged/opt/tuition /opt/tuition
-# Downloaded weights stay in the volume too, and so do the books: SQLite's file is made in the working directory.
+# Downloaded weights and compiled code stay in the volume too (in compose's /tmp no code may run), and so do the
+# books: SQLite's file is made in the working directory.
 ENV PATH=/opt/tuition/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     XDG_CACHE_HOME=/data/cache \
+    TORCHINDUCTOR_CACHE_DIR=/data/cache/inductor \
+    TRITON_CACHE_DIR=/data/cache/triton \
     VENDOR_HOST=0.0.0.0 \
     VENDOR_PORT=8000
 USER 1000

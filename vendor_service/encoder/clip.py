@@ -3,8 +3,8 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +90,8 @@ class ClipModel:
 
     Raises:
         UsageError: int8 cannot be had so.
-        OperatorError: its weights cannot be fetched or do not fit, or it does not bear int8.
+        OperatorError: its weights cannot be fetched or do not fit, it does not bear int8, or cannot be
+            compiled.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class ClipModel:
         passes = {
             device: self._passes(each, device, made, compiled=compiled) for device, each in copies.items()
         }
-        with every_shape_compiled() if compiled else nullcontext():
+        with _compiling(self.id) if compiled else nullcontext():
             self.replicas = self._replicas(passes, first, compiled=compiled)
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
 
@@ -330,6 +331,24 @@ def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> 
         raise UsageError(
             "int8 takes a folder of images like those that customers will send: --calibration FOLDER"
         )
+
+
+@contextmanager
+def _compiling(name: str) -> Iterator[None]:
+    """What runs meanwhile is compiled, for each shape that it meets.
+
+    Raises:
+        OperatorError: it cannot be.
+    """
+    try:
+        with every_shape_compiled():
+            yield
+    except Exception as error:
+        # PyTorch has errors of its own for some causes; Triton and the system raise others.
+        raise OperatorError(
+            f"the model {name} cannot be compiled; --compile takes a C++ compiler such as g++, and a folder "
+            f"whose files may run (TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR): {error}"
+        ) from error
 
 
 def _methods(model: Any) -> dict[Kind, Forward]:  # noqa: ANN401 - open_clip has no types

@@ -259,6 +259,18 @@ def test_every_size_of_batch_is_compiled_also_of_a_further_model(
     assert len(compiled) == before
 
 
+def test_a_model_that_cannot_be_compiled_is_an_error_that_says_what_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(graph: Any, inputs: Sequence[Any]) -> Any:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fail))
+    source = find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None)
+    with pytest.raises(OperatorError, match=r"(?s)cannot be compiled.* g\+\+, .*No working C\+\+ compiler"):
+        ClipModel(source, CPU, "float32", compiled=True)
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "", "cpu,"])
 def test_a_device_that_is_not_here_is_a_usage_error(device: str) -> None:
     with pytest.raises(UsageError, match="no device"):
