@@ -51,13 +51,17 @@ def choose_devices(names: str) -> list[torch.device]:
     of its threads, the other computes.
 
     Raises:
-        UsageError: one of them is not here.
+        UsageError: one of them is not here or cannot serve, or they are of two kinds.
     """
     if names == "auto":
         if torch.cuda.is_available():
             return [torch.device("cuda")]
         return [torch.device("cpu")] * min(_HALVES, torch.get_num_threads())
-    return [_device(name.strip()) for name in names.split(",")]
+    devices = [_device(name.strip()) for name in names.split(",")]
+    if len({each.type for each in devices}) > 1:
+        # One batcher makes the batches of all of them, in the sizes of the first.
+        raise UsageError(f"one model cannot serve on a CPU and a GPU at once, as {names!r} would have it")
+    return devices
 
 
 def _device(name: str) -> torch.device:
@@ -66,6 +70,8 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"there is no device {name!r} here; use auto, cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"a vendor cannot serve on the device {name!r}; use auto, cpu, cuda or cuda:1")
     return device
 
 

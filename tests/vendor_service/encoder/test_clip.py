@@ -275,3 +275,15 @@ def test_a_model_that_cannot_be_compiled_is_an_error_that_says_what_that_takes(
 def test_a_device_that_is_not_here_is_a_usage_error(device: str) -> None:
     with pytest.raises(UsageError, match="no device"):
         choose_devices(device)
+
+
+def test_a_device_of_a_kind_that_cannot_serve_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="cannot serve on the device 'meta'"):
+        choose_devices("cpu,meta")
+
+
+def test_processors_and_gpus_do_not_share_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip, "_device", torch.device)
+    assert [str(each) for each in choose_devices("cuda:0,cuda:1")] == ["cuda:0", "cuda:1"]
+    with pytest.raises(UsageError, match="a CPU and a GPU at once"):
+        choose_devices("cuda,cpu")
