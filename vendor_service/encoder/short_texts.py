@@ -37,7 +37,7 @@ class ShortTexts:
         self._tower = _tower(model)
         self._end = _end_token(model)
         self._step = _GPU_STEP if self._tower.positional_embedding.is_cuda else 1
-        self._forward: Forward = self.encode_text
+        self._graph: Forward | None = None
 
     def cut(self, tokens: torch.Tensor) -> torch.Tensor:
         """The columns that matter of tokens of shape (texts, context_length)."""
@@ -47,7 +47,7 @@ class ShortTexts:
 
     def __call__(self, tokens: torch.Tensor) -> torch.Tensor:
         """Features of shape (texts, dimensions), of tokens as `cut` leaves them."""
-        return self._forward(tokens)
+        return (self._graph or self.encode_text)(tokens)
 
     def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """The same by the model as one of shorter texts: a copy of two objects, which shares the rest."""
@@ -64,7 +64,10 @@ class ShortTexts:
 
     def become_graph(self, examples: Sequence[torch.Tensor], tolerance: float) -> None:
         """Answer by a graph from now on, where that is as good and faster (graph.py)."""
-        self._forward = as_graph(self, "encode_text", examples, tolerance)
+        made = as_graph(self, "encode_text", examples, tolerance)
+        # Its own method is not kept: in a circle of references the model would outlive its service, for the
+        # garbage collector leaves alone what a server began with.
+        self._graph = made if is_graph(made) else None
 
 
 def places_first(model: Any) -> None:  # noqa: ANN401

@@ -1,7 +1,10 @@
 """Texts are computed without their padding where that changes nothing, and whole everywhere else."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import open_clip
 import pytest
@@ -57,11 +60,24 @@ def test_a_causal_model_answers_as_it_does_with_padding(
     model = _model(custom=custom, **pool)
     short = short_texts(model, _tokens(2, 9), TOLERANCE, lambda: model.encode_text)
     assert isinstance(short, ShortTexts)
-    assert is_graph(short._forward) == is_faster
+    assert (short._graph is not None) == is_faster
     tokens = _tokens(*lengths)
     columns = short.cut(tokens)
     assert columns.shape[1] == max(lengths) + 2
     assert difference(short(columns), model.encode_text(tokens)) < TOLERANCE
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_model_that_answers_texts_goes_with_the_last_who_knows_it() -> None:
+    model = _model(custom=False)
+    short, kept = short_texts(model, _tokens(2, 9), TOLERANCE, Mock()), weakref.ref(model)
+    assert isinstance(short, ShortTexts)
+    gc.disable()  # a server's collector leaves alone what it began with
+    try:
+        del model, short
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 @torch.inference_mode()
