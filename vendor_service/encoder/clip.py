@@ -151,6 +151,7 @@ class ClipModel:
         with _compiling(self.id) if compiled else nullcontext():
             self.replicas = self._replicas(passes, first, compiled=compiled)
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
+        torch.cuda.empty_cache()  # PyTorch would keep what only loading took, as a copy in float32
 
     @property
     def facts(self) -> ModelFacts:

@@ -62,10 +62,12 @@ class Engine:
         self.batcher.start()
 
     def close(self) -> None:
-        """Answer what waits for the model, then end the threads and processes."""
+        """Answer what waits for the model, then end the threads and processes, and let go of the model."""
         if self.preparation is not None:
             self.preparation.close()
         self.batcher.close()
+        del self.model
+        torch.cuda.empty_cache()  # PyTorch would keep what held its weights
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind no batch has taken yet."""

@@ -1,7 +1,9 @@
 """The bundled model and any other: found by name, fingerprinted, and the same in every batch."""
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,12 +22,14 @@ from tests.support import tiny_clip
 from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder import clip
 from vendor_service.encoder.clip import ClipModel, choose_devices
+from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import OperatorError, UsageError
+from vendor_service.observability.metrics import Metrics
 
 Item = TypeVar("Item")
 CPU = [torch.device("cpu")]
@@ -199,6 +203,37 @@ def test_a_copy_in_bfloat16_is_what_the_model_makes_of_itself_and_shares_nothing
     assert torch.equal(copied.angles, model.angles)
     assert torch.equal(copied.linear.weight, model.linear.weight.bfloat16())
     assert (copied.linear.weight.dtype, model.linear.weight.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_memory_of_a_gpu_is_given_back_once_a_model_is_loaded_and_again_once_its_engine_has_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[weakref.ref[torch.nn.Module]] = []
+    given_back: list[list[bool]] = []  # of each model, whether it was gone, whenever memory was given back
+    rounded = clip._rounded
+
+    def note(exact: torch.nn.Module) -> Any:
+        made = rounded(exact)
+        kept.extend(map(weakref.ref, (exact, made)))
+        return made
+
+    monkeypatch.setattr(clip, "_rounded", note)
+    monkeypatch.setattr("vendor_service.encoder.precision.fastest_dtype", lambda _: "bfloat16")
+    monkeypatch.setattr("vendor_service.encoder.precision.FAITHFUL", -1.0)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: given_back.append([each() is None for each in kept])
+    )
+    source = find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None)
+    gc.disable()  # a server's collector leaves alone what it began with
+    try:
+        engine = Engine(ClipModel(source, CPU), None, 0, Metrics())
+        engine.start()
+        engine.batcher.submit("a", "text", [engine.model.canaries()[1]]).result(20)
+        engine.close()
+    finally:
+        gc.enable()
+    assert given_back == [[True, False], [True, True]]
 
 
 @pytest.mark.usefixtures("without_graphs")
