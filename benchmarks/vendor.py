@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -27,8 +27,10 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import load
+from shared.compiler import every_shape_compiled
 from tests.support.photograph import photograph
 from tests.support.vendor_process import VendorProcess
+from vendor_service.encoder.clip import choose_devices
 
 ARCHITECTURE = "ViT-B-32"
 SIDE = 224  # pixels, of what it sees
@@ -48,12 +50,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--device", default="auto", help="of the vendor: cpu runs one batch at a time")
     options = parser.parse_args()
+    device = str(choose_devices(options.device)[0])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         model = folder / "vit-b-32"
         save_model(model)
-        bare = stack.enter_context(bare_model(model, Setup(options.dtype)))
-        print(f"bare model, {options.dtype}: best at batches of {bare.recv()}", flush=True)
+        bare = stack.enter_context(bare_model(model, Setup(options.dtype, device)))
+        print(f"bare model, {options.dtype} on {device}: best at batches of {bare.recv()}", flush=True)
         served = ("--model", f"local-dir:{model}", "--dtype", options.dtype, "--device", options.device)
         vendor = stack.enter_context(VendorProcess(folder, *served, threads=os.cpu_count() or 1))
         key, port = vendor.create_key(), int(vendor.url.rpartition(":")[2])
@@ -164,7 +167,9 @@ def bare_model(folder: Path, setup: Setup) -> Iterator[Connection]:
 def _encode(folder: Path, setup: Setup, pipe: Connection) -> None:
     kind, device = getattr(torch, setup.dtype), torch.device(setup.device)
     model = open_clip.create_model(f"local-dir:{folder}").eval().to(device, kind)
-    encode = torch.compile(model.encode_image) if setup.compiled else model.encode_image
+    encode = model.encode_image
+    if setup.compiled:
+        encode = torch.compile(encode, dynamic=False)  # for each shape, as the vendor does
 
     def rate(size: int, seconds: float) -> float:
         images = torch.randn(size, 3, SIDE, SIDE).to(device, kind)
@@ -179,7 +184,8 @@ def _encode(folder: Path, setup: Setup, pipe: Connection) -> None:
             return done / (time.perf_counter() - began)
 
     batches = BATCHES if device.type == "cpu" else GPU_BATCHES
-    turns = [{size: rate(size, 3.0) for size in batches} for _ in range(3)]
+    with every_shape_compiled() if setup.compiled else nullcontext():
+        turns = [{size: rate(size, 3.0) for size in batches} for _ in range(3)]
     best = max(batches, key=lambda size: median(turn[size] for turn in turns))
     pipe.send(best)
     while True:
