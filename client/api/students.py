@@ -286,7 +286,7 @@ def load_student(path: Path | str, *, device: str = "auto") -> Student:
     """
     path = Path(path)
     if path.suffix == ".onnx":
-        classifier = OnnxClassifier(path, gpu=device != "cpu")
+        classifier = OnnxClassifier(path, device=device)
         return Student(classifier, classifier.metadata)
     from client.learning.classifier import StudentClassifier
 

@@ -1,6 +1,7 @@
 """A student in a file that needs no PyTorch: ONNX, run by onnxruntime."""
 
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,8 @@ from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file
 
 INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 _INSTALL = "pip install '.[onnx]' in Tuition's folder"
 
 
@@ -55,16 +58,16 @@ class OnnxClassifier:
         told: what they say.
     """
 
-    def __init__(self, path: Path, *, gpu: bool = False, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int | None = None) -> None:
         """Open the file.
 
         Args:
             path: of the .onnx file.
-            gpu: whether to run on a GPU where onnxruntime can.
+            device: "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU where onnxruntime can.
             threads: how many compute together; `None` for one a processor.
 
         Raises:
-            UsageError: onnxruntime is not installed.
+            UsageError: onnxruntime is not installed, or knows no such device here.
             ClientError: the file is missing or is not a student.
         """
         try:
@@ -73,17 +76,21 @@ class OnnxClassifier:
             raise UsageError(f"Running {path} takes onnxruntime: {_INSTALL}.") from error
         if not is_file(path):
             raise ClientError(f"{path} {absence(path)}.")
-        providers = ["CUDAExecutionProvider"] if gpu else []
-        available = onnxruntime.get_available_providers()
+        named = _DEVICE.fullmatch(device)
+        if named is None:
+            raise _no_device(device)
+        providers: list[str | tuple[str, dict[str, int]]] = [_CPU]
+        if device != "cpu" and _CUDA in onnxruntime.get_available_providers():
+            providers.insert(0, (_CUDA, {"device_id": int(named[1] or 0)}))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=[p for p in [*providers, "CPUExecutionProvider"] if p in available]
-            )
+            self._session = onnxruntime.InferenceSession(path, options, providers=providers)
             self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime raises a class of its own for each way to be damaged
             raise _no_student(path) from error
+        if device.startswith("cuda") and _CUDA not in self._session.get_providers():
+            raise _no_device(device)  # onnxruntime takes the CPU in place of what it cannot have
         self.told = StudentMetadata.from_file(self.metadata)
         if self.told.classes is None or self.told.image_size is None:
             raise _no_student(path)
@@ -93,6 +100,12 @@ class OnnxClassifier:
         """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""
         (probabilities,) = self._session.run([PROBABILITIES], {INPUT: np.ascontiguousarray(pixels)})
         return np.asarray(probabilities, dtype=np.float32)
+
+
+def _no_device(name: str) -> UsageError:
+    return UsageError(
+        f"--device {name!r} cannot be used by onnxruntime on this machine; auto takes what there is."
+    )
 
 
 def _no_student(path: Path) -> ClientError:

@@ -4,19 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from client.errors import ClientError
+from client.api.students import load_student
+from client.errors import ClientError, UsageError
 from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
 from client.learning.student import Student, build_student
-from client.results.onnx_classifier import OnnxClassifier
+from client.results.onnx_classifier import OnnxClassifier, import_onnxruntime
 from client.results.onnx_export import Parity, compare, export_onnx, made_up_pictures
 from tests.client.toy import CLASSES, draw
 
@@ -111,6 +114,33 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, content: bytes) -> Non
         OnnxClassifier(tmp_path / "s.onnx")
     with pytest.raises(ClientError, match="does not exist"):
         OnnxClassifier(tmp_path / "missing.onnx")
+
+
+@pytest.mark.parametrize("device", ["banana", "cuda:", "", "cuda", "cuda:1"])
+def test_a_device_that_is_not_here_is_a_usage_error(exported: Path, device: str) -> None:
+    with pytest.raises(UsageError, match="cannot be used by onnxruntime on this machine"):
+        load_student(exported, device=device)
+
+
+@pytest.mark.parametrize(("device", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("cpu", None)])
+def test_a_gpu_is_asked_for_by_its_number_and_only_one_that_was_named_must_be_there(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, device: str, index: int | None
+) -> None:
+    asked: list[Any] = []
+    onnxruntime = import_onnxruntime()
+    session = onnxruntime.InferenceSession
+
+    def without_gpu(path: Path, options: Any, *, providers: Sequence[Any]) -> Any:
+        asked.extend(providers)
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", without_gpu)
+    with pytest.raises(UsageError) if device.startswith("cuda") else nullcontext():
+        assert load_student(exported, device=device).classes == CLASSES
+    gpu = [] if index is None else [("CUDAExecutionProvider", {"device_id": index})]
+    assert asked == [*gpu, "CPUExecutionProvider"]
 
 
 def _client(*arguments: str, without: str, **variables: str) -> "subprocess.CompletedProcess[str]":
