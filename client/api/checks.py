@@ -32,14 +32,20 @@ def require_file(option: str, file: Path | None) -> None:
 def chosen_device(name: str) -> str:
     """The device of this name; for "auto" a GPU if there is one.
 
+    Processes that a launcher has started each take a GPU of their own, whichever is named.
+
     Raises:
         UsageError: there is none of this name here.
     """
     import torch  # takes seconds to import
 
+    from client.learning.processes import is_distributed
+
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if is_distributed() and torch.device(name).type == "cuda" and torch.cuda.is_available():
+            return name  # a tensor on the one that is named would take memory there for every process
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(

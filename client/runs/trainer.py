@@ -298,7 +298,8 @@ class Trainer:
                 student, data, views, self._method, recipe,
                 seed=self._config.seed, on_step=self._logger("align", advance),
             )  # fmt: skip
-        state = {name: tensor.clone() for name, tensor in student.projector.state_dict().items()}
+        # On the CPU: what is on a GPU comes to the other processes on the very same one.
+        state = {name: tensor.to("cpu", copy=True) for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
     def _distill(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> SelectedWeights:
