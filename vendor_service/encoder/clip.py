@@ -281,7 +281,7 @@ class ClipModel:
             examples = [replica.inputs(kind, each.batch) for each in staged]
             return traced(model, f"encode_{kind}", examples, self.tolerance)
 
-        tokens = replica.stage("text", canaries["text"]).batch
+        tokens = replica.arrived(replica.stage("text", canaries["text"]))
         with using_threads(self._threads):
             text = short_texts(model, tokens, self.tolerance, lambda: whole("text"))
             return {"image": made.get("image") or whole("image"), "text": text}

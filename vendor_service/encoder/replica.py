@@ -140,7 +140,7 @@ class Replica:
         if self._threads is None:
             # What was compiled is for this count, and a model on the CPU may have set another since.
             torch.set_num_threads(self._all_threads)
-            return self.passes[kind](self.inputs(kind, self._arrived(staged)))
+            return self.passes[kind](self.inputs(kind, self.arrived(staged)))
         threads = self._all_threads if alone and kind in self._whole_cpu else self._threads
         torch.set_num_threads(threads)
         inputs = self.inputs(kind, staged.batch)
@@ -153,7 +153,8 @@ class Replica:
         """What the model is given of a batch on its device: tokens, or the numbers that bytes stand for."""
         return self._preprocessing.normalise(batch).to(self._dtype) if kind == "image" else batch
 
-    def _arrived(self, staged: Staged) -> torch.Tensor:
+    def arrived(self, staged: Staged) -> torch.Tensor:
+        """The batch, for what this thread has its device compute from now on."""
         if staged.copied is not None:
             computing = torch.cuda.current_stream(self.device)
             computing.wait_event(staged.copied)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from unittest.mock import Mock
 
 import numpy as np
 import open_clip
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vendor_service
+from shared.embeddings import Kind
 from tests.support import tiny_clip
 from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder import clip
@@ -27,6 +29,7 @@ from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.observability.metrics import Metrics
@@ -234,6 +237,34 @@ def test_memory_of_a_gpu_is_given_back_once_a_model_is_loaded_and_again_once_its
     finally:
         gc.enable()
     assert given_back == [[True, False], [True, True]]
+
+
+class Seen(Exception):
+    """Ends a start once what a test is about was seen."""
+
+
+def test_texts_are_looked_at_once_they_have_arrived_on_their_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU copies beside what it computes; here a copy is done once somebody waits for it."""
+    stage = Replica.stage
+
+    def begin(replica: Replica, kind: Kind, items: Sequence[Any]) -> Staged:
+        whole = stage(replica, kind, items).batch
+        on_device = torch.zeros_like(whole)
+        return Staged(on_device, len(items), Mock(arrive=lambda: on_device.copy_(whole)))
+
+    def look(_model: Any, tokens: torch.Tensor, *_: Any) -> Any:
+        assert tokens.any(dim=1).all()
+        raise Seen
+
+    monkeypatch.setattr(Replica, "stage", begin)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
+    computing = Mock(wait_event=lambda copied: copied.arrive())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
+    monkeypatch.setattr(clip, "short_texts", look)
+    with pytest.raises(Seen):
+        ClipModel(find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None), CPU, "float32")
 
 
 @pytest.mark.usefixtures("without_graphs")
