@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,10 +115,12 @@ def _row(table: Path, number: int, cells: Mapping[str, object]) -> TableRow:
 
 
 def _text(table: Path, number: int, cells: Mapping[str, object], column: str) -> str:
-    """A cell as text: Parquet may hold it as bytes, and JSON half of a character."""
+    """A cell as text: Parquet may hold bytes, JSON half a character, and both a NaN where a cell is empty."""
     cell = cells.get(column)
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and isnan(cell)):
         return ""
+    if isinstance(cell, list | dict):
+        raise DataError(f"{table}, row {number}: `{column}` is {cell!r:.80}. It takes a text.")
     try:
         text = cell.decode() if isinstance(cell, bytes) else str(cell)
         # What the disk calls a file may be other bytes, which Python gives as what no UTF-8 holds.

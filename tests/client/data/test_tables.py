@@ -1,6 +1,7 @@
 """Labelled sets that are tables or folders of one domain, and what is wrong with a table."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -150,6 +151,14 @@ def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_la
         ([{"path": "a.png"}], "row 1: there is no `label`"),
         ([{"path": "a.png", "label": "x"}, {"path": "./a.png", "label": "y"}], "row 2: .* is there already"),
         ([{"path": "a.png", "label": "x", "split": "tets"}], "`split` is 'tets'. It takes train, holdout"),
+        (
+            [{"path": "a.png", "label": "x"}, {"path": "b.png", "label": math.nan}],
+            "row 2: there is no `label`",
+        ),
+        ([{"path": math.nan, "label": "x"}], "row 1: there is no `path`"),
+        ([{"path": "a.png", "label": ["x"]}], r"row 1: `label` is \['x'\]. It takes a text"),
+        ([{"path": "a.png", "label": {"a": 1}}], "row 1: `label` is {'a': 1}. It takes a text"),
+        ([{"path": "a.png", "label": "x", "domain": []}], r"row 1: `domain` is \[\]. It takes a text"),
         ([{"path": "a.png", "label": "\ud83d"}], "row 1: `label` is not UTF-8"),
         ([{"path": "a.png", "label": "x", "domain": "\udce9"}], "row 1: `domain` is not UTF-8"),
         ([{"path": "\ud83d.png", "label": "x"}], "row 1: `path` is not UTF-8"),
@@ -162,6 +171,18 @@ def test_a_table_that_is_wrong_is_refused_with_the_row(tmp_path: Path, rows: lis
     _jsonl(table, rows)
     with pytest.raises(DataError, match=said):
         list_folder(table)
+
+
+def test_nothing_in_parquet_is_no_label(tmp_path: Path) -> None:
+    table = tmp_path / "mine.parquet"
+    for labels, said in (
+        ([1.0, math.nan], "row 2: there is no `label`"),
+        ([["x"], ["y"]], r"row 1: `label` is \['x'\]"),
+        ([{"a": 1}, {"a": 2}], "row 1: `label` is {'a': 1}"),
+    ):
+        _parquet(table, [{"path": f"{n}.png", "label": label} for n, label in enumerate(labels)])
+        with pytest.raises(DataError, match=said):
+            read_table(table, labelled=True)
 
 
 def test_bytes_in_parquet_are_text(toy: Path) -> None:
