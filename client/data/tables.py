@@ -151,7 +151,11 @@ def _from_json_lines(table: Path) -> Iterator[dict[str, Any]]:
     with table.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                row = json.loads(line)
+                try:
+                    row = json.loads(line.rstrip())
+                except json.JSONDecodeError as error:
+                    where = f"line {number}, column {error.colno}"
+                    raise DataError(f"{table} cannot be read: {error.msg} ({where}).") from error
                 if not isinstance(row, dict):
                     raise DataError(f"{table}, line {number} is not a JSON object.")
                 yield row
@@ -167,9 +171,10 @@ def _from_parquet(table: Path) -> Iterator[dict[str, Any]]:
         ) from error
     try:
         with parquet.ParquetFile(table) as file:
-            wanted = [
-                name for name in file.schema_arrow.names if name.lower() in TableRow.__dataclass_fields__
-            ]
+            names = file.schema_arrow.names
+            wanted = [name for name in names if name.lower() in TableRow.__dataclass_fields__]
+            if "path" not in map(str.lower, wanted):
+                raise DataError(f"{table}: there is no `path`. The columns are: {', '.join(names)}.")
             for batch in file.iter_batches(columns=wanted):
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:

@@ -173,6 +173,26 @@ def test_a_table_that_is_wrong_is_refused_with_the_row(tmp_path: Path, rows: lis
         list_folder(table)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{path: 1}", r"Expecting property name .* \(line 3, column 2\)\.$"),
+        ('{"path": "b.png"', r"Expecting ',' delimiter \(line 3, column 17\)\.$"),
+    ],
+)
+def test_a_broken_line_is_named_by_its_place_in_the_file(tmp_path: Path, line: str, said: str) -> None:
+    table = tmp_path / "mine.jsonl"
+    table.write_text(f'{{"path": "a.png", "label": "x"}}\n\n{line}\n')
+    with pytest.raises(DataError, match=f"mine.jsonl cannot be read: {said}"):
+        list_folder(table)
+
+
+def test_without_a_path_all_columns_of_parquet_are_named(tmp_path: Path) -> None:
+    _parquet(tmp_path / "mine.parquet", [{"file": "a.png", "label": "x"}])
+    with pytest.raises(DataError, match=r"there is no `path`\. The columns are: file, label"):
+        list_folder(tmp_path / "mine.parquet")
+
+
 def test_nothing_in_parquet_is_no_label(tmp_path: Path) -> None:
     table = tmp_path / "mine.parquet"
     for labels, said in (
