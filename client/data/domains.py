@@ -48,6 +48,7 @@ class ImageFolder:
         depth: how many folders below the root a domain and a class take: 2; 1 where there is one domain,
             which has the root's name; 0 where a table tells.
         splits: the side of the split of those files of which a table tells it.
+        table: the table; `None` where none tells.
     """
 
     root: Path
@@ -59,6 +60,12 @@ class ImageFolder:
     drawn: tuple[Path, ...] = ()
     depth: int = 2
     splits: Mapping[Path, Split] = field(default_factory=dict)
+    table: Path | None = None
+
+    @property
+    def given(self) -> Path:
+        """What a person names it by: the table, or the root."""
+        return self.table or self.root
 
     @property
     def base(self) -> Path:
@@ -123,7 +130,7 @@ class ImageFolder:
         for name in names:
             if name not in self.domains:
                 raise DataError(
-                    f"{self.root} has no domain named {name!r}. It has: {', '.join(self.domains)}."
+                    f"{self.given} has no domain named {name!r}. It has: {', '.join(self.domains)}."
                 )
 
     def source_domains(self, target: str | None) -> tuple[str, ...]:
@@ -136,10 +143,14 @@ class ImageFolder:
         if target is not None:
             self.require_domains([target])
         if target is not None and len(self.domains) < 2:
+            instead = (
+                f"put the images in {self.root}/<domain>/<class>/"
+                if self.table is None
+                else "give its rows a `domain`"
+            )
             raise DataError(
-                f"{self.root} has one domain only ({target}). Holding it out leaves nothing to learn from: "
-                f"leave out --target-domain, or put the images in {self.root}/<domain>/<class>/, a domain "
-                "for each style, camera or season."
+                f"{self.given} has one domain only ({target}). Holding it out leaves nothing to learn from: "
+                f"leave out --target-domain, or {instead}, a domain for each style, camera or season."
             )
         if self.depth == 2:
             self._require_complete()
@@ -291,6 +302,7 @@ def _listed_in_table(table: Path, *, group_by_name: bool) -> ImageFolder:
         drawn=tuple(images) if group_by_name else (),
         depth=0,
         splits=splits,
+        table=table,
     )
 
 

@@ -52,7 +52,7 @@ class Setting:
     """What all runs of a table have in common.
 
     Attributes:
-        data: the folder's name.
+        data: the name of the folder or the table.
         images: how many files each domain has.
         classes: how many there are.
         student: the backbone's name.

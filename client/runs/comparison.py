@@ -161,7 +161,7 @@ class ComparisonRunner:
         config, folder = self._config, self._images
         model = self._folder.began_with
         return Setting(
-            data=folder.root.resolve().name,
+            data=folder.given.resolve().name,
             images={domain: folder.count(domain) for domain in folder.domains},
             classes=len(folder.classes),
             student=config.student,
@@ -257,8 +257,8 @@ class ComparisonRunner:
         if begun_with != self._digest_of(list_folder(self._config.data)):
             split = "" if self._images.depth else " or their split"
             raise UsageError(
-                f"The images in {self._images.root}{split} have changed since {self._folder.path} was begun, "
-                f"and runs over other images do not compare: {_INSTEAD}"
+                f"The images in {self._images.given}{split} have changed since {self._folder.path} was "
+                f"begun, and runs over other images do not compare: {_INSTEAD}"
             )
 
     def _require_same_weights(self) -> None:

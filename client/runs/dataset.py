@@ -240,7 +240,7 @@ def read_dataset(
         read, unread = read_domain(folder, domain, display, memo)
         if not read:
             raise DataError(
-                f"{folder.root} has no readable image in the domain {domain!r} to train on; the first: "
+                f"{folder.given} has no readable image in the domain {domain!r} to train on; the first: "
                 f"{relative(unread[0].path, folder.root)}: {unread[0].reason}."
             )
         examples += read
@@ -254,7 +254,7 @@ def read_dataset(
     method = known_method(config.method)
     if not train and not config.pools and method is not None:
         raise DataError(
-            f"{folder.root} has no image to train on: all {len(held)} readable images of the source domains "
+            f"{folder.given} has no image to train on: all {len(held)} readable images of the source domains "
             "are held out. Leave the `split` of some empty, or give images without labels with --unlabelled."
         )
     few = "too few that the weights have not seen" if seen.images.size else "too few"

@@ -42,7 +42,7 @@ def read_for_evaluation(
     left_out = unread_in(folder, domains, skipped, display)
     for domain in domains:
         if not any(example.domain == domain for example in examples):
-            raise DataError(f"{folder.root} has no readable image in the domain {domain!r} to evaluate on.")
+            raise DataError(f"{folder.given} has no readable image in the domain {domain!r} to evaluate on.")
     return examples, left_out
 
 
@@ -114,7 +114,7 @@ def answers_of_file(
 def _require_known(folder: ImageFolder, classes: Sequence[str]) -> None:
     unknown = sorted(set(folder.classes) - set(map(composed, classes)))
     if unknown:
-        raise DataError(f"The student does not know these classes of {folder.root}: {', '.join(unknown)}.")
+        raise DataError(f"The student does not know these classes of {folder.given}: {', '.join(unknown)}.")
 
 
 def _answers(

@@ -104,7 +104,7 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     target, skipped = read_domain(folder, domain, display, memo)
     unread_in(folder, [domain], skipped, display)
     if not target:
-        raise DataError(f"{folder.root} has no readable image in the domain {domain!r}.")
+        raise DataError(f"{folder.given} has no readable image in the domain {domain!r}.")
     tested, _ = leave_out_copies(dataset, target, display)
     examples = [*(dataset.examples[position] for position in dataset.holdout), *tested]
     return TestSet(

@@ -247,6 +247,16 @@ def test_a_table_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_table(table, labelled=True)
 
 
+def test_an_error_about_domains_names_the_table(toy: Path) -> None:
+    table = toy.parent / "mine.csv"
+    _csv(table, _rows(toy))
+    with pytest.raises(DataError, match=r"mine\.csv has no domain named 'nope'\. It has: dark, light, red"):
+        list_folder(table).source_domains("nope")
+    _csv(table, [{"path": row["path"], "label": row["label"]} for row in _rows(toy)])
+    with pytest.raises(DataError, match=r"mine\.csv has one domain only .* or give its rows a `domain`"):
+        list_folder(table).source_domains("mine")
+
+
 def test_files_that_are_gone_are_left_out_and_told(toy: Path) -> None:
     table = toy.parent / "mine.csv"
     rows = _rows(toy)

@@ -163,6 +163,12 @@ def _table(file: Path, images: Path) -> Path:
     return file
 
 
+def test_a_comparison_over_a_table_is_named_by_it(tmp_path: Path) -> None:
+    images = make_folder(tmp_path / "toy", images=1)
+    assert _comparison(_table(images / "v3.csv", images), tmp_path / "table").setting.data == "v3.csv"
+    assert _comparison(images, tmp_path / "other").setting.data == "toy"
+
+
 def _begin(data: Path, out: Path) -> ComparisonRunner:
     """A comparison of which each run has logged something."""
     begun = _comparison(data, out)
