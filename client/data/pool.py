@@ -46,6 +46,8 @@ def read_pool(
     known: Mapping[str, Iterable[FileFacts]],
     memory: FileMemory,
     display: Display,
+    *,
+    given: str,
 ) -> Pool:
     """Find and read unlabelled images, and leave out copies of each other and of other images.
 
@@ -54,6 +56,7 @@ def read_pool(
         known: images that may not be in the pool, by what they are ("a labelled image").
         memory: what is known of files already.
         display: is told how far reading is.
+        given: the words with their options, as an error names them.
 
     Raises:
         DataError: a word means no image, or no image is left.
@@ -92,7 +95,7 @@ def read_pool(
             ]
     left_out += unreadable + copies
     if not examples:
-        raise DataError(_nothing_left(words, left_out))
+        raise DataError(_nothing_left(given, left_out))
     return Pool(tuple(examples), tuple(left_out))
 
 
@@ -109,9 +112,9 @@ def find_pool(word: str) -> FoundFiles:
     return FoundFiles(tuple(row.path for row in rows), tuple(left_out))
 
 
-def _nothing_left(words: Sequence[str], left_out: Sequence[Skipped]) -> str:
+def _nothing_left(given: str, left_out: Sequence[Skipped]) -> str:
     reasons = f" Left out: {described(counted(left_out))}." if left_out else ""
-    return f"--unlabelled {' '.join(words)}: there is no image left to learn from.{reasons}"
+    return f"{given}: there is no image left to learn from.{reasons}"
 
 
 class _Copies:

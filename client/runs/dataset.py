@@ -272,7 +272,7 @@ def read_dataset(
         in_turn=in_turn,
     )
     if config.pools:
-        dataset = _with_pools(dataset, config.pools, display, memo)
+        dataset = _with_pools(dataset, config, display, memo)
         if not in_turn:
             mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
     mention_size(dataset.examples, config.image_size, display)
@@ -280,12 +280,14 @@ def read_dataset(
     return _with_views(dataset, rounds, display, memo)
 
 
-def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo: Memo) -> Dataset:
+def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Memo) -> Dataset:
     """The data set with unlabelled images, none of them a copy of a labelled image or of one to be tested on.
 
     For that the target domain is read, and nothing else is done with it.
     """
     folder, files = dataset.folder, sorted(dataset.folder.files.items())
+    options = {"--unlabelled": config.unlabelled, "--adapt": config.adapt}
+    given = " ".join(f"{option} {' '.join(words)}" for option, words in options.items() if words)
 
     def read() -> Pool:
         known = {
@@ -296,9 +298,9 @@ def _with_pools(dataset: Dataset, words: tuple[str, ...], display: Display, memo
         }
         facts = {what: read_files(paths, memo.files) for what, paths in known.items()}
         readable = {what: (each for each in of if not each.reason) for what, of in facts.items()}
-        return read_pool(words, readable, memo.files, display)
+        return read_pool(config.pools, readable, memo.files, display, given=given)
 
-    pool, _ = memo.once(PoolInputs(words, folder.root, dataset.target), read)
+    pool, _ = memo.once(PoolInputs(config.pools, folder.root, dataset.target), read)
     splits: list[Split] = ["unlabelled" for _ in pool.examples]
     return replace(
         dataset,

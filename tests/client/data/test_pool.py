@@ -40,7 +40,7 @@ def _variants(picture: Image.Image) -> dict[str, Image.Image]:
 
 def _read(words: list[str], known: dict[str, list[Path]]) -> Pool:
     facts = {what: read_files(paths, NOTHING) for what, paths in known.items()}
-    return read_pool(words, facts, NOTHING, Display.of_nobody())
+    return read_pool(words, facts, NOTHING, Display.of_nobody(), given="--adapt pool")
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_pool_of_which_nothing_is_left_is_refused_with_the_reasons(tmp_path: P
     if case == "unreadable":
         (folder / "broken.png").write_bytes(b"no picture")
     reasons = {
-        "empty": "no image left to learn from.$",
+        "empty": r"^--adapt pool: there is no image left to learn from\.$",
         "copies": "Left out: 1 a copy of a labelled image",
         "unreadable": "Left out: 1 not a readable picture",
     }

@@ -27,7 +27,9 @@ def test_what_is_kept_is_a_pool_with_the_digests_that_were_asked_about(tmp_path:
     assert KeptImages(tmp_path / "kept", at_most=10).keep([*contents, contents[0]]) == ""
     names = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
     assert names == [".gif", ".jpeg", ".png", ".webp"]
-    pool = read_pool([str(tmp_path / "kept")], {}, FileMemory(None), Display.of_nobody())
+    pool = read_pool(
+        [str(tmp_path / "kept")], {}, FileMemory(None), Display.of_nobody(), given="--adapt kept"
+    )
     assert {each.content() for each in pool.examples} >= set(contents[:3])
     assert {each.digest for each in pool.examples} >= {
         each.digest for each in kept_in(tmp_path / "kept") if each.path.suffix != ".gif"

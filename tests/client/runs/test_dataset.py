@@ -198,6 +198,20 @@ def test_what_is_left_out_of_a_pool_is_not_among_the_labelled_files_that_are(tmp
     assert len(plan.skipped) == sum(plan.left_out.values()) == 1 + copies
 
 
+def test_a_pool_of_which_nothing_is_left_is_named_with_its_option(tmp_path: Path) -> None:
+    root, empty, pool = make_folder(tmp_path / "toy", images=2), tmp_path / "empty", str(tmp_path / "toy")
+    empty.mkdir()
+    for config, named in (
+        (replace(_config(root), adapt=(pool,)), f"^--adapt {pool}: there is no image left"),
+        (
+            replace(_config(root), unlabelled=(str(empty),), adapt=(pool,)),
+            f"^--unlabelled {empty} --adapt {pool}: there is no image left",
+        ),
+    ):
+        with pytest.raises(DataError, match=named):
+            read_dataset(config, Display())
+
+
 @pytest.mark.parametrize("place", ["", "dark"])
 def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str) -> None:
     root = make_folder(tmp_path / "toy", images=3)
