@@ -85,7 +85,7 @@ for command in (evaluate, predict, report, export, serve, compare, init, canary,
 def _options(context: typer.Context, _version: VersionOption = False) -> None:
     program = context.command
     if isinstance(program, TyperGroup) and context.invoked_subcommand != "init":
-        context.default_map = read_settings(program)
+        context.default_map = read_settings(program, of=context.invoked_subcommand)
 
 
 INTERRUPTED = 130

@@ -88,13 +88,14 @@ class Setting:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
-def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE) -> dict[str, Any]:
+def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | None = None) -> dict[str, Any]:
     """The defaults that a file gives to the commands of a group, as Typer's `default_map` has them.
 
     Args:
         group: the program.
         path: the file; without one, nothing is given. Its relative paths are the working directory's, where
             it lies.
+        of: the command that was typed, by its first word; an error names it before others.
 
     Raises:
         UsageError: the file cannot be read, or holds what no command takes.
@@ -102,7 +103,8 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE) -> dict[str, An
     if not is_there(path):
         return {}
     document = _parsed(path)
-    commands = {words: settings_of(command) for words, command in commands_of(group)}
+    listed = sorted(commands_of(group), key=lambda each: each[0].split()[0] != of)
+    commands = {words: settings_of(command) for words, command in listed}
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
     _check_shared(path, shared, commands)
     defaults: dict[str, Any] = {}

@@ -203,6 +203,22 @@ def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     assert "tk_secret" not in found
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("plan --method erm", "`budget` of client plan is a whole number from 0 to"),
+        ("compare --methods erm --out table", "`budget` of client compare is a whole number from 1 to"),
+        ("cache stats", "`budget` of client compare is a whole number from 1 to"),
+    ],
+)
+def test_a_wrong_value_at_the_top_is_said_of_the_command_that_was_typed(
+    command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SETTINGS_FILE.write_text("budget = -3\n")
+    assert run(*command.split()) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_file_of_the_tutorial_is_one() -> None:
     text = (Path(__file__).parents[3] / "docs" / "tutorial.md").read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
