@@ -117,9 +117,11 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | No
     if unknown := [
         name for name, value in document.items() if isinstance(value, dict) and name not in commands
     ]:
+        name = unknown[0]
+        below = [words for words in commands if words.startswith(f"{name} ")]
         raise UsageError(
-            f"{path}: there is no command for the table [{unknown[0]}]{_meant(unknown[0], commands)}. "
-            f"A table is named for a command: {', '.join(map(table_of, commands))}."
+            f"{path}: there is no command for the table [{name}]{'' if below else _meant(name, commands)}. "
+            f"A table is named for a command: {', '.join(map(table_of, below or commands))}."
         )
     return defaults
 

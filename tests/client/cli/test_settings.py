@@ -161,6 +161,14 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("[plann]\nseed = 1", "no command for the table [plann] (is `plan` meant?)"),
         ("[data]\ncheck = 1", "no command for the table [data]"),
         (
+            "[cache]\nhalf = true",
+            'no command for the table [cache]. A table is named for a command: ["cache stats"], ["cache v',
+        ),
+        (
+            "[receipts]",
+            '[receipts]. A table is named for a command: ["receipts verify"], ["receipts export"].',
+        ),
+        (
             "budget = '50000'",
             "`budget` of client compare is a whole number from 1 to 1,000,000,000,000, not ",
         ),
@@ -192,7 +200,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("a = " + "[" * 20_000, "tuition.toml is not TOML"),
         ("a = " + "1" * 20_000, "tuition.toml is not TOML"),
     ],
-    ids=range(29),
+    ids=range(31),
 )
 def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     text: str | bytes, said: str, capsys: pytest.CaptureFixture[str]
