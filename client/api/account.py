@@ -1,5 +1,7 @@
 """What a vendor sells, and what it says that an account used and was billed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +11,8 @@ from client.api.options import VendorOptions
 from client.buying.heads import receipt_pins
 from client.buying.reconciliation import Reconciliation
 from client.buying.reconciliation import reconcile as compare_books
+from client.buying.vendor_api import VendorClient
+from client.errors import RequestRefused
 from client.progress import ProgressListener
 from shared.batches import BatchObject
 from shared.billing import AccountStatus, GroupBy, UsageReport
@@ -49,7 +53,7 @@ def batches(options: VendorOptions, *, progress: ProgressListener | None = None)
     Raises:
         VendorError: the vendor does not answer, refuses, or runs no bulk jobs.
     """
-    with connect(options, progress).vendor() as vendor:
+    with connect(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
         return list(vendor.bulk.jobs())
 
 
@@ -59,9 +63,9 @@ def cancel_batch(
     """End a bulk job now. What is answered is charged, and fetched by the command that began the job.
 
     Raises:
-        VendorError: the vendor does not answer, refuses, or has no such job.
+        VendorError: the vendor does not answer, refuses, has no such job, or runs none.
     """
-    with connect(options, progress).vendor() as vendor:
+    with connect(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
         return vendor.bulk.cancel(batch_id)
 
 
@@ -98,3 +102,14 @@ def reconcile(options: VendorOptions, *, progress: ProgressListener | None = Non
             pins=[*cache.heads.all(), *receipt_pins(cache.billed.signed())],
             head=head,
         )
+
+
+@contextmanager
+def _bulk_jobs_of(vendor: VendorClient) -> Iterator[None]:
+    """Say that a vendor runs no bulk jobs where it refuses for that reason: it knows no such path."""
+    try:
+        yield
+    except RequestRefused as error:
+        if any(card.batch_prices for card in vendor.models()):
+            raise
+        raise RequestRefused(f"{vendor.url} runs no bulk jobs.") from error
