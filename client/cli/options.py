@@ -147,8 +147,8 @@ AskShareOption = Annotated[
         "--ask-share",
         min=0,
         max=1,
-        help="Ask about this share of the images.",
-        show_default="0.2",
+        help="Ask about this share of the images (default: 0.2).",
+        show_default=False,
         callback=a_number,
     ),
 ]
