@@ -85,11 +85,12 @@ def reconcile(options: VendorOptions, *, progress: ProgressListener | None = Non
     """Compare the vendor's ledger with the receipts in the cache, and with what the vendor signed of it.
 
     Raises:
+        UsageError: there is no cache.
         VendorError: the vendor does not answer, refuses, or has signed what is not right.
         CacheError: the cache cannot be read.
     """
     connection = connect(options, progress)
-    with connection.vendor() as vendor, connection.cache() as cache:
+    with connection.vendor() as vendor, connection.cache(must_exist=True) as cache:
         head = vendor.head()
         if head is not None:
             cache.heads.pin(head)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
 
-from client.api.account import batches, cancel_batch
+from client.api.account import batches, cancel_batch, reconcile
 from client.api.options import VendorOptions
 from client.buying.vendor_api import VendorClient
-from client.errors import NotFound, RequestRefused
+from client.errors import NotFound, RequestRefused, UsageError
 from client.runs import connection
 from shared.embeddings import ModelCard, ModelList
 from tests.client.buying.cards import MODEL
@@ -43,3 +44,10 @@ def test_a_vendor_without_bulk_jobs_is_named_as_such(sell: Callable[[ModelCard, 
     sell(MODEL.model_copy(update={"batch_prices": MODEL.prices}), "batch_id")
     with pytest.raises(NotFound, match="nothing here"):
         cancel_batch(OPTIONS, "batch_1")
+
+
+def test_nothing_is_reconciled_with_a_cache_that_is_not_there(tmp_path: Path) -> None:
+    cache = tmp_path / "typo" / "cache.db"
+    with pytest.raises(UsageError, match=f"There is no cache {cache}"):
+        reconcile(OPTIONS.model_copy(update={"cache": cache}))
+    assert not list(tmp_path.iterdir())
