@@ -61,7 +61,7 @@ class Comparison(BaseModel):
 
 
 def plan_comparison(options: CompareOptions, *, progress: ProgressListener | None = None) -> ComparisonPlan:
-    """What all runs together would buy; spends nothing and writes nothing.
+    """What all runs together would buy; spends nothing, and writes as `plan` does.
 
     Raises:
         UsageError: an option or the image folder is not what the runs need.

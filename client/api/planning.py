@@ -30,7 +30,10 @@ def plan(
     confirm: Confirm | None = None,
     progress: ProgressListener | None = None,
 ) -> Plan:
-    """What a run would use, buy and cost; writes nothing, and spends nothing without a `probe`.
+    """What a run would use, buy and cost; spends nothing without a `probe`.
+
+    It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
+    is quick.
 
     Args:
         options: the run. A `budget` of `None` is no limit here. Where `out` holds the run already, what it
@@ -75,7 +78,7 @@ def plan(
 
 
 def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
-    """What `distill` would still use, buy and cost by the same options; writes and spends nothing.
+    """What `distill` would still use, buy and cost by the same options; spends nothing, and writes as `plan`.
 
     Raises:
         UsageError: an option, the image folder or the run's folder is not what a run needs.

@@ -225,7 +225,10 @@ def plan(
     cache: CacheOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a run would use, buy and cost; writes nothing, and spends nothing without --probe.
+    """Show what a run would use, buy and cost; spends nothing without --probe.
+
+    It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
+    is quick. `client distill --dry-run` and `client compare --dry-run` do the same.
 
     Example: client plan --data icons --target-domain pixel --budget 2000
     """

@@ -85,6 +85,17 @@ def test_a_dry_run_shows_what_is_left_of_the_run_that_has_begun(
     assert vendor_process.charges(client.api_key).queries == 2
 
 
+def test_what_only_shows_a_plan_writes_to_the_cache_and_beside_it_alone(client: Command) -> None:
+    of_run = ("--data", "toy", "--target-domain", "red", *SMALL, "--select", "coverage", "--cache")
+    before = set(client.folder.rglob("*"))
+    client("plan", *of_run, "new/plan.db")
+    client("distill", *of_run, "new/distill.db", "--budget", "12", "--dry-run")
+    client("compare", *of_run, "new/compare.db", "--methods", "vl2v-adip", "--out", "table", "--dry-run")
+    made = {file.relative_to(client.folder).parts[:2] for file in set(client.folder.rglob("*")) - before}
+    caches = {("new", f"{name}.db{end}") for name in ("plan", "distill", "compare") for end in ("", ".files")}
+    assert made == {("new",), ("new", "pixels"), *caches}
+
+
 def test_a_run_of_a_link_to_a_table_that_an_earlier_version_began_goes_on(client: Command) -> None:
     """It noted the file behind the link."""
     files = sorted((client.folder / "toy").rglob("*.png"))
