@@ -24,6 +24,11 @@ def is_there(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def may_write_in(folder: Path) -> bool:
+    """Whether files can be made in a folder, as far as the system says: its mount may be read-only."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def absence(path: Path) -> str:
     """Why nothing is found at a path, in words that follow its name."""
     try:
@@ -49,6 +54,12 @@ def rooted(path: Path) -> Path:
     return resolved(path.parent) / path.name if is_file(path) else resolved(path)
 
 
+def discard(part: Path) -> None:
+    """Delete what was written of a file, as far as possible: an error here would hide the one before."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file whole, or leave it as it is; what no UTF-8 holds, as some paths, becomes escapes.
 
@@ -66,6 +77,5 @@ def replace_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
         part.replace(file)
     except OSError:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        discard(part)
         raise

@@ -17,6 +17,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.embeddings import StoredEmbedding
 from client.buying.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
 from client.errors import CacheError, EmbeddingsDiffer, UsageError
+from client.paths import discard
 from shared.embeddings import Kind
 
 SUFFIXES = (".safetensors", ".parquet")
@@ -82,7 +83,7 @@ def export_embeddings(
     except (OSError, SafetensorError) as error:
         raise CacheError(f"{out} cannot be written: {error}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        discard(part)
     return written
 
 

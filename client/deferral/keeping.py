@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from client.data.images import suffixes
 from client.errors import ClientError
+from client.paths import discard
 
 # How a kept file is named: after its content, so that it is kept once, and after its format as Pillow has it
 # (so .jpeg, and never .jpg). Nothing else is ever deleted.
@@ -83,8 +83,7 @@ class KeptImages:
             part.write_bytes(content)
             part.replace(path)
         finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            discard(part)
 
 
 def is_named_as_kept(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -20,6 +20,7 @@ from client.learning.convolutions import with_depthwise
 from client.learning.libraries import timm
 from client.learning.losses import cosine_logits
 from client.learning.student_metadata import StudentMetadata
+from client.paths import discard
 
 
 @dataclass(frozen=True)
@@ -240,8 +241,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         part.chmod(mode)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
+        discard(part)
         raise unwritable(path, error) from error
 
 

@@ -14,6 +14,7 @@ from client.data.images import Pixels
 from client.errors import ClientError
 from client.learning.classifier import StudentClassifier
 from client.learning.student import Student
+from client.paths import discard
 from client.results.onnx_classifier import INPUT, PROBABILITIES, SCORES, OnnxClassifier, require_onnx
 
 _OPSET = 18
@@ -102,7 +103,7 @@ def export_onnx(
     except OSError as error:
         raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        discard(part)
         student.to(home)
     return parity
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from client.data.images import Pixels
 from client.errors import ClientError
 from client.learning.student_metadata import StudentMetadata
+from client.paths import discard
 from client.results.onnx_classifier import INPUT, SCORES, require_onnx
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def write_int8(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
             f"{out} was not written: onnxruntime cannot quantise this student ({type(error).__name__})."
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        discard(part)
 
 
 def _head(model: "ModelProto") -> list[str]:

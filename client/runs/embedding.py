@@ -22,7 +22,7 @@ from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
 from client.data.views import ORIGINAL
 from client.errors import BudgetExhausted, UsageError, unwritable
-from client.paths import is_folder
+from client.paths import discard, is_folder, may_write_in
 from client.progress import Display
 
 _PIECE = 4096
@@ -32,7 +32,8 @@ def check_output(out: Path) -> None:
     """Refuse, before anything is bought, a file that could not be written.
 
     Raises:
-        UsageError: it has no known ending, its folder does not exist, it is a folder, or pyarrow is missing.
+        UsageError: it has no known ending, its folder does not exist or takes no files, it is a folder, or
+            pyarrow is missing.
     """
     if out.suffix not in _WRITERS:
         raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
@@ -42,6 +43,8 @@ def check_output(out: Path) -> None:
         raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
     if is_folder(out):
         raise UsageError(f"--out cannot be written: {out} is a folder.")
+    if not may_write_in(out.parent):
+        raise UsageError(f"--out cannot be written: no file can be made in the folder {out.parent}.")
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def _write_whole(out: Path, write: Callable[[BinaryIO], None]) -> None:
             write(file)
         part.replace(out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        discard(part)
         raise unwritable(out, error) from error
 
 

@@ -11,6 +11,7 @@ from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.errors import ClientError, UsageError
 from client.learning.student import load_student
+from client.paths import discard
 from client.progress import Display
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import OnnxClassifier
@@ -73,7 +74,7 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
             shutil.copyfile(small, part)
             part.replace(out)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            discard(part)
             raise ClientError(f"{out} cannot be written: {error.strerror}.") from error
     exports = Exports(files=files)
     run.write(run.exports, exports.to_json())

@@ -44,6 +44,7 @@ from client.learning.student import (
 from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import fitted_temperature
 from client.learning.training import Checkpoint, TrainingStep
+from client.paths import discard
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
 from client.runs.dataset import Dataset, adapts
@@ -357,7 +358,7 @@ class Trainer:
                     torch.save({"stamp": stamp, "checkpoint": checkpoint}, file)
                 part.replace(self._run.checkpoint)
             except (OSError, RuntimeError) as error:
-                part.unlink(missing_ok=True)
+                discard(part)
                 if isinstance(error.__context__, KeyboardInterrupt):
                     raise error.__context__ from None  # PyTorch ends the file all the same, and cannot
                 raise unwritable(self._run.checkpoint, error) from error

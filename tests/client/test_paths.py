@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.paths import absence, is_file, is_folder, is_there, replace_text, resolved, rooted
+from client.paths import absence, discard, is_file, is_folder, is_there, replace_text, resolved, rooted
 
 
 def test_what_is_there_is_known_by_its_kind(tmp_path: Path) -> None:
@@ -84,3 +84,12 @@ def test_where_a_disk_is_full_what_was_there_stays(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left on device"):
         replace_text(file, "new " * 1_000_000)
     assert [(each.name, each.read_text()) for each in small_disk.iterdir()] == [("file", "old")]
+
+
+def test_what_is_left_of_a_file_is_discarded_if_the_system_allows_it(tmp_path: Path) -> None:
+    part = tmp_path / "file.part"
+    part.write_text("half")
+    discard(part / "below")
+    discard(part)
+    discard(part)
+    assert not part.exists()

@@ -156,6 +156,10 @@ def test_what_cannot_be_written_or_read_is_said(cache: EmbeddingCache, tmp_path:
     _fill(cache)
     with pytest.raises(CacheError, match="cannot be written"):
         export_embeddings(cache, tmp_path / "missing" / "out.safetensors")
+    (tmp_path / "file").write_bytes(b"")
+    for suffix in SUFFIXES:
+        with pytest.raises(CacheError, match="cannot be written"):
+            export_embeddings(cache, tmp_path / "file" / f"out{suffix}")
     with pytest.raises(UsageError, match=r"\.parquet"):
         export_embeddings(cache, tmp_path / "out.npy")
     for content in (b"", b"something else"):

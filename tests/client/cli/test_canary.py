@@ -1,6 +1,7 @@
 """`client canary --evidence`: what was found is told, whatever becomes of the file."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_evidence_that_could_not_be_written_is_refused_before_anything_is_asked(
     Path("nodir").mkdir()
     assert _canary(monkeypatch, None, "--evidence", "nodir") == 2
     assert "nodir is a folder." in capsys.readouterr().err
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what a read-only mount says, to root as well
+    assert _canary(monkeypatch, None, "--evidence", "nodir/swap.json") == 2
+    assert "no file can be made in the folder nodir." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("as_json", [False, True])

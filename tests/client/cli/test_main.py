@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import subprocess
 import sys
 import textwrap
@@ -93,6 +94,16 @@ def test_embeddings_are_not_bought_for_a_file_that_is_a_folder(
         main(["embed", "--out", str(tmp_path / "x.npy"), "--text", "a"])
     assert end.value.code == 2
     assert "x.npy is a folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_embeddings_are_not_bought_for_a_folder_that_takes_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # what a read-only mount says, to root as well
+    with pytest.raises(SystemExit) as end:
+        main(["embed", "--out", str(tmp_path / "x.npy"), "--text", "a"])
+    assert end.value.code == 2
+    assert "no file can be made in the folder" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

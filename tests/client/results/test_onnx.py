@@ -21,6 +21,7 @@ from client.learning.classifier import StudentClassifier
 from client.learning.student import Student, build_student
 from client.results.onnx_classifier import OnnxClassifier, import_onnxruntime
 from client.results.onnx_export import Parity, compare, export_onnx, made_up_pictures
+from client.results.onnx_quantization import write_int8
 from tests.client.toy import CLASSES, draw
 
 SIDE = 32
@@ -52,6 +53,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "s.onnx"
     export_onnx(_student(), METADATA, path)
     return path
+
+
+def test_below_a_file_nothing_is_written_and_the_reason_is_said(tmp_path: Path, exported: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "s.onnx"
+    with pytest.raises(ClientError, match=r"s\.onnx cannot be written|s\.onnx was not written"):
+        export_onnx(_student(), METADATA, out)
+    with pytest.raises(ClientError, match=r"s\.onnx cannot be written|s\.onnx was not written"):
+        write_int8(exported, out, [made_up_pictures(SIDE)])
 
 
 @pytest.mark.parametrize(

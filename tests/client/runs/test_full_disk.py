@@ -12,6 +12,7 @@ from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
+from client.runs.embedding import _write_whole
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
 from client.runs.trainer import Trainer
@@ -37,6 +38,15 @@ def test_checkpoints(small_disk: Path) -> None:
     with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: the disk is full"):
         _trainer(small_disk)._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
     assert not list(small_disk.iterdir())
+
+
+def test_below_a_file_nothing_is_written_and_the_reason_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: Not a directory"):
+        _trainer(file)._save_checkpoint(cast(Any, {"model": 1}), "stamp")
+    with pytest.raises(ClientError, match=r"x\.npy cannot be written: Not a directory"):
+        _write_whole(file / "x.npy", lambda _: None)
 
 
 def test_a_checkpoint_that_is_interrupted_is_an_interruption(
