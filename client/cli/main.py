@@ -1,5 +1,6 @@
 """`client`: plan, distill, embed, methods, and what other modules add to them."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -327,12 +328,26 @@ def _show_plan(found: "Plan", *, as_json: bool) -> None:
         print_plan(found)
 
 
+def _is_of_output() -> bool:
+    """Whether standard output is what cannot be written; then nothing more is, also not as Python ends."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line, by default that of the process; an error becomes its message and exit code."""
     share_processors()
     try:
         with interruptible():
-            app(arguments)
+            try:
+                app(arguments)
+            finally:
+                if sys.stdout is not None:  # of a process that has one
+                    sys.stdout.flush()  # what cannot be written is said here, and is a traceback later
     except ClientError as error:
         Display().note(f"Error: {error}")
         sys.exit(error.exit_code)
@@ -350,6 +365,12 @@ def main(arguments: list[str] | None = None) -> None:
             "folder."
         )
         sys.exit(UsageError.exit_code)
+    except OSError as error:
+        if not _is_of_output():
+            raise
+        if not isinstance(error, BrokenPipeError):  # whoever reads no more knows that
+            Display().note(f"Error: standard output cannot be written: {error.strerror}.")
+        sys.exit(ClientError.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
             Display().note(

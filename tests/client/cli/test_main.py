@@ -182,3 +182,13 @@ def test_an_installation_that_only_serves_says_what_training_takes(command: str,
     assert said == (
         f"Error: {missing} is missing, which this command takes: pip install '.[client]' in Tuition's folder."
     )
+
+
+@pytest.mark.parametrize("command", ["methods", "methods --json", "--version"])
+def test_a_full_disk_behind_standard_output_is_said(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "client", *command.split()], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert process.returncode == 1
+    assert process.stderr == "Error: standard output cannot be written: No space left on device.\n"
