@@ -20,6 +20,7 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
+from client.runs.targets import require_prompts
 from client.runs.teacher_queries import teacher_queries
 
 
@@ -47,6 +48,17 @@ def plan(
         UsageError: an option or the image folder is not what a run needs, or the probe exceeds the budget.
         VendorError: the vendor does not answer, or refuses.
     """
+    return _planned(options, probe=probe, confirm=confirm, progress=progress, is_dry_run=False)
+
+
+def _planned(
+    options: DistillOptions,
+    *,
+    probe: int,
+    confirm: Confirm | None,
+    progress: ProgressListener | None,
+    is_dry_run: bool,
+) -> Plan:
     if options.budget is not None and probe > options.budget:
         raise UsageError(
             f"--probe {probe} is more than --budget {options.budget}: nothing is bought beyond the budget."
@@ -69,7 +81,10 @@ def plan(
             run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run
         ) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
-            purchase = teacher.plan(teacher_queries(config, dataset, features).tranches(dataset))
+            asked = teacher_queries(config, dataset, features)
+            purchase = teacher.plan(asked.tranches(dataset))
+            if is_dry_run:
+                require_prompts(asked, purchase, teacher)
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked})
@@ -82,10 +97,12 @@ def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None
 
     Raises:
         UsageError: an option, the image folder or the run's folder is not what a run needs.
+        BudgetExhausted: the budget does not reach the class prompts.
         VendorError: the vendor does not answer, or refuses.
     """
     path = options.out or default_run_path(config_of(options))
-    return plan(options.model_copy(update={"out": path}), progress=progress)
+    begun = options.model_copy(update={"out": path})
+    return _planned(begun, probe=0, confirm=None, progress=progress, is_dry_run=True)
 
 
 def _probed(

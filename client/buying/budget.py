@@ -164,6 +164,11 @@ class PurchasePlan:
         return sum(tranche.queries for tranche in self.tranches if tranche.name == name)
 
     @property
+    def texts_beyond_budget(self) -> int:
+        """Distinct class prompts that the budget does not reach."""
+        return sum(tranche.unaffordable for tranche in self.tranches if tranche.name == "texts")
+
+    @property
     def cached(self) -> int:
         """Distinct queries that the cache answers."""
         return sum(tranche.cached for tranche in self.tranches)

@@ -182,6 +182,12 @@ class Teacher:
         """What the run has paid so far, over all its resumptions."""
         return self._cache.spending(self._run_id)
 
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether the run has sent something that may still be answered, and is in no receipt until then."""
+        notes = self._cache.pending_batches.of_run(self._run_id), self._cache.bulk_notes.of_run(self._run_id)
+        return any(notes)
+
     def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
         """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
         cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))

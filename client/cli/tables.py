@@ -150,6 +150,11 @@ def print_plan(plan: Plan) -> None:
         print_line(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:
         print_line(f"{purchase.unaffordable} queries are beyond the budget and would go without.")
+        if any(tranche.name == "texts" and tranche.unaffordable for tranche in purchase.tranches):
+            print_line(
+                "Class texts are among them, and a student cannot name its classes without these: a run with "
+                "this budget cannot train."
+            )
     elif purchase.budget_left and purchase.images:
         views = "" if plan.unlabelled_images else ", or further views (--views)"
         use = "more images would use them (--unlabelled)" + views

@@ -154,6 +154,23 @@ def require_student(method: Method, student: str, backbone: nn.Module, model: Mo
         build_student(backbone, outputs=model.dimensions, text_head=None, own_projector=True)
 
 
+def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher) -> None:
+    """Check, before anything is bought, that the budget reaches every class prompt.
+
+    Prompts that were refused cost nothing, and answers to what was sent before may bring some: buying tells.
+
+    Raises:
+        BudgetExhausted: it does not.
+    """
+    if not plan.texts_beyond_budget or teacher.awaits_answers or teacher.refused.keys() & asked.prompts:
+        return
+    raise BudgetExhausted(
+        f"{plan.texts_beyond_budget} of the {len(asked.prompts)} class prompts are beyond the budget, and a "
+        f"student cannot name its classes without them. Nothing is bought: start again with "
+        f"{teacher.enough_for(asked.prompts)}."
+    )
+
+
 def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor:
     """The class texts of a teacher that is a model here, or what stands for them; empty of a vendor's."""
     if method.teacher == "vendor":
@@ -408,6 +425,7 @@ class TargetBuilder:
         if dataset.views:
             lines = (json.dumps(row.to_json()) for row in describe_views(dataset))
             run.write_text(run.views, "".join(f"{line}\n" for line in lines))
+        require_prompts(asked, plan, teacher)
         self._approve(plan.cost_micros)
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)

@@ -68,7 +68,8 @@ def test_a_dry_run_shows_what_is_left_of_the_run_that_has_begun(
     client: Command, vendor_process: VendorProcess, out: tuple[str, ...]
 ) -> None:
     run = ("distill", "--data", "toy", "--target-domain", "red", *SMALL, *out)
-    client(*run, "--budget", "2", code=3)
+    poor = Command(client.folder, client.url, vendor_process.create_key(quota=2))
+    poor(*run, "--budget", "12", code=3)
 
     def planned(*options: str) -> dict[str, Any]:
         plan: dict[str, Any] = json.loads(client(*run, *options, "--dry-run", "--json").stdout)["purchase"]
@@ -82,7 +83,7 @@ def test_a_dry_run_shows_what_is_left_of_the_run_that_has_begun(
     assert ("holds a run with other options" in other.stderr) == bool(out)
     plan = ("plan", "--data", "toy", "--target-domain", "red", "--budget", "12", *SMALL, "--json")
     assert json.loads(client(*plan).stdout)["purchase"]["to_buy"] == 12  # it is about a new run
-    assert vendor_process.charges(client.api_key).queries == 2
+    assert [vendor_process.charges(each.api_key).queries for each in (poor, client)] == [2, 0]
 
 
 def test_what_only_shows_a_plan_writes_to_the_cache_and_beside_it_alone(client: Command) -> None:
@@ -254,7 +255,13 @@ def test_a_budget_below_the_class_prompts_stops_and_says_what_it_takes(
 ) -> None:
     stopped = client(*_distill(budget=2), code=3)
     assert "--budget of at least 3" in stopped.stderr
+    assert stopped.stderr == client(*_distill("--dry-run", budget=2), code=3).stderr
     assert not (client.folder / "run" / "student.safetensors").exists()
+    assert vendor_process.charges(client.api_key).queries == 0
+    planned = " ".join(
+        client("plan", "--data", "toy", "--target-domain", "red", "--budget", "2").stdout.split()
+    )
+    assert "a run with this budget cannot train" in planned
     client(*_distill())
     assert vendor_process.charges(client.api_key).texts == 3
 

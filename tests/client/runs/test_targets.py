@@ -414,6 +414,7 @@ def test_where_money_does_not_reach_the_class_prompts_the_money_that_does_is_nam
     price = 3 * pupil.client.model().prices.text_micros
     with pytest.raises(BudgetExhausted, match=f"start again with a --max-spend of at least {price}\\."):
         pupil.learn("run", budget=5000, max_spend=price - 1)
+    assert not pupil.cache.receipts()  # nothing is bought for a student that cannot be
     pupil.learn("run", budget=5000, max_spend=price)
 
 
