@@ -364,7 +364,8 @@ class Trainer:
                 raise unwritable(self._run.checkpoint, error) from error
 
     def _logger(self, stage: Stage, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
-        best, words = 0.0, ""
+        before = (row.get("holdout_domain_mean_accuracy", 0.0) for row in self._run.rows(stage))
+        best, words = max(before, default=0.0), ""  # of the steps that a resumed run took before
 
         def on_step(progress: TrainingStep) -> None:
             nonlocal best, words

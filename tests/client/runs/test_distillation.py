@@ -5,16 +5,22 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from client.errors import UsageError
+from client.learning.averaging import Score
+from client.learning.methods import METHODS
 from client.learning.processes import SingleProcess, even_shard
 from client.learning.recipe import Recipe, Variant
+from client.learning.training import TrainingStep
 from client.progress import Display
-from client.results.records import Plan, Summary
+from client.results.records import MetricsRow, Plan, Summary
 from client.runs.cells import Cell
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.memo import Memo
+from client.runs.trainer import Trainer
 from tests.client.toy import CLASSES, draw, make_folder, table_of
 
 
@@ -103,6 +109,18 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
     assert ("Going on after step" in said.getvalue()) == (method == "erm" and not changed)
     if method != "erm":
         assert ([file.stat().st_mtime_ns for file in left] == before) == (not changed)
+
+
+def test_the_best_hold_out_that_is_shown_is_that_of_the_whole_run_also_after_a_resume(tmp_path: Path) -> None:
+    config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
+    run, shown = RunFolder(tmp_path), []
+    trainer = Trainer(config, METHODS["erm"], run, Display.of_nobody(), device="cpu", memo=Memo())
+    run.log(MetricsRow(stage="distill", step=50, loss=1.0, holdout_domain_mean_accuracy=0.9))
+    run.log(MetricsRow(stage="distill", seconds=1.0))
+    logged = trainer._logger("distill", lambda _, words: shown.append(words))
+    logged(TrainingStep(100, torch.tensor(1.0), Score(accuracy=0.5, loss=1.0)))
+    logged(TrainingStep(150, torch.tensor(1.0), Score(accuracy=0.95, loss=1.0)))
+    assert shown == ["loss 1.000, best hold-out 90.0%", "loss 1.000, best hold-out 95.0%"]
 
 
 def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_path: Path) -> None:
