@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-# A longer time between two receipts is a pause, and not what the vendor takes.
-_PAUSE_SECONDS = 30
+# A longer time between two receipts is a pause, a person's between two commands say, and not what the vendor
+# takes: no receipt tells one from the other.
+_PAUSE_SECONDS = 5
 # What took less than this was too short to measure.
 _MEASURED_SECONDS = 1
 # A purchase of fewer queries than this share of what is wanted says little of it: requests are not full, and
@@ -31,15 +32,15 @@ def recent_rate(sales: Iterable[PaidRequest], *, images: int = 0, texts: int = 0
     most of it is of the same kind. With no number given, any does.
 
     Returns:
-        `None` where none compares, or none took long enough to be measured.
+        `None` where none compares, or the latest that does was too short to be measured.
     """
     for purchase in _latest_first(sales):
         counted = purchase[1:]  # the time that the first took is not known
         seconds = purchase[-1].at - purchase[0].at
         bought = sum(sale.images for sale in counted), sum(sale.texts for sale in counted)
         like = not (images or texts) or (images >= texts) == (bought[0] >= bought[1])
-        if like and seconds >= _MEASURED_SECONDS and sum(bought) >= _COMPARABLE_SHARE * (images + texts):
-            return sum(bought) / seconds
+        if like and sum(bought) >= _COMPARABLE_SHARE * (images + texts):
+            return sum(bought) / seconds if seconds >= _MEASURED_SECONDS else None
     return None
 
 

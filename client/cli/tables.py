@@ -234,7 +234,9 @@ def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
     if outlook.seconds is not None:
         print_line(f"At the rate of the last comparable purchase it takes {outlook.seconds:.0f} s.")
     elif buys:
-        print_line("How long it takes is unknown: no purchase of this size was made from this model yet.")
+        print_line(
+            "How long it takes is unknown: no purchase of this size from this model took long enough to tell."
+        )
 
 
 def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], paid: Spending) -> None:

@@ -22,10 +22,10 @@ def test_many_small_purchases_say_nothing_of_a_large_one() -> None:
     small = [
         sale for n in range(40) for sale in _run(f"small {n}", 1000 + 20 * n, batches=1, every=0, images=1)
     ]
-    slow = _run("slow", 5000, batches=2, every=20, images=1)
+    slow = _run("slow", 5000, batches=2, every=4, images=1)
     assert recent_rate([*small, *slow], images=1500) is None
     assert recent_rate([*large, *small, *slow], images=1500) == pytest.approx(64)
-    assert recent_rate([*large, *small, *slow], images=5) == pytest.approx(1 / 20)
+    assert recent_rate([*large, *small, *slow], images=5) == pytest.approx(1 / 4)
 
 
 def test_texts_say_nothing_of_images() -> None:
@@ -40,4 +40,15 @@ def test_runs_side_by_side_are_told_apart() -> None:
 
 
 def test_what_was_too_short_to_measure_is_not() -> None:
-    assert recent_rate(_run("run", 0, batches=3, every=0.1)) is None
+    short = _run("run", 1000, batches=3, every=0.1)
+    assert recent_rate(short) is None
+    measured = _run("run", 0, batches=50, every=0.5)
+    assert recent_rate([*measured, *short]) is None  # an older one is no answer
+    assert recent_rate([*measured, *short], images=90) is None
+    assert recent_rate([*measured, *short], images=1000) == pytest.approx(64)
+
+
+def test_the_time_between_two_commands_of_a_run_is_not_what_the_vendor_takes() -> None:
+    first, second = (_run("run", start, batches=2, every=0.1, images=1) for start in (0, 20))
+    assert recent_rate([*first, *second]) is None
+    assert recent_rate([*first, *second], images=4) is None
