@@ -120,7 +120,7 @@ def serve(
         host=host, port=port, api_keys=api_keys, threads=threads, log_format=log_format, reject=reject,
         ask=ask, ask_seconds=ask_seconds,
     )  # fmt: skip
-    raise typer.Exit(130 if start(student, options, announce=announce) else 0)
+    start(student, options, announce=announce)  # Ctrl-C is how it ends
 
 
 def _limited(budget: int | None) -> int:

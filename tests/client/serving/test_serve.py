@@ -250,6 +250,14 @@ def test_it_finishes_what_it_has_when_it_is_told_to_stop(run: Path, tmp_path: Pa
     assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
 
 
+def test_ctrl_c_is_how_serving_ends_and_no_interruption(run: Path, tmp_path: Path) -> None:
+    with StudentProcess(run / "student.onnx", tmp_path) as served:
+        assert served.stop(signal.SIGINT) == 0
+    log = served.log.read_text()
+    assert "INFO stopped" in log
+    assert "Interrupted" not in log
+
+
 def refused_start(*arguments: str, folder: Path) -> tuple[int, str]:
     """How `client serve` ends that does not start, and what it says."""
     log = folder / "refused.log"
