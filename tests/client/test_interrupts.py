@@ -1,6 +1,8 @@
 """Ctrl-C never leaves a lock taken that others wait for."""
 
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from functools import partial
@@ -75,3 +77,19 @@ def test_another_thread_leaves_the_handler_alone() -> None:
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize("package", ["client", "vendor_service"])
+def test_a_command_that_is_still_being_imported_ends_without_a_traceback(package: str) -> None:
+    code = f"""
+import signal, sys
+class Presses:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Presses())
+from {package}.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
