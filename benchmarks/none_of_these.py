@@ -27,7 +27,7 @@ from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
 from client.learning.recipe import Recipe
 from client.learning.stages import plain_features
-from client.learning.student import Student, load_student
+from client.learning.student import StudentNetwork, load_student
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -276,7 +276,7 @@ class _Asked:
     """Student and teacher of one run, asked about images."""
 
     def __init__(
-        self, connection: Connection, student: Student, classes: Sequence[str], temperature: float
+        self, connection: Connection, student: StudentNetwork, classes: Sequence[str], temperature: float
     ) -> None:
         self._connection = connection
         self._student = student

@@ -23,7 +23,7 @@ from client.data.images import Pixels
 from client.learning.backbone_names import BUNDLED_TEACHER, DEFAULT_BACKBONE
 from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
-from client.learning.student import Student, build_student
+from client.learning.student import StudentNetwork, build_student
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import export_onnx, made_up_pictures
 from client.results.speed import Speed, speed_of
@@ -37,7 +37,7 @@ STUDENTS = (
 DIMENSIONS = 256
 ROUNDS = 3
 
-Contestant = tuple[str, Student, int, Callable[[Pixels], object]]
+Contestant = tuple[str, StudentNetwork, int, Callable[[Pixels], object]]
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def empty_clip(name: str) -> nn.Module:
 
 def with_texts(
     backbone: nn.Module, outputs: int, *, image_size: int | None = None, own_projector: bool = False
-) -> Student:
+) -> StudentNetwork:
     """A model that answers by its most similar class text."""
     texts = functional.normalize(torch.randn(len(CLASSES), outputs), dim=1)
     model = build_student(

@@ -38,7 +38,7 @@ from client.learning.losses import cosine_loss, teacher_targets
 from client.learning.methods import METHODS
 from client.learning.recipe import PAPER, Recipe
 from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
-from client.learning.student import Student, build_student
+from client.learning.student import StudentNetwork, build_student
 from client.learning.training import TrainingStep
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def training_set(scratch: Path) -> TrainingSet:
     )
 
 
-def student(data: TrainingSet, device: str = "cpu") -> Student:
+def student(data: TrainingSet, device: str = "cpu") -> StudentNetwork:
     """The default student, always the same."""
     torch.manual_seed(SEED)
     classes = int(data.labels.max()) + 1
@@ -104,7 +104,7 @@ def student(data: TrainingSet, device: str = "cpu") -> Student:
     ).to(device)
 
 
-def in_training(learner: Student) -> list[Tensor]:
+def in_training(learner: StudentNetwork) -> list[Tensor]:
     """Have a student train what the default recipe trains, which is returned."""
     learner.requires_grad_(False).train()
     return [p.requires_grad_(True) for p in learner.trainable(METHOD.trains, frozen=Recipe().frozen)]
@@ -301,7 +301,7 @@ def fresh_features(data: TrainingSet) -> Tensor:
     return align_features(student(data), data, replace(Recipe(), align_views=2), seed=SEED + 100)
 
 
-def loss_of(learner: Student, data: TrainingSet, views: Tensor) -> float:
+def loss_of(learner: StudentNetwork, data: TrainingSet, views: Tensor) -> float:
     """Of the projector, over all of these views."""
     with torch.no_grad():
         losses = [cosine_loss(learner.projector(view), data.targets[data.train]) for view in views]
@@ -335,7 +335,9 @@ def step_by_step(
         with torch.no_grad():
             return learners[0].features(pixels), targets
 
-    def fit(learner: Student, optimiser: torch.optim.Optimizer, features: Tensor, targets: Tensor) -> None:
+    def fit(
+        learner: StudentNetwork, optimiser: torch.optim.Optimizer, features: Tensor, targets: Tensor
+    ) -> None:
         loss = cosine_loss(learner.projector(features), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ from client.results.records import Name, Record
 from client.runs.folder import RunFolder
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
-    from client.learning.student import Student as Network
+    from client.learning.student import StudentNetwork
 
 # Seconds to wait for another process that asks through the same cache.
 _PATIENCE = 600.0
@@ -102,7 +102,7 @@ class Student:
     """
 
     def __init__(
-        self, classifier: Classifier, metadata: Mapping[str, str], network: "Network | None" = None
+        self, classifier: Classifier, metadata: Mapping[str, str], network: "StudentNetwork | None" = None
     ) -> None:
         """Use `load_student` instead.
 
@@ -339,7 +339,7 @@ def evaluate(
     }
 
 
-def load_network(where: Path, device: str) -> "tuple[Network, dict[str, str]]":
+def load_network(where: Path, device: str) -> "tuple[StudentNetwork, dict[str, str]]":
     """The network and the metadata of a .safetensors file, or of the one in a run's folder."""
     from client.learning.student import load_student as load
 

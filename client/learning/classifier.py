@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.data.images import Pixels
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 
 
 class StudentClassifier:
@@ -18,7 +18,7 @@ class StudentClassifier:
         side: of the squares that it takes, in pixels.
     """
 
-    def __init__(self, student: Student, classes: Sequence[str]) -> None:
+    def __init__(self, student: StudentNetwork, classes: Sequence[str]) -> None:
         self.classes = classes
         self.side = student.preprocessing.image_size
         self._student = student.eval()

@@ -18,7 +18,7 @@ from client.learning.folding import fold_norms, folded_answers
 from client.learning.methods import Loss, Method, TextLoss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe, unlabelled_aligned
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 from client.learning.training import (
     Batch,
     Checkpoint,
@@ -68,7 +68,7 @@ class TrainingSet:
     restyled: Tensor
     train: list[int]
     holdout: list[int]
-    teacher: Student | None = None
+    teacher: StudentNetwork | None = None
     texts: Tensor | None = None
 
     def score_holdouts(self, logits: Tensor) -> Score:
@@ -100,7 +100,7 @@ class TrainingSet:
 
 
 def align_features(
-    student: Student,
+    student: StudentNetwork,
     data: TrainingSet,
     recipe: Recipe,
     *,
@@ -140,7 +140,7 @@ def views_to_align(recipe: Recipe, data: TrainingSet, seed: int) -> int:
     return sum(map(len, data.views_aligned_on(recipe.align_views, seed)))
 
 
-def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
+def _view_targets(student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
     """What the views of `align_features` are compared with, shape (views, images, d); one for all views
     where no teacher is asked about each."""
     positions = data.aligned_on(seed)
@@ -154,7 +154,9 @@ def _view_targets(student: Student, data: TrainingSet, recipe: Recipe, *, seed: 
     return fixed + recipe.image_weight * answered
 
 
-def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: int) -> Iterator[Tensor]:
+def _align_views(
+    student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int
+) -> Iterator[Tensor]:
     """Batches of the random views that the projector is aligned on: all images, then all again, and so on."""
     for view, positions in enumerate(data.views_aligned_on(recipe.align_views, seed)):
         for start in range(0, len(positions), _EVALUATION_BATCH):
@@ -162,7 +164,7 @@ def _align_views(student: Student, data: TrainingSet, recipe: Recipe, *, seed: i
             yield _augmented(student, data, chunk, recipe, seed=(seed + 2, view, start))
 
 
-def _answers(teacher: Student, pixels: Tensor) -> Tensor:
+def _answers(teacher: StudentNetwork, pixels: Tensor) -> Tensor:
     """A local teacher's unit embeddings of views, which it is shown at its own size."""
     size = teacher.preprocessing.image_size
     if pixels.shape[-1] != size:
@@ -171,7 +173,7 @@ def _answers(teacher: Student, pixels: Tensor) -> Tensor:
 
 
 def align(
-    student: Student,
+    student: StudentNetwork,
     data: TrainingSet,
     views: Tensor,
     method: Method,
@@ -230,7 +232,7 @@ def align(
 
 
 def distill(
-    student: Student,
+    student: StudentNetwork,
     data: TrainingSet,
     method: Method,
     recipe: Recipe,
@@ -281,14 +283,14 @@ def distill(
     return kept
 
 
-def interpolate_weights(student: Student, kept: SelectedWeights, share: float) -> None:
+def interpolate_weights(student: StudentNetwork, kept: SelectedWeights, share: float) -> None:
     """Move a student's weights towards the selected ones: by `share` of the way, from 0 to 1."""
     for name, tensor in student.state_dict().items():
         if name in kept.state:
             tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))
 
 
-def _loss(student: Student, data: TrainingSet, method: Method) -> Loss:
+def _loss(student: StudentNetwork, data: TrainingSet, method: Method) -> Loss:
     """The method's loss as the loop calls it: of the student's outputs and the targets."""
     if data.texts is None:
         return cast(Loss, method.loss)
@@ -297,7 +299,7 @@ def _loss(student: Student, data: TrainingSet, method: Method) -> Loss:
 
 
 def plain_features(
-    student: Student,
+    student: StudentNetwork,
     images: Images,
     positions: Sequence[int],
     on_image: Callable[[int], None] = lambda _: None,
@@ -316,7 +318,12 @@ def plain_features(
 
 
 def batches_of(
-    student: Student, data: TrainingSet, recipe: Recipe, *, seed: int, processes: Processes = SINGLE_PROCESS
+    student: StudentNetwork,
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Callable[[int], Batch]:
     """The distill stage's batch of each step, counted from 0: augmented pixels and targets.
 
@@ -344,12 +351,12 @@ def batches_of(
     return batch_at
 
 
-def class_scores(student: Student, images: Images, positions: Sequence[int]) -> Tensor:
+def class_scores(student: StudentNetwork, images: Images, positions: Sequence[int]) -> Tensor:
     """Class scores of images as they are (resized, not augmented), shape (positions, classes), on the CPU."""
     return predict(student, _as_they_are(student, images, positions))
 
 
-def _as_they_are(student: Student, images: Images, positions: Sequence[int]) -> Iterator[Tensor]:
+def _as_they_are(student: StudentNetwork, images: Images, positions: Sequence[int]) -> Iterator[Tensor]:
     """Batches of images, resized and not augmented, where the student is."""
     for start in range(0, len(positions), _EVALUATION_BATCH):
         chunk = positions[start : start + _EVALUATION_BATCH]
@@ -358,7 +365,7 @@ def _as_they_are(student: Student, images: Images, positions: Sequence[int]) -> 
 
 
 def _augmented(
-    student: Student,
+    student: StudentNetwork,
     data: TrainingSet,
     positions: Sequence[int],
     recipe: Recipe,
@@ -383,5 +390,5 @@ def _augmented(
     return by_halves(views, images, torch.from_numpy(aspects), torch.arange(len(images)))
 
 
-def _device(student: Student) -> torch.device:
+def _device(student: StudentNetwork) -> torch.device:
     return next(student.parameters()).device

@@ -69,7 +69,7 @@ class ClassifyingProjector(nn.Module):
         return torch.cat([embeddings, self.classifier(embeddings)], dim=1)
 
 
-class Student(nn.Module):
+class StudentNetwork(nn.Module):
     """`P f(x)`: images to the teacher's space, and from there to classes.
 
     With a text head (classes, d) the class scores are 100 x cosine to the class texts (the paper's
@@ -169,7 +169,7 @@ def build_student(
     preprocessing: Preprocessing | None = None,
     own_projector: bool = False,
     trains_texts: bool = False,
-) -> Student:
+) -> StudentNetwork:
     """A student on a backbone of `load_backbone`; its projector is initialised from torch's global seed.
 
     Args:
@@ -206,8 +206,8 @@ def build_student(
         projector, text_head = ClassifyingProjector(features, text_head), None
     else:
         projector = nn.Linear(features, outputs)
-    student = Student(backbone, projector, text_head, preprocessing)
-    return cast(Callable[..., Student], student.to)(memory_format=torch.channels_last)
+    student = StudentNetwork(backbone, projector, text_head, preprocessing)
+    return cast(Callable[..., StudentNetwork], student.to)(memory_format=torch.channels_last)
 
 
 def width_of(backbone: nn.Module) -> int:
@@ -215,7 +215,7 @@ def width_of(backbone: nn.Module) -> int:
     return cast(int, getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
-def bundled_teacher() -> Student:
+def bundled_teacher() -> StudentNetwork:
     """The image encoder of the CLIP that comes with Tuition, to be asked without a vendor.
 
     Raises:
@@ -286,7 +286,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ClientError(f"{path} is damaged or is not a safetensors file.") from error
 
 
-def save_student(student: Student, name: str, path: Path, metadata: dict[str, str]) -> None:
+def save_student(student: StudentNetwork, name: str, path: Path, metadata: dict[str, str]) -> None:
     """Write the student with everything that `load_student` needs: `name` is its backbone's."""
     seen = student.preprocessing
     shape = {
@@ -301,7 +301,7 @@ def save_student(student: Student, name: str, path: Path, metadata: dict[str, st
     save_tensors(student.state_dict(), path, metadata | shape)
 
 
-def load_student(path: Path) -> tuple[Student, dict[str, str]]:
+def load_student(path: Path) -> tuple[StudentNetwork, dict[str, str]]:
     """The student that `save_student` wrote, ready to predict, and its metadata.
 
     Raises:

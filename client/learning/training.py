@@ -15,7 +15,7 @@ from client.learning.averaging import Score, WeightSelection
 from client.learning.data_parallel import by_halves
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 from client.learning.temperature import in_double
 
 Batch = tuple[Tensor, Tensor]
@@ -224,7 +224,7 @@ def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[
 
 
 @torch.inference_mode()
-def predict(student: Student, batches: Iterator[Tensor]) -> Tensor:
+def predict(student: StudentNetwork, batches: Iterator[Tensor]) -> Tensor:
     """Class scores, shape (n, classes), of batches of uint8 pixels, in order."""
     student.eval()
     return torch.cat([student.logits(by_halves(student, pixels, module=student)).cpu() for pixels in batches])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from client.data.images import Pixels
 from client.errors import ClientError
 from client.learning.classifier import StudentClassifier
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 from client.paths import discard
 from client.results.onnx_classifier import INPUT, PROBABILITIES, SCORES, OnnxClassifier, require_onnx
 
@@ -54,7 +54,7 @@ class Parity:
 class _Graph(nn.Module):
     """What the file computes: bytes of pixels (n, side, side, 3) to scores and probabilities (n, classes)."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, student: StudentNetwork) -> None:
         super().__init__()
         self.student = student
 
@@ -64,7 +64,7 @@ class _Graph(nn.Module):
 
 
 def export_onnx(
-    student: Student, metadata: dict[str, str], path: Path, pictures: Iterable[Pixels] | None = None
+    student: StudentNetwork, metadata: dict[str, str], path: Path, pictures: Iterable[Pixels] | None = None
 ) -> Parity:
     """Write a student as one ONNX file that takes batches of any size, and compare the two.
 
@@ -108,7 +108,7 @@ def export_onnx(
     return parity
 
 
-def _write(student: Student, metadata: dict[str, str], path: Path) -> None:
+def _write(student: StudentNetwork, metadata: dict[str, str], path: Path) -> None:
     import onnx
 
     side, names = student.preprocessing.image_size, (SCORES, PROBABILITIES)
@@ -133,7 +133,7 @@ def _write(student: Student, metadata: dict[str, str], path: Path) -> None:
     onnx.save(model, path)
 
 
-def _preprocessing(student: Student) -> dict[str, str]:
+def _preprocessing(student: StudentNetwork) -> dict[str, str]:
     seen = student.preprocessing
     return {
         "image_size": str(seen.image_size),
@@ -143,7 +143,7 @@ def _preprocessing(student: Student) -> dict[str, str]:
     }
 
 
-def compare(student: Student, file: OnnxClassifier, pictures: Iterable[Pixels]) -> Parity:
+def compare(student: StudentNetwork, file: OnnxClassifier, pictures: Iterable[Pixels]) -> Parity:
     """The probabilities of a student and of its file, over batches of RGB (n, side, side, 3)."""
     original = StudentClassifier(student, file.classes)
     images, largest, differ = 0, 0.0, 0

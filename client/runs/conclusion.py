@@ -10,7 +10,7 @@ from client.data.finder import Skipped, counted
 from client.errors import ClientError
 from client.learning.methods import method_of, steps_of
 from client.learning.stages import TrainingSet
-from client.learning.student import Student, load_metadata, load_student_metadata
+from client.learning.student import StudentNetwork, load_metadata, load_student_metadata
 from client.progress import Display
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
@@ -62,7 +62,7 @@ class Conclusion:
     teacher_check: TeacherCheck | None
     display: Display
 
-    def export(self, student: Student) -> None:
+    def export(self, student: StudentNetwork) -> None:
         """Write the student as ONNX and compare the two on hold-outs, or else on training images.
 
         If that fails, the run goes on without.
@@ -83,7 +83,9 @@ class Conclusion:
         self.run.log(MetricsRow(stage="export", images=parity.images, max_difference=parity.max_difference))
         self.display.note(f"{parity.described}.")
 
-    def evaluate(self, student: Student, leave_one_out: Mapping[str, float], *, stands_in: Path) -> Summary:
+    def evaluate(
+        self, student: StudentNetwork, leave_one_out: Mapping[str, float], *, stands_in: Path
+    ) -> Summary:
         """Answer about the hold-outs and about the target domain, if any, which is read only here.
 
         Args:
@@ -122,7 +124,7 @@ class Conclusion:
 
     def _summarise(
         self,
-        student: Student,
+        student: StudentNetwork,
         answers: Sequence[LabelledPrediction],
         target: Sequence[Example],
         untested: Sequence[Skipped],

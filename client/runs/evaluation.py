@@ -14,7 +14,7 @@ from client.data.pixels import PixelStore
 from client.errors import DataError
 from client.learning.classifier import StudentClassifier
 from client.learning.stages import Images, class_scores
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 from client.progress import Display
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures
@@ -66,7 +66,7 @@ def leave_out_copies(
 
 
 def answers_about(
-    student: Student,
+    student: StudentNetwork,
     classes: Sequence[str],
     folder: ImageFolder,
     examples: Sequence[Example],
@@ -139,7 +139,7 @@ def _answers(
     ]
 
 
-def speeds(student: Student, onnx: Path) -> StudentSpeed:
+def speeds(student: StudentNetwork, onnx: Path) -> StudentSpeed:
     """How long the student takes where it is, and its ONNX file, if there is one, on the CPU."""
     pictures = made_up_pictures(student.preprocessing.image_size)
     measured = asdict(speed_of(StudentClassifier(student, []).probabilities, pictures))

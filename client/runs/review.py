@@ -13,7 +13,7 @@ from client.data.domains import class_prompts, relative
 from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.learning.stages import Images, plain_features
-from client.learning.student import Student
+from client.learning.student import StudentNetwork
 from client.paths import is_file
 from client.results.predictions import LabelledPrediction
 from client.results.records import Disagreement, Neighbour, Review
@@ -28,7 +28,7 @@ _CHUNK = 4096
 
 
 def review(
-    student: Student,
+    student: StudentNetwork,
     dataset: Dataset,
     images: Images,
     mistakes: Sequence[LabelledPrediction],
@@ -88,7 +88,7 @@ def _doubted(
 
 
 def _neighbours(
-    student: Student, dataset: Dataset, images: Images, mistakes: Sequence[LabelledPrediction]
+    student: StudentNetwork, dataset: Dataset, images: Images, mistakes: Sequence[LabelledPrediction]
 ) -> dict[str, Neighbour]:
     """Of each of some mistakes, the training image whose features are the nearest to its own."""
     every = max(1, -(-len(dataset.train) // _MOST_COMPARED))

@@ -33,7 +33,7 @@ from client.learning.stages import (
     views_to_align,
 )
 from client.learning.student import (
-    Student,
+    StudentNetwork,
     build_student,
     bundled_teacher,
     load_student_metadata,
@@ -218,7 +218,7 @@ class Trainer:
         recipe = self._recipe
         return f"{recipe.steps}x{recipe.images_per_domain} {recipe.align_images_per_domain}"
 
-    def _local_teacher(self, student: Student) -> Student | None:
+    def _local_teacher(self, student: StudentNetwork) -> StudentNetwork | None:
         """The model that is asked about every view, for a method whose teacher is not the vendor's."""
         if self._method.teacher == "twin":
             return copy.deepcopy(student).eval()
@@ -227,7 +227,7 @@ class Trainer:
         return None
 
     def _run_stages(
-        self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str
+        self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
     ) -> tuple[int, int]:
         """Train in place; returns the first and the last of the steps whose states were kept."""
         kept = (0, 0)
@@ -238,13 +238,15 @@ class Trainer:
             kept = chosen.first, chosen.last
         return kept
 
-    def _align(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> tuple[int, int]:
+    def _align(
+        self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
+    ) -> tuple[int, int]:
         """It takes seconds on features, so the first process does it and tells the others."""
         aligned = self._processes.broadcast(lambda: self._aligned(student, dataset, data, stamp))
         student.projector.load_state_dict(aligned.state)
         return aligned.first, aligned.last
 
-    def _aligned(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> Aligned:
+    def _aligned(self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str) -> Aligned:
         run = self._run
         if stamp_of(run.aligned) == stamp:
             state, metadata = load_tensors(run.aligned)
@@ -285,14 +287,14 @@ class Trainer:
             holdout=dataset.content_of(data.holdout),
         )
 
-    def _align_features(self, student: Student, data: TrainingSet) -> Tensor:
+    def _align_features(self, student: StudentNetwork, data: TrainingSet) -> Tensor:
         recipe = self._recipe
         with self._display.track("Features", views_to_align(recipe, data, self._config.seed)) as advance:
             return align_features(
                 student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
             )
 
-    def _fit(self, student: Student, data: TrainingSet, views: Tensor) -> Aligned:
+    def _fit(self, student: StudentNetwork, data: TrainingSet, views: Tensor) -> Aligned:
         recipe = self._recipe
         with self._display.track("Aligning", recipe.align_steps) as advance:
             kept = align(
@@ -303,7 +305,9 @@ class Trainer:
         state = {name: tensor.to("cpu", copy=True) for name, tensor in student.projector.state_dict().items()}
         return Aligned(state, kept.first, kept.last, self._run.rows("align"))
 
-    def _distill(self, student: Student, dataset: Dataset, data: TrainingSet, stamp: str) -> SelectedWeights:
+    def _distill(
+        self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
+    ) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         recipe, run = self._recipe, self._run
         texts = None if data.texts is None else data.texts.numpy()
@@ -317,7 +321,7 @@ class Trainer:
             interpolate_weights(student, kept, recipe.interpolation)
         return kept
 
-    def _take_steps(self, student: Student, data: TrainingSet, stamp: str) -> Trained:
+    def _take_steps(self, student: StudentNetwork, data: TrainingSet, stamp: str) -> Trained:
         recipe, run = self._recipe, self._run
         stamp = f"{stamp} {'+'.join(sorted({recipe.selection, *self._other_selections}))}"
         resume = self._load_checkpoint(stamp)
@@ -393,7 +397,7 @@ class Trainer:
         return on_step
 
 
-def _calibrate(student: Student, data: TrainingSet, metadata: StudentMetadata) -> StudentMetadata:
+def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMetadata) -> StudentMetadata:
     """Fit the student's temperature on the hold-outs.
 
     Returns the metadata with how sure it is of them, how often right, and when to turn images away.

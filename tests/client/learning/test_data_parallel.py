@@ -15,7 +15,7 @@ from client.learning import data_parallel
 from client.learning.backbones import load_backbone
 from client.learning.data_parallel import DataParallel, by_halves, keep_activations, using_threads
 from client.learning.folding import fold_norms
-from client.learning.student import Student, build_student
+from client.learning.student import StudentNetwork, build_student
 
 SIDE = 48
 
@@ -26,7 +26,7 @@ def _two_threads() -> Iterator[None]:
         yield
 
 
-def _student() -> Student:
+def _student() -> StudentNetwork:
     torch.manual_seed(0)
     student = build_student(
         load_backbone("tf_efficientnet_lite0"), outputs=16, text_head=None, image_size=SIDE
@@ -40,7 +40,7 @@ def _pixels(images: int) -> Tensor:
     return torch.randint(0, 256, (images, 3, SIDE, SIDE), generator=generator).float()
 
 
-def _gradients(student: Student, module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
+def _gradients(student: StudentNetwork, module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
     student.zero_grad()
     outputs = module(pixels)
     # Couples the rows, as RISE's and the hold-outs' losses may: a half alone could not tell its own gradient.

@@ -26,7 +26,7 @@ from client.learning.stages import (
     distill,
     views_to_align,
 )
-from client.learning.student import Student, bundled_teacher
+from client.learning.student import StudentNetwork, bundled_teacher
 from client.learning.training import Checkpoint, DomainBatches, TrainingStep
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
@@ -52,14 +52,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("stages") / "toy", images=14)
 
 
-def _toy(folder: Path, name: str) -> tuple[Student, TrainingSet]:
+def _toy(folder: Path, name: str) -> tuple[StudentNetwork, TrainingSet]:
     student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "tf_efficientnet_lite0"))
     if METHODS[name].teacher == "twin":
         data = replace(data, teacher=copy.deepcopy(student).eval())
     return student, data
 
 
-def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE) -> SelectedWeights:
+def _run(student: StudentNetwork, data: TrainingSet, name: str, recipe: Recipe = RECIPE) -> SelectedWeights:
     method = METHODS[name]
     kept = SelectedWeights({}, 0, 0)
     if method.aligns:
@@ -70,11 +70,11 @@ def _run(student: Student, data: TrainingSet, name: str, recipe: Recipe = RECIPE
     return kept
 
 
-def _state(student: Student) -> dict[str, Tensor]:
+def _state(student: StudentNetwork) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
 
-def _moved(before: dict[str, Tensor], student: Student) -> set[str]:
+def _moved(before: dict[str, Tensor], student: StudentNetwork) -> set[str]:
     return {name for name, tensor in student.state_dict().items() if not torch.equal(before[name], tensor)}
 
 

@@ -16,7 +16,7 @@ from client.learning.backbones import load_backbone
 from client.learning.methods import METHODS, Supervision
 from client.learning.recipe import Augmentation, Recipe
 from client.learning.stages import TrainingSet
-from client.learning.student import Student, build_student, bundled_teacher
+from client.learning.student import StudentNetwork, build_student, bundled_teacher
 
 RECIPE = replace(
     Recipe(),
@@ -47,7 +47,7 @@ def _backbone(student: str) -> nn.Module:
 
 def toy_lesson(
     folder: Path, name: str, *, student: str = "tf_efficientnet_lite0"
-) -> tuple[Student, TrainingSet]:
+) -> tuple[StudentNetwork, TrainingSet]:
     """The student before training, and its training set; one image in five was not bought."""
     method = METHODS[name]
     examples, _ = list_folder(folder).read(["dark", "light"])

@@ -18,7 +18,7 @@ from client.api.students import load_student
 from client.errors import ClientError, UsageError
 from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
-from client.learning.student import Student, build_student
+from client.learning.student import StudentNetwork, build_student
 from client.results.onnx_classifier import OnnxClassifier, import_onnxruntime
 from client.results.onnx_export import Parity, compare, export_onnx, made_up_pictures
 from client.results.onnx_quantization import write_int8
@@ -33,7 +33,7 @@ def _student(
     *,
     head: Literal["texts", "linear", "tuned"] = "texts",
     seed: int = 0,
-) -> Student:
+) -> StudentNetwork:
     torch.manual_seed(seed)
     untrained = name.startswith("vit")
     backbone = (empty_backbone if untrained else load_backbone)(name, image_size=SIDE)
