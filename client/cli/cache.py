@@ -138,18 +138,14 @@ def forget(
     from client.deferral import keeping
 
     connection = _connection(cache)
-    with connection.cache(must_exist=True) as store:
-        try:
-            named = keeping.kept_before(kept, days=older_than)
-            doomed = [each for each in named if each.is_intact()]
-        except OSError as error:
-            raise UsageError(f"{error.filename or kept}: {error.strerror}.") from error
-        # The files go last: their names alone say what else is theirs.
-        digests = [each.digest for each in doomed]
-        embeddings = store.forget(digests)
-        if digests:
-            connection.forget(digests)
-        keeping.delete(doomed)
+    try:
+        named = keeping.kept_before(kept, days=older_than)
+        doomed = [each for each in named if each.is_intact()]
+    except OSError as error:
+        raise UsageError(f"{error.filename or kept}: {error.strerror}.") from error
+    # The files go last: their names alone say what else is theirs.
+    embeddings = connection.forget([each.digest for each in doomed])
+    keeping.delete(doomed)
     if others := len(named) - len(doomed):
         connection.display.note(
             f"{others} files are named like kept images and hold something else: they stay, and so do "

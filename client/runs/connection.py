@@ -70,15 +70,22 @@ class Connection:
         """What is known of image files: beside the cache."""
         return FileMemory(self._cache_file.parent / f"{self._cache_file.name}.files", self._say_once)
 
-    def forget(self, images: Sequence[str]) -> None:
-        """Delete what lies beside the cache of some images, by the SHA-256 (hex) of their files.
+    def forget(self, images: Sequence[str]) -> int:
+        """Delete images' embeddings, by the SHA-256 (hex) of their files, and what lies beside the cache.
 
-        It is what is known of the files, and the decoded images: all of them, for none is named after its
+        That is what is known of the files, and the decoded images: all of them, for none is named after its
         image. Later runs decode them again.
 
+        Returns:
+            How many embeddings there were.
+
         Raises:
-            ClientError: something cannot be deleted.
+            ClientError: there is no cache, or something cannot be deleted.
         """
+        with self.cache(must_exist=True) as store:
+            embeddings = store.forget(images)
+        if not images:
+            return embeddings
         self.files.forget(images)
         try:
             delete_unmarked(self._cache_file.parent / "files.db")  # where earlier versions had it
@@ -88,6 +95,7 @@ class Connection:
                 f"{error.filename} cannot be deleted: {error.strerror}. Change that, and give the same "
                 "command again: it deletes what is left."
             ) from error
+        return embeddings
 
     @property
     def _cache_file(self) -> Path:
