@@ -4,10 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
-# A longer time between two receipts is a pause, a person's between two commands say, and not what the vendor
-# takes: no receipt tells one from the other.
-_PAUSE_SECONDS = 5
+# A longer time between two receipts is a pause, and not what the vendor takes.
+_PAUSE_SECONDS = 30
+# So is a shorter one, of a person between two commands say, if most of the run's receipts came far closer.
+_SHORT_PAUSE_SECONDS = 5
+_FAR_CLOSER = 10
 # What took less than this was too short to measure.
 _MEASURED_SECONDS = 1
 # A purchase of fewer queries than this share of what is wanted says little of it: requests are not full, and
@@ -54,6 +57,8 @@ def _latest_first(sales: Iterable[PaidRequest]) -> list[Sequence[PaidRequest]]:
 
 
 def _unbroken(sales: Sequence[PaidRequest]) -> Iterator[Sequence[PaidRequest]]:
-    pauses = [i for i, (a, b) in enumerate(pairwise(sales), start=1) if b.at - a.at > _PAUSE_SECONDS]
+    gaps = [later.at - sale.at for sale, later in pairwise(sales)]
+    short = max(_SHORT_PAUSE_SECONDS, _FAR_CLOSER * median(gaps)) if gaps else 0
+    pauses = [place for place, gap in enumerate(gaps, start=1) if gap > min(short, _PAUSE_SECONDS)]
     for start, end in pairwise([0, *pauses, len(sales)]):
         yield sales[start:end]

@@ -263,8 +263,8 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
         connection.executemany(
             "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, "
             "cost_micros, received_at) "
-            "VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 15, 0, 0, ?)",
-            [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:05+00:00")],
+            "VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 30, 0, 0, ?)",
+            [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:10+00:00")],
         )
     shown = " ".join(client(*command).stdout.split())
     assert "quota leaves 6 queries: not enough" in shown
