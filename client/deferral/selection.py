@@ -67,17 +67,17 @@ class ShareOfTraffic:
         """
         self._share = share
         self._latest = deque(expected, maxlen=WINDOW)
-        self._allowance = float(BURST)
+        self._allowance = float(BURST) if share else 0.0
 
     @property
     def threshold(self) -> float:
-        """The confidence below which an image is asked about now."""
+        """The confidence up to which an image is asked about now."""
         return float(np.quantile(self._latest, self._share)) if self._latest else 0.0
 
     def choose(self, confidence: NDArray[np.float32]) -> NDArray[np.bool_]:
         """The unsure ones among some images, shape (n,), as far as the share allows."""
         self._latest.extend(float(each) for each in confidence)
-        unsure = confidence < self.threshold
+        unsure = confidence <= self.threshold  # equals too, or of a stream that is all alike none would be
         asked = np.zeros(len(confidence), np.bool_)
         for position, is_unsure in enumerate(unsure):
             self._allowance = min(BURST, self._allowance + self._share)

@@ -279,7 +279,13 @@ class Trainer:
             ),
             # What only the steps on pixels take from a recipe.
             recipe=replace(
-                recipe, steps=0, images_per_domain=0, learning_rate=0.0, frozen=0.0, interpolation=1.0
+                recipe,
+                steps=0,
+                images_per_domain=0,
+                learning_rate=0.0,
+                frozen=0.0,
+                interpolation=1.0,
+                selection="best" if method.trains else recipe.selection,
             ),
             method=replace(method, name="", summary="", asks=frozenset()),
             targets=data.targets.numpy(),

@@ -43,9 +43,17 @@ def test_images_that_become_harder_do_not_raise_the_rate_and_easier_ones_do_not_
 
 
 def test_what_was_not_asked_about_in_quiet_times_is_not_made_up_for() -> None:
-    stream = ShareOfTraffic(0.1)
-    assert not stream.choose(np.full(5000, 0.9, np.float32)).any()
+    stream = ShareOfTraffic(0.1, [0.4])
+    surer = np.linspace(0.5, 1, 5000, dtype=np.float32)
+    assert not any(stream.choose(each).any() for each in surer.reshape(-1, 1))
     assert stream.choose(np.linspace(0.5, 0.4, 100, dtype=np.float32)).sum() <= BURST + 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_images_of_which_a_student_is_equally_sure_are_asked_about_at_the_share(share: float) -> None:
+    stream = ShareOfTraffic(share, [0.5, 0.9, 0.97])
+    asked = _asked(stream, np.full(5000, 0.97, np.float32))
+    assert share * 5000 <= asked.sum() <= (share * 5000 + BURST if share else 0)
 
 
 def test_before_anything_has_come_the_threshold_is_that_of_the_hold_outs() -> None:
