@@ -29,6 +29,8 @@ _BLOCK_BYTES = 512 * 1024
 _LONGEST_SECONDS = 3600.0
 _FORM_BYTES = 65_536  # of an upload beside its file
 _LONGEST_NAME = 255
+# As OpenAI has it: whoever deletes the files while they are listed has no `after` to go on from.
+_MOST_LISTED = 10_000
 # What is kept of a file that is sent or fetched, beside the line that is being read.
 _KEPT_BYTES = 4 << 20
 
@@ -63,7 +65,7 @@ def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) ->
         caller: Annotated[Caller, buyer],
         purpose: Purpose | None = None,
         after: str | None = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = _MOST_LISTED,
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
         """This account's files."""

@@ -42,6 +42,7 @@ from vendor_service.batches.upkeep import Upkeep
 from vendor_service.billing import allowance
 from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.billing.verification import verify
+from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
 from vendor_service.encoder.processes import pool
 
@@ -358,6 +359,19 @@ def test_a_file_is_listed_read_and_deleted_by_its_account_alone(
         client.files.create(file=("much", much), purpose="batch")
     with pytest.raises(openai.APIStatusError, match="delete some"):
         client.files.create(file=("much", much), purpose="batch")
+
+
+def test_files_can_be_deleted_while_they_are_listed(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str
+) -> None:
+    of_account = {"account_id": vendor.account(api_key).id, "purpose": "batch", "state": "ready"}
+    with vendor.books.write() as session:
+        for number in range(101):
+            times = {"created_at": number, "expires_at": vendor.clock() + DAY}
+            session.add(StoredFile(id=f"file-listed-{number}", name="in", bytes=0, **of_account, **times))
+    for file in client.files.list():
+        client.files.delete(file.id)
+    assert list(client.files.list()) == []
 
 
 def test_a_file_that_comes_without_its_size_is_refused_once_there_is_no_room(
