@@ -22,8 +22,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _STEP_SECONDS = 10.0  # for each thing that is waited for
 _MOST_SECONDS = 15.0  # for all of it, from the look-up on
-# IPv6 addresses that stand for IPv4 ones, public or not.
-_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+# Of IPv6, the addresses that are given out to be reached from everywhere,
+_UNICAST = ipaddress.ip_network("2000::/3")
+# but not those that stand for IPv4 ones, public or not, nor those for documents that Python may not know of.
+_NOT_REACHED = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "3fff::/20")))
 _NOT_PUBLIC = "no address on the public network was found for this host"
 
 _log = logging.getLogger(__name__)
@@ -181,8 +183,8 @@ def _addresses(host: str, port: int, until: float) -> list[Address]:
 
 
 def _is_public(address: Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return False
-    if any(address in network for network in _TRANSLATED if network.version == address.version):
+    if address.version == 6 and (
+        address not in _UNICAST or any(address in network for network in _NOT_REACHED)
+    ):
         return False
     return address.is_global and not address.is_multicast
