@@ -464,6 +464,27 @@ def test_the_invoices_of_a_month_are_those_that_hold(tmp_path: Path) -> None:
         assert "write it as 2026-11" in problem_of(visit.get("/money?month=2026-1"))
 
 
+def test_the_invoices_of_a_month_are_those_of_idle_accounts_too_and_say_how_many_are_not_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        idle, charged = books.open(), books.open()
+        books.buy(charged)
+        books.clock.now = DECEMBER + DAY
+        for order in (idle, charged):
+            books.invoice(order)
+        visit = signed_in(local, READ)
+        page = visit.page("/money?month=2026-11")
+        for order, number in ((idle, 1), (charged, 2)):
+            row = rf'>{books.account(order).name}</a></th>.*>{number} <span class="tag good">final'
+            assert re.search(row, page)
+        assert "charged most" not in page
+        monkeypatch.setattr("vendor_service.console.operators.pages._MOST_ACCOUNTS", 1)
+        page = visit.page("/money?month=2026-11")
+        assert "The 1 that were charged most, of 2 accounts." in page
+        assert books.account(idle).name not in page
+
+
 def test_what_people_wrote_is_shown_and_never_run(books: Books, visits: dict[OperatorScope, Visit]) -> None:
     order = books.open()
     named = {"{name}": books.account(order).name}

@@ -103,6 +103,9 @@ class OperatorPages:
         begin, end = invoices.month_bounds(month)
         last_day = min(to_datetime(end - 1).date(), today)
         charged = spending.by_group(session, None, "account", to_datetime(begin).date(), last_day)
+        final = _final_invoices(session, month)
+        uncharged = final.keys() - {each.group for each in charged}
+        charged += [spending.Spent(name) for name in sorted(uncharged)]
         return {
             "chart": chart_of_days("Revenue by day", days, currency.current(session)),
             "days": shown_days(days),
@@ -114,7 +117,8 @@ class OperatorPages:
             "open": count_open(session),
             "month": month,
             "charged": charged[:_MOST_ACCOUNTS],
-            "final": _final_invoices(session, month),
+            "accounts": len(charged),
+            "final": final,
         }
 
     def accounts(self, asked: Asked[SignedInOperator], session: Session) -> Values:
