@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_args
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
@@ -22,7 +21,6 @@ from vendor_service.console.customers.visitor import Customer, labels_of, newest
 from vendor_service.console.forms import Fields
 from vendor_service.console.routes import Asked, Later, Page
 from vendor_service.database.session import Database
-from vendor_service.database.tables import FinalInvoice
 from vendor_service.errors import APIError
 
 Values = Mapping[str, Any]
@@ -119,12 +117,8 @@ class MoneyPages:
     def _shown(self, asked: Asked[Customer]) -> Values:
         found = self._invoice(asked)
         with self.database.read() as session:
-            issued = session.scalars(
-                select(FinalInvoice.issued_at)
-                .where(FinalInvoice.account_id == asked.who.account_id, FinalInvoice.month == found.month)
-                .order_by(FinalInvoice.ledger_seq.desc())
-            ).first()
-        return {"invoice": found, "issued_at": None if issued is None else to_datetime(issued)}
+            issued = invoices.valid(session, asked.who.account_id, found.month) if found.final else []
+        return {"invoice": found, "issued_at": to_datetime(issued[-1].issued_at) if issued else None}
 
     def _saved(self, asked: Asked[Customer]) -> Response:
         found = self._invoice(asked)

@@ -22,6 +22,10 @@ from tests.vendor_service.console.customers.people import (
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
+from vendor_service.billing import invoices
+from vendor_service.billing.repair import repair
+from vendor_service.clock import DAY
+from vendor_service.database.tables import Account
 from vendor_service.operators import currency, money
 from vendor_service.operators.act import Act
 
@@ -205,6 +209,22 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         assert "units" not in overview
         admin = admin_of(vendor, key)
         assert "Spend limit, in EUR" in admin.page("/keys")
+
+
+def test_a_draft_has_no_date_of_an_invoice_that_does_not_hold(tmp_path: Path) -> None:
+    with LocalVendor(tmp_path) as vendor:
+        key = vendor.key()
+        vendor.embed(key, CAT)
+        account_id = vendor.account(key).id
+        invoices.issue(vendor.books, account_id, "2026-11", vendor.clock() + 31 * DAY)  # by a wrong clock
+        with vendor.books.write() as session:
+            repair(session, session.get_one(Account, account_id, with_for_update=True), vendor.clock())
+        draft = signed_in(vendor, key).page("/invoices/2026-11")
+        assert "so far, not final" in draft
+        assert "Issued" not in draft
+        vendor.clock.advance(20 * 24 * HOUR)
+        final = signed_in(vendor, key).page("/invoices/2026-11")
+        assert re.search("<dt>Issued</dt><dd>.*2026-12-05", final)
 
 
 def test_the_console_can_be_left_out(tmp_path: Path) -> None:
