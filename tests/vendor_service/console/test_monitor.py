@@ -196,6 +196,19 @@ def test_a_model_that_is_waited_for_is_told_beside_one_that_is_not() -> None:
     assert saying(before, after) == {"QueueWait": "5% of the image queries wait more than 4.8 s for busy"}
 
 
+def test_a_worker_that_misses_a_scrape_does_not_count_all_it_ever_did_again() -> None:
+    first, second, second_failed = (
+        f'tuition_refusals_total{{code="{code}",worker="{worker}"}} {number}\n'
+        for code, worker, number in (
+            ("internal_error", 0, 37), ("not_ready", 1, 0), ("internal_error", 1, 2)
+        )
+    )  # fmt: skip
+    assert saying(second, first + second) == {}
+    # A series that is new of a worker that was there began at 0.
+    failed = {"InternalErrors": "2 requests failed in a way that nobody foresaw"}
+    assert saying(second, first + second + second_failed) == failed
+
+
 def test_a_vendor_that_does_not_answer_is_away_and_comes_back(vendor: LocalVendor) -> None:
     now = [0.0]
     line = VendorLine("http://127.0.0.1:9", None)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, isnan, nan
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,6 +35,11 @@ class Scrape:
     at: float
     series: Mapping[str, Mapping[Labels, float]]
 
+    @cached_property
+    def workers(self) -> frozenset[str | None]:
+        """The workers that told something; `None` is one that has no siblings."""
+        return frozenset(dict(labels).get("worker") for found in self.series.values() for labels in found)
+
     def total(self, name: str, where: Where = everything) -> float:
         """The sum of the series of a name whose labels are wanted."""
         found = self.series.get(name, {})
@@ -62,10 +68,14 @@ class Span:
         return self.after.at - self.before.at
 
     def increase(self, name: str, where: Where = everything) -> float:
-        """By how much counters rose; one that is lower than before began anew."""
+        """By how much counters rose; one that is lower than before began anew.
+
+        Those of a worker that told nothing before do not count: nobody knows what they were then.
+        """
         former, risen = self.before.series.get(name, {}), 0.0
         for labels, value in self.after.series.get(name, {}).items():
-            if where(dict(labels)):
+            named = dict(labels)
+            if where(named) and named.get("worker") in self.before.workers:
                 earlier = former.get(labels, 0.0)
                 risen += value - earlier if value >= earlier else value
         return risen
@@ -95,7 +105,6 @@ def read(text: str, at: float) -> Scrape:
         for sample in family.samples:
             if sample.name.startswith("tuition_request_seconds") and sample.labels["route"] not in SELLING:
                 continue
-            # A worker's label only tells apart what is added up anyway.
             series.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return Scrape(at, series)
 
