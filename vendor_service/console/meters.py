@@ -30,10 +30,10 @@ def meters_of(status: AccountStatus, account: Account, now: int) -> list[Meter]:
     """The meters of the limits that an account has."""
     meters = []
     if status.quota is not None:
-        meters.append(_of_period("Quota", status.queries_used, status.quota, status, now, _queries))
+        meters.append(_of_period("Quota", status.queries_used, status.quota, status, account, now, _queries))
     if status.spend_limit_micros is not None:
         limit = status.spend_limit_micros
-        meters.append(_of_period("Spend limit", status.spent_micros, limit, status, now, money))
+        meters.append(_of_period("Spend limit", status.spent_micros, limit, status, account, now, money))
     if status.credit_micros is not None:
         meters.append(_of_credit(status.credit_micros, account.credit_base_micros or 0))
     if status.coverage_limit is not None:
@@ -48,9 +48,16 @@ def _queries(number: int) -> str:
 
 
 def _of_period(
-    name: str, used: int, limit: int, status: AccountStatus, now: int, shown: Callable[[int], str]
+    name: str,
+    used: int,
+    limit: int,
+    status: AccountStatus,
+    account: Account,
+    now: int,
+    shown: Callable[[int], str],
 ) -> Meter:
-    expected = _expected(used, status.resets_at, now)
+    begin = max(month_start(now), account.created_at)
+    expected = _expected(used, begin, status.resets_at, now)
     label = f"{name}: {shown(used)} of {shown(limit)} used"
     period = "a month" if status.quota_period == "month" else "in all"
     return Meter(
@@ -70,11 +77,11 @@ def _of_credit(left: int, base: int) -> Meter:
     return Meter("Credit left", money(left), f"of {money(base)} after the last top-up", drawing)
 
 
-def _expected(used: int, resets_at: datetime | None, now: int) -> int | None:
+def _expected(used: int, begin: int, resets_at: datetime | None, now: int) -> int | None:
     """What will be used when the period ends, if it goes on like this; `None` before a day has passed."""
     if resets_at is None:
         return None
-    begin, end = month_start(now), from_datetime(resets_at)
+    end = from_datetime(resets_at)
     if now - begin < DAY or end <= now:
         return None
     return round(used * (end - begin) / (now - begin))

@@ -24,7 +24,7 @@ from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
 from vendor_service.billing import invoices
 from vendor_service.billing.repair import repair
-from vendor_service.clock import DAY
+from vendor_service.clock import DAY, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.operators import currency, money
 from vendor_service.operators.act import Act
@@ -114,8 +114,14 @@ def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
     assert visit.get("/invoices/2026-10").status_code == 404  # before the account was opened
     overview = visit.page()
     assert "of 100 a month" in overview
-    assert "At this pace" in overview
     assert "Dec" in overview or "2026-12-01" in overview
+    assert "At this pace" not in overview
+    opened, end = vendor.account(key).created_at, next_month_start(vendor.clock())
+    vendor.clock.advance(24 * HOUR)
+    # As much in each day that the account will have had as in its first one.
+    expected = round(4 * (end - opened) / DAY)
+    assert f"At this pace {expected} by then" in signed_in(vendor, key).page()
+    vendor.clock.advance(-24 * HOUR)
 
 
 def test_what_each_project_used_is_told_where_there_is_one(vendor: LocalVendor) -> None:
