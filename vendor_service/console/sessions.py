@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
@@ -83,11 +84,14 @@ def find(
     if token is None:
         return None
     row = session.get(ConsoleSession, _id(token))
-    if row is None or row.kind != kind.name or now >= row.expires_at:
-        return None
-    if now - row.last_used_at > kind.idle_seconds * SECOND:
+    if row is None or row.kind != kind.name or is_over(row, kind, now):
         return None
     return row, seal.tag(f"{kind.name} csrf", token)
+
+
+def is_over(row: ConsoleSession, kind: SessionKind, now: int) -> bool:
+    """Whether it is old, or was not used for long."""
+    return now >= row.expires_at or now - row.last_used_at > kind.idle_seconds * SECOND
 
 
 def is_to_be_noted(row: ConsoleSession, now: int) -> bool:
@@ -106,21 +110,24 @@ def end_all(
     account_id: str | None = None,
     key_id: str | None = None,
     token_id: str | None = None,
-) -> int:
-    """Sign out every browser of an account, of one key, or of an operator's token; how many there were."""
+) -> Sequence[ConsoleSession]:
+    """Sign out every browser of an account, of one key, or of an operator's token; the sessions' rows.
+
+    Among them are those that had ended by themselves.
+    """
     wanted = {"account_id": account_id, "key_id": key_id, "token_id": token_id}
     chosen = [getattr(ConsoleSession, name) == value for name, value in wanted.items() if value is not None]
     assert chosen
-    ended = session.scalars(delete(ConsoleSession).where(*chosen).returning(ConsoleSession.id))
-    return len(ended.all())
+    ended = session.scalars(select(ConsoleSession).where(*chosen)).all()
+    session.execute(delete(ConsoleSession).where(*chosen))
+    return ended
 
 
 def of_account(session: Session, account_id: str, now: int) -> list[ConsoleSession]:
     """The sessions of an account that are not over, the newest first."""
-    mine = (ConsoleSession.account_id == account_id, ConsoleSession.expires_at > now)
-    found = select(ConsoleSession).where(*mine).order_by(ConsoleSession.created_at.desc())
-    idle = CUSTOMERS.idle_seconds * SECOND
-    return [each for each in session.scalars(found) if now - each.last_used_at <= idle]
+    mine = select(ConsoleSession).where(ConsoleSession.account_id == account_id)
+    found = session.scalars(mine.order_by(ConsoleSession.created_at.desc()))
+    return [each for each in found if not is_over(each, CUSTOMERS, now)]
 
 
 def _id(token: str) -> str:

@@ -142,14 +142,17 @@ class Site(Generic[Who]):
 
         router.add_api_route(f"{self.kind.path}/assets/{{name}}", asset, methods=["GET"], response_model=None)
 
-    def add_signing_out(self, router: APIRouter, everywhere: Callable[[Session, Who], int]) -> None:
+    def add_signing_out(
+        self, router: APIRouter, everywhere: Callable[[Session, Who], Sequence[ConsoleSession]]
+    ) -> None:
         """Serve the ways out: of this browser, and of all; `everywhere` ends all sessions of a visitor."""
 
         def leave(asked: Asked[Who]) -> Done:
             with self.database.write() as session:
                 if asked.form.get("everywhere"):
                     ended = everywhere(session, asked.who)
-                    return Done(f"{ended} sessions were ended, this one included.", "/sign-in")
+                    held = sum(self._holds(session, each, asked.now) for each in ended)
+                    return Done(f"{held} sessions were ended, this one included.", "/sign-in")
                 sessions.end(session, asked.who.session_id)
                 return Done("You are signed out.", "/sign-in")
 
@@ -319,6 +322,10 @@ class Site(Generic[Who]):
     @property
     def _flash(self) -> str:
         return f"{self.kind.cookie}-told"
+
+    def _holds(self, session: Session, row: ConsoleSession, now: int) -> bool:
+        """Whether somebody is signed in by this session."""
+        return not sessions.is_over(row, self.kind, now) and self._identify(session, row, "", now) is not None
 
     def _showing(self, page: Page[Who]) -> Callable[[Request], Any]:
         async def show(request: Request) -> Response:

@@ -15,7 +15,7 @@ from shared.errors import ErrorCode
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.billing.test_clocks import DECEMBER
 from tests.vendor_service.books import Books, lose_answers, opened_books
-from tests.vendor_service.console.visits import Visit, problem_of
+from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.audit import log
 from vendor_service.clock import DAY
@@ -502,14 +502,18 @@ def test_what_people_wrote_is_shown_and_never_run(books: Books, visits: dict[Ope
 def test_a_session_ends_with_its_token_and_everywhere(books: Books, local: LocalAdmin) -> None:
     token = local.token(READ)
     first, second = Visit(local.http, "/operator"), Visit(local.http, "/operator")
+    Visit(local.http, "/operator").sign_in(token=token)
+    books.clock.advance(3600 + 1)  # after which who does nothing is signed out, and is not counted
     for each in (first, second):
         each.sign_in(token=token)
-    first.ask("/sign-out", everywhere="yes")
+    left = first.ask("/sign-out", everywhere="yes")
+    assert "2 sessions were ended" in told_by(first, left)
     assert [each.get().status_code for each in (first, second)] == [303, 303]
     first.sign_in(token=token)
     with books.database.write() as session:
         tokens.revoke(Act(session, "os:test", books.clock), token.split("_")[1])
     assert first.get().status_code == 303
+    books.clock.advance(-3600 - 1)
 
 
 def test_the_live_page_goes_on_after_the_database_was_away(

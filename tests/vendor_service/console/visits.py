@@ -74,3 +74,9 @@ def problem_of(answer: httpx.Response) -> str:
     """What a page says is wrong."""
     found = re.search(r'class="problem"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
     return unescape(found[1]).strip() if found else ""
+
+
+def told_by(visit: Visit, done: httpx.Response) -> str:
+    """What the page says to which an action sent the browser."""
+    kept = "; ".join(each.partition(";")[0] for each in done.headers.get_list("set-cookie"))
+    return visit.http.get(done.headers["location"], headers={"cookie": kept}).text

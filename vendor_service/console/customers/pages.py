@@ -27,7 +27,7 @@ from vendor_service.console.api_keys import why_ended
 from vendor_service.console.customers import jobs
 from vendor_service.console.customers.money_pages import MoneyPages
 from vendor_service.console.customers.saved import csv_file
-from vendor_service.console.customers.visitor import Customer, labels_of, payers
+from vendor_service.console.customers.visitor import Customer, identify, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.routes import Asked, Page
@@ -232,7 +232,7 @@ class CustomerPages:
                 "is_this": each.id == asked.who.session_id,
             }
             for each in sessions.of_account(session, asked.who.account_id, asked.now)
-            if _may_see(session, asked.who, each)
+            if identify(session, each, "", asked.now) is not None and _may_see(session, asked.who, each)
         ]
         return {"sessions": found}
 

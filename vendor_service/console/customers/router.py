@@ -1,7 +1,7 @@
 """`/console`: the pages of customers, their actions, and the way in and out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.console.site import Site, Threads, address_of, check_origin
 from vendor_service.database.session import Database
+from vendor_service.database.tables import ConsoleSession
 from vendor_service.embed.models import Models
 from vendor_service.embed.service import EmbedService
 
@@ -160,7 +161,7 @@ def _invitation_page(site: Site[Customer], request: Request, problem: str, statu
     return site.shown(request, "customers/invitation.html", "You are invited", values, None, status)
 
 
-def _end_everywhere(session: Session, who: Customer) -> int:
+def _end_everywhere(session: Session, who: Customer) -> Sequence[ConsoleSession]:
     if who.key is None or who.ends_all_sessions:
         return sessions.end_all(session, account_id=who.account_id)
     return sessions.end_all(session, account_id=who.account_id, key_id=who.key.id)

@@ -1,5 +1,6 @@
 """What operators do: the acts of `vendor_service/operators`, each after a page that says what will happen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -13,6 +14,7 @@ from vendor_service.console.operators.price_actions import PriceActions
 from vendor_service.console.operators.project_actions import ProjectActions
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.routes import Action, Done, Shown
+from vendor_service.database.tables import ConsoleSession
 from vendor_service.errors import OperatorError
 from vendor_service.operators.tokens import OperatorScope
 from vendor_service.operators.verification import LedgerVerifier
@@ -51,6 +53,6 @@ class OperatorActions(Acting):
         return Done(f"The audit log is in order: {found.entries:,} entries.", "/audit")
 
 
-def end_everywhere(session: Session, who: SignedInOperator) -> int:
+def end_everywhere(session: Session, who: SignedInOperator) -> Sequence[ConsoleSession]:
     """End all sessions of a token."""
     return sessions.end_all(session, token_id=who.token.id)

@@ -16,7 +16,7 @@ from tests.vendor_service.console.customers.people import (
     signed_in,
     with_project,
 )
-from tests.vendor_service.console.visits import Visit, problem_of
+from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import log
@@ -143,6 +143,36 @@ def test_a_session_ends_with_its_key_and_with_the_project_of_its_key(vendor: Loc
     assert archived.get().status_code == 303
     vendor.clock.advance(-HOUR)
     assert expiring.get().status_code == 200
+
+
+def test_a_session_that_ended_is_neither_listed_nor_counted(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    revoked, expiring, archived, idle = (
+        issued(vendor, owner),
+        issued(vendor, owner, expires_at=vendor.clock() + 2 * HOUR * SECOND),
+        issued(vendor, owner, project=project),
+        issued(vendor, owner),
+    )
+    signed_in(vendor, idle)
+    vendor.clock.advance(HOUR)
+    for key in (owner, revoked, expiring, archived):
+        signed_in(vendor, key)
+    admin = admin_of(vendor, owner)
+    listed = admin.page("/sessions")
+    for key in (owner, revoked, expiring, archived, idle):
+        assert f"key {key_id(key)}" in listed
+    admin.do(f"/keys/{key_id(revoked)}/revoke")
+    with vendor.books.write() as session:
+        projects.archive(Act(session, "os:test", vendor.clock), vendor.account(owner).name, project)
+    vendor.clock.advance(HOUR + 1)
+    listed = admin.page("/sessions")
+    assert f"key {key_id(owner)}" in listed
+    for key in (revoked, expiring, archived, idle):
+        assert f"key {key_id(key)}" not in listed
+    left = admin.ask("/sign-out", everywhere="yes")
+    assert "2 sessions were ended" in told_by(admin, left)
+    vendor.clock.advance(-2 * HOUR - 1)
 
 
 def test_a_cookie_that_was_changed_or_is_of_another_vendor_is_nobodys(vendor: LocalVendor) -> None:
