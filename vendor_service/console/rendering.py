@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vendor_service.clock import to_datetime
+
 ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _UNIT = 1_000_000
 _MINUS = "\u2212"
@@ -62,6 +64,19 @@ def money(micros: int) -> str:
     sign, size = _MINUS if micros < 0 else "", abs(micros)
     digits = f"{size % _UNIT:06d}".rstrip("0")
     return f"{sign}{size // _UNIT:,}.{digits:0<2}"
+
+
+def readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act or an event has recorded
+    """What was recorded under a name, as text that tells what it is."""
+    if value is None:
+        return "none"
+    if isinstance(value, int) and name.endswith("micros"):
+        return money(value)
+    if isinstance(value, int) and name == "percent":
+        return f"{value}%"
+    if isinstance(value, int) and name.endswith(("_at", "_until")):
+        return f"{to_datetime(value):%Y-%m-%d %H:%M} UTC"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def moment(when: datetime | None) -> Markup:

@@ -30,6 +30,7 @@ from vendor_service.console.customers.saved import csv_file
 from vendor_service.console.customers.visitor import Customer, identify, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
+from vendor_service.console.rendering import readable
 from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.session import Database
@@ -55,6 +56,7 @@ GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 2
 _DAYS = 30
 _EVENTS = 50
 _KEYS = 50  # that are in use, and that ended
+_COUNTS = ("used_queries", "limit_queries", "completed", "failed")  # in events; other numbers are no counts
 _MOST_ROWS = 1000  # of a report; one by key has as many as there were keys that bought
 # What a customer can do about a refusal, by its code.
 ADVICE = {
@@ -308,10 +310,13 @@ def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
     return last.error if is_own(receiver) else "not reached"
 
 
-def _told(content: str) -> list[tuple[str, Any]]:
+def _told(content: str) -> list[tuple[str, str]]:
     data: dict[str, Any] = json.loads(content)["data"]
     return [
-        (name.replace("_", " "), value)
+        (
+            name.removesuffix("_micros").replace("_", " "),
+            f"{value:,}" if name in _COUNTS else readable(name, value),
+        )
         for name, value in data.items()
         if name != "account" and value is not None
     ]

@@ -26,7 +26,7 @@ from vendor_service.console.meters import meters_of
 from vendor_service.console.operators import alerts
 from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
 from vendor_service.console.operators.visitor import SignedInOperator
-from vendor_service.console.rendering import money
+from vendor_service.console.rendering import readable
 from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
@@ -246,8 +246,8 @@ def _told(record: log.AuditRecord) -> dict[str, Any]:
     changes = [
         (
             name.removesuffix("_micros").replace("_", " "),
-            _readable(name, before.get(name)),
-            _readable(name, after.get(name)),
+            readable(name, before.get(name)),
+            readable(name, after.get(name)),
             name in before,
         )
         for name in names
@@ -260,18 +260,6 @@ def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
     if record.action.startswith("price.") and record.subject.endswith(f" {prices.BATCH_PERCENT}"):
         return {"percent" if name == "micros" else name: value for name, value in facts.items()}
     return dict(facts)
-
-
-def _readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act has recorded
-    if value is None:
-        return "none"
-    if isinstance(value, int) and (name.endswith("micros") or name == "micros"):
-        return money(value)
-    if isinstance(value, int) and name == "percent":
-        return f"{value}%"
-    if isinstance(value, int) and name.endswith(("_at", "_until")):
-        return f"{to_datetime(value):%Y-%m-%d %H:%M} UTC"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def describe(entry: Entry) -> str:

@@ -20,7 +20,7 @@ from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.audit import log
-from vendor_service.clock import to_datetime
+from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import (
     WebhookAttempt,
     WebhookDelivery,
@@ -96,6 +96,22 @@ def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor
     assert "10.1.2.3" not in page
     for shown in ("3 tries, TimeoutError<", "3 tries, not reached<", "3 tries, HTTP 502<"):
         assert shown in page
+
+
+def test_what_an_event_tells_is_shown_as_what_it_is(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin = admin_of(vendor, key)
+    admin.do(f"/keys/{key_id(key)}/rotate", grace="3600")
+    invoice = {"month": "2026-10", "number": 1234, "total_micros": 2_500_000, "last_seq": 56789}
+    quota = {"percent": 50, "used_queries": 1500, "limit_queries": 3000}
+    with vendor.books.write() as session:
+        for kind, data in ((EventKind.INVOICE_FINALIZED, invoice), (EventKind.QUOTA, quota)):
+            events.emit(session, kind, vendor.account(key), data, vendor.clock())
+    page = admin.page("/events")
+    until = to_datetime(vendor.clock() + 3600 * SECOND)
+    assert f"former until: {until:%Y-%m-%d %H:%M} UTC<" in page
+    assert "month: 2026-10<br>number: 1234<br>total: 2.50<br>last seq: 56789<" in page
+    assert "percent: 50%<br>used queries: 1,500<br>limit queries: 3,000<" in page
 
 
 def test_a_customer_is_told_of_a_model_that_goes_and_can_have_it_sent_again(vendor: LocalVendor) -> None:
