@@ -1,17 +1,14 @@
 """`client`, and `python -m client`, which is how launchers of several processes start it."""
 
-import sys
+from shared.command_line import ended_by_interrupt
 
 
 def main() -> None:
     """Run the command line; Ctrl-C also ends it in the moment that its modules take to be imported."""
-    try:
+    with ended_by_interrupt():
         from client.cli.main import main as run
 
         run()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,15 @@ def is_there(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
-def may_write_in(folder: Path) -> bool:
-    """Whether files can be made in a folder, as far as the system says: its mount may be read-only."""
-    return os.access(folder, os.W_OK | os.X_OK)
+def obstacle(file: Path) -> str | None:
+    """Why no file can be made at a path, in words, as far as the system says; `None` where one can."""
+    if not is_folder(file.parent):
+        return f"there is no folder {file.parent}"
+    if is_folder(file):
+        return f"{file} is a folder"
+    if not os.access(file.parent, os.W_OK | os.X_OK):  # its mount may be read-only
+        return f"no file can be made in the folder {file.parent}"
+    return None
 
 
 def absence(path: Path) -> str:

@@ -17,7 +17,7 @@ from client.cli.options import (
     print_json,
 )
 from client.errors import ClientError, UsageError, unwritable
-from client.paths import is_folder, may_write_in, replace_text
+from client.paths import obstacle, replace_text
 from client.progress import Display
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
@@ -82,12 +82,8 @@ def check_evidence(path: Path) -> None:
     Raises:
         UsageError: its folder does not exist or takes no files, or it is a folder itself.
     """
-    if not is_folder(path.parent):
-        raise UsageError(f"--evidence cannot be written: there is no folder {path.parent}.")
-    if is_folder(path):
-        raise UsageError(f"--evidence cannot be written: {path} is a folder.")
-    if not may_write_in(path.parent):
-        raise UsageError(f"--evidence cannot be written: no file can be made in the folder {path.parent}.")
+    if why := obstacle(path):
+        raise UsageError(f"--evidence cannot be written: {why}.")
 
 
 def write_evidence(path: Path | None, evidence: "SwapEvidence | None") -> tuple[bool, ClientError | None]:

@@ -22,7 +22,7 @@ from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
 from client.data.views import ORIGINAL
 from client.errors import BudgetExhausted, UsageError, unwritable
-from client.paths import discard, is_folder, may_write_in
+from client.paths import discard, obstacle
 from client.progress import Display
 
 _PIECE = 4096
@@ -39,12 +39,8 @@ def check_output(out: Path) -> None:
         raise UsageError(f"--out takes a file that ends in {', '.join(_WRITERS)}, not {out.name!r}.")
     if out.suffix == ".parquet":
         require_pyarrow()
-    if not is_folder(out.parent):
-        raise UsageError(f"--out cannot be written: there is no folder {out.parent}.")
-    if is_folder(out):
-        raise UsageError(f"--out cannot be written: {out} is a folder.")
-    if not may_write_in(out.parent):
-        raise UsageError(f"--out cannot be written: no file can be made in the folder {out.parent}.")
+    if why := obstacle(out):
+        raise UsageError(f"--out cannot be written: {why}.")
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,7 @@ def launch(control: socket.socket) -> Launched:
 def _environment() -> dict[str, str]:
     """What the processes may know: what they run by. Anything else may be a password."""
     own = {name: value for name, value in os.environ.items() if _is_to_run_by(name)}
-    # The vendor has fetched what a tokenizer is loaded from: no hub is needed, and no proxy or token for it.
+    # Tokenizers come whole, so no hub is needed, and no proxy or token for it.
     own["HF_HUB_OFFLINE"] = "1"
     return own | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
