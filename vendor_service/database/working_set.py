@@ -55,6 +55,15 @@ class Touched:
     idempotency_key: str | None = None
 
 
+def lock_account(session: Session, account_id: str) -> bool:
+    """Hold an account until this transaction ends, once no other does; whether none did."""
+    connection, ids = session.connection(), {"ids": [account_id]}
+    if connection.execute(_LOCKED_ACCOUNTS[False], ids).first():
+        return True
+    connection.execute(_LOCKED_ACCOUNTS[True], ids)
+    return False
+
+
 def _write_no_charges(_: Session, charges: Sequence[ChargeRow]) -> None:
     assert not charges
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
-from vendor_service.database.working_set import Touched, WorkingSet
+from vendor_service.database.working_set import Touched, WorkingSet, lock_account
 from vendor_service.errors import APIError, CommitInDoubt, RowLocked
 
 Result = TypeVar("Result")
@@ -44,6 +44,10 @@ class _WorkItem(Generic[Result]):
     work: Callable[[WorkingSet], Result]
     future: "Future[Result]"
 
+    def begin(self) -> bool:
+        """Whether it is to be done: from now on nobody can take it back."""
+        return self.future.running() or self.future.set_running_or_notify_cancel()
+
     def tell(self, outcome: Outcome) -> None:
         """Tell whoever submitted it."""
         value, failure = outcome
@@ -62,8 +66,9 @@ class Writer:
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
 
     One thread does it. It waits for no account that another transaction has locked, and for a moment only
-    for any other row: work that needs such a one is done apart with what came of its account, in the order in
-    which it came, when that lets go, or is refused (`overloaded`).
+    for any other row: work that needs such a one is done apart, when that lets go, or is refused
+    (`overloaded`). What comes of its account until then shares its transaction, in the order in which it came.
+    So processes that serve one account take turns, each with all that it has.
     """
 
     def __init__(
@@ -81,8 +86,9 @@ class Writer:
         # How many a transaction did: the most, less one for each since; 1 once one came alone.
         self._of_late = 1
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
-        # By account, what waits for its lock; who works it off takes it away when nothing is left.
-        self._locked: dict[str, list[_WorkItem[Any]]] = {}
+        self._locked: dict[str, list[_WorkItem[Any]]] = {}  # by account, what waits for its lock
+        # By account among them that has a thread: whether it was free when that wanted it.
+        self._was_free: dict[str, bool] = {}
         self._thread = threading.Thread(target=self._run, name="books", daemon=True)
         self._thread.start()
 
@@ -113,14 +119,26 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            begun = [piece for piece in batch if piece.future.set_running_or_notify_cancel()]
-            if begun:
-                self._finish(begun, wait=False)
+            begun = [piece for piece in batch if piece.begin()]
+            if here := self._to_try_here(begun):
+                self._finish(here, wait=False)
 
-    def _finish(self, begun: Sequence[_WorkItem[Any]], *, wait: bool) -> None:
-        """Do the work and tell its outcome; what would have to `wait` for a lock, and may not, goes apart."""
+    def _to_try_here(self, begun: Sequence[_WorkItem[Any]]) -> list[_WorkItem[Any]]:
+        """What can be tried here; work on accounts that have a thread apart is left to that."""
+        here: list[_WorkItem[Any]] = []
+        with self._changed:
+            for piece in begun:
+                account_id = piece.touched.account_id
+                (self._locked[account_id] if account_id in self._was_free else here).append(piece)
+        return here
+
+    def _finish(self, begun: list[_WorkItem[Any]], *, wait: bool, account_id: str | None = None) -> None:
+        """Do the work and tell its outcome; what would have to `wait` for a lock, and may not, goes apart.
+
+        Where it waits for an `account_id`, what waits for that too joins it once it is locked.
+        """
         try:
-            outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait)
+            outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait, account_id=account_id)
         except CommitInDoubt as doubt:
             if wait:  # this is a thread apart
                 self._ask_after(begun, doubt)
@@ -163,17 +181,31 @@ class Writer:
             self._apart.submit(self._work_off, account_id)
 
     def _work_off(self, account_id: str) -> None:
-        """Do what waits for the lock of one account, until nothing does."""
+        """Wait for one account and do what waits for it; what comes later is tried again once it is free."""
         while True:
             with self._changed:
-                waiting = self._locked[account_id]
-                batch, self._locked[account_id] = waiting[:_LARGEST_BATCH], waiting[_LARGEST_BATCH:]
-                if not batch:
-                    del self._locked[account_id]
-                    return
-            self._finish(batch, wait=True)
+                batch = self._take(account_id, _LARGEST_BATCH)
+                self._was_free[account_id] = False
+            self._finish(batch, wait=True, account_id=account_id)
+            with self._changed:
+                late = self._locked[account_id]
+                if late and self._closed:
+                    continue  # nobody may be left to try it again
+                if late and not self._was_free[account_id]:
+                    self._apart.submit(self._work_off, account_id)  # after others that wait for a thread
+                else:
+                    del self._locked[account_id], self._was_free[account_id]
+                    self._waiting.extendleft(reversed(late))
+                    self._changed.notify()
+                return
 
-    def _ask_after(self, pieces: Sequence[_WorkItem[Any]], doubt: CommitInDoubt) -> None:
+    def _take(self, account_id: str, most: int) -> list[_WorkItem[Any]]:
+        """The oldest work that waits for an account, and no more of it than that."""
+        waiting = self._locked[account_id]
+        self._locked[account_id] = waiting[most:]
+        return waiting[:most]
+
+    def _ask_after(self, pieces: list[_WorkItem[Any]], doubt: CommitInDoubt) -> None:
         """Do again, for long, what may have been committed: the work finds that it was done, or does it."""
         try:
             outcomes = self._commit_patiently(pieces, _DOUBT_SECONDS, wait=True, doubt=doubt)
@@ -185,10 +217,11 @@ class Writer:
 
     def _commit_patiently(
         self,
-        begun: Sequence[_WorkItem[Any]],
+        begun: list[_WorkItem[Any]],
         seconds: float,
         *,
         wait: bool,
+        account_id: str | None = None,
         doubt: CommitInDoubt | None = None,
     ) -> "list[Outcome | None]":
         """Commit, and again for so many `seconds` where that fails; `doubt` is that of an earlier try."""
@@ -196,7 +229,7 @@ class Writer:
         while True:
             left = began + (min(seconds, _PATIENCE_SECONDS) if self._closed else seconds) - time.monotonic()
             try:
-                return self._commit(begun, left, wait=wait)
+                return self._commit(begun, left, wait=wait, account_id=account_id)
             except APIError as error:  # it is not there, or locked; SQLite has waited for its lock already
                 doubt = error if isinstance(error, CommitInDoubt) else doubt
                 others_wait = isinstance(error, RowLocked) and not wait
@@ -205,11 +238,16 @@ class Writer:
                 time.sleep(_RETRY_SECONDS)
 
     def _commit(
-        self, begun: Sequence[_WorkItem[Any]], seconds: float, *, wait: bool
+        self, begun: list[_WorkItem[Any]], seconds: float, *, wait: bool, account_id: str | None
     ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
         # Who may not wait passes over accounts that are locked.
         with self._database.write(lock_seconds=seconds if wait else _LOCK_SECONDS) as session:
+            if account_id is not None:
+                was_free = lock_account(session, account_id)
+                with self._changed:
+                    self._was_free[account_id] = was_free
+                    begun += self._take(account_id, _LARGEST_BATCH - len(begun))
             rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
             outcomes = [
                 None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun

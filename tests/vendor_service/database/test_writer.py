@@ -243,6 +243,73 @@ def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgr
         books.check(quick)
 
 
+def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(postgres: Postgres) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, closing(Writer(books.database)) as writer:
+        account_id = books.open().account_id
+        ended: list[str] = []
+        for end in ("commit", "rollback"):
+            event.listen(books.database.engine, end, lambda _, end=end: ended.append(end))
+        done: list[int] = []
+        with locked(url, ACCOUNT, account_id):
+            pieces = [writer.submit(Touched(account_id), lambda _: done.append(0))]
+            wait_until(lambda: account_id in writer._was_free)  # a thread waits for the account
+            tried = len(ended)
+            for number in range(1, 6):
+                pieces.append(writer.submit(Touched(account_id), lambda _, number=number: done.append(number)))
+                wait_until(lambda: not writer._waiting)
+        for piece in pieces:
+            piece.result(10)
+        assert done == [0, 1, 2, 3, 4, 5]
+        assert len(ended) == tried + 1
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobody_locks(
+    postgres: Postgres, closes: bool
+) -> None:
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, closing(Writer(books.database)) as writer, ThreadPoolExecutor(1) as pool:
+        touched = Touched(books.open().account_id)
+        done: list[tuple[int, str]] = []
+        begun, go = [threading.Event() for _ in range(5)], [threading.Event() for _ in range(5)]
+
+        def submit(number: int) -> "Future[None]":
+            def work(_: WorkingSet) -> None:
+                begun[number].set()
+                assert go[number].wait(10)
+                done.append((number, threading.current_thread().name.partition("_")[0]))
+
+            return writer.submit(touched, work)
+
+        def wait_for(waiting: int) -> None:
+            wait_until(lambda: len(writer._locked.get(touched.account_id, [])) == waiting)
+
+        with locked(url, ACCOUNT, touched.account_id):
+            pieces = [submit(0)]
+            wait_until(lambda: touched.account_id in writer._was_free)  # a thread waits for the account
+        assert begun[0].wait(10)
+        pieces.append(submit(1))
+        wait_for(1)
+        go[0].set()
+        assert begun[1].wait(10)  # the second turn, which found the account free
+        pieces += [submit(number) for number in (2, 3, 4)]
+        wait_for(3)
+        if closes:
+            closing_it = pool.submit(writer.close)
+            wait_until(lambda: not writer._thread.is_alive())
+        for each in go:
+            each.set()
+        for piece in pieces:
+            piece.result(10)
+        wait_until(lambda: not writer._locked)
+        assert writer._was_free == {}
+        last = "books-apart" if closes else "books"
+        assert done == [(0, "books-apart"), (1, "books-apart"), (2, last), (3, last), (4, last)]
+        if closes:
+            closing_it.result(10)
+
+
 @pytest.mark.parametrize("table", ["holds", "projects"])
 def test_a_locked_hold_or_project_holds_up_its_own_account_alone(
     postgres: Postgres, caplog: pytest.LogCaptureFixture, table: str
