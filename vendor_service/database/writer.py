@@ -67,8 +67,8 @@ class Writer:
 
     One thread does it. It waits for no account that another transaction has locked, and for a moment only
     for any other row: work that needs such a one is done apart, when that lets go, or is refused
-    (`overloaded`). What comes of its account until then shares its transaction, in the order in which it came.
-    So processes that serve one account take turns, each with all that it has.
+    (`overloaded`). What comes of its account until then shares its transaction, in the order in which it
+    came. So processes that serve one account take turns, each with all that it has.
     """
 
     def __init__(

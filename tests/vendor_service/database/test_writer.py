@@ -251,12 +251,16 @@ def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
         for end in ("commit", "rollback"):
             event.listen(books.database.engine, end, lambda _, end=end: ended.append(end))
         done: list[int] = []
+
+        def submit(number: int) -> "Future[None]":
+            return writer.submit(Touched(account_id), lambda _: done.append(number))
+
         with locked(url, ACCOUNT, account_id):
-            pieces = [writer.submit(Touched(account_id), lambda _: done.append(0))]
+            pieces = [submit(0)]
             wait_until(lambda: account_id in writer._was_free)  # a thread waits for the account
             tried = len(ended)
             for number in range(1, 6):
-                pieces.append(writer.submit(Touched(account_id), lambda _, number=number: done.append(number)))
+                pieces.append(submit(number))
                 wait_until(lambda: not writer._waiting)
         for piece in pieces:
             piece.result(10)
