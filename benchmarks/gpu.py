@@ -36,6 +36,7 @@ from benchmarks.vendor import (
     photographs,
     save_model,
 )
+from client.learning.recipe import Recipe
 from tests.scale.ray_vendor import RayVendor
 from tests.support.vendor_process import VendorProcess
 from vendor_service.encoder.images import ImageDecoder
@@ -76,7 +77,7 @@ def main() -> None:
             rate = on_ray(folder / options.architectures[0], replicas, files, options)
             print(f"| {replicas} | {rate:.0f} |", flush=True)
         print()
-        compare_loops(training_set(folder), options.steps, options.device)
+        compare_loops(training_set(folder), Recipe(steps=options.steps, evaluations=1), options.device)
 
 
 def over_http(model: Path, setup: Setup, files: Sequence[bytes], options: argparse.Namespace) -> str:

@@ -55,6 +55,12 @@ def main() -> None:
     parser.add_argument(
         "--distill-steps", type=int, default=30, help="of a round; there are four of each loop"
     )
+    parser.add_argument(
+        "--images-per-domain",
+        type=int,
+        default=Recipe().images_per_domain,
+        help="of each of four styles in a batch; 12 makes it as large as with images without labels",
+    )
     arguments = parser.parse_args()
     keep_activations(IMAGE_SIZE)
     with TemporaryDirectory() as scratch:
@@ -64,7 +70,8 @@ def main() -> None:
             f"torch {torch.__version__}\n"
         )
         if arguments.distill_steps:
-            compare_loops(data, arguments.distill_steps)
+            recipe = Recipe(images_per_domain=arguments.images_per_domain)
+            compare_loops(data, replace(recipe, steps=arguments.distill_steps, evaluations=1))
             compare_formats(data)
             if torch.get_num_threads() > 1:
                 compare_halves(data, 2 * arguments.distill_steps)
@@ -113,10 +120,9 @@ def in_training(learner: StudentNetwork) -> list[Tensor]:
 # -- distill
 
 
-def compare_loops(data: TrainingSet, steps: int, device: str = "cpu") -> None:
+def compare_loops(data: TrainingSet, recipe: Recipe, device: str = "cpu") -> None:
     """Images a second of the distill stage and of a bare loop over tensors in memory, taking turns."""
-    recipe = replace(Recipe(), steps=steps, evaluations=1)
-    images = steps * recipe.images_per_domain * len(set(data.domains.tolist()))
+    images = recipe.steps * recipe.images_per_domain * len(set(data.domains.tolist()))
     ours, bare, ratios = [], [], []
     for turn in range(5):
         pair = (

@@ -140,10 +140,11 @@ class Writer:
         try:
             outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait, account_id=account_id)
         except CommitInDoubt as doubt:
-            if wait:  # this is a thread apart
+            with self._changed:
+                if apart := not (wait and self._closed):  # a thread apart may be the last one, once it closes
+                    self._apart.submit(self._ask_after, begun, doubt)
+            if not apart:
                 self._ask_after(begun, doubt)
-            else:
-                self._apart.submit(self._ask_after, begun, doubt)
             return
         except Exception as error:
             if isinstance(error, RowLocked) and not wait:

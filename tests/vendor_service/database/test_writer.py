@@ -19,7 +19,7 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
-from vendor_service.errors import APIError
+from vendor_service.errors import APIError, CommitInDoubt
 
 
 @pytest.fixture
@@ -312,6 +312,34 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
         assert done == [(0, "books-apart"), (1, "books-apart"), (2, last), (3, last), (4, last)]
         if closes:
             closing_it.result(10)
+
+
+def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_waiting(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, closing(Writer(books.database)) as writer:
+        touched = Touched(books.open().account_id)
+        commit, known = writer._commit, threading.Event()
+        doubtful: list[Any] = []
+
+        def hang_up(begun: list[Any], seconds: float, *, wait: bool, account_id: str | None) -> list[Any]:
+            if wait and not doubtful:
+                doubtful.extend(begun)
+            if begun[0] in doubtful and not known.is_set():
+                raise CommitInDoubt.keyed()
+            return commit(begun, seconds, wait=wait, account_id=account_id)
+
+        monkeypatch.setattr(writer, "_commit", hang_up)
+        with locked(url, ACCOUNT, touched.account_id):
+            first = writer.submit(touched, lambda _: "first")
+            wait_until(lambda: doubtful != [])
+            writer.submit(Touched("another"), lambda _: None).result(10)
+        assert writer.submit(touched, lambda _: "second").result(10) == "second"
+        assert not first.done()
+        known.set()
+        assert first.result(10) == "first"
 
 
 @pytest.mark.parametrize("table", ["holds", "projects"])
