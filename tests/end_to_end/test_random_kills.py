@@ -36,7 +36,8 @@ def _kill_in_the_middle(rng: random.Random, vendor: VendorProcess, api_key: str,
     process = CONTEXT.Process(target=_buy, args=(vendor.url, api_key, cache, WANTED, rng.randrange(10**6)))
     process.start()
     if rng.random() < 0.5:  # otherwise it dies while it starts, reads the cache and asks what it owes
-        wait_until(lambda: vendor.charges(api_key).entries > charged)
+        # The vendor counts what was asked and left as well, and then has the account wait.
+        wait_until(lambda: vendor.charges(api_key).entries > charged, 60)
     time.sleep(rng.uniform(0, 0.25))
     process.kill()
     process.join()
