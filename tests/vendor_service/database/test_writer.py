@@ -261,7 +261,7 @@ def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
             tried = len(ended)
             for number in range(1, 6):
                 pieces.append(submit(number))
-                wait_until(lambda: not writer._waiting)
+                wait_until(lambda: len(writer._locked[account_id]) == len(pieces) - 1)
         for piece in pieces:
             piece.result(10)
         assert done == [0, 1, 2, 3, 4, 5]
