@@ -19,7 +19,7 @@ from shared.errors import ErrorCode
 from shared.serving.logging import JsonFormatter
 from vendor_service.billing.orders import Admitted, Order
 from vendor_service.database.rows import HoldRow
-from vendor_service.errors import APIError, OperatorError
+from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 
 LOGGER = "tuition.billing"
 
@@ -30,7 +30,7 @@ _vendor_log = logging.getLogger(__name__)
 def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
     """A request may be answered: its price is held, was paid before, or was charged at once.
 
-    Or it was turned away, free.
+    Or it was turned away, free; or nobody knows (`in_doubt`), and the ledger tells by the request's id.
     """
     if not _log.isEnabledFor(logging.INFO) or decision.cancelled():
         return
@@ -41,7 +41,8 @@ def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
         _order("replayed" if admitted.replayed else outcome, order, admitted.cost_micros, seconds)
     else:
         code = error.code if isinstance(error, APIError) else ErrorCode.INTERNAL_ERROR
-        _order("refused", order, 0, seconds, code=code)
+        outcome = "in_doubt" if isinstance(error, CommitInDoubt) else "refused"
+        _order(outcome, order, 0, seconds, code=code)
 
 
 def refused(order: Order, error: APIError, seconds: float) -> None:

@@ -61,7 +61,8 @@ class Charging:
     """Each of its methods is one piece of work on the rows of a transaction, which may have others.
 
     One that raises `APIError` has changed nothing. They may be done again after a commit of which nobody said
-    whether it had gone through, and find what they did.
+    whether it had gone through, and find what they did; but that an answer is given again, and what is taken
+    of a rate for it, is then counted twice.
 
     Args:
         clock: what the time is.

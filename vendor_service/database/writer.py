@@ -1,9 +1,11 @@
 """Group commit: pieces of work that come in while a transaction runs share the next one."""
 
+import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -34,15 +36,21 @@ _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
 # How long one asks after work of which nobody knows whether it was committed.
 _DOUBT_SECONDS = 90.0
-# How many locked accounts are waited for at once, each on a connection of its own.
+# How many locked accounts are waited for at once, each on a connection of its own, and for how long before
+# others have a turn: that is not yet an outage of the database.
 _MOST_APART = 8
+_TURN_SECONDS = 0.9
+
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _WorkItem(Generic[Result]):
     touched: Touched
     work: Callable[[WorkingSet], Result]
     future: "Future[Result]"
+    until: float  # on the monotonic clock; what fails after that is not tried again
+    doubt: CommitInDoubt | None = None  # of a commit that may have done it
 
     def begin(self) -> bool:
         """Whether it is to be done: from now on nobody can take it back."""
@@ -56,6 +64,10 @@ class _WorkItem(Generic[Result]):
         else:
             self.future.set_exception(failure)
 
+    def give_up(self, error: Exception) -> None:
+        """Tell that it failed, or that nobody knows, where a commit may have done it."""
+        self.future.set_exception(self.doubt or error)
+
 
 class Writer:
     """Works through what is submitted, all that waits in one transaction. Thread-safe.
@@ -67,8 +79,9 @@ class Writer:
 
     One thread does it. It waits for no account that another transaction has locked, and for a moment only
     for any other row: work that needs such a one is done apart, when that lets go, or is refused
-    (`overloaded`). What comes of its account until then shares its transaction, in the order in which it
-    came. So processes that serve one account take turns, each with all that it has.
+    (`overloaded`) ten seconds after it was submitted. What comes of its account while a thread waits for that
+    shares its transaction, in the order in which it came. So processes that serve one account take turns,
+    each with all that it has. No transaction holds an account while it waits for another one.
     """
 
     def __init__(
@@ -82,6 +95,7 @@ class Writer:
         self._waiting: deque[_WorkItem[Any]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._ends = math.inf  # on the monotonic clock; nothing is tried again after that
         self._enough = 1  # how many pieces of work must wait for the thread to be woken
         # How many a transaction did: the most, less one for each since; 1 once one came alone.
         self._of_late = 1
@@ -97,7 +111,7 @@ class Writer:
 
         Once this is closed, the future raises `APIError` (`shutting_down`).
         """
-        piece = _WorkItem(touched, work, Future())
+        piece = _WorkItem(touched, work, Future(), until=time.monotonic() + _PATIENCE_SECONDS)
         with self._changed:
             if self._closed:
                 piece.future.set_exception(
@@ -112,7 +126,7 @@ class Writer:
     def close(self) -> None:
         """Finish what was submitted, then end the threads."""
         with self._changed:
-            self._closed = True
+            self._closed, self._ends = True, time.monotonic() + _PATIENCE_SECONDS
             self._changed.notify()
         self._thread.join()
         self._apart.shutdown()
@@ -121,7 +135,7 @@ class Writer:
         while batch := self._next_batch():
             begun = [piece for piece in batch if piece.begin()]
             if here := self._to_try_here(begun):
-                self._finish(here, wait=False)
+                self._finish(here)
 
     def _to_try_here(self, begun: Sequence[_WorkItem[Any]]) -> list[_WorkItem[Any]]:
         """What can be tried here; work on accounts that have a thread apart is left to that."""
@@ -132,72 +146,82 @@ class Writer:
                 (self._locked[account_id] if account_id in self._was_free else here).append(piece)
         return here
 
-    def _finish(self, begun: list[_WorkItem[Any]], *, wait: bool, account_id: str | None = None) -> None:
-        """Do the work and tell its outcome; what would have to `wait` for a lock, and may not, goes apart.
-
-        Where it waits for an `account_id`, what waits for that too joins it once it is locked.
-        """
-        try:
-            outcomes = self._commit_patiently(begun, _PATIENCE_SECONDS, wait=wait, account_id=account_id)
-        except CommitInDoubt as doubt:
-            with self._changed:
-                if apart := not (wait and self._closed):  # a thread apart may be the last one, once it closes
-                    self._apart.submit(self._ask_after, begun, doubt)
-            if not apart:
-                self._ask_after(begun, doubt)
-            return
-        except Exception as error:
-            if isinstance(error, RowLocked) and not wait:
+    def _finish(self, begun: list[_WorkItem[Any]]) -> None:
+        """Do the work and tell its outcome; what would have to wait for a lock goes apart."""
+        began = time.monotonic()
+        while begun:
+            try:
+                outcomes = self._commit(begun, _LOCK_SECONDS, wait=False)
+            except RowLocked:
                 self._part(begun)
                 return
-            if len(begun) > 1 and not isinstance(error, APIError):
+            except APIError as error:  # the database is not there; SQLite has waited for its lock already
+                begun = self._to_try_again(begun, error)
+                if time.monotonic() > began + _PATIENCE_SECONDS:
+                    self._put_apart(begun)  # what is in doubt, and nobody else waits for that
+                    return
+                if begun:
+                    time.sleep(_RETRY_SECONDS)
+            except Exception as error:
+                if len(begun) == 1:
+                    begun[0].give_up(error)
+                    return
                 for alone in begun:  # one of them is at fault, and the others need not suffer
-                    self._finish([alone], wait=wait)
+                    self._finish([alone])
                 return
-            outcomes = [(None, error)] * len(begun)
-        for piece, outcome in zip(begun, outcomes, strict=True):
-            if outcome is None:
-                self._put_apart(piece)
             else:
-                piece.tell(outcome)
+                self._put_apart(_told(begun, outcomes))
+                return
 
-    def _part(self, begun: Sequence[_WorkItem[Any]]) -> None:
+    def _part(self, begun: list[_WorkItem[Any]]) -> None:
         """Do the work of each account by itself; that of one whose rows are locked goes apart."""
-        by_account: dict[str, list[_WorkItem[Any]]] = {}
-        for piece in begun:
-            by_account.setdefault(piece.touched.account_id, []).append(piece)
+        by_account = _by_account(begun)
+        if len(by_account) == 1:
+            self._put_apart(begun)
+            return
         for mine in by_account.values():
-            if len(by_account) > 1:
-                self._finish(mine, wait=False)
-            else:
-                for piece in mine:
-                    self._put_apart(piece)
+            self._finish(mine)
 
-    def _put_apart(self, piece: _WorkItem[Any]) -> None:
-        account_id = piece.touched.account_id
-        with self._changed:
-            is_new = account_id not in self._locked
-            self._locked.setdefault(account_id, []).append(piece)
-        if is_new:
-            self._apart.submit(self._work_off, account_id)
+    def _put_apart(self, pieces: Iterable[_WorkItem[Any]]) -> None:
+        """Have a thread wait for each account; what may be done already waits by itself, and for longer."""
+        for account_id, mine in _by_account(pieces).items():
+            doubtful, others = _by_doubt(mine)
+            with self._changed:
+                if others and account_id not in self._locked:
+                    self._apart.submit(self._work_off, account_id)
+                if others:
+                    self._locked.setdefault(account_id, []).extend(others)
+            if doubtful:
+                self._apart.submit(self._ask_after, doubtful)
 
-    def _work_off(self, account_id: str) -> None:
-        """Wait for one account and do what waits for it; what comes later is tried again once it is free."""
+    def _work_off(self, account_id: str, *, waited: bool = False) -> None:
+        """Wait for one account and do what waits for it; what comes later is tried again once it is free.
+
+        Where it stays locked, others that wait for a thread have a turn before this has `waited` for more.
+        """
         while True:
             with self._changed:
-                batch = self._take(account_id, _LARGEST_BATCH)
+                mine = self._take(account_id, _LARGEST_BATCH)
                 self._was_free[account_id] = False
-            self._finish(batch, wait=True, account_id=account_id)
+                seconds = _TURN_SECONDS * min(1.0, _MOST_APART / len(self._locked))
+            doubtful, others = _by_doubt(self._turn(mine, seconds, account_id))
             with self._changed:
-                late = self._locked[account_id]
-                if late and self._closed:
-                    continue  # nobody may be left to try it again
-                if late and not self._was_free[account_id]:
-                    self._apart.submit(self._work_off, account_id)  # after others that wait for a thread
-                else:
+                late = self._locked[account_id] = others + self._locked[account_id]
+                was_free = self._was_free[account_id] and not waited
+                goes_on = bool(others or (late and (self._closed or not was_free)))
+                if not goes_on:
                     del self._locked[account_id], self._was_free[account_id]
                     self._waiting.extendleft(reversed(late))
                     self._changed.notify()
+                if not self._closed:  # otherwise this thread may be the last one
+                    if doubtful:
+                        self._apart.submit(self._ask_after, doubtful)
+                    if goes_on:
+                        self._apart.submit(self._work_off, account_id, waited=bool(others))
+                    return
+            waited = bool(others)
+            self._ask_after(doubtful)
+            if not goes_on:
                 return
 
     def _take(self, account_id: str, most: int) -> list[_WorkItem[Any]]:
@@ -206,55 +230,78 @@ class Writer:
         self._locked[account_id] = waiting[most:]
         return waiting[:most]
 
-    def _ask_after(self, pieces: list[_WorkItem[Any]], doubt: CommitInDoubt) -> None:
-        """Do again, for long, what may have been committed: the work finds that it was done, or does it."""
-        try:
-            outcomes = self._commit_patiently(pieces, _DOUBT_SECONDS, wait=True, doubt=doubt)
-        except Exception as error:
-            outcomes = [(None, error)] * len(pieces)
-        for piece, outcome in zip(pieces, outcomes, strict=True):
-            assert outcome is not None  # it has waited
-            piece.tell(outcome)
+    def _ask_after(self, pieces: list[_WorkItem[Any]]) -> None:
+        """Do again what may have been committed: the work finds that it was done, or does it."""
+        while pieces:
+            pieces = self._turn(pieces, _LOCK_SECONDS)
+            with self._changed:
+                if pieces and not self._closed:
+                    self._apart.submit(self._ask_after, pieces)  # after others that wait for a thread
+                    return
 
-    def _commit_patiently(
-        self,
-        begun: list[_WorkItem[Any]],
-        seconds: float,
-        *,
-        wait: bool,
-        account_id: str | None = None,
-        doubt: CommitInDoubt | None = None,
-    ) -> "list[Outcome | None]":
-        """Commit, and again for so many `seconds` where that fails; `doubt` is that of an earlier try."""
-        began = time.monotonic()
-        while True:
-            left = began + (min(seconds, _PATIENCE_SECONDS) if self._closed else seconds) - time.monotonic()
-            try:
-                return self._commit(begun, left, wait=wait, account_id=account_id)
-            except APIError as error:  # it is not there, or locked; SQLite has waited for its lock already
-                doubt = error if isinstance(error, CommitInDoubt) else doubt
-                others_wait = isinstance(error, RowLocked) and not wait
-                if self._database.embedded or left <= 0 or others_wait:
-                    raise doubt or error from error.__cause__
+    def _turn(
+        self, pieces: list[_WorkItem[Any]], seconds: float, account_id: str | None = None
+    ) -> list[_WorkItem[Any]]:
+        """Do work on one account once nobody has it locked, and tell the outcome; what is to be tried again.
+
+        Where an `account_id` is given, what waits for that too joins the work once it is locked.
+        """
+        seconds = min(seconds, max(piece.until for piece in pieces) - time.monotonic())
+        try:
+            outcomes = self._commit(pieces, seconds, wait=True, account_id=account_id)
+        except APIError as error:
+            again = self._to_try_again(pieces, error)
+            refused = len(pieces) - len(again)
+            if isinstance(error, RowLocked) and refused:
+                of = pieces[0].touched.account_id
+                _log.warning("%d changes to %s were refused: a row of it stays locked", refused, of)
+            elif again and not isinstance(error, RowLocked):
                 time.sleep(_RETRY_SECONDS)
+            return again
+        except Exception as error:
+            if len(pieces) == 1:
+                pieces[0].give_up(error)
+                return []
+            return [again for alone in pieces for again in self._turn([alone], seconds)]
+        _told(pieces, outcomes)
+        return []
+
+    def _to_try_again(self, pieces: Iterable[_WorkItem[Any]], error: Exception) -> list[_WorkItem[Any]]:
+        """Those that may be tried again; the others are told that they failed."""
+        again: list[_WorkItem[Any]] = []
+        now = time.monotonic()
+        for piece in pieces:
+            if now < min(piece.until, self._ends) and not self._database.embedded:
+                again.append(piece)
+            else:
+                piece.give_up(error)
+        return again
 
     def _commit(
-        self, begun: list[_WorkItem[Any]], seconds: float, *, wait: bool, account_id: str | None
+        self, begun: list[_WorkItem[Any]], seconds: float, *, wait: bool, account_id: str | None = None
     ) -> "list[Outcome | None]":
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
-        # Who may not wait passes over accounts that are locked.
-        with self._database.write(lock_seconds=seconds if wait else _LOCK_SECONDS) as session:
-            if account_id is not None:
-                was_free = lock_account(session, account_id)
-                with self._changed:
-                    self._was_free[account_id] = was_free
-                    begun += self._take(account_id, _LARGEST_BATCH - len(begun))
-            rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
-            outcomes = [
-                None if piece.touched.account_id in rows.busy else _outcome(piece, rows) for piece in begun
-            ]
-            rows.write()
-            return outcomes
+        outcomes: list[Outcome | None] = []
+        try:
+            # Who may not wait passes over accounts that are locked.
+            with self._database.write(lock_seconds=seconds) as session:
+                if account_id is not None:
+                    was_free = lock_account(session, account_id)
+                    with self._changed:
+                        self._was_free[account_id] = was_free
+                        begun += self._take(account_id, _LARGEST_BATCH - len(begun))
+                rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
+                outcomes += (
+                    None if piece.touched.account_id in rows.busy else _outcome(piece, rows)
+                    for piece in begun
+                )
+                rows.write()
+        except CommitInDoubt as doubt:
+            for piece, outcome in zip(begun, outcomes, strict=True):
+                if outcome is not None and piece.doubt is None:
+                    piece.doubt, piece.until = doubt, time.monotonic() + _DOUBT_SECONDS
+            raise
+        return outcomes
 
     def _next_batch(self) -> list[_WorkItem[Any]]:
         with self._changed:
@@ -286,3 +333,29 @@ def _outcome(piece: _WorkItem[Result], rows: WorkingSet) -> Outcome:
         return piece.work(rows), None
     except APIError as error:
         return None, error
+
+
+def _told(pieces: Sequence[_WorkItem[Any]], outcomes: "Sequence[Outcome | None]") -> list[_WorkItem[Any]]:
+    """Tell each outcome that there is; the pieces that have none."""
+    left: list[_WorkItem[Any]] = []
+    for piece, outcome in zip(pieces, outcomes, strict=True):
+        if outcome is None:
+            left.append(piece)
+        else:
+            piece.tell(outcome)
+    return left
+
+
+def _by_account(pieces: Iterable[_WorkItem[Any]]) -> dict[str, list[_WorkItem[Any]]]:
+    by_account: dict[str, list[_WorkItem[Any]]] = {}
+    for piece in pieces:
+        by_account.setdefault(piece.touched.account_id, []).append(piece)
+    return by_account
+
+
+def _by_doubt(pieces: Iterable[_WorkItem[Any]]) -> tuple[list[_WorkItem[Any]], list[_WorkItem[Any]]]:
+    """What may have been done already, and what was not."""
+    doubtful, others = list[_WorkItem[Any]](), list[_WorkItem[Any]]()
+    for piece in pieces:
+        (others if piece.doubt is None else doubtful).append(piece)
+    return doubtful, others

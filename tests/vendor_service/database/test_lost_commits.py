@@ -1,20 +1,30 @@
 """Commits of which nobody heard, behind a proxy that cuts there: what is told is what is in the books."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from tests.support.commit_cutter import CUTS, CommitCutter, Cut
 from tests.support.postgres import Postgres
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, opened_books
 from vendor_service.billing import ledger
+from vendor_service.billing.billing_log import open_billing_log
+from vendor_service.billing.orders import Order
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
+from vendor_service.database.working_set import Touched, WorkingSet
+from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 
 
@@ -81,8 +91,90 @@ def test_a_database_that_stays_away_after_the_commit_is_asked_until_it_says(
         books.check(order)
 
 
-def test_what_nobody_can_find_out_is_said_to_be_so(
+@contextmanager
+def locked_where_it_is_cut(books: Books, order: Order, url: str) -> Iterator[psycopg.Connection]:
+    """Another transaction locks an account as soon as a commit about it is cut."""
+    dialect = books.database.engine.dialect
+    commit = dialect.do_commit
+    with psycopg.connect(url) as other, pytest.MonkeyPatch.context() as patch:
+
+        def commit_and_lock(connection: Any) -> None:
+            try:
+                commit(connection)
+            except psycopg.OperationalError:
+                other.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", (order.account_id,))
+                raise
+
+        patch.setattr(dialect, "do_commit", commit_and_lock)
+        yield other
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_what_is_in_doubt_is_asked_after_for_longer_than_a_lock_is_waited_for(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
+    url = postgres.create_database()
+    with CommitCutter(url) as cutter, opened_books(cutter.url) as books, ThreadPoolExecutor(2) as pool:
+        order = books.open()
+        with locked_where_it_is_cut(books, order, url) as other:
+            cutter.cut_next("before its answer")
+            selling = pool.submit(books.sell, order)
+            time.sleep(1)
+            assert not selling.done()
+            if closes:  # it waits no longer than it does for a lock
+                pool.submit(books.admission.close).result(20)
+                with pytest.raises(CommitInDoubt, match="may have been"):
+                    selling.result(0)
+            other.rollback()
+            if not closes:
+                selling.result(20)
+        assert len(books.entries(order)) == 1
+        books.check(order)
+
+
+def test_who_is_in_doubt_waits_for_no_other_account(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
+    url = postgres.create_database()
+    with (
+        CommitCutter(url, deafen=True) as cutter,
+        opened_books(cutter.url) as books,
+        closing(Writer(books.database)) as writer,
+        psycopg.connect(url) as other,
+    ):
+        free, stuck = sorted([books.open(), books.open()], key=lambda order: order.account_id)
+        begun, go = threading.Event(), threading.Event()
+        done_once: list[bool] = []
+
+        def hold_up(_: WorkingSet) -> None:
+            begun.set()
+            assert go.wait(10)
+
+        def cut(_: WorkingSet) -> None:
+            if not done_once:
+                cutter.cut_next("before its answer")
+            done_once.append(True)
+
+        writer.submit(Touched(free.account_id), hold_up)
+        assert begun.wait(10)
+        done, waits = (writer.submit(Touched(each.account_id), cut) for each in (free, stuck))  # together
+        go.set()
+        wait_until(lambda: cutter.deaf)
+        other.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", (stuck.account_id,))
+        time.sleep(1)
+        assert not done.done()
+        cutter.deaf = False
+        done.result(20)
+        books.buy(free)
+        assert not waits.done()
+        other.rollback()
+        waits.result(10)
+
+
+def test_what_nobody_can_find_out_is_said_to_be_so(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
         monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0.2)
@@ -98,6 +190,13 @@ def test_what_nobody_can_find_out_is_said_to_be_so(
         cutter.deaf = False
         again = books.admit(order, idempotency_key="k")
         assert (again.replayed, again.request_id) == (True, held.request_id)
+        cutter.cut_next("before its answer")
+        with open_billing_log(tmp_path / "billing.jsonl"), pytest.raises(CommitInDoubt):
+            books.sell(order)
+        line = json.loads((tmp_path / "billing.jsonl").read_text())
+        assert (line["outcome"], line["code"]) == ("in_doubt", "overloaded")
+        cutter.deaf = False
+        assert line["request_id"] == books.entries(order)[-1].hold_id
         books.check(order)
 
 

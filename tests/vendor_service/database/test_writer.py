@@ -19,7 +19,7 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
-from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.errors import APIError, RowLocked
 
 
 @pytest.fixture
@@ -216,6 +216,12 @@ def locked(url: str, statement: str, value: str) -> Iterator[psycopg.Connection]
         yield other
 
 
+def waits_for_a_lock(other: psycopg.Connection) -> bool:
+    """Whether a transaction on the same database waits for what another one has locked."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return other.execute(waiting.encode()).fetchone() is not None
+
+
 ACCOUNT = "SELECT 1 FROM accounts WHERE id = %s FOR UPDATE"
 KEY = "UPDATE api_keys SET label = 'changed' WHERE id = %s"
 
@@ -243,7 +249,10 @@ def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgr
         books.check(quick)
 
 
-def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(postgres: Postgres) -> None:
+def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._TURN_SECONDS", 30.0)
     url = postgres.create_database(of=laid_out(postgres))
     with opened_books(url) as books, closing(Writer(books.database)) as writer:
         account_id = books.open().account_id
@@ -289,9 +298,9 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
         def wait_for(waiting: int) -> None:
             wait_until(lambda: len(writer._locked.get(touched.account_id, [])) == waiting)
 
-        with locked(url, ACCOUNT, touched.account_id):
+        with locked(url, ACCOUNT, touched.account_id) as other:
             pieces = [submit(0)]
-            wait_until(lambda: touched.account_id in writer._was_free)  # a thread waits for the account
+            wait_until(lambda: waits_for_a_lock(other))
         assert begun[0].wait(10)
         pieces.append(submit(1))
         wait_for(1)
@@ -321,21 +330,26 @@ def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_wa
     url = postgres.create_database(of=laid_out(postgres))
     with opened_books(url) as books, closing(Writer(books.database)) as writer:
         touched = Touched(books.open().account_id)
-        commit, known = writer._commit, threading.Event()
-        doubtful: list[Any] = []
+        dialect = books.database.engine.dialect
+        commit, known, done_by = dialect.do_commit, threading.Event(), list[int]()
 
-        def hang_up(begun: list[Any], seconds: float, *, wait: bool, account_id: str | None) -> list[Any]:
-            if wait and not doubtful:
-                doubtful.extend(begun)
-            if begun[0] in doubtful and not known.is_set():
-                raise CommitInDoubt.keyed()
-            return commit(begun, seconds, wait=wait, account_id=account_id)
+        def hang_up(connection: Any) -> None:
+            if threading.get_ident() in done_by and not known.is_set():
+                done_by.clear()
+                connection.dbapi_connection.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+            commit(connection)
 
-        monkeypatch.setattr(writer, "_commit", hang_up)
+        def work(_: WorkingSet) -> str:
+            done_by.append(threading.get_ident())
+            return "first"
+
+        monkeypatch.setattr(dialect, "do_commit", hang_up)
         with locked(url, ACCOUNT, touched.account_id):
-            first = writer.submit(touched, lambda _: "first")
-            wait_until(lambda: doubtful != [])
+            first = writer.submit(touched, work)
+            wait_until(lambda: touched.account_id in writer._was_free)
             writer.submit(Touched("another"), lambda _: None).result(10)
+        wait_until(lambda: writer._was_free == {})
         assert writer.submit(touched, lambda _: "second").result(10) == "second"
         assert not first.done()
         known.set()
@@ -416,6 +430,41 @@ def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None
         for order in orders:
             assert len(books.entries(order)) == 2
             books.check(order)
+
+
+def test_an_account_that_is_locked_for_a_moment_does_not_wait_for_many_that_stay_so(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres.create_database()
+    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
+        orders = [books.open() for _ in range(20)]  # more than are waited for at once, and more again
+        for order in orders:
+            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+        stuck = [pool.submit(books.buy, order) for order in orders]
+        wait_until(lambda: len(books.admission._writer._locked) == len(orders))
+        brief = books.open()
+        with locked(url, ACCOUNT, brief.account_id):
+            buying = pool.submit(books.buy, brief)
+            wait_until(lambda: brief.account_id in books.admission._writer._locked)
+        buying.result(8)
+        assert not any(each.done() for each in stuck)
+        locks.close()
+        for each in stuck:
+            each.result(20)
+
+
+def test_a_lock_is_waited_for_from_the_moment_of_asking(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 3.0)
+    url = postgres.create_database()
+    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(32) as pool:
+        orders = [books.open() for _ in range(32)]
+        for order in orders:
+            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+        stuck = [pool.submit(books.buy, order) for order in orders]
+        wait_until(lambda: all(each.done() for each in stuck), 9)  # four rounds of three seconds are more
+        assert {type(each.exception()) for each in stuck} == {RowLocked}
 
 
 def test_holds_are_renewed_beside_one_that_is_locked(postgres: Postgres) -> None:
