@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from client.buying.teacher import Teacher
+from client.data.examples import UNLABELLED
 from client.data.pixels import PixelStore
 from client.data.splits import Split
 from client.data.views import ORIGINAL
@@ -238,10 +239,11 @@ class Distillation:
 
     def _training_set(self, dataset: Dataset, targets: Targets) -> TrainingSet:
         numbers = {domain: number for number, domain in enumerate(dataset.domains)}
+        domains = [-1 if e.label == UNLABELLED else numbers[e.domain] for e in dataset.examples]
         return TrainingSet(
             images=PixelStore(dataset.examples, self._pixels),
             labels=torch.tensor(dataset.labels),
-            domains=torch.tensor([numbers.get(example.domain, -1) for example in dataset.examples]),
+            domains=torch.tensor(domains),
             targets=targets.rows,
             restyled=torch.tensor([example.view != ORIGINAL for example in dataset.examples]),
             train=targets.train,

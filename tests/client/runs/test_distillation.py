@@ -17,9 +17,11 @@ from client.learning.training import TrainingStep
 from client.progress import Display
 from client.results.records import MetricsRow, Plan, Summary
 from client.runs.cells import Cell
+from client.runs.dataset import read_dataset
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
+from client.runs.targets import Targets
 from client.runs.trainer import Trainer
 from tests.client.toy import CLASSES, draw, make_folder, table_of
 
@@ -109,6 +111,32 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
     assert ("Going on after step" in said.getvalue()) == (method == "erm" and not changed)
     if method != "erm":
         assert ([file.stat().st_mtime_ns for file in left] == before) == (not changed)
+
+
+def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_their_folder(
+    tmp_path: Path,
+) -> None:
+    """A batch has images of each domain, and beside them unlabelled ones."""
+    toy, pool = make_folder(tmp_path / "toy", images=5), tmp_path / "pool"
+    pool.mkdir()
+    draw("tall_bar", "blue", "yellow", seed=0).save(pool / "0.png")
+    table = table_of(toy, tmp_path / "table.csv", "dark", "light", "red")
+    table.write_text(table.read_text().replace(",light,", f",{pool},"))
+    config = RunConfig(
+        str(table), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe(), unlabelled=(str(pool),)
+    )
+    dataset = read_dataset(config, Display.of_nobody())
+    run = Distillation(
+        config,
+        RunFolder(tmp_path / "run"),
+        None,
+        Display.of_nobody(),
+        device="cpu",
+        pixels=tmp_path / "pixels",
+    )
+    data = run._training_set(dataset, Targets(torch.zeros(31, 2), dataset.train, None, 2))
+    assert sorted(data.domains.tolist()) == [-1, *15 * [0], *15 * [1]]
+    assert data.domains[dataset.unlabelled].tolist() == [-1]
 
 
 def test_the_best_hold_out_that_is_shown_is_that_of_the_whole_run_also_after_a_resume(tmp_path: Path) -> None:
