@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from client.api.checks import chosen_device, require_outside
+from client.api.checks import chosen_device, require_outside, require_sound
 from client.api.configs import pool_words, recipe_of, student_image_size
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
@@ -105,6 +105,9 @@ def _comparison(
         )
     require_outside(options.out, options.data)
     recipe = recipe_of(options)
+    for row in options.methods:
+        if isinstance(row, Variant):
+            require_sound(row.recipe)
     config = runs.ComparisonConfig(
         data=options.data,
         image_size=student_image_size(options),

@@ -7,7 +7,7 @@ from glob import escape, has_magic
 from pathlib import Path
 from typing import Any
 
-from client.api.checks import require_file
+from client.api.checks import require_file, require_sound
 from client.api.options import DistillOptions, TrainingOptions
 from client.data.domains import composed
 from client.data.finder import require_name
@@ -25,7 +25,7 @@ def config_of(options: DistillOptions) -> RunConfig:
     """What makes a run this run and no other.
 
     Raises:
-        UsageError: a file, a student or a method is not there.
+        UsageError: a file, a student or a method is not there, or nothing can be learnt by the recipe.
     """
     image_size = student_image_size(options)
     recipe = with_steps(recipe_of(options), options.method, options.steps)
@@ -140,6 +140,11 @@ def student_image_size(options: TrainingOptions) -> int:
 
 
 def recipe_of(options: TrainingOptions) -> Recipe:
-    """The recipe that is meant, without the method's variants."""
+    """The recipe that is meant, without the method's variants.
+
+    Raises:
+        UsageError: nothing can be learnt by it.
+    """
     recipe = options.recipe if isinstance(options.recipe, Recipe) else RECIPES[options.recipe]
+    require_sound(recipe)
     return recipe if options.views is None else replace(recipe, views=options.views)

@@ -7,6 +7,8 @@ from typing import Literal
 
 _UNLABELLED_ALIGNED = 2048
 
+SelectionName = Literal["best", "swad"]
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -83,7 +85,7 @@ class Recipe:
     cosine: bool = True
     warmup: float = 0.2
     evaluations: int = 10
-    selection: Literal["best", "swad"] = "best"
+    selection: SelectionName = "best"
     interpolation: float = 1.0
 
     def with_steps(self, steps: int | None) -> "Recipe":

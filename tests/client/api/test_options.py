@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from client import CompareOptions, DistillOptions, EmbedOptions, Recipe, VendorOptions
+from client import (
+    CompareOptions,
+    DistillOptions,
+    EmbedOptions,
+    Recipe,
+    Variant,
+    VendorOptions,
+    plan_comparison,
+)
 from client.api.configs import config_of
 from client.errors import UsageError
 
@@ -68,6 +76,31 @@ def test_a_recipe_may_be_ones_own() -> None:
     assert config_of(_options(recipe=own)).recipe == own
     assert config_of(_options(recipe=own, views=0)).recipe == replace(own, views=0)
     assert config_of(_options(recipe="paper")).recipe.steps == 5000
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"evaluations": 0},  # no state would be chosen, and the student would be as it began
+        {"unlabelled_share": 1.0},
+        {"steps": 0},
+        {"images_per_domain": 0},
+        {"views": -1},
+        {"learning_rate": 0.0},
+        {"holdout": 1.5},
+        {"interpolation": float("nan")},
+        {"selection": "typo"},
+    ],
+    ids=str,
+)
+def test_a_recipe_by_which_nothing_can_be_learnt_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    (name,) = changed
+    own = replace(Recipe(), **changed)
+    with pytest.raises(UsageError, match=f"The recipe's {name} is .*; it must be "):
+        config_of(_options(recipe=own))
+    rows = (Variant("own", "erm", own),)
+    with pytest.raises(UsageError, match=f"The recipe's {name} is .*; it must be "):
+        plan_comparison(CompareOptions(data=Path("toy"), out=tmp_path / "table", methods=rows))
 
 
 def test_what_nobody_knows_is_refused_before_anything_is_done() -> None:
