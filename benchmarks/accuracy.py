@@ -8,7 +8,9 @@ them run again); what is missing there is run, in benchmarks/.runs, and added.
 
 import argparse
 import shutil
+import sys
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -16,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from benchmarks.records import FORMER_STUDENTS, ROOT, Record, made_with, record, recorded, sha256
 from client.data.bundled_set import ICONS
@@ -37,6 +40,13 @@ RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd"
 OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
 # Every method asks about an image once; with `:2` behind it, about a further view of it as well, and so on.
 MORE_QUERIES = ("vl2v-adip:2", "unlimited")
+_FORMER = "{} loads other weights today: what is on record of it can be printed, and no more"
+Row = TypeVar("Row")
+Found = TypeVar("Found")
+
+
+class NotOnRecord(SystemExit):
+    """A former student has no row of a table on record, and none can be run."""
 
 
 def main() -> None:
@@ -88,9 +98,7 @@ def still_trained(student: str) -> str:
         argparse.ArgumentTypeError: it is a former student.
     """
     if student in FORMER_STUDENTS:
-        raise argparse.ArgumentTypeError(
-            f"{student} loads other weights today: what is on record of it can be printed, and no more"
-        )
+        raise argparse.ArgumentTypeError(_FORMER.format(student))
     return student
 
 
@@ -103,6 +111,8 @@ def variant(row: str, recipe: Recipe) -> Variant:
 def compared(config: ComparisonConfig, name: str) -> str:
     """The table of a comparison; `name` is that of its folder, and of its lines on record."""
     records = measured([config], name)
+    found = {each.result.method for each in records}
+    config = replace(config, variants=[variant for variant in config.variants if variant.name in found])
     records.sort(key=lambda each: [variant.name for variant in config.variants].index(each.result.method))
     teacher = next((each.teacher for each in reversed(records) if each.teacher), None)
     setting = replace(_comparison(config, name).setting, teacher=teacher)
@@ -110,15 +120,42 @@ def compared(config: ComparisonConfig, name: str) -> str:
 
 
 def measured(configs: Iterable[ComparisonConfig], name: str) -> list[Record]:
-    """The runs of comparisons, from the record; what is missing there is run, and put there."""
-    parts = [
-        (replace(config, targets=[target], seeds=[seed]), list(cells))
-        for config in configs
-        for (target, seed), cells in groupby(_comparison(config, name).cells, key=_target_and_seed)
-    ]
+    """The runs of comparisons, from the record; what is missing there is run, and put there.
+
+    Rows of a former student cannot be run: where a run is missing, they are left out, and named on stderr.
+
+    Raises:
+        NotOnRecord: no row is left.
+    """
+    parts = _that_can_be_had(
+        [
+            (replace(config, targets=[target], seeds=[seed]), list(cells))
+            for config in configs
+            for (target, seed), cells in groupby(_comparison(config, name).cells, key=_target_and_seed)
+        ]
+    )
     _measure(parts, name)
     known = recorded()
     return [known[made_with(cell)].under(cell.variant.name) for _, cells in parts for cell in cells]
+
+
+def measured_rows(rows: Iterable[Row], measure: Callable[[Row], Found]) -> Iterator[tuple[Row, Found]]:
+    """What each row of a table comes to; rows that are `NotOnRecord` are left out.
+
+    Raises:
+        NotOnRecord: no row is left.
+    """
+    is_empty, reason = True, None
+    for row in rows:
+        try:
+            found = measure(row)
+        except NotOnRecord as error:
+            reason = error
+        else:
+            is_empty = False
+            yield row, found
+    if is_empty and reason is not None:
+        raise reason
 
 
 def cells(by_style: Sequence[Sequence[RunResult | Accuracy]]) -> str:
@@ -140,6 +177,27 @@ def in_domain(result: RunResult) -> float:
     return result.in_domain
 
 
+def _that_can_be_had(
+    parts: Sequence[tuple[ComparisonConfig, list[Cell]]],
+) -> list[tuple[ComparisonConfig, list[Cell]]]:
+    """The same without the rows of former students that lack a run on record.
+
+    Raises:
+        NotOnRecord: no row is left.
+    """
+    known = recorded()
+    of_former = [cells for config, cells in parts if config.student in FORMER_STUDENTS]
+    lacking = Counter(
+        cell.variant.name for cells in of_former for cell in cells if made_with(cell) not in known
+    )
+    for row, runs in lacking.items():
+        print(f"Left out, for {runs} of its runs are not on record: {row}", file=sys.stderr)
+    kept = [(config, [cell for cell in cells if cell.variant.name not in lacking]) for config, cells in parts]
+    if lacking and not any(cells for _, cells in kept):
+        raise NotOnRecord(_FORMER.format(parts[0][0].student))
+    return kept
+
+
 def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) -> None:
     """Run what is missing on the record; each part is put there when it has been run."""
     known = recorded()
@@ -147,11 +205,6 @@ def _measure(parts: Iterable[tuple[ComparisonConfig, list[Cell]]], name: str) ->
     missing = [(config, cells) for config, cells in unknown if cells]
     if not missing:
         return
-    for config, _ in missing:
-        try:
-            still_trained(config.student)
-        except argparse.ArgumentTypeError as error:
-            raise SystemExit(str(error)) from error
     with customer() as connection:
         for config, cells in missing:
             _forget(cells, name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import icons, in_domain, measured, parser_of_runs
+from benchmarks.accuracy import icons, in_domain, measured, measured_rows, parser_of_runs
 from benchmarks.plots import Place, spent_and_gained
 from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder
@@ -72,10 +72,14 @@ def main() -> None:
     print(f"| way to spend | queries an image | queries | in-domain | {' | '.join(arguments.targets)} |")
     print("|---" * (4 + len(arguments.targets)) + "|")
     found = {}
-    for way in (WAYS[name] for name in arguments.rows):
+
+    def results(way: Way) -> list[RunResult]:
         size = f"{arguments.image_size}px-{recipe.steps}"
         records = measured(configs(arguments, way, recipe), f"budgets-{arguments.student}-{size}")
-        found[way] = [each.result for each in records]
+        return [each.result for each in records]
+
+    for way, of_row in measured_rows([WAYS[name] for name in arguments.rows], results):
+        found[way] = of_row
         print(row(way, found[way], arguments.targets), flush=True)
     if arguments.plot:
         arguments.plot.write_text(plot(found, arguments.targets) + "\n", encoding="utf-8")

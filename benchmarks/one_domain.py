@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import cells, icons, made_once, measured, parser_of_runs
+from benchmarks.accuracy import cells, icons, made_once, measured, measured_rows, parser_of_runs
 from benchmarks.records import TOGETHER
 from benchmarks.unlabelled import config_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -34,18 +34,22 @@ def main() -> None:
     recipe = Recipe().with_steps(arguments.steps)
     print(f"| | labelled images a step | {' | '.join(arguments.targets)} | mean | in-domain | seconds |")
     print("|---" * (5 + len(arguments.targets)) + "|")
-    for method in arguments.methods:
-        for batch in arguments.batches:
-            changed = replace(
-                recipe,
-                images_per_domain=batch,
-                align_images_per_domain=_ALIGNED * batch,
-                domains_in_batch=1,
-            )
-            row = Variant(f"{method}-{batch}", method, changed)
-            by_target = [_results(arguments, row, target) for target in arguments.targets]
-            seconds = fmean(each.seconds for results in by_target for each in results)
-            print(f"| {method} | {batch} | {cells(by_target)} | {seconds:.0f} |", flush=True)
+    rows = [(method, batch) for method in arguments.methods for batch in arguments.batches]
+
+    def results(row: tuple[str, int]) -> list[list[RunResult]]:
+        method, batch = row
+        changed = replace(
+            recipe,
+            images_per_domain=batch,
+            align_images_per_domain=_ALIGNED * batch,
+            domains_in_batch=1,
+        )
+        variant = Variant(f"{method}-{batch}", method, changed)
+        return [_results(arguments, variant, target) for target in arguments.targets]
+
+    for (method, batch), by_target in measured_rows(rows, results):
+        seconds = fmean(each.seconds for results in by_target for each in results)
+        print(f"| {method} | {batch} | {cells(by_target)} | {seconds:.0f} |", flush=True)
 
 
 def _results(arguments: argparse.Namespace, row: Variant, target: str) -> list[RunResult]:

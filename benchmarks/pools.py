@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.accuracy import cells, in_domain, measured, parser_of_runs
+from benchmarks.accuracy import cells, in_domain, measured, measured_rows, parser_of_runs
 from benchmarks.plots import Place, spent_and_gained
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.learning.recipe import Recipe, Variant
@@ -85,12 +85,15 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = Recipe().with_steps(arguments.steps)
     found = {}
+
+    def results(name: str) -> list[RunResult]:
+        configs = [_config(arguments, name, recipe, target) for target in arguments.targets]
+        return [each.result for config in configs for each in measured([config], _name_of(config))]
+
     print(f"| | queries | {' | '.join(arguments.targets)} | mean | in-domain |")
     print("|---" * (4 + len(arguments.targets)) + "|")
-    for name in arguments.rows:
-        configs = [_config(arguments, name, recipe, target) for target in arguments.targets]
-        records = [each for config in configs for each in measured([config], _name_of(config))]
-        found[name] = [each.result for each in records]
+    for name, of_row in measured_rows(arguments.rows, results):
+        found[name] = of_row
         print(f"| {name} | {_cells(found[name])} |", flush=True)
     if arguments.plot:
         arguments.plot.write_text(_plot(found) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.accuracy import icons, in_domain, measured, parser_of_runs, unpacked, variant
+from benchmarks.accuracy import icons, in_domain, measured, measured_rows, parser_of_runs, unpacked, variant
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
@@ -30,17 +30,19 @@ def main() -> None:
     recipe = Recipe().with_steps(arguments.steps)
     print("| held out | method | labelled images alone | in-domain | with the pool | in-domain | queries |")
     print("|---" * 7 + "|")
-    for target in arguments.targets:
-        for row in arguments.methods:
-            alone, pooled = (
-                measured([config], name_of(config))
-                for config in (
-                    config_of(arguments, target, arguments.seeds, variant(row, recipe), unlabelled)
-                    for unlabelled in ((), pool(target))
-                )
-            )
-            queries = round(fmean(each.result.queries for each in pooled))
-            print(f"| {target} | {row} | {_cells(alone)} | {_cells(pooled)} | {queries} |", flush=True)
+    rows = [(target, method) for target in arguments.targets for method in arguments.methods]
+
+    def both(row: tuple[str, str]) -> list[list[Record]]:
+        target, method = row
+        configs = (
+            config_of(arguments, target, arguments.seeds, variant(method, recipe), unlabelled)
+            for unlabelled in ((), pool(target))
+        )
+        return [measured([config], name_of(config)) for config in configs]
+
+    for (target, method), (alone, pooled) in measured_rows(rows, both):
+        queries = round(fmean(each.result.queries for each in pooled))
+        print(f"| {target} | {method} | {_cells(alone)} | {_cells(pooled)} | {queries} |", flush=True)
 
 
 def config_of(

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from benchmarks import accuracy, records
-from benchmarks.accuracy import measured, parser_of_runs
+from benchmarks.accuracy import NotOnRecord, compared, measured, measured_rows, parser_of_runs
 from benchmarks.records import TOGETHER, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
@@ -102,6 +102,34 @@ def test_a_former_student_is_printed_from_the_record_and_not_trained(
         parser_of_runs("of runs that nothing is on record of", on_record=False).parse_args(
             ["--student", "efficientnet_lite0"]
         )
+
+
+def test_rows_of_a_former_student_that_lack_a_run_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
+    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    whole = _config(make_folder(tmp_path / "toy", images=1), "erm", "lp-ft", "kd")
+    config = replace(whole, student="efficientnet_lite0", targets=["dark", "red"])
+    known = [cell for cell in _cells(config) if (cell.variant.name, cell.target) != ("lp-ft", "red")]
+    record(
+        Record(made_with(cell), "table", "", replace(RESULT, target=cell.target, method=cell.variant.name))
+        for cell in known
+        if cell.variant.name != "kd"
+    )
+    table = compared(config, "table")
+    assert re.findall(r"^\| (\S+) \| 30", table, re.MULTILINE) == ["erm"]
+    said = "Left out, for 1 of its runs are not on record: lp-ft\n"
+    assert said in capsys.readouterr().err
+
+    def measure(row: Variant) -> int:
+        return len(measured([replace(config, variants=[row])], "table"))
+
+    of_rows = measured_rows([config.variants[1], config.variants[0]], measure)
+    assert [(row.name, runs) for row, runs in of_rows] == [("erm", 2)]
+    assert capsys.readouterr().err == said
+    with pytest.raises(NotOnRecord, match="loads other weights today"):
+        list(measured_rows(config.variants[1:], measure))
 
 
 def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew(
