@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ FRESH_SECONDS = 130
 # For so long, in seconds, a vendor answers again what was paid for, unless it says otherwise. What it does
 # not tell of until then is not to be had any more.
 _REPLAY_SECONDS = 72 * 3600
+# Images in memory are held for so many bytes.
+_MOST_BYTES = 64 * 2**20
 
 ContentOf = Callable[[str, str], bytes]
 """What was sent for an image, by the name and the digest of its query."""
@@ -107,6 +110,22 @@ class PendingBatches:
     def __init__(self, file: CacheFile, content_of: ContentOf) -> None:
         self._file = file
         self._content_of = content_of
+        self._held: dict[str, Query] = {}  # by digest
+        self._lock = threading.Lock()
+
+    def hold(self, images: Sequence[Query]) -> None:
+        """Hold those of some images that are in no file whose answers are owed, and let go of others.
+
+        To fetch an answer takes all images of its batch. Beyond 64 MiB the oldest are let go.
+        """
+        owed = {query.digest for note in self.of_run() for query in note.batch.queries}
+        with self._lock:
+            held = self._held | {image.digest: image for image in images}
+            held = {digest: image for digest, image in held.items() if digest in owed}
+            size = sum(len(image.read()) for image in held.values())
+            while size > _MOST_BYTES:
+                size -= len(held.pop(next(iter(held))).read())
+            self._held = held
 
     def take(
         self,
@@ -205,7 +224,11 @@ class PendingBatches:
         return any(not _is_of(vendor, key_id, payer) for vendor, key_id in rows)
 
     def _parsed(self, text: str) -> Iterator[Query]:
-        return parse_queries(text, self._content_of)
+        return parse_queries(text, self._content)
+
+    def _content(self, name: str, digest: str) -> bytes:
+        held = self._held.get(digest)
+        return self._content_of(name, digest) if held is None else held.read()
 
 
 def _is_of(vendor: str | None, key_id: str | None, payer: Payer) -> bool:

@@ -222,6 +222,10 @@ class Teacher:
         seconds = None if rate is None else max(slowest, len(queries) / rate)
         return PurchaseOutlook(quote, self._vendor.states_prices, seconds)
 
+    def hold_owed(self, images: Sequence[Query]) -> None:
+        """Hold those of some images in memory whose answers are owed; see `PendingBatches.hold`."""
+        self._cache.pending_batches.hold(images)
+
     @property
     def recent_rate(self) -> float | None:
         """Queries a second at which this model was last bought from; `None` where that is not known."""

@@ -218,6 +218,10 @@ class Asker:
             stopped, ended = "", False
         return replace(answers, queries=queries, cost_micros=cost_micros, stopped=stopped, ended=ended)
 
+    def hold_owed(self, images: Sequence[Query]) -> None:
+        """Hold those of some images in memory whose answers were lost: to fetch one takes its whole batch."""
+        self._teacher.hold_owed(images)
+
     def _answers(
         self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
     ) -> VendorAnswers:

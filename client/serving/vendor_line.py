@@ -98,7 +98,7 @@ class VendorLine:
             self._closed = True
             self._changed.notify()
         self._thread.join(_PARTING)
-        if not self._thread.is_alive():  # what it still waits for is noted, and fetched by whoever asks next
+        if not self._thread.is_alive():  # what it still waits for is noted, and counts in the budget
             self._stack.close()
 
     @property
@@ -167,6 +167,7 @@ class VendorLine:
             self._tell([(item, None) for item in rest])
             return
         said = asker.ask([item.query for item in rest])
+        asker.hold_owed([item.query for item in rest])
         self.cost_micros += said.cost_micros
         told = list(zip(rest, said.of_each, strict=True))
         self._tell(told)

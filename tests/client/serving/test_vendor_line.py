@@ -11,8 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
+from client.buying import pending, transport
+from client.buying.pending import make_batch
 from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.asking import Asker
@@ -136,6 +139,52 @@ def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
         return held() is None
 
     assert _run(_asker(shop), work)
+
+
+def test_an_image_whose_answer_was_lost_is_paid_once_whoever_asks_next_and_then_leaves_memory(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+
+    def cut() -> None:
+        raise httpx.ReadError("cut")
+
+    async def work(line: VendorLine) -> list[str]:
+        images = [_image(b"first"), _image(b"second")]
+        held = weakref.ref(images[1].read)
+        await line.ask([_image(b"before")], seconds=_LONG)  # the class texts are known from now on
+        shop.vendor.after = cut  # it has charged by then
+        said = await line.ask(images, seconds=_LONG)
+        shop.vendor.after = lambda: None
+        while line._in_hand:
+            await asyncio.sleep(0.01)
+        line._silent_until = 0.0
+        said += await line.ask([_image(b"first")], seconds=_LONG)
+        said += await line.ask([_image(b"second")], seconds=_LONG)
+        del images
+        await line.ask([_image(b"another")], seconds=_LONG)
+        gc.collect()
+        assert held() is None
+        return _who(said)
+
+    assert _run(_asker(shop), work) == ["student", "student", "vendor", "cache"]
+    assert shop.vendor.charged == 2 + 4
+    assert not shop.cache.pending_batches.of_run()
+
+
+def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "_MOST_BYTES", 10)
+    images = [_image(each) for each in (b"first", b"second", b"four")]
+    shop.cache.begin(make_batch("run", "fp_1", tuple(images)))
+    for image in images:
+        shop.cache.pending_batches.hold([image, _image(b"of no note")])
+    (note,) = shop.cache.pending_batches.of_run()
+    with pytest.raises(OSError, match="an image"):  # it is looked for in a file
+        note.batch.queries[0].content()
+    assert [query.content() for query in note.batch.queries[1:]] == [b"second", b"four"]
 
 
 def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
