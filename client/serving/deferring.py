@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -23,7 +25,7 @@ class DeferringAnswerer:
         student: answers about all images.
         selection: says which of them to ask about.
         line: to the vendor.
-        seconds: how long a caller waits for the vendor.
+        seconds: how long a caller waits for the vendor, and for what it is sent to be made.
     """
 
     def __init__(self, student: Answerer, selection: Selection, line: VendorLine, *, seconds: float) -> None:
@@ -31,6 +33,7 @@ class DeferringAnswerer:
         self._selection = selection
         self._line = line
         self._seconds = seconds
+        self._thread = ThreadPoolExecutor(1, "query")
 
     async def answer(
         self, account: str, images: Sequence[ImageFile], on_error: OnError
@@ -52,15 +55,36 @@ class DeferringAnswerer:
         unsure = [pair for pair, is_chosen in zip(read, chosen, strict=True) if is_chosen]
         if not unsure:
             return answers
-        queries = await asyncio.to_thread(lambda: [_query(images[place]) for place, _ in unsure])
-        asked = [(*pair, query) for pair, query in zip(unsure, queries, strict=True) if query is not None]
+        now = asyncio.get_running_loop().time
+        ends = now() + self._seconds
+        queries = await self._queries([images[place] for place, _ in unsure], ends)
+        asked = [(*pair, query) for pair, query in zip(unsure, queries, strict=False) if query is not None]
         if not asked:
             return answers
-        said = await self._line.ask([query for _, _, query in asked], seconds=self._seconds)
+        said = await self._line.ask([query for _, _, query in asked], seconds=max(0.0, ends - now()))
         for (place, own, _), vendor in zip(asked, said, strict=True):
             if vendor is not None:
                 answers[place] = own.with_vendor(vendor)
         return answers
+
+    async def _queries(self, images: Sequence[ImageFile], ends: float) -> list[Query | None]:
+        """The queries about images, as far as they are made in time; `None` of one that cannot be read again.
+
+        An image that is not sent as it is, is decoded whole for it: one at a time, whoever asks. No other is
+        begun when half of the time is over, or when the line has no room.
+        """
+        loop = asyncio.get_running_loop()
+        half, size = (loop.time() + ends) / 2, 0
+        queries: list[Query | None] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                for image in images:
+                    if size >= self._line.room or loop.time() > half:
+                        break
+                    query = await loop.run_in_executor(self._thread, _query, image)
+                    queries.append(query)
+                    size += 0 if query is None else len(query.read())
+        return queries
 
 
 def _query(image: ImageFile) -> Query | None:

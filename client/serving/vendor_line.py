@@ -106,6 +106,14 @@ class VendorLine:
         """How many queries may still be paid for in this period; `None` for no limit, or if not known."""
         return None if self._asker is None else self._asker.left
 
+    @property
+    def room(self) -> int:
+        """For how many bytes of images there is room now; 0 where nobody would answer about them."""
+        if self._asker is None and time.monotonic() < self._silent_until:
+            return 0
+        with self._changed:
+            return self._room() if len(self._waiting) < _MOST_WAITING else 0
+
     async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
         """What the vendor says of some images in memory within so many seconds; `None` where it does not."""
         items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
@@ -118,7 +126,7 @@ class VendorLine:
 
     def _line_up(self, items: Sequence[_Item]) -> None:
         with self._changed:
-            room = _MOST_BYTES - sum(item.size for item in (*self._waiting, *self._in_hand))
+            room = self._room()
             for item in items:
                 if len(self._waiting) < _MOST_WAITING and item.size <= room:
                     self._waiting.append(item)
@@ -126,6 +134,9 @@ class VendorLine:
                 else:
                     item.answered.set_result(None)
             self._changed.notify()
+
+    def _room(self) -> int:
+        return _MOST_BYTES - sum(item.size for item in (*self._waiting, *self._in_hand))
 
     def _drop(self, items: Sequence[_Item]) -> None:
         """Let go of images whose caller is gone; those that the vendor is being asked about stay in hand."""

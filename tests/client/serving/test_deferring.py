@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from client.deferral.answers import Answer
 from client.deferral.selection import Below
 from client.learning.rejection import Rejection
 from client.learning.reliability import Reliability
+from client.serving import deferring
 from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorLine
@@ -338,8 +340,13 @@ class _Unsure:
 class _SilentLine(VendorLine):
     """Notes what it is asked about, and answers nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 2**20) -> None:
         self.asked: list[Query] = []
+        self._bytes = room
+
+    @property
+    def room(self) -> int:
+        return self._bytes
 
     async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
         self.asked += queries
@@ -349,11 +356,64 @@ class _SilentLine(VendorLine):
 def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
     """What is noted under a name is later looked for in the file of that name."""
     line = _SilentLine()
-    answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=1)
-    with ThreadPoolExecutor(1) as pool:  # in this thread, a browser may have a loop of its own
-        images = [ImageFile(picture(), "/dev/zero")]
-        pool.submit(lambda: asyncio.run(answerer.answer("", images, "fail"))).result()
+    _answer(line, [ImageFile(picture(), "/dev/zero")])
     assert [query.name for query in line.asked] == ["an image"]
+
+
+def _answer(line: VendorLine, *requests: list[ImageFile], seconds: float = 20) -> None:
+    """Have some requests answered at once."""
+    answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=seconds)
+
+    async def answer_all() -> None:
+        for answers in await asyncio.gather(*(answerer.answer("", each, "fail") for each in requests)):
+            assert {each.answered_by for each in answers if isinstance(each, Answer)} == {"student"}
+
+    with ThreadPoolExecutor(1) as pool:  # in this thread, a browser may have a loop of its own
+        pool.submit(lambda: asyncio.run(answer_all())).result()
+
+
+class _Maker:
+    """Makes queries slowly; counts how many at once, and how many in all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._now = self.most = self.made = 0
+
+    def make(self, content: bytes, name: str) -> Query:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(self._seconds)
+        with self._lock:
+            self._now -= 1
+            self.made += 1
+        return Query("image", name, name, lambda: content)
+
+
+@pytest.fixture
+def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> _Maker:
+    maker = _Maker(request.param)
+    monkeypatch.setattr(deferring, "image_query", maker.make)
+    return maker
+
+
+@pytest.mark.parametrize("maker", [0.01], indirect=True)
+def test_what_is_sent_is_made_one_at_a_time_and_not_beyond_the_room_that_there_is(maker: _Maker) -> None:
+    line = _SilentLine(room=10)
+    _answer(line, *([ImageFile(bytes(5))] * 3 for _ in range(4)))
+    assert (maker.most, maker.made, len(line.asked)) == (1, 4 * 2, 4 * 2)
+    _answer(_SilentLine(room=0), [ImageFile(bytes(5))])
+    assert maker.made == 4 * 2
+
+
+@pytest.mark.parametrize("maker", [0.2], indirect=True)
+def test_what_is_sent_is_made_in_the_time_that_a_caller_waits(maker: _Maker) -> None:
+    line = _SilentLine()
+    _answer(line, [ImageFile(b"late")], seconds=0.1)
+    assert not line.asked
+    _answer(line, [ImageFile(b"early")] * 40, seconds=4)  # which would take eight
+    assert 0 < len(line.asked) <= maker.made < 20
 
 
 def test_without_a_vendor_nothing_is_said_of_one(http: httpx.Client) -> None:

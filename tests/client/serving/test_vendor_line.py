@@ -234,6 +234,7 @@ def test_beyond_so_many_bytes_the_student_answers_at_once(
         await gate.until_reached()
         second = asyncio.create_task(line.ask([_image(b"four")], seconds=_LONG))
         beyond = await asyncio.wait_for(line.ask([_image(b"x")], seconds=2 * _LONG), _LONG)
+        assert line.room == 0
         gate.go.set()
         said = [*await first, *await second, *beyond]
         while line._in_hand:
@@ -259,7 +260,10 @@ class _Shut:
 def test_a_vendor_that_does_not_answer_at_the_start_is_left_for_later(
     kind: type[ClientError], caplog: pytest.LogCaptureFixture
 ) -> None:
-    VendorLine(_Shut(kind("not today")).open, None).connect()
+    line = VendorLine(_Shut(kind("not today")).open, None)
+    assert line.room
+    line.connect()
+    assert not line.room
     assert "the student answers alone for 30 s: not today" in caplog.text
 
 
