@@ -410,17 +410,25 @@ class EmbeddingCache:
                 "DELETE FROM origins WHERE model = (SELECT id FROM models WHERE fingerprint = ?)",
                 (fingerprint,),
             )
-        self._file.read("VACUUM")
-        self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._compact()
         return len(doomed)
+
+    def _compact(self) -> bool:
+        """Leave nothing of what was deleted in the file; False where others read it for too long."""
+        self._file.read("VACUUM")
+        ((busy, *_),) = self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        return not busy
 
     def forget(self, images: Collection[str]) -> int:
         """Delete the embeddings of images, of all models, by the SHA-256 (hex) of their bytes; receipts stay.
 
-        What is asked about again is then paid again.
+        What is asked about again is then paid again. Nothing of them is left in the file.
 
         Returns:
             How many embeddings were deleted.
+
+        Raises:
+            CacheError: somebody reads the file for so long that something is left.
         """
         with self._file.transaction() as connection:
             before = connection.total_changes
@@ -428,7 +436,13 @@ class EmbeddingCache:
                 "DELETE FROM embeddings WHERE kind = 'image' AND digest = ?",
                 ((bytes.fromhex(digest),) for digest in images),
             )
-            return connection.total_changes - before
+            deleted = connection.total_changes - before
+        if images and not self._compact():  # also where they were deleted before, and this was not reached
+            raise CacheError(
+                f"What was deleted from the cache {self.path} is still in its files, because another process "
+                "is reading it. Wait for that one, or stop it, and give the same command again."
+            )
+        return deleted
 
     def _intact(
         self, fingerprint: str, queries: Collection[Query]

@@ -1,5 +1,6 @@
 """What was paid for is kept bit for bit, shared, checked, and owed answers are remembered."""
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.buying import cache_file
 from client.buying.cache import EmbeddingCache
 from client.buying.pending import Payer, RequestBatch
 from client.buying.queries import Query, Spending
@@ -123,6 +125,28 @@ def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) ->
     assert [(h.fingerprint, h.kind, h.embeddings) for h in cache.holdings()] == [("fp_2", "text", 1)]
     assert cache.path.stat().st_size < size
     assert cache.paid() == Spending(1201, 1201 * 20)
+
+
+def _in_files(cache: EmbeddingCache, query: Query) -> bool:
+    files = cache.path.parent.glob(f"{cache.path.name}*")
+    return any(bytes.fromhex(query.digest) in file.read_bytes() for file in files if file.is_file())
+
+
+def test_nothing_of_what_is_forgotten_is_left_in_the_files_of_a_cache_that_others_have_open(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = tuple(Query("image", hashlib.sha256(bytes([n])).hexdigest(), "", bytes) for n in range(9))
+    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    monkeypatch.setattr(cache_file, "_BUSY_SECONDS", 0.1)
+    doomed = [image.digest for image in images[::2]]
+    with EmbeddingCache(cache.path) as other:
+        cache._file.connection.execute("BEGIN")
+        cache._file.connection.execute("SELECT * FROM embeddings").fetchone()
+        with pytest.raises(CacheError, match="still in its files"):
+            other.forget(doomed)
+        cache._file.connection.execute("COMMIT")
+        assert other.forget(doomed) == 0  # they were deleted before
+        assert [_in_files(cache, image) for image in images] == [False, True] * 4 + [False]
 
 
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
