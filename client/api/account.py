@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from client.api.connection import connect
 from client.api.options import VendorOptions
 from client.buying.heads import receipt_pins
+from client.buying.lock import is_locked
 from client.buying.reconciliation import Reconciliation
 from client.buying.reconciliation import reconcile as compare_books
 from client.buying.vendor_api import VendorClient
@@ -94,13 +95,23 @@ def reconcile(options: VendorOptions, *, progress: ProgressListener | None = Non
         head = vendor.head()
         if head is not None:
             cache.heads.pin(head)
+        # Runs may be buying meanwhile. What is to be in the ledger is read before it. Whatever it charges was
+        # noted before that, so notes are read after it, and after these the receipts that take their places.
+        pins = [*cache.heads.all(), *receipt_pins(cache.billed.signed())]
+        before = {receipt.request_id for receipt in cache.receipts()}
+        entries = list(vendor.ledger())
+        notes = cache.pending_batches.of_run()
+        is_busy = {run: is_locked(cache.path, run) for run in {note.batch.run_id for note in notes}}
+        in_hand = [note for note in notes if note.seconds_left and is_busy[note.batch.run_id]]
+        known = before | {entry.request_id for entry in entries}
         return compare_books(
-            vendor.ledger(),
-            cache.receipts(),
+            entries,
+            [receipt for receipt in cache.receipts() if receipt.request_id in known],
             vendor.key_id,
-            owed=cache.pending_batches.of_run(),
+            owed=[note for note in notes if note not in in_hand],
+            in_hand=in_hand,
             refused=cache.billed.refused(),
-            pins=[*cache.heads.all(), *receipt_pins(cache.billed.signed())],
+            pins=pins,
             head=head,
         )
 

@@ -65,6 +65,7 @@ class Reconciliation:
         elsewhere: charges that nothing here asked for.
         lost: charges of requests whose answers never came: they were given up here and counted as paid, or
             asked for more than three days ago.
+        in_hand: charges of requests that a run here is buying right now.
         of_other_accounts: receipts that no key of this account explains.
         pinned: places of the ledger that are as the vendor had signed them.
         rewritten: those that are not.
@@ -78,6 +79,7 @@ class Reconciliation:
     differences: list[Discrepancy] = field(default_factory=list)
     elsewhere: UnknownCharges = field(default_factory=UnknownCharges)
     lost: int = 0
+    in_hand: int = 0
     of_other_accounts: int = 0
     pinned: int = 0
     rewritten: list[Rewritten] = field(default_factory=list)
@@ -94,6 +96,7 @@ def reconcile(
     key_id: str | None,
     *,
     owed: Sequence[PendingBatch] = (),
+    in_hand: Sequence[PendingBatch] = (),
     refused: Collection[str] = (),
     pins: Sequence[Pin] = (),
     head: SignedHead | None = None,
@@ -110,6 +113,7 @@ def reconcile(
         receipts: those of the cache.
         key_id: the key that asks.
         owed: requests whose answers were never stored.
+        in_hand: requests that are being answered right now.
         refused: the ids of requests that the vendor refused.
         pins: what the vendor has signed of its ledger, of whatever account.
         head: the ledger's end, as it was signed just before the entries were asked for.
@@ -135,6 +139,7 @@ def reconcile(
             found.of_other_accounts += 1
     _find_refused(charges, refused, found)
     _find_lost(charges, receipts, found)
+    found.in_hand = sum(_charge_of_note(charges, note) is not None for note in in_hand)
     _find_owed(charges, owed, corrected, found)
     for charge in charges.values():
         found.elsewhere.charges += 1
@@ -230,8 +235,7 @@ def _find_owed(
     charges: dict[str, Entry], owed: Sequence[PendingBatch], corrected: set[int], found: Reconciliation
 ) -> None:
     for note in sorted(owed, key=lambda note: note.is_expired):  # first those that one can do something about
-        size = (note.images, len(note.batch.queries) - note.images)
-        charge = _charge_of(charges, size, note.batch.fingerprint, note.key_id)
+        charge = _charge_of_note(charges, note)
         if charge is None or charge.seq in corrected:
             continue
         if note.is_expired:
@@ -244,6 +248,11 @@ def _find_owed(
                 "refund; after three days it counts as given up"
             )
             found.differences.append(Discrepancy(charge.request_id or "", problem))
+
+
+def _charge_of_note(charges: dict[str, Entry], note: PendingBatch) -> Entry | None:
+    size = (note.images, len(note.batch.queries) - note.images)
+    return _charge_of(charges, size, note.batch.fingerprint, note.key_id)
 
 
 def _charge_of(

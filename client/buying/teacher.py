@@ -223,7 +223,7 @@ class Teacher:
         return PurchaseOutlook(quote, self._vendor.states_prices, seconds)
 
     def hold_owed(self, images: Sequence[Query]) -> None:
-        """Hold those of some images in memory whose answers are owed; see `PendingBatches.hold`."""
+        """Hold those of some images that are in no file whose answers are owed, and let go of others."""
         self._cache.pending_batches.hold(images)
 
     @property

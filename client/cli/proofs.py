@@ -27,6 +27,8 @@ def print_reconciliation(found: Reconciliation) -> None:
             f"{found.lost} charges are of requests whose answers never came: they were given up here, or "
             "asked for more than three days ago."
         )
+    if found.in_hand:
+        print_line(f"{found.in_hand} charges are of requests that a run here is buying right now.")
     if found.elsewhere.charges:
         made = found.elsewhere
         print_line(

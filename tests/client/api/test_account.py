@@ -1,21 +1,33 @@
 """What is said of an account at a vendor that runs no bulk jobs, and without a cache."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from client.api.account import batches, cancel_batch, reconcile
 from client.api.options import VendorOptions
+from client.buying.cache import EmbeddingCache
+from client.buying.lock import run_lock
+from client.buying.pending import Payer, RequestBatch
+from client.buying.queries import Query
 from client.buying.vendor_api import VendorClient
 from client.errors import NotFound, RequestRefused, UsageError
 from client.runs import connection
-from shared.embeddings import ModelCard, ModelList
+from shared.billing import Entry, EntryPage
+from shared.embeddings import ModelCard, ModelList, Usage
 from tests.client.buying.cards import MODEL
 
 OPTIONS = VendorOptions(vendor="http://vendor")
+
+
+def _not_found(param: str | None = None) -> httpx.Response:
+    said = {"code": "not_found", "type": "t", "message": "nothing here", "param": param}
+    return httpx.Response(404, json={"error": {**said, "request_id": "req_1", "retryable": False}})
 
 
 @pytest.fixture
@@ -26,8 +38,7 @@ def sell(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModelCard, str | None], N
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path == "/v1/models":
                 return httpx.Response(200, json=ModelList(data=[model]).model_dump(mode="json"))
-            said = {"code": "not_found", "type": "t", "message": "nothing here", "param": param}
-            return httpx.Response(404, json={"error": {**said, "request_id": "req_1", "retryable": False}})
+            return _not_found(param)
 
         vendor = partial(VendorClient, transport=httpx.MockTransport(answer))
         monkeypatch.setattr(connection, "VendorClient", vendor)
@@ -44,6 +55,47 @@ def test_a_vendor_without_bulk_jobs_is_named_as_such(sell: Callable[[ModelCard, 
     sell(MODEL.model_copy(update={"batch_prices": MODEL.prices}), "batch_id")
     with pytest.raises(NotFound, match="nothing here"):
         cancel_batch(OPTIONS, "batch_1")
+
+
+def _entry(batch: RequestBatch, seq: int) -> Entry:
+    return Entry(
+        seq=seq, kind="charge", amount_micros=-20, images=0, texts=1, image_micros=100, text_micros=20,
+        model="m", model_fingerprint=batch.fingerprint, key_id="tk_1", request_id=f"req_{batch.run_id}",
+        corrects_seq=None, reason=None, created_at=datetime(2026, 11, 15, tzinfo=UTC),
+        previous_hash=f"hash {seq - 1}", entry_hash=f"hash {seq}",
+    )  # fmt: skip
+
+
+def test_what_is_bought_meanwhile_is_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    early, busy, late = (RequestBatch(run, run, "fp_1", (Query.text(run),)) for run in ("a", "b", "c"))
+    ledger = EntryPage(data=[_entry(early, 1), _entry(busy, 2)], next_after=2)
+    path = tmp_path / "cache.db"
+    with EmbeddingCache(path) as cache:
+
+        def store(batch: RequestBatch) -> None:
+            vectors = {query: np.full(2, 0.5, np.float32) for query in batch.queries}
+            usage = Usage(images=0, texts=1, billed_queries=1, cost_micros=20)
+            cache.commit(batch, vectors, usage, f"req_{batch.run_id}", "tk_1")
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path != "/v1/ledger":
+                return _not_found()
+            if request.url.params["after"] == "0":
+                return httpx.Response(200, content=ledger.model_dump_json())
+            store(early)
+            store(late)
+            return httpx.Response(200, json={"data": [], "next_after": 2})
+
+        vendor = partial(VendorClient, transport=httpx.MockTransport(answer))
+        monkeypatch.setattr(connection, "VendorClient", vendor)
+        for batch in (early, busy, late):
+            cache.begin(batch, payer=Payer("http://vendor:80", "tk_1"))
+        with run_lock(path, "b"):
+            found = reconcile(OPTIONS.model_copy(update={"cache": path}))
+        assert (found.differences, found.matched, found.in_hand, found.elsewhere.charges) == ([], 1, 1, 0)
+        found = reconcile(OPTIONS.model_copy(update={"cache": path}))  # the run was killed
+    assert ["never came" in each.problem for each in found.differences] == [False, True]
+    assert found.in_hand == 0
 
 
 def test_nothing_is_reconciled_with_a_cache_that_is_not_there(tmp_path: Path) -> None:

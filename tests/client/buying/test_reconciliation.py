@@ -110,6 +110,12 @@ def test_a_charge_for_what_is_owed_is_an_alarm_and_says_what_to_do() -> None:
         assert problems([entry(1), charge], [RECEIPT], owed=[other]) == []
 
 
+def test_a_charge_for_what_is_being_answered_is_counted_apart() -> None:
+    charges = [entry(seq, images=0, texts=1, amount_micros=-20) for seq in (1, 2)]
+    found = reconcile(charges, [], "mine", in_hand=[note("a"), note("b", key_id="another")])
+    assert (found.differences, found.in_hand, found.elsewhere.charges) == ([], 1, 1)
+
+
 def test_a_charge_for_what_is_owed_is_no_alarm_once_it_is_refunded_or_its_answer_is_not_to_be_had() -> None:
     """No command asks again what a canary asked, or a student that is served."""
     first, second = (entry(seq, images=0, texts=1, amount_micros=-20) for seq in (1, 2))
