@@ -261,7 +261,7 @@ class ServeOptions(BaseModel):
         reject: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which images are taken to
             show none of the classes; `None` for never.
         ask: whom to ask where the student is not sure, within a budget; `None` for nobody.
-        ask_seconds: how long a caller waits for the vendor; then the student answers.
+        ask_seconds: how long a caller waits for the vendor, up to 25; then the student answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -273,7 +273,8 @@ class ServeOptions(BaseModel):
     log_format: Literal["text", "json"] = "text"
     reject: Annotated[float, Field(ge=0, le=1)] | None = None
     ask: AskOptions | None = None
-    ask_seconds: Annotated[float, Field(ge=0.01, le=60)] = 2.0
+    # A request may take 60 seconds in all, and 28 where the server is to stop.
+    ask_seconds: Annotated[float, Field(ge=0.01, le=25)] = 2.0
 
     @model_validator(mode="after")
     def _limited(self) -> Self:

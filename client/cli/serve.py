@@ -82,8 +82,8 @@ def serve(
         typer.Option(
             "--ask-seconds",
             min=0.01,
-            max=60,
-            help="Seconds that a caller waits for the vendor; then the student answers.",
+            max=25,
+            help="Seconds that a caller waits for the vendor, up to 25; then the student answers.",
             callback=a_number,
         ),
     ] = 2.0,

@@ -26,10 +26,11 @@ from client.deferral.answers import Answer
 from client.deferral.selection import Below
 from client.learning.rejection import Rejection
 from client.learning.reliability import Reliability
-from client.serving import deferring
+from client.serving import app, deferring
 from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorLine
+from shared.serving import server
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess
@@ -98,7 +99,7 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     serve: Serve, taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess
 ) -> None:
     files = [picture(seed) for seed in range(4)]
-    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "60", "--keep", "kept") as http:
+    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "25", "--keep", "kept") as http:
         first = ask(http, *files)
         assert _said(first) == ["vendor"] * 4
         charges = vendor_process.charges(key)
@@ -132,7 +133,7 @@ def test_a_request_that_is_refused_is_not_asked_about_and_no_answer_of_it_counts
     serve: Serve, key: str, vendor_process: VendorProcess
 ) -> None:
     files = [picture(1), picture(2), picture(3)[:-500]]
-    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "60") as http:
+    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "25") as http:
         assert error_of(ask(http, *files)) == ("invalid_image", "inputs.2.image")
         assert vendor_process.charges(key).queries == 0
         assert set(http.get("/v1/deferral").json()["answered_by"].values()) == {0}
@@ -150,7 +151,7 @@ def test_what_the_student_rejects_is_asked_about_and_the_vendor_decides(
     vendor_rejects: bool,
 ) -> None:
     files = [picture(seed) for seed in range(3)]
-    limited = ("--ask-below", "0.01", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "60")
+    limited = ("--ask-below", "0.01", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "25")
     with serve(*limited) as http:
         assert _said(ask(http, *files)) == ["student"] * 3
     with serve(*limited, "--reject", rate) as http:
@@ -184,7 +185,7 @@ def test_a_teacher_without_thresholds_is_not_asked_with_reject(
 def test_a_budget_outlives_the_server_and_many_callers_at_once_do_not_exceed_it(
     serve: Serve, key: str, vendor_process: VendorProcess
 ) -> None:
-    limited = ("--ask-below", "1", "--ask-budget", str(_TEXTS + 10), "--ask-seconds", "60")
+    limited = ("--ask-below", "1", "--ask-budget", str(_TEXTS + 10), "--ask-seconds", "25")
     with serve(*limited) as http, ThreadPoolExecutor(8) as callers:
         said = list(callers.map(lambda seed: _said(ask(http, picture(seed % 15)))[0], range(30)))
     assert vendor_process.charges(key).queries == _TEXTS + 10
@@ -197,7 +198,7 @@ def test_a_budget_outlives_the_server_and_many_callers_at_once_do_not_exceed_it(
 
 
 def test_a_share_is_held(serve: Serve, key: str, vendor_process: VendorProcess) -> None:
-    with serve("--ask-share", "0.1", "--ask-budget", "1000", "--ask-seconds", "60") as http:
+    with serve("--ask-share", "0.1", "--ask-budget", "1000", "--ask-seconds", "25") as http:
         said = [
             who
             for seed in range(8)
@@ -277,6 +278,17 @@ def test_another_model_than_the_teacher_is_refused(
     assert vendor_process.charges(key).queries == 0
 
 
+def test_no_caller_waits_for_the_vendor_as_long_as_a_request_may_take_or_a_server_that_stops(
+    tmp_path: Path,
+) -> None:
+    assert ServeOptions(ask_seconds=25).ask_seconds < min(app._SECONDS / 2, server._DRAIN_SECONDS)
+    with pytest.raises(ValidationError, match="ask_seconds"):
+        ServeOptions(ask_seconds=25.1)
+    ended, words = refused_start("student.onnx", "--ask-seconds", "25.1", folder=tmp_path)
+    assert ended == 2
+    assert "less than or equal to 25" in words
+
+
 def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="--ask-budget"),
@@ -312,7 +324,7 @@ def test_the_page_shows_who_answered_and_what_is_left(
     width: int,
     tmp_path: Path,
 ) -> None:
-    with serve("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "60") as http:
+    with serve("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "25") as http:
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(str(http.base_url))
         expect(page.locator(".lead")).to_contain_text("may be sent on to the vendor that taught it")
