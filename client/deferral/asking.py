@@ -17,7 +17,7 @@ from client.data.file_memory import FileMemory
 from client.data.views import ORIGINAL
 from client.deferral.answers import Answer, AnsweredBy
 from client.deferral.combination import teacher_probabilities
-from client.errors import ClientError, FingerprintChanged
+from client.errors import ClientError, FingerprintChanged, PriceRaised
 from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
@@ -45,6 +45,7 @@ class VendorAnswers:
         stopped: why some were not answered; empty where all were.
         ended: whether other images would not be answered now either: the vendor is away, or a budget is
             spent. Otherwise it refused some of these.
+        price_raised: whether that is because the vendor asks more than when it was connected to.
     """
 
     probabilities: NDArray[np.float64]
@@ -54,6 +55,7 @@ class VendorAnswers:
     cost_micros: int = 0
     stopped: str = ""
     ended: bool = False
+    price_raised: bool = False
 
     @property
     def of_each(self) -> list[Answer | None]:
@@ -196,7 +198,7 @@ class Asker:
         teacher = self._of_this_period()
         _, known = teacher.lookup(images)
         queries = cost_micros = 0
-        stopped, ended = "", False
+        stopped, ended, price_raised = "", False, False
 
         def count(progress: "PurchaseProgress") -> None:  # what was paid before an error is paid all the same
             nonlocal queries, cost_micros
@@ -212,11 +214,18 @@ class Asker:
                 # No image can be answered without the text of a class.
                 ended = any(query.kind == "text" for query in purchase.refused)
         except ClientError as error:
-            stopped, ended = str(error), True
+            stopped, ended, price_raised = str(error), True, isinstance(error, PriceRaised)
         answers = self._answers(teacher, images, known)
         if "student" not in answers.answered_by:
-            stopped, ended = "", False
-        return replace(answers, queries=queries, cost_micros=cost_micros, stopped=stopped, ended=ended)
+            stopped, ended, price_raised = "", False, False
+        return replace(
+            answers,
+            queries=queries,
+            cost_micros=cost_micros,
+            stopped=stopped,
+            ended=ended,
+            price_raised=price_raised,
+        )
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images in memory whose answers were lost: to fetch one takes its whole batch."""

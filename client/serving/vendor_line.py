@@ -6,6 +6,7 @@ answers alone. What was asked is paid and kept all the same, for the next time.
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -183,7 +184,8 @@ class VendorLine:
         told = list(zip(rest, said.of_each, strict=True))
         self._tell(told)
         if said.ended and "vendor" not in said.answered_by:
-            self._fall_silent(said.stopped)
+            # A price that nobody has seen is not paid; whoever starts this again accepts it.
+            self._fall_silent(said.stopped, math.inf if said.price_raised else _SILENCE)
         self._keep([item.query for item, answer in told if answer is not None])
 
     def _connected(self) -> Asker | None:
@@ -207,9 +209,10 @@ class VendorLine:
         self._next_silence = min(_LONGER * silence, _LONGEST_SILENCE)
         return silence
 
-    def _fall_silent(self, why: str, seconds: float = _SILENCE) -> None:
+    def _fall_silent(self, why: str, seconds: float) -> None:
         self._silent_until = time.monotonic() + seconds
-        _log.warning("the student answers alone for %.0f s: %s", seconds, why)
+        how_long = "until it is started again" if math.isinf(seconds) else f"for {seconds:.0f} s"
+        _log.warning("the student answers alone %s: %s", how_long, why)
 
     def _keep(self, queries: Sequence[Query]) -> None:
         if self._kept is not None and queries:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import hashlib
+import math
 import re
 import threading
 import weakref
@@ -32,6 +33,7 @@ from client.errors import (
 )
 from client.serving import vendor_line
 from client.serving.vendor_line import VendorLine
+from shared.embeddings import Prices
 from tests.client.buying.cards import MODEL
 from tests.client.buying.test_teacher import Shop
 
@@ -171,6 +173,33 @@ def test_an_image_whose_answer_was_lost_is_paid_once_whoever_asks_next_and_then_
     assert _run(_asker(shop), work) == ["student", "student", "vendor", "cache"]
     assert shop.vendor.charged == 2 + 4
     assert not shop.cache.pending_batches.of_run()
+
+
+def test_a_price_that_rises_is_not_paid_and_what_is_known_is_answered(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = _asker(shop)
+    asked.ask([_image(b"known")])
+    cheaper = MODEL.model_copy(update={"prices": Prices(image_micros=99, text_micros=20)})
+    asker = Asker(
+        shop.teacher(model=cheaper), ["cat", "dog"], taught_by="", temperature=1.0, budget=None,
+        period="total", patience=_LONG,
+    )  # fmt: skip
+
+    async def work(line: VendorLine) -> list[str]:
+        said = [each for name in (b"new", b"next", b"known") for each in await _ask(line, name)]
+        assert line._silent_until == math.inf
+        return _who(said)
+
+    async def _ask(line: VendorLine, name: bytes) -> list[Answer | None]:
+        said = await line.ask([_image(name)], seconds=_LONG)
+        while line._in_hand:
+            await asyncio.sleep(0.01)
+        return said
+
+    assert _run(asker, work) == ["student", "student", "cache"]
+    assert shop.vendor.charged == 2 + 1
+    assert caplog.text.count("the student answers alone until it is started again: The vendor says") == 1
 
 
 def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
