@@ -52,7 +52,7 @@ class VendorLine:
 
     Args:
         open_asker: connects to the vendor.
-        kept: where images are kept that it answered about; `None` keeps none.
+        kept: where images are kept that it answered about, now or before; `None` keeps none.
 
     Attributes:
         cost_micros: what was paid here, in millionths of the vendor's currency unit.
@@ -172,6 +172,7 @@ class VendorLine:
         known = asker.recall([item.query for item in batch]).of_each
         told = list(zip(batch, known, strict=True))
         self._tell([(item, answer) for item, answer in told if answer is not None])
+        self._keep([item.query for item, answer in told if answer is not None])  # it may have given way
         rest = [item for item, answer in told if answer is None and item.wanted]
         if not rest:
             return

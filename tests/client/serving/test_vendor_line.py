@@ -9,17 +9,20 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
 import pytest
+from PIL import Image
 
 from client.buying import pending, transport
 from client.buying.pending import make_batch
 from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.asking import Asker
+from client.deferral.keeping import KeptImages, kept_in
 from client.errors import (
     CacheError,
     ClientError,
@@ -76,7 +79,10 @@ class _Gate:
 
 
 def _run(
-    asker: Asker, work: Callable[[VendorLine], Awaitable[T]], first: Callable[[], None] = lambda: None
+    asker: Asker,
+    work: Callable[[VendorLine], Awaitable[T]],
+    first: Callable[[], None] = lambda: None,
+    kept: KeptImages | None = None,
 ) -> T:
     """Do something with a line to a vendor, which does something first when it connects."""
 
@@ -85,7 +91,7 @@ def _run(
         return nullcontext(asker)
 
     async def do() -> T:
-        line = VendorLine(connect, None)
+        line = VendorLine(connect, kept)
         line.start()
         try:
             return await asyncio.wait_for(work(line), 3 * _LONG)
@@ -200,6 +206,21 @@ def test_a_price_that_rises_is_not_paid_and_what_is_known_is_answered(
     assert _run(asker, work) == ["student", "student", "cache"]
     assert shop.vendor.charged == 2 + 1
     assert caplog.text.count("the student answers alone until it is started again: The vendor says") == 1
+
+
+def test_an_image_that_was_answered_about_before_is_kept(shop: Shop, tmp_path: Path) -> None:
+    file = BytesIO()
+    Image.new("L", (4, 4)).save(file, "PNG")
+    image = _image(file.getvalue())
+    asker = _asker(shop)
+    asker.ask([image])
+    kept = KeptImages(tmp_path / "kept", at_most=9)
+
+    async def work(line: VendorLine) -> list[str]:
+        return _who(await line.ask([image], seconds=_LONG))
+
+    assert _run(asker, work, kept=kept) == ["cache"]
+    assert [each.digest for each in kept_in(tmp_path / "kept")] == [image.digest]
 
 
 def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
