@@ -23,7 +23,9 @@ from client.paths import is_file, is_there
 SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
 # What somebody agrees to for one command, or what turns it into another, is typed.
-_TYPED = frozenset({"damaged", "dry_run", "force", "help", "probe", "reconcile", "replace", "version", "yes"})
+_TYPED = frozenset(
+    {"cancel", "damaged", "dry_run", "force", "help", "probe", "reconcile", "replace", "version", "yes"}
+)
 # The same of one command, by its last word: what it deletes.
 _TYPED_OF = {"prune": frozenset({"model_fingerprint"})}
 # Each command writes something else there.

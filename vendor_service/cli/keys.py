@@ -149,7 +149,7 @@ _COLUMNS = dict(zip(Limit, keys.OWN_LIMITS, strict=True))
 @app.command("set")
 def set_limit(
     key_id: KeyId,
-    limit: Limit,
+    limit: Annotated[Limit, typer.Argument(help="What is limited.")],
     value: Annotated[
         str | None,
         typer.Argument(help="A number, as for `keys create`, or a day, UTC; without it there is no limit."),

@@ -250,7 +250,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             for each in command.params
             if each.param_type_name == "option"
         }
-        typed = {"dry_run", "yes", "replace", "force", "damaged", "probe", "reconcile", "help"}
+        typed = {"cancel", "dry_run", "yes", "replace", "force", "damaged", "probe", "reconcile", "help"}
         typed |= {"model_fingerprint"} if words == "cache prune" else set()
         assert options - typed <= keys, words
         assert keys.isdisjoint(typed), words
