@@ -26,8 +26,8 @@ page from the help texts; `client COMMAND --help` and `vendor COMMAND --help` sh
 also environment variables, are explained in [operations](operations.md).
 
 A command of either program ends with 0 if it did what was asked, with 1 if that failed, and with 2 if an
-option or a folder was wrong. `client` ends with 3 where a budget, a quota or a price stopped it, or a bulk job
-goes on without it; what was bought is kept, and the same command goes on. Ctrl-C ends either with 130.
+option or a folder was wrong. `client` ends with 3 where a budget, a quota or a price stopped it, or a bulk
+job goes on without it; what was bought is kept, and the same command goes on. Ctrl-C ends either with 130.
 `--version` prints the version.
 """
 _WORDS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
