@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from client.buying.teacher import Teacher
-from client.errors import BudgetExhausted, DataError, UsageError
+from client.errors import BudgetExhausted, UsageError
 from client.learning.methods import Supervision, method_of
 from client.learning.trust import (
     ENOUGH_LABELS,
@@ -29,7 +29,7 @@ from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.supervision import known_of
-from client.runs.teacher_queries import teacher_queries
+from client.runs.teacher_queries import require_unrefused, teacher_queries
 
 # With fewer images of a domain, its share of right answers tells too little.
 _FEWEST = 20
@@ -137,15 +137,14 @@ def probe(
         )
     asked = asked.first(queries, dataset)
     approve(teacher.quote(asked.all).cost_micros)
-    purchase = teacher.buy(asked.all)
-    purchase.require_compared(teacher.budget)
+    for lot in (asked.prompts, asked.all):
+        teacher.buy(lot, used=asked.all).require_compared(teacher.budget)
+        require_unrefused(asked.prompts, teacher)
     known, missing = known_of(config, dataset, asked, teacher)
-    if known is None and purchase.out_of_budget:
+    if known is None:
         raise BudgetExhausted(
             f"The budget of {teacher.budget.described} does not reach the class texts: "
             f"{teacher.spending.queries} queries were paid for this probe already. What was bought is kept: "
             f"the same command with {teacher.enough_for(missing, counted_by='--probe')} goes on from here."
         )
-    if known is None:
-        raise DataError(f"The vendor did not embed the class prompt {missing[0].name!r}.")
     return check_teacher(config, dataset, known).check

@@ -11,6 +11,7 @@ from client.errors import BudgetExhausted, FingerprintChanged
 from client.results.records import Begun
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
+from client.runs.teacher_queries import require_unrefused
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class JointPurchase:
 
         Raises:
             BudgetExhausted: the money reaches for a part of it, which is kept.
+            DataError: the vendor refused a class text, and no image is bought.
         """
         first = _first(asked)
         used = _with_further(first, asked)
@@ -96,7 +98,10 @@ class JointPurchase:
         lot = wanted = _wanted(teacher, asked, first, has_first=has_first)
         self._approve(teacher.quote(wanted).cost_micros)
         if not has_first:
-            self._buy_lot(teacher, first, wanted, used)
+            texts = [query for query in first if query.kind == "text"]
+            self._buy_lot(teacher, texts, wanted, used)
+            require_unrefused(texts, teacher)
+            self._buy_lot(teacher, first[len(texts) :], wanted, used)
             wanted = _wanted(teacher, asked, first, has_first=True)
             lot = wanted[len(first) :]
         if lot:

@@ -16,7 +16,7 @@ from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
 from client.data.finder import Skipped
-from client.errors import BudgetExhausted, ClientError, DataError, FingerprintChanged, UsageError
+from client.errors import BudgetExhausted, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import names_to_json
 from client.learning.logit_scale import LOGIT_SCALE
@@ -36,7 +36,7 @@ from client.runs.mapped import mapped_zeros
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
 from client.runs.supervision import known_of, nothing_bought
-from client.runs.teacher_queries import TeacherQueries, teacher_queries
+from client.runs.teacher_queries import TeacherQueries, require_unrefused, teacher_queries
 from shared.embeddings import ModelCard
 
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
@@ -261,6 +261,8 @@ class TargetBuilder:
         self._buy(dataset, asked)
         known, missing = self._known(dataset, asked)
         if known is None:
+            assert self._teacher is not None
+            require_unrefused(missing, self._teacher)
             raise self._nameless(missing, of=len(asked.prompts))
         self._mention_unanswered(asked, missing)
         if self.check is not None and self.check.doubts and self._config.recipe.weigh_teacher:
@@ -392,20 +394,13 @@ class TargetBuilder:
         purchase.require_compared(self._teacher.budget)
         return purchase.refused
 
-    def _nameless(self, missing: Sequence[Query], *, of: int) -> ClientError:
+    def _nameless(self, missing: Sequence[Query], *, of: int) -> BudgetExhausted:
         """What to say where there are not all the class prompts, of so many."""
         assert self._teacher is not None
-        needed = "a student cannot name its classes without them"
-        for prompt in missing:
-            if reason := self._teacher.refused.get(prompt):
-                return DataError(
-                    f"The vendor does not embed the class prompt {prompt.name!r} ({reason}), and {needed}: "
-                    "rename the class's folder in every domain. What was bought is kept."
-                )
         return BudgetExhausted(
-            f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and "
-            f"{needed}. They come first: start again with {self._teacher.enough_for(missing)}. What was "
-            "bought is kept."
+            f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and a "
+            "student cannot name its classes without them. They come first: start again with "
+            f"{self._teacher.enough_for(missing)}. What was bought is kept."
         )
 
     def _buy(self, dataset: Dataset, asked: TeacherQueries) -> None:
@@ -429,7 +424,7 @@ class TargetBuilder:
         self._approve(plan.cost_micros)
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)
-        skipped = [Skipped(Path(query.name), reason) for query, reason in refused.items()]
+        skipped = [Skipped(Path(q.name), reason) for q, reason in refused.items() if q.kind == "image"]
         mention_skipped(skipped, dataset.folder.base, self._display, listed_in=run.purchase)
         spending, wanted = teacher.spending, dict.fromkeys(asked.all)
         bought = Purchase(

@@ -32,8 +32,11 @@ from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.progress import Display
 from client.runs import supervision, targets
+from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.forecast import probe
+from client.runs.joint_purchase import Asked, JointPurchase
 from client.runs.targets import TargetBuilder, Targets
 from client.runs.teacher_queries import query_of, teacher_queries
 from shared.embeddings import Usage
@@ -276,9 +279,33 @@ def test_of_other_class_texts_than_are_asked_later_nothing_is_told(pupil: Pupil)
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:
     pupil.rename("circle", "circle_of_a_long_name")
-    with pytest.raises(DataError, match=r"'a photo of a circle of a long name' .*rename the class's folder"):
+    with pytest.raises(DataError, match=r"'a photo of a circle of a long name' .*the class another name"):
         pupil.learn("run", budget=100)
     assert pupil.read("run/purchase.json")["queries_bought"] == 2  # the other prompts, and no image
+    assert "Skipped" not in pupil.shown.getvalue()  # a prompt is no file
+
+
+@pytest.mark.parametrize("by", ["a probe", "a comparison"])
+def test_where_a_class_prompt_is_refused_no_image_is_bought(pupil: Pupil, by: str) -> None:
+    pupil.rename("circle", "circle_of_a_long_name")
+    config = replace(pupil.config, unlabelled=pupil.pool())
+    dataset = read_dataset(config, Display.of_nobody())
+    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=100)
+
+    def buy() -> None:
+        if by == "a probe":
+            probe(config, dataset, teacher, 25, lambda _: None)
+            return
+        texts, labelled, further = (asked := teacher_queries(config, dataset)).lots(asked.all)
+        folder = RunFolder(pupil.folder / "table")
+        folder.begin(config)
+        connection = Connection("", None, pupil.cache.path, Display.of_nobody())
+        purchase = JointPurchase(folder, connection, None, lambda _: None)
+        purchase.buy(teacher, [Asked([*labelled, *texts], further)])
+
+    with pytest.raises(DataError, match=r"class prompt 'a photo of a circle of a long name' .*another name"):
+        buy()
+    assert teacher.spending.queries == 2  # the other prompts
 
 
 @pytest.mark.parametrize("batch", [False, True])
