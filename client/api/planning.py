@@ -20,7 +20,7 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
-from client.runs.targets import require_prompts
+from client.runs.targets import require_images, require_prompts
 from client.runs.teacher_queries import teacher_queries
 
 
@@ -85,6 +85,7 @@ def _planned(
             purchase = teacher.plan(asked.tranches(dataset))
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)
+                require_images(dataset, asked, purchase, teacher)
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked})
@@ -97,7 +98,7 @@ def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None
 
     Raises:
         UsageError: an option, the image folder or the run's folder is not what a run needs.
-        BudgetExhausted: the budget does not reach the class prompts.
+        BudgetExhausted: the budget does not reach the class prompts, or an image to train on.
         VendorError: the vendor does not answer, or refuses.
     """
     path = options.out or default_run_path(config_of(options))

@@ -163,6 +163,10 @@ class PurchasePlan:
         """How many queries a tranche needs; none where there is no such tranche."""
         return sum(tranche.queries for tranche in self.tranches if tranche.name == name)
 
+    def had(self, name: TrancheName) -> int:
+        """How many distinct queries of a tranche there would be afterwards, from the cache or bought."""
+        return sum(tranche.cached + tranche.to_buy for tranche in self.tranches if tranche.name == name)
+
     @property
     def texts_beyond_budget(self) -> int:
         """Distinct class prompts that the budget does not reach."""

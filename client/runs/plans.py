@@ -18,11 +18,10 @@ from shared.embeddings import ModelCard
 
 def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> int:
     """How many steps the last stage would take, with what the plan gets."""
-    had = {} if plan is None else {each.name: each.cached + each.to_buy for each in plan.tranches}
     settled = config.recipe.settled(
         domains=len(dataset.taught_domains),
-        labelled=len(dataset.train) + had.get("views", 0),
-        unlabelled=had.get("unlabelled", 0),
+        labelled=len(dataset.train) + (plan.had("views") if plan else 0),
+        unlabelled=plan.had("unlabelled") if plan else 0,
     )
     return steps_of(method_of(config.method), settled)
 

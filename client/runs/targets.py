@@ -16,7 +16,7 @@ from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
 from client.data.finder import Skipped
-from client.errors import BudgetExhausted, FingerprintChanged, UsageError
+from client.errors import BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
 from client.learning.image_names import names_to_json
 from client.learning.logit_scale import LOGIT_SCALE
@@ -171,6 +171,24 @@ def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher)
     )
 
 
+def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher) -> None:
+    """Check, before anything is bought, that the budget reaches an image where none has a label to train on.
+
+    As with prompts (`require_prompts`), what was refused or may still be answered is left to buying.
+
+    Raises:
+        BudgetExhausted: it does not.
+    """
+    images = asked.of("unlabelled").queries
+    if dataset.train or plan.had("unlabelled") or teacher.awaits_answers or teacher.refused.keys() & images:
+        return
+    raise BudgetExhausted(
+        f"The budget reaches the class prompts and none of the {len(images)} unlabelled images, and there is "
+        "no image with a label to train on. Nothing is bought: start again with "
+        f"{teacher.enough_for([*asked.prompts, *images[:1]])}."
+    )
+
+
 def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor:
     """The class texts of a teacher that is a model here, or what stands for them; empty of a vendor's."""
     if method.teacher == "vendor":
@@ -251,7 +269,7 @@ class TargetBuilder:
 
         Raises:
             SpendingStopped: a limit was reached before what the method cannot do without was bought.
-            DataError: the vendor refused what the method cannot do without.
+            DataError: the vendor refused what the method cannot do without, or all that is to train on.
             ClientError: something else ended the purchase; what was bought is kept.
         """
         if not self._method.buys:
@@ -291,9 +309,15 @@ class TargetBuilder:
     def _targets_of(self, dataset: Dataset, known: Supervision) -> Targets:
         classes = len(dataset.classes)
         by_texts = self._method.head != "linear"
+        train = [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])]
+        if not train:
+            raise DataError(
+                f"There is no image to train on: none has a label, and none of the {len(dataset.unlabelled)} "
+                "without was bought. Give others with --unlabelled. What was bought is kept."
+            )
         return Targets(
             _target_rows(known, self._method, self._run.path),
-            [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])],
+            train,
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
             texts=self._method.texts_of_loss(known),
@@ -421,6 +445,7 @@ class TargetBuilder:
             lines = (json.dumps(row.to_json()) for row in describe_views(dataset))
             run.write_text(run.views, "".join(f"{line}\n" for line in lines))
         require_prompts(asked, plan, teacher)
+        require_images(dataset, asked, plan, teacher)
         self._approve(plan.cost_micros)
         with run.timed("buy"):
             refused = self._buy_lots(dataset, asked, plan)

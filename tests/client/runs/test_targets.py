@@ -437,6 +437,39 @@ def test_a_run_goes_on_with_the_model_that_it_began_with(pupil: Pupil) -> None:
             pupil.learn("run", budget=100)
 
 
+@pytest.mark.parametrize(
+    ("limits", "enough"),
+    [((3, None), "a --budget of at least 4"), ((100, 159), "a --max-spend of at least 160")],
+)
+def test_without_a_label_a_budget_that_reaches_no_image_buys_nothing(
+    pupil: Pupil, limits: tuple[int, int | None], enough: str
+) -> None:
+    _leave_no_label(pupil)
+    with pytest.raises(BudgetExhausted, match=rf"none of the 1 unlabelled .* start again with {enough}\."):
+        pupil.learn("run", budget=limits[0], max_spend=limits[1])
+    assert not pupil.cache.receipts()
+    learnt = pupil.learn("run", budget=4, max_spend=160)
+    assert learnt.train == pupil.dataset.unlabelled
+    pupil.learn("run", budget=3)  # what was bought before counts
+
+
+def test_without_a_label_there_is_nothing_to_train_on_where_the_vendor_refuses_every_image(
+    pupil: Pupil,
+) -> None:
+    _leave_no_label(pupil)
+    Image.new("RGB", (101, 100)).save(pupil.folder / "pool" / "a.png")
+    with pytest.raises(DataError, match="no image to train on: none has a label, and none of the 1 without"):
+        pupil.learn("run", budget=100)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3
+
+
+def _leave_no_label(pupil: Pupil) -> None:
+    """Names of classes, and one image without a label."""
+    names = pupil.folder / "classes.txt"
+    names.write_text("circle\nsquare\ntall bar\n")
+    pupil.config = replace(pupil.config, data=str(names), target_domain=None, unlabelled=pupil.pool())
+
+
 def test_where_money_does_not_reach_the_class_prompts_the_money_that_does_is_named(pupil: Pupil) -> None:
     price = 3 * pupil.client.model().prices.text_micros
     with pytest.raises(BudgetExhausted, match=f"start again with a --max-spend of at least {price}\\."):
