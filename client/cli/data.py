@@ -31,8 +31,8 @@ def check(
 
     That is: pictures that are left out (loose in a domain or in the root, of a format that is not read, not
     whole), the same picture in two domains (leakage) or in two classes, copies that a split may part, missing
-    class folders, and differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet, where the folder
-    has the name or the domains of one of them.
+    class folders, one class only, and differences from PACS, VLCS, Office-Home, TerraIncognita or DomainNet,
+    where the folder has the name or the domains of one of them.
 
     Example: client data check icons
     """
@@ -145,6 +145,9 @@ def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[
         ],
         "Missing class folders (where a domain has no image of a class, leave its folder empty)": (
             described["missing_folders"]
+        ),
+        "One class only (a student learns to tell classes apart)": (
+            described["classes"] if len(described["classes"]) < 2 else []
         ),
         f"Differences from {described['known_as']}": described["differences"],
     }

@@ -133,6 +133,26 @@ class ImageFolder:
                     f"{self.given} has no domain named {name!r}. It has: {', '.join(self.domains)}."
                 )
 
+    def require_classes(self) -> None:
+        """Check that there are classes to tell apart.
+
+        Raises:
+            DataError: there is one class only; the message has what is left out, which may show why.
+        """
+        if len(self.classes) > 1:
+            return
+        left_out = described(counted(self.ignored))
+        laid_out = "ROOT/<domain>/<class>/<image>, or ROOT/<class>/<image> and nothing deeper"
+        raise DataError(
+            f"{self.given} has one class only ({', '.join(self.classes)}), and a student learns to tell "
+            f"classes apart. {left_out and f'Left out: {left_out}. '}"
+            + (
+                f"A folder is laid out as {laid_out}."
+                if self.table is None
+                else "Its `label` tells the class."
+            )
+        )
+
     def source_domains(self, target: str | None) -> tuple[str, ...]:
         """The domains to train on when `target` is held out; all where nothing is.
 

@@ -83,6 +83,7 @@ class Inspection:
             or self.ambiguous
             or self.parted
             or self.gaps
+            or len(self.folder.classes) < 2
             or self.differences
         )
 

@@ -228,6 +228,7 @@ def read_dataset(
     memo = memo or Memo()
     seen = seen_before(config, None, display) if seen is None else seen
     folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
+    folder.require_classes()
     if known := recognise(folder):
         mention_differences(known, folder, display)
         mention_recipe(known, folder, config.recipe, display)

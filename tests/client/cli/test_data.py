@@ -71,6 +71,16 @@ def test_each_problem_is_found_and_ends_with_1(tmp_path: Path, capsys: pytest.Ca
     assert "Nothing wrong" not in shown
 
 
+def test_one_class_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "one" / "2024").mkdir(parents=True)
+    draw("circle", "black", "white", 0).save(tmp_path / "one" / "2024" / "00.png")
+    assert _check(tmp_path / "one") == 1
+    shown = capsys.readouterr().out
+    assert "One class only (a student learns to tell classes apart): 1\n  2024\n" in shown
+    assert "Nothing wrong" not in shown
+    assert _found(tmp_path / "one", capsys)[1]["sound"] is False
+
+
 @pytest.mark.parametrize(
     "problem",
     [

@@ -81,6 +81,27 @@ def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:
     assert "No image of the domain light is held out: it is not measured." in notes
 
 
+@pytest.mark.parametrize(
+    ("stray", "said"), [("thumbs", r"\(thumbs\).* Left out: 14 loose in a domain\."), ("", r"\(circle\)")]
+)
+def test_one_class_is_nothing_to_tell_apart(tmp_path: Path, stray: str, said: str) -> None:
+    """It may come of one folder too deep among ROOT/<class>/<image>."""
+    root = make_folder(tmp_path / "toy", images=5) / "light"
+    if stray:
+        (root / "circle" / stray).mkdir()
+        (root / "circle" / "00.png").rename(root / "circle" / stray / "00.png")
+    else:
+        shutil.rmtree(root / "square")
+        shutil.rmtree(root / "tall_bar")
+    config = replace(_config(root), target_domain=None)
+    with pytest.raises(DataError, match=rf"has one class only {said}"):
+        read_dataset(config, Display.of_nobody())
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label", *(f"{file},one" for file in root.rglob("*.png"))]))
+    with pytest.raises(DataError, match=r"has one class only \(one\).*`label` tells the class"):
+        read_dataset(replace(config, data=str(table)), Display.of_nobody())
+
+
 def test_kept_images_are_those_of_the_domain_where_a_student_works(tmp_path: Path) -> None:
     """Whatever they are given as; a pool that has others as well is none of kept images."""
     root, kept, mixed = make_folder(tmp_path / "toy", images=5), tmp_path / "kept", tmp_path / "mixed"
