@@ -125,11 +125,17 @@ def probe(
         approve: called with the price before anything is bought; it raises to stop.
 
     Raises:
-        UsageError: so many do not reach beyond the class texts.
+        UsageError: so many do not reach beyond the class texts, or too few labelled images are asked about.
         BudgetExhausted: what was bought for it before leaves too little.
         DataError: the vendor refused a class text.
     """
     asked = teacher_queries(replace(config, use_at_most=None, select="stratified"), dataset)
+    labelled = len(asked.of("labelled").positions)
+    if labelled < _FEWEST:
+        raise UsageError(
+            f"--probe judges the teacher by {_FEWEST} labelled images or more, and the run asks about "
+            f"{labelled}. Nothing is bought: leave --probe out, or give more images with labels."
+        )
     if queries < len(asked.prompts) + _FEWEST:
         raise UsageError(
             f"{queries} queries do not reach {_FEWEST} images beyond the {len(asked.prompts)} class texts: "

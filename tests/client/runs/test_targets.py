@@ -25,7 +25,7 @@ from client.buying.teacher import Bulk, Teacher
 from client.buying.trust import CANARIES
 from client.buying.vendor_api import VendorClient
 from client.data.domains import class_prompts
-from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged
+from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
@@ -306,6 +306,24 @@ def test_where_a_class_prompt_is_refused_no_image_is_bought(pupil: Pupil, by: st
     with pytest.raises(DataError, match=r"class prompt 'a photo of a circle of a long name' .*another name"):
         buy()
     assert teacher.spending.queries == 2  # the other prompts
+
+
+@pytest.mark.parametrize(
+    ("images", "method", "labelled"),
+    [(0, "vl2v-adip", "0"), (3, "vl2v-adip", "1[0-9]"), (5, "text-only", "0")],
+)
+def test_a_probe_without_labelled_images_to_judge_by_buys_nothing(
+    pupil: Pupil, images: int, method: str, labelled: str
+) -> None:
+    _leave_no_label(pupil)
+    if images:
+        data = make_folder(pupil.folder / "few", images=images)
+        pupil.config = replace(pupil.config, data=str(data), target_domain="red", method=method)
+    dataset = read_dataset(pupil.config, Display.of_nobody())
+    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=30)
+    with pytest.raises(UsageError, match=rf"labelled images or more, and the run asks about {labelled}\."):
+        probe(pupil.config, dataset, teacher, 30, lambda _: None)
+    assert not pupil.cache.receipts()
 
 
 @pytest.mark.parametrize("batch", [False, True])
