@@ -240,10 +240,7 @@ def read_dataset(
     for domain in domains:
         read, unread = read_domain(folder, domain, display, memo)
         if not read:
-            raise DataError(
-                f"{folder.given} has no readable image in the domain {domain!r} to train on; the first: "
-                f"{relative(unread[0].path, folder.root)}: {unread[0].reason}."
-            )
+            raise _unreadable(folder, domain, unread, "train")
         examples += read
         skipped += unread
     if not domains and not config.pools:
@@ -284,8 +281,13 @@ def read_dataset(
 def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Memo) -> Dataset:
     """The data set with unlabelled images, none of them a copy of a labelled image or of one to be tested on.
 
-    For that the target domain is read, and nothing else is done with it.
+    For that the target domain is read, and nothing else is done with it; without a readable image it is
+    refused, as it would be when a student is tested on it.
     """
+    if dataset.target is not None:
+        tested, unread = read_domain(dataset.folder, dataset.target, display, memo)
+        if not tested:
+            raise _unreadable(dataset.folder, dataset.target, unread, "evaluate")
     folder, files = dataset.folder, sorted(dataset.folder.files.items())
     options = {"--unlabelled": config.unlabelled, "--adapt": config.adapt}
     given = " ".join(f"{option} {' '.join(words)}" for option, words in options.items() if words)
@@ -337,6 +339,14 @@ def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> 
     views, _ = memo.once(ViewInputs(dataset.content_of(dataset.train), rounds), see_all)
     splits: list[Split] = ["train" for _ in views]
     return replace(dataset, examples=dataset.examples + views, splits=(*dataset.splits, *splits))
+
+
+def _unreadable(folder: ImageFolder, domain: str, unread: Sequence[Skipped], use: str) -> DataError:
+    """What to say of a domain without a readable image that is of use to "train" or "evaluate" on."""
+    return DataError(
+        f"{folder.given} has no readable image in the domain {domain!r} to {use} on; the first: "
+        f"{relative(unread[0].path, folder.root)}: {unread[0].reason}."
+    )
 
 
 def read_domain(

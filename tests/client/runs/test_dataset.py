@@ -171,6 +171,18 @@ def test_a_domain_without_a_readable_image_is_refused_with_the_reason(tmp_path: 
         _read(root)
 
 
+def test_a_target_that_a_pool_is_compared_with_is_refused_if_no_image_of_it_is_readable(
+    tmp_path: Path,
+) -> None:
+    """Without a pool it stays unopened until evaluation."""
+    root, pool = make_folder(tmp_path / "toy", images=3), make_folder(tmp_path / "pool", images=1)
+    for file in (root / "red").glob("*/*"):
+        file.write_bytes(b"")
+    assert _read(root)[0].train
+    with pytest.raises(DataError, match=r"'red' to evaluate on; the first: red/circle/00\.png: empty file"):
+        read_dataset(replace(_config(root), unlabelled=(str(pool),)), Display.of_nobody())
+
+
 def test_a_table_that_holds_out_all_that_is_there_is_refused_unless_there_is_a_pool(tmp_path: Path) -> None:
     root, table = make_folder(tmp_path / "toy", images=3), tmp_path / "table.csv"
     pool = make_folder(tmp_path / "pool", images=4)
