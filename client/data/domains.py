@@ -134,11 +134,19 @@ class ImageFolder:
                 )
 
     def require_classes(self) -> None:
-        """Check that there are classes to tell apart.
+        """Check that there are classes to tell apart, and that their prompts differ.
 
         Raises:
-            DataError: there is one class only; the message has what is left out, which may show why.
+            DataError: two classes have one prompt; or there is one class only, and the message has what is
+                left out, which may show why.
         """
+        named: dict[str, str] = {}
+        for name, prompt in zip(self.classes, class_prompts(self.classes), strict=True):
+            if (other := named.setdefault(prompt, name)) != name:
+                raise DataError(
+                    f"{self.given} has the classes {other!r} and {name!r}, and both are asked for as "
+                    f"{prompt!r}: make them one, or give one of them another name."
+                )
         if len(self.classes) > 1:
             return
         left_out = described(counted(self.ignored))

@@ -102,6 +102,17 @@ def test_one_class_is_nothing_to_tell_apart(tmp_path: Path, stray: str, said: st
         read_dataset(replace(config, data=str(table)), Display.of_nobody())
 
 
+def test_two_classes_of_one_prompt_are_refused(tmp_path: Path) -> None:
+    root, names, table = make_folder(tmp_path / "toy", images=1), tmp_path / "c.txt", tmp_path / "table.csv"
+    names.write_text("hot_dog\ncat\nhot dog\n")
+    rows = [f"{file},{('hot_dog', 'hot dog')[n % 2]}" for n, file in enumerate(root.rglob("*.png"))]
+    table.write_text("\n".join(["path,label", *rows]))
+    for data in (names, table):
+        config = replace(_config(data), target_domain=None, unlabelled=(str(root),))
+        with pytest.raises(DataError, match=r"classes 'hot dog' and 'hot_dog', .* as 'a photo of a hot dog'"):
+            read_dataset(config, Display.of_nobody())
+
+
 def test_kept_images_are_those_of_the_domain_where_a_student_works(tmp_path: Path) -> None:
     """Whatever they are given as; a pool that has others as well is none of kept images."""
     root, kept, mixed = make_folder(tmp_path / "toy", images=5), tmp_path / "kept", tmp_path / "mixed"
