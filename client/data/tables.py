@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from math import isnan
 from pathlib import Path
 from typing import Any, Literal
@@ -57,14 +59,17 @@ def read_table(table: Path, *, labelled: bool) -> list[TableRow]:
     Raises:
         DataError: it cannot be read, has not the columns, a row without a path or a label, or a path twice.
     """
-    rows: dict[Path, TableRow] = {}
+    rows: dict[str, TableRow] = {}
+    real = cache(os.path.realpath)  # of folders, of which there are few: a link or `..` may spell them anew
     for number, cells in enumerate(_cells(table), start=1):
         row = _row(table, number, cells)
         if labelled and not row.label:
             raise DataError(f"{table}, row {number}: there is no `label`.")
-        if row.path in rows:
+        folder, name = os.path.split(row.path)
+        file = os.path.join(real(folder), name)  # noqa: PTH118 (a Path for each takes far longer)
+        if file in rows:
             raise DataError(f"{table}, row {number}: {row.path} is there already. An image has one row.")
-        rows[row.path] = row
+        rows[file] = row
         if number > MAX_ROWS:
             raise DataError(f"{table} has more than {MAX_ROWS} rows.")
     if not rows:

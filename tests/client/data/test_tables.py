@@ -20,7 +20,7 @@ from client.data.pool import find_pool
 from client.data.splits import Split, split
 from client.data.tables import read_table
 from client.errors import DataError
-from tests.client.toy import CLASSES, make_folder
+from tests.client.toy import CLASSES, draw, make_folder
 
 Row = dict[str, Any]
 
@@ -336,6 +336,25 @@ def test_one_image_in_a_domain_makes_it_a_folder_of_domains(toy: Path) -> None:
     found = list_folder(photos)
     assert found.domains == ("dark",)
     assert {file.reason for file in found.ignored} == {"loose in a domain"}
+
+
+@pytest.mark.parametrize(
+    "again", ["two/../one/a.png", "link/a.png", "{folder}/one/a.png", "link/../one/a.png"]
+)
+def test_an_image_has_one_row_however_its_folder_is_spelled(tmp_path: Path, again: str) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        draw("circle", "black", "white", 0).save(tmp_path / name / "a.png")
+    (tmp_path / "link").symlink_to("one")
+    table = tmp_path / "table.csv"
+    rows = ["path,label", "one/a.png,x", "two/a.png,y"]
+    table.write_text("\n".join(rows))
+    assert [row.path for row in read_table(table, labelled=True)] == [
+        tmp_path / "one" / "a.png", tmp_path / "two" / "a.png",
+    ]  # fmt: skip
+    table.write_text("\n".join([*rows, f"{again.format(folder=tmp_path)},y"]))
+    with pytest.raises(DataError, match=r"row 3: .*a\.png is there already"):
+        read_table(table, labelled=True)
 
 
 def test_class_names_alone_are_a_set_without_images(tmp_path: Path) -> None:
