@@ -19,6 +19,7 @@ def check_folder(data: Path | str, *, progress: ProgressListener | None = None) 
         DataError: the folder is not laid out so.
     """
     folder = list_folder(Path(data))
+    folder.require_domains([])
     with Display.of(progress).track("Reading", sum(map(folder.count, folder.domains))) as advance:
         return inspect(folder, lambda done: advance(done, ""))
 

@@ -14,6 +14,7 @@ from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.cli.settings import SETTINGS_FILE
 from client.errors import UsageError
 from client.learning.recipe import RecipeName
+from client.paths import absence, is_file, is_there
 from client.progress import printable
 
 if TYPE_CHECKING:
@@ -378,7 +379,7 @@ def learnt_from(context: typer.Context, data: Path, classes: Path | None) -> Pat
     """The labelled images, or the class names in their place where these come from no lower a source.
 
     Raises:
-        UsageError: both are typed.
+        UsageError: both are typed, or the names are to be taken and there is no such text file.
     """
     if classes is None:
         return data
@@ -388,7 +389,17 @@ def learnt_from(context: typer.Context, data: Path, classes: Path | None) -> Pat
         0 if source is None else _SOURCES.index(source.name)
         for source in map(context.get_parameter_source, ("data", "classes"))
     )
-    return classes if rank_of_classes >= rank_of_data else data
+    if rank_of_classes < rank_of_data:
+        return data
+    from client.data.domains import CLASSES_SUFFIX
+
+    is_taken = is_typed(context, "classes") or not context.params.get("from_")
+    if is_taken and not (is_file(classes) and classes.suffix.lower() == CLASSES_SUFFIX):
+        what = f"is no {CLASSES_SUFFIX} file" if is_there(classes) else absence(classes)
+        raise UsageError(
+            f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, a line each."
+        )
+    return classes
 
 
 def is_typed(context: typer.Context, name: str) -> bool:

@@ -86,7 +86,7 @@ def find_images(word: str) -> FoundFiles:
     A file that is named itself is taken whatever its name.
 
     Raises:
-        UsageError: nothing is there, or the name is empty.
+        UsageError: nothing is there, a pattern matches folders alone, or the name is empty.
         DataError: a folder cannot be read.
     """
     require_name(word)
@@ -97,6 +97,10 @@ def find_images(word: str) -> FoundFiles:
         return FoundFiles((path,), ())
     found = _below(path) if "**" in path.parts else _matches(word)
     if not found.images and not found.left_out:
+        if "**" not in path.parts and glob(word):  # noqa: PTH207 (absolute)
+            raise UsageError(
+                f"{path} matches folders alone, and a pattern stands for files: {path}/** for those in them."
+            )
         raise UsageError(f"{path} {absence(path)}.")
     return found
 

@@ -71,6 +71,12 @@ def test_each_problem_is_found_and_ends_with_1(tmp_path: Path, capsys: pytest.Ca
     assert "Nothing wrong" not in shown
 
 
+def test_names_of_classes_hold_nothing_to_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "names.txt").write_text("circle\nsquare\n")
+    assert _check(tmp_path / "names.txt") == 2
+    assert "there is no labelled image in it" in capsys.readouterr().err
+
+
 def test_one_class_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one" / "2024").mkdir(parents=True)
     draw("circle", "black", "white", 0).save(tmp_path / "one" / "2024" / "00.png")

@@ -64,6 +64,7 @@ def test_a_next_generation_learns_from_what_is_typed_alone(
     typed: list[str], data: str | None, said: dict[str, Any]
 ) -> None:
     Path("tuition.toml").write_text('[distill]\ndata = "filed"\nclasses = "filed.txt"\n')
+    Path("typed.txt").touch()
     with pytest.raises(SystemExit):
         main(["distill", "--from", "run", *typed])
     assert said == ({} if data is None else {"data": Path(data)})

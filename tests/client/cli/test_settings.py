@@ -111,6 +111,8 @@ def test_labelled_images_and_class_names_are_taken_from_the_highest_place_that_h
         return str(found.value)
 
     SETTINGS_FILE.write_text('classes = "filed.txt"\n')
+    for name in ("filed.txt", "typed.txt"):
+        Path(name).touch()
     assert used() == "filed.txt"
     assert used("--data", "typed") == "typed"
     assert used("--classes", "typed.txt") == "typed.txt"
@@ -119,6 +121,24 @@ def test_labelled_images_and_class_names_are_taken_from_the_highest_place_that_h
     assert used("--classes", "typed.txt") == "typed.txt"
     assert run(command, "--data", "typed", "--classes", "typed.txt") == 2
     assert "Give one of --data and --classes." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("missing.txt", "missing.txt does not exist."),
+        (".", ". is no .txt file."),
+        ("t.csv", "t.csv is no"),
+    ],
+)
+def test_class_names_are_of_a_text_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], classes: str, said: str
+) -> None:
+    Path("t.csv").write_text("path,label\n")
+    assert run("plan", "--classes", classes) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert said in error
+    assert "--classes takes a .txt file of class names, a line each." in error
 
 
 def test_a_key_of_the_environment_comes_before_a_file_that_the_file_names(
