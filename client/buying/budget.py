@@ -148,6 +148,7 @@ class PurchasePlan:
     Attributes:
         tranches: the same by kind, in the order of purchase.
         to_buy: distinct queries that the cache lacks, in the order of purchase, as far as the budget reaches.
+        beyond: those that it does not reach, in the same order.
         cost_micros: the price of `to_buy`, in millionths of the vendor's currency unit.
         budget_left: queries that the budget would still allow afterwards; `None` for no limit.
         by_stratum: how many image queries of each (domain, class) are in `to_buy`.
@@ -155,6 +156,7 @@ class PurchasePlan:
 
     tranches: tuple[TranchePlan, ...]
     to_buy: tuple[Query, ...]
+    beyond: tuple[Query, ...]
     cost_micros: int
     budget_left: int | None
     by_stratum: dict[Stratum, int]
@@ -249,6 +251,7 @@ def plan_purchase(
     return PurchasePlan(
         tranches=tuple(planned),
         to_buy=tuple(to_buy),
+        beyond=tuple(wanted[len(to_buy) :]),
         cost_micros=price(to_buy, prices).cost_micros,
         budget_left=left,
         by_stratum=dict(Counter(strata[query] for query in to_buy if query in strata)),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.buying.budget import PurchasePlan, TrancheName
+from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query
 from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
@@ -299,9 +300,10 @@ class TargetBuilder:
         run = self._run
         before = run.record(Purchase, run.purchase) if run.purchase.exists() else Purchase()
         refused = {each.name for each in before.refused}
-        to_buy = self._teacher.plan(asked.tranches(dataset)).to_buy
-        texts, labelled, further = asked.lots([query for query in to_buy if query.name not in refused])
-        if texts or labelled or (further and self._worth_asking(dataset, asked)):
+        wanted = [query for query in asked.all if query.name not in refused]
+        texts, labelled, _ = asked.lots(wanted)
+        first, everything = (self._teacher.quote(queries) for queries in ([*texts, *labelled], wanted))
+        if first.to_buy or (everything.to_buy and self._worth_asking(dataset, asked)):
             return None
         known, _ = self._known(dataset, asked)
         return None if known is None else self._targets_of(dataset, known)
@@ -380,21 +382,26 @@ class TargetBuilder:
         return "the vendor refused them" if refused else "the budget ended"
 
     def _buy_lots(self, dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan) -> dict[Query, str]:
-        """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals."""
-        texts, labelled, further = asked.lots(plan.to_buy)
+        """Buy texts, labelled images, and the rest if these say that it is worth it; returns refusals.
+
+        It pays for no more texts or images than the plan names, for somebody agreed to its price.
+        """
+        texts, *_ = asked.lots(plan.to_buy)
+        _, labelled, further = asked.lots([*plan.to_buy, *plan.beyond])
+        room = len(plan.to_buy) - len(texts)
         assert self._teacher is not None
         used = asked.all
-        refused = self._buy_lot("texts", texts, used)
+        refused = self._buy_lot("texts", texts, used).refused
+        # An image that is refused by now is of a request that an earlier run had sent.
         if not refused.keys().isdisjoint(asked.prompts):
             return refused  # nothing can be learnt from images
-        # An image that is refused by now is of a request that an earlier run had sent.
-        refused |= self._buy_lot("images", labelled, used, cached=plan.cached)
-        if further:
+        room = self._buy_images("images", labelled, room, used, refused, cached=plan.cached)
+        if further and room:
             if not self._worth_asking(dataset, asked):
                 return refused
-            refused |= self._buy_lot("further images", further, used)
+            room = self._buy_images("further images", further, room, used, refused)
         left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too
-        if left and plan.needed("labelled") and not plan.unaffordable:
+        if left and plan.needed("labelled") and (room or not plan.beyond):
             beyond = unseen(self._config, dataset)
             self._display.note(
                 f"{left} queries of the budget stay unspent: "
@@ -407,16 +414,39 @@ class TargetBuilder:
             )
         return refused
 
+    def _buy_images(
+        self,
+        name: str,
+        wanted: Sequence[Query],
+        room: int,
+        used: Sequence[Query],
+        refused: dict[Query, str],
+        *,
+        cached: int = 0,
+    ) -> int:
+        """Buy the first of some images, and add to what was `refused`; for how many more there is room then.
+
+        One that is not paid for after all makes room for the next.
+        """
+        while room and wanted:
+            lot, wanted = wanted[:room], wanted[room:]
+            purchase = self._buy_lot(name, lot, used, cached=cached)
+            refused |= purchase.refused
+            if purchase.out_of_budget:
+                return 0
+            room -= min(len(lot), purchase.bought)
+        return room
+
     def _buy_lot(
         self, name: str, lot: Sequence[Query], used: Sequence[Query], *, cached: int = 0
-    ) -> dict[Query, str]:
+    ) -> PurchaseResult:
         assert self._teacher is not None
         with self._display.track(f"Buying {name}", len(lot)) as advance:
             purchase = self._teacher.buy(
                 lot, lambda progress: advance(progress.done, progress.described(cached=cached)), used=used
             )
         purchase.require_compared(self._teacher.budget)
-        return purchase.refused
+        return purchase
 
     def _nameless(self, missing: Sequence[Query], *, of: int) -> BudgetExhausted:
         """What to say where there are not all the class prompts, of so many."""

@@ -69,6 +69,7 @@ class Pupil:
         self.data = make_folder(self.folder / "toy", images=5)
         self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
         self.shown = StringIO()
+        self.agreed: list[int] = []
 
     def learn(
         self,
@@ -94,7 +95,7 @@ class Pupil:
             bulk=bulk,
         )
         display = Display(Console(file=self.shown))
-        self.builder = TargetBuilder(config, method, folder, teacher, display, approve=lambda _: None)
+        self.builder = TargetBuilder(config, method, folder, teacher, display, approve=self.agreed.append)
         self.dataset = read_dataset(config, display)
         return self.builder.build(self.dataset)
 
@@ -131,10 +132,49 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
     pupil.learn("run", budget=3)
     assert f"24{said}(the budget ended)" in pupil.shown.getvalue()
     pupil.learn("run", budget=10)
-    assert f"18{said}(the vendor refused 1, and the budget ended before the others)" in pupil.shown.getvalue()
+    assert f"17{said}(the vendor refused 1, and the budget ended before the others)" in pupil.shown.getvalue()
     pupil.learn("run", budget=100)
     assert f"1{said}(the vendor refused them)" in pupil.shown.getvalue()
     assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("spare", [-2, 2])
+def test_an_image_that_is_refused_makes_room_for_the_next(pupil: Pupil, spare: int, batch: bool) -> None:
+    """Many labelled images are refused, and one without a label comes after them."""
+    pupil.config = replace(pupil.config, unlabelled=pupil.pool())
+    large = {str(path) for path in pupil.data.glob("*/*/0[0-2].png")}
+    for path in large:
+        Image.open(path).resize((101, 100)).save(path)
+    asked = teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
+    everything = sum(query.name not in large for query in asked.all)
+    learnt = pupil.learn("run", budget=everything + spare, batch=batch)
+    purchase = pupil.read("run/purchase.json")
+    assert len(asked.all) - everything > 4
+    assert purchase["queries_bought"] == everything + min(spare, 0)
+    assert purchase["cost_micros"] <= pupil.agreed[0]
+    assert (pupil.dataset.unlabelled[0] in learnt.train) == (spare > 0)
+    assert (f"{spare} queries of the budget stay unspent" in pupil.shown.getvalue()) == (spare > 0)
+    assert pupil.builder.recall(pupil.dataset) is not None
+    pupil.learn("run", budget=everything + spare, batch=batch)
+    assert pupil.read("run/purchase.json")["queries_bought"] == purchase["queries_bought"]
+
+
+def test_what_a_run_need_not_pay_for_after_all_makes_it_no_dearer_than_was_agreed(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run buys the class texts and an image meanwhile: images cost more than texts."""
+    buy, asked = Teacher.buy, teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
+
+    def after_another(teacher: Teacher, *queries: Any, **named: Any) -> Any:
+        buy(teacher.for_run("another", budget=None), [*asked.prompts, asked.of("labelled").queries[0]])
+        return buy(teacher, *queries, **named)
+
+    monkeypatch.setattr(Teacher, "buy", after_another)
+    pupil.learn("run", budget=10)
+    purchase = pupil.read("run/purchase.json")
+    assert (purchase["queries_bought"], purchase["queries_cached"]) == (7, 4)
+    assert purchase["cost_micros"] == 7 * 100 <= pupil.agreed[0]
 
 
 @pytest.mark.parametrize("views", [0, 2])
