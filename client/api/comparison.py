@@ -27,14 +27,19 @@ class ComparisonPlan(Record):
     Attributes:
         runs: how many there are, finished ones among them.
         cached: distinct queries that the cache answers.
-        to_buy: queries that would be bought at the most (fewer if nothing is learnt of the teacher).
+        to_buy: queries that would be bought at the most (fewer if nothing is learnt of the teacher), as far
+            as `max_spend_micros` reaches.
         cost_micros: their price, in millionths of the vendor's currency unit.
+        unaffordable: queries that `max_spend_micros` does not reach. With any, no run is started.
+        enough_micros: the least `max_spend_micros` that reaches them all; `None` where this one does.
     """
 
     runs: int
     cached: int
     to_buy: int
     cost_micros: int
+    unaffordable: int
+    enough_micros: int | None
 
 
 class Comparison(BaseModel):

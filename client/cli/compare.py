@@ -134,6 +134,11 @@ def _show_plan(found: "ComparisonPlan", *, as_json: bool) -> None:
             f"{found.runs} runs would buy {found.to_buy} queries for {found.cost_micros} micros "
             f"in all; {found.cached} are in the cache."
         )
+        if found.unaffordable:
+            print_line(
+                f"--max-spend does not reach {found.unaffordable} more, so no run would be started: it takes "
+                f"a --max-spend of at least {found.enough_micros}."
+            )
 
 
 def _names(option: str, words: str) -> tuple[str, ...]:

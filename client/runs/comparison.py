@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from client.buying.selection import SelectionStrategy
-from client.buying.teacher import Offer, Teacher
+from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
 from client.deferral.keeping import is_named_as_kept
@@ -41,7 +41,7 @@ from client.runs.distillation import Distillation
 from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import content_of, seen_before
-from client.runs.joint_purchase import Asked, JointPurchase
+from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
 from client.runs.targets import require_student, worth_asking
 from client.runs.teacher_queries import teacher_queries
@@ -172,14 +172,14 @@ class ComparisonRunner:
             planned=len(self.cells),
         )
 
-    def quote(self) -> Offer:
+    def quote(self) -> JointOffer:
         """What the cache has for all runs together, and what they would buy at the most; spends nothing."""
         self._require_same_images()
         self._require_same_weights()
         self._require_same_selection()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
-            return Offer(0, 0, 0)
+            return JointOffer(0, 0, 0)
         with self._purchase.teacher(self._known.get("run_id", "quote")) as teacher:
             return self._purchase.quote(teacher, [self._asked(cell) for cell in pending])
 

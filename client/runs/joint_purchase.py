@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from client.buying.queries import Query
 from client.buying.teacher import Offer, Teacher
@@ -27,6 +28,24 @@ class Asked:
     first: Sequence[Query]
     further: Sequence[Query] = ()
     is_worth_more: Callable[[Teacher], bool] = lambda _: True
+
+
+class JointOffer(NamedTuple):
+    """Of what runs ask together: how many queries the cache has, and what would be bought.
+
+    Attributes:
+        cached: distinct queries that the cache answers.
+        to_buy: queries that would be bought, as far as the money reaches.
+        cost_micros: their price.
+        unaffordable: queries that the money does not reach.
+        enough_micros: the least `max_spend_micros` that reaches them all; `None` where this one does.
+    """
+
+    cached: int
+    to_buy: int
+    cost_micros: int
+    unaffordable: int = 0
+    enough_micros: int | None = None
 
 
 class JointPurchase:
@@ -80,10 +99,14 @@ class JointPurchase:
                 )
             yield teacher
 
-    def quote(self, teacher: Teacher, asked: Sequence[Asked]) -> Offer:
+    def quote(self, teacher: Teacher, asked: Sequence[Asked]) -> JointOffer:
         """What the cache has of what these runs ask, and what they would buy at the most; spends nothing."""
         first = _first(asked)
-        return teacher.quote(_wanted(teacher, asked, first, has_first=_has_all(teacher, first)))
+        wanted = _wanted(teacher, asked, first, has_first=_has_all(teacher, first))
+        offer, whole = teacher.quote(wanted), _quote_without_limit(teacher, wanted)
+        unaffordable = whole.to_buy - offer.to_buy
+        enough = teacher.budget.committed.cost_micros + whole.cost_micros
+        return JointOffer(*offer, unaffordable, enough if unaffordable else None)
 
     def buy(self, teacher: Teacher, asked: Sequence[Asked]) -> None:
         """Buy what all of these runs ask first; then what those ask besides that learn from the teacher.
@@ -126,7 +149,7 @@ class JointPurchase:
 
     def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
         """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
-        spent, rest = teacher.spending, teacher.for_run("quote", budget=None).quote(wanted)
+        spent, rest = teacher.spending, _quote_without_limit(teacher, wanted)
         return BudgetExhausted(
             f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
             "queries that these runs ask, and runs that learn from some of them would not compare, so none "
@@ -149,6 +172,10 @@ def _with_further(first: Sequence[Query], asked: Sequence[Asked]) -> list[Query]
 
 def _has_all(teacher: Teacher, first: Sequence[Query]) -> bool:
     return teacher.quote(first).cached == len(first)
+
+
+def _quote_without_limit(teacher: Teacher, queries: Sequence[Query]) -> Offer:
+    return teacher.for_run("quote", budget=None).quote(queries)
 
 
 def _wanted(

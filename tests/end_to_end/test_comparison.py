@@ -53,6 +53,8 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
         "cached": 0,
         "to_buy": EVERYTHING,
         "cost_micros": 20 * 3 + 100 * (EVERYTHING - 3),
+        "unaffordable": 0,
+        "enough_micros": None,
     }
     assert not (client.folder / "table").exists()
 
@@ -133,7 +135,12 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
     client: Command, vendor_process: VendorProcess
 ) -> None:
     arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods", "image-only")
-    price = json.loads(client(*arguments, "--dry-run", "--json").stdout)["cost_micros"]
+    whole = json.loads(client(*arguments, "--dry-run", "--json").stdout)
+    price = whole["cost_micros"]
+    shown = client(*arguments, "--max-spend", "1000", "--dry-run").stdout
+    reached = len(CLASSES) + (1000 - 20 * len(CLASSES)) // 100
+    assert f"does not reach {whole['to_buy'] - reached} more, so no run would be started" in shown
+    assert f"a --max-spend of at least {price}." in shown
     stopped = client(*arguments, "--max-spend", "1000", code=3)
     charges = vendor_process.charges(client.api_key)
     assert 0 < charges.cost_micros <= 1000
@@ -147,6 +154,8 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
     for limit, left in ((1000, 0), (price, price - charges.cost_micros)):  # what was paid counts
         quote = json.loads(client(*arguments, "--max-spend", str(limit), "--dry-run", "--json").stdout)
         assert quote["cost_micros"] == left
+        assert quote["enough_micros"] == (None if left else price)
+        assert quote["unaffordable"] == (0 if left else whole["to_buy"] - charges.queries)
     run_id = json.loads((client.folder / "table" / "comparison.json").read_text())["run_id"]
     sent_elsewhere, owed = make_batch(run_id, "fp_1", (Query.text("asked of another vendor"),)), 700
     with EmbeddingCache(client.folder / "cache.db") as cache:

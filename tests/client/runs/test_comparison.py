@@ -18,6 +18,7 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunConfig, RunFolder
+from client.runs.joint_purchase import JointOffer
 from tests.client.toy import make_folder
 
 
@@ -195,7 +196,7 @@ def test_a_comparison_of_the_file_behind_a_link_goes_on_by_the_link(tmp_path: Pa
             json.dumps({"run_id": "1", "images": list_folder(listed).digest()})
         )
         again = _comparison(link, out)
-        assert again.quote() == (0, 0, 0)
+        assert again.quote() == JointOffer(0, 0, 0)
         again._begin()
     assert _noted(again) == [cell.config for cell in again.cells] == _noted(begun)
     for cell in begun.cells:
