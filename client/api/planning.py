@@ -20,7 +20,7 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
-from client.runs.targets import require_images, require_prompts
+from client.runs.targets import plan_for, require_images, require_prompts
 from client.runs.teacher_queries import teacher_queries
 
 
@@ -82,13 +82,13 @@ def _planned(
         ) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             asked = teacher_queries(config, dataset, features)
-            purchase = teacher.plan(asked.tranches(dataset))
+            purchase, weak = plan_for(config, dataset, asked, teacher)
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)
                 require_images(dataset, asked, purchase, teacher)
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
-        planned = planned.model_copy(update={"teacher_check": checked})
+        planned = planned.model_copy(update={"teacher_check": checked or weak})
     mention_skipped(dataset.left_out, dataset.folder.base, display, listed_in="--json")
     return planned
 

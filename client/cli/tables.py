@@ -144,6 +144,7 @@ def print_plan(plan: Plan) -> None:
     if purchase is None:
         print_line(f"The method {plan.method} buys nothing.")
         return
+    check = plan.teacher_check
     quote = None if plan.outlook is None else plan.outlook.quote
     _print_tranches(purchase, plan.gains or {}, None if quote is None else quote.currency)
     if purchase.duplicates:
@@ -155,15 +156,15 @@ def print_plan(plan: Plan) -> None:
                 "Class texts are among them, and a student cannot name its classes without these: a run with "
                 "this budget cannot train."
             )
-    elif purchase.budget_left and purchase.images:
+    elif purchase.budget_left and purchase.images and (check is None or check.learnt_from):
         views = "" if plan.unlabelled_images else ", or further views (--views)"
         use = "more images would use them (--unlabelled)" + views
         if plan.unseen_images:
             use = "more --steps would use them"
         print_line(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
-    if plan.teacher_check is not None:
-        print_check(plan.teacher_check)
+    if check is not None:
+        print_check(check)
     if plan.outlook is not None:
         _print_outlook(plan.outlook, buys=purchase.to_buy > 0)
 

@@ -212,7 +212,8 @@ class Plan(Record):
         model: the vendor's model; `None` for a method that buys nothing.
         purchase: what would be bought; `None` for a method that buys nothing.
         outlook: what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without.
-        teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it.
+        teacher_check: what the labels say of the teacher, where `client.plan` was to buy a few images for it,
+            or where `purchase` is without the images after the labelled ones, for nothing is learnt of it.
         gains: points of accuracy on unseen styles that kinds of spending gained on the bundled icons, on top
             of the kinds before it and of `label-only`, which asks nothing. `client.plan` tells of the method
             and the recipe that were measured; `plan.json` is without.

@@ -219,10 +219,48 @@ def worth_asking(
         teacher: whose cache it is.
         folder: where the images' embeddings may lie in a file (`mapped_zeros`).
     """
+    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    return check is None or check.learnt_from
+
+
+def plan_for(
+    config: RunConfig,
+    dataset: Dataset,
+    asked: TeacherQueries,
+    teacher: Teacher,
+    *,
+    folder: Path | None = None,
+) -> tuple[PurchasePlan, TeacherCheck | None]:
+    """What the run would buy.
+
+    Where only images that come after the labelled ones are left to buy, and nothing will be learnt of the
+    teacher, the plan is without them, and what was checked of the teacher comes with it.
+
+    Args:
+        config: the run.
+        dataset: its images.
+        asked: what it asks.
+        teacher: whose cache it is.
+        folder: as of `worth_asking`.
+    """
+    plan = teacher.plan(asked.tranches(dataset))
+    texts, labelled, further = asked.lots(plan.to_buy)
+    if texts or labelled or not further:
+        return plan, None
+    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    if check is None or check.learnt_from:
+        return plan, None
+    left_out = {*plan.to_buy, *plan.beyond}
+    kept = asked.only([query for query in asked.all if query not in left_out])
+    return teacher.plan(kept.tranches(dataset)), check
+
+
+def _check_by_labelled(
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
+) -> TeacherCheck | None:
     labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
     known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
-    check = None if known is None else check_teacher(config, dataset, known).check
-    return check is None or check.learnt_from
+    return None if known is None else check_teacher(config, dataset, known).check
 
 
 class TargetBuilder:
@@ -401,7 +439,8 @@ class TargetBuilder:
                 return refused
             room = self._buy_images("further images", further, room, used, refused)
         left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too
-        if left and plan.needed("labelled") and (room or not plan.beyond):
+        is_spare = left and plan.needed("labelled") and (room or not plan.beyond)
+        if is_spare and self._worth_asking(dataset, asked):
             beyond = unseen(self._config, dataset)
             self._display.note(
                 f"{left} queries of the budget stay unspent: "
@@ -461,7 +500,7 @@ class TargetBuilder:
         """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early."""
         run, teacher = self._run, self._teacher
         assert teacher is not None
-        plan = teacher.plan(asked.tranches(dataset))
+        plan, _ = plan_for(self._config, dataset, asked, teacher, folder=run.path)
         before = run.began_with
         if before is not None and before.fingerprint != teacher.model.fingerprint:
             raise FingerprintChanged(

@@ -70,7 +70,11 @@ class TeacherQueries:
 
     def first(self, count: int, dataset: Dataset) -> "TeacherQueries":
         """The same up to so many distinct queries in the order of purchase; all class prompts stay."""
-        chosen = set(purchase_order(self.tranches(dataset))[:count])
+        return self.only(purchase_order(self.tranches(dataset))[:count])
+
+    def only(self, queries: Sequence[Query]) -> "TeacherQueries":
+        """The same without the images that are not among these; all class prompts stay."""
+        chosen = set(queries)
 
         def kept(tranche: ImageQueries) -> ImageQueries:
             pairs = zip(tranche.positions, tranche.queries, strict=True)

@@ -105,6 +105,20 @@ def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
     assert len(kinds["further views of labelled images"]) == len(counts)  # what they gained is not known
 
 
+def test_a_plan_is_without_what_is_known_not_to_be_bought(
+    client: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    first = len(CLASSES) + 24
+    planned = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "1000", "--probe", str(first))
+    shown = client(*_distill("--budget", "1000", "--dry-run"))
+    for each in (planned, shown):
+        assert "buy no more of this teacher" in each.stdout
+        assert "stay unspent" not in each.stdout
+    purchase = json.loads(client(*_distill("--budget", "1000", "--dry-run", "--json")).stdout)["purchase"]
+    assert (purchase["cached"], purchase["to_buy"], purchase["cost_micros"]) == (first, 0, 0)
+
+
 def test_a_run_takes_as_many_steps_as_show_each_image_twice(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -299,6 +299,19 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
     assert torch.equal(recalled.rows[dataset.train], learnt.rows[dataset.train])
 
 
+def test_nobody_is_asked_to_pay_for_what_is_known_not_to_be_bought(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    pupil.learn("run", budget=3 + 24)
+    pupil.config = replace(pupil.config, unlabelled=pupil.pool())
+    pupil.learn("with a pool", budget=100)
+    plan = pupil.read("with a pool/plan.json")["purchase"]
+    assert (plan["cached"], plan["to_buy"], plan["cost_micros"]) == (3 + 24, 0, 0)
+    assert pupil.agreed == [3 * 20 + 24 * 100, 0]
+    assert "stay unspent" not in pupil.shown.getvalue()
+
+
 def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil) -> None:
     learnt = pupil.learn("run", budget=0, method_name="label-only")
     assert learnt.text_head is not None
