@@ -22,9 +22,9 @@ from client.results.records import (
     Outlook,
     Plan,
     PlannedPurchase,
-    Summary,
     TeacherCheck,
     described_check,
+    held_out_whole,
 )
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
@@ -87,7 +87,7 @@ def print_summary(run: "Run") -> None:
     else:
         print_line("No image with a label was held out: how often the student is right was not measured.")
     if rows and summary.target_domain is None:
-        print_line(_meaning_without_target(summary))
+        print_line(_meaning_without_target(run))
     cost = _cost(summary.cost_micros, summary.teacher.currency if summary.teacher else None)
     print_line(
         f"Bought {summary.queries_bought} queries for {cost}; {summary.queries_cached} came from the cache."
@@ -105,15 +105,19 @@ def _cost(micros: int, currency: str | None) -> str:
     return f"{micros} micros" if currency is None else f"{micros // 10**6}.{micros % 10**6:06d} {currency}"
 
 
-def _meaning_without_target(summary: Summary) -> str:
-    """What the accuracy of a student stands for that was trained with no domain held out."""
+def _meaning_without_target(run: "Run") -> str:
+    """What the accuracy of a student stands for that was trained with no target domain."""
+    summary = run.summary
     leave_one_out = summary.leave_one_out
     if not leave_one_out:
-        like = (
-            "No domain was held out: this is the accuracy on images like those it learnt from."
-            if summary.train_images
-            else "No labelled image was trained on: this is the accuracy on those that were held out."
-        )
+        like = "No domain was held out: this is the accuracy on images like those it learnt from."
+        if unlearnt := held_out_whole(run.plan, summary.accuracy):
+            like = (
+                f"All images of {', '.join(unlearnt)} are held out: the mean over domains counts more than "
+                "images like those it learnt from."
+            )
+        if not summary.train_images:
+            like = "No labelled image was trained on: this is the accuracy on those that were held out."
         return (
             f"{like} What to expect of a new style, camera or season is not measured; --leave-one-out "
             "measures it."

@@ -140,6 +140,13 @@ def _run(**changes: Any) -> ReportData:
     return ReportData(_summary(**changes), _plan(), DATA, RECIPE, METRICS, ANSWERS, mistakes)
 
 
+def _shown(capsys: pytest.CaptureFixture[str], run: ReportData) -> str:
+    """What a terminal shows of a run that has finished."""
+    files = {"report": "report", "weights": "weights"}
+    print_summary(cast("Run", SimpleNamespace(summary=run.summary, plan=run.plan, **files)))
+    return " ".join(capsys.readouterr().out.split())
+
+
 class _Page(HTMLParser):
     """Checks that elements nest, and gathers what a reader sees and where a browser would go."""
 
@@ -307,8 +314,25 @@ def test_a_teacher_that_is_not_the_vendors_is_named(method: str, teacher: str | 
 
 
 @pytest.mark.parametrize("held_out_whole", [True, False])
-def test_a_domain_that_is_held_out_whole_is_said_to_have_taught_nothing(held_out_whole: bool) -> None:
+def test_a_domain_that_is_held_out_whole_is_said_to_have_taught_nothing(
+    capsys: pytest.CaptureFixture[str], held_out_whole: bool
+) -> None:
     run = replace(_run(), plan=_plan(images_by_domain={"line": 810, "solid": 90 if held_out_whole else 810}))
+    page = " ".join(_Page(render_report(run)).words.split())
+    assert ("what it does with images like those it learnt from" in page) == (not held_out_whole)
+    assert ("right on held-out images of the domains it learnt from" in page) == (not held_out_whole)
+    accuracy = {
+        "in_domain": 0.8125,
+        "out_of_domain": None,
+        "by_domain": {"line": 0.8, "solid": 0.825},
+        "images_by_domain": {"line": 80, "solid": 90},
+        "worst_domain": "line",
+    }
+    without_target = replace(run, summary=_summary(target_domain=None, accuracy=accuracy))
+    page = " ".join(_Page(render_report(without_target)).words.split())
+    for each in (page, _shown(capsys, without_target)):
+        assert ("All images of solid are held out" in each) == held_out_whole
+        assert ("No domain was held out" in each) == (not held_out_whole)
     for page in (render_report(run), render_model_card(run)):
         assert ("No image of solid was trained on, for all are held out" in page) == held_out_whole
         assert "No image of line" not in page
@@ -409,8 +433,7 @@ def test_where_a_table_holds_all_labelled_images_out_the_accuracy_is_that_on_the
     assert (learnt_from_labels in words, held_out_whole in words) == (taught, not taught)
     assert ("right on held-out images of the domains it learnt from" in words) == taught
     assert "could not be measured" not in words
-    print_summary(cast("Run", SimpleNamespace(summary=run.summary, report="report", weights="weights")))
-    shown = capsys.readouterr().out
+    shown = _shown(capsys, run)
     assert ("No labelled image was trained on: this is the" in shown) == (not taught and target is None)
     assert ("on images like those it learnt from" in shown) == (taught and target is None)
 
