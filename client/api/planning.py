@@ -86,6 +86,11 @@ def _planned(
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)
                 require_images(dataset, asked, purchase, teacher)
+            if in_jobs := teacher.left_to_jobs(purchase.to_buy):
+                display.note(
+                    f"{in_jobs} of the queries to buy are in bulk jobs that have begun: what these bring is "
+                    "fetched, and not paid for twice."
+                )
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked or weak})

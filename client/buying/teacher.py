@@ -200,6 +200,13 @@ class Teacher:
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
         return Offer(len(known), spending.queries, spending.cost_micros)
 
+    def left_to_jobs(self, queries: Sequence[Query]) -> int:
+        """How many of these bulk jobs of this key are to bring, so that they are not paid for twice."""
+        checkout = Checkout(self._vendor, self._cache, self._card)
+        notes = self._cache.bulk_notes.of_model(checkout.origin, self.model.fingerprint)
+        mine = [note for note in notes if note.key_id in (None, checkout.payer.key_id)]
+        return len({query for note in mine for query in note.queries}.intersection(queries))
+
     def enough_for(self, queries: Sequence[Query], *, counted_by: str = "--budget") -> str:
         """The options with which the run can buy what is missing of these; see `Budget.enough_for`."""
         wanted = [query for query in queries if query not in self.refused]

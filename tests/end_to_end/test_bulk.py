@@ -580,6 +580,17 @@ def test_what_a_cancelled_job_had_not_done_is_bought_anew(
     assert (len(jobs(client)), vendor.account(client.api_key).spent_micros) == (2, 1000)
 
 
+def test_a_plan_says_what_jobs_are_to_bring(client: Command, vendor: LocalVendor, model: HeldModel) -> None:
+    make_folder(client.folder / "toys", images=4)
+    model.stop_at("a photo of a circle")
+    asked = texts("a photo of a circle", "a photo of a square", "something else")
+    client("embed", *asked, *OUT, "--batch", "--no-wait", code=3)
+    plan = ("distill", "--data", "toys", "--budget", "1000", *TINY, "--image-size", "32", "--dry-run")
+    assert "2 of the queries to buy are in bulk jobs" in client(*plan).stderr
+    other = Command(client.folder, client.url, vendor.key())
+    assert "in bulk jobs" not in other(*plan).stderr  # they are another account's
+
+
 @pytest.mark.slow
 def test_a_student_is_distilled_from_what_jobs_bring(client: Command, vendor: LocalVendor) -> None:
     make_folder(client.folder / "toys", images=4)
