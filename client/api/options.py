@@ -188,7 +188,8 @@ class EmbedOptions(BulkOptions):
         texts: the texts.
         images: image files, folders (searched below) and patterns ("shots/**/*.png").
         out: a file to write, FILE.npy, FILE.parquet or FILE.jsonl; `None` to get an array instead.
-        budget: queries that may be newly paid for, over all resumptions; `None` for no limit.
+        budget: queries that may be newly paid for these inputs, over all resumptions and models; `None` for
+            no limit.
     """
 
     texts: tuple[str, ...] = ()
