@@ -157,7 +157,8 @@ def test_a_comparison_is_its_files(command: Command, vendor_process: VendorProce
         seeds=2, **BRIEFLY,
     )  # fmt: skip
     planned = client.plan_comparison(options)
-    assert planned.to_json() == {"runs": 4, "cached": 0, "to_buy": 3, "cost_micros": 60}
+    quote = {"runs": 4, "cached": 0, "to_buy": 3, "cost_micros": 60}
+    assert planned.to_json() == quote | {"unaffordable": 0, "enough_micros": None}
     assert not Path("table").exists()
     found = client.compare(options)
     assert found.path == Path("table")
