@@ -38,7 +38,7 @@ test: $(READY)  ## all tests but the slow ones
 	@$(TEST_THREADS) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal  # they wait as much as they compute
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times, 10,000 mutated requests, schemathesis
-	@$(BIN)/python -m pytest -m slow -o faulthandler_timeout=1200
+	@$(BIN)/python -m pytest -m slow
 
 $(INFINITY)/.ready: tests/infinity/requirements.txt
 	@test -x $(INFINITY)/bin/python || $(PYTHON) -m venv $(INFINITY)
