@@ -125,7 +125,7 @@ def test_what_is_in_doubt_is_asked_after_for_longer_than_a_lock_is_waited_for(
             if closes:  # it waits no longer than it does for a lock
                 pool.submit(books.admission.close).result(20)
                 with pytest.raises(CommitInDoubt, match="may have been"):
-                    selling.result(0)
+                    selling.result(10)
             other.rollback()
             if not closes:
                 selling.result(20)

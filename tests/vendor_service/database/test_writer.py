@@ -463,7 +463,7 @@ def test_a_lock_is_waited_for_from_the_moment_of_asking(
         for order in orders:
             locks.enter_context(locked(url, ACCOUNT, order.account_id))
         stuck = [pool.submit(books.buy, order) for order in orders]
-        wait_until(lambda: all(each.done() for each in stuck), 9)  # four rounds of three seconds are more
+        wait_until(lambda: all(each.done() for each in stuck), 11)  # four rounds of three seconds are more
         assert {type(each.exception()) for each in stuck} == {RowLocked}
 
 
