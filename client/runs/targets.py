@@ -434,13 +434,11 @@ class TargetBuilder:
         if not refused.keys().isdisjoint(asked.prompts):
             return refused  # nothing can be learnt from images
         room = self._buy_images("images", labelled, room, used, refused, cached=plan.cached)
-        if further and room:
-            if not self._worth_asking(dataset, asked):
-                return refused
-            room = self._buy_images("further images", further, room, used, refused)
+        if not self._worth_asking(dataset, asked):
+            return refused
+        room = self._buy_images("further images", further, room, used, refused)
         left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too
-        is_spare = left and plan.needed("labelled") and (room or not plan.beyond)
-        if is_spare and self._worth_asking(dataset, asked):
+        if left and plan.needed("labelled") and (room or not plan.beyond):
             beyond = unseen(self._config, dataset)
             self._display.note(
                 f"{left} queries of the budget stay unspent: "
