@@ -61,7 +61,10 @@ def commented_settings(program: TyperGroup) -> str:
     shared = {setting: words for setting, words in having.items() if len(words) > 1 and shareable(setting)}
     lines = [_BEGINNING]
     for setting, takers in shared.items():
-        lines += [*_described(setting, f"Of {', '.join(takers)}."), ""]
+        whose = f"Of {', '.join(takers)}."
+        if others := [words for words in commands if setting.key in commands[words] and words not in takers]:
+            whose += f" Here, it counts for {', '.join(others)} too: see [{others[0]}]."
+        lines += [*_described(setting, whose), ""]
     for words, settings in commands.items():
         own = [setting for setting in settings.values() if setting not in shared]
         lines += _tabled(words, own)

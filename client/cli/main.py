@@ -137,7 +137,6 @@ def distill(
             is_eager=True,
             help="Make the next student from this run's: what is not typed here is as it was there, and "
             "--unlabelled and --adapt add to what it had.",
-            show_default=False,
         ),
     ] = None,
     dry_run: Annotated[

@@ -94,7 +94,6 @@ TargetOption = Annotated[
     typer.Option(
         "--target-domain",
         help="A domain to hold out and be tested on (default: none; every domain trains).",
-        show_default=False,
     ),
 ]
 VendorOption = Annotated[str, typer.Option("--vendor", envvar="TUITION_VENDOR_URL", help="The vendor's URL.")]
@@ -139,7 +138,6 @@ AskVendorOption = Annotated[
         "--ask-vendor",
         metavar="URL",
         help="Ask this vendor about the images of which the student is least sure (default: ask nobody).",
-        show_default=False,
     ),
 ]
 AskShareOption = Annotated[
@@ -149,7 +147,6 @@ AskShareOption = Annotated[
         min=0,
         max=1,
         help="Ask about this share of the images (default: 0.2).",
-        show_default=False,
         callback=a_number,
     ),
 ]
@@ -160,7 +157,6 @@ AskBelowOption = Annotated[
         min=0,
         max=1,
         help="Instead of a share: ask about images of which the student is less sure than this.",
-        show_default=False,
         callback=a_number,
     ),
 ]
@@ -171,7 +167,6 @@ AskAccuracyOption = Annotated[
         min=0,
         max=1,
         help="Instead of a share: ask about as many images as gave this accuracy on the hold-outs.",
-        show_default=False,
         callback=a_number,
     ),
 ]
@@ -183,7 +178,6 @@ AskBudgetOption = Annotated[
         max=10**12,
         help="Pay for at most this many queries in a period, whatever asks through this cache "
         "(default: no limit).",
-        show_default=False,
     ),
 ]
 AskPeriodOption = Annotated[
@@ -196,8 +190,7 @@ KeepOption = Annotated[
         "--keep",
         metavar="DIR",
         help="Keep the images that the vendor answered about, for the next student (`client distill --from "
-        "RUN --adapt DIR`); `client cache forget DIR` deletes them.",
-        show_default=False,
+        "RUN --adapt DIR --budget N`); `client cache forget DIR` deletes them.",
     ),
 ]
 KeepAtMostOption = Annotated[
@@ -214,7 +207,6 @@ RejectOption = Annotated[
         max=0.5,
         help="Answer 'none of these' about images that seem to show no class, at this rate of false rejects "
         "on the hold-outs; 0.05, say (default: always name a class).",
-        show_default=False,
         callback=a_number,
     ),
 ]
@@ -269,7 +261,11 @@ SeedOption = Annotated[
 BudgetOption = Annotated[
     int | None,
     typer.Option(
-        "--budget", min=0, max=10**12, help="Queries that may be newly paid for, over all resumptions."
+        "--budget",
+        min=0,
+        max=10**12,
+        help="Queries that may be newly paid for, over all resumptions; `client distill` wants it, unless "
+        "its method buys nothing.",
     ),
 ]
 MaxSpendOption = Annotated[

@@ -73,7 +73,6 @@ def serve(
             max=10**12,
             help="Pay for at most this many queries in a period, whatever asks through this cache; "
             "needed with --ask-vendor.",
-            show_default=False,
         ),
     ] = None,
     ask_period: AskPeriodOption = "month",

@@ -27,8 +27,8 @@ also environment variables, are explained in [operations](operations.md).
 
 A command of either program ends with 0 if it did what was asked, with 1 if that failed, and with 2 if an
 option or a folder was wrong. `client` ends with 3 where a budget, a quota or a price stopped it, or a bulk
-job goes on without it; what was bought is kept, and the same command goes on. Ctrl-C ends either with 130.
-`--version` prints the version.
+job goes on without it; what was bought is kept, and the same command goes on. Ctrl-C ends either with 130;
+`client serve`, which is ended so, with 0. `--version` prints the version.
 """
 _WORDS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 

@@ -16,9 +16,9 @@ from tests.documents.docstrings import describe, escaped, table
 _BEGINNING = """\
 # The files of a run
 
-`client distill` (and `client.distill`) writes one folder. [architecture.md](architecture.md#a-run) says which
-stage makes which file. `make reference` makes this page from the records in `client/results/`; programs read
-the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](python.md)).
+`client distill` (and `client.distill`) writes one folder. [architecture.md](architecture.md#a-run) says
+which stage makes which artefact. `make reference` makes this page from the records in `client/results/`;
+programs read the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](python.md)).
 
 | file | what it holds |
 |---|---|
@@ -37,6 +37,9 @@ the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](py
 | `summary.json` | [what it came to](#summaryjson) |
 | `report.html`, `README.md` | the report for people, and the model card |
 | `web/` | [a page where the student answers](serving.md#in-the-browser) in the browser, if exported there |
+| `leave-one-out/<domain>/` | the run that leaves a domain out, with `--leave-one-out` |
+| `replacement/` | the successor of a finished student, until it is whole |
+| `config.json.lock` | is locked while a command works on the run |
 | `tensorboard/` | the metrics for TensorBoard, if that is installed |
 
 `client compare` writes [`table.json`](#tablejson) beside the same table as text, CSV, Markdown and LaTeX.
@@ -49,7 +52,7 @@ In `runs/` it has a folder for each run. The rows of `zero-shot` have no student
 integer, and by those of its file's SHA-256 where something else is sent: in `here` those that the run learnt
 from, with labels or without, and in `before` those that the weights had seen with which it began. The next
 student
-[is not measured on them](serving.md#asking-the-vendor-where-the-student-is-not-sure). `held_here` and
+[is not measured on them](serving.md#the-next-student). `held_here` and
 `held_before` name those that were held out, by which weights were chosen: the next student may be measured on
 them again, but a target domain may have none. Earlier versions did not write these two. The student's
 metadata has the SHA-256 of the file.

@@ -73,7 +73,7 @@ def create(
 ) -> None:
     """Issue a key to an account and print it, this once.
 
-    Example: vendor keys create acme --label laptop --quota 1000 --expires 2027-06-30
+    Example: vendor keys create acme --label laptop --quota 1000 --expires 2031-06-30
     """
     terms = keys.KeyTerms(
         label=label,

@@ -39,7 +39,7 @@ def set_price(
     A plan that names no price for a model and kind has the standard one. batch-percent is what bulk jobs pay
     of the other two: 50 where nobody has said anything else.
 
-    Example: vendor prices set icon-clip image 80 --plan research --new --from 2026-12-01
+    Example: vendor prices set icon-clip image 80 --plan research --new
     """
     begin = None if since is None else from_datetime(since)
     number = (whole_number if kind == BATCH_PERCENT else micro_units)(micros)

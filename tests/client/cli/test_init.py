@@ -69,5 +69,7 @@ def test_its_comments_are_the_options_with_their_defaults(tmp_path: Path) -> Non
             if each.default is not None
         }
         assert given == expected, words
+    flowing = text.replace("\n# ", " ")
+    assert "Of distill, plan. Here, it counts for compare too: see [compare].\n#target_domain =" in flowing
     for each in (each for _, command in commands_of(program()) for each in settings_of(command).values()):
         assert re.search(rf"^#{each.key} =", text, re.MULTILINE), each.key
