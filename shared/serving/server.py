@@ -92,9 +92,14 @@ class _Server(uvicorn.Server):
         if self._stop_by is not None and not self._told:
             self._told = True  # not by `handle_exit`, which may interrupt whoever is writing a line
             _log.info("stopping: what is in hand is finished, what is new is sent away")
-        if self._stop_by is not None and (self._capacity.idle or time.monotonic() > self._stop_by):
+        if self._stop_by is not None and (self._idle or time.monotonic() > self._stop_by):
             self.should_exit = True
         return await super().on_tick(counter)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no request is in hand, also of those that take no room in the capacity."""
+        return self._capacity.idle and not self.server_state.tasks
 
 
 def bind(host: str, port: int) -> socket.socket:
