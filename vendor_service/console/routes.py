@@ -1,5 +1,6 @@
 """What a site consists of: pages, and actions with what is asked before them and what they answer."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
+from shared.errors import APIError, ErrorCode
 from vendor_service.console.forms import Fields
 
 
@@ -44,6 +46,15 @@ class Asked(Generic[Who]):
     now: int
     base_url: str
 
+    def check_state(self, state: str, message: str) -> None:
+        """Make sure that what the question was about is in this state, as it was when it was asked.
+
+        Raises:
+            APIError: `conflict`, with this message.
+        """
+        if self.form.get("state") != state:
+            raise APIError(ErrorCode.CONFLICT, message)
+
 
 Built = Mapping[str, Any] | Response
 
@@ -77,12 +88,21 @@ class Page(Generic[Who]):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked before something is done: what it will do, fact by fact."""
+    """What is asked before something is done: what it will do, fact by fact.
+
+    The answer brings the `state` back (see `state_of`), for `Asked.check_state`.
+    """
 
     title: str
     facts: Sequence[str]
     button: str
     dangerous: bool = False
+    state: str = ""
+
+
+def state_of(*facts: object) -> str:
+    """What a question keeps of these facts, to see later whether they still hold; it tells none of them."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -414,7 +414,8 @@ class Site(Generic[Who]):
     def _confirm(
         self, request: Request, who: Who, action: Action[Who], form: Fields, question: Question
     ) -> Response:
-        kept = [(name, value) for name, value in form.pairs if name not in ("csrf", "confirmed", "once")]
+        own = ("csrf", "confirmed", "once", "state")
+        kept = [(name, value) for name, value in form.pairs if name not in own]
         values = {
             "question": question,
             "fields": kept,

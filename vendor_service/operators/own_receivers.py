@@ -18,7 +18,7 @@ from vendor_service.database.tables import (
 from vendor_service.errors import APIError, UsageError
 from vendor_service.operators import webhooks as acts
 from vendor_service.operators.act import Act
-from vendor_service.webhooks.endpoints import NewEndpoint
+from vendor_service.webhooks.endpoints import NewEndpoint, public
 from vendor_service.webhooks.events import EventKind
 
 # What one account adds by itself; operators may add more.
@@ -31,23 +31,27 @@ def add(act: Act, account: str, url: str, kinds: Iterable[EventKind]) -> NewEndp
     """Add a receiver of an account's events; none are all of them. It is asked at public addresses alone.
 
     Raises:
-        APIError: `conflict`; the account has as many receivers as it may add, or did too much about them
-            in a day.
+        APIError: `conflict`; the account added this one already, or as many as it may, or did too much about
+            them in a day.
         UsageError: the URL cannot be, or is not https.
     """
     owner = find_account(act.session, account, lock=True)
     if not url.startswith("https://"):
         raise UsageError("the address of a receiver begins with https://")
-    added = select(func.count()).where(
+    added = select(WebhookEndpoint).where(
         WebhookEndpoint.account_id == owner.id,
         WebhookEndpoint.added_by == "customer",
         WebhookEndpoint.disabled_at.is_(None),
     )
-    if (act.session.scalar(added) or 0) >= _MOST_RECEIVERS:
+    live, wanted = act.session.scalars(added).all(), set(kinds)
+    if any(each.url == url and set(public(each).events) == wanted for each in live):
+        message = "this receiver was added already, and its secret was shown once; give it another one"
+        raise APIError(ErrorCode.CONFLICT, message)
+    if len(live) >= _MOST_RECEIVERS:
         message = f"this account has {_MOST_RECEIVERS} receivers; disable one that is not needed"
         raise APIError(ErrorCode.CONFLICT, message)
     _check_room(act, owner.id)
-    return acts.create(act, url, kinds, account, "customer")
+    return acts.create(act, url, wanted, account, "customer")
 
 
 def find(session: Session, account_id: str, endpoint_id: str) -> WebhookEndpoint:

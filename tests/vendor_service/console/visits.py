@@ -70,6 +70,11 @@ class Visit:
         return self.send(path, pairs)
 
 
+def hidden(asked: httpx.Response, name: str) -> str:
+    """What a question brings back under that name."""
+    return unescape(dict(HIDDEN.findall(asked.text))[name])
+
+
 def problem_of(answer: httpx.Response) -> str:
     """What a page says is wrong."""
     found = re.search(r'class="problem"[^>]*>(.*?)</p>', answer.text, re.DOTALL)

@@ -1,5 +1,6 @@
 """The receivers that customers add themselves: how much an account does about them in a day."""
 
+import secrets
 from collections.abc import Callable
 
 import pytest
@@ -19,10 +20,10 @@ HOOK = "https://example.com/hooks"
 
 
 def add(books: Books, order: Order) -> str:
-    """Add a receiver as the customer does; its id."""
-    name = books.account(order).name
+    """Add a receiver of its own address as the customer does; its id."""
+    name, url = books.account(order).name, f"{HOOK}/{secrets.token_hex(8)}"
     with books.database.write() as session:
-        return own_receivers.add(Act(session, "key:1", books.clock), name, HOOK, []).endpoint_id
+        return own_receivers.add(Act(session, "key:1", books.clock), name, url, []).endpoint_id
 
 
 def rotate(books: Books, order: Order, receiver: str) -> None:

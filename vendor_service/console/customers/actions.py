@@ -12,9 +12,9 @@ from vendor_service.console.customers.jobs import JobActions
 from vendor_service.console.customers.pages import GRACES
 from vendor_service.console.customers.receivers import ReceiverActions
 from vendor_service.console.customers.visitor import Customer, require_acting
-from vendor_service.console.routes import Action, Asked, Done, Question, Shown
+from vendor_service.console.routes import Action, Asked, Done, Question, Shown, state_of
 from vendor_service.database.session import Database
-from vendor_service.database.tables import ApiKey, ConsoleSession
+from vendor_service.database.tables import Account, ApiKey, ConsoleSession
 from vendor_service.operators import keys as acts
 from vendor_service.operators import own_keys
 from vendor_service.operators.act import Act
@@ -57,12 +57,17 @@ class CustomerActions:
             f"The present secret stops working {until}, and so does every program that still uses it.",
             "Its limits, its scopes and what it used of them stay.",
         ]
-        return Question("Rotate this key?", facts, "Rotate the key")
+        if (key.former_until or 0) > asked.now:
+            facts.append("The secret that it had before the present one stops working at once.")
+        return Question("Rotate this key?", facts, "Rotate the key", state=state_of(key.secret_hash))
 
     def rotate_key(self, asked: Asked[Customer]) -> Shown:
         """Give a key another secret, which is shown once."""
         with self.database.write() as session:
+            session.get_one(Account, asked.who.account_id, with_for_update=True)  # one at a time
             key = self._find(session, asked)
+            message = f"the key {key.id} got another secret since this page was made, which was shown once"
+            asked.check_state(state_of(key.secret_hash), message)
             grace = asked.form.number("grace") or 0
             issued = own_keys.rotate(self._act(session, asked), asked.who.key, key, grace)
             if asked.who.key is not None and asked.who.key.id == key.id:

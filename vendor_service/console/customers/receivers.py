@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 from shared.errors import APIError, ErrorCode
 from vendor_service.clock import Clock
 from vendor_service.console.customers.visitor import Customer, require_acting
-from vendor_service.console.routes import Action, Asked, Done, Question, Shown
+from vendor_service.console.routes import Action, Asked, Done, Question, Shown, state_of
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
 from vendor_service.operators import own_receivers, webhooks
 from vendor_service.operators.act import Act
@@ -61,14 +62,24 @@ class ReceiverActions:
             f"What is sent to {receiver.url} is signed by another secret, which is shown once.",
             "For a day it is signed by the present secret as well.",
         ]
-        return Question("Give this receiver another secret?", facts, "Make another secret")
+        if (receiver.former_until or 0) > asked.now:
+            facts.append("By the secret before the present one it is signed no longer.")
+        return Question(
+            "Give this receiver another secret?",
+            facts,
+            "Make another secret",
+            state=state_of(receiver.secret),
+        )
 
     def rotate(self, asked: Asked[Customer]) -> Shown:
         """Give a receiver another secret, which is shown once."""
+        account_id, endpoint_id = asked.who.account_id, asked.path["endpoint_id"]
         with self.database.write() as session:
-            made = own_receivers.rotate(
-                self._act(session, asked), asked.who.account_id, asked.path["endpoint_id"], _GRACE
-            )
+            session.get_one(Account, account_id, with_for_update=True)  # one at a time
+            receiver = own_receivers.find(session, account_id, endpoint_id)
+            message = "this receiver got another secret since this page was made, which was shown once"
+            asked.check_state(state_of(receiver.secret), message)
+            made = own_receivers.rotate(self._act(session, asked), account_id, endpoint_id, _GRACE)
         return _secret(made.secret, "The new secret of the receiver")
 
     def ask_to_disable(self, asked: Asked[Customer], session: Session) -> Question:

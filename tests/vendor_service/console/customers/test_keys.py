@@ -91,6 +91,19 @@ def test_a_key_with_limits_of_its_own_makes_none_without(vendor: LocalVendor) ->
     assert admin.ask("/keys/create", scope="embed").status_code == 403
 
 
+def test_a_form_that_is_sent_twice_rotates_once(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin, rotate = admin_of(vendor, key), f"/keys/{key_id(key)}/rotate"
+    asked = admin.ask(rotate, grace="3600")
+    assert "before the present one" not in asked.text
+    (renewed,) = set(SECRET.findall(admin.confirm(rotate, asked).text))
+    again = admin.confirm(rotate, asked)
+    assert (again.status_code, SECRET.findall(again.text)) == (422, [])
+    assert "got another secret since this page was made" in problem_of(again)
+    assert [vendor.embed(each, CAT).status_code for each in (key, renewed)] == [200, 200]
+    assert "before the present one stops working at once" in admin.ask(rotate, grace="3600").text
+
+
 def test_a_customer_makes_rotates_and_revokes_keys_as_itself(vendor: LocalVendor) -> None:
     owner = vendor.key(quota=50)
     admin_key = vendor.another_key(owner, Scope.ADMIN)

@@ -69,6 +69,31 @@ def test_a_customer_adds_renews_and_disables_receivers_and_has_events_sent_again
     assert acts[0].actor.startswith("key:")
 
 
+def test_a_form_that_is_sent_twice_makes_one_receiver_and_one_secret(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    receiver, admin, add = receiver_of(vendor, key), admin_of(vendor, key), "/events/receivers/add"
+    assert "was added already" in problem_of(admin.ask(add, address=HOOK))
+    assert admin.ask(add, address=HOOK, event="key.rotated").status_code == 200
+    again = admin.ask(add, address=HOOK, event=["key.rotated", "key.rotated"])
+    assert "was added already" in problem_of(again)
+
+    def secrets() -> tuple[str, str | None]:
+        with vendor.books.read() as session:
+            row = session.get_one(WebhookEndpoint, receiver)
+            return row.secret, row.former_secret
+
+    first, _ = secrets()
+    rotate = f"/events/receivers/{receiver}/rotate"
+    asked = admin.ask(rotate)
+    assert "signed no longer" not in asked.text
+    (second,) = set(SIGNING.findall(admin.confirm(rotate, asked).text))
+    assert "got another secret since this page was made" in problem_of(admin.confirm(rotate, asked))
+    assert secrets() == (second, first)
+    assert "signed no longer" in admin.ask(rotate).text
+    admin.do(f"/events/receivers/{receiver}/disable")
+    assert admin.ask(add, address=HOOK).status_code == 200
+
+
 def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor: LocalVendor) -> None:
     key = vendor.key()
     theirs, account = receiver_of(vendor, key), vendor.account(key)
