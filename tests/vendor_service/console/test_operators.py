@@ -25,7 +25,7 @@ from vendor_service.console.operators.pages import OperatorPages
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
-from vendor_service.operators import accounts, prices, tokens
+from vendor_service.operators import accounts, prices, projects, tokens
 from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
@@ -314,6 +314,39 @@ def test_only_what_would_change_of_the_terms_is_asked_about(
     assert "nothing would change" in problem_of(
         visits[ACCOUNTS].ask(path, quota="20", spend_limit="5.00", plan="standard")
     )
+
+
+def test_what_somebody_else_changed_meanwhile_of_the_terms_is_not_taken_back(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    order, visit = books.open(quota=10, spend_limit_micros=5_000_000), visits[ACCOUNTS]
+    name = books.account(order).name
+    path, form = f"/accounts/{name}/terms", {"spend_limit": "5.00", "plan": "standard"}
+    asked = visit.ask(path, quota="20", **form)
+    with books.database.write() as session:
+        accounts.set_spend_limit(Act(session, "os:test", books.clock), name, 1_000_000)
+    answer = visit.confirm(path, asked)
+    assert answer.status_code == 422
+    assert f"what is agreed with {name} was changed since" in problem_of(answer).lower()
+    assert (books.account(order).quota, books.account(order).spend_limit_micros) == (10, 1_000_000)
+    assert "Spend limit: 1.00 a month → 5.00 a month" in visit.ask(path, quota="20", **form).text
+
+
+def test_what_somebody_else_changed_meanwhile_of_a_projects_limits_is_not_taken_back(
+    books: Books, visits: dict[OperatorScope, Visit]
+) -> None:
+    name, visit = books.account(books.open()).name, visits[ACCOUNTS]
+    visit.do(f"/accounts/{name}/projects/create", project="news", quota="10", rate="2")
+    path = f"/accounts/{name}/projects/news/limits"
+    asked = visit.ask(path, quota="20", rate="2")
+    with books.database.write() as session:
+        projects.set_rate_limit(Act(session, "os:test", books.clock), name, "news", 1)
+    answer = visit.confirm(path, asked)
+    assert answer.status_code == 422
+    assert f"the limits of news of {name} were changed since" in problem_of(answer).lower()
+    now = visit.ask(path, quota="20", rate="2").text
+    assert "Quota: 10 queries a month → 20 queries a month" in now
+    assert "Rate: 1 queries a second → 2 queries a second" in now
 
 
 def test_credit_of_a_new_account_takes_the_scope_of_money(

@@ -18,7 +18,7 @@ from vendor_service.console.forms import Fields
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import money
-from vendor_service.console.routes import Action, Done, Question, Shown
+from vendor_service.console.routes import Action, Done, Question, Shown, state_of
 from vendor_service.database.tables import STANDARD_PLAN, Account, ApiKey
 from vendor_service.errors import APIError, UsageError
 from vendor_service.operators import accounts as acts
@@ -87,13 +87,23 @@ class AccountActions(Acting):
         so_far = f"{status.queries_used:,} queries, {money(status.spent_micros)}"
         used = f"What was used of this period ({so_far}) counts."
         return Question(
-            f"Agree on this with {account.name}?", [*facts, used, "It holds at once."], "Change it"
+            f"Agree on this with {account.name}?",
+            [*facts, used, "It holds at once."],
+            "Change it",
+            state=_state(account),
         )
 
     def set_terms(self, asked: By) -> Done:
         """Agree on something else, all of it or nothing."""
         name, wanted = asked.path["name"], _agreed(_terms(asked.form))
-        self._act(asked, lambda act: acts.set_terms(act, name, wanted))
+
+        def change(act: Act) -> None:
+            account = find_account(act.session, name, lock=True)
+            message = f"what is agreed with {name} was changed since this page was made"
+            asked.check_state(_state(account), message)
+            acts.set_terms(act, name, wanted)
+
+        self._act(asked, change)
         return Done(f"What is agreed with {name} was changed.", f"/accounts/{name}")
 
     def ask_to_suspend(self, asked: By, session: Session) -> Question:
@@ -202,6 +212,10 @@ def _terms(form: Fields) -> Terms:
 
 def _agreed(terms: Terms | Account) -> dict[str, int | str | None]:
     return {field: getattr(terms, field) for field in _TERMS}
+
+
+def _state(account: Account) -> str:
+    return state_of(account.quota_period, _agreed(account))
 
 
 def _limits(terms: Terms) -> Sequence[str]:

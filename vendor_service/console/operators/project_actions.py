@@ -9,10 +9,11 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.projects import terms_of, told
-from vendor_service.console.routes import Action, Done, Question
+from vendor_service.console.routes import Action, Done, Question, state_of
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.operators import projects as acts
+from vendor_service.operators.act import Act
 from vendor_service.operators.tokens import OperatorScope
 
 _PROJECT = f"{ACCOUNT}/projects/{{project}}"
@@ -58,13 +59,24 @@ class ProjectActions(Acting):
         shown = projects.public(project, account, asked.now)
         used = f"What was used of this period ({shown.queries_used:,} queries) counts. It holds at once."
         return Question(
-            f"Change the limits of {project.name} of {account.name}?", [*facts, used], "Change it"
+            f"Change the limits of {project.name} of {account.name}?",
+            [*facts, used],
+            "Change it",
+            state=_state(account, project),
         )
 
     def set_limits(self, asked: By) -> Done:
         """Let other limits of a project hold, all of them or none."""
         name, project, wanted = asked.path["name"], asked.path["project"], asdict(terms_of(asked.form))
-        self._act(asked, lambda act: acts.set_terms(act, name, project, wanted))
+
+        def change(act: Act) -> None:
+            account = find_account(act.session, name, lock=True)
+            found = projects.find_project(act.session, account, project)
+            message = f"the limits of {project} of {name} were changed since this page was made"
+            asked.check_state(_state(account, found), message)
+            acts.set_terms(act, name, project, wanted)
+
+        self._act(asked, change)
         return Done(f"The limits of {project} of {name} were changed.", f"/accounts/{name}")
 
     def ask_to_archive(self, asked: By, session: Session) -> Question:
@@ -83,6 +95,10 @@ class ProjectActions(Acting):
         name, project = asked.path["name"], asked.path["project"]
         self._act(asked, lambda act: acts.archive(act, name, project))
         return Done(f"The project {project} of {name} was archived.", f"/accounts/{name}")
+
+
+def _state(account: Account, project: Project) -> str:
+    return state_of(account.quota_period, projects.terms_of(project))
 
 
 def _open(session: Session, asked: By) -> tuple[Account, Project]:
