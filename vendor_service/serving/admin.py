@@ -51,6 +51,8 @@ from vendor_service.settings import Settings
 
 # Between two starts of a process that dies.
 _PAUSE_SECONDS = 2.0
+# After one that was told to stop: a vendor that was told as well takes no longer than this to stop.
+_TOLD_SECONDS = 40.0
 _STOP_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
@@ -193,8 +195,9 @@ class _Keeper:
     def _watch(self) -> None:
         while True:
             self._process.join()
-            # One that ended by itself was told to, by an interrupt that this process has got as well.
-            if self._process.exitcode == 0 or self._stopping.wait(_PAUSE_SECONDS):
+            # One that ended by itself was told to, mostly by a signal that this process has got as well.
+            pause = _TOLD_SECONDS if self._process.exitcode == 0 else _PAUSE_SECONDS
+            if self._stopping.wait(pause):
                 return
             with self._lock:
                 if self._stopping.is_set():

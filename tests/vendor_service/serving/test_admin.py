@@ -58,6 +58,11 @@ def admin_process(vendor: VendorProcess) -> int | None:
     return found[0] if found else None
 
 
+def serving() -> int | None:
+    """The process that serves operators beside this one."""
+    return next((each.pid for each in active_children() if each.name == "admin"), None)
+
+
 def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> None:
     with VendorProcess(tmp_path, "--admin-port", "0") as vendor:
         token = token_of(vendor)
@@ -82,10 +87,6 @@ def test_a_process_for_which_the_system_has_no_room_comes_later(
     monkeypatch.setattr(admin, "_PAUSE_SECONDS", 0.05)
     url = f"sqlite:///{tmp_path / 'books.db'}"
     lay_out(url)
-
-    def serving() -> int | None:
-        return next((each.pid for each in active_children() if each.name == "admin"), None)
-
     with admin_beside(GivenSettings(database_url=url, admin_port=0)) as address:
         first = serving()
         assert first is not None
@@ -95,6 +96,21 @@ def test_a_process_for_which_the_system_has_no_room_comes_later(
         wait_until(lambda: serving() not in (None, first), seconds=30)
         assert httpx.get(f"{address}/livez", timeout=60).is_success
     assert caplog.text.count("the process of /admin cannot be started, which is tried again") == 2
+
+
+def test_a_process_that_alone_is_told_to_stop_is_replaced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admin, "_TOLD_SECONDS", 0.05)
+    url = f"sqlite:///{tmp_path / 'books.db'}"
+    lay_out(url)
+    with admin_beside(GivenSettings(database_url=url, admin_port=0)) as address:
+        first = serving()
+        assert first is not None
+        os.kill(first, signal.SIGTERM)
+        wait_until(lambda: serving() not in (None, first), seconds=30)
+        assert httpx.get(f"{address}/livez", timeout=60).is_success
+    assert caplog.text.count("the process of /admin died; starting another") == 1
 
 
 def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> None:
