@@ -206,16 +206,18 @@ class CustomerPages:
             .order_by(WebhookEndpoint.created_at)
         ).all()  # fmt: skip
         own = {each.id: each for each in receivers}
+        told: list[dict[str, Any]] = [json.loads(each.content)["data"] for each in found]
+        labels = labels_of(session, asked.who, [data["key_id"] for data in told if "key_id" in data])
         return {
             "events": [
                 {
                     "id": each.id,
                     "kind": each.kind,
                     "at": to_datetime(each.created_at),
-                    "data": _told(each.content),
+                    "data": _told(data, labels),
                     "deliveries": _deliveries(session, each.id, own),
                 }
-                for each in found
+                for each, data in zip(found, told, strict=True)
             ],
             "receivers": [endpoints.public(each) for each in receivers],
             "live": {each.id for each in receivers if is_own(each) and each.disabled_at is None},
@@ -310,13 +312,14 @@ def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
     return last.error if is_own(receiver) else "not reached"
 
 
-def _told(content: str) -> list[tuple[str, str]]:
-    data: dict[str, Any] = json.loads(content)["data"]
+def _told(data: Values, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What an event tells, with the label of a key if that is one of the `labels`, by id."""
+    hidden = {"account"} if data.get("key_id") in labels else {"account", "label"}
     return [
         (
             name.removesuffix("_micros").replace("_", " "),
             f"{value:,}" if name in _COUNTS else readable(name, value),
         )
         for name, value in data.items()
-        if name != "account" and value is not None
+        if name not in hidden and value is not None
     ]

@@ -11,9 +11,11 @@ from tests.vendor_service.console.customers.people import (
     SIGNING,
     admin_of,
     event_for,
+    issued,
     key_id,
     receiver_of,
     signed_in,
+    with_project,
 )
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
@@ -137,6 +139,22 @@ def test_what_an_event_tells_is_shown_as_what_it_is(vendor: LocalVendor) -> None
     assert f"former until: {until:%Y-%m-%d %H:%M} UTC<" in page
     assert "month: 2026-10<br>number: 1234<br>total: 2.50<br>last seq: 56789<" in page
     assert "percent: 50%<br>used queries: 1,500<br>limit queries: 3,000<" in page
+
+
+def test_a_key_of_a_project_reads_no_label_of_a_key_outside_it_in_an_event(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    project = with_project(vendor, owner)
+    outside = issued(vendor, owner, label="for the owner alone")
+    inside = issued(vendor, owner, label="for the search", project=project)
+    admin = admin_of(vendor, owner)
+    for key in (outside, inside):
+        admin.do(f"/keys/{key_id(key)}/rotate", grace="3600")
+    scopes = frozenset({Scope.READ_USAGE})
+    part = signed_in(vendor, issued(vendor, owner, project=project, scopes=scopes)).page("/events")
+    assert "label: for the search<" in part
+    assert "for the owner alone" not in part
+    assert f"key id: {key_id(outside)}<" in part
+    assert "label: for the owner alone<" in admin.page("/events")
 
 
 def test_a_customer_is_told_of_a_model_that_goes_and_can_have_it_sent_again(vendor: LocalVendor) -> None:
