@@ -363,9 +363,9 @@ class Site(Generic[Who]):
         async def do(request: Request) -> Response:
             who: Who | None = None
             try:
-                form = await read_form(request)
                 who = await self.enter(request)
                 self.limit(who, 1)
+                form = await read_form(request)
                 self.check_form(request, who, form.get("csrf"))
                 action.allow(who)
                 if action.ask is not None and form.get("confirmed") != "yes":

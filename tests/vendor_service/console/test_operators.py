@@ -3,6 +3,7 @@
 import http.cookies
 import json
 import re
+import socket
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -177,6 +178,14 @@ def test_an_action_takes_its_scope_asks_first_and_is_in_the_audit_log(
     entries = acts(books)[len(before) :]
     assert len(entries) == (2 if pattern.endswith(("terms", "limits")) else 1)  # one for each term
     assert {re.sub("[0-9a-f]{16}", "ID", each.actor) for each in entries} == {"operator:ID (test)"}
+
+
+@pytest.mark.parametrize("pattern", FORMS)
+def test_no_form_is_read_of_who_is_not_signed_in(books: Books, local: LocalAdmin, pattern: str) -> None:
+    path = path_of(pattern, names(books))
+    with socket.create_connection((local.http.base_url.host, local.http.base_url.port or 80), 30) as asking:
+        asking.sendall(f"POST /operator{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n".encode())
+        assert asking.recv(1000).startswith(b"HTTP/1.1 303 ")
 
 
 def acts(books: Books) -> list[log.AuditRecord]:
