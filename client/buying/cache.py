@@ -430,13 +430,17 @@ class EmbeddingCache:
         Raises:
             CacheError: somebody reads the file for so long that something is left.
         """
-        with self._file.transaction() as connection:
-            before = connection.total_changes
-            connection.executemany(
-                "DELETE FROM embeddings WHERE kind = 'image' AND digest = ?",
-                ((bytes.fromhex(digest),) for digest in images),
-            )
-            deleted = connection.total_changes - before
+        deleted = 0
+        pieces = iter(images)
+        while piece := list(islice(pieces, CHUNK)):  # others may buy in between
+            with self._file.transaction() as connection:
+                before = connection.total_changes
+                connection.executemany(
+                    "DELETE FROM embeddings "
+                    "WHERE model IN (SELECT id FROM models) AND kind = 'image' AND digest = ?",
+                    ((bytes.fromhex(digest),) for digest in piece),
+                )
+                deleted += connection.total_changes - before
         if images and not self._compact():  # also where they were deleted before, and this was not reached
             raise CacheError(
                 f"What was deleted from the cache {self.path} is still in its files, because another process "
@@ -464,10 +468,10 @@ class EmbeddingCache:
         """Every entry, or those of one model: its id, what it holds, and whether its checksum matches."""
         last = 0
         condition = f"{where or 'WHERE true'} AND embeddings.id > ?"
-        while True:
+        while True:  # `+model` has no index: by that, each chunk would sort all rows of the model
             rows = self._file.read(
                 "SELECT embeddings.id, kind, digest, vector, checksum FROM embeddings "  # noqa: S608 (ours)
-                f"JOIN models ON models.id = model {condition} ORDER BY embeddings.id LIMIT {CHUNK}",
+                f"JOIN models ON models.id = +model {condition} ORDER BY embeddings.id LIMIT {CHUNK}",
                 (*parameters, last),
             )
             if not rows:

@@ -149,6 +149,33 @@ def test_nothing_of_what_is_forgotten_is_left_in_the_files_of_a_cache_that_other
         assert [_in_files(cache, image) for image in images] == [False, True] * 4 + [False]
 
 
+def test_a_large_cache_is_read_once_through_and_an_image_is_found_in_it_without_reading_the_others(
+    cache: EmbeddingCache,
+) -> None:
+    images = tuple(Query("image", hashlib.sha256(bytes([n])).hexdigest(), "", bytes) for n in range(9))
+    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    connection, traced = cache._file.connection, list[str]()
+    connection.set_trace_callback(traced.append)
+    assert len(list(cache.stored("fp_1"))) == 9
+    assert cache.forget([image.digest for image in images]) == 9
+    connection.set_trace_callback(None)
+    asked = [each for each in traced if each.startswith(("SELECT", "DELETE"))]
+    assert len(asked) == 11  # two chunks, of which one is empty, and nine images
+    for statement in asked:
+        for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
+            assert "SCAN" not in step
+            assert "TEMP B-TREE" not in step
+
+
+def test_others_may_write_while_many_images_are_forgotten(cache: EmbeddingCache) -> None:
+    images = tuple(Query("image", f"{n:064x}", "", bytes) for n in range(1200))
+    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    traced: list[str] = []
+    cache._file.connection.set_trace_callback(traced.append)
+    assert cache.forget([image.digest for image in images]) == 1200
+    assert traced.count("BEGIN IMMEDIATE") == traced.count("COMMIT") == 3
+
+
 def test_more_queries_than_one_statement_takes(cache: EmbeddingCache) -> None:
     batch = _batch(*(str(i) for i in range(2100)))
     _store(cache, batch)
