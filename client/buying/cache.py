@@ -144,7 +144,8 @@ class EmbeddingCache:
         """Of the queries that the cache can answer: the origin's name, and the pool that it is in."""
         found = {query: origin for query, _, origin in self._intact(fingerprint, queries)}
         named = self._origins.by_id(fingerprint)  # read last: another run may have added one meanwhile
-        return {query: named[origin] for query, origin in found.items()}
+        gone = named[None]  # or deleted all of them
+        return {query: named.get(origin, gone) for query, origin in found.items()}
 
     def pool(self, fingerprint: str, origin: str) -> int | None:
         """The pool of an origin of a model; `None` where nothing of it is known."""
@@ -314,8 +315,8 @@ class EmbeddingCache:
 
     def stored(self, fingerprint: str) -> Iterator[StoredEmbedding]:
         """Every intact embedding of a model, in the order in which they were bought."""
-        for _, entry, intact in self._entries("WHERE fingerprint = ?", fingerprint):
-            if intact:
+        for _, entry, checksum in self._entries("WHERE fingerprint = ?", fingerprint):
+            if checksum == entry.checksum:
                 yield entry
 
     def add(self, fingerprint: str, entries: Iterable[StoredEmbedding], *, origin: str = UNKNOWN) -> int:
@@ -388,8 +389,8 @@ class EmbeddingCache:
         if verdict != "ok":
             raise CacheError(f"The cache {self.path} is damaged: {verdict}. Export what can be read of it.")
         damaged = 0
-        for checked, (_, _, intact) in enumerate(self._entries(""), start=1):
-            damaged += not intact
+        for checked, (_, entry, checksum) in enumerate(self._entries(""), start=1):
+            damaged += checksum != entry.checksum
             if checked % _PROGRESS_EVERY == 0:
                 on_checked(checked)
         return damaged
@@ -401,17 +402,22 @@ class EmbeddingCache:
             How many were deleted; their room is given back to the disk.
         """
         if fingerprint is None:
-            doomed = [(id_,) for id_, _, intact in self._entries("") if not intact]
+            deleted = self._delete_damaged()
         else:
-            doomed = [(id_,) for id_, _, _ in self._entries("WHERE fingerprint = ?", fingerprint)]
-        with self._file.transaction() as connection:
-            connection.executemany("DELETE FROM embeddings WHERE id = ?", doomed)
-            connection.execute(
-                "DELETE FROM origins WHERE model = (SELECT id FROM models WHERE fingerprint = ?)",
-                (fingerprint,),
-            )
+            of_model = "WHERE model = (SELECT id FROM models WHERE fingerprint = ?)"
+            with self._file.transaction() as connection:  # also of what is bought at this moment
+                gone = connection.execute(f"DELETE FROM embeddings {of_model}", (fingerprint,))  # noqa: S608
+                connection.execute(f"DELETE FROM origins {of_model}", (fingerprint,))  # noqa: S608
+            deleted = gone.rowcount
         self._compact()
-        return len(doomed)
+        return deleted
+
+    def _delete_damaged(self) -> int:
+        """Delete what is damaged, not what was bought meanwhile in its place; returns how many that were."""
+        doomed = [(id_, checksum) for id_, entry, checksum in self._entries("") if checksum != entry.checksum]
+        with self._file.transaction() as connection:
+            gone = connection.executemany("DELETE FROM embeddings WHERE id = ? AND checksum = ?", doomed)
+        return gone.rowcount
 
     def _compact(self) -> bool:
         """Leave nothing of what was deleted in the file; False where others read it for too long."""
@@ -464,8 +470,8 @@ class EmbeddingCache:
             self._damaged |= new
             self._on_damage(f"Damaged entries in the cache {self.path}, counted as missing: {len(new)}.")
 
-    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, StoredEmbedding, bool]]:
-        """Every entry, or those of one model: its id, what it holds, and whether its checksum matches."""
+    def _entries(self, where: str, *parameters: str) -> Iterator[tuple[int, StoredEmbedding, int]]:
+        """Every entry, or those of one model: its id, what it holds, and the checksum that it was given."""
         last = 0
         condition = f"{where or 'WHERE true'} AND embeddings.id > ?"
         while True:  # `+model` has no index: by that, each chunk would sort all rows of the model
@@ -477,6 +483,5 @@ class EmbeddingCache:
             if not rows:
                 return
             for id_, kind, digest, vector, checksum in rows:
-                entry = StoredEmbedding(kind, digest, vector)
-                yield id_, entry, entry.checksum == checksum
+                yield id_, StoredEmbedding(kind, digest, vector), checksum
             last = rows[-1][0]

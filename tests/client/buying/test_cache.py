@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -125,6 +125,56 @@ def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) ->
     assert [(h.fingerprint, h.kind, h.embeddings) for h in cache.holdings()] == [("fp_2", "text", 1)]
     assert cache.path.stat().st_size < size
     assert cache.paid() == Spending(1201, 1201 * 20)
+
+
+def _meanwhile(monkeypatch: pytest.MonkeyPatch, on: object, method: str, act: Callable[[], object]) -> None:
+    """Act just before the next call of a method."""
+    called = getattr(on, method)
+
+    def first_act(*arguments: object) -> object:
+        monkeypatch.setattr(on, method, called)
+        act()
+        return called(*arguments)
+
+    monkeypatch.setattr(on, method, first_act)
+
+
+def test_what_is_bought_of_a_model_while_it_is_pruned_is_never_without_an_origin(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _store(cache, _batch("cat"))
+    bought = _batch("dog", key="2")
+    with EmbeddingCache(cache.path) as other:
+        _meanwhile(monkeypatch, cache._file, "transaction", lambda: _store(other, bought))
+        assert cache.prune("fp_1") == 2
+    assert cache.origins("fp_1", bought.queries) == {}
+
+
+def test_a_model_that_is_pruned_while_its_origins_are_read_is_of_nobody_known(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = _batch("cat")
+    cache.commit(batch, _vectors(batch), _usage(1), "req_1", origin="http://vendor:80")
+    with EmbeddingCache(cache.path) as other:
+        _meanwhile(monkeypatch, cache._origins, "by_id", lambda: other.prune("fp_1"))
+        assert cache.origins("fp_1", batch.queries) == {batch.queries[0]: ("", 0)}
+
+
+def test_what_is_bought_in_the_place_of_something_damaged_is_not_pruned(
+    cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _store(cache, _batch("cat"))
+    _damage(cache, _batch("cat").queries[0], "vector")
+    bought = _batch("dog", key="2")
+    with EmbeddingCache(cache.path) as other:
+
+        def replace() -> None:
+            other.prune(None)
+            _store(other, bought)
+
+        _meanwhile(monkeypatch, cache._file, "transaction", replace)
+        assert cache.prune(None) == 0
+    assert cache.known("fp_1", bought.queries) == set(bought.queries)
 
 
 def _in_files(cache: EmbeddingCache, query: Query) -> bool:
