@@ -1,4 +1,4 @@
-"""What is known of image files: remembered by path, size and time, so that a file is read and hashed once."""
+"""What is known of image files: remembered by path, size and times, so that each is read and hashed once."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ THUMBNAIL = 12
 # A file that has just been written may be written again within one tick of the disk's clock.
 _SETTLED_AFTER_NS = 2 * 10**9
 _AT_ONCE = 500
-_VERSION = 3
+_VERSION = 4
 # Marks the file in its header, so that no file of another program is ever taken for it: "Tfil".
 _APPLICATION = 0x5466696C
 _MAGIC, _MARK_AT = b"SQLite format 3\0", slice(68, 72)
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS files (
     path BLOB PRIMARY KEY,
     size INTEGER NOT NULL,
     time INTEGER NOT NULL,       -- when it was last changed, in nanoseconds since 1970
+    ctime INTEGER NOT NULL,      -- and when its inode was, which `mv` changes too and nobody can set
     digest TEXT NOT NULL,
     file TEXT NOT NULL,
     side INTEGER NOT NULL,
@@ -36,11 +37,12 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
-# The columns of the table; the last one came with version 3.
-_COLUMNS = ("path", "size", "time", *_FACTS.split(", "), "encoder")
+# The columns of the table before files were marked, in version 3; those before had no `encoder`.
+_UNMARKED_VERSION = 3
+_UNMARKED_COLUMNS = ("path", "size", "time", *_FACTS.split(", "), "encoder")
 
-# Size and time of change in nanoseconds since 1970: what tells that a file is still the same.
-Stamp = tuple[int, int]
+# Size, mtime and ctime, in nanoseconds since 1970: what tells that a file is still the same.
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class FileMemory:
                 encoder = "" if is_file else codecs()
                 rows.append((_key(path), *stamp, *told, encoder))
         with suppress(sqlite3.Error, OSError), self._opened() as memory:
-            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, images: Sequence[str]) -> None:
         """Delete what is known of images, by the SHA-256 (hex) of their files or of what is sent of them.
@@ -152,14 +154,14 @@ class FileMemory:
         keys = [_key(path) for path in files]
         marks = ", ".join("?" * len(keys))
         query = (
-            f"SELECT path, size, time, {_FACTS} FROM files "  # noqa: S608
+            f"SELECT path, size, time, ctime, {_FACTS} FROM files "  # noqa: S608
             f"WHERE path IN ({marks}) AND (encoder = ? OR encoder = '' AND reason = '')"
         )
         known = {bytes(row[0]): row[1:] for row in memory.execute(query, [*keys, codecs()])}
         found: list[FileFacts | None] = []
         for path, key in zip(files, keys, strict=True):
             row = known.get(key)
-            found.append(_facts(*row[2:]) if row is not None and row[:2] == _stamp(path) else None)
+            found.append(_facts(*row[3:]) if row is not None and row[:3] == _stamp(path) else None)
         return found
 
     @contextmanager
@@ -201,8 +203,8 @@ def delete_unmarked(path: Path) -> None:
             columns = tuple(name for _, name, *_ in found.execute("PRAGMA table_info(files)"))
     except sqlite3.Error:  # there is none, or it is none of SQLite's
         return
-    expected = _COLUMNS if version == _VERSION else _COLUMNS[:-1]
-    if mark == 0 and 1 <= version <= _VERSION and tables == ["files"] and columns == expected:
+    expected = _UNMARKED_COLUMNS if version == _UNMARKED_VERSION else _UNMARKED_COLUMNS[:-1]
+    if mark == 0 and 1 <= version <= _UNMARKED_VERSION and tables == ["files"] and columns == expected:
         path.unlink(missing_ok=True)
 
 
@@ -270,10 +272,10 @@ def _key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of change; `None` of a file that is not there."""
+def _stamp(path: Path) -> Stamp | None:
+    """Size and times of change; `None` of a file that is not there."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -142,6 +142,8 @@ def test_nothing_of_a_forgotten_picture_is_left_beside_the_cache(
     mine, *facts = read_files(files, FileMemory(memory))
     shutil.copy(memory, beside)
     with closing(connect(beside)) as former:  # as it was before it was marked
+        former.execute("ALTER TABLE files DROP COLUMN ctime")
+        former.execute("PRAGMA user_version = 3")
         former.execute("PRAGMA application_id = 0")
     examples = [Example(str(file), "kept", UNLABELLED, "", "", 41) for file in files]
     PixelStore(examples, pixels).load(range(len(files)), 8)

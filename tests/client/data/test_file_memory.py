@@ -59,6 +59,21 @@ def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path: Path, read:
     assert again[1] == first[1]
 
 
+def test_files_that_swap_their_names_are_read_again(tmp_path: Path, read: list[Path]) -> None:
+    """They are of one size and one time, as an archive unpacks them, and `mv` keeps both."""
+    files = [tmp_path / f"{colour}.bmp" for colour in ("red", "blue")]
+    for file in files:
+        Image.new("RGB", (20, 10), file.stem).save(file)
+        os.utime(file, (1, 1))
+    red, blue = read_files(files, FileMemory(tmp_path / "files.db"))
+    files[0].rename(tmp_path / "other.bmp")
+    files[1].rename(files[0])
+    (tmp_path / "other.bmp").rename(files[1])
+    read.clear()
+    assert list(read_files(files, FileMemory(tmp_path / "files.db"))) == [blue, red]
+    assert read == files
+
+
 @pytest.fixture
 def another_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Puts another version of Pillow here, which encodes the same pixels in other bytes."""
@@ -248,13 +263,13 @@ def test_a_memory_that_turns_out_damaged_as_it_is_written_is_made_anew(tmp_path:
     files = [_picture(tmp_path / f"{number}.png", "red") for number in range(100)]
     memory = FileMemory(tmp_path / "files.db")
     facts = list(read_files(files, memory))
-    rows = {path: (each, (path.stat().st_size, 10**9)) for path, each in zip(files, facts, strict=True)}
+    for path in files:
+        os.utime(path, (1, 1))
+    rows = {path: (each, file_memory._stamp(path)) for path, each in zip(files, facts, strict=True)}
     content = (tmp_path / "files.db").read_bytes()
     (tmp_path / "files.db").write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
     memory.remember(rows)
     memory.remember(rows)
-    for path in files:
-        os.utime(path, (1, 1))
     assert memory.recall(files) == facts
 
 
