@@ -7,7 +7,7 @@ ClientError                  1  something failed
 │   ├── VendorUnreachable    1  the vendor did not answer at all
 │   ├── AnswerRejected       1  the vendor billed what was not agreed, or answered what cannot be used
 │   └── RequestRefused       1  the vendor refused the request, and charged nothing for it
-│       ├── KeyRefused           1  the API key is missing, wrong, revoked or suspended
+│       ├── KeyRefused           1  the API key is missing, wrong, expired, revoked or suspended
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
 │       ├── NotFound             1  the vendor has nothing of that name, or not any more
@@ -90,7 +90,7 @@ class RequestRefused(VendorError):
 
 
 class KeyRefused(RequestRefused):
-    """The API key is missing, wrong or revoked, or its account is suspended."""
+    """The API key is missing, wrong, expired or revoked, or its project is archived or account suspended."""
 
 
 class RequestTooLarge(RequestRefused):

@@ -356,6 +356,7 @@ def _clean(detail: ErrorDetail) -> str:
 
 
 _KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."
+_OTHER_KEY = " Give another key in TUITION_API_KEY or with --api-key-file."
 _QUOTA = " What was bought is kept. Once the vendor has raised the limit, the same command goes on from here."
 _MODEL = (
     " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
@@ -363,7 +364,9 @@ _MODEL = (
 _PRICE = " Its price has risen. What was bought is kept; the same command goes on at the new price."
 _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
+    ErrorCode.KEY_EXPIRED: (KeyRefused, _OTHER_KEY),
     ErrorCode.KEY_REVOKED: (KeyRefused, _KEY),
+    ErrorCode.PROJECT_ARCHIVED: (KeyRefused, _OTHER_KEY),
     ErrorCode.ACCOUNT_SUSPENDED: (KeyRefused, ""),
     ErrorCode.INSUFFICIENT_SCOPE: (KeyRefused, _KEY),
     ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),

@@ -138,6 +138,7 @@ def test_an_answer_that_is_lost_or_garbled_is_had_again_without_paying(
 @pytest.mark.parametrize(
     ("code", "status", "expected"),
     [
+        ("key_expired", 401, KeyRefused),
         ("key_revoked", 403, KeyRefused),
         ("account_suspended", 403, KeyRefused),
         ("quota_exhausted", 402, QuotaExhausted),

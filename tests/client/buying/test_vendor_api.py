@@ -117,7 +117,9 @@ def test_trying_ends() -> None:
     ("response", "expected"),
     [
         (_error(401, "invalid_api_key"), errors.KeyRefused),
+        (_error(401, "key_expired"), errors.KeyRefused),
         (_error(403, "key_revoked"), errors.KeyRefused),
+        (_error(403, "project_archived"), errors.KeyRefused),
         (_error(403, "account_suspended"), errors.KeyRefused),
         (_error(402, "quota_exhausted"), errors.QuotaExhausted),
         (_error(402, "spend_limit_reached"), errors.QuotaExhausted),
