@@ -188,12 +188,7 @@ class CacheFile:
 
     def _prepare(self, dtype: str) -> str:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
-        (application,) = self.connection.execute("PRAGMA application_id").fetchone()
-        if application:  # no cache has one, and what is remembered of files beside a cache does
-            raise CacheError(
-                f"The cache {self._path} cannot be used: the file was made for something else. "
-                "Name another --cache."
-            )
+        self._require_ours()
         self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         write_ahead(self.connection, _BUSY_SECONDS)
         self.connection.execute("PRAGMA synchronous=FULL")
@@ -203,6 +198,20 @@ class CacheFile:
         self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
         (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
         return str(found)
+
+    def _require_ours(self) -> None:
+        """Refuse a file that holds something and is no cache, before anything in it is changed."""
+        self.connection.execute("BEGIN")  # one moment's answers: another process may be making the tables
+        (application,) = self.connection.execute("PRAGMA application_id").fetchone()
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")}
+        self.connection.execute("COMMIT")
+        is_ours = {"models", "embeddings"} <= tables if version else not tables
+        if application or not is_ours:  # what is remembered of files beside a cache has one
+            raise CacheError(
+                f"The cache {self._path} cannot be used: the file was made for something else. "
+                "Name another --cache."
+            )
 
     def _lay_out(self) -> None:
         """Make the tables of this version, or add to an older one's."""

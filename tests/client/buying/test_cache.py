@@ -348,14 +348,25 @@ def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: 
     elif trouble == "a folder":
         path.mkdir()
     elif trouble == "newer":
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA user_version = 99")
-        connection.close()
+        with EmbeddingCache(path) as newer:
+            newer._file.connection.execute("PRAGMA user_version = 99")
     else:
         (tmp_path / "file").write_text("")
         path = tmp_path / "file" / "cache.db"
     with pytest.raises(CacheError, match=r"cache"):
         EmbeddingCache(path)
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_a_file_of_another_program_is_no_cache_and_stays_as_it_is(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "notes.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(CacheError, match="made for something else"):
+        EmbeddingCache(path)
+    assert path.read_bytes() == before
 
 
 def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCache) -> None:
