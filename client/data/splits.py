@@ -40,7 +40,7 @@ def split(
     held = {position for positions in as_fixed.values() for position in positions}
     order = sorted(
         groups.keys() - as_fixed.keys(),
-        key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode()).digest(),
+        key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode("utf-8", "surrogateescape")).digest(),
     )
     held_of = Counter(examples[i].domain for i in held)
     wanted = {name: holdout * n - held_of[name] for name, n in Counter(e.domain for e in examples).items()}

@@ -225,6 +225,17 @@ def test_the_name_of_a_file_need_not_be_utf_8(toy: Path) -> None:
     assert _read(list_folder(toy / "mine.jsonl")) == [(name, "mine", "circle")]
 
 
+def test_files_whose_names_are_not_utf_8_may_be_grouped_by_them(toy: Path) -> None:
+    names = [os.fsdecode(b"set-%d__caf\xe9.png" % number) for number in range(2)]
+    for name, file in zip(names, sorted((toy / "red" / "circle").iterdir()), strict=False):
+        shutil.copy(file, toy / name)
+    _jsonl(toy / "mine.jsonl", [{"path": name, "label": "circle"} for name in names])
+    folder = list_folder(toy / "mine.jsonl", group_by_name=True)
+    examples, _ = folder.read(folder.domains)
+    assert [example.drawing for example in examples] == [name.removesuffix(".png") for name in names]
+    assert [len(side) for side in split(examples, holdout=0.5, seed=0)] == [1, 1]
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[1]", b"{", b"[" * 100_000])
 def test_what_is_no_table_is_refused(tmp_path: Path, kind: str, content: bytes) -> None:
