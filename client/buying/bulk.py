@@ -422,4 +422,4 @@ def _key(run_id: str, fingerprint: str, lines: Sequence[Sequence[Query]], cache:
             *(query.digest for line in lines for query in line),
         ]
     )
-    return f"bulk-{hashlib.sha256(content.encode()).hexdigest()}"
+    return f"bulk-{hashlib.sha256(content.encode('utf-8', 'surrogateescape')).hexdigest()}"

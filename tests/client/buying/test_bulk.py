@@ -1,11 +1,12 @@
 """Bulk jobs of the real vendor, at the worst moments and by the worst answers."""
 
 import errno
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ def customer(vendor: LocalVendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         edge = Edge(network)
         with VendorClient(f"http://127.0.0.1:{vendor.port}", vendor.key(), transport=edge) as client:
             yield Customer(client, cache, edge)
+
+
+def test_a_job_is_bought_for_a_cache_whose_path_is_not_utf_8(customer: Customer) -> None:
+    path = customer.cache.path.parent / os.fsdecode(b"caf\xe9") / "cache.db"
+    with EmbeddingCache(path) as cache:
+        replace(customer, cache=cache).buy()
+        assert cache.spending("run").queries == len(WORDS)
 
 
 def status(code: int) -> httpx.Response:
