@@ -1,8 +1,15 @@
-"""How the two programs end."""
+"""How the two programs write and end."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """Have standard output write "\\u043a" for what its encoding lacks, as standard error does."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`vendor top-up`, `payment`, `refund`, `adjust`, `invoice`, `ledger`: money moved and accounted for."""
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -220,7 +221,7 @@ def ledger_export(
         entries = map(ledger.public, ledger.entries(session, accounts.find_account(session, account).id))
         if form is ExportFormat.JSONL:
             for entry in entries:
-                print(entry.model_dump_json())
+                print(json.dumps(entry.model_dump(mode="json"), separators=(",", ":")))
             return
         for line in csv_lines(list(Entry.model_fields), (entry.model_dump(mode="json") for entry in entries)):
             print(line)

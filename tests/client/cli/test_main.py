@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import typer.main
 from typer.core import TyperGroup
 
+from client.__main__ import main as program
 from client.cli.main import app, main
 from tests.client.toy import make_folder
 
@@ -182,6 +184,20 @@ def test_an_installation_that_only_serves_says_what_training_takes(command: str,
     assert said == (
         f"Error: {missing} is missing, which this command takes: pip install '.[client]' in Tuition's folder."
     )
+
+
+def test_what_standard_output_cannot_encode_is_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_folder(tmp_path / "toy", images=1)
+    (root / "dark" / "circle" / "кот.png").write_text("no image")
+    shown = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(shown, "latin-1"))
+    monkeypatch.setattr(sys, "argv", ["client", "data", "check", str(root)])
+    with pytest.raises(SystemExit) as end:
+        program()
+    assert end.value.code == 1
+    assert b"dark/circle/\\u043a\\u043e\\u0442.png" in shown.getvalue()
 
 
 @pytest.mark.parametrize("command", ["methods", "methods --json", "--version"])

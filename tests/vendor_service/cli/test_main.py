@@ -30,6 +30,7 @@ from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import laid_out, lay_out
+from vendor_service.__main__ import main as program
 from vendor_service.accounts.accounts import find_account
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
@@ -610,6 +611,28 @@ def test_what_a_label_holds_cannot_play_with_the_terminal(opened: Command) -> No
     _, out, _ = opened("keys", "list", "acme")
     assert "\\x1b[2Jhello" in out
     assert "\x1b" not in out
+
+
+def test_what_standard_output_cannot_encode_is_escaped_and_json_stays_json(
+    opened: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme", "--label", "кот")
+    opened("adjust", "acme", "--reason", "кот 😀", "--", "5")
+
+    def printed(*arguments: str) -> str:
+        shown = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "latin-1"))
+        monkeypatch.setattr(sys, "argv", ["vendor", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            program()
+        sys.stdout.flush()
+        assert not ended.value.code
+        return shown.getvalue().decode("latin-1")
+
+    assert "\\u043a\\u043e\\u0442" in printed("keys", "list", "acme")
+    (entry,) = printed("ledger", "export", "acme", "--format", "jsonl").splitlines()
+    assert json.loads(entry)["reason"] == "кот 😀"
 
 
 def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
