@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from shared.billing import AccountStatus, QuotaPeriod
+from shared.questions import interruptible_question
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.billing.usage import account_status
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
@@ -244,9 +245,10 @@ def repair_dates(
     """
     if not yes:
         moment = f"{to_datetime(system_clock()):%Y-%m-%d %H:%M:%S} UTC"
-        typer.confirm(
-            f"What is dated later than {moment} is wrong: is this clock right?", abort=True, err=True
-        )
+        with interruptible_question():
+            typer.confirm(
+                f"What is dated later than {moment} is wrong: is this clock right?", abort=True, err=True
+            )
     with acting(database_url) as act:
         done = accounts.repair_dates(act, name)
     if done.changed or as_json:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from shared.questions import interruptible_question
 from shared.serving.redaction import escaped
 from vendor_service.errors import UsageError
 
@@ -22,5 +23,7 @@ def confirm(loss: str, word: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"{loss} Add --yes if that is meant. Nothing was changed.")
     typer.echo(escaped(loss), err=True)
-    if typer.prompt(f"Type {word} to go on", default="", show_default=False, err=True) != word:
+    with interruptible_question():
+        typed = typer.prompt(f"Type {word} to go on", default="", show_default=False, err=True)
+    if typed != word:
         raise UsageError("Nothing was changed.")

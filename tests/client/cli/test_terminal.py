@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import typer
 
 from client.api.account import AccountUsage
 from client.cli.confirm import on_terminal
@@ -58,6 +59,20 @@ def test_a_question_is_escaped(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert ask is not None
     assert ask(f"{HOSTILE} Go on?")
     assert f"{SHOWN} Go on? [y/N]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("typed", "kind"), [(KeyboardInterrupt, KeyboardInterrupt), (EOFError, typer.Abort)])
+def test_ctrl_c_at_a_question_interrupts_and_the_end_of_input_does_not(
+    monkeypatch: pytest.MonkeyPatch, typed: type[BaseException], kind: type[BaseException]
+) -> None:
+    def read(*_: object) -> str:
+        raise typed
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=read))
+    ask = on_terminal()
+    assert ask is not None
+    with pytest.raises(kind):
+        ask("Go on?")
 
 
 def test_what_a_student_is_called_is_escaped(

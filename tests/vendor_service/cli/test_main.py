@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -520,6 +521,22 @@ def test_a_loss_is_named_and_agreed_to_at_a_terminal(opened: Command, tmp_path: 
         code, shown = at_a_terminal(tmp_path, typed, "db", "downgrade", "base")
         assert (code, "1 accounts" in shown, "Type base" in shown) == (ended, True, True)
     assert opened("db", "current")[1] == "None\n"
+
+
+@pytest.mark.parametrize("command", ["db downgrade base", "accounts repair acme"])
+def test_ctrl_c_at_a_question_ends_the_command_as_it_does_elsewhere(
+    opened: Command, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    opened.json("accounts", "create", "acme")
+    opened("keys", "create", "acme")
+
+    def interrupt(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=interrupt))
+        assert opened(*command.split())[0] == 130
+    assert [each["account"] for each in opened.json("accounts", "list")] == ["acme"]
 
 
 def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
