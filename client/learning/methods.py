@@ -151,9 +151,10 @@ class Method:
 
 
 def class_directions(classes: int, dimensions: int = 512) -> Tensor:
-    """A unit vector for each class, shape (classes, dimensions): always the same.
+    """A unit vector for each class, shape (classes, dimensions): always the same, but for the last digits.
 
-    They are at right angles to each other where the dimensions are as many, else drawn at random.
+    Those differ with the processor and the number of threads. The vectors are at right angles to each other
+    where the dimensions are as many, else drawn at random.
     """
     drawn = torch.randn(dimensions, classes, generator=torch.Generator().manual_seed(0))
     directions = torch.linalg.qr(drawn).Q if classes <= dimensions else functional.normalize(drawn, dim=0)

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.student import load_student_metadata
 from client.progress import Display
@@ -25,22 +22,23 @@ class StudentInputs(StageInputs):
     config: RunConfig
     classes: tuple[str, ...]
     images: str
-    targets: NDArray[np.generic]
-    texts: NDArray[np.generic] | None
+    targets: str
     holdouts_averaged_over: str
     trained: tuple[int, ...]
     weights: FileContent | None
 
 
 def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
-    """The digest of everything that training depends on: an artefact of another one is made anew."""
+    """The digest of everything that training depends on: an artefact of another one is made anew.
+
+    It is the same on every machine.
+    """
     weights = config.student_weights
     inputs = StudentInputs(
         config=config,
         classes=dataset.classes,
         images=dataset.content,
-        targets=targets.rows.numpy(),
-        texts=None if targets.texts is None else targets.texts.numpy(),
+        targets=targets.content,
         holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
         trained=tuple(targets.train),
         weights=None if weights is None else FileContent(Path(weights)),

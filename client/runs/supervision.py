@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,7 +69,7 @@ def _look_up(known: Supervision, asked: ImageQueries, teacher: Teacher) -> list[
             asked.positions[start : start + ROWS_AT_ONCE],
         )
         vectors, have = teacher.lookup(queries)
-        known.images[positions] = torch.from_numpy(vectors)
+        known.images[positions] = torch.from_numpy(np.nan_to_num(vectors))
         known.bought[positions] = torch.from_numpy(have)
         missing += [query for query, ok in zip(queries, have, strict=True) if not ok]
     return missing

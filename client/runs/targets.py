@@ -31,6 +31,7 @@ from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_views, unseen
+from client.runs.digest import StageInputs, digest_of
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.forecast import check_teacher
 from client.runs.mapped import mapped_zeros
@@ -82,6 +83,28 @@ class TaughtBy:
 
 
 @dataclass(frozen=True)
+class TargetInputs(StageInputs):
+    """What targets are made of: what is known, bought and decided, and nothing that is computed of it.
+
+    The last digits of what is computed differ with the processor and the number of threads.
+
+    Attributes:
+        labels: class of each image, shape (n,), where there is no label the teacher's sure answer.
+        counted: of which images the embedding counts, shape (n,), bool.
+        named_by_images: the numbers of the classes that are named by their images.
+        texts: the embeddings of the class prompts, shape (prompts, d); `None` where nothing is learnt of a
+            vendor.
+        images: those of the images, shape (n, d), with zeros where it was not bought; `None` as before.
+    """
+
+    labels: NDArray[np.generic]
+    counted: NDArray[np.generic]
+    named_by_images: tuple[int, ...]
+    texts: NDArray[np.generic] | None
+    images: NDArray[np.generic] | None
+
+
+@dataclass(frozen=True)
 class Targets:
     """What the student learns from.
 
@@ -92,6 +115,7 @@ class Targets:
         text_head: unit class texts that the student predicts by, or starts from, shape (classes, outputs);
             `None` where it has a classifier of its own.
         outputs: how wide the student's outputs are, a tuned classifier's scores aside.
+        content: the digest of what they are made of.
         texts: what the method's loss is given of the texts; `None` where it takes none (`Method`).
         teacher: whose answers they are; `None` where nothing is bought.
     """
@@ -100,6 +124,7 @@ class Targets:
     train: list[int]
     text_head: Tensor | None
     outputs: int
+    content: str
     texts: Tensor | None = None
     teacher: TaughtBy | None = None
 
@@ -121,6 +146,26 @@ def _rejection_of(named: Named, dataset: Dataset, method: Method) -> Rejection |
         return None
     nearest = [named.cosines(some).amax(dim=1) for some in torch.split(rows, ROWS_AT_ONCE)]
     return Rejection.of(torch.cat(nearest).numpy())
+
+
+def _content_of(
+    known: Supervision, renamed: Sequence[int] = (), texts: NDArray[np.float32] | None = None
+) -> str:
+    """The digest of what targets are made of.
+
+    Args:
+        known: what they are made of in the end.
+        renamed: the numbers of the classes that are named by their images.
+        texts: the embeddings of the class prompts; `None` where nothing is learnt of a vendor.
+    """
+    inputs = TargetInputs(
+        labels=known.labels.numpy(),
+        counted=known.bought.numpy(),
+        named_by_images=tuple(renamed),
+        texts=texts,
+        images=None if texts is None else known.images.numpy(),
+    )
+    return digest_of(inputs)
 
 
 def _target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
@@ -298,6 +343,7 @@ class TargetBuilder:
         self._approve = approve
         self.check: TeacherCheck | None = None
         self._taught_by: TaughtBy | None = None
+        self._content = ""
 
     def build(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets:
         """What the method makes of these images and of what the teacher says of them; buys what is missing.
@@ -360,13 +406,16 @@ class TargetBuilder:
             train,
             known.text_head if by_texts else None,
             outputs=known.text_head.shape[1] if by_texts else classes,
+            content=self._content,
             texts=self._method.texts_of_loss(known),
             teacher=self._taught_by,
         )
 
     def _unbought(self, dataset: Dataset) -> Supervision:
         texts = _local_texts(self._method, self._config.student, class_prompts(dataset.classes))
-        return nothing_bought(self._config, dataset, texts)
+        known = nothing_bought(self._config, dataset, texts)
+        self._content = _content_of(known)
+        return known
 
     def _known(self, dataset: Dataset, asked: TeacherQueries) -> tuple[Supervision | None, list[Query]]:
         """What the cache has of what is asked, and the queries that it lacks.
@@ -389,13 +438,17 @@ class TargetBuilder:
             _rejection_of(checked.named, dataset, self._method),
             {number: known.text_head[number].numpy() for number in renamed},
         )
-        if self.check is None:
-            return known, missing
-        if not self.check.learnt_from:
-            return labels_alone(known), missing
-        if recipe.weigh_teacher:
-            known = weighed(known, checked.doubtful, trusted=self.check.trusted)
-        return pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels), missing
+        texts, _ = self._teacher.lookup(asked.prompts)
+        if self.check is not None:
+            if not self.check.learnt_from:
+                known = labels_alone(known)
+                self._content = _content_of(known)
+                return known, missing
+            if recipe.weigh_teacher:
+                known = weighed(known, checked.doubtful, trusted=self.check.trusted)
+            known = pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels)
+        self._content = _content_of(known, renamed, texts)
+        return known, missing
 
     def _worth_asking(self, dataset: Dataset, asked: TeacherQueries) -> bool:
         assert self._teacher is not None

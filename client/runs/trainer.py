@@ -55,7 +55,7 @@ from client.runs.targets import Targets
 
 _LOG_EVERY = 20
 # How stamps are made today.
-CURRENT_STAMP = "3"
+CURRENT_STAMP = "4"
 
 
 @dataclass(frozen=True)
@@ -355,6 +355,10 @@ class Trainer:
             return None
         saved = torch.load(BytesIO(content), map_location=self._device, weights_only=True)
         if saved["stamp"] != stamp:
+            self._display.note(
+                f"Training begins anew: the steps that are kept in {file} are of other images, answers, "
+                "weights or settings, or of another version of Tuition."
+            )
             return None
         checkpoint: Checkpoint = saved["checkpoint"]
         self._display.note(f"Going on after step {checkpoint['step']} of {self._recipe.steps}.")

@@ -15,6 +15,7 @@ from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.features import CoverageInputs
 from client.runs.folder import RunConfig
 from client.runs.freshness import StudentInputs
+from client.runs.targets import TargetInputs
 from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
 
 CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
@@ -27,7 +28,8 @@ INPUTS: list[StageInputs] = [
     FEATURES,
     AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), np.zeros(3), "holdout"),
     DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
-    StudentInputs(CONFIG, ("cat",), "images", np.zeros((2, 3)), np.zeros(3), "domains", (0, 1), None),
+    StudentInputs(CONFIG, ("cat",), "images", "targets", "domains", (0, 1), None),
+    TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),
 ]
 
 

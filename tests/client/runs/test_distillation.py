@@ -10,7 +10,7 @@ from rich.console import Console
 
 from client.errors import UsageError
 from client.learning.averaging import Score
-from client.learning.methods import METHODS
+from client.learning.methods import METHODS, class_directions
 from client.learning.processes import SingleProcess, even_shard
 from client.learning.recipe import Recipe, Variant
 from client.learning.training import TrainingStep
@@ -70,6 +70,10 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
         run.prepare()
 
 
+def raise_interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("changed", [False, True])
 @pytest.mark.parametrize("method", ["erm", "linear-probe"])
 def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_settles_the_same(
@@ -88,9 +92,6 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
             device="cpu", pixels=tmp_path / "pixels", onnx=False,
         ).execute()  # fmt: skip
 
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
     settled = Recipe.settled
     with monkeypatch.context() as patched:  # as another version
         if changed:
@@ -99,7 +100,7 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
                 "settled",
                 lambda self, **of: replace(settled(self, **of), steps=6, align_images_per_domain=1),
             )
-        patched.setattr("client.runs.trainer.save_student", stop)
+        patched.setattr("client.runs.trainer.save_student", raise_interrupt)
         with pytest.raises(KeyboardInterrupt):
             execute()
     left = [file for file in (folder.checkpoint, folder.aligned) if file.exists()]
@@ -109,8 +110,41 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
     assert summary is not None
     assert summary.steps == 4
     assert ("Going on after step" in said.getvalue()) == (method == "erm" and not changed)
+    assert ("Training begins anew" in said.getvalue()) == (method == "erm" and changed)
     if method != "erm":
         assert ([file.stat().st_mtime_ns for file in left] == before) == (not changed)
+
+
+def test_a_run_goes_on_and_stands_where_its_targets_are_rounded_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are by another number of threads, or another processor."""
+    data = make_folder(tmp_path / "toy", images=5)
+    recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
+    config = RunConfig(str(data), "red", "label-only", "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    folder, said = RunFolder(tmp_path / "run"), StringIO()
+    folder.begin(config)
+
+    def execute(*, rounded: float) -> None:
+        monkeypatch.setattr(
+            "client.runs.targets.class_directions", lambda count: (1 + rounded) * class_directions(count)
+        )
+        Distillation(
+            config, folder, None, Display(Console(file=said, width=200)),
+            device="cpu", pixels=tmp_path / "pixels", onnx=False,
+        ).execute()  # fmt: skip
+
+    with monkeypatch.context() as patched:
+        patched.setattr("client.runs.trainer.save_student", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            execute(rounded=0.0)
+    aligned = folder.aligned.stat().st_mtime_ns
+    execute(rounded=1e-6)
+    assert "Going on after step" in said.getvalue()
+    assert folder.aligned.stat().st_mtime_ns == aligned
+    assert "trained already" not in said.getvalue()
+    execute(rounded=-1e-6)
+    assert "trained already" in said.getvalue()
 
 
 def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_their_folder(
@@ -134,7 +168,7 @@ def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_the
         device="cpu",
         pixels=tmp_path / "pixels",
     )
-    data = run._training_set(dataset, Targets(torch.zeros(31, 2), dataset.train, None, 2))
+    data = run._training_set(dataset, Targets(torch.zeros(31, 2), dataset.train, None, 2, ""))
     assert sorted(data.domains.tolist()) == [-1, *15 * [0], *15 * [1]]
     assert data.domains[dataset.unlabelled].tolist() == [-1]
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -27,6 +27,7 @@ from client.buying.vendor_api import VendorClient
 from client.data.domains import class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.methods import METHODS
+from client.learning.prompts import ClassPrompts
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
@@ -234,7 +235,32 @@ def test_targets_are_the_same_whether_some_are_made_at_once_or_all(
     assert torch.allclose(pieces.rows, whole.rows, equal_nan=True, atol=1e-6)
     assert pieces.rows.dtype == whole.rows.dtype
     assert pieces.train == whole.train
+    assert pieces.content == whole.content
     assert np.allclose(_thresholds(pieces), _thresholds(whole), equal_nan=True, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "too_few"), [("vl2v-adip", 20), ("kd", 20), ("rise", 40)])
+def test_what_targets_are_made_of_does_not_depend_on_how_they_are_rounded(
+    pupil: Pupil, method: str, too_few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = METHODS[method]
+    few = pupil.learn("few", budget=too_few, method_name=method)
+    learnt = pupil.learn("all", budget=100, method_name=method)
+    monkeypatch.setitem(
+        METHODS, method, replace(known, targets=lambda of: known.targets(of) * torch.tensor(1 + 1e-6))
+    )
+    monkeypatch.setattr(ClassPrompts, "class_texts", _rounded(ClassPrompts.class_texts))
+    rounded = pupil.learn("rounded", budget=100, method_name=method)
+    assert not torch.equal(rounded.rows, learnt.rows)
+    assert rounded.content == learnt.content != few.content
+
+
+def _rounded(class_texts: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    def rounded(*about: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        text_head, styled = class_texts(*about)
+        return text_head * (1 + 1e-6), styled
+
+    return rounded
 
 
 def _thresholds(learnt: Targets) -> NDArray[np.float64]:
