@@ -77,6 +77,17 @@ def load_backbone(name: str, *, image_size: int | None = None, weights: Path | N
     return backbone
 
 
+def local_files(name: str, weights: Path | str | None) -> tuple[Path, ...]:
+    """The files here that `load_backbone` reads; none of a backbone whose weights are known by its name.
+
+    Raises:
+        UsageError: there is no such open_clip model.
+    """
+    if weights is not None:
+        return (Path(weights),)
+    return cast(tuple[Path, ...], _clip_backbones().local_files(name)) if name.startswith(OPEN_CLIP) else ()
+
+
 def empty_backbone(name: str, *, image_size: int | None, architecture: str | None = None) -> nn.Module:
     """A backbone of this shape, freshly initialised, for a saved student's weights to be loaded into.
 

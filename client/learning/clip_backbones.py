@@ -30,6 +30,10 @@ from client.paths import is_file
 
 ENTRY_POINTS = "tuition.open_clip_models"
 
+# The files of a folder: open_clip takes its weights from one of those that are called so.
+_CONFIG = "open_clip_config.json"
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
+
 # A text tower as small as open_clip builds it, for an encoder that needs none.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 
@@ -41,6 +45,7 @@ class _Source:
     name: str
     pretrained: str | None
     config: dict[str, Any]
+    folder: Path | None = None
 
 
 class ClipBackbone(nn.Module):
@@ -125,6 +130,21 @@ def rebuild(architecture: str) -> ClipBackbone:
         raise ValueError(f"no architecture of an open_clip image encoder: {error!r}") from error
 
 
+def local_files(name: str) -> tuple[Path, ...]:
+    """The files here that a model is read from: of a folder, its configuration and weights.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    source = _find(name)
+    if source.folder is not None:
+        weights = (file for pattern in _WEIGHTS for file in source.folder.glob(pattern))
+        return (source.folder / _CONFIG, *sorted(weights))
+    if source.pretrained in open_clip.list_pretrained_tags_by_model(source.name):
+        return ()
+    return (Path(cast(str, source.pretrained)),)
+
+
 def class_texts(name: str, prompts: Sequence[str]) -> Tensor:
     """The unit embeddings that a model's own text encoder gives these, shape (prompts, dimensions).
 
@@ -145,8 +165,8 @@ def class_texts(name: str, prompts: Sequence[str]) -> Tensor:
 def _find(name: str) -> _Source:
     model = name.removeprefix(OPEN_CLIP)
     folder = _offered_folder(model) or Path(model).expanduser()
-    if is_file(folder / "open_clip_config.json"):
-        return _Source(f"local-dir:{folder}", None, _folder_config(folder / "open_clip_config.json"))
+    if is_file(folder / _CONFIG):
+        return _Source(f"local-dir:{folder}", None, _folder_config(folder / _CONFIG), folder)
     architecture, _, pretrained = model.rpartition("/")
     known = open_clip.list_models()
     if architecture not in known:

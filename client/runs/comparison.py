@@ -20,7 +20,7 @@ from client.data.pool import find_pool
 from client.deferral.keeping import is_named_as_kept
 from client.errors import UsageError
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
-from client.learning.backbones import load_backbone
+from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
 from client.paths import resolved
@@ -263,18 +263,23 @@ class ComparisonRunner:
 
     def _require_same_weights(self) -> None:
         """Refuse to put runs that begin with other weights beside those that have finished."""
-        begun_with = self._known.get("weights")
+        config, begun_with = self._config, self._known.get("weights")
         if None not in (begun_with, self._weights) and begun_with != self._weights:
             raise UsageError(
-                f"The weights of {self._config.student_weights} are not those that {self._folder.path} was "
-                f"begun with, and runs that begin with others do not compare: {_INSTEAD}"
+                f"The weights of {config.student_weights or config.student} are not those that "
+                f"{self._folder.path} was begun with, and runs that begin with others do not compare: "
+                f"{_INSTEAD}"
             )
 
     @cached_property
     def _weights(self) -> str | None:
-        """The SHA-256 (hex) of the file of weights; `None` for those of a name, or if it cannot be read."""
-        weights = self._config.student_weights
-        return None if weights is None else content_of(weights)
+        """The SHA-256 (hex) of the file of weights, or of each file of the student's folder, joined by "+".
+
+        `None` for weights that are known by a name, or if one cannot be read.
+        """
+        files = local_files(self._config.student, self._config.student_weights)
+        digests = [digest for file in files if (digest := content_of(file)) is not None]
+        return "+".join(digests) if files and len(digests) == len(files) else None
 
     @cached_property
     def _digest(self) -> str:

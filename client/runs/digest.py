@@ -1,7 +1,7 @@
 """One digest of what a stage depends on: its inputs are a dataclass, and every field of it counts."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -24,6 +24,11 @@ class FileContent:
         """The SHA-256 of its bytes."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
+
+
+def contents(paths: Iterable[Path]) -> tuple[FileContent, ...]:
+    """Files that count by their bytes."""
+    return tuple(map(FileContent, paths))
 
 
 def digest_of(inputs: StageInputs) -> str:

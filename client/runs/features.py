@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.pixels import PixelStore
-from client.learning.backbones import load_backbone
+from client.learning.backbones import load_backbone, local_files
 from client.learning.stages import plain_features
 from client.learning.student import build_student
 from client.progress import Display
 from client.runs.dataset import Dataset
-from client.runs.digest import FileContent, StageInputs
+from client.runs.digest import FileContent, StageInputs, contents
 from client.runs.folder import RunConfig
 from client.runs.memo import Memo
 
@@ -22,7 +22,7 @@ class CoverageInputs(StageInputs):
     """What the features depend on that images are chosen by."""
 
     student: str
-    weights: FileContent | None
+    weights: tuple[FileContent, ...]
     image_size: int
     images: str
 
@@ -56,7 +56,7 @@ def training_features(
     weights = None if config.student_weights is None else Path(config.student_weights)
     inputs = CoverageInputs(
         student=config.student,
-        weights=None if weights is None else FileContent(weights),
+        weights=contents(local_files(config.student, weights)),
         image_size=config.image_size,
         images=dataset.content_of(dataset.train),
     )

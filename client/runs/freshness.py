@@ -1,14 +1,16 @@
 """Whether a run's student is the one that is asked for: it has the digest of everything it depends on."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
+from client.learning.backbone_names import BUNDLED_TEACHER
+from client.learning.backbones import local_files
+from client.learning.methods import method_of
 from client.learning.student import load_student_metadata
 from client.progress import Display
 from client.results.records import Plan
 from client.runs.dataset import Dataset
-from client.runs.digest import FileContent, StageInputs, digest_of
+from client.runs.digest import FileContent, StageInputs, contents, digest_of
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.plans import describe_plan
 from client.runs.targets import Targets
@@ -25,7 +27,8 @@ class StudentInputs(StageInputs):
     targets: str
     holdouts_averaged_over: str
     trained: tuple[int, ...]
-    weights: FileContent | None
+    weights: tuple[FileContent, ...]
+    teacher: tuple[FileContent, ...]
 
 
 def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
@@ -33,7 +36,7 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
 
     It is the same on every machine.
     """
-    weights = config.student_weights
+    bundled = method_of(config.method).teacher == "bundled"
     inputs = StudentInputs(
         config=config,
         classes=dataset.classes,
@@ -41,7 +44,8 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
         targets=targets.content,
         holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
         trained=tuple(targets.train),
-        weights=None if weights is None else FileContent(Path(weights)),
+        weights=contents(local_files(config.student, config.student_weights)),
+        teacher=contents(local_files(BUNDLED_TEACHER, None)) if bundled else (),
     )
     return digest_of(inputs)
 

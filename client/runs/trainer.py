@@ -18,6 +18,7 @@ from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
 from client.interrupts import raise_lost_interrupt
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
+from client.learning.backbones import local_files
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Augmentation, Recipe
@@ -48,7 +49,7 @@ from client.paths import discard
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
 from client.runs.dataset import Dataset, adapts
-from client.runs.digest import FileContent, StageInputs
+from client.runs.digest import FileContent, StageInputs, contents
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
@@ -82,7 +83,7 @@ class FeatureInputs(StageInputs):
     """What the features of the align stage depend on."""
 
     student: str
-    weights: FileContent | None
+    weights: tuple[FileContent, ...]
     image_size: int
     seed: int
     views: int
@@ -266,11 +267,10 @@ class Trainer:
 
     def _align_inputs(self, dataset: Dataset, data: TrainingSet) -> "AlignInputs":
         config, method, recipe = self._config, self._method, self._recipe
-        weights = config.student_weights
         return AlignInputs(
             features=FeatureInputs(
                 student=config.student,
-                weights=None if weights is None else FileContent(Path(weights)),
+                weights=contents(local_files(config.student, config.student_weights)),
                 image_size=config.image_size,
                 seed=config.seed,
                 views=recipe.align_views,

@@ -9,7 +9,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from client.learning.backbones import load_backbone
+from client.learning.backbones import load_backbone, local_files
 from client.learning.clip_backbones import class_texts
 from client.learning.student import build_student, load_student, save_student
 
@@ -33,6 +33,8 @@ def _tiny_coca(folder: Path) -> Any:
 
 def test_a_coca_gives_one_embedding_an_image_and_survives_its_file(tmp_path: Path) -> None:
     coca, name = _tiny_coca(tmp_path), f"open_clip:{tmp_path}"
+    read = [tmp_path / file for file in ("open_clip_config.json", "open_clip_model.safetensors")]
+    assert local_files(name, None) == tuple(read)
     backbone = load_backbone(name).eval()
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -43,3 +45,7 @@ def test_a_coca_gives_one_embedding_an_image_and_survives_its_file(tmp_path: Pat
         loaded, _ = load_student(tmp_path / "student.safetensors")
         torch.testing.assert_close(loaded.backbone(pixels), theirs)
     assert class_texts(name, ["a photo of a cat", "a photo of a dog"]).shape == (2, 24)
+
+
+def test_weights_that_are_known_by_a_name_are_in_no_file_here() -> None:
+    assert local_files("open_clip:RN50/openai", None) == local_files("tf_efficientnet_lite0", None) == ()

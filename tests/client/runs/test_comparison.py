@@ -29,6 +29,7 @@ def _comparison(
     targets: Sequence[str] = (),
     unlabelled: tuple[str, ...] = (),
     weights: Path | None = None,
+    student: str = "tf_efficientnet_lite0",
 ) -> ComparisonRunner:
     """One that neither buys nor connects."""
     config = ComparisonConfig(
@@ -36,7 +37,7 @@ def _comparison(
         [Variant("erm", "erm", Recipe())],
         targets=targets,
         seeds=[0],
-        student="tf_efficientnet_lite0",
+        student=student,
         image_size=32,
         student_weights=weights,
         unlabelled=unlabelled,
@@ -109,6 +110,19 @@ def test_weights_that_are_others_by_now_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(b"of yet another one")
     with pytest.raises(UsageError, match="was begun with"):
         _comparison(data, out, weights=weights)._begin()
+
+
+def test_weights_in_a_students_folder_that_are_others_by_now_are_refused(tmp_path: Path) -> None:
+    data, model, out = make_folder(tmp_path / "toy", images=1), tmp_path / "model", tmp_path / "table"
+    model.mkdir()
+    (model / "open_clip_config.json").write_text('{"model_cfg": {}}')
+    (model / "open_clip_model.safetensors").write_bytes(b"weights")
+    student = f"open_clip:{model}"
+    for _ in range(2):
+        _comparison(data, out, student=student)._begin()
+    (model / "open_clip_model.safetensors").write_bytes(b"others")
+    with pytest.raises(UsageError, match=rf"The weights of {student} are not those that .*table was begun"):
+        _comparison(data, out, student=student).quote()
 
 
 def test_a_comparison_without_weights_has_none_on_record(tmp_path: Path) -> None:

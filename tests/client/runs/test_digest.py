@@ -18,17 +18,18 @@ from client.runs.freshness import StudentInputs
 from client.runs.targets import TargetInputs
 from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
 
+FILES = (FileContent(Path(__file__)),)
 CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
-FEATURES = FeatureInputs("student", None, 32, 0, 6, Augmentation(), "images")
+FEATURES = FeatureInputs("student", FILES, 32, 0, 6, Augmentation(), "images")
 INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
     PoolInputs(("pool",), Path("root"), "red"),
     ViewInputs("content", 2),
-    CoverageInputs("student", None, 32, "images"),
+    CoverageInputs("student", FILES, 32, "images"),
     FEATURES,
     AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), np.zeros(3), "holdout"),
     DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
-    StudentInputs(CONFIG, ("cat",), "images", "targets", "domains", (0, 1), None),
+    StudentInputs(CONFIG, ("cat",), "images", "targets", "domains", (0, 1), FILES, FILES),
     TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),
 ]
 
@@ -56,8 +57,6 @@ def _other(value: Any) -> Any:
             return value + "x"
         case Path():
             return value / "x"
-        case None:
-            return FileContent(Path(__file__))
         case tuple():
             return (*value, value[0])
         case dict():
@@ -104,7 +103,7 @@ def test_a_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
     first, copy, other = (tmp_path / name for name in ("first", "copy", "other"))
     for file, content in ((first, b"weights"), (copy, b"weights"), (other, b"others")):
         file.write_bytes(content)
-    digests = [digest_of(CoverageInputs("s", FileContent(file), 32, "")) for file in (first, copy, other)]
+    digests = [digest_of(CoverageInputs("s", (FileContent(file),), 32, "")) for file in (first, copy, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
