@@ -32,6 +32,7 @@ from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_pat
 from client.runs.generations import first_weights
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
+from client.runs.trainer import FeatureInputs
 
 
 class Run(BaseModel):
@@ -178,7 +179,7 @@ def _lead(
     run_id = run.begin(config)
     budget, max_spend_micros = options.budget, options.max_spend_micros
     agree = replacements(replace=options.replace, confirm=confirm)
-    memo = Memo({DomainInputs: 1000, PoolInputs: 1000, ViewInputs: 1000}, connection.files)
+    memo = Memo({DomainInputs: 1000, PoolInputs: 1000, ViewInputs: 1000, FeatureInputs: 0}, connection.files)
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None

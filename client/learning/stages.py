@@ -115,24 +115,41 @@ def align_features(
     """
     fold_norms(student.train().backbone, student.preprocessing.image_size)
     student.eval()
-    parts: list[Tensor] = []
     with torch.no_grad(), folded_answers(student.backbone):
-        for pixels in _align_views(student, data, recipe, seed=seed):
-            parts.append(by_halves(student.features, pixels, module=student).cpu())
-            on_image(sum(map(len, parts)))
-    return _by_view(torch.cat(parts), data.views_aligned_on(recipe.align_views, seed))
+        return _of_views(
+            lambda pixels: by_halves(student.features, pixels, module=student),
+            student, data, recipe, seed=seed, on_image=on_image,
+        )  # fmt: skip
 
 
-def _by_view(rows: Tensor, positions: Sequence[Sequence[int]]) -> Tensor:
-    """Rows of view after view, as the first dimension, shape (views, images, d).
+def _of_views(
+    answer: Callable[[Tensor], Tensor],
+    student: StudentNetwork,
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    on_image: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """What `answer` makes of each of the random views that the projector is aligned on, on the CPU.
 
-    A view that leaves out the last images, which have no label, has those of an earlier one there.
+    Its shape is (views, images, d), and there is one copy of it in memory at any time. A view that leaves out
+    the last images, which have no label, has those of an earlier one there.
     """
-    views: list[Tensor] = []
-    for view, seen in enumerate(torch.split(rows, [len(of_view) for of_view in positions])):
-        earlier = views[view % _UNLABELLED_VIEWS] if view >= _UNLABELLED_VIEWS else seen
-        views.append(torch.cat([seen, earlier[len(seen) :]]))
-    return torch.stack(views)
+    positions = data.views_aligned_on(recipe.align_views, seed)
+    rows, done = torch.empty(0), 0
+    for view, seen in enumerate(positions):
+        for start in range(0, len(seen), _EVALUATION_BATCH):
+            chunk = seen[start : start + _EVALUATION_BATCH]
+            answers = answer(_augmented(student, data, chunk, recipe, seed=(seed + 2, view, start)))
+            if not done:
+                rows = torch.empty(len(positions), len(seen), answers.shape[1], dtype=answers.dtype)
+            rows[view, start : start + len(chunk)] = answers
+            done += len(chunk)
+            on_image(done)
+        if view >= _UNLABELLED_VIEWS:
+            rows[view, len(seen) :] = rows[view % _UNLABELLED_VIEWS, len(seen) :]
+    return rows
 
 
 def views_to_align(recipe: Recipe, data: TrainingSet, seed: int) -> int:
@@ -147,21 +164,9 @@ def _view_targets(student: StudentNetwork, data: TrainingSet, recipe: Recipe, *,
     fixed = data.targets[positions].unsqueeze(0)
     if data.teacher is None:
         return fixed
-    answers = [
-        _answers(data.teacher, pixels).cpu() for pixels in _align_views(student, data, recipe, seed=seed)
-    ]
-    answered = _by_view(torch.cat(answers), data.views_aligned_on(recipe.align_views, seed))
-    return fixed + recipe.image_weight * answered
-
-
-def _align_views(
-    student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int
-) -> Iterator[Tensor]:
-    """Batches of the random views that the projector is aligned on: all images, then all again, and so on."""
-    for view, positions in enumerate(data.views_aligned_on(recipe.align_views, seed)):
-        for start in range(0, len(positions), _EVALUATION_BATCH):
-            chunk = positions[start : start + _EVALUATION_BATCH]
-            yield _augmented(student, data, chunk, recipe, seed=(seed + 2, view, start))
+    teacher = data.teacher
+    answers = _of_views(lambda pixels: _answers(teacher, pixels), student, data, recipe, seed=seed)
+    return answers.mul_(recipe.image_weight).add_(fixed)
 
 
 def _answers(teacher: StudentNetwork, pixels: Tensor) -> Tensor:

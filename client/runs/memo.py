@@ -18,7 +18,8 @@ class Memo:
 
     Attributes:
         kept: how many results of each kind of inputs are kept, the least recently used going first; one of
-            the kinds that are not named. A run on its own shares with nobody and needs no more.
+            the kinds that are not named. A run on its own shares with nobody and needs no more; 0 lets go of
+            what is large.
         files: what is known of image files, over all commands.
     """
 
@@ -34,13 +35,15 @@ class Memo:
             work: does it; called unless the result is there.
         """
         kind, key = type(inputs), digest_of(inputs)
-        done = self._done.setdefault(kind, OrderedDict())
+        done, room = self._done.setdefault(kind, OrderedDict()), self.kept.get(kind, 1)
         if key not in done:
-            started = time.monotonic()
-            result = work()
-            done[key] = (result, time.monotonic() - started)
-            while len(done) > self.kept.get(kind, 1):
+            while done and len(done) >= room:  # before the work, which may take as much memory again
                 done.popitem(last=False)
+            started = time.monotonic()
+            result = work(), time.monotonic() - started
+            if not room:
+                return result
+            done[key] = result
         done.move_to_end(key)
         value, seconds = done[key]
         return value, seconds

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from client.learning import recipe, stages
 from client.learning.averaging import SelectedWeights
@@ -193,6 +194,53 @@ def test_aligning_lowers_the_loss(folder: Path) -> None:
         on_step=lambda progress: losses.append(progress.loss.item()),
     )
     assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("by", ["labelled", "mixed"])
+def test_features_are_in_memory_once_each_batch_in_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """What the backbone makes of a batch is the place of its images in their view, ten times over."""
+    monkeypatch.setattr(stages, "_EVALUATION_BATCH", 10)
+    student, data = _toy(folder, "vl2v-adip")
+    if by == "mixed":
+        labels = data.labels.clone()
+        labels[data.train[::3]] = -1
+        data = replace(data, labels=labels)
+    looked_at: list[Tensor] = []
+
+    def features(pixels: Tensor) -> Tensor:
+        looked_at.append(torch.arange(len(pixels)).reshape(-1, 1) + 10.0 * len(looked_at))
+        return looked_at[-1].expand(-1, 10)
+
+    monkeypatch.setattr(student, "features", features)
+    recipe, made = replace(RECIPE, align_views=5), _Made()
+    with made:
+        views = align_features(student, data, recipe, seed=0)
+    positions = data.views_aligned_on(5, 0)
+    for number, seen in enumerate(positions):
+        batches = [looked_at.pop(0) for _ in range(0, len(seen), 10)]
+        assert torch.equal(views[number, : len(seen)], torch.cat(batches).expand(-1, 10))
+        assert torch.equal(views[number, len(seen) :], views[number % 2, len(seen) :])
+    assert (len(positions[2]) < len(positions[1])) == (by == "mixed")
+    assert made.as_large_as(views.numel()) == 1
+
+
+class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which tensors are made, by their sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sizes: list[int] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self._sizes.append(made.numel())
+        return made
+
+    def as_large_as(self, size: int) -> int:
+        return self._sizes.count(size)
 
 
 def test_unlabelled_images_are_aligned_on_in_fewer_views_than_labelled_ones(folder: Path) -> None:
