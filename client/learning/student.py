@@ -132,19 +132,8 @@ class StudentNetwork(nn.Module):
         return (scores / self.temperature.to(scores.device)).softmax(dim=1)
 
     def trainable(self, parts: frozenset[str], *, frozen: float) -> list[nn.Parameter]:
-        """The parameters of some parts ("backbone", "projector").
-
-        Of the backbone's layer groups (timm's: stem, stages or blocks, head) the first share `frozen` is
-        left out; a backbone for which timm knows no groups trains whole.
-        """
-        chosen: list[nn.Parameter] = []
-        if "backbone" in parts and not hasattr(self.backbone, "group_matcher"):
-            chosen += self.backbone.parameters()
-        elif "backbone" in parts:
-            matcher = cast(Callable[..., Any], self.backbone.group_matcher)(coarse=True)
-            groups = timm.models.group_parameters(self.backbone, matcher)
-            kept = sorted(groups)[round(frozen * len(groups)) :]
-            chosen += [self.backbone.get_parameter(name) for group in kept for name in groups[group]]
+        """The parameters of some parts ("backbone", "projector"); of the backbone, those of `thawed`."""
+        chosen = thawed(self.backbone, frozen=frozen) if "backbone" in parts else []
         if "projector" in parts:
             chosen += self.projector.parameters()
         return chosen
@@ -154,6 +143,20 @@ class StudentNetwork(nn.Module):
         """How large it is."""
         weights = sum(parameter.numel() for parameter in self.parameters())
         return Size(weights, round(4 * weights / 2**20, 1))
+
+
+def thawed(backbone: nn.Module, *, frozen: float) -> list[nn.Parameter]:
+    """The parameters of a backbone that train.
+
+    Of its layer groups (timm's: stem, stages or blocks, head) the first share `frozen` is left out; a
+    backbone for which timm knows no groups trains whole.
+    """
+    if not hasattr(backbone, "group_matcher"):
+        return list(backbone.parameters())
+    matcher = cast(Callable[..., Any], backbone.group_matcher)(coarse=True)
+    groups = timm.models.group_parameters(backbone, matcher)
+    kept = sorted(groups)[round(frozen * len(groups)) :]
+    return [backbone.get_parameter(name) for group in kept for name in groups[group]]
 
 
 def _channels(values: tuple[float, float, float]) -> Tensor:

@@ -43,7 +43,7 @@ from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
-from client.runs.targets import require_student, worth_asking
+from client.runs.targets import require_layers, require_student, worth_asking
 from client.runs.teacher_queries import teacher_queries
 from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains
 from client.runs.zero_shot import (
@@ -334,7 +334,8 @@ class ComparisonRunner:
             return
         config, model = self._config, None if teacher is None else teacher.model
         backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
-        for words in dict.fromkeys(cell.variant.method for cell in cells):
+        for words, recipe in dict.fromkeys((cell.variant.method, cell.config.recipe) for cell in cells):
+            require_layers(method_of(words), recipe, config.student, backbone)
             require_student(method_of(words), config.student, backbone, model)
 
     def _asked(self, cell: Cell) -> Asked:

@@ -32,7 +32,7 @@ from client.runs.freshness import is_current, student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
-from client.runs.targets import TargetBuilder, Targets, require_student
+from client.runs.targets import TargetBuilder, Targets, require_layers, require_student
 from client.runs.tensorboard import mirrored
 from client.runs.trainer import Trainer
 
@@ -166,6 +166,7 @@ class Distillation:
                 self._processes.shard(labelled + pool)
         weights = None if config.student_weights is None else Path(config.student_weights)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
+        require_layers(self._method, config.recipe, config.student, backbone)
         if self._teacher is not None:
             require_student(self._method, config.student, backbone, self._teacher.model)
         return backbone

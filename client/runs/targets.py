@@ -23,8 +23,9 @@ from client.learning.image_names import names_to_json
 from client.learning.logit_scale import LOGIT_SCALE
 from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
 from client.learning.prompts import ONE_PROMPT
+from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
-from client.learning.student import build_student
+from client.learning.student import build_student, thawed
 from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import evenly, fitted_temperature
 from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
@@ -198,6 +199,19 @@ def require_student(method: Method, student: str, backbone: nn.Module, model: Mo
     _local_texts(method, student, ["a photo"])
     if method.projector == "own" and method.buys and model is not None:
         build_student(backbone, outputs=model.dimensions, text_head=None, own_projector=True)
+
+
+def require_layers(method: Method, recipe: Recipe, student: str, backbone: nn.Module) -> None:
+    """Check, before anything is bought, that a recipe leaves layers to train where a method trains no others.
+
+    Raises:
+        UsageError: it freezes all of them.
+    """
+    if method.trains == {"backbone"} and not thawed(backbone, frozen=recipe.frozen):
+        raise UsageError(
+            f"The recipe's frozen is {recipe.frozen}, which freezes all layers of {student}: nothing is left "
+            f"for {method.name} to train. Nothing is bought: lower it."
+        )
 
 
 def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,22 @@ def test_weights_in_a_students_folder_that_are_others_by_now_are_refused(tmp_pat
     (model / "open_clip_model.safetensors").write_bytes(b"others")
     with pytest.raises(UsageError, match=rf"The weights of {student} are not those that .*table was begun"):
         _comparison(data, out, student=student).quote()
+
+
+def test_a_row_that_freezes_all_that_its_method_trains_is_refused(tmp_path: Path) -> None:
+    comparison = _comparison(make_folder(tmp_path / "toy", images=1), tmp_path / "table")
+    cells = [
+        replace(
+            cell,
+            variant=replace(cell.variant, method=method),
+            config=replace(cell.config, recipe=replace(Recipe(), frozen=1.0)),
+        )
+        for cell in comparison.cells
+        for method in ("erm", "text-only")
+    ]
+    comparison._require_students(cells[:1], None)
+    with pytest.raises(UsageError, match="nothing is left for text-only to train"):
+        comparison._require_students(cells, None)
 
 
 def test_a_comparison_without_weights_has_none_on_record(tmp_path: Path) -> None:

@@ -70,6 +70,25 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
         run.prepare()
 
 
+@pytest.mark.parametrize(("method", "frozen"), [("vl2v-adip", 0.95), ("vl2v-adip", 0.9), ("erm", 1.0)])
+def test_a_recipe_that_freezes_all_that_a_method_trains_is_refused(
+    tmp_path: Path, method: str, frozen: float
+) -> None:
+    """The default student has 8 groups of layers; `erm` trains its classifier as well."""
+    data, recipe = make_folder(tmp_path / "toy", images=5), replace(Recipe(), frozen=frozen)
+    config = RunConfig(str(data), "red", method, "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(config)
+    run = Distillation(config, folder, None, Display.of_nobody(), device="cpu", pixels=tmp_path / "pixels")
+    if frozen != 0.95:
+        assert run.check().train
+        return
+    with pytest.raises(
+        UsageError, match=r"frozen is 0\.95, which freezes all layers of tf_efficientnet_lite0"
+    ):
+        run.check()
+
+
 def raise_interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
