@@ -242,6 +242,8 @@ def _kept(run: ReportData) -> str:
         return f"the weights after the last step, {last}, are {student}"
     if first < last:
         return f"the mean of the weights after steps {first} to {last} (SWAD) is {student}"
+    if run.recipe.selection == "swad":
+        return f"the weights after step {last}, the only ones that SWAD averages, are {student}"
     mean = "images" if any("holdout_accuracy" in row for row in run.metrics) else "source domains"
     return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are {student}"
 

@@ -595,6 +595,30 @@ def test_the_model_card_shows_the_numbers() -> None:
         assert shown in card
 
 
+@pytest.mark.parametrize(
+    ("train", "views", "unlabelled", "words"),
+    [
+        (0, 0, 500, "500 images without labels"),
+        (1299, 0, 500, "1299 images and 500 images without labels"),
+        (1299, 40, 0, "1299 images (and 40 further views of these)"),
+        (1299, 40, 500, "1299 images (and 40 further views of these) and 500 images without labels"),
+        (0, 0, 0, "0 images"),
+    ],
+)
+def test_the_model_card_names_all_that_was_trained_on(
+    train: int, views: int, unlabelled: int, words: str
+) -> None:
+    card = render_model_card(_run(train_images=train, further_views=views, unlabelled_images=unlabelled))
+    assert f"- Trained on {words}; 320 held out for selection" in card
+
+
+def test_weights_of_one_step_that_are_an_average_are_not_the_best_ones() -> None:
+    run = replace(_run(), recipe=replace(RECIPE, selection="swad"))
+    for page in (render_report(run), render_model_card(run)):
+        assert "the weights after step 150, the only ones that SWAD averages, are the student" in page
+        assert "best on the hold-outs" not in page
+
+
 def test_the_model_card_says_what_to_expect_of_a_new_domain_and_the_worst() -> None:
     card = render_model_card(_run(target_domain=None, leave_one_out={"line": 0.6, "solid": 0.5}))
     assert "To expect of a new domain: 55.0%" in card
