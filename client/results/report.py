@@ -305,11 +305,16 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
 
 
 def _asking(run: ReportData) -> list[Row]:
-    """What is to be expected of asking the teacher about the least sure images: a row a kind of images."""
+    """What is to be expected of asking the teacher about the least sure images: a row a kind of images.
+
+    Where it is not known how right the teacher is about the target, it is taken to be as right as about the
+    training images, and the row says so.
+    """
+    target = run.summary.target_domain
     rows: list[Row] = []
     for predictions, teacher, seen in (
         (run.seen, _teacher_accuracy(run), True),
-        (run.unseen, _teacher_accuracy(run, run.summary.target_domain), False),
+        (run.unseen, _teacher_accuracy(run, target), False),
     ):
         if predictions and teacher:
             found = Reliability.of(
@@ -321,6 +326,7 @@ def _asking(run: ReportData) -> list[Row]:
             label = "Accuracy by the share that the teacher is asked about"
             rows.append({
                 "seen": seen, "teacher": teacher, "points": dict(points),
+                "supposed": not seen and not _is_known_in(run, target),
                 "drawing": shares(label, points, 100 * teacher, "seen" if seen else "unseen"),
             })  # fmt: skip
     return rows
@@ -329,17 +335,25 @@ def _asking(run: ReportData) -> list[Row]:
 def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | None:
     """How right the teacher is by the names that a student asks by; in a domain, if that is known.
 
-    What is known of a domain is by the class texts: it tells nothing where images name some classes. Nor does
-    the check, where the method asks about classes by other texts.
+    The check tells nothing where the method asks about classes by other texts.
     """
-    known, check = run.summary.teacher_zero_shot, run.summary.teacher_check
-    by_images = check is not None and check.named_by_images and run.recipe.weigh_teacher
-    if domain in known and not by_images:
-        return known[domain].accuracy
+    if domain is not None and _is_known_in(run, domain):
+        return run.summary.teacher_zero_shot[domain].accuracy
+    check = run.summary.teacher_check
     method = known_method(run.summary.method)
     if check is None or (method is not None and method.prompts != ONE_PROMPT):
         return None
     return check.accuracy if check.accuracy_by_names is None else check.accuracy_by_names
+
+
+def _is_known_in(run: ReportData, domain: str | None) -> bool:
+    """Whether it is known how right the teacher is in a domain by the names that a student asks by.
+
+    What is known of a domain is by the class texts: it tells nothing where images name some classes.
+    """
+    check = run.summary.teacher_check
+    by_images = check is not None and check.named_by_images and run.recipe.weigh_teacher
+    return domain in run.summary.teacher_zero_shot and not by_images
 
 
 def _matrix(run: ReportData) -> Markup | None:

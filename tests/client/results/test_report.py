@@ -521,6 +521,27 @@ def test_what_asking_would_bring_is_drawn_for_known_and_unknown_images() -> None
 
 
 @pytest.mark.parametrize(
+    ("asked_about", "named", "supposed"),
+    [(TARGET, [], False), (TARGET, [HOSTILE], True), ("line", [], True), ("line", [HOSTILE], True)],
+)
+def test_what_asking_would_bring_in_an_unseen_domain_is_a_supposition_unless_the_teacher_is_known_there(
+    asked_about: str, named: list[str], supposed: bool
+) -> None:
+    run = replace(
+        _run(
+            teacher_check={**CHECK, "named_by_images": named, "accuracy_by_names": 0.93},
+            teacher_zero_shot={asked_about: {"accuracy": 0.4, "images": 238, "on_test_set": True}},
+        ),
+        recipe=replace(RECIPE, weigh_teacher=True),
+    )
+    words = " ".join(_Page(render_report(run)).words.split())
+    supposition = "and the teacher is as right there as about the training images of other domains (93.0%)"
+    assert words.count("if it asks about a fifth") == 2
+    assert words.count(f"if it asks about a fifth {supposition}") == supposed
+    assert f"{TARGET}, unseen: 33.3% alone" in words
+
+
+@pytest.mark.parametrize(
     ("named", "weighs", "teacher"), [([HOSTILE], True, 0.8), ([HOSTILE], False, 0.4), ([], True, 0.4)]
 )
 def test_what_asking_would_bring_goes_by_the_names_that_the_teacher_is_asked_by(
