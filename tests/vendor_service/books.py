@@ -29,6 +29,7 @@ from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
 from vendor_service.errors import CommitInDoubt
+from vendor_service.operators import act
 
 HOLD_SECONDS = 60
 _ANY_KEY = KeyTerms()
@@ -208,11 +209,16 @@ def _empty_file() -> bytes:
 
 @contextmanager
 def opened_books(url: str) -> Iterator[Books]:
-    """Fresh books in an empty database, or in one that has this version's tables."""
+    """Fresh books in an empty database, or in one that has this version's tables.
+
+    Their clock stands in for that of a database server, which nobody can set.
+    """
     lay_out(url)
-    with closing(Database(url)) as database:
+    with closing(Database(url)) as database, pytest.MonkeyPatch.context() as patch:
         if schema.current(database) != schema.latest():
             schema.upgrade(database)
         books = Books(database)
+        if not database.embedded:
+            patch.setattr(act, "server_time", lambda _: books.clock.steady())
         with closing(books.admission):
             yield books

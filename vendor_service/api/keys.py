@@ -34,6 +34,9 @@ def keys_router(
     router = APIRouter(prefix="/v1/keys", tags=["keys"])
     admin = Depends(requiring(authentication, keys.Scope.ADMIN))
 
+    def act_in(session: Session, caller: Caller) -> Act:
+        return Act(session, customer_key(caller.key_id), clock, trust_clock=trust_clock)
+
     @router.get("")
     async def list_keys(
         caller: Annotated[Caller, admin],
@@ -60,8 +63,7 @@ def keys_router(
 
         def create() -> NewSecret:
             with database.write() as session:
-                act = Act(session, customer_key(caller.key_id), clock, trust_clock=trust_clock)
-                return _create(act, caller, asked)
+                return _create(act_in(session, caller), caller, asked)
 
         return await threads.do(caller.account_id, create)
 
@@ -80,7 +82,7 @@ def keys_router(
         def rotate() -> NewSecret:
             with database.write() as session:
                 key = own_keys.find(session, caller.account_id, caller.key, key_id)
-                issued = own_keys.rotate(_act(session, caller, clock), caller.key, key, grace_seconds)
+                issued = own_keys.rotate(act_in(session, caller), caller.key, key, grace_seconds)
                 return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
 
         return await threads.do(caller.account_id, rotate)
@@ -92,7 +94,7 @@ def keys_router(
         def revoke() -> KeyInfo:
             with database.write() as session:
                 own_keys.find(session, caller.account_id, caller.key, key_id)
-                return acts.revoke(_act(session, caller, clock), key_id)
+                return acts.revoke(act_in(session, caller), key_id)
 
         return await threads.do(caller.account_id, revoke)
 
@@ -108,7 +110,3 @@ def _create(act: Act, caller: Caller, asked: NewKey) -> NewSecret:
     )
     issued = own_keys.issue(act, caller.account.name, caller.key, terms, asked.project)
     return NewSecret(key_id=issued.key_id, api_key=issued.api_key)
-
-
-def _act(session: Session, caller: Caller, clock: Clock) -> Act:
-    return Act(session, customer_key(caller.key_id), clock)

@@ -98,7 +98,7 @@ class ClockReferences:
         """
         with self._database.read() as session:
             now, server = self._clock(), server_time(session)
-            fault = None if server is None else _against_server(now, server)
+            fault = against_server(now, server)
             if self._ask_books and self._newest is None:
                 self._newest = newest_date(session, now)
             if fault is None and self._ask_books:
@@ -141,8 +141,9 @@ def against_books(
     return None
 
 
-def _against_server(now: int, server: int) -> str | None:
-    if abs(now - server) <= MOST_SKEW:
+def against_server(now: int, server: int | None) -> str | None:
+    """Why a clock that says `now` cannot be right, by that of the database's server, if it has one."""
+    if server is None or abs(now - server) <= MOST_SKEW:
         return None
     return f"the clock says {_time(now)}, and the database's {_time(server)}; set right the one that is wrong"
 

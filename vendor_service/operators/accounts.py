@@ -97,8 +97,12 @@ def set_terms(act: Act, name: str, changes: Mapping[str, int | str | None]) -> A
 
 
 def repair_dates(act: Act, name: str) -> Repair:
-    """Put right what a wrong clock dated ahead of now; see `billing.repair`."""
+    """Put right what a wrong clock dated ahead of now; see `billing.repair`.
+
+    Raises what `Act.believe_clock` does.
+    """
     account = accounts.find_account(act.session, name, lock=True)
+    act.believe_clock()
     done = repair(act.session, account, act.now)
     if done.changed:
         act.record("account.repair", name, None, asdict(done))

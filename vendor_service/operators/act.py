@@ -7,14 +7,15 @@ from sqlalchemy.orm import Session
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.billing import thresholds
-from vendor_service.billing.clock_watch import against_books
+from vendor_service.billing.clock_watch import ClockWatch, against_books, against_server
 from vendor_service.clock import Clock
+from vendor_service.database.session import server_time
 from vendor_service.errors import WrongClock
 
 
 @dataclass(frozen=True)
 class Act:
-    """The transaction, who acts (see `audit.actors`), and the clock, which may be set to be trusted.
+    """The transaction, who acts (see `audit.actors`), and the clock; see `believe_clock`.
 
     `percents` are the thresholds of which receivers of events are told.
     """
@@ -24,6 +25,7 @@ class Act:
     clock: Clock
     trust_clock: bool = False
     percents: tuple[int, ...] = thresholds.STANDARD
+    watch: ClockWatch | None = None
 
     @property
     def now(self) -> int:
@@ -36,16 +38,24 @@ class Act:
 
     def believe_clock(self) -> None:
         """Make sure that this machine's clock may be right; raises what `believe_clock` does."""
-        believe_clock(self.session, self.clock, trust_clock=self.trust_clock)
+        believe_clock(self.session, self.clock, trust_clock=self.trust_clock, watch=self.watch)
 
 
-def believe_clock(session: Session, clock: Clock, *, trust_clock: bool) -> None:
-    """Make sure that the clock may be right, by the dates in the books.
+def believe_clock(
+    session: Session, clock: Clock, *, trust_clock: bool, watch: ClockWatch | None = None
+) -> None:
+    """Make sure that the clock may be right, by its `watch` and by the database server's, if there are any.
+
+    Unless it is to be trusted, the dates in the books are asked as well.
 
     Raises:
         WrongClock: it cannot be.
     """
+    now = clock()
+    fault = None if watch is None else watch.fault
+    fault = fault or against_server(now, server_time(session))
     # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
-    fault = None if trust_clock else against_books(session, clock(), may_be_behind=False)
+    if fault is None and not trust_clock:
+        fault = against_books(session, now, may_be_behind=False)
     if fault is not None:
         raise WrongClock(fault)

@@ -35,8 +35,9 @@ def issue(act: Act, account: str, terms: KeyTerms) -> IssuedKey:
 
 
 def rotate(act: Act, key_id: str, grace_seconds: int) -> IssuedKey:
-    """Give a key another secret; raises what `keys.rotate_key` does."""
+    """Give a key another secret; raises what `keys.rotate_key` and `Act.believe_clock` do."""
     key, owner = _of(act, key_id)
+    act.believe_clock()
     before = _rotation(key)
     issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
     told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}

@@ -10,6 +10,7 @@ from shared.errors import ErrorCode
 from vendor_service.accounts import accounts
 from vendor_service.audit import log
 from vendor_service.billing import invoices, ledger, thresholds
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, LedgerEntry
@@ -66,7 +67,14 @@ def adjust(act: Act, account: str, micros: int, reason: str) -> Entry:
 
 
 def issue_invoice(
-    database: Database, actor: str, clock: Clock, account: str, month: str, *, trust_clock: bool = False
+    database: Database,
+    actor: str,
+    clock: Clock,
+    account: str,
+    month: str,
+    *,
+    trust_clock: bool = False,
+    watch: ClockWatch | None = None,
 ) -> Invoice:
     """The invoice of a month, which is made final once the month is over.
 
@@ -76,7 +84,7 @@ def issue_invoice(
         APIError: the database is busy or away.
     """
     with database.read() as session:
-        believe_clock(session, clock, trust_clock=trust_clock)
+        believe_clock(session, clock, trust_clock=trust_clock, watch=watch)
         owner = accounts.find_account(session, account)
 
     def record(session: Session, invoice: Invoice) -> None:

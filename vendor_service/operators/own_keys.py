@@ -151,7 +151,7 @@ def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> Issu
 
     Raises:
         APIError: what `check_may_rotate` raises; or `conflict`, the account rotated its keys too often in a
-            day.
+            day; or `not_ready`, the vendor's clock cannot be right.
     """
     check_may_rotate(by, key, act.now)
     act.session.get_one(Account, key.account_id, with_for_update=True)  # nobody counts beside this
@@ -163,7 +163,10 @@ def rotate(act: Act, by: ApiKey | None, key: ApiKey, grace_seconds: int) -> Issu
     if (act.session.scalar(rotated) or 0) >= _MOST_A_DAY:  # what is logged of each stays for good
         message = f"keys of this account were rotated {_MOST_A_DAY} times in 24 hours; try again tomorrow"
         raise APIError(ErrorCode.CONFLICT, message)
-    return acts.rotate(act, key.id, grace_seconds)
+    try:
+        return acts.rotate(act, key.id, grace_seconds)
+    except WrongClock as error:
+        raise _not_ready() from error
 
 
 def is_limited(key: ApiKey) -> bool:
@@ -193,10 +196,14 @@ def issue(act: Act, account: str, by: ApiKey | None, terms: KeyTerms, project: s
         message = f"this account has no project {project!r}"
         raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
     except WrongClock as error:
-        message = "the vendor's clock is wrong, so no key can be issued now; try again later"
-        raise APIError(ErrorCode.NOT_READY, message, retry_after=30) from error
+        raise _not_ready() from error
     except OperatorError as error:
         raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+
+
+def _not_ready() -> APIError:
+    message = "the vendor's clock is wrong, so no key can be issued or rotated now; try again later"
+    return APIError(ErrorCode.NOT_READY, message, retry_after=30)
 
 
 def _check_room(act: Act, owner: Account) -> None:

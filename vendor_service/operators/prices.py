@@ -65,6 +65,7 @@ def set_price(
     Raises:
         UsageError: the price cannot be, or begins in the past.
         UnknownName: there is no such plan or model.
+        WrongClock: this clock cannot be right.
     """
     now = act.now
     if not 0 <= micros <= MOST_MICROS:
@@ -78,6 +79,7 @@ def set_price(
     if not new:
         _require("model", model, prices.served_models(act.session))
         _require("plan", plan, prices.plans(act.session, now))
+    act.believe_clock()
     moment = now if since is None else since
     before = prices.named(act.session, plan, model, kind, moment)
     prices.set_price(act.session, plan, model, kind, micros, moment)
@@ -86,7 +88,8 @@ def set_price(
 
 
 def unset_price(act: Act, plan: str, model: str, kind: PriceKind) -> None:
-    """Take a plan's price back, from now on; raises what `prices.unset_price` does."""
+    """Take a plan's price back, from now on; raises what `prices.unset_price` and `Act.believe_clock` do."""
+    act.believe_clock()
     before = prices.named(act.session, plan, model, kind, act.now)
     prices.unset_price(act.session, plan, model, kind, act.now)
     act.record("price.unset", _subject(plan, model, kind), {"micros": before}, {"micros": None})

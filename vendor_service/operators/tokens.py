@@ -79,12 +79,14 @@ def rotate(act: Act, token_id: str, grace_seconds: int) -> NewToken:
         UnknownName: there is no such token.
         OperatorError: it was revoked.
         UsageError: the grace is negative, or longer than a year.
+        WrongClock: this clock cannot be right.
     """
     if not 0 <= grace_seconds <= LONGEST_GRACE_SECONDS:
         raise UsageError(f"the grace is between 0 and {LONGEST_GRACE_SECONDS} seconds, not {grace_seconds}")
     row = _locked(act, token_id)
     if row.revoked_at is not None:
         raise OperatorError(f"the token {token_id!r} was revoked; make another: vendor operators create NAME")
+    act.believe_clock()
     secret, before = secrets.token_hex(_SECRET_BYTES), {"former_until": row.former_until}
     row.replace_secret(_hash(secret), act.now + grace_seconds * SECOND)
     act.record("operator.rotate", token_id, before, {"former_until": row.former_until})

@@ -37,7 +37,8 @@ from vendor_service.api.admin.security import audit_router, operators_router, re
 from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
 from vendor_service.api.errors import internal_error
-from vendor_service.clock import DAY, Clock, system_clock
+from vendor_service.billing.clock_watch import ClockWatch
+from vendor_service.clock import DAY, Clock, steady_clock, system_clock
 from vendor_service.console.operators.monitor import Monitor, VendorLine
 from vendor_service.console.operators.router import operator_router
 from vendor_service.console.seal import read_or_make_seal
@@ -46,6 +47,7 @@ from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.serving.application import new_application
+from vendor_service.serving.chores import repeated
 from vendor_service.serving.lifeline import end_with_parent
 from vendor_service.settings import Settings
 
@@ -54,6 +56,8 @@ _PAUSE_SECONDS = 2.0
 # After one that was told to stop: a vendor that was told as well takes no longer than this to stop.
 _TOLD_SECONDS = 40.0
 _STOP_SECONDS = 10.0
+# A clock that is set right by little and little has not stepped, if it is looked at now and then.
+_WATCH_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 _spawning = multiprocessing.get_context("spawn")
@@ -63,11 +67,13 @@ def create_admin_app(
     settings: Settings,
     clock: Clock = system_clock,
     *,
+    steady: Clock = steady_clock,
     vendor_url: str | None = None,
     reload_models: Callable[[], None] | None = None,
 ) -> FastAPI:
     """Open the books, and make an application that serves operators; `vendor_url` is where the vendor is.
 
+    `steady` is what the `clock` is watched by.
     `reload_models` asks the vendor to read its file of models again; without it there is none.
 
     Raises:
@@ -82,15 +88,17 @@ def create_admin_app(
         else VendorLine(vendor_url, None if token is None else token.get_secret_value())
     )
     monitor = Monitor(line)
+    # Each act asks the books and the database's server; the books must not forbid their own repair.
+    watch = ClockWatch(clock, steady)
     app = new_application(
         "Tuition vendor: operators",
         "What the command line does, over HTTP.",
-        partial(_lifespan, database, monitor),
+        partial(_lifespan, database, monitor, watch),
     )
     # What `serve` drains before it stops. No act is long, so there is nothing to count.
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
     app.add_exception_handler(OperatorError, _on_operator_error)
-    desk = Desk(database, clock, trust_clock=settings.trust_clock, percents=settings.thresholds)
+    desk = Desk(database, clock, watch, trust_clock=settings.trust_clock, percents=settings.thresholds)
     verifier = LedgerVerifier(database)
     for router in (
         *(accounts_router(desk), keys_router(desk), money_router(desk, verifier), prices_router(desk)),
@@ -112,6 +120,7 @@ def create_admin_app(
             lambda: app.state.capacity.closed,
             trust_clock=settings.trust_clock,
             percents=settings.thresholds,
+            watch=watch,
         )
     )
 
@@ -244,9 +253,15 @@ async def _on_operator_error(request: Request, error: Exception) -> Response:
 
 
 @asynccontextmanager
-async def _lifespan(database: Database, monitor: Monitor, _app: FastAPI) -> AsyncIterator[None]:
-    watching = asyncio.create_task(monitor.repeat())
+async def _lifespan(
+    database: Database, monitor: Monitor, watch: ClockWatch, _app: FastAPI
+) -> AsyncIterator[None]:
+    watching = [
+        asyncio.create_task(monitor.repeat()),
+        asyncio.create_task(repeated(lambda: watch.fault, _WATCH_SECONDS)),
+    ]
     yield
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    for each in watching:
+        each.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
     database.close()

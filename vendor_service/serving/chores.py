@@ -7,7 +7,7 @@ from typing import Any
 Chore = Callable[[], Coroutine[Any, Any, None]]
 
 
-async def repeated(once: Callable[[], None], every_seconds: float) -> None:
+async def repeated(once: Callable[[], object], every_seconds: float) -> None:
     """Do it again and again, on a thread and after a pause, until cancelled. What it raises ends that."""
     while True:
         await asyncio.sleep(every_seconds)

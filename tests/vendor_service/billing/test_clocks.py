@@ -1,6 +1,7 @@
 """Clocks that step, or are wrong: noticed, told, and never a reason to date a charge into another year."""
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ErrorCode
-from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.support.postgres import Postgres
+from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
@@ -19,10 +21,13 @@ from vendor_service.billing import invoices, ledger
 from vendor_service.billing.admission import Admission
 from vendor_service.billing.clock_watch import ClockReferences, ClockWatch, against_books
 from vendor_service.billing.invoice_formats import as_text
-from vendor_service.clock import DAY, SECOND, from_datetime, system_clock
+from vendor_service.clock import DAY, SECOND, from_datetime, next_month_start, system_clock, to_datetime
+from vendor_service.database.session import server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
-from vendor_service.operators import accounts, invitations, keys, own_keys
+from vendor_service.operators import accounts, invitations, keys, money, own_keys, prices, tokens
+from vendor_service.operators import act as acting
 from vendor_service.operators.act import Act
+from vendor_service.operators.tokens import OperatorScope
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))
@@ -342,6 +347,62 @@ def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(books:
     do(trust_clock=True)
 
 
+@pytest.mark.parametrize("days", [40, -40])
+def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """It closed a month early, redated what was dated rightly, and set prices that never held."""
+    url = postgres.create_database(of=laid_out(postgres))
+    with opened_books(url) as books, monkeypatch.context() as patch:
+        patch.setattr(acting, "server_time", server_time)
+        books.clock.now = system_clock()
+        order = books.open()
+        name, month = books.account(order).name, f"{to_datetime(books.clock()):%Y-%m}"
+        books.buy(order)
+        with books.database.write() as session:
+            token = tokens.issue(Act(session, "os:test", books.clock), "crm", [OperatorScope.READ])
+        acts: list[Callable[[Act], object]] = [
+            lambda act: accounts.repair_dates(act, name),
+            lambda act: money.adjust(act, name, 5, "a reason"),
+            lambda act: prices.set_price(act, "research", "icon-clip", "image", 7, new=True),
+            lambda act: prices.unset_price(act, "research", "icon-clip", "image"),
+            lambda act: keys.rotate(act, order.key_id, 60),
+            lambda act: tokens.rotate(act, token.token_id, 60),
+        ]
+
+        def do(work: Callable[[Act], object]) -> None:
+            with books.database.write() as session:
+                work(Act(session, "os:test", books.clock, trust_clock=True))
+
+        def issue() -> bool:
+            how = (books.database, "os:test", books.clock, name, month)
+            return money.issue_invoice(*how, trust_clock=True).final
+
+        books.clock.now += days * DAY
+        for work in acts:
+            with pytest.raises(WrongClock, match="the database's"):
+                do(work)
+        with pytest.raises(WrongClock, match="the database's"):
+            issue()
+        assert [entry.kind for entry in books.entries(order)] == ["charge"]
+        books.clock.now = system_clock()
+        for work in acts:
+            do(work)
+        assert issue() == (books.clock() >= next_month_start(books.entries(order)[0].created_at))
+
+
+def test_no_operator_acts_by_a_clock_that_its_watch_saw_step(books: Books) -> None:
+    name = books.account(books.open()).name
+    books.clock.step(40 * 86_400)
+    with books.database.write() as session, pytest.raises(WrongClock, match="was set forward"):
+        money.adjust(Act(session, "os:test", books.clock, watch=books.watch), name, 5, "a reason")
+    how = (books.database, "os:test", books.clock, name, "2026-11")
+    with pytest.raises(WrongClock, match="was set forward"):
+        money.issue_invoice(*how, watch=books.watch)
+    books.clock.step(-40 * 86_400)
+    assert not money.issue_invoice(*how, watch=books.watch).final
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_customers_get_keys_by_a_clock_that_the_operator_trusts(tmp_path: Path, trusted: bool) -> None:
     with LocalVendor(tmp_path, trust_clock=trusted) as vendor:
@@ -364,3 +425,8 @@ def test_customers_get_keys_by_a_clock_that_the_operator_trusts(tmp_path: Path, 
             assert answer.status_code == 201, answer.text
         else:
             assert (error_code(answer), int(answer.headers["retry-after"])) == ("not_ready", 30)
+        rotated = vendor.http.post(f"/v1/keys/{admin.split('_')[1]}/rotate", headers=headers)
+        if trusted:
+            assert rotated.status_code == 200, rotated.text
+        else:
+            assert (error_code(rotated), int(rotated.headers["retry-after"])) == ("not_ready", 30)

@@ -35,7 +35,7 @@ EVIL = "<script>alert('x')</script>"
 PAGES = [page.path for page in OperatorPages.all(OperatorPages(None, None))]  # type: ignore[arg-type]
 ACTIONS = [
     action.path
-    for action in OperatorActions.all(OperatorActions(None, None, False, (), None))  # type: ignore[arg-type]
+    for action in OperatorActions.all(OperatorActions(None, None, False, (), None, None))  # type: ignore[arg-type]
     if "verify" not in action.path
 ]
 # A form for each action, and which scope it takes.

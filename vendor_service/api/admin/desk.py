@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, CommitInDoubt
@@ -41,10 +42,17 @@ class Desk:
     """The books, the clock (see `Act`), and who may ask."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, trust_clock: bool, percents: tuple[int, ...]
+        self,
+        database: Database,
+        clock: Clock,
+        watch: ClockWatch,
+        *,
+        trust_clock: bool,
+        percents: tuple[int, ...],
     ) -> None:
         self.database = database
         self.clock = clock
+        self.watch = watch
         self.trust_clock = trust_clock
         self._percents = percents
         self.authentication = OperatorAuthentication(database, clock)
@@ -114,7 +122,7 @@ class Desk:
             return work(self._act(session, operator))
 
     def _act(self, session: Session, operator: Operator) -> Act:
-        return Act(session, operator.actor, self.clock, trust_clock=self.trust_clock, percents=self._percents)
+        return Act(session, operator.actor, self.clock, self.trust_clock, self._percents, self.watch)
 
 
 def taking(model: type[BaseModel]) -> dict[str, Any]:

@@ -147,7 +147,9 @@ def _add_history(router: APIRouter, desk: Desk) -> None:
 
         def issue() -> Invoice:
             return money.issue_invoice(
-                *(desk.database, operator.actor, desk.clock, name, month), trust_clock=desk.trust_clock
+                *(desk.database, operator.actor, desk.clock, name, month),
+                trust_clock=desk.trust_clock,
+                watch=desk.watch,
             )
 
         return await asyncio.to_thread(issue)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.routes import Asked
@@ -27,12 +28,13 @@ class _Said(BaseModel):
 
 @dataclass(frozen=True)
 class Acting:
-    """Acts on these books. See `Act` for the clock and the percents."""
+    """Acts on these books. See `Act` for the clock, the percents and the watch."""
 
     database: Database
     clock: Clock
     trust_clock: bool
     percents: tuple[int, ...]
+    watch: ClockWatch
 
     def _act(self, asked: By, work: Callable[[Act], Result]) -> Result:
         with self.database.write() as session:
@@ -55,7 +57,7 @@ class Acting:
         return _Said.model_validate_json(self._act(asked, do).content).message
 
     def _of(self, session: Session, asked: By) -> Act:
-        return Act(session, asked.who.actor, self.clock, trust_clock=self.trust_clock, percents=self.percents)
+        return Act(session, asked.who.actor, self.clock, self.trust_clock, self.percents, self.watch)
 
 
 def requiring(scope: OperatorScope) -> Callable[[SignedInOperator], None]:

@@ -30,7 +30,7 @@ class OperatorActions(Acting):
         """Every action."""
         read = requiring(OperatorScope.READ)
         parts = (
-            part(self.database, self.clock, self.trust_clock, self.percents)
+            part(self.database, self.clock, self.trust_clock, self.percents, self.watch)
             for part in (AccountActions, MoneyActions, ProjectActions, PriceActions)
         )
         return [

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.console.forms import read_form
 from vendor_service.console.operators.actions import OperatorActions, end_everywhere
@@ -37,6 +38,7 @@ def operator_router(
     *,
     trust_clock: bool,
     percents: tuple[int, ...],
+    watch: ClockWatch,
 ) -> APIRouter:
     """The routes; none is in the OpenAPI document, for they are for people."""
     router = APIRouter(include_in_schema=False)
@@ -47,7 +49,8 @@ def operator_router(
     stream = _Stream(site, monitor, stopping)
     router.add_api_route(f"{OPERATORS.path}/stream", stream.answer, methods=["GET"], response_model=None)
     site.add_pages(router, OperatorPages(clock, monitor).all())
-    site.add_actions(router, OperatorActions(database, clock, trust_clock, percents, verifier).all())
+    actions = OperatorActions(database, clock, trust_clock, percents, watch, verifier)
+    site.add_actions(router, actions.all())
     site.add_fallback(router)
     return router
 

@@ -23,7 +23,10 @@ class LocalAdmin:
         self.books = books
         url = books.database.engine.url.render_as_string(hide_password=False)
         self.app = create_admin_app(
-            GivenSettings(database_url=url, **settings), books.clock, vendor_url=vendor_url
+            GivenSettings(database_url=url, **settings),
+            books.clock,
+            steady=books.clock.steady,
+            vendor_url=vendor_url,
         )
         self._server = uvicorn.Server(Config(self.app, most=100, port=0, log_config=None))
         self._thread = threading.Thread(target=self._server.run)

@@ -514,6 +514,21 @@ def test_the_command_line_and_the_api_do_the_same(
             assert {**told, "resets_at": None} == {**said, "resets_at": None}
 
 
+def test_no_operator_acts_over_http_after_a_step_of_the_clock(admin: LocalAdmin) -> None:
+    """It closed a month early, while the vendor beside it answered 503."""
+    admin.done("POST", "accounts", {"name": "acme"})
+    adjust, invoice = {"micros": 5, "reason": "a mistake"}, "accounts/acme/invoices/2026-11"
+    admin.books.clock.step(40 * 86_400)
+    for refused in (
+        admin.ask("POST", "accounts/acme/adjustments", adjust, key="k"),
+        admin.ask("GET", invoice),
+    ):
+        assert (error_code(refused), "was set forward" in refused.text) == ("conflict", True)
+    admin.books.clock.step(-40 * 86_400)
+    admin.done("POST", "accounts/acme/adjustments", adjust, key="k")
+    assert not admin.done("GET", invoice)["final"]
+
+
 def test_a_token_is_made_by_an_act_that_is_recorded(books: Books) -> None:
     with books.database.write() as session:
         made = tokens.issue(Act(session, "os:anna", books.clock), "crm", [READ])
