@@ -16,7 +16,7 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.accounts import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
 from vendor_service.billing import periods
-from vendor_service.clock import SECOND, Clock, to_datetime
+from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import OperatorError, UnknownName, UsageError
@@ -138,7 +138,7 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
     if row.revoked_at is not None:
         raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
     secret = secrets.token_hex(_SECRET_BYTES)
-    row.replace_secret(_hash(secret), clock() + grace_seconds * SECOND)
+    row.replace_secret(_hash(secret), clock(), grace_seconds)
     return IssuedKey(key_id, f"tk_{key_id}_{secret}")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
-from vendor_service.clock import SECOND, to_datetime
+from vendor_service.clock import to_datetime
 from vendor_service.database.tables import OperatorToken
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.operators.act import Act
@@ -88,7 +88,7 @@ def rotate(act: Act, token_id: str, grace_seconds: int) -> NewToken:
         raise OperatorError(f"the token {token_id!r} was revoked; make another: vendor operators create NAME")
     act.believe_clock()
     secret, before = secrets.token_hex(_SECRET_BYTES), {"former_until": row.former_until}
-    row.replace_secret(_hash(secret), act.now + grace_seconds * SECOND)
+    row.replace_secret(_hash(secret), act.now, grace_seconds)
     act.record("operator.rotate", token_id, before, {"former_until": row.former_until})
     return NewToken(token_id=token_id, token=f"op_{token_id}_{secret}")
 

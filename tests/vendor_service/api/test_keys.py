@@ -9,6 +9,7 @@ from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.clock import SECOND
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.operators import keys as acts
@@ -87,6 +88,15 @@ def test_a_rotated_key_keeps_its_limits_and_the_former_secret_for_its_grace(book
         with pytest.raises(OperatorError, match="revoked"):
             rotate_key(session, order.key_id, 0, books.clock)
     assert not known(third)
+
+
+def test_a_secret_that_got_no_grace_is_good_by_no_clock(books: Books) -> None:
+    with books.locked(books.open()) as (session, account):
+        issued = issue_key(session, account, KeyTerms(), books.clock)
+    with books.database.write() as session:
+        rotate_key(session, issued.key_id, 0, books.clock)
+    with books.database.read() as session:
+        assert verify_key(session, issued.api_key, books.clock() - 299 * SECOND) is None
 
 
 @pytest.mark.parametrize("name", ["", "Acme", "9lives", "a b", "a/b", "-a", "ä", "a" * 64, "a\n"])

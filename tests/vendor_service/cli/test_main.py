@@ -697,7 +697,7 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
     opened.json("accounts", "create", "acme", "--credit", "500")
     opened.json("accounts", "create", "later")
     key = opened.json("keys", "create", "acme", "--label", "laptop")
-    rotated = opened.json("keys", "rotate", key["key_id"])
+    rotated = opened.json("keys", "rotate", key["key_id"], "--grace", "60")
     signing = ("--signing-key-in", str(tmp_path / "signing.key"))
     assert opened("receipts-key", "rotate", *signing)[0] == 0
     (signs,) = opened.json("receipts-key", "list")

@@ -1,7 +1,8 @@
 """Operators' tokens: two who change one at once each see what the other did."""
 
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import laid_out, opened_books
+from tests.vendor_service.books import Books, laid_out, opened_books
+from vendor_service.clock import SECOND
 from vendor_service.database.tables import OperatorToken
 from vendor_service.operators import tokens
 from vendor_service.operators.act import Act
@@ -20,6 +21,16 @@ def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgre
             assert (row.former_hash, row.secret_hash) == tuple(
                 hash_of(each.token) for each in (second, third)
             )
+
+
+def test_a_secret_that_got_no_grace_is_good_by_no_clock(books: Books) -> None:
+    with books.database.write() as session:
+        act = Act(session, "os:test", books.clock)
+        made = tokens.issue(act, "test", [OperatorScope.READ])
+        tokens.rotate(act, made.token_id, 0)
+        row = session.get_one(OperatorToken, made.token_id)
+        assert not row.is_secret(hash_of(made.token), books.clock() - 299 * SECOND)
+        assert row.former_until == books.clock()
 
 
 def hash_of(token: str) -> str:

@@ -5,6 +5,8 @@ import hmac
 from sqlalchemy import BigInteger, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from vendor_service.clock import SECOND
+
 
 class Base(DeclarativeBase):
     """What every table shares: constraints have names, so that migrations can speak of them."""
@@ -35,7 +37,11 @@ class Secret:
             hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
         )
 
-    def replace_secret(self, hashed: str, former_until: int) -> None:
-        """Take another secret; an earlier former one is good no longer."""
-        self.former_hash, self.former_until = self.secret_hash, former_until
+    def replace_secret(self, hashed: str, now: int, grace_seconds: int) -> None:
+        """Take another secret; an earlier former one is good no longer.
+
+        Without grace the present one is forgotten: by a clock that is behind it would be good for a while.
+        """
+        self.former_hash = self.secret_hash if grace_seconds else None
+        self.former_until = now + grace_seconds * SECOND
         self.secret_hash = hashed
