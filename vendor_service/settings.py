@@ -161,9 +161,10 @@ class Settings(BaseSettings):
             raise UsageError(f"the settings are not valid: {problems}") from error
         except SettingsError as error:
             raise UsageError(str(error.__cause__ or error)) from error
+        except OSError as error:
+            raise UsageError(f"{cls._dotenv_file()} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            file = Path(str(cls.model_config.get("env_file"))).absolute()
-            raise UsageError(f"{file} is not UTF-8: {error}") from error
+            raise UsageError(f"{cls._dotenv_file()} is not UTF-8: {error}") from error
         for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
             given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
             if settings.metrics_token is None and "" in given:
@@ -184,6 +185,10 @@ class Settings(BaseSettings):
             for name in named
             if name.startswith(_variable("")) and name.removesuffix("_FILE") not in known
         )
+
+    @classmethod
+    def _dotenv_file(cls) -> Path:
+        return Path(str(cls.model_config.get("env_file"))).absolute()
 
     @classmethod
     def settings_customise_sources(

@@ -1,10 +1,12 @@
 """Settings: where they come from, what is refused, and what may be shown of them."""
 
+import errno
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
+from vendor_service import settings as settings_module
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.settings import Settings
@@ -63,6 +65,17 @@ def test_a_missing_file_is_refused_by_its_variables_name(monkeypatch: pytest.Mon
 def test_a_dotenv_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"VENDOR_HOST=caf\xe9\n")
     with pytest.raises(UsageError, match=rf"{tmp_path / '.env'} is not UTF-8: .*byte 0xe9"):
+        Settings.read()
+
+
+def test_a_dotenv_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").touch()
+
+    def refuse(file: str, encoding: str) -> dict[str, str | None]:
+        raise PermissionError(errno.EACCES, "Permission denied", file)
+
+    monkeypatch.setattr(settings_module, "dotenv_values", refuse)  # root may read everything
+    with pytest.raises(UsageError, match=rf"{tmp_path / '.env'} cannot be read: Permission denied"):
         Settings.read()
 
 
