@@ -18,6 +18,7 @@ from vendor_service.settings import DtypeChoice, Settings
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
 _Micros = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
+_Plan = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 def _utc(moment: datetime) -> datetime:
@@ -100,7 +101,7 @@ class _Table(_Form):
     default: bool = False
     deprecated_at: _Moment | None = None
     sunset_at: _Moment | None = None
-    prices: dict[str, _Prices] = {}
+    prices: dict[_Plan, _Prices] = {}
     limits: _Limits = _Limits()
 
 

@@ -63,6 +63,8 @@ def test_a_moment_with_an_offset_is_told_in_utc(tmp_path: Path) -> None:
         (FIRST + 'dtype = "float16"', r"1 \(a\), dtype"),
         (FIRST + "prices.x = {image_micros = -1}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + "prices.x = {image_micros = 1.5}", r"1 \(a\), prices\.x\.image_micros"),
+        (FIRST + f"prices.{65 * 'x'} = {{image_micros = 1}}", r"1 \(a\), prices\.x{65}\..*64 characters"),
+        (FIRST + 'prices."" = {image_micros = 1}', r"1 \(a\), prices\..*1 character"),
         (FIRST + "limits = {max_inputs = 65}", r"1 \(a\), limits\.max_inputs: 64 .*VENDOR_MAX_INPUTS"),
         (FIRST + "sunset_at = 2027-01-01", r"1 \(a\), sunset_at"),
         (FIRST + "deprecated_at = 0001-01-01T00:00:00+01:00", r"1 \(a\), deprecated_at: .*no date in UTC"),
