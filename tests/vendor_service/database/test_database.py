@@ -97,6 +97,21 @@ def test_a_bulk_job_of_before_is_no_request_in_flight(books: Books, revision: st
     books.check(order)
 
 
+def test_what_bulk_jobs_hold_is_released_where_there_are_none(books: Books) -> None:
+    """On PostgreSQL it was held for as long as the job might have taken."""
+    order = books.open(quota=2)
+    BulkProcess(books.database, books.clock, books.admission).begin(order, (1, 0))
+    request = books.admit(order)
+    schema.downgrade(books.database, "0009")
+    with books.database.read() as session:
+        kept = session.scalars(text("SELECT id FROM holds WHERE expires_at > 0")).all()
+    assert kept == [request.request_id]
+    schema.upgrade(books.database)
+    assert books.admission.sweep() == 1
+    assert (books.account(order).queries_held, books.key(order).requests_held) == (1, 1)
+    books.check(order)
+
+
 def test_faults_of_files_of_before_are_counted(books: Books) -> None:
     order, bulk = books.open(), BulkProcess(books.database, books.clock, books.admission)
     file_id = bulk.files.begin(order.account_id, 0)

@@ -101,6 +101,7 @@ def downgrade() -> None:
     """The former version releases what bulk jobs hold, and knows no percent of theirs."""
     for name in _TABLES:
         op.drop_table(name)
+    op.execute("UPDATE holds SET expires_at = 0 WHERE server = 'bulk' AND state = 'open'")
     op.execute("DELETE FROM prices WHERE kind = 'batch-percent'")
     with op.batch_alter_table("prices") as prices:
         prices.alter_column("kind", type_=sa.String(8), existing_type=sa.String(16), existing_nullable=False)
