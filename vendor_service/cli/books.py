@@ -75,10 +75,12 @@ def existing(database_url: str | None) -> Iterator[Database]:
     """
     with opened(database_url) as database:
         if not is_there(database) or schema.current(database) is None:
+            makers = "vendor db upgrade, or vendor serve --migrate"
+            if database.embedded:
+                makers = "vendor serve, vendor db upgrade, or vendor accounts create"
             raise OperatorError(
                 f"there are no books in {where(database)}; name them with --database-url or "
-                "VENDOR_DATABASE_URL, or begin new ones with: vendor serve, vendor db upgrade, "
-                "or vendor accounts create"
+                f"VENDOR_DATABASE_URL, or begin new ones with: {makers}"
             )
         yield database
 

@@ -41,10 +41,10 @@ def check(database: Database) -> None:
     Raises:
         OperatorError: they are another version's, or there are none.
     """
-    if current(database) != latest():
-        raise OperatorError(
-            "the database has another version's tables; run: vendor db upgrade (or serve with --migrate)"
-        )
+    found = current(database)
+    if found != latest():
+        has = "no tables yet" if found is None else "another version's tables"
+        raise OperatorError(f"the database has {has}; run: vendor db upgrade (or serve with --migrate)")
 
 
 def upgrade(database: Database) -> None:

@@ -575,6 +575,14 @@ def test_books_that_do_not_exist_are_refused_and_not_made(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_on_an_empty_database_server_it_is_said_what_makes_books(vendor: Command, postgres: Postgres) -> None:
+    url = postgres.create_database()
+    code, _, err = vendor("accounts", "create", "acme", "--database-url", url)
+    assert (code, "no tables yet; run: vendor db upgrade" in err) == (1, True)
+    code, _, err = vendor("accounts", "list", "--database-url", url)
+    assert (code, err.endswith("with: vendor db upgrade, or vendor serve --migrate\n")) == (1, True)
+
+
 @pytest.mark.parametrize("arguments", [["ledger", "verify"], ["db", "backup", "copy.db"]], ids=" ".join)
 def test_books_without_tables_are_no_books(opened: Command, arguments: list[str], tmp_path: Path) -> None:
     assert opened("db", "downgrade", "base", "--yes")[0] == 0

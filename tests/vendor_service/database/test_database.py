@@ -165,7 +165,11 @@ def test_a_ledger_is_never_erased(books: Books, counted: bool) -> None:
 
 def test_another_database_is_migrated_only_when_asked(postgres: Postgres) -> None:
     with closing(Database(postgres.create_database())) as database:
-        with pytest.raises(OperatorError, match="--migrate"):
+        with pytest.raises(OperatorError, match=r"no tables yet; run: vendor db upgrade .*--migrate"):
+            schema.prepare(database)
+        schema.upgrade(database)
+        schema.downgrade(database, "0016")
+        with pytest.raises(OperatorError, match=r"another version's tables; .*--migrate"):
             schema.prepare(database)
         schema.prepare(database, migrate=True)
         schema.prepare(database)
