@@ -121,11 +121,16 @@ class OpenAIVendor:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def head(self) -> SignedHead | None:
+    def head(self, *, within: float | None = None) -> SignedHead | None:  # noqa: ARG002
         """Nothing: such a vendor keeps no ledger that it shows."""
         return None
 
-    def signed_card(self, name: str) -> PinnedCard | None:  # noqa: ARG002
+    def signed_card(
+        self,
+        name: str,  # noqa: ARG002
+        *,
+        within: float | None = None,  # noqa: ARG002
+    ) -> PinnedCard | None:
         """Nothing: such a vendor promises no fingerprint."""
         return None
 

@@ -12,6 +12,8 @@ from shared.embeddings import ModelCard
 
 # More often adds little: every receipt is a pin too.
 _EVERY_SECONDS = 600.0
+# A purchase is over, and whoever asked for it waits.
+_WITHIN_SECONDS = 10.0
 
 
 class Pinning:
@@ -36,11 +38,11 @@ class Pinning:
             return
         self._pinned_at = time.monotonic()
         with suppress(ClientError):  # a key that may not read the ledger, say
-            head = vendor.head()
+            head = vendor.head(within=_WITHIN_SECONDS)
             if head is not None:
                 self._cache.heads.pin(head)
         with suppress(ClientError):
-            card = vendor.signed_card(self._model.id)
+            card = vendor.signed_card(self._model.id, within=_WITHIN_SECONDS)
             contradiction = None if card is None else self._cache.cards.pin(card)
             if contradiction is not None:
                 self._say(

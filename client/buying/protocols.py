@@ -82,11 +82,17 @@ class Vendor(Protocol):
         See `VendorClient.estimate`.
         """
 
-    def head(self) -> SignedHead | None:
-        """The end of the account's ledger, signed; `None` of a vendor that signs none."""
+    def head(self, *, within: float | None = None) -> SignedHead | None:
+        """The end of the account's ledger, signed; `None` of a vendor that signs none.
 
-    def signed_card(self, name: str) -> PinnedCard | None:
-        """What is sold under a name, signed; `None` of a vendor that signs none."""
+        Asked once, and waited for so many seconds, if they are given.
+        """
+
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
+        """What is sold under a name, signed; `None` of a vendor that signs none.
+
+        Asked once, and waited for so many seconds, if they are given.
+        """
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

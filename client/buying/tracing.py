@@ -114,13 +114,13 @@ class TracedVendor:
         """What so many queries of a model would cost."""
         return self._vendor.estimate(images=images, texts=texts, model=model)
 
-    def head(self) -> SignedHead | None:
+    def head(self, *, within: float | None = None) -> SignedHead | None:
         """The end of the account's ledger."""
-        return self._vendor.head()
+        return self._vendor.head(within=within)
 
-    def signed_card(self, name: str) -> PinnedCard | None:
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
         """What is sold under a name."""
-        return self._vendor.signed_card(name)
+        return self._vendor.signed_card(name, within=within)
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""

@@ -90,7 +90,7 @@ class HttpTransport:
         self._trace_headers = trace_headers
         self._told_at = -math.inf
         self._doubt_lasts = doubt_lasts
-        self._longest_answer = _TRICKLES * timeout
+        self._timeout = timeout
         if not re.fullmatch("[!-~]*", api_key or ""):
             raise UsageError(
                 "The API key has characters that no key has. "
@@ -103,7 +103,7 @@ class HttpTransport:
                 **({"authorization": f"Bearer {api_key}"} if api_key else {}),
             },
             transport=transport,
-            timeout=httpx.Timeout(timeout, connect=10),
+            timeout=_timeouts(timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=LARGEST),
         )
 
@@ -121,6 +121,7 @@ class HttpTransport:
         path: str,
         *,
         tries: int | None = None,
+        timeout: float | None = None,
         patience: float = 0.0,
         most_bytes: int = ANSWER_BYTES,
         on_try: Callable[[], None] = lambda: None,
@@ -133,6 +134,7 @@ class HttpTransport:
 
         Args:
             tries: at most (default: `TRIES`).
+            timeout: seconds to wait for this answer, where it is not as long as for others.
             most_bytes: the longest answer that makes sense.
             on_try: called before each try.
             on_push_back: called whenever the vendor says that it is asked too much (429, 503).
@@ -147,15 +149,18 @@ class HttpTransport:
         deadline = time.monotonic() + patience
         headers = {**request.pop("headers", {}), **self._trace_headers()}
         most = TRIES if tries is None else tries
+        seconds = self._timeout if timeout is None else timeout
         tried, doubt = 0, False
         while True:
             tried += 1
             on_try()
             last = tried >= most and time.monotonic() >= deadline
-            sent = self._http.build_request(method, path, headers=headers, **request)
+            sent = self._http.build_request(
+                method, path, headers=headers, timeout=_timeouts(seconds), **request
+            )
             sent.stream = pieces = _Pieces(sent.content) if body is None else body
             try:
-                response = self._receive(sent, most_bytes)
+                response = self._receive(sent, most_bytes, _TRICKLES * seconds)
             except httpx.RequestError as error:
                 # What did not leave this machine whole was not served.
                 unsure = not pieces.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -224,23 +229,24 @@ class HttpTransport:
         Raises:
             httpx.ReadTimeout: it does not.
         """
-        deadline, due = time.monotonic() + self._longest_answer, _STEADY
+        longest = _TRICKLES * self._timeout
+        deadline, due = time.monotonic() + longest, _STEADY
         for piece in answer.iter_raw():
             yield piece
             due -= len(piece)
             if due <= 0:
-                deadline, due = time.monotonic() + self._longest_answer, _STEADY
+                deadline, due = time.monotonic() + longest, _STEADY
             elif time.monotonic() > deadline:
                 raise httpx.ReadTimeout("the answer does not end", request=answer.request)
 
-    def _receive(self, request: httpx.Request, most_bytes: int) -> httpx.Response:
-        """Send a request once and read the answer, as far as that makes sense.
+    def _receive(self, request: httpx.Request, most_bytes: int, longest: float) -> httpx.Response:
+        """Send a request once and read the answer, as far as that makes sense, for `longest` seconds at most.
 
         Raises:
             httpx.RequestError: nothing answered, or not in time.
             AnswerTooLong: a success is longer than `most_bytes`, or compressed.
         """
-        deadline = time.monotonic() + self._longest_answer
+        deadline = time.monotonic() + longest
         answer = self._http.send(request, stream=True)
         try:
             limit = most_bytes if answer.is_success else _ERROR_BYTES
@@ -322,6 +328,10 @@ class FileBody(httpx.SyncByteStream):
                 yield piece
         yield self._after
         self.cut = False
+
+
+def _timeouts(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=10)
 
 
 def _too_much(limit: int) -> str:

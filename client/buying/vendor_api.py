@@ -142,8 +142,12 @@ class VendorClient:
                 f"{until}. See what else it sells with: client models"
             )
 
-    def signed_card(self, name: str) -> PinnedCard | None:
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
         """What the vendor has signed that it sells under a name; `None` of one that signs no cards.
+
+        Args:
+            name: the model's.
+            within: ask once, and wait so many seconds for the answer.
 
         Raises:
             VendorError: its signature is not right.
@@ -151,7 +155,9 @@ class VendorClient:
         if not self.signing_keys.signs:
             return None
         try:
-            answer = parse(SignedCard, self._http.send("GET", f"/v1/models/{quote(name)}/signed-card"))
+            tries = None if within is None else 1
+            path = f"/v1/models/{quote(name)}/signed-card"
+            answer = parse(SignedCard, self._http.send("GET", path, tries=tries, timeout=within))
         except RequestRefused:
             return None
         return read_card(answer.signed, self.signing_keys, self.url)
@@ -205,17 +211,20 @@ class VendorClient:
             yield from page.data
             after = page.next_after
 
-    def head(self) -> SignedHead | None:
+    def head(self, *, within: float | None = None) -> SignedHead | None:
         """The end of the account's ledger, as the vendor has signed it; `None` of one that does not sign.
 
-        Asked once and not again: it is a precaution, and nothing waits for it.
+        Asked once and not again: it is a precaution.
+
+        Args:
+            within: wait so many seconds for the answer.
 
         Raises:
             VendorError: its signature is not right.
         """
         if not self.signing_keys.signs:
             return None
-        answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1))
+        answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1, timeout=within))
         return read_head(answer, self.signing_keys, self.url)
 
     def invoice(self, month: str) -> Invoice:

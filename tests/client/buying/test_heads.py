@@ -1,5 +1,7 @@
 """Heads: what a vendor signs of its ledger is kept, and what cannot be is not believed."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from client.buying.cache import EmbeddingCache
 from client.buying.heads import SignedHead
 from client.buying.teacher import Teacher
 from client.buying.vendor_api import VendorClient
-from client.errors import VendorError
+from client.errors import VendorError, VendorUnreachable
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from tests.client.buying.cards import MODEL
 from tests.client.buying.test_receipts import QUERIES, Signing
@@ -42,6 +44,36 @@ class _WithHead(Signing):
         return httpx.Response(200, json=answer.model_dump())
 
 
+class _Silent(_WithHead):
+    """Sells, and then does not answer; `asked` is after what, and how many seconds that was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, float]] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith(("/head", "/signed-card")):
+            return super().handle_request(request)
+        self.asked.append((request.url.path, request.extensions["timeout"]["read"]))
+        raise httpx.ReadTimeout("slow")
+
+
+class _Trickle(httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.01)
+            yield b" "
+
+
+class _Trickling(_WithHead):
+    """Answers what was asked of its ledger's end a byte at a time."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path != "/v1/ledger/head":
+            return super().handle_request(request)
+        return httpx.Response(200, stream=_Trickle())
+
+
 def _buy(folder: Path, vendor: _WithHead) -> list[int]:
     """The entries whose heads are kept after a purchase."""
     with (
@@ -54,6 +86,20 @@ def _buy(folder: Path, vendor: _WithHead) -> list[int]:
 
 def test_a_head_is_kept_when_something_was_bought(tmp_path: Path) -> None:
     assert _buy(tmp_path, _WithHead()) == [1]
+
+
+def test_what_is_only_a_precaution_is_asked_once_and_not_waited_for_long(tmp_path: Path) -> None:
+    vendor = _Silent()
+    assert _buy(tmp_path, vendor) == []
+    assert vendor.asked == [("/v1/ledger/head", 10), (f"/v1/models/{MODEL.id}/signed-card", 10)]
+
+
+def test_a_head_that_only_trickles_in_is_not_waited_for_either() -> None:
+    with (
+        VendorClient("http://vendor", "tk_1_s", transport=_Trickling()) as client,
+        pytest.raises(VendorUnreachable, match="does not end"),
+    ):
+        client.head(within=0.02)
 
 
 @pytest.mark.parametrize("head", [{"ledger_seq": 2**63}, {"ledger_seq": -1}, {"iat": 10**15}, {"iat": -1}])
