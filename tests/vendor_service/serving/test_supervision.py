@@ -11,6 +11,7 @@ from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,23 @@ from vendor_service.errors import OperatorError, UsageError
 from vendor_service.observability.worker_metrics import Worker
 from vendor_service.serving import workers
 from vendor_service.serving.workers import Workers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_server() -> Iterator[None]:
+    """A server of forks for these tests alone: they kill it, and `Workers` sets what it preloads."""
+    own: Any = forkserver.ForkServer()
+    shared = forkserver._forkserver
+    before = dict(vars(shared))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forkserver, "_forkserver", own)
+        for name in ("connect_to_new_process", "ensure_running", "set_forkserver_preload"):
+            patched.setattr(forkserver, name, getattr(own, name))
+        yield
+    if own._forkserver_pid is not None:
+        os.kill(own._forkserver_pid, signal.SIGKILL)  # it would wait for a child that a failed test left
+        own._stop()
+    assert vars(shared) == before
 
 
 @pytest.fixture
