@@ -2,7 +2,6 @@
 
 import base64
 import threading
-import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +19,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from shared.serving.connections import Config
 from tests.support.forking import launch_decoding
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.given_settings import GivenSettings
@@ -36,6 +36,10 @@ from vendor_service.encoder.sources import ModelSource
 from vendor_service.serving import factory
 from vendor_service.serving.app import create_app
 from vendor_service.serving.reread import Hangups
+
+# The first one to start waits for what all are forked from, which imports everything.
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
 
 
 class Vendor:
@@ -120,22 +124,29 @@ class LocalVendor(Vendor):
                 steady=self.clock.steady,
                 hangups=hangups,
             )
-        config = Config(self.app, most=1000, port=0, log_config=None, timeout_keep_alive=keep_alive)
+        config = Config(
+            self.app,
+            most=1000,
+            port=0,
+            log_config=None,
+            timeout_keep_alive=keep_alive,
+            timeout_graceful_shutdown=20,  # where a test fails
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Self:
         with patch.object(fork_server, "launch", launch_decoding):
             self._thread.start()
-            while not self._server.started:
-                assert self._thread.is_alive()
-                time.sleep(0.01)
+            wait_until(lambda: self._server.started or not self._thread.is_alive(), _START_SECONDS)
+        assert self._server.started, "the vendor did not start"
         self.connect(self._server.servers[0].sockets[0].getsockname()[1])
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(_STOP_SECONDS)
+        assert not self._thread.is_alive(), f"the vendor did not stop within {_STOP_SECONDS} s"
         self.close()
 
 
