@@ -246,8 +246,8 @@ class HttpTransport:
             httpx.RequestError: nothing answered, or not in time.
             AnswerTooLong: a success is longer than `most_bytes`, or compressed.
         """
-        deadline = time.monotonic() + longest
         answer = self._http.send(request, stream=True)
+        deadline = time.monotonic() + longest  # however long the request took to send
         try:
             limit = most_bytes if answer.is_success else _ERROR_BYTES
             if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":

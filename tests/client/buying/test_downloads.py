@@ -1,9 +1,10 @@
-"""Files of answers that come slowly: what goes on is waited for, and what only trickles in is given up."""
+"""Files that go and come slowly: what goes on is waited for, and what only trickles in is given up."""
 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from socket import socket
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from client.buying import transport
 from client.buying.vendor_api import VendorClient
 from client.errors import VendorUnreachable
+from shared.batches import FileObject
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -78,3 +80,22 @@ def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(VendorUnreachable, match="the answer does not end"):
         _fetch(stream, monkeypatch)
     assert stream.now == 2 * 590
+
+
+def test_a_file_may_be_sent_for_longer_than_an_answer_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("client.buying.transport.time.monotonic", lambda: now)
+    stored = FileObject(id="file-1", bytes=1, created_at=0, expires_at=1, filename="f", purpose="batch")
+
+    def takes_its_time(_: httpx.Request) -> httpx.Response:
+        nonlocal now
+        now += 3600.0
+        return httpx.Response(200, json=stored.model_dump())
+
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"line\n")
+    edge = httpx.MockTransport(takes_its_time)
+    with VendorClient("http://vendor", "tk_1_s", transport=edge, timeout=120) as client:
+        assert client.bulk.send_file(file) == stored
