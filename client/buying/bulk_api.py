@@ -86,15 +86,16 @@ class BulkApi:
 
     def find(self, idempotency_key: str) -> BatchObject | None:
         """The job that was begun under this key, if there is one."""
-        labelled = (job for job in self.jobs() if (job.metadata or {}).get(KEY_LABEL) == idempotency_key)
+        jobs = self.jobs(patience=transport.PATIENCE)
+        labelled = (job for job in jobs if (job.metadata or {}).get(KEY_LABEL) == idempotency_key)
         return next(labelled, None)
 
-    def jobs(self) -> Iterator[BatchObject]:
-        """All jobs of the account, the newest first."""
+    def jobs(self, *, patience: float = 0.0) -> Iterator[BatchObject]:
+        """All jobs of the account, the newest first; `patience` as `HttpTransport.send` has it."""
         after: str | None = None
         while True:
             params = {"limit": _PAGE} | ({} if after is None else {"after": after})
-            page = parse(BatchList, self._http.send("GET", "/v1/batches", params=params))
+            page = parse(BatchList, self._http.send("GET", "/v1/batches", params=params, patience=patience))
             yield from page.data
             if not page.has_more or page.last_id in (None, after):
                 return
@@ -102,7 +103,8 @@ class BulkApi:
 
     def get(self, batch_id: str) -> BatchObject:
         """A job."""
-        return parse(BatchObject, self._http.send("GET", f"/v1/batches/{quote(batch_id, safe='')}"))
+        path = f"/v1/batches/{quote(batch_id, safe='')}"
+        return parse(BatchObject, self._http.send("GET", path, patience=transport.PATIENCE))
 
     def cancel(self, batch_id: str) -> BatchObject:
         """End a job now; what is answered is charged and kept."""
@@ -113,7 +115,9 @@ class BulkApi:
         after = -1
         while True:
             path = f"/v1/batches/{quote(batch_id, safe='')}/receipts"
-            page = parse(BatchReceipts, self._http.send("GET", path, params={"after": after, "limit": _PAGE}))
+            params = {"after": after, "limit": _PAGE}
+            answer = self._http.send("GET", path, params=params, patience=transport.PATIENCE)
+            page = parse(BatchReceipts, answer)
             yield from page.data
             if page.next_after is None or page.next_after <= after:
                 return

@@ -189,34 +189,44 @@ class HttpTransport:
     def download(self, path: str, to: BinaryIO, most_bytes: int) -> None:
         """Write an answer of up to `most_bytes` to a file, and from its beginning where it is cut off.
 
+        It is tried as often as a request is with `PATIENCE`, which counts from the first failure: a file may
+        take longer than that to come.
+
         Raises:
             VendorUnreachable: nothing answered, or not to its end.
             AnswerTooLong: it is longer.
             ClientError: what `as_error` makes of an answer that is no success.
         """
-        for tried in range(1, TRIES + 1):
+        deadline, tried = math.inf, 0
+        while True:
+            tried += 1
             to.seek(0)
             to.truncate()
+            final = False
             try:
-                refused = self._write(path, to, most_bytes)
+                answer = self._write(path, to, most_bytes)
             except httpx.RequestError as error:
                 refused, why = self._unreachable(error), f"{self.url} does not answer"
             else:
-                if refused is None:
+                if answer is None:
                     return
-                why = f"{self.url} does not give a file"
-            if tried == TRIES or isinstance(refused, RequestRefused | SpendingStopped):
+                refused, why = self._as_error(answer, self.url), f"{self.url} does not give a file"
+                final = answer.status_code not in RETRIED
+            deadline = min(deadline, time.monotonic() + PATIENCE)
+            last = tried >= TRIES and time.monotonic() >= deadline
+            if last or final or isinstance(refused, RequestRefused | SpendingStopped):
                 raise refused
             self._wait(tried, None, why, unsure=False)
 
-    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> ClientError | None:
+    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> httpx.Response | None:
+        """Write an answer to a file once; one that is no success is not written, but returned."""
         with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
             pieces = self._steadily(answer)
             if not answer.is_success:
                 content = b""
                 while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
                     content += piece
-                return self._as_error(httpx.Response(answer.status_code, content=content), self.url)
+                return httpx.Response(answer.status_code, content=content)
             for piece in pieces:
                 to.write(piece)
                 if to.tell() > most_bytes:

@@ -20,6 +20,7 @@ from tests.support.tcp_proxy import TcpProxy
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "TRIES", 1)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)
 
 
 class _Trickling(TcpProxy):
