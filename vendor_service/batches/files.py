@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import delete, func, insert, select, tuple_
+from sqlalchemy import case, delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.batches import FileObject
@@ -30,6 +30,8 @@ _FAULT_BYTES_AT_ONCE = 1 << 18
 _EXPIRED_AT_ONCE = 100
 # A file that comes without its size takes room in steps of so many bytes.
 _STEP_BYTES = 64 << 20
+# An error file has so many times as many bytes as the books keep of the faults in it, or somewhat fewer.
+_ERRORS_OF_FAULTS = 4
 # A file that comes for longer than this comes no more.
 _LONGEST_COMING = 2 * 3600 * SECOND
 
@@ -59,7 +61,7 @@ class Files:
         file_id, now = f"file-{secrets.token_hex(12)}", self._clock()
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
-            self._check_room(session, account_id, size, one_more=True)
+            check_room(session, account_id, self._limits, size, one_more=True)
             session.add(
                 StoredFile(
                     id=file_id,
@@ -83,7 +85,7 @@ class Files:
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
             file = _coming(session, file_id)
-            left = self._check_room(session, account_id, size - file.bytes)
+            left = check_room(session, account_id, self._limits, size - file.bytes)
             file.bytes = size + min(left, _STEP_BYTES)
             return file.bytes
 
@@ -234,29 +236,47 @@ class Files:
         file = _coming(session, file_id)
         faults = sum(map(_fault_bytes, rows))
         # While it came, it may have had more room than it needs.
-        self._check_room(session, account_id, size - file.bytes + faults)
+        check_room(session, account_id, self._limits, size - file.bytes + faults)
         file.bytes = size
         file.fault_bytes += faults
         session.execute(insert(FilePiece), rows)
         return file
 
-    def _check_room(self, session: Session, account_id: str, more: int, *, one_more: bool = False) -> int:
-        """How many bytes are left for an account once it has so many more, or a file `one_more`."""
-        mine = (StoredFile.account_id == account_id, StoredFile.purpose == "batch")
-        files, size = session.execute(
-            select(func.count(), func.coalesce(func.sum(StoredFile.bytes + StoredFile.fault_bytes), 0)).where(
-                *mine
-            )
-        ).one()
-        most = self._limits.account_bytes
-        left = most - int(size) - more
-        if (one_more and files >= _MOST_FILES) or left < 0:
-            message = (
-                f"this account has {files} files of {size} bytes, and may have {_MOST_FILES} of {most}; "
-                "delete some"
-            )
-            raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
-        return left
+
+def check_room(
+    session: Session, account_id: str, limits: BatchLimits, more: int, *, one_more: bool = False
+) -> int:
+    """How many bytes are left for an account once it has so many more, or a file `one_more`.
+
+    What is answered is paid for, and refused lines are not. So the error files that jobs brought count, and
+    those that jobs in progress are to bring.
+
+    Raises:
+        APIError: the account has no room for them.
+    """
+    sent = StoredFile.purpose == "batch"
+    mine, counts = StoredFile.account_id == account_id, sent | StoredFile.name.endswith(_ENDINGS["errors"])
+    files, size = session.execute(
+        select(func.count(case((sent, 1))), func.sum(StoredFile.bytes + StoredFile.fault_bytes)).where(
+            mine, counts
+        )
+    ).one()
+    running = (BatchJob.input_file_id == StoredFile.id, BatchJob.state == "in_progress")
+    faults = session.scalar(select(func.sum(StoredFile.fault_bytes)).where(mine, *running))
+    size = int(size or 0) + errors_of(int(faults or 0))
+    left = limits.account_bytes - size - more
+    if (one_more and files >= _MOST_FILES) or left < 0:
+        message = (
+            f"this account has {files} files of {size} bytes, with the error files of its jobs, and may have "
+            f"{_MOST_FILES} of {limits.account_bytes}; delete some"
+        )
+        raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
+    return left
+
+
+def errors_of(fault_bytes: int) -> int:
+    """About how many bytes of errors a job brings of lines whose faults the books keep in so many bytes."""
+    return _ERRORS_OF_FAULTS * fault_bytes
 
 
 def find(session: Session, account_id: str, file_id: str, *, lock: bool = False) -> StoredFile:

@@ -11,9 +11,10 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import Line, LineReader, name_of
 
 # A piece is of so many queries and bytes, or of one line: what one process works on at a time, and what is
-# lost of its work if it is killed.
+# lost of its work if it is killed. Lines that cannot be asked have no queries, and are bounded by themselves.
 _PIECE_QUERIES = 64
 _PIECE_BYTES = 4 << 20
+_PIECE_FAULTS = 500
 _LONGEST_MODEL = 255
 # A reason is kept in the books for each line that cannot be asked: so many bytes of it, and of the name of
 # the field that it is about, which may be a name of the caller's.
@@ -178,7 +179,7 @@ class Intake:
         images, texts = (0, 0) if isinstance(read, Fault) else (read.images, read.texts)
         queries = piece.images + piece.texts + images + texts
         is_full = queries > _PIECE_QUERIES or piece.bytes + len(line) > _PIECE_BYTES
-        if piece.lines and (is_full or piece.lines == _PIECE_QUERIES):
+        if piece.lines and (is_full or len(piece.faults) == _PIECE_FAULTS):
             piece = self._begin_piece()
         if isinstance(read, Fault):
             self._kept += _KEPT_OF_FAULT + sys.getsizeof(read.message) + sys.getsizeof(read.custom_id)

@@ -211,7 +211,9 @@ class _Draft:
         begun = session.scalar(select(BatchJob).where(BatchJob.hold_id == self.order.request_id))
         if begun is not None:  # by a commit of which nobody said that it had gone through
             return book.public(session, begun)
-        files.find(session, self.order.account_id, self.file.id, lock=True)
+        account_id = self.order.account_id
+        file = files.find(session, account_id, self.file.id, lock=True)
+        files.check_room(session, account_id, self.limits, files.errors_of(file.fault_bytes))
         running = select(func.count()).where(mine, BatchJob.state == "in_progress")
         if (session.scalar(running) or 0) >= self.limits.account_jobs:
             message = f"this account has {self.limits.account_jobs} jobs in progress, and may have no more"

@@ -143,6 +143,38 @@ def test_what_is_kept_of_faults_takes_room_of_its_account(books: Books) -> None:
     files.finish(account_id, another, "in", faulty_pieces(1, "x"))
 
 
+def test_error_files_take_room_of_their_account_from_the_beginning_of_the_job_on(books: Books) -> None:
+    """One file of a few bytes may serve many jobs, and its refused lines cost nothing."""
+    bulk, order = process(books), books.open()
+    files, account_id = bulk.files, order.account_id
+    faulty, another = files.begin(account_id, 0), bulk.send(order, (0, 1))
+    files.finish(account_id, faulty, "in", faulty_pieces(10, "x" * 100))
+    file = files.get(account_id, faulty)
+    errors = 4 * file.fault_bytes
+    rest = ROOM - file.bytes - file.fault_bytes - another.bytes
+    filling = files.begin(account_id, rest - errors + 1)
+    with pytest.raises(APIError, match="delete some"):
+        bulk.begin_with(order, file)
+    bulk.begin_with(order, another)  # which has no faults
+    files.give_up(filling)
+    job = bulk.begin_with(order, file)
+    with pytest.raises(APIError, match="delete some"):
+        files.begin(account_id, rest - errors + 1)
+    filling = files.begin(account_id, rest - errors)
+    while (claim := bulk.claim()) is not None:
+        bulk.settle(claim, texts=0 if claim.job.id == job.id else 1)
+    error_file = bulk.jobs.get(account_id, job.id).error_file_id or ""
+    left = rest - files.get(account_id, error_file).bytes
+    files.give_up(filling)
+    with pytest.raises(APIError, match="delete some"):
+        files.begin(account_id, left + 1)
+    files.give_up(files.begin(account_id, left))  # what is answered takes none
+    files.let_go(account_id, error_file)
+    files.remove(error_file)
+    assert files.begin(account_id, rest)
+    books.check(order)
+
+
 def test_the_room_that_a_file_had_while_it_came_has_room_for_its_faults(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,19 @@ def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
     assert 0.8 * kept < counted < 2 * kept
 
 
+def test_lines_that_cannot_be_asked_make_few_pieces() -> None:
+    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_lines=10_000))
+    content = [*(texts(number, 1) for number in range(64)), *["x"] * 1200, texts(64, 64), "x", texts(65, 1)]
+    intake.feed("\n".join(content).encode())
+    pieces = intake.finish().pieces
+    assert [(each.lines, len(each.faults), each.texts) for each in pieces] == [
+        (564, 500, 64),
+        (500, 500, 0),
+        (202, 201, 64),
+        (1, 0, 1),
+    ]
+
+
 def test_blank_lines_make_no_piece_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{many_texts(number)}\n" for number in range(3)]
     longest = max(map(len, lines))
