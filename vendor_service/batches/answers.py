@@ -14,7 +14,7 @@ from shared.errors import APIError, ErrorBody, ErrorCode, error_detail
 from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
-from vendor_service.batches.lines import Line, LineReader, name_of
+from vendor_service.batches.lines import Line, LineReader, LineRefused
 from vendor_service.billing.orders import Admitted
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.receipts import what_was_sold
@@ -98,8 +98,8 @@ def _faulty(number: int, first: int, fault: Fault) -> LineWork:
 def _read(number: int, first: int, text: bytes, reader: LineReader, model: ServedModel) -> LineWork:
     try:
         line = reader.read(text)
-    except APIError as error:  # the vendor takes less by now than when the file came
-        return LineWork(number, name_of(text), None, first, error)
+    except LineRefused as refused:  # the vendor takes less by now than when the file came
+        return LineWork(number, refused.custom_id, None, first, refused.error)
     return LineWork(number, line.custom_id, line, first, _refusal_by(model, line))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from shared.errors import APIError, ErrorCode
 from shared.serving.parsing import invalid
 from vendor_service.batches.limits import BatchLimits
-from vendor_service.batches.lines import Line, LineReader, name_of
+from vendor_service.batches.lines import Line, LineReader, LineRefused
 
 # A piece is of so many queries and bytes, or of one line: what one process works on at a time, and what is
 # lost of its work if it is killed. Lines that cannot be asked have no queries, and are bounded by themselves.
@@ -132,12 +132,18 @@ class Intake:
         if self._line == self._limits.max_lines:
             message = f"a file may have {self._limits.max_lines} lines"
             raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
-        try:
-            read: Line | Fault = self._checked(self._reader.read(line))
-        except APIError as error:
-            read = Fault(name_of(line), error.code, _reason(error))
-        self._add(line, read)
+        self._add(line, self._read(line))
         self._line += 1
+
+    def _read(self, line: bytes) -> Line | Fault:
+        try:
+            read = self._reader.read(line)
+        except LineRefused as refused:
+            return Fault(refused.custom_id, refused.error.code, _reason(refused.error))
+        try:
+            return self._checked(read)
+        except APIError as error:
+            return Fault(read.custom_id, error.code, _reason(error))
 
     def _pass_over(self, size: int) -> None:
         """Pass over blank lines; a piece is read whole, so that these make none larger than it may be."""

@@ -19,8 +19,8 @@ from vendor_service.encoder.queries import ImageQuery
 
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
 _LONGEST_NAME = 255
-# Of a line that cannot be read: it is told apart by this, where that is to be found.
-_NAME = re.compile(rb'"custom_id"\s*:\s*"([^"\\]{1,255})"')
+# Of a line that is no JSON, or is not read to its end: it is told apart by this, where that is to be found.
+_NAME = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*+")')
 _HEAD_BYTES = 4096
 
 
@@ -57,6 +57,15 @@ class Line(NamedTuple):
         return len(self.queries.items) - self.images
 
 
+class LineRefused(Exception):
+    """A line cannot be asked; `custom_id` is what the caller calls it, if that is to be found."""
+
+    def __init__(self, custom_id: str | None, error: APIError) -> None:
+        super().__init__(str(error))
+        self.custom_id = custom_id
+        self.error = error
+
+
 class LineReader:
     """Reads lines, of up to `max_inputs` inputs and texts of up to `longest_text` characters each."""
 
@@ -71,15 +80,27 @@ class LineReader:
         """Take a line apart.
 
         Raises:
-            APIError: why it cannot be asked.
+            LineRefused: it cannot be asked.
         """
+        try:
+            read, given = self._json(line)
+        except APIError as error:
+            raise LineRefused(_found_name(line), error) from error
+        try:
+            return self._line(read, given)
+        except APIError as error:
+            raise LineRefused(_given_name(given), error) from error
+
+    def _json(self, line: bytes) -> tuple[ReadJson, Any]:
         taken = JsonBody(self._shape, self._longest_text)
         taken.feed(line)
         read = taken.finish()
         try:
-            given = from_json(read.rest)
+            return read, from_json(read.rest)
         except ValueError as error:
             raise invalid(f"Invalid JSON: {error}") from error
+
+    def _line(self, read: ReadJson, given: Any) -> Line:  # noqa: ANN401 - whatever JSON there is
         custom_id, url, body = _parts(given)
         dialect = self.dialects.get(url)
         if dialect is None:
@@ -94,17 +115,28 @@ class LineReader:
         return Line(custom_id, url, queries, encoding)
 
 
-def name_of(line: bytes) -> str | None:
+def _found_name(line: bytes) -> str | None:
     """What the caller calls a line that cannot be read, if that is to be found."""
     found = _NAME.search(line[:_HEAD_BYTES])
-    return None if found is None else found[1].decode(errors="replace")
+    try:
+        return None if found is None else _name(from_json(found[1].decode(errors="replace")))
+    except ValueError:
+        return None
+
+
+def _given_name(given: Any) -> str | None:  # noqa: ANN401 - whatever JSON there is
+    return _name(given.get("custom_id")) if isinstance(given, dict) else None
+
+
+def _name(given: Any) -> str | None:  # noqa: ANN401 - whatever JSON there is
+    return given if isinstance(given, str) and 1 <= len(given) <= _LONGEST_NAME else None
 
 
 def _parts(given: Any) -> tuple[str, str, dict[str, Any]]:  # noqa: ANN401 - whatever JSON there is
     if not isinstance(given, dict):
         raise invalid("a line is a JSON object")
-    custom_id, url, body = given.get("custom_id"), given.get("url"), given.get("body")
-    if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= _LONGEST_NAME:
+    custom_id, url, body = _given_name(given), given.get("url"), given.get("body")
+    if custom_id is None:
         raise invalid(f"give each line a custom_id of up to {_LONGEST_NAME} characters", "custom_id")
     if given.get("method") != "POST":
         raise invalid("the method is POST", "method")

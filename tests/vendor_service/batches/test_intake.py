@@ -129,3 +129,34 @@ def test_reasons_are_short_and_repeat_no_name_of_the_callers() -> None:
     assert model == "body.model: all lines of a file are for one model, that of the first one"
     assert re.fullmatch(r"body\.ж{17}: [A-Z][^ж]+", field)
     assert len(field.encode()) <= 120
+
+
+def named(custom_id: object, **changes: object) -> str:
+    """A line with its name at the end, behind more bytes than are searched for one."""
+    body = {"model": "icon-clip", "input": ["x" * 90] * 60}
+    line = {"method": "POST", "url": "/v1/embeddings", "body": body} | changes
+    return json.dumps(line | {"custom_id": custom_id})
+
+
+def test_a_line_that_cannot_be_asked_keeps_the_name_that_was_read() -> None:
+    other = {"model": "other", "input": "x"}
+    lines: list[tuple[str, str | None]] = [
+        (named("cat é", body=other), "cat é"),
+        (named('"cat"', url="/embed"), '"cat"'),
+        (named("far behind", url="/elsewhere"), "far behind"),
+        (named("far behind too", method="GET"), "far behind too"),
+        (named("é" * 150), "é" * 150),
+        (named("x" * 256), None),
+        (named(5), None),
+        (json.dumps({"custom_id": 'too "many" é', "body": {"input": ["x"] * 65}}), 'too "many" é'),
+        (r'{"custom_id": "cut \u00e9", "body": {"input', "cut é"),
+        (r'{"custom_id": "no escape \u00g9", "body": {"input', None),
+        ('{"custom_id": "cut', None),
+    ]
+    content = [named("é" * 150), *(line for line, _ in lines)]
+    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake.feed("\n".join(content).encode())
+    faults = {
+        at + each.first_line: fault for each in intake.finish().pieces for at, fault in each.faults.items()
+    }
+    assert [faults[place].custom_id for place in range(1, len(content))] == [name for _, name in lines]
