@@ -11,6 +11,7 @@ ClientError                  1  something failed
 │       ├── RequestTooLarge      1  the vendor takes no request of this size
 │       ├── InputRefused         1  the vendor will not embed something in the request
 │       ├── NotFound             1  the vendor has nothing of that name, or not any more
+│       ├── NotOffered           1  the vendor does not do what was asked for at all
 │       ├── IdempotencyKeySpent  1  what was paid for under this key is no longer to be had
 │       └── FingerprintChanged   1  the vendor's model is no longer the one that was bought from
 ├── RunBusy                  1  something else is at work on the same run
@@ -103,6 +104,10 @@ class InputRefused(RequestRefused):
 
 class NotFound(RequestRefused):
     """The vendor has nothing of the name that was asked for, such as a job or a file, or not any more."""
+
+
+class NotOffered(RequestRefused):
+    """The vendor knows no such path: it does not do what was asked for, such as bulk jobs, at all."""
 
 
 class IdempotencyKeySpent(RequestRefused):

@@ -18,7 +18,7 @@ from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.recovery import DeadRuns, Undecided
 from client.buying.vendor_api import VendorClient
-from client.errors import ClientError, JobRunning, NotFound, SpendingStopped, VendorError
+from client.errors import ClientError, JobRunning, NotFound, NotOffered, SpendingStopped, VendorError
 from shared.batches import BatchObject, FileObject
 from shared.embeddings import ModelCard
 
@@ -250,14 +250,35 @@ class BulkPurchaser:
     ) -> None:
         """Wait for a job, if it is to be waited for, and store what it brought.
 
-        One that may be beginning is sent once more, if this buyer `sends` any.
+        One that may be beginning is sent once more, if this buyer `sends` any. One whose window is over at a
+        vendor that runs no jobs any more is gone.
 
         Raises:
             JobRunning: it goes on.
             VendorError: it was cancelled or expired, or did not bring all that it should; what it brought is
                 stored. Or the vendor has no more what it brought, although this run began it just now: who
-                began another for that would pay without end.
+                began another for that would pay without end. Or the vendor runs no jobs at present.
         """
+        try:
+            self._collect(note, at_hand, wait=wait, sends=sends, is_new=is_new)
+        except NotOffered as error:
+            if self._model.batch_prices is not None:
+                raise
+            if self._is_of_another_key(note):
+                self._pass_over(note)
+            elif note.may_go_on:
+                raise VendorError(
+                    f"{self._vendor.url} runs no bulk jobs at present, and one that it began has some of "
+                    "these queries, or others that this run has asked. Give the same command again once it "
+                    "runs them. A day after the job was begun, what is not stored of it counts as paid, and "
+                    "is bought again."
+                ) from error
+            else:
+                self._give_up(note, at_hand, is_new=is_new)
+
+    def _collect(
+        self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool, sends: bool, is_new: bool
+    ) -> None:
         named = self._named(note, at_hand, wait=wait, sends=sends)
         if named is None or named.batch_id is None:
             return
@@ -324,9 +345,10 @@ class BulkPurchaser:
         if not self._is_noted(note, at_hand):
             return
         lost = self._answers.write_off(note)
+        job = f"the bulk job {note.batch_id}" if note.batch_id else "a bulk job"
         told = (
-            f"The vendor no longer has what the bulk job {note.batch_id} brought, and {lost.queries} of its "
-            "queries are not stored. They count as paid, and "
+            f"The vendor no longer has what {job} brought, and {lost.queries} of its queries are not stored. "
+            "They count as paid, and "
         )
         if is_new:
             raise VendorError(f"{told}the same command buys them again.")

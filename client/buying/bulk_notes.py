@@ -12,6 +12,7 @@ from client.buying.cache_file import CacheFile
 from client.buying.pending import FRESH_SECONDS, ContentOf, Payer, parse_queries, queries_json
 from client.buying.queries import Query
 from client.errors import JobRunning
+from shared.batches import WINDOW_SECONDS
 from shared.embeddings import Prices
 
 
@@ -50,6 +51,11 @@ class BulkNote:
     def is_fresh(self) -> bool:
         """Whether the vendor may be beginning it only now."""
         return abs(time.time() - self.noted_at) < FRESH_SECONDS
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the vendor may still be working on it, as far as its window tells."""
+        return abs(time.time() - self.noted_at) < WINDOW_SECONDS + FRESH_SECONDS
 
 
 class BulkNotes:

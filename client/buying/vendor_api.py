@@ -24,6 +24,7 @@ from client.errors import (
     IdempotencyKeySpent,
     KeyRefused,
     NotFound,
+    NotOffered,
     PriceRaised,
     QuotaExhausted,
     RequestRefused,
@@ -349,8 +350,8 @@ def _as_error(response: httpx.Response, url: str) -> ClientError:
         return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
     retried = response.is_server_error or response.status_code in transport.RETRIED
     kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
-    if detail.code == ErrorCode.NOT_FOUND and detail.param is not None:  # without, it knows no such path
-        kind = NotFound
+    if detail.code == ErrorCode.NOT_FOUND:
+        kind = NotOffered if detail.param is None else NotFound
     error = kind(f"The vendor says: {_clean(detail)}{advice}")
     if detail.code == ErrorCode.RATE_LIMITED:
         error.unsure = False

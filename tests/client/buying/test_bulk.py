@@ -25,9 +25,11 @@ from client.buying.purchase import PurchaseResult
 from client.buying.queries import Query, Spending
 from client.buying.teacher import at_bulk_prices
 from client.buying.vendor_api import VendorClient
-from client.errors import AnswerRejected, ClientError, NotFound, RequestTooLarge, VendorError
+from client.errors import AnswerRejected, ClientError, NotFound, NotOffered, RequestTooLarge, VendorError
 from shared.batches import BatchObject, ChunkReceipt
+from shared.embeddings import ModelCard
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+from tests.client.buying.cards import MODEL
 from tests.client.buying.test_receipts import signed_as
 from tests.vendor_service.local_vendor import LocalVendor
 
@@ -296,3 +298,71 @@ def test_a_full_disk_is_said_to_be_one_and_the_same_command_goes_on(
             purchaser.run(WORDS)
     assert purchaser.run(WORDS).bought == len(WORDS)
     assert (len(customer.jobs), customer.charged, customer.notes) == (1, len(WORDS), [])
+
+
+@dataclass
+class Left:
+    """A cache that has the note of a job at a vendor that runs none any more."""
+
+    client: VendorClient
+    cache: EmbeddingCache
+    said: list[str]
+
+    def note(self, *, days: float, key_id: str = "1", batch_id: str | None = None) -> None:
+        terms = (MODEL.fingerprint, origin_of(self.client.url), key_id, MODEL.prices, (tuple(WORDS),))
+        note = BulkNote("bulk-1", "run", *terms, time.time() - days * 86400, batch_id)
+        assert not self.cache.begin_job(note, alive=lambda _: False)
+
+    def fetch(self, run: str, model: ModelCard = MODEL) -> list[BulkNote]:
+        return BulkPurchaser(
+            self.client, self.cache, model, run, Budget(None), lambda _: None, self.said.append, wait=False
+        ).fetch(WORDS)  # fmt: skip
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[Left]:
+    detail = ErrorDetail(
+        code=ErrorCode.NOT_FOUND, type="t", message="no", request_id="req_1", retryable=False
+    )
+    edge = httpx.MockTransport(lambda _: httpx.Response(404, json=ErrorBody(error=detail).model_dump()))
+    with (
+        EmbeddingCache(tmp_path / "cache.db") as cache,
+        VendorClient("http://vendor", "tk_1_s", transport=edge) as client,
+    ):
+        yield Left(client, cache, [])
+
+
+@pytest.mark.parametrize("batch_id", ["batch_1", None])
+@pytest.mark.parametrize("run", ["run", "another run"])
+def test_a_job_at_a_vendor_that_runs_none_any_more_counts_as_paid_once_its_day_is_over(
+    left: Left, run: str, batch_id: str | None
+) -> None:
+    left.note(days=1.1, batch_id=batch_id)
+    assert left.fetch(run) == []
+    assert left.cache.bulk_notes.count() == 0
+    assert left.cache.spending("run") == Spending(len(WORDS), 20 * len(WORDS))
+    assert ["no longer has" in each for each in left.said] == [True]
+
+
+@pytest.mark.parametrize("batch_id", ["batch_1", None])
+def test_a_job_at_a_vendor_that_runs_none_at_present_is_kept_for_its_day(
+    left: Left, batch_id: str | None
+) -> None:
+    left.note(days=0.9, batch_id=batch_id)
+    with pytest.raises(VendorError, match="runs no bulk jobs at present"):
+        left.fetch("run")
+    assert (left.cache.bulk_notes.count(), left.cache.spending("run")) == (1, Spending(0, 0))
+
+
+def test_a_job_of_another_key_at_a_vendor_that_runs_none_any_more_is_left_to_that_key(left: Left) -> None:
+    left.note(days=40, key_id="2", batch_id="batch_1")
+    assert left.fetch("another run") == []
+    assert (left.cache.bulk_notes.count(), left.cache.spending("run")) == (1, Spending(0, 0))
+    assert ["has no such bulk job" in each for each in left.said] == [True]
+
+
+def test_a_vendor_that_sells_bulk_jobs_and_denies_them_is_not_believed(left: Left) -> None:
+    left.note(days=40, batch_id="batch_1")
+    with pytest.raises(NotOffered):
+        left.fetch("run", MODEL.model_copy(update={"batch_prices": MODEL.prices}))
+    assert left.cache.bulk_notes.count() == 1
