@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.bulk_answers import JobAnswers
 from client.buying.bulk_notes import BulkNote
 from client.buying.cache import EmbeddingCache
 from client.buying.checkout import Checkout
-from client.buying.job_files import JobFiles, folder_beside
+from client.buying.job_files import JobFiles, file_beside, on_disk
 from client.buying.lock import is_locked, run_lock
 from client.buying.purchase import PurchaseProgress, PurchaseResult
 from client.buying.queries import Query, Spending
@@ -191,9 +192,9 @@ class BulkPurchaser:
         Returns:
             Its note, or what `_buy` returns where none was begun.
         """
-        with folder_beside(self._cache.path) as folder:
-            file = Path(folder) / "requests.jsonl"
-            lines = self._files.write(file, missing)
+        with file_beside(self._cache.path) as file:
+            with on_disk(self._cache.path.parent):
+                lines = self._files.write(file, missing)
             if not lines:
                 return None
             key = _key(self._run_id, self._model.fingerprint, lines, self._cache.path)
@@ -206,7 +207,7 @@ class BulkPurchaser:
             )
             return taken or self._send(note, file, is_new=True)
 
-    def _send(self, note: BulkNote, file: Path, *, is_new: bool = False) -> BulkNote:
+    def _send(self, note: BulkNote, file: BinaryIO, *, is_new: bool = False) -> BulkNote:
         """Have the vendor begin a noted job.
 
         The note goes where it `is_new` and the vendor refuses, or never heard of it. Of any other, the vendor
@@ -388,8 +389,7 @@ class BulkPurchaser:
         if not mine or not wanted or not self._budget.reserve(NOTHING):  # it is set aside already
             return None
         contents = {query: query for query in at_hand}
-        with folder_beside(self._cache.path) as folder:
-            file = Path(folder) / "requests.jsonl"
+        with file_beside(self._cache.path) as file:
             return self._send(note, file) if self._files.write_again(file, note, contents) else None
 
     def _left(self, note: BulkNote, at_hand: Sequence[Query], *, wait: bool) -> BulkNote | None:

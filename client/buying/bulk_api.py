@@ -1,7 +1,6 @@
 """A vendor's bulk jobs over HTTP: its Files and Batch API, which are OpenAI's."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
@@ -29,7 +28,7 @@ class BulkApi:
     def __init__(self, http: HttpTransport) -> None:
         self._http = http
 
-    def send_file(self, file: Path) -> FileObject:
+    def send_file(self, file: BinaryIO) -> FileObject:
         """Send a file of lines."""
         head = (
             f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'

@@ -1,9 +1,10 @@
 """The files of bulk jobs: which queries one has, and what is set aside for them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from client.buying.budget import NOTHING, Budget, price
 from client.buying.bulk_lines import size_of, write_line
@@ -31,10 +32,19 @@ def on_disk(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
 
 
-def folder_beside(cache: Path) -> TemporaryDirectory[str]:
-    """A folder for the file of a job, on the disk of the cache; raises as `on_disk` does."""
+@contextmanager
+def file_beside(cache: Path) -> Iterator[BinaryIO]:
+    """A file for a job, on the disk of the cache; raises as `on_disk` does.
+
+    It is full of images and has no name: nothing of it is left where the client is killed.
+    """
     with on_disk(cache.parent):
-        return TemporaryDirectory(dir=cache.parent)
+        file = TemporaryFile(dir=cache.parent)  # noqa: SIM115 (closed below)
+    try:
+        yield file
+    finally:
+        with suppress(OSError):  # what could not be written was told when it was
+            file.close()
 
 
 class JobFiles:
@@ -53,46 +63,46 @@ class JobFiles:
         self._refused = refused
         self._reserved = NOTHING
 
-    def write(self, file: Path, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
+    def write(self, to: BinaryIO, missing: Sequence[Query]) -> tuple[tuple[Query, ...], ...]:
         """Write as many of these as fit and the budget reaches, and set them aside; those of each line.
 
         Raises:
-            ClientError: the disk is full, or cannot be written.
+            OSError: the disk is full, or cannot be written.
         """
         lines: list[tuple[Query, ...]] = []
         line: list[tuple[Query, bytes]] = []
         room, queries = self._room, 0
-        with on_disk(file), file.open("wb") as to:
 
-            def end_line() -> None:
-                if line:
-                    write_line(to, len(lines), line, self._model.id)
-                    lines.append(tuple(query for query, _ in line))
-                    line.clear()
+        def end_line() -> None:
+            if line:
+                write_line(to, len(lines), line, self._model.id)
+                lines.append(tuple(query for query, _ in line))
+                line.clear()
 
-            for query in missing:
-                content = self._read(query)
-                if content is None:
-                    continue
-                if queries == _JOB_QUERIES or to.tell() > _JOB_BYTES or not self._reserve(query):
-                    break
-                size = size_of(query, content)
-                if len(line) == min(_LINE_QUERIES, self._model.limits.max_inputs) or size > room:
-                    end_line()
-                    room = self._room
-                line.append((query, content))
-                room -= size
-                queries += 1
-            end_line()
+        for query in missing:
+            content = self._read(query)
+            if content is None:
+                continue
+            if queries == _JOB_QUERIES or to.tell() > _JOB_BYTES or not self._reserve(query):
+                break
+            size = size_of(query, content)
+            if len(line) == min(_LINE_QUERIES, self._model.limits.max_inputs) or size > room:
+                end_line()
+                room = self._room
+            line.append((query, content))
+            room -= size
+            queries += 1
+        end_line()
+        to.flush()
         return tuple(lines)
 
-    def write_again(self, file: Path, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
+    def write_again(self, to: BinaryIO, note: BulkNote, at_hand: Mapping[Query, Query]) -> bool:
         """Write the file of a noted job once more, if all that is in it is what it was."""
         try:
-            with file.open("wb") as to:
-                for place, line in enumerate(note.lines):
-                    asked = [(query, at_hand.get(query, query).content()) for query in line]
-                    write_line(to, place, asked, self._model.id)
+            for place, line in enumerate(note.lines):
+                asked = [(query, at_hand.get(query, query).content()) for query in line]
+                write_line(to, place, asked, self._model.id)
+            to.flush()
         except (OSError, ValueError):
             return False
         return True

@@ -1,12 +1,12 @@
 """Requests over HTTP, sent until they are answered for good; the only place that knows httpx's errors."""
 
 import math
+import os
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
@@ -323,19 +323,19 @@ class _Pieces(httpx.ByteStream):
 class FileBody(httpx.SyncByteStream):
     """A request's body that is a file, with what stands before and after it; `cut` as of other bodies."""
 
-    def __init__(self, before: bytes, file: Path, after: bytes) -> None:
+    def __init__(self, before: bytes, file: BinaryIO, after: bytes) -> None:
         self._before = before
         self._file = file
         self._after = after
-        self.length = len(before) + file.stat().st_size + len(after)
+        self.length = len(before) + file.seek(0, os.SEEK_END) + len(after)
         self.cut = False
 
     def __iter__(self) -> Iterator[bytes]:
         self.cut = True
         yield self._before
-        with self._file.open("rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            yield piece
         yield self._after
         self.cut = False
 

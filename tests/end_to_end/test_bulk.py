@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -314,7 +314,7 @@ def test_a_job_that_its_run_is_sending_is_left_to_that_run(
 ) -> None:
     send_file, others, sent = BulkApi.send_file, iter([then]), []
 
-    def meanwhile(self: BulkApi, file: Path) -> FileObject:
+    def meanwhile(self: BulkApi, file: BinaryIO) -> FileObject:
         sent.append(file)
         for options in others:
             said = client("embed", *MANY, *texts("one more"), "--out", "more.npy", *options, code=3).stderr
@@ -332,7 +332,7 @@ def test_a_job_that_its_run_is_sending_is_waited_for(
     queries = [Query.text(word) for word in MANY[1::2]]
     sending, go, send_file = threading.Event(), threading.Event(), BulkApi.send_file
 
-    def held(self: BulkApi, file: Path) -> FileObject:
+    def held(self: BulkApi, file: BinaryIO) -> FileObject:
         sending.set()
         assert go.wait(20)
         return send_file(self, file)
@@ -517,11 +517,9 @@ def test_files_of_jobs_that_are_refused_or_were_begun_before_are_deleted(
     begin = BulkApi.begin
 
     def begin_twice(self: BulkApi, file_id: str, **terms: Any) -> BatchObject:
-        with TemporaryDirectory() as folder:
-            again = Path(folder) / "again.jsonl"
-            with again.open("wb") as to:
-                self.download(file_id, to, 10**6)
-            begin(self, self.send_file(again).id, **terms)
+        again = BytesIO()
+        self.download(file_id, again, 10**6)
+        begin(self, self.send_file(again).id, **terms)
         return begin(self, file_id, **terms)
 
     monkeypatch.setattr(BulkApi, "begin", begin_twice)

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -275,20 +278,35 @@ def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_nothing_of_the_file_of_a_job_is_left_where_the_client_is_killed(tmp_path: Path) -> None:
+    sending = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from client.buying.job_files import file_beside\n"
+        "with file_beside(Path(sys.argv[1])) as file:\n"
+        "    file.write(bytes(2**20))\n"
+        "    file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", sending, str(tmp_path / "cache.db")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+
+
 class OnAFullDisk(BytesIO):
     """A file that takes nothing."""
 
     write = full
 
 
-@pytest.mark.parametrize("place", ["folder", "file", "answers", "what they say"])
+@pytest.mark.parametrize("place", ["file", "line", "answers", "what they say"])
 def test_a_full_disk_is_said_to_be_one_and_the_same_command_goes_on(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     with monkeypatch.context() as patched:
-        if place == "folder":
-            patched.setattr(job_files, "TemporaryDirectory", full)
-        elif place == "file":
+        if place == "file":
+            patched.setattr(job_files, "TemporaryFile", full)
+        elif place == "line":
             patched.setattr(job_files, "write_line", full)
         else:
             make = full if place == "answers" else lambda **_: OnAFullDisk()

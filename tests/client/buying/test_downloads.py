@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 from socket import socket
 
 import httpx
@@ -83,9 +82,7 @@ def test_a_file_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert stream.now == 2 * 590
 
 
-def test_a_file_may_be_sent_for_longer_than_an_answer_may_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_may_be_sent_for_longer_than_an_answer_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("client.buying.transport.time.monotonic", lambda: now)
     stored = FileObject(id="file-1", bytes=1, created_at=0, expires_at=1, filename="f", purpose="batch")
@@ -95,8 +92,6 @@ def test_a_file_may_be_sent_for_longer_than_an_answer_may_take(
         now += 3600.0
         return httpx.Response(200, json=stored.model_dump())
 
-    file = tmp_path / "requests.jsonl"
-    file.write_bytes(b"line\n")
     edge = httpx.MockTransport(takes_its_time)
     with VendorClient("http://vendor", "tk_1_s", transport=edge, timeout=120) as client:
-        assert client.bulk.send_file(file) == stored
+        assert client.bulk.send_file(BytesIO(b"line\n")) == stored
