@@ -30,6 +30,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.observability.metrics import Metrics
 from vendor_service.operators.act import Act
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
@@ -64,11 +65,14 @@ class ChunkCharge:
 class Jobs:
     """All bulk jobs. Its methods block; they raise `APIError` where the database is away. Thread-safe."""
 
-    def __init__(self, database: Database, admission: Admission, clock: Clock, limits: BatchLimits) -> None:
+    def __init__(
+        self, database: Database, admission: Admission, clock: Clock, limits: BatchLimits, metrics: Metrics
+    ) -> None:
         self._database = database
         self._admission = admission
         self._clock = clock
         self._limits = limits
+        self._metrics = metrics
 
     def begin(self, terms: JobTerms, asked: BatchRequest, file: StoredFile, model: ModelFacts) -> BatchObject:
         """Begin a job: hold the price of all its lines; or find the one that this idempotency key has begun.
@@ -96,11 +100,14 @@ class Jobs:
         )
         draft = _Draft(order, terms.idempotency_key, asked, file, self._limits, now)
         try:
-            return self._admission.hold_job(order, draft).result()
-        except CommitInDoubt as doubt:
-            if terms.idempotency_key is None:
-                raise
-            raise CommitInDoubt.keyed() from doubt
+            held = self._admission.hold_job(order, draft).result()
+        except APIError as error:
+            self._metrics.decided("refused")
+            if isinstance(error, CommitInDoubt) and terms.idempotency_key is not None:
+                raise CommitInDoubt.keyed() from error
+            raise
+        self._metrics.decided("replayed" if held.admitted.replayed else "held")
+        return held.job
 
     def get(self, account_id: str, batch_id: str) -> BatchObject:
         """A job of this account.
@@ -119,9 +126,12 @@ class Jobs:
     def cancel(self, account_id: str, batch_id: str, actor: str) -> BatchObject:
         """End a job now, as one of its account; raises what `cancel` does."""
         with self._database.write() as session:
-            return book.cancel(
-                Act(session, actor, self._clock), account_id, batch_id, self._limits.keep_micros
-            )
+            was_running = book.find(session, account_id, batch_id).state == "in_progress"
+            act = Act(session, actor, self._clock)
+            job = book.cancel(act, account_id, batch_id, self._limits.keep_micros)
+        if was_running and job.status == "cancelled":
+            self._metrics.decided("voided")
+        return job
 
     def end_overdue(self) -> int:
         """End the jobs whose window is over, and those whose key was revoked; how many.
@@ -142,9 +152,11 @@ class Jobs:
             ]
         ending = [self._end(*each) for each in found]
         failed = [error for each in ending if (error := each.exception()) is not None]
+        ended = sum(each.result() for each in ending if each.exception() is None)
+        self._metrics.decided("voided", ended)
         if failed:
             raise failed[-1]
-        return sum(each.result() for each in ending)
+        return ended
 
     def charges(self, account_id: str, batch_id: str, after: int, limit: int) -> list[ChunkCharge]:
         """Up to `limit` of a job's charges behind the chunk `after`, in the order of its lines.

@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.billing import billing_log, ledger, thresholds
-from vendor_service.billing.charging import Charging, Job, JobRecord, PartRecord
+from vendor_service.billing.charging import Charging, JobRecord, PartRecord
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, JobPart, Order
+from vendor_service.billing.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -121,13 +121,16 @@ class Admission:
             Touched(account_id, request_id), partial(self._charging.take_back_replay, request_id)
         )
 
-    def hold_job(self, order: Order, record: JobRecord[Job]) -> "Future[Job]":
+    def hold_job(self, order: Order, record: JobRecord[Job]) -> "Future[HeldJob[Job]]":
         """Check every limit but the rate, hold the price of a bulk job and write it down, in one transaction.
 
         The future raises as `admit` does.
         """
+        began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id)
-        return self._writer.submit(touched, partial(self._charging.hold_job, order, record))
+        holding = self._writer.submit(touched, partial(self._charging.hold_job, order, record))
+        holding.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
+        return holding
 
     def settle_part(
         self, account_id: str, hold_id: str, part: JobPart, record: PartRecord

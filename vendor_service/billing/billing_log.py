@@ -11,13 +11,14 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.serving.logging import JsonFormatter
-from vendor_service.billing.orders import Admitted, Order
+from vendor_service.billing.orders import Admitted, HeldJob, Order
 from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 
@@ -27,8 +28,8 @@ _log = logging.getLogger(LOGGER)
 _vendor_log = logging.getLogger(__name__)
 
 
-def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
-    """A request may be answered: its price is held, was paid before, or was charged at once.
+def decided(order: Order, decision: "Future[Admitted] | Future[HeldJob[Any]]", seconds: float) -> None:
+    """A request or a job may be answered: its price is held, was paid before, or was charged at once.
 
     Or it was turned away, free; or nobody knows (`in_doubt`), and the ledger tells by the request's id.
     """
@@ -36,7 +37,8 @@ def decided(order: Order, decision: "Future[Admitted]", seconds: float) -> None:
         return
     error = decision.exception()
     if error is None:
-        admitted = decision.result()
+        result = decision.result()
+        admitted = result.admitted if isinstance(result, HeldJob) else result
         outcome = "held" if admitted.charged is None else "settled"
         _order("replayed" if admitted.replayed else outcome, order, admitted.cost_micros, seconds)
     else:

@@ -23,7 +23,7 @@ from vendor_service.billing import (
     thresholds,
 )
 from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, JobPart, Order
+from vendor_service.billing.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import Clock
 from vendor_service.database.rows import HoldRow
@@ -33,7 +33,6 @@ from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)
 
-Job = TypeVar("Job")
 Job_co = TypeVar("Job_co", covariant=True)
 
 
@@ -138,11 +137,12 @@ class Charging:
             return replace(admitted, charged=_charged(rows, hold))
         return replace(admitted, charged=self._settle(rows, hold, buckets, hold.created_at))
 
-    def hold_job(self, order: Order, record: JobRecord[Job], rows: WorkingSet) -> Job:
+    def hold_job(self, order: Order, record: JobRecord[Job], rows: WorkingSet) -> HeldJob[Job]:
         """Check every limit but the rate, hold the price of a bulk job and write it down."""
         found = record.found(rows.session)
         if found is not None:
-            return found
+            # Its hold is this order's own after a commit of which nobody said that it had gone through.
+            return HeldJob(found, _admitted_job(order, rows.hold(order.request_id)))
         now = self._clock()
         account, key = rows.account(order.account_id), rows.key(order.key_id)
         self._check_dates(account, now)
@@ -150,7 +150,7 @@ class Charging:
         periods.roll(account, key, now)
         hold = self._hold(rows, account, key, order, now)
         rows.write()  # the job refers to it
-        return record.write(rows.session, hold, now)
+        return HeldJob(record.write(rows.session, hold, now), _admitted_job(order, hold))
 
     def settle_part(
         self, hold_id: str, part: JobPart, record: PartRecord, rows: WorkingSet
@@ -288,6 +288,12 @@ class Charging:
         rows.add(hold)
         limits.hold(account, key, order, hold.cost_micros)
         return hold
+
+
+def _admitted_job(order: Order, hold: HoldRow | None) -> Admitted:
+    """What a job's order was admitted for; without a hold of its own, it found a job of before."""
+    cost = 0 if hold is None else hold.cost_micros
+    return Admitted(order.request_id, order.images, order.texts, cost, hold is None, None, None)
 
 
 def release_job(rows: WorkingSet, hold: HoldRow, now: int) -> None:

@@ -2,6 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,11 @@ class Admitted:
     quota_left: int | None
     rate: RateLimitStatus | None
     charged: Charged | None = None
+
+
+@dataclass(frozen=True)
+class HeldJob(Generic[Job]):
+    """A bulk job whose price is held; or one that was found, and for which nothing is held anew."""
+
+    job: Job
+    admitted: Admitted

@@ -50,7 +50,7 @@ def open_desk(
     )
     reader = LineReader(DIALECTS, settings.max_inputs, settings.max_text_characters)
     files = Files(database, store, clock, limits)
-    jobs = Jobs(database, admission, clock, limits)
+    jobs = Jobs(database, admission, clock, limits, metrics)
     leases = Leases(database, clock)
     runner = Runner(models, leases, store, admission, allowance, reader, recorder, metrics, limits)
     return BulkDesk(files, jobs, runner, reader, limits, models, signer, authentication)

@@ -18,6 +18,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
 from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.observability.metrics import Metrics
 
 LIMITS = BatchLimits(
     max_file_bytes=10**6,
@@ -36,7 +37,8 @@ class BulkProcess:
     def __init__(self, database: Database, clock: Clock, admission: Admission) -> None:
         self.admission = admission
         self.files = Files(database, Store("memory://bulk"), clock, LIMITS)
-        self.jobs = Jobs(database, admission, clock, LIMITS)
+        self.metrics = Metrics()
+        self.jobs = Jobs(database, admission, clock, LIMITS, self.metrics)
         self.leases = Leases(database, clock)
 
     @cached_property

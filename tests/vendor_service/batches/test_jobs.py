@@ -4,12 +4,14 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.vendor_service.batches.bulk_books import BulkProcess
@@ -18,11 +20,22 @@ from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.accounts import suspend
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
+from vendor_service.batches.jobs import JobTerms
 from vendor_service.batches.leases import LEASE_SECONDS
 from vendor_service.billing import prices
 from vendor_service.billing.admission import Admission
+from vendor_service.billing.billing_log import open_billing_log
+from vendor_service.billing.orders import Order
 from vendor_service.database import schema
-from vendor_service.database.tables import Account, BatchChunk, BatchJob, FilePiece, Hold, WebhookEvent
+from vendor_service.database.tables import (
+    Account,
+    BatchChunk,
+    BatchJob,
+    FilePiece,
+    Hold,
+    StoredFile,
+    WebhookEvent,
+)
 from vendor_service.errors import APIError
 
 
@@ -55,6 +68,58 @@ def test_each_chunk_is_charged_as_it_is_done_and_what_fails_is_released(books: B
         (1, 0, 50),
     ]
     assert books.invoice(order).total_micros == 230
+
+
+def test_every_decision_about_a_job_is_a_line_of_the_billing_log_and_counted(
+    books: Books, tmp_path: Path
+) -> None:
+    order, bulk = books.open(quota=4), process(books)
+    log = tmp_path / "billing.jsonl"
+    with open_billing_log(log):
+        with pytest.raises(APIError, match="quota"):
+            bulk.begin(order, (9, 0))
+        first = bulk.begin(order, (1, 2))
+        claim = bulk.claim()
+        assert claim is not None
+        bulk.settle(claim)
+        second, file = begin_keyed(bulk, order)
+        assert begin_keyed(bulk, order, file)[0] == second
+        for _ in range(2):
+            bulk.jobs.cancel(order.account_id, second.id, "key:1")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [(each["outcome"], each["images"], each["texts"], each["cost_micros"]) for each in lines]
+    assert told == [
+        ("refused", 9, 0, 0),
+        ("held", 1, 2, 70),
+        ("settled", 1, 2, 70),
+        ("voided", 0, 0, 0),
+        ("held", 1, 0, 50),
+        ("replayed", 1, 0, 0),
+        ("voided", 1, 0, 0),
+    ]
+    holds = [hold_of(books, each.id).id for each in (first, second)]
+    assert [lines[place]["request_id"] for place in (1, 3, 4, 6)] == [holds[0]] * 2 + [holds[1]] * 2
+    assert (lines[0]["code"], lines[0]["account_id"]) == ("quota_exhausted", order.account_id)
+    counted = {
+        outcome: bulk.metrics.registry.get_sample_value("tuition_billing_total", {"outcome": outcome})
+        for outcome in ("held", "replayed", "refused", "voided")
+    }
+    assert counted == {"held": 2, "replayed": 1, "refused": 1, "voided": 1}
+    books.clock.advance(WINDOW_SECONDS)
+    bulk.begin(order, (1, 0))
+    books.clock.advance(WINDOW_SECONDS)
+    assert bulk.jobs.end_overdue() == 1
+    assert bulk.metrics.registry.get_sample_value("tuition_billing_total", {"outcome": "voided"}) == 2
+
+
+def begin_keyed(
+    bulk: BulkProcess, order: Order, file: StoredFile | None = None
+) -> tuple[BatchObject, StoredFile]:
+    """Begin a job of one image under an idempotency key, or find it; the job and its file."""
+    file = file or bulk.send(order, (1, 0))
+    terms = JobTerms(order.account_id, order.key_id, idempotency_key="key")
+    asked = BatchRequest(input_file_id=file.id, endpoint="/embed", completion_window="24h")
+    return bulk.jobs.begin(terms, asked, file, bulk.model), file
 
 
 def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None:
