@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, list_accounts, open_account
 from vendor_service.accounts.keys import verify_key
+from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
@@ -25,7 +25,7 @@ def database(database_url: str) -> Database:
 def test_the_first_start_writes_a_key_once_for_its_owner_alone(
     database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, clock = tmp_path / "first.key", FakeClock()
+    file, clock = tmp_path / "first.key", system_clock
     with closing(database), caplog.at_level(logging.INFO):
         bootstrap(database, file, clock)
         key = file.read_text().strip()
@@ -45,7 +45,7 @@ def test_a_key_that_cannot_be_written_opens_no_account(database: Database, tmp_p
     with closing(database):
         for path in (tmp_path / "no" / "folder", tmp_path / "link", tmp_path / "there"):
             with pytest.raises(OperatorError, match="VENDOR_FIRST_KEY_TO"):
-                bootstrap(database, path, FakeClock())
+                bootstrap(database, path, system_clock)
         with database.read() as session:
             assert list_accounts(session) == []
     assert not (tmp_path / "elsewhere").exists()
@@ -55,7 +55,7 @@ def test_a_key_that_cannot_be_written_opens_no_account(database: Database, tmp_p
 def test_without_a_file_the_log_says_how_to_make_a_key(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = FakeClock()
+    clock = system_clock
     with closing(database):
         bootstrap(database, None, clock)
         assert "vendor keys create" in caplog.text
