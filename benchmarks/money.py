@@ -41,11 +41,11 @@ from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Admitted, Charged, Order
 
 DIMENSIONS = 256  # of the bundled model
 CHARGES = 20_000  # of which the size is told

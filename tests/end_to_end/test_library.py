@@ -19,9 +19,9 @@ from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
-from vendor_service.billing.prices import set_price
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
+from vendor_service.money.prices import set_price
 
 DOCS = Path(__file__).parents[2] / "docs" / "buying.md"
 

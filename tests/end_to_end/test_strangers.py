@@ -23,10 +23,10 @@ from client.cli.main import main
 from shared.encoding import from_wire
 from shared.receipts import CARD_TYPE, Sold, answer_hash, request_hash, vector_digest
 from tests.vendor_service.local_vendor import LocalVendor, image_file
-from vendor_service.billing import ledger
-from vendor_service.billing.signing import SigningKey
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.encoder.replica import Replica
+from vendor_service.money import ledger
+from vendor_service.money.signing import SigningKey
 
 TEXTS = tuple(f"text {number}" for number in range(40))
 

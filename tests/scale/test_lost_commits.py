@@ -10,7 +10,7 @@ from tests.scale.ray_vendor import RayVendor
 from tests.support.commit_cutter import CUTS, CommitCutter
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from vendor_service.billing.verification import verify
+from vendor_service.money.verification import verify
 
 pytestmark = pytest.mark.scale
 

@@ -18,10 +18,10 @@ from tests.support.model_shop import ICONS, TINY
 from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import image_input
-from vendor_service.billing.verification import verify
 from vendor_service.database.tables import Hold, LedgerEntry
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.sources import find_model
+from vendor_service.money.verification import verify
 
 pytestmark = pytest.mark.scale
 

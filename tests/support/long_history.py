@@ -6,10 +6,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from shared.serving.request_ids import new_request_id
-from vendor_service.billing import ledger, periods
 from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold
+from vendor_service.money import ledger, periods
 
 _AT_ONCE = 5_000
 _QUERIES, _PRICE = 2, 100

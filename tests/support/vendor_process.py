@@ -23,10 +23,10 @@ from shared.billing import QuotaPeriod
 from tests.support.forking import ForkedCommand
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import DEFAULT_SCOPES, KeyTerms, Scope, issue_key, revoke_key
-from vendor_service.billing.verification import verify
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry
+from vendor_service.money.verification import verify
 
 _READY = re.compile(r"ready on (http://\S+:\d+)")
 _OPERATORS = re.compile(r"operators on (http://[^)]+)")

@@ -19,16 +19,16 @@ from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms, create_project
-from vendor_service.billing import invoices, prices
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Order
-from vendor_service.billing.repair import Repair, repair
-from vendor_service.billing.verification import verify
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
 from vendor_service.errors import CommitInDoubt
+from vendor_service.money import invoices, prices
+from vendor_service.money.admission import Admission
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.orders import Admitted, Order
+from vendor_service.money.repair import Repair, repair
+from vendor_service.money.verification import verify
 from vendor_service.operators import act
 
 HOLD_SECONDS = 60

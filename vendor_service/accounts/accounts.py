@@ -8,11 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
-from vendor_service.billing import ledger, periods, prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import OperatorError, UnknownName, UsageError
+from vendor_service.money import ledger, periods, prices
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 

@@ -10,11 +10,11 @@ from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
 from vendor_service.accounts.keys import Scope, secret_hash, verify_key
-from vendor_service.billing.limits import check_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import APIError
+from vendor_service.money.limits import check_key
 
 # How long a buyer is known without a look at the books, and how many of them are.
 _REMEMBERED_SECONDS = 1.0

@@ -15,11 +15,11 @@ from shared.keys import KeyInfo
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.accounts import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
-from vendor_service.billing import periods
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import OperatorError, UnknownName, UsageError
+from vendor_service.money import periods
 
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed

@@ -16,9 +16,9 @@ from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.calls import call_description, headers_of
 from vendor_service.audit import actors
 from vendor_service.batches.jobs import ChunkCharge, JobTerms
-from vendor_service.billing import ledger
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
+from vendor_service.money import ledger
 
 
 def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:

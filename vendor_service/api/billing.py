@@ -24,16 +24,16 @@ from vendor_service.accounts.keys import Scope
 from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.authentication import requiring
 from vendor_service.api.history_rate import HistoryRate
-from vendor_service.billing import currency, invoices, ledger
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.estimates import estimate
-from vendor_service.billing.signing import Signs
-from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import SECOND, Clock, from_datetime, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
+from vendor_service.money import currency, invoices, ledger
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.estimates import estimate
+from vendor_service.money.signing import Signs
+from vendor_service.money.usage import account_status, usage_report
 
 _LARGEST_PAGE = 1000
 

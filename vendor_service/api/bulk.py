@@ -12,9 +12,9 @@ from vendor_service.batches.jobs import Jobs
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import Dialect, LineReader
 from vendor_service.batches.runner import Runner
-from vendor_service.billing.signing import Signs
 from vendor_service.embed.models import Models
 from vendor_service.embed.results import as_json
+from vendor_service.money.signing import Signs
 
 DIALECTS: Mapping[str, Dialect] = {
     "/v1/embeddings": Dialect(OpenAIRequest, "input", make_openai_queries, render_openai),

@@ -9,12 +9,12 @@ from shared.embeddings import ModelCard, ModelList, Prices
 from shared.receipts import CARD_TYPE, SignedCard
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.api.authentication import welcoming
-from vendor_service.billing import currency, prices
-from vendor_service.billing.signing import Signs
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.embed.models import Models, ServedModel
+from vendor_service.money import currency, prices
+from vendor_service.money.signing import Signs
 
 _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of
 

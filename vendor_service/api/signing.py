@@ -5,8 +5,8 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from shared.receipts import KEYS_PATH, KeySet
-from vendor_service.billing import signing
 from vendor_service.database.session import Database
+from vendor_service.money import signing
 
 
 def signing_router(database: Database) -> APIRouter:

@@ -15,12 +15,12 @@ from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, LineRefused
-from vendor_service.billing.orders import Admitted
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.receipts import what_was_sold
 from vendor_service.embed.results import EmbedResult
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
+from vendor_service.money.orders import Admitted
 from vendor_service.observability.timing import Timing
 
 # A line that is not blank, from its first letter on; a chunk may have millions of blank ones.

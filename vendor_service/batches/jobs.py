@@ -14,8 +14,6 @@ from shared.errors import ErrorCode
 from shared.serving.request_ids import new_request_id
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY, HOUR, SECOND, Clock
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
@@ -30,6 +28,8 @@ from vendor_service.database.tables import (
 )
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Order
 from vendor_service.observability.metrics import Metrics
 from vendor_service.operators.act import Act
 

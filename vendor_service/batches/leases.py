@@ -13,11 +13,11 @@ from shared.receipts import Sold, answer_hash, request_hash
 from vendor_service.batches import book
 from vendor_service.batches.files import job_folder
 from vendor_service.batches.limits import BatchLimits
-from vendor_service.billing.orders import Charged
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, FilePiece
 from vendor_service.errors import APIError
+from vendor_service.money.orders import Charged
 
 # So long after it last told that it works on a chunk, a process is believed to be gone.
 LEASE_SECONDS = 20

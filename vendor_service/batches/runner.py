@@ -18,12 +18,12 @@ from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Le
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.allowance import Allowance, cost_of
-from vendor_service.billing.orders import JobPart
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.money.admission import Admission
+from vendor_service.money.allowance import Allowance, cost_of
+from vendor_service.money.orders import JobPart
 from vendor_service.observability.metrics import Metrics
 
 # While one chunk is encoded, the next ones are read and decoded.

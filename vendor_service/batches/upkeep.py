@@ -7,8 +7,8 @@ from functools import partial
 
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
-from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.errors import APIError
+from vendor_service.money.clock_watch import ClockWatch
 
 _log = logging.getLogger(__name__)
 

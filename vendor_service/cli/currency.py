@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from vendor_service.billing.currency import current
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
+from vendor_service.money.currency import current
 from vendor_service.operators.currency import CurrencyName, name_currency
 
 

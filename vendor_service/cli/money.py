@@ -15,15 +15,15 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 from shared.billing import Entry
 from vendor_service.accounts import accounts
 from vendor_service.audit.actors import os_user
-from vendor_service.billing import ledger
-from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_text
-from vendor_service.billing.spreadsheets import csv_lines
-from vendor_service.billing.verification import Verification
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
+from vendor_service.money import ledger
+from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
+from vendor_service.money.spreadsheets import csv_lines
+from vendor_service.money.verification import Verification
 from vendor_service.operators import money as acts
 from vendor_service.operators.act import Act
 from vendor_service.operators.verification import LedgerVerifier

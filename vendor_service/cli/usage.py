@@ -7,12 +7,12 @@ import typer
 
 from shared.billing import GroupBy
 from vendor_service.accounts.accounts import find_account
-from vendor_service.billing.holds import open_holds
-from vendor_service.billing.usage import usage_report
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows, reading
 from vendor_service.cli.parsers import moment
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.errors import UsageError
+from vendor_service.money.holds import open_holds
+from vendor_service.money.usage import usage_report
 
 
 def usage(

@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, time, timedelta
 
 from vendor_service.accounts.keys import KeyTerms, Scope
-from vendor_service.billing.limits import check_key
 from vendor_service.clock import from_datetime, to_datetime
 from vendor_service.console.forms import Fields
 from vendor_service.console.rendering import money
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, UsageError
+from vendor_service.money.limits import check_key
 
 _LONGEST_LABEL = 255
 

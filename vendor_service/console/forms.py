@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from shared.errors import APIError, ErrorCode
-from vendor_service.billing.ledger import MAX_NUMBER
 from vendor_service.errors import UsageError
+from vendor_service.money.ledger import MAX_NUMBER
 
 _MOST_FIELDS = 64
 _LONGEST_NUMBER = 24

@@ -17,7 +17,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from shared.errors import APIError, ErrorCode
 from shared.serving.body import cookie_of
-from vendor_service.billing import currency
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.forms import Fields, read_form, read_query
@@ -27,6 +26,7 @@ from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.errors import CommitInDoubt, OperatorError
+from vendor_service.money import currency
 
 T = TypeVar("T")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from shared.encoding import RowDtype, Vector, from_rows, to_rows
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
-from vendor_service.billing.orders import Charged
-from vendor_service.billing.signing import Signs
 from vendor_service.clock import SECOND
 from vendor_service.embed.results import EmbedResult
 from vendor_service.encoder.queries import ImageQuery, Query
+from vendor_service.money.orders import Charged
+from vendor_service.money.signing import Signs
 
 
 def what_was_sold(result: EmbedResult, dtype: RowDtype) -> list[Sold]:

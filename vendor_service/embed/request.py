@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from shared.serving.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
-from vendor_service.billing.orders import Admitted
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
+from vendor_service.money.orders import Admitted
 from vendor_service.observability.timing import Timing
 
 T = TypeVar("T")

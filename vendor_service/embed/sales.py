@@ -15,8 +15,6 @@ from typing import TypeVar
 
 from shared.receipts import Sold
 from vendor_service.accounts.authentication import Caller
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.embed.receipts import what_was_sold
 from vendor_service.embed.request import Render, Request
 from vendor_service.embed.results import Content, EmbedResult
@@ -27,6 +25,8 @@ from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Admitted, Charged, Order
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.timing import Timing
 

@@ -16,11 +16,6 @@ from shared.errors import ErrorCode
 from shared.receipts import RECEIPT_HEADER
 from shared.serving.capacity import Reservation
 from vendor_service.accounts.authentication import Caller
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.orders import Order
-from vendor_service.billing.precheck import Precheck
-from vendor_service.billing.signing import Signs
 from vendor_service.database.tables import limited_by
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.queries import Queries
@@ -34,6 +29,11 @@ from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import APIError
 from vendor_service.extraction.recorder import Recorder
+from vendor_service.money.admission import Admission
+from vendor_service.money.allowance import Allowance
+from vendor_service.money.orders import Order
+from vendor_service.money.precheck import Precheck
+from vendor_service.money.signing import Signs
 from vendor_service.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from shared.errors import ErrorCode
-from vendor_service.billing.allowance import cost_of
 from vendor_service.errors import APIError
+from vendor_service.money.allowance import cost_of
 
 # Where the vendor itself cannot, the customer is not held to it.
 _VENDORS_OWN = {

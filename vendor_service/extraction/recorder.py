@@ -13,13 +13,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.encoding import Vector
-from vendor_service.billing import coverage
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, SketchRow
 from vendor_service.errors import APIError
 from vendor_service.extraction.key import key_id
 from vendor_service.extraction.sketch import Sketch, hashes_of
+from vendor_service.money import coverage
 
 # Accounts of one transaction: it holds their locks, and SQLite's, no longer than an admission does.
 _AT_ONCE = 8

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from vendor_service.billing import coverage
 from vendor_service.database.tables import Account, Coverage, LedgerTotal, SketchRow
 from vendor_service.extraction import buckets, curve
 from vendor_service.extraction.sketch import Sketch
+from vendor_service.money import coverage
 
 ALL = "(all together)"
 # Those that cover most: to compare all pairs of a million accounts would take days.

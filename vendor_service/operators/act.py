@@ -6,11 +6,11 @@ from sqlalchemy.orm import Session
 
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
-from vendor_service.billing import thresholds
-from vendor_service.billing.clock_watch import ClockWatch, against_books, against_server
 from vendor_service.clock import Clock
 from vendor_service.database.session import server_time
 from vendor_service.errors import WrongClock
+from vendor_service.money import thresholds
+from vendor_service.money.clock_watch import ClockWatch, against_books, against_server
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from vendor_service.billing import currency
+from vendor_service.money import currency
 from vendor_service.operators.act import Act
 
 

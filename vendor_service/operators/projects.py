@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from shared.projects import ProjectInfo
 from vendor_service.accounts import accounts, projects
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.billing import periods, thresholds
 from vendor_service.database.tables import Account, Project
+from vendor_service.money import periods, thresholds
 from vendor_service.operators.act import Act
 
 

@@ -6,10 +6,10 @@ from functools import partial
 
 from shared.errors import ErrorCode
 from vendor_service.accounts.accounts import find_account, list_accounts
-from vendor_service.billing.verification import Verification, verify
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
+from vendor_service.money.verification import Verification, verify
 
 # The account that is verified, how many entries there are in all that are, and how many more were read.
 Progress = Callable[[str, int, int], object]

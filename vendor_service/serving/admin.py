@@ -37,7 +37,6 @@ from vendor_service.api.admin.security import audit_router, operators_router, re
 from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.api.docs import docs_router
 from vendor_service.api.errors import internal_error
-from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import DAY, Clock, steady_clock, system_clock
 from vendor_service.console.operators.monitor import Monitor, VendorLine
 from vendor_service.console.operators.router import operator_router
@@ -45,6 +44,7 @@ from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.serving.application import new_application
 from vendor_service.serving.chores import repeated

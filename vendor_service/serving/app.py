@@ -39,16 +39,6 @@ from vendor_service.audit.actors import os_user
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
 from vendor_service.batches.upkeep import Upkeep
-from vendor_service.billing.account_metrics import AccountMetrics
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
-from vendor_service.billing.precheck import Precheck
-from vendor_service.billing.price_watch import PriceWatch
-from vendor_service.billing.prices import PriceDifference
-from vendor_service.billing.refusals import RefusalCounts
-from vendor_service.billing.replays import ReplayTerms
-from vendor_service.billing.signing import Signer
 from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.console.customers.router import Limits, console_router
 from vendor_service.console.seal import read_or_make_seal
@@ -61,6 +51,16 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Recorder
+from vendor_service.money.account_metrics import AccountMetrics
+from vendor_service.money.admission import Admission
+from vendor_service.money.allowance import Allowance
+from vendor_service.money.clock_watch import ClockReferences, ClockWatch
+from vendor_service.money.precheck import Precheck
+from vendor_service.money.price_watch import PriceWatch
+from vendor_service.money.prices import PriceDifference
+from vendor_service.money.refusals import RefusalCounts
+from vendor_service.money.replays import ReplayTerms
+from vendor_service.money.signing import Signer
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics

@@ -9,13 +9,13 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.runner import Runner
 from vendor_service.batches.store import Store
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.allowance import Allowance
-from vendor_service.billing.signing import Signs
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.embed.models import Models
 from vendor_service.extraction.recorder import Recorder
+from vendor_service.money.admission import Admission
+from vendor_service.money.allowance import Allowance
+from vendor_service.money.signing import Signs
 from vendor_service.observability.metrics import Metrics
 from vendor_service.settings import Settings
 

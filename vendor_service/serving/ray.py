@@ -26,13 +26,13 @@ from shared.errors import ErrorCode
 from shared.serving import memory
 from shared.serving.logging import configure_logging
 from shared.serving.metrics import SECONDS, SIZES
-from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.encoder.preparation import count_decoders
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
 from vendor_service.errors import APIError
+from vendor_service.money.billing_log import open_billing_log
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.app import create_app
 from vendor_service.serving.factory import find_tokenizer, load_engine, prepare_with

@@ -3,9 +3,9 @@
 import logging
 
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import ClockReferences, ClockWatch
 from vendor_service.errors import APIError
+from vendor_service.money.admission import Admission
+from vendor_service.money.clock_watch import ClockReferences, ClockWatch
 from vendor_service.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)

@@ -42,7 +42,7 @@ from shared.receipts import (
 from tests.client.buying.cards import MODEL
 from tests.client.buying.forms import read_form
 from tests.client.buying.test_teacher import _refusal
-from vendor_service.billing.signing import SigningKey
+from vendor_service.money.signing import SigningKey
 
 pytestmark = pytest.mark.usefixtures("hurry")
 

@@ -39,12 +39,12 @@ from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
 from vendor_service.batches.upkeep import Upkeep
-from vendor_service.billing import allowance
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.verification import verify
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
 from vendor_service.encoder.processes import pool
+from vendor_service.money import allowance
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.verification import verify
 
 CAT = "a photo of a cat"
 ENDED = {"completed", "cancelled", "expired"}

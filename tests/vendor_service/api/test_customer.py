@@ -20,10 +20,10 @@ from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.accounts.projects import ProjectTerms, archive, create_project
 from vendor_service.api import history_rate
 from vendor_service.api.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
-from vendor_service.billing.billing_log import open_billing_log
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import Account, ApiKey, Project
 from vendor_service.errors import APIError
+from vendor_service.money.billing_log import open_billing_log
 
 CAT = {"text": "a photo of a cat"}
 

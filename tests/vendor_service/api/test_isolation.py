@@ -21,11 +21,11 @@ from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.api import billing
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
-from vendor_service.billing import invoices, ledger
 from vendor_service.clock import to_datetime
 from vendor_service.console import sessions
 from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account
+from vendor_service.money import invoices, ledger
 from vendor_service.operators import own_keys
 
 CAT = {"text": "a photo of a cat"}

@@ -21,10 +21,10 @@ from tests.vendor_service.local_vendor import (
     image_file,
     image_input,
 )
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Admitted, Charged, Order
 from vendor_service.embed import sales
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Admitted, Charged, Order
 
 CAT = "a photo of a cat"
 DATA_URI = f"data:image/png;base64,{image_input()['image']}"

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from shared.billing import Entry, entry_hash
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, from_rows, from_wire
 from tests.vendor_service.local_vendor import LocalVendor, Vendor, image_file, image_input
-from vendor_service.billing import ledger, signing
 from vendor_service.database.tables import Account
+from vendor_service.money import ledger, signing
 
 CAT = {"text": "a photo of a cat"}
 BROKEN = {"image": base64.b64encode(b"no image").decode()}

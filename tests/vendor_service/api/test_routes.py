@@ -15,12 +15,12 @@ from shared.keys import KeyList
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code, image_input
 from vendor_service.accounts.keys import Scope
-from vendor_service.billing import prices
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.prepared import PreparedText
+from vendor_service.money import prices
 
 CAT = {"text": "a photo of a cat"}
 

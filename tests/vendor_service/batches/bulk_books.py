@@ -12,12 +12,12 @@ from vendor_service.batches.jobs import Jobs, JobTerms
 from vendor_service.batches.leases import ChunkOutcome, Claim, Leases
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.store import Store
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Charged, JobPart, Order
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
 from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Charged, JobPart, Order
 from vendor_service.observability.metrics import Metrics
 
 LIMITS = BatchLimits(

@@ -22,10 +22,6 @@ from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
 from vendor_service.batches.jobs import JobTerms
 from vendor_service.batches.leases import LEASE_SECONDS
-from vendor_service.billing import prices
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.billing_log import open_billing_log
-from vendor_service.billing.orders import Order
 from vendor_service.database import schema
 from vendor_service.database.tables import (
     Account,
@@ -37,6 +33,10 @@ from vendor_service.database.tables import (
     WebhookEvent,
 )
 from vendor_service.errors import APIError
+from vendor_service.money import prices
+from vendor_service.money.admission import Admission
+from vendor_service.money.billing_log import open_billing_log
+from vendor_service.money.orders import Order
 
 
 def process(books: Books) -> BulkProcess:

@@ -14,9 +14,9 @@ import pytest
 
 from shared.errors import ErrorCode
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
-from tests.vendor_service.billing.test_clocks import DECEMBER
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of, told_by
+from tests.vendor_service.money.test_clocks import DECEMBER
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.audit import log
 from vendor_service.clock import DAY

@@ -26,11 +26,11 @@ from tests.support.undurable import configure_durable
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.batches.intake import Fault, Piece, Taken
-from vendor_service.billing import ledger, prices
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, Base, BooksHead, FilePiece
 from vendor_service.errors import APIError, OperatorError, RowLocked, UsageError
+from vendor_service.money import ledger, prices
 
 
 def test_the_migrations_make_exactly_the_tables_in_code(books: Books) -> None:

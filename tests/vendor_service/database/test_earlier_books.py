@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import MetaData, select, text
 
 from tests.vendor_service.books import Books, opened_books
-from vendor_service.billing import ledger
-from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY
 from vendor_service.database import schema
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.money import ledger
+from vendor_service.money.orders import Order
 
 EARLIER = json.loads((Path(__file__).parent / "earlier" / "a096508.json").read_text())
 

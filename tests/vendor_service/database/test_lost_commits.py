@@ -17,15 +17,15 @@ from tests.support.commit_cutter import CUTS, CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, opened_books
-from vendor_service.billing import ledger
-from vendor_service.billing.billing_log import open_billing_log
-from vendor_service.billing.orders import Order
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
+from vendor_service.money import ledger
+from vendor_service.money.billing_log import open_billing_log
+from vendor_service.money.orders import Order
 
 
 @pytest.fixture

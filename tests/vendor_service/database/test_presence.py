@@ -11,13 +11,13 @@ import pytest
 
 from tests.support.postgres import Postgres
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts
-from vendor_service.billing.refusals import RefusalCounts
 from vendor_service.cli.database import downgrade
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, VendorRunning
 from vendor_service.extraction.recorder import Recorder
+from vendor_service.money.refusals import RefusalCounts
 
 
 def test_only_a_server_without_a_living_sibling_is_alone(tmp_path: Path) -> None:

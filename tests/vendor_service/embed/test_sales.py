@@ -11,12 +11,12 @@ import pytest
 from tests.vendor_service.hostile_bodies import hanging_up
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.accounts.keys import revoke_key
-from vendor_service.billing import prices
-from vendor_service.billing.billing_log import open_billing_log
-from vendor_service.billing.precheck import Precheck
 from vendor_service.database.tables import ApiKey
 from vendor_service.embed import sales
 from vendor_service.embed.results import EmbedResult
+from vendor_service.money import prices
+from vendor_service.money.billing_log import open_billing_log
+from vendor_service.money.precheck import Precheck
 
 CAT = {"text": "a photo of a cat"}
 

@@ -13,14 +13,14 @@ from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import ACCOUNT, locked
 from tests.vendor_service.extraction.test_sketch import KEY, digests, unit_rows
-from vendor_service.billing import coverage
-from vendor_service.billing.orders import Order
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, Coverage, SketchRow
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.extraction.sketch import Sketch
+from vendor_service.money import coverage
+from vendor_service.money.orders import Order
 
 
 def answered(order: Order, first: int, last: int) -> Answered:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.vendor_service.books import Books
 from vendor_service.audit import log
-from vendor_service.billing.orders import Order
 from vendor_service.errors import OperatorError
+from vendor_service.money.orders import Order
 from vendor_service.operators import accounts, projects
 from vendor_service.operators.act import Act
 

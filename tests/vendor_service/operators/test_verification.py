@@ -10,8 +10,8 @@ from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import error_code
-from vendor_service.billing.verification import Verification, verify
 from vendor_service.errors import APIError, UnknownName
+from vendor_service.money.verification import Verification, verify
 from vendor_service.operators.tokens import OperatorScope
 from vendor_service.operators.verification import LedgerVerifier
 

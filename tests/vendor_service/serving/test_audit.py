@@ -10,12 +10,12 @@ import pytest
 
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
-from vendor_service.billing.account_metrics import AccountMetrics
 from vendor_service.clock import DAY
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, AuditHead
+from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.observability.metrics import Metrics
 from vendor_service.serving.audit import Audit
 
@@ -109,7 +109,7 @@ def test_accounts_are_told_with_what_they_used_in_this_period(books: Books) -> N
 def test_accounts_that_spent_much_in_an_earlier_month_take_no_places(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.billing.account_metrics._MOST_ACCOUNTS", 2)
+    monkeypatch.setattr("vendor_service.money.account_metrics._MOST_ACCOUNTS", 2)
     metrics = Metrics()
     metrics.registry.register(AccountMetrics(books.database, books.clock))
     gone, stays, forever = books.open(), books.open(), books.open(quota_period="total")

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.operators import idempotency
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator, OperatorAuthentication

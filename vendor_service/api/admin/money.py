@@ -14,11 +14,11 @@ from shared.moments import Moment
 from shared.serving.parsing import read_model
 from vendor_service.accounts.accounts import find_account
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
-from vendor_service.billing import currency, ledger
-from vendor_service.billing.holds import OpenHold, open_holds
-from vendor_service.billing.usage import usage_report
 from vendor_service.clock import from_datetime
 from vendor_service.errors import APIError
+from vendor_service.money import currency, ledger
+from vendor_service.money.holds import OpenHold, open_holds
+from vendor_service.money.usage import usage_report
 from vendor_service.operators import money
 from vendor_service.operators.authentication import Operator
 from vendor_service.operators.tokens import OperatorScope

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from shared.moments import Moment
 from shared.serving.parsing import read_model
 from vendor_service.api.admin.desk import Body, Desk, taking
-from vendor_service.billing import currency
-from vendor_service.billing.prices import PriceKind
 from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
+from vendor_service.money import currency
+from vendor_service.money.prices import PriceKind
 from vendor_service.operators import prices
 from vendor_service.operators.act import Act
 from vendor_service.operators.authentication import Operator

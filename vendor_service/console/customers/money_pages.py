@@ -11,10 +11,6 @@ from starlette.responses import JSONResponse, Response
 
 from shared.billing import EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
-from vendor_service.billing import entry_search, invoices, ledger, spending
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.entry_search import EntryFilter
-from vendor_service.billing.invoice_formats import as_pdf
 from vendor_service.clock import to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
 from vendor_service.console.customers.visitor import Customer, labels_of, newest_labels
@@ -22,6 +18,10 @@ from vendor_service.console.forms import Fields
 from vendor_service.console.routes import Asked, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
+from vendor_service.money import entry_search, invoices, ledger, spending
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.entry_search import EntryFilter
+from vendor_service.money.invoice_formats import as_pdf
 
 Values = Mapping[str, Any]
 

@@ -17,10 +17,6 @@ from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.api.bulk import BulkDesk
-from vendor_service.billing import prices, spending
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.refusals import refused_since
-from vendor_service.billing.usage import account_status, usage_report
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
 from vendor_service.console.api_keys import why_ended
@@ -44,6 +40,10 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
+from vendor_service.money import prices, spending
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.refusals import refused_since
+from vendor_service.money.usage import account_status, usage_report
 from vendor_service.operators import own_keys
 from vendor_service.operators.own_receivers import is_own
 from vendor_service.webhooks import endpoints

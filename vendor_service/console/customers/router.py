@@ -16,7 +16,6 @@ from vendor_service.accounts.authentication import Authentication
 from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.api.history_rate import HistoryRate
-from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
 from vendor_service.console.customers.actions import CustomerActions
@@ -32,6 +31,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.embed.models import Models
 from vendor_service.embed.service import EmbedService
+from vendor_service.money.clock_watch import ClockWatch
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vendor_service.billing.spreadsheets import csv_lines
+from vendor_service.money.spreadsheets import csv_lines
 
 
 def csv_file(columns: tuple[str, ...], rows: list[dict[str, Any]], name: str) -> Response:

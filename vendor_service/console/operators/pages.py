@@ -14,11 +14,6 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import log
-from vendor_service.billing import currency, entry_search, invoices, ledger, prices, spending
-from vendor_service.billing.entry_search import EntryFilter
-from vendor_service.billing.holds import count_open, open_holds
-from vendor_service.billing.refusals import refused_since
-from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY, SECOND, Clock, to_datetime
 from vendor_service.console import projects
 from vendor_service.console.api_keys import why_ended
@@ -30,6 +25,11 @@ from vendor_service.console.rendering import readable
 from vendor_service.console.routes import Asked, Page
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
+from vendor_service.money import currency, entry_search, invoices, ledger, prices, spending
+from vendor_service.money.entry_search import EntryFilter
+from vendor_service.money.holds import count_open, open_holds
+from vendor_service.money.refusals import refused_since
+from vendor_service.money.usage import account_status
 from vendor_service.operators import own_keys
 from vendor_service.operators import prices as price_acts
 from vendor_service.operators.tokens import OperatorScope

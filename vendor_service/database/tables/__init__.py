@@ -15,7 +15,9 @@ from vendor_service.database.tables.accounts import (
 from vendor_service.database.tables.audit import AuditEntry, AuditHead
 from vendor_service.database.tables.base import Base, Secret
 from vendor_service.database.tables.batches import BatchChunk, BatchJob, FilePiece, StoredFile
-from vendor_service.database.tables.billing import (
+from vendor_service.database.tables.console import ConsoleSession, Invitation
+from vendor_service.database.tables.extraction import Coverage, SketchRow
+from vendor_service.database.tables.money import (
     BULK,
     BooksHead,
     FinalInvoice,
@@ -26,8 +28,6 @@ from vendor_service.database.tables.billing import (
     Refusals,
     SigningKeyRow,
 )
-from vendor_service.database.tables.console import ConsoleSession, Invitation
-from vendor_service.database.tables.extraction import Coverage, SketchRow
 from vendor_service.database.tables.operators import OperatorRequest, OperatorToken
 from vendor_service.database.tables.webhooks import (
     ModelNotice,

@@ -11,10 +11,10 @@ from tests.vendor_service.console.customers.people import admin_of, issued, key_
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.orders import Charged
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.errors import CommitInDoubt
+from vendor_service.money.admission import Admission
+from vendor_service.money.orders import Charged
 
 
 def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor) -> None:

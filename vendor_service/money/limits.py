@@ -3,11 +3,11 @@
 from datetime import datetime
 
 from shared.errors import ErrorCode
-from vendor_service.billing import periods
-from vendor_service.billing.orders import Order
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
 from vendor_service.errors import APIError
+from vendor_service.money import periods
+from vendor_service.money.orders import Order
 
 
 def check_status(account: Account, key: ApiKey, order: Order, now: int) -> None:

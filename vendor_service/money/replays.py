@@ -7,11 +7,11 @@ not answer is taken back.
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
-from vendor_service.billing.orders import Order
 from vendor_service.clock import SECOND
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import Hold
 from vendor_service.errors import APIError
+from vendor_service.money.orders import Order
 
 
 @dataclass(frozen=True)

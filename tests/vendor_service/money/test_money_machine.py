@@ -25,15 +25,15 @@ from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
-from vendor_service.billing import invoices, ledger
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.clock_watch import MOST_SKEW, ClockWatch
-from vendor_service.billing.orders import Admitted, Order
-from vendor_service.billing.periods import is_ahead
-from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.money import invoices, ledger
+from vendor_service.money.admission import Admission
+from vendor_service.money.clock_watch import MOST_SKEW, ClockWatch
+from vendor_service.money.orders import Admitted, Order
+from vendor_service.money.periods import is_ahead
+from vendor_service.money.replays import ReplayTerms
 from vendor_service.operators import money
 from vendor_service.operators.act import Act
 

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import select
 
 from shared.billing import EstimateRequest
-from tests.vendor_service.billing.test_admission import refusal
 from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.vendor_service.money.test_admission import refusal
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.billing import ledger, prices
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.estimates import estimate
-from vendor_service.billing.precheck import Precheck
-from vendor_service.billing.usage import usage_report
 from vendor_service.clock import SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Project, WebhookEvent, limited_by
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.money import ledger, prices
+from vendor_service.money.admission import Admission
+from vendor_service.money.estimates import estimate
+from vendor_service.money.precheck import Precheck
+from vendor_service.money.usage import usage_report
 from vendor_service.operators import keys as acts
 from vendor_service.operators.act import Act
 

@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, GroupBy, UsageReport, UsageRow
 from shared.projects import DEFAULT_PROJECT
-from vendor_service.billing import currency, periods, rate, totals
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
+from vendor_service.money import currency, periods, rate, totals
 
 
 def account_status(session: Session, account_id: str, now: int) -> AccountStatus:

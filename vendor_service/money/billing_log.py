@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.serving.logging import JsonFormatter
-from vendor_service.billing.orders import Admitted, HeldJob, Order
 from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
+from vendor_service.money.orders import Admitted, HeldJob, Order
 
 LOGGER = "tuition.billing"
 

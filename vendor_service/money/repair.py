@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session, aliased
 
-from vendor_service.billing import invoices, ledger, periods, totals
-from vendor_service.billing.clock_watch import MOST_SKEW
 from vendor_service.clock import HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Limited, Project
+from vendor_service.money import invoices, ledger, periods, totals
+from vendor_service.money.clock_watch import MOST_SKEW
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from shared.billing import CreditNote, Invoice, InvoiceLine
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.billing import currency, periods, totals
-from vendor_service.billing.clock_watch import ClockWatch
 from vendor_service.clock import HOUR, from_datetime, next_month_start, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.money import currency, periods, totals
+from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

@@ -11,9 +11,9 @@ from shared.embeddings import Prices
 from shared.serving.logging import TextFormatter
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
-from vendor_service.billing import prices
-from vendor_service.billing.price_watch import PriceWatch
 from vendor_service.clock import DAY, SECOND
+from vendor_service.money import prices
+from vendor_service.money.price_watch import PriceWatch
 
 
 def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -24,7 +24,7 @@ def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCa
         with first.books.write() as session:
             prices.set_price(session, "standard", "icon-clip", "text", 30, first.clock())
             prices.set_price(session, "standard", "icon-clip", "image", 90, first.clock() + DAY)
-        with caplog.at_level(logging.INFO, "vendor_service.billing"):
+        with caplog.at_level(logging.INFO, "vendor_service.money"):
             watch.look()
             watch.look()
             first.clock.advance(2 * DAY / SECOND)

@@ -17,17 +17,17 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import billing_log, ledger, thresholds
-from vendor_service.billing.charging import Charging, JobRecord, PartRecord
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
-from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BULK, Account, Hold
 from vendor_service.database.working_set import Touched
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
+from vendor_service.money import billing_log, ledger, thresholds
+from vendor_service.money.charging import Charging, JobRecord, PartRecord
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
+from vendor_service.money.replays import STANDARD, ReplayTerms
 
 # How long a sweep waits for what it voids; the process must soon renew its own holds again.
 _SWEEP_SECONDS = 2.0

@@ -11,13 +11,13 @@ from shared.embeddings import Kind, Prices
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
-from vendor_service.billing import ledger, prices
-from vendor_service.billing.estimates import estimate
-from vendor_service.billing.invoice_formats import as_html, as_text
-from vendor_service.billing.orders import Order
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.money import ledger, prices
+from vendor_service.money.estimates import estimate
+from vendor_service.money.invoice_formats import as_html, as_text
+from vendor_service.money.orders import Order
 from vendor_service.operators import money
 from vendor_service.operators.act import Act
 from vendor_service.operators.money import Recorded

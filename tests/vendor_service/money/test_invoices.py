@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 
 from shared.billing import CreditNote, Invoice
 from tests.vendor_service.books import Books
-from vendor_service.billing import currency, invoices, ledger
-from vendor_service.billing.invoice_formats import as_csv, as_html, as_pdf, as_text
-from vendor_service.billing.usage import account_status
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
+from vendor_service.money import currency, invoices, ledger
+from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
+from vendor_service.money.usage import account_status
 
 
 def name_currency(books: Books, code: str) -> None:

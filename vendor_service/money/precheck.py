@@ -8,14 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Prices
-from vendor_service.billing import billing_log, limits, periods, prices, rate
-from vendor_service.billing.orders import Order
-from vendor_service.billing.replays import STANDARD, ReplayTerms
 from vendor_service.clock import Clock
 from vendor_service.database.rows import standing
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, limited_by
 from vendor_service.errors import APIError
+from vendor_service.money import billing_log, limits, periods, prices, rate
+from vendor_service.money.orders import Order
+from vendor_service.money.replays import STANDARD, ReplayTerms
 
 # How long prices are believed without a look at the books.
 _PRICES_LAST_SECONDS = 1.0

@@ -3,9 +3,9 @@
 from html import escape
 
 from shared.billing import CreditNote, Invoice, InvoiceLine
-from vendor_service.billing.invoices import month_bounds
-from vendor_service.billing.spreadsheets import csv_lines
 from vendor_service.clock import to_datetime
+from vendor_service.money.invoices import month_bounds
+from vendor_service.money.spreadsheets import csv_lines
 
 _UNIT = 1_000_000
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.vendor_service.books import HOLD_SECONDS, opened_books
-from vendor_service.billing.billing_log import open_billing_log
-from vendor_service.billing.precheck import Precheck
 from vendor_service.errors import APIError
+from vendor_service.money.billing_log import open_billing_log
+from vendor_service.money.precheck import Precheck
 
 
 def test_a_file_that_cannot_be_opened_again_fails_no_decision_and_loses_no_line(

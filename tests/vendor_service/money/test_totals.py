@@ -18,14 +18,14 @@ from sqlalchemy.exc import DatabaseError
 from shared.billing import GroupBy
 from tests.support.long_history import write_history
 from tests.vendor_service.books import Books, opened_books
-from vendor_service.billing import invoices, ledger
-from vendor_service.billing.usage import usage_report
-from vendor_service.billing.verification import verify
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
+from vendor_service.money import invoices, ledger
+from vendor_service.money.usage import usage_report
+from vendor_service.money.verification import verify
 
 GROUPS: tuple[GroupBy, ...] = ("day", "key", "kind")
 NOVEMBER, DECEMBER = from_datetime(datetime(2026, 11, 1)), from_datetime(datetime(2026, 12, 1))

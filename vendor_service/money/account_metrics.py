@@ -9,11 +9,11 @@ from prometheus_client.registry import Collector
 from sqlalchemy import and_, case, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from vendor_service.billing import periods
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
+from vendor_service.money import periods
 
 # Those that spend most: a series for each of a million accounts would help nobody.
 _MOST_ACCOUNTS = 200

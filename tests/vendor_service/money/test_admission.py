@@ -16,16 +16,16 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
 from vendor_service.accounts.accounts import set_coverage_limit
 from vendor_service.accounts.keys import KeyTerms, revoke_key
-from vendor_service.billing import ledger, prices
-from vendor_service.billing.admission import Admission
-from vendor_service.billing.holds import open_holds
-from vendor_service.billing.orders import Order
-from vendor_service.billing.precheck import Precheck
-from vendor_service.billing.replays import ReplayTerms
 from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
+from vendor_service.money import ledger, prices
+from vendor_service.money.admission import Admission
+from vendor_service.money.holds import open_holds
+from vendor_service.money.orders import Order
+from vendor_service.money.precheck import Precheck
+from vendor_service.money.replays import ReplayTerms
 
 
 def refusal(books: Books, order: Order, **changes: object) -> str:

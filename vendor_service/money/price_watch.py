@@ -4,10 +4,10 @@ import logging
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from vendor_service.billing import prices
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
+from vendor_service.money import prices
 
 _log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import pytest
 
 from tests.vendor_service.books import Books
 from vendor_service.accounts.keys import KeyTerms, issue_key
-from vendor_service.billing import entry_search, ledger, prices, spending
-from vendor_service.billing.entry_search import EntryFilter
-from vendor_service.billing.orders import Order
-from vendor_service.billing.refusals import RefusalCounts, refused_since
-from vendor_service.billing.spending import Spent
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
+from vendor_service.money import entry_search, ledger, prices, spending
+from vendor_service.money.entry_search import EntryFilter
+from vendor_service.money.orders import Order
+from vendor_service.money.refusals import RefusalCounts, refused_since
+from vendor_service.money.spending import Spent
 from vendor_service.serving.chores import repeated
 
 

@@ -12,7 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.billing import (
+from vendor_service.clock import Clock
+from vendor_service.database.rows import HoldRow
+from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by
+from vendor_service.database.working_set import WorkingSet
+from vendor_service.errors import APIError
+from vendor_service.money import (
     billing_log,
     coverage,
     ledger,
@@ -22,14 +27,9 @@ from vendor_service.billing import (
     rate,
     thresholds,
 )
-from vendor_service.billing.clock_watch import ClockWatch
-from vendor_service.billing.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
-from vendor_service.billing.replays import ReplayTerms
-from vendor_service.clock import Clock
-from vendor_service.database.rows import HoldRow
-from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by
-from vendor_service.database.working_set import WorkingSet
-from vendor_service.errors import APIError
+from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
+from vendor_service.money.replays import ReplayTerms
 
 _log = logging.getLogger(__name__)
 

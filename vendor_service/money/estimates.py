@@ -3,9 +3,9 @@
 from sqlalchemy.orm import Session
 
 from shared.billing import EstimateRequest, Quote
-from vendor_service.billing import currency, periods, prices, rate
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
+from vendor_service.money import currency, periods, prices, rate
 
 
 def estimate(

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session
 
-from vendor_service.billing import coverage, invoices, ledger, totals
 from vendor_service.clock import HOUR
 from vendor_service.database.tables import (
     BULK,
@@ -27,6 +26,7 @@ from vendor_service.database.tables import (
     Limited,
     Project,
 )
+from vendor_service.money import coverage, invoices, ledger, totals
 
 Progress = Callable[[int], object]
 # How many entries are verified between two reports of progress.

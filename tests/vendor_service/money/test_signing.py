@@ -13,8 +13,8 @@ import pytest
 
 from shared.receipts import PublicKey, thumbprint
 from tests.vendor_service.books import Books, lose_answers
-from vendor_service.billing import signing
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
+from vendor_service.money import signing
 
 
 def _published(books: Books) -> list[str]:

@@ -2,12 +2,12 @@
 
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
-from vendor_service.billing.clock_watch import MOST_SKEW
-from vendor_service.billing.limits import named
-from vendor_service.billing.orders import RateLimitStatus
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, ApiKey, Project, Rated, limited_by
 from vendor_service.errors import APIError
+from vendor_service.money.clock_watch import MOST_SKEW
+from vendor_service.money.limits import named
+from vendor_service.money.orders import RateLimitStatus
 
 _BURST_SECONDS = 10
 _TOKEN = 1_000_000  # one query, in millionths: a rate a second is then as many tokens a microsecond

@@ -7,13 +7,13 @@ from sqlalchemy import Row, func, insert, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
-from vendor_service.billing import periods, totals
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
 from vendor_service.database.many_rows import ManyRows
 from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
+from vendor_service.money import periods, totals
 
 GENESIS_HASH = chain.GENESIS_HASH
 # Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
