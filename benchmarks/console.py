@@ -26,11 +26,11 @@ from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api import history_rate
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account
 from vendor_service.money.orders import Order
-from vendor_service.operators.tokens import OperatorScope
 
 GOAL_MILLISECONDS = 100
 RARE = 20

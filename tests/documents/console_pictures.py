@@ -22,7 +22,7 @@ from tests.support.browser import chromium
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.console.furnished import Customer, admin_of, furnish
 from tests.vendor_service.local_vendor import LocalVendor, image_file
-from vendor_service.operators.tokens import OperatorScope
+from vendor_service.acts.tokens import OperatorScope
 
 IMAGES = ROOT / "docs" / "images"
 Theme = Literal["light", "dark"]

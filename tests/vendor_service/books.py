@@ -19,6 +19,7 @@ from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms, create_project
+from vendor_service.acts import act
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
@@ -29,7 +30,6 @@ from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.repair import Repair, repair
 from vendor_service.money.verification import verify
-from vendor_service.operators import act
 
 HOLD_SECONDS = 60
 _ANY_KEY = KeyTerms()

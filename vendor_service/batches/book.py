@@ -8,12 +8,12 @@ from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject, RequestCounts
 from shared.errors import ErrorCode
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money.charging import release_job
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

@@ -8,12 +8,12 @@ import typer
 from shared.billing import AccountStatus, QuotaPeriod
 from shared.questions import interruptible_question
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
+from vendor_service.acts import accounts, invitations
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock, to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.money.usage import account_status
-from vendor_service.operators import accounts, invitations
 
 app = typer.Typer(help="Customers and what is agreed with them.", no_args_is_help=True)
 

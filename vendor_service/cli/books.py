@@ -12,13 +12,13 @@ import typer
 from sqlalchemy.orm import Session
 
 from shared.serving.redaction import escaped
+from vendor_service.acts.act import Act
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.presence import alone
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, VendorRunning
-from vendor_service.operators.act import Act
 from vendor_service.settings import Settings
 
 DatabaseUrl = Annotated[

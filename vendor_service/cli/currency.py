@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from vendor_service.acts.currency import CurrencyName, name_currency
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.money.currency import current
-from vendor_service.operators.currency import CurrencyName, name_currency
 
 
 def currency(

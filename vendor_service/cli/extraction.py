@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vendor_service.accounts import accounts
+from vendor_service.acts.accounts import forget_sketches
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.operators.accounts import forget_sketches
 
 if TYPE_CHECKING:
     from vendor_service.extraction.report import Extraction

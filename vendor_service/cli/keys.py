@@ -9,14 +9,14 @@ import typer
 
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
+from vendor_service.acts import keys as acts
+from vendor_service.acts import own_keys
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.cli.parsers import micro_units, moment, whole_number
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
-from vendor_service.operators import keys as acts
-from vendor_service.operators import own_keys
 
 
 def _only_id(given: str | None) -> str | None:

@@ -14,6 +14,9 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from shared.billing import Entry
 from vendor_service.accounts import accounts
+from vendor_service.acts import money as acts
+from vendor_service.acts.act import Act
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.audit.actors import os_user
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.cli.parsers import micro_units, whole_number
@@ -24,9 +27,6 @@ from vendor_service.money import ledger
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.money.spreadsheets import csv_lines
 from vendor_service.money.verification import Verification
-from vendor_service.operators import money as acts
-from vendor_service.operators.act import Act
-from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.

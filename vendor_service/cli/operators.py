@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
+from vendor_service.acts import tokens
+from vendor_service.acts.tokens import NewToken, OperatorScope
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.errors import UsageError
-from vendor_service.operators import tokens
-from vendor_service.operators.tokens import NewToken, OperatorScope
 
 
 def _only_id(given: str) -> str:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from vendor_service.acts import prices
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.cli.parsers import micro_units, moment, whole_number
 from vendor_service.clock import from_datetime, system_clock
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.money.prices import BATCH_PERCENT, PriceKind
-from vendor_service.operators import prices
 
 Plan = Annotated[str, typer.Option(help="The plan whose price it is.")]
 

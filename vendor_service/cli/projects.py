@@ -8,11 +8,11 @@ from shared.projects import ProjectInfo
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import projects as acts
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.cli.parsers import micro_units, whole_number
 from vendor_service.clock import system_clock
-from vendor_service.operators import projects as acts
 
 app = typer.Typer(help="Parts of an account, each with limits of its own.", no_args_is_help=True)
 

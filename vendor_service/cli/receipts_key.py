@@ -27,7 +27,7 @@ def list_all(database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
 
     Example: vendor receipts-key list
     """
-    from vendor_service.operators import receipts_keys
+    from vendor_service.acts import receipts_keys
 
     with reading(database_url) as session:
         found = receipts_keys.list_keys(session)
@@ -48,7 +48,7 @@ def rotate(signing_key_in: SigningKeyFile = None, database_url: DatabaseUrl = No
 
     Example: vendor receipts-key rotate
     """
-    from vendor_service.operators import receipts_keys
+    from vendor_service.acts import receipts_keys
 
     settings = Settings.read(database_url=database_url, signing_key_in=signing_key_in)
     with prepared(database_url) as database:
@@ -66,7 +66,7 @@ def withdraw(
 
     Example: vendor receipts-key withdraw 8vKzXxYw...
     """
-    from vendor_service.operators import receipts_keys
+    from vendor_service.acts import receipts_keys
 
     confirm(f"Customers will refuse every receipt that {key} signed.", key, yes=yes)
     with acting(database_url) as act:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from vendor_service.acts import webhooks
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_json, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.operators import webhooks
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.endpoints import NewEndpoint
 from vendor_service.webhooks.events import EventKind

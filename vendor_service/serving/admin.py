@@ -26,6 +26,7 @@ from shared.serving.errors import refused
 from shared.serving.logging import configure_logging
 from shared.serving.metrics import RequestMetrics
 from shared.serving.middleware import RequestScope
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.api.admin.accounts import accounts_router, keys_router
 from vendor_service.api.admin.batches import admin_batches_router
 from vendor_service.api.admin.desk import Desk
@@ -45,7 +46,6 @@ from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.operators.verification import LedgerVerifier
 from vendor_service.serving.application import new_application
 from vendor_service.serving.chores import repeated
 from vendor_service.serving.lifeline import end_with_parent

@@ -17,6 +17,8 @@ from shared.serving.capacity import Capacity
 from shared.serving.errors import refused
 from shared.serving.middleware import RequestScope
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.acts import prices
+from vendor_service.acts.act import Act
 from vendor_service.api.account_threads import AccountThreads
 from vendor_service.api.batches import batches_router
 from vendor_service.api.billing import billing_router
@@ -64,8 +66,6 @@ from vendor_service.money.signing import Signer
 from vendor_service.observability.metrics import Metrics
 from vendor_service.observability.tracing import Traces, find_traces
 from vendor_service.observability.worker_metrics import Worker, WorkerMetrics
-from vendor_service.operators import prices
-from vendor_service.operators.act import Act
 from vendor_service.serving.application import new_application
 from vendor_service.serving.audit import Audit
 from vendor_service.serving.bulk import open_desk

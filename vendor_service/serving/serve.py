@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from shared.serving import memory, server
 from shared.serving.logging import configure_logging
+from vendor_service.acts.first_key import adopt_currency, bootstrap
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
@@ -18,7 +19,6 @@ from vendor_service.embed.models import ServedModel
 from vendor_service.errors import OperatorError
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.observability.worker_metrics import Worker
-from vendor_service.operators.first_key import adopt_currency, bootstrap
 from vendor_service.serving.admin import admin_beside
 from vendor_service.serving.app import create_app
 from vendor_service.serving.model_loader import end_while_loading

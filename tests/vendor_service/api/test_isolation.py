@@ -18,6 +18,7 @@ from tests.vendor_service.local_vendor import LocalVendor, Vendor
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.projects import ProjectTerms, create_project
+from vendor_service.acts import own_keys
 from vendor_service.api import billing
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
@@ -26,7 +27,6 @@ from vendor_service.console import sessions
 from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account
 from vendor_service.money import invoices, ledger
-from vendor_service.operators import own_keys
 
 CAT = {"text": "a photo of a cat"}
 # What an account reads, and where that is done.

@@ -9,11 +9,11 @@ from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.acts import keys as acts
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.operators import keys as acts
-from vendor_service.operators.act import Act
 
 
 def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:

@@ -12,14 +12,14 @@ from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import accounts, keys, projects, receipts_keys, tokens, webhooks
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import log
 from vendor_service.audit.log import AuditRecord, AuditVerification
 from vendor_service.database import schema
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.errors import UsageError
-from vendor_service.operators import accounts, keys, projects, receipts_keys, tokens, webhooks
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 
 def open_and_limit(books: Books, name: str = "acme") -> None:

@@ -33,6 +33,7 @@ from tests.support.postgres import Postgres
 from tests.vendor_service.books import laid_out, lay_out
 from vendor_service.__main__ import main as program
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import money
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
@@ -41,7 +42,6 @@ from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
 from vendor_service.errors import OperatorError, VendorRunning
-from vendor_service.operators import money
 
 
 class Command:

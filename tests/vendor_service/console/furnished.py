@@ -11,9 +11,9 @@ from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import accounts, currency, keys, money, prices, projects, webhooks
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
-from vendor_service.operators import accounts, currency, keys, money, prices, projects, webhooks
-from vendor_service.operators.act import Act
 
 CAT = {"text": "a photo of a cat"}
 DAY = 86_400.0

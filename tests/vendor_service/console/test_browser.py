@@ -22,9 +22,9 @@ from tests.vendor_service.local_vendor import LocalVendor, image_file, image_inp
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.operators import keys, projects
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
+from vendor_service.acts import keys, projects
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 
 SECRET = re.compile(r"^tk_[0-9a-f]{16}_[0-9a-f]{48}$")
 

@@ -12,11 +12,11 @@ from tests.vendor_service.console.promql import Vector, evaluate
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.accounts import Terms
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import to_datetime
 from vendor_service.console.operators import alerts, scrapes
 from vendor_service.console.operators.monitor import Monitor, Now, VendorLine
 from vendor_service.money import spending
-from vendor_service.operators.tokens import OperatorScope
 
 SECONDS = 20.0
 

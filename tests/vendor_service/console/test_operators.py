@@ -18,6 +18,9 @@ from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.money.test_clocks import DECEMBER
 from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.acts import accounts, prices, projects, tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import log
 from vendor_service.clock import DAY
 from vendor_service.console.operators import router
@@ -26,9 +29,6 @@ from vendor_service.console.operators.pages import OperatorPages
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
-from vendor_service.operators import accounts, prices, projects, tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 READ, ACCOUNTS, MONEY, ALL = OperatorScope
 EVIL = "<script>alert('x')</script>"

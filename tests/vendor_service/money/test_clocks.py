@@ -17,6 +17,10 @@ from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.acts import accounts, invitations, keys, money, own_keys, prices, tokens
+from vendor_service.acts import act as acting
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import DAY, SECOND, from_datetime, next_month_start, system_clock, to_datetime
 from vendor_service.database.session import server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
@@ -24,10 +28,6 @@ from vendor_service.money import invoices, ledger
 from vendor_service.money.admission import Admission
 from vendor_service.money.clock_watch import ClockReferences, ClockWatch, against_books
 from vendor_service.money.invoice_formats import as_text
-from vendor_service.operators import accounts, invitations, keys, money, own_keys, prices, tokens
-from vendor_service.operators import act as acting
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))

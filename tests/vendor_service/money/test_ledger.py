@@ -11,6 +11,9 @@ from shared.embeddings import Kind, Prices
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.acts import money
+from vendor_service.acts.act import Act
+from vendor_service.acts.money import Recorded
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import APIError, OperatorError, UsageError
@@ -18,9 +21,6 @@ from vendor_service.money import ledger, prices
 from vendor_service.money.estimates import estimate
 from vendor_service.money.invoice_formats import as_html, as_text
 from vendor_service.money.orders import Order
-from vendor_service.operators import money
-from vendor_service.operators.act import Act
-from vendor_service.operators.money import Recorded
 
 NOVEMBER_END = from_datetime(datetime(2026, 12, 1))
 

@@ -25,6 +25,8 @@ from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
+from vendor_service.acts import money
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
@@ -34,8 +36,6 @@ from vendor_service.money.clock_watch import MOST_SKEW, ClockWatch
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.periods import is_ahead
 from vendor_service.money.replays import ReplayTerms
-from vendor_service.operators import money
-from vendor_service.operators.act import Act
 
 MOST_REPLAYS = 2
 WINDOW_SECONDS = 30 * 86_400

@@ -15,6 +15,8 @@ from tests.vendor_service.money.test_admission import refusal
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import keys as acts
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Project, WebhookEvent, limited_by
@@ -24,8 +26,6 @@ from vendor_service.money.admission import Admission
 from vendor_service.money.estimates import estimate
 from vendor_service.money.precheck import Precheck
 from vendor_service.money.usage import usage_report
-from vendor_service.operators import keys as acts
-from vendor_service.operators.act import Act
 
 
 def project_of(books: Books, by: Any) -> Project:

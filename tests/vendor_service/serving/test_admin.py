@@ -16,12 +16,12 @@ from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.encoder.test_processes import failing
 from tests.vendor_service.given_settings import GivenSettings
 from tests.vendor_service.serving.dying import be_killed
+from vendor_service.acts import tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.operators import tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 from vendor_service.serving import admin
 from vendor_service.serving.admin import admin_beside
 

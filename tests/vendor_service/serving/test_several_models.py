@@ -27,12 +27,12 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from tests.vendor_service.observability.test_metrics import Scrape
+from vendor_service.acts import tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
-from vendor_service.operators import tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 from vendor_service.serving.reread import Hangups
 
 pytestmark = pytest.mark.long

@@ -27,14 +27,14 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.webhooks.receiver import Received, Receiver
+from vendor_service.acts import webhooks
+from vendor_service.acts.act import Act
+from vendor_service.acts.webhooks import DeliveryInfo
 from vendor_service.audit import log
 from vendor_service.clock import HOUR, SECOND, system_clock
 from vendor_service.database.tables import Account, WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money.orders import Order
-from vendor_service.operators import webhooks
-from vendor_service.operators.act import Act
-from vendor_service.operators.webhooks import DeliveryInfo
 from vendor_service.serving import app
 from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import endpoints, events, sending

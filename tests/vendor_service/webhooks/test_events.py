@@ -17,6 +17,8 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import accounts, keys, money, projects, webhooks
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
@@ -24,8 +26,6 @@ from vendor_service.errors import APIError
 from vendor_service.money import ledger
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Order
-from vendor_service.operators import accounts, keys, money, projects, webhooks
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import model_notices
 from vendor_service.webhooks.events import EventKind
 

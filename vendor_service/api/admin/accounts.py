@@ -15,6 +15,11 @@ from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms, Scope
+from vendor_service.acts import accounts as acts
+from vendor_service.acts import keys as key_acts
+from vendor_service.acts import own_keys
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api.admin.desk import Body, Desk, only_id, taking
 from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
@@ -22,11 +27,6 @@ from vendor_service.errors import APIError
 from vendor_service.extraction.report import Extraction, extraction
 from vendor_service.money.repair import Repair
 from vendor_service.money.usage import account_status
-from vendor_service.operators import accounts as acts
-from vendor_service.operators import keys as key_acts
-from vendor_service.operators import own_keys
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.tokens import OperatorScope
 
 Grace = Annotated[int, Query(ge=0, le=keys.LONGEST_GRACE_SECONDS, description="Seconds.")]
 

@@ -7,11 +7,11 @@ from sqlalchemy.orm import Session
 
 from shared.batches import BatchList, BatchObject
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts.act import Act
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api.admin.desk import Desk
 from vendor_service.batches import book
-from vendor_service.operators.act import Act
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.tokens import OperatorScope
 
 
 def admin_batches_router(desk: Desk, keep_micros: int) -> APIRouter:

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.acts import idempotency
+from vendor_service.acts.act import Act
+from vendor_service.acts.authentication import Operator, OperatorAuthentication
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.operators import idempotency
-from vendor_service.operators.act import Act
-from vendor_service.operators.authentication import Operator, OperatorAuthentication
-from vendor_service.operators.tokens import OperatorScope
 
 Result = TypeVar("Result")
 Content = TypeVar("Content", bound=BaseModel)

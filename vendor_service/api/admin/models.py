@@ -6,12 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter
 
 from shared.errors import ErrorCode
+from vendor_service.acts import models
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.models import Reload
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api.admin.desk import Desk
 from vendor_service.errors import APIError
-from vendor_service.operators import models
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.models import Reload
-from vendor_service.operators.tokens import OperatorScope
 
 
 def models_router(desk: Desk, reload: Callable[[], None] | None) -> APIRouter:

@@ -13,16 +13,16 @@ from shared.errors import ErrorCode
 from shared.moments import Moment
 from shared.serving.parsing import read_model
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import money
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.api.admin.desk import Body, Desk, IdempotencyKey, taking
 from vendor_service.clock import from_datetime
 from vendor_service.errors import APIError
 from vendor_service.money import currency, ledger
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
-from vendor_service.operators import money
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.tokens import OperatorScope
-from vendor_service.operators.verification import LedgerVerifier
 
 _LARGEST_PAGE = 1000
 

@@ -6,17 +6,17 @@ from fastapi import APIRouter, Request
 
 from shared.moments import Moment
 from shared.serving.parsing import read_model
+from vendor_service.acts import prices
+from vendor_service.acts.act import Act
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.currency import CurrencyName, name_currency
+from vendor_service.acts.prices import PriceLine
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api.admin.desk import Body, Desk, taking
 from vendor_service.clock import from_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.money import currency
 from vendor_service.money.prices import PriceKind
-from vendor_service.operators import prices
-from vendor_service.operators.act import Act
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.currency import CurrencyName, name_currency
-from vendor_service.operators.prices import PriceLine
-from vendor_service.operators.tokens import OperatorScope
 
 
 class PriceName(Body):

@@ -11,11 +11,11 @@ from shared.serving.parsing import read_model
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import projects as acts
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.api.admin.desk import Body, Desk, taking
 from vendor_service.errors import APIError
-from vendor_service.operators import projects as acts
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.tokens import OperatorScope
 
 
 class ProjectChange(Body):

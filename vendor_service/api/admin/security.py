@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from shared.serving.parsing import read_model
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
+from vendor_service.acts import receipts_keys, tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.receipts_keys import ReceiptsKey
+from vendor_service.acts.tokens import NewToken, OperatorScope, TokenInfo
 from vendor_service.api.admin.desk import Body, Desk, only_id, taking
 from vendor_service.audit import log
 from vendor_service.audit.log import AuditRecord
-from vendor_service.operators import receipts_keys, tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.receipts_keys import ReceiptsKey
-from vendor_service.operators.tokens import NewToken, OperatorScope, TokenInfo
 
 
 class TokenRequest(Body):

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from shared.serving.parsing import read_model
+from vendor_service.acts import webhooks
+from vendor_service.acts.authentication import Operator
+from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.webhooks import DeliveryInfo
 from vendor_service.api.admin.desk import Body, Desk, taking
-from vendor_service.operators import webhooks
-from vendor_service.operators.authentication import Operator
-from vendor_service.operators.tokens import OperatorScope
-from vendor_service.operators.webhooks import DeliveryInfo
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.endpoints import EndpointInfo, NewEndpoint
 from vendor_service.webhooks.events import EventKind

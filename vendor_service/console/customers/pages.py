@@ -16,6 +16,8 @@ from shared.errors import ErrorCode
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import own_keys
+from vendor_service.acts.own_receivers import is_own
 from vendor_service.api.bulk import BulkDesk
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
@@ -44,8 +46,6 @@ from vendor_service.money import prices, spending
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.refusals import refused_since
 from vendor_service.money.usage import account_status, usage_report
-from vendor_service.operators import own_keys
-from vendor_service.operators.own_receivers import is_own
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.events import EventKind
 

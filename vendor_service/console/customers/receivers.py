@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.acts import own_receivers, webhooks
+from vendor_service.acts.act import Act
 from vendor_service.clock import Clock
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.routes import Action, Asked, Done, Question, Shown, state_of
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import UsageError
-from vendor_service.operators import own_receivers, webhooks
-from vendor_service.operators.act import Act
 from vendor_service.webhooks.events import EventKind
 
 # For how long the former secret of a receiver signs as well, in seconds.

@@ -12,6 +12,11 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.acts import accounts as acts
+from vendor_service.acts import invitations
+from vendor_service.acts import keys as key_acts
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.console import api_keys
 from vendor_service.console.forms import Fields
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
@@ -21,11 +26,6 @@ from vendor_service.console.routes import Action, Done, Question, Shown, state_o
 from vendor_service.database.tables import STANDARD_PLAN, Account, ApiKey
 from vendor_service.errors import APIError, UsageError
 from vendor_service.money.usage import account_status
-from vendor_service.operators import accounts as acts
-from vendor_service.operators import invitations
-from vendor_service.operators import keys as key_acts
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 # What may be changed of the terms, by the names of `Terms`.
 _TERMS = {

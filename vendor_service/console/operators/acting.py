@@ -7,15 +7,15 @@ from typing import TypeVar
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from vendor_service.acts import idempotency
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import Clock
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.routes import Asked
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.operators import idempotency
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 ACCOUNT = "/accounts/{name}"  # its page, to which actions on it lead back
 By = Asked[SignedInOperator]

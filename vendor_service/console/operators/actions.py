@@ -1,10 +1,12 @@
-"""What operators do: the acts of `vendor_service/operators`, each after a page that says what will happen."""
+"""What operators do: the acts of `vendor_service/acts`, each after a page that says what will happen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.audit import log
 from vendor_service.console import sessions
 from vendor_service.console.operators.account_actions import AccountActions
@@ -16,8 +18,6 @@ from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.routes import Action, Done, Shown
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.errors import OperatorError
-from vendor_service.operators.tokens import OperatorScope
-from vendor_service.operators.verification import LedgerVerifier
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import money as acts
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.console.forms import Fields
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, requiring
 from vendor_service.console.operators.pages import describe
@@ -12,9 +15,6 @@ from vendor_service.console.routes import Action, Done, Question
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money import ledger
-from vendor_service.operators import money as acts
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 
 class MoneyActions(Acting):

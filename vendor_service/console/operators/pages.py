@@ -13,6 +13,9 @@ from shared.billing import Entry
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import own_keys
+from vendor_service.acts import prices as price_acts
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import log
 from vendor_service.clock import DAY, SECOND, Clock, to_datetime
 from vendor_service.console import projects
@@ -30,9 +33,6 @@ from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
 from vendor_service.money.refusals import refused_since
 from vendor_service.money.usage import account_status
-from vendor_service.operators import own_keys
-from vendor_service.operators import prices as price_acts
-from vendor_service.operators.tokens import OperatorScope
 
 Values = Mapping[str, Any]
 

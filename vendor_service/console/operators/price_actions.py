@@ -6,6 +6,8 @@ from typing import get_args
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind
+from vendor_service.acts import prices as acts
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import from_datetime, to_datetime
 from vendor_service.console.forms import Fields
 from vendor_service.console.operators.acting import Acting, By, requiring
@@ -16,8 +18,6 @@ from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UsageError
 from vendor_service.money import prices
 from vendor_service.money.prices import PriceKind
-from vendor_service.operators import prices as acts
-from vendor_service.operators.tokens import OperatorScope
 
 
 class PriceActions(Acting):

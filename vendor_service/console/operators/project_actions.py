@@ -6,15 +6,15 @@ from sqlalchemy.orm import Session
 
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import projects as acts
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.console.operators.acting import ACCOUNT, Acting, By, per_period, requiring
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.projects import terms_of, told
 from vendor_service.console.routes import Action, Done, Question, state_of
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.operators import projects as acts
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 _PROJECT = f"{ACCOUNT}/projects/{{project}}"
 

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.acts.authentication import OperatorAuthentication
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.clock import Clock
 from vendor_service.console.forms import read_form
 from vendor_service.console.operators.actions import OperatorActions, end_everywhere
@@ -20,8 +22,6 @@ from vendor_service.console.sessions import OPERATORS
 from vendor_service.console.site import HEADERS, SignedOut, Site, address_of, check_origin
 from vendor_service.database.session import Database
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.operators.authentication import OperatorAuthentication
-from vendor_service.operators.verification import LedgerVerifier
 
 _TICK_SECONDS = 2.0
 _MOST_STREAMS = 32

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
+from vendor_service.acts import tokens
+from vendor_service.acts.authentication import OperatorAuthentication, check_scope
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
@@ -11,9 +14,6 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import OPERATORS
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession, OperatorToken
-from vendor_service.operators import tokens
-from vendor_service.operators.authentication import OperatorAuthentication, check_scope
-from vendor_service.operators.tokens import OperatorScope
 
 
 @dataclass(frozen=True)

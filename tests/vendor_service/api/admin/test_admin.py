@@ -15,12 +15,12 @@ from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.cli.test_main import Command
 from tests.vendor_service.local_vendor import error_code
+from vendor_service.acts import tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import log
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.money import prices
-from vendor_service.operators import tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 READ, ACCOUNTS, MONEY, ALL = OperatorScope
 # Method, path, body and needed scope of all that changes something; paths are of what is not there.

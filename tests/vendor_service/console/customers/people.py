@@ -11,6 +11,8 @@ from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor, image_file
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import invitations, keys, projects
+from vendor_service.acts.act import Act
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.database.tables import (
@@ -18,8 +20,6 @@ from vendor_service.database.tables import (
     WebhookEndpoint,
     WebhookEvent,
 )
-from vendor_service.operators import invitations, keys, projects
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

@@ -10,12 +10,12 @@ from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import accounts as account_acts
+from vendor_service.acts.act import Act
 from vendor_service.console.customers.actions import CustomerActions
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.rendering import money as money_shown
 from vendor_service.database import session as sessions
-from vendor_service.operators import accounts as account_acts
-from vendor_service.operators.act import Act
 
 
 def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:

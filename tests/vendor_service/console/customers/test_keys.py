@@ -15,10 +15,10 @@ from tests.vendor_service.console.customers.people import (
 from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import projects
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
-from vendor_service.operators import projects
-from vendor_service.operators.act import Act
 
 
 def test_a_key_that_expired_or_whose_project_was_archived_pays_for_nothing_and_gets_no_other_secret(

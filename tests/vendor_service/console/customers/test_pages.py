@@ -22,12 +22,12 @@ from tests.vendor_service.console.customers.people import (
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import currency, money
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.money import invoices
 from vendor_service.money.repair import repair
-from vendor_service.operators import currency, money
-from vendor_service.operators.act import Act
 
 
 @pytest.mark.parametrize("pattern", PAGES)

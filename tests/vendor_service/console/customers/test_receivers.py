@@ -21,6 +21,8 @@ from tests.vendor_service.console.visits import problem_of
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import keys, projects, webhooks
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import (
@@ -28,8 +30,6 @@ from vendor_service.database.tables import (
     WebhookDelivery,
     WebhookEndpoint,
 )
-from vendor_service.operators import keys, projects, webhooks
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events, model_notices
 from vendor_service.webhooks.events import EventKind
 

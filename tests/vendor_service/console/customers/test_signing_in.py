@@ -19,13 +19,13 @@ from tests.vendor_service.console.customers.people import (
 from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts import projects
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import (
     Invitation,
 )
-from vendor_service.operators import projects
-from vendor_service.operators.act import Act
 
 
 def test_a_key_that_may_read_signs_in_and_its_cookie_is_kept_from_everything_else(

@@ -23,10 +23,10 @@ from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.visits import hidden, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_file
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.acts import accounts as account_acts
+from vendor_service.acts import keys, money
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
-from vendor_service.operators import accounts as account_acts
-from vendor_service.operators import keys, money
-from vendor_service.operators.act import Act
 
 
 @pytest.mark.parametrize("pattern", [*ACTIONS, "/sign-out"])

@@ -8,9 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts.act import Act
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEvent
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import endpoints
 from vendor_service.webhooks.endpoints import AddedBy, EndpointInfo, NewEndpoint
 from vendor_service.webhooks.events import EventKind

@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from shared.projects import ProjectInfo
 from vendor_service.accounts import accounts, projects
 from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts.act import Act
 from vendor_service.database.tables import Account, Project
 from vendor_service.money import periods, thresholds
-from vendor_service.operators.act import Act
 
 
 def create(act: Act, account: str, name: str, terms: ProjectTerms) -> ProjectInfo:

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
+from vendor_service.acts.act import Act
 from vendor_service.money import currency
-from vendor_service.operators.act import Act
 
 
 class CurrencyName(BaseModel):

@@ -8,12 +8,12 @@ from typing import Any
 from shared.billing import AccountStatus
 from vendor_service.accounts import accounts
 from vendor_service.accounts.accounts import Terms
+from vendor_service.acts.act import Act
 from vendor_service.database.tables import Account
 from vendor_service.extraction.report import forget
 from vendor_service.money import periods, thresholds
 from vendor_service.money.repair import Repair, repair
 from vendor_service.money.usage import account_status
-from vendor_service.operators.act import Act
 
 _AGREED = (
     "status",

@@ -10,10 +10,10 @@ from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import error_code
+from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.errors import APIError, UnknownName
 from vendor_service.money.verification import Verification, verify
-from vendor_service.operators.tokens import OperatorScope
-from vendor_service.operators.verification import LedgerVerifier
 
 
 def test_progress_counts_the_entries_of_all_accounts(books: Books) -> None:
@@ -56,7 +56,7 @@ def test_the_routes_and_the_console_keep_each_other_out(
         assert go_on.wait(20)
         return verify(*given)
 
-    monkeypatch.setattr("vendor_service.operators.verification.verify", held)
+    monkeypatch.setattr("vendor_service.acts.verification.verify", held)
     with LocalAdmin(books) as admin, ThreadPoolExecutor(1) as another:
         visit = Visit(admin.http, "/operator")
         visit.sign_in(token=admin.tokens[OperatorScope.READ])

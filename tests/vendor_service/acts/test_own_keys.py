@@ -11,13 +11,13 @@ from sqlalchemy import event, insert
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.money.test_totals import statements
 from vendor_service.accounts.keys import KeyTerms
+from vendor_service.acts import keys as acts
+from vendor_service.acts import own_keys
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
-from vendor_service.operators import keys as acts
-from vendor_service.operators import own_keys
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

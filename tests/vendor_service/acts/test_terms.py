@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pytest
 
 from tests.vendor_service.books import Books
+from vendor_service.acts import accounts, projects
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.errors import OperatorError
 from vendor_service.money.orders import Order
-from vendor_service.operators import accounts, projects
-from vendor_service.operators.act import Act
 
 
 def agree(books: Books, order: Order, changes: Mapping[str, int | str | None]) -> object:

@@ -7,12 +7,12 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.money import signing
-from vendor_service.operators.act import Act
 
 
 class ReceiptsKey(BaseModel):

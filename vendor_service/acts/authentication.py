@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
+from vendor_service.acts import tokens
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import actors
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import OperatorToken
 from vendor_service.errors import APIError
-from vendor_service.operators import tokens
-from vendor_service.operators.tokens import OperatorScope
 
 # So many wrong tries at once, and one more each so many seconds.
 _TRIES, _SECONDS_A_TRY = 10, 6.0

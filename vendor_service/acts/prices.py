@@ -7,12 +7,12 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from shared.embeddings import Kind
+from vendor_service.acts.act import Act
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
 from vendor_service.money import currency, prices
 from vendor_service.money.prices import BATCH_PERCENT, PriceDifference, PriceKind, PriceState
-from vendor_service.operators.act import Act
 
 MOST_MICROS = 10**12
 

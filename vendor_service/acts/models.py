@@ -4,8 +4,8 @@ from datetime import datetime
 
 from pydantic import BaseModel
 
+from vendor_service.acts.act import Act
 from vendor_service.clock import to_datetime
-from vendor_service.operators.act import Act
 
 
 class Reload(BaseModel):

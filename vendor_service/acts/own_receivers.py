@@ -7,6 +7,8 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import webhooks as acts
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY
 from vendor_service.database.tables import (
     Account,
@@ -16,8 +18,6 @@ from vendor_service.database.tables import (
     WebhookEvent,
 )
 from vendor_service.errors import APIError, UsageError
-from vendor_service.operators import webhooks as acts
-from vendor_service.operators.act import Act
 from vendor_service.webhooks.endpoints import NewEndpoint, public
 from vendor_service.webhooks.events import EventKind
 

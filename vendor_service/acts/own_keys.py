@@ -10,12 +10,12 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.acts import keys as acts
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey, Project, WebhookEvent
 from vendor_service.errors import APIError, OperatorError, UnknownName, WrongClock
 from vendor_service.money.limits import check_key
-from vendor_service.operators import keys as acts
-from vendor_service.operators.act import Act
 from vendor_service.webhooks.events import EventKind
 
 # A customer's own requests make no more than this, and make and rotate so many in a day; operators may.

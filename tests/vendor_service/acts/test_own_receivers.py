@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import select
 
 from tests.vendor_service.books import Books
+from vendor_service.acts import own_receivers, webhooks
+from vendor_service.acts.act import Act
 from vendor_service.clock import DAY
 from vendor_service.database.tables import WebhookDelivery
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
-from vendor_service.operators import own_receivers, webhooks
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

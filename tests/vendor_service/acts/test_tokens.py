@@ -2,11 +2,11 @@
 
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
+from vendor_service.acts import tokens
+from vendor_service.acts.act import Act
+from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import OperatorToken
-from vendor_service.operators import tokens
-from vendor_service.operators.act import Act
-from vendor_service.operators.tokens import OperatorScope
 
 
 def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgres: Postgres) -> None:

@@ -7,9 +7,9 @@ from shared.keys import KeyInfo
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
 from vendor_service.accounts.keys import IssuedKey, KeyTerms
+from vendor_service.acts.act import Act
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.money import periods, thresholds
-from vendor_service.operators.act import Act
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from vendor_service.acts import authentication
+from vendor_service.acts.authentication import WrongTries
 from vendor_service.errors import APIError
-from vendor_service.operators import authentication
-from vendor_service.operators.authentication import WrongTries
 
 
 def test_who_goes_on_trying_is_not_forgotten_among_many_others(monkeypatch: pytest.MonkeyPatch) -> None:

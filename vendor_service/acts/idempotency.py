@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from shared.errors import ErrorCode
+from vendor_service.acts.act import Act
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import OperatorRequest
 from vendor_service.errors import APIError
-from vendor_service.operators.act import Act
 
 
 @dataclass(frozen=True)

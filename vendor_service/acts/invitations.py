@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts import accounts
+from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import Account, Invitation
 from vendor_service.errors import UsageError
-from vendor_service.operators.act import Act
 
 LONGEST_HOURS = 24 * 30
 _ID_BYTES, _SECRET_BYTES = 8, 24

@@ -12,10 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
+from vendor_service.acts.act import Act
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import OperatorToken
 from vendor_service.errors import OperatorError, UnknownName, UsageError
-from vendor_service.operators.act import Act
 
 _ID_BYTES, _SECRET_BYTES = 8, 24
 _TOKEN = re.compile(rf"op_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from shared.billing import Entry, Invoice
 from shared.errors import ErrorCode
 from vendor_service.accounts import accounts
+from vendor_service.acts.act import Act, believe_clock
 from vendor_service.audit import log
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
@@ -15,7 +16,6 @@ from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.money import invoices, ledger, thresholds
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.operators.act import Act, believe_clock
 
 _TOLD = ("seq", "kind", "amount_micros", "corrects_seq", "reason", "reference")
 
