@@ -2,7 +2,6 @@
 
 OperatorError     exit 1, conflict          a command or a start of the server failed
 ├── WrongClock    exit 1, conflict          this machine's clock cannot be right
-├── VendorRunning exit 1, conflict          a command needs books for itself on which a vendor is running
 ├── UnknownName   exit 1, not_found         there is no account, key, plan or the like of that name
 └── UsageError    exit 2, invalid_request   an option names something that does not exist or cannot be
 APIError (shared/errors.py)                 a request is refused; rendered as the HTTP error body
@@ -21,7 +20,6 @@ __all__ = [
     "RowLocked",
     "UnknownName",
     "UsageError",
-    "VendorRunning",
     "WrongClock",
 ]
 
@@ -40,10 +38,6 @@ class OperatorError(Exception):
 
 class WrongClock(OperatorError):
     """This machine's clock cannot be right, so what is dated by it would be misdated."""
-
-
-class VendorRunning(OperatorError):
-    """A command needs the books for itself, and a vendor is running on them."""
 
 
 class UnknownName(OperatorError):

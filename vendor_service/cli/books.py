@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from shutil import get_terminal_size
@@ -16,9 +15,8 @@ from vendor_service.acts.act import Act
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
-from vendor_service.database.presence import alone
 from vendor_service.database.session import Database
-from vendor_service.errors import OperatorError, VendorRunning
+from vendor_service.errors import OperatorError
 from vendor_service.settings import Settings
 
 DatabaseUrl = Annotated[
@@ -26,9 +24,6 @@ DatabaseUrl = Annotated[
     typer.Option(help="Where the books are. (default: sqlite:///tuition-vendor.db)", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-# What seems to be a vendor may be another command, which brings the books to this version just now.
-_PATIENCE_SECONDS = 1.0
 
 
 @contextmanager
@@ -44,7 +39,7 @@ def writing(database_url: str | None, *, new: bool = False) -> Iterator[Session]
     with opened(database_url) if new else existing(database_url) as database:
         if not is_there(database):
             typer.echo(f"new books in {where(database)}", err=True)
-        bring_to_this_version(database)
+        schema.prepare(database)
         with database.write() as session:
             yield session
 
@@ -62,7 +57,7 @@ def acting(database_url: str | None, *, new: bool = False) -> Iterator[Act]:
 def prepared(database_url: str | None) -> Iterator[Database]:
     """The books, which must be there, at this version, for what takes several transactions."""
     with existing(database_url) as database:
-        bring_to_this_version(database)
+        schema.prepare(database)
         yield database
 
 
@@ -90,27 +85,6 @@ def opened(database_url: str | None) -> Iterator[Database]:
     """The database of the option or the settings, whatever is in it; a file may be made by its first use."""
     with closing(Database(Settings.read(database_url=database_url).database_url)) as database:
         yield database
-
-
-def bring_to_this_version(database: Database, *, migrate: bool = False) -> None:
-    """Do what `schema.prepare` does, but take no tables from under a vendor that may be a former version.
-
-    That vendor's own audit is a command too, of whatever version is installed by then.
-
-    Raises:
-        VendorRunning: the tables are another version's, and a vendor is running on them.
-    """
-    advice = "its tables are another version's: use that version's command, or stop the vendor first"
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while database.embedded and schema.current(database) not in (None, schema.latest()):
-        try:
-            with alone(database, advice):
-                schema.upgrade(database)
-        except VendorRunning:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
-    schema.prepare(database, migrate=migrate)
 
 
 def is_there(database: Database) -> bool:

@@ -360,13 +360,10 @@ async def _lifespan(
     presence = Presence(database)
     # Where no other server lives on an embedded database, whatever is held belongs to one that is gone.
     await asyncio.to_thread(presence.enter, partial(_release_abandoned, parts))
-    # The tables may have been taken back while the models were loaded.
-    await asyncio.to_thread(schema.check, database)
     parts.loader.start()
     if shared_metrics is not None:
         shared_metrics.start()
-    all_chores: list[Chore] = [*chores, partial(repeated, presence.renew, _SWEEP_SECONDS)]
-    beside = [asyncio.create_task(chore()) for chore in all_chores]
+    beside = [asyncio.create_task(chore()) for chore in chores]
     yield
     for each in beside:
         each.cancel()

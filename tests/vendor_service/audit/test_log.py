@@ -17,7 +17,6 @@ from vendor_service.acts.act import Act
 from vendor_service.acts.tokens import OperatorScope
 from vendor_service.audit import log
 from vendor_service.audit.log import AuditRecord, AuditVerification
-from vendor_service.database import schema
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.errors import UsageError
 
@@ -99,7 +98,7 @@ def test_entries_are_listed_in_pages_and_by_subject(books: Books) -> None:
     assert entries(books, after=4) == []
 
 
-def test_the_log_refuses_every_change_and_outlives_a_step_back(books: Books) -> None:
+def test_the_log_refuses_every_change(books: Books) -> None:
     open_and_limit(books)
     changes = ["UPDATE audit_entries SET actor = 'os:nobody'", "DELETE FROM audit_entries WHERE seq = 2"]
     if books.database.embedded:
@@ -107,8 +106,6 @@ def test_the_log_refuses_every_change_and_outlives_a_step_back(books: Books) -> 
             "INSERT OR REPLACE INTO audit_entries SELECT seq, created_at, 'os:nobody', action, subject, "
             "before, after, previous_hash, entry_hash FROM audit_entries WHERE seq = 1"
         )
-    schema.downgrade(books.database, "0005")
-    schema.upgrade(books.database)
     for change in changes:
         with pytest.raises(DatabaseError, match="append-only"), books.database.write() as session:
             session.execute(text(change))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
@@ -22,12 +22,10 @@ from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
 from vendor_service.batches.jobs import JobTerms
 from vendor_service.batches.leases import LEASE_SECONDS
-from vendor_service.database import schema
 from vendor_service.database.tables import (
     Account,
     BatchChunk,
     BatchJob,
-    FilePiece,
     Hold,
     StoredFile,
     WebhookEvent,
@@ -163,23 +161,6 @@ def test_a_job_has_its_receipts_when_its_file_is_deleted(books: Books) -> None:
     assert receipts(books, job.id, order.account_id) == before
 
 
-def test_the_lines_of_chunks_are_noted_when_books_of_before_are_opened(books: Books) -> None:
-    order, bulk = books.open(), process(books)
-    files = [bulk.send(order, (1, 0), (1, 0)) for _ in range(2)]
-    kept, lost = (bulk.begin_with(order, each) for each in files)
-    while (claim := bulk.claim()) is not None:
-        bulk.settle(claim)
-    before = receipts(books, kept.id, order.account_id)
-    assert [each[:3] for each in before] == [(0, 0, 1), (1, 1, 1)]
-    schema.downgrade(books.database, "0013")
-    with books.database.write() as session:
-        session.execute(delete(FilePiece).where(FilePiece.file_id == files[1].id))
-    schema.upgrade(books.database)
-    assert receipts(books, kept.id, order.account_id) == before
-    assert receipts(books, lost.id, order.account_id) == []
-    books.check(order)
-
-
 def chunks_of(books: Books, batch_id: str) -> list[tuple[int, str]]:
     with books.database.read() as session:
         mine = select(BatchChunk.number, BatchChunk.state).where(BatchChunk.batch_id == batch_id)
@@ -202,26 +183,6 @@ def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(book
     done = bulk.jobs.cancel(order.account_id, job.id, "os:test")
     assert (done.status, done.cost_micros, bulk.claim()) == ("cancelled", 50, None)
     assert chunks_of(books, job.id) == [(0, "waiting"), (1, "done")]
-    books.check(order)
-
-
-def test_a_job_goes_on_in_the_former_version_and_again_in_this_one(books: Books) -> None:
-    order, bulk = books.open(), process(books)
-    job = bulk.begin(order, *[(1, 0)] * 3)
-    claim = bulk.claim()
-    assert claim is not None
-    bulk.settle(claim)
-    schema.downgrade(books.database, "0013")
-    assert chunks_of(books, job.id) == [(0, "done"), (1, "waiting"), (2, "waiting")]
-    schema.upgrade(books.database)
-    while (claim := bulk.claim()) is not None:
-        bulk.settle(claim)
-    assert [each[:3] for each in receipts(books, job.id, order.account_id)] == [
-        (0, 0, 1),
-        (1, 1, 1),
-        (2, 2, 1),
-    ]
-    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
     books.check(order)
 
 

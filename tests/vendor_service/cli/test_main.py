@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -38,10 +38,9 @@ from vendor_service.cli import books
 from vendor_service.cli import main as cli
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
-from vendor_service.database.presence import Presence, alone
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
-from vendor_service.errors import OperatorError, VendorRunning
+from vendor_service.errors import OperatorError
 
 
 class Command:
@@ -427,9 +426,6 @@ def test_what_was_agreed_is_changed_by_commands(opened: Command) -> None:
         (["serve", "--port", "70000"], 2, "port"),
         (["serve", "--model", "icon-klip"], 2, "icon-clip"),
         (["serve", "--device", "cuda:99"], 2, "no device"),
-        (["db", "downgrade", "nowhere"], 1, "nowhere"),
-        (["db", "downgrade", ""], 2, "'' is no revision"),
-        (["db", "downgrade", "@base"], 2, "'@base' is no revision"),
         (["refund", "acme", "--entry", "0"], 2, "--entry"),
         (["refund", "acme", "--entry", str(2**63)], 2, "--entry"),
         (["audit", "list", "--after", str(2**63)], 2, "--after"),
@@ -445,85 +441,15 @@ def test_what_cannot_be_done_is_said_with_its_exit_code(
     assert out == ""
 
 
-def test_the_database_is_made_upgraded_and_taken_back(vendor: Command) -> None:
+def test_the_database_is_made(vendor: Command) -> None:
     assert vendor("db", "current")[0] == 1
     code, out, err = vendor("db", "upgrade")
     assert (code, out) == (0, f"{schema.latest()}\n")
     assert f"new books in {Path('books.db').absolute()}" in err
-    assert vendor("db", "downgrade", str(schema.latest()))[1] == f"{schema.latest()}\n"
-    assert vendor("db", "downgrade", "base", "--yes")[1] == "None\n"
-    assert vendor("db", "current")[1] == "None\n"
+    assert vendor("db", "current")[1] == f"{schema.latest()}\n"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["accounts", "create", "acme"], ["ledger", "verify", "--json"], ["prices", "list"], ["db", "upgrade"]],
-    ids=lambda arguments: arguments[0],
-)
-def test_a_command_leaves_a_running_vendor_the_tables_of_its_version(
-    opened: Command, arguments: list[str], tmp_path: Path
-) -> None:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
-        schema.downgrade(database, "0012")
-        presence = Presence(database)
-        presence.enter(lambda: None)
-        code, out, err = opened(*arguments)
-        assert (code, out, schema.current(database)) == (1, "", "0012")
-        assert "a vendor is running on" in err
-        assert "use that version's command, or stop the vendor first" in err
-        presence.leave()
-        assert opened(*arguments)[0] == 0
-        assert schema.current(database) == schema.latest()
-
-
-def test_a_command_is_not_refused_because_another_brings_the_books_to_this_version(
-    opened: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database, ExitStack() as another:
-        schema.downgrade(database, "0012")
-        presence = Presence(database)
-        another.enter_context(alone(database))
-        another.callback(schema.upgrade, database)
-
-        @contextmanager
-        def refused_once(*arguments: Any) -> Iterator[None]:
-            try:
-                with alone(*arguments):
-                    yield
-            except VendorRunning:
-                another.close()
-                presence.enter(lambda: None)  # of this version
-                raise
-
-        monkeypatch.setattr(books, "alone", refused_once)
-        monkeypatch.setattr(books, "_PATIENCE_SECONDS", 20.0)
-        assert opened("prices", "list")[0] == 0
-        presence.leave()
-
-
-def test_books_whose_lock_cannot_be_opened_stay_as_they_are(opened: Command, tmp_path: Path) -> None:
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
-        schema.downgrade(database, "0012")
-        (tmp_path / "books.db.lock").mkdir()
-        code, _, err = opened("prices", "list")
-        assert (code, schema.current(database)) == (1, "0012")
-    assert "books.db.lock cannot be opened: Is a directory" in err
-
-
-def test_a_loss_is_named_and_agreed_to_at_a_terminal(opened: Command, tmp_path: Path) -> None:
-    opened.json("accounts", "create", "acme")
-    opened("keys", "create", "acme")
-    code, out, err = opened("db", "downgrade", "base")
-    assert (code, out) == (2, "")
-    assert f"removes all tables from {tmp_path / 'books.db'}" in err
-    assert "1 accounts, 1 keys, 0 ledger entries" in err
-    for typed, ended in (("yes", 2), ("base", 0)):
-        code, shown = at_a_terminal(tmp_path, typed, "db", "downgrade", "base")
-        assert (code, "1 accounts" in shown, "Type base" in shown) == (ended, True, True)
-    assert opened("db", "current")[1] == "None\n"
-
-
-@pytest.mark.parametrize("command", ["db downgrade base", "accounts repair acme"])
+@pytest.mark.parametrize("command", ["accounts repair acme"])
 def test_ctrl_c_at_a_question_ends_the_command_as_it_does_elsewhere(
     opened: Command, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -537,14 +463,6 @@ def test_ctrl_c_at_a_question_ends_the_command_as_it_does_elsewhere(
         patched.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True, readline=interrupt))
         assert opened(*command.split())[0] == 130
     assert [each["account"] for each in opened.json("accounts", "list")] == ["acme"]
-
-
-def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
-    opened.json("accounts", "create", "acme", "--credit", "500")
-    code, out, err = opened("db", "downgrade", "base", "--yes")
-    assert (code, out) == (1, "")
-    assert "1 ledger entries, and a ledger is never erased" in err
-    assert opened.json("ledger", "verify")[0]["entries"] == 1
 
 
 @pytest.mark.parametrize(
@@ -561,7 +479,6 @@ def test_a_ledger_is_never_erased_by_a_command(opened: Command) -> None:
         ["prices", "set", "icon-clip", "image", "5", "--new"],
         ["prices", "list"],
         ["db", "backup", "copy.db"],
-        ["db", "downgrade", "base", "--yes"],
         ["db", "current"],
     ],
     ids=" ".join,
@@ -585,7 +502,7 @@ def test_on_an_empty_database_server_it_is_said_what_makes_books(vendor: Command
 
 @pytest.mark.parametrize("arguments", [["ledger", "verify"], ["db", "backup", "copy.db"]], ids=" ".join)
 def test_books_without_tables_are_no_books(opened: Command, arguments: list[str], tmp_path: Path) -> None:
-    assert opened("db", "downgrade", "base", "--yes")[0] == 0
+    (tmp_path / "books.db").write_bytes(b"")
     code, out, err = opened(*arguments)
     assert (code, out) == (1, "")
     assert "there are no books" in err
@@ -759,7 +676,7 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
     assert (code, len(out.splitlines())) == (0, 3)
     assert opened.json("audit", "verify")["entries"] == len(found)
     with sqlite3.connect(tmp_path / "books.db") as connection:
-        connection.execute("DROP TRIGGER audit_refuses_update")
+        connection.execute("DROP TRIGGER audit_entries_refuses_update")
         connection.execute("UPDATE audit_entries SET actor = 'os:nobody' WHERE seq = 3")
     connection.close()
     code, _, err = opened("audit", "verify")

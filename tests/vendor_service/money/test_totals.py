@@ -4,7 +4,7 @@ import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -17,10 +17,8 @@ from sqlalchemy.exc import DatabaseError
 
 from shared.billing import GroupBy
 from tests.support.long_history import write_history
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
-from vendor_service.database import schema
-from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
 from vendor_service.money import invoices, ledger
@@ -296,44 +294,4 @@ def test_no_entry_is_replaced_for_any_of_its_unique_values(books: Books) -> None
         with pytest.raises(DatabaseError, match="append-only"), books.database.engine.begin() as connection:
             connection.execute(text(forgery))
     assert len(books.entries(order)) == 2
-    books.check(order)
-
-
-def test_books_of_the_former_version_get_their_totals(database_url: str) -> None:
-    """Made at 0002, with entries of every kind then; and the ledger keeps its triggers on the way."""
-    with closing(Database(database_url)) as database:
-        schema.upgrade(database)
-    with opened_books(database_url) as books:
-        order = books.open(credit_micros=10_000)
-        books.buy(order, images=2, texts=1)
-        books.clock.advance(40 * 86_400)
-        books.buy(order, images=0, texts=3)
-        books.buy(order, model_fingerprint="fp_2")
-        with books.locked(order) as (session, account):
-            ledger.refund(session, account, 2, books.clock())
-            ledger.adjust(session, account, 7, "a reason", books.clock())
-        schema.downgrade(books.database, "0002")
-        with books.database.engine.begin() as connection:
-            names = connection.execute(text("SELECT * FROM ledger_entries")).keys()
-            assert not {"reference", "redates_seq"} & set(names)
-        schema.upgrade(books.database)
-        books.check(order)
-        assert books.invoice(order).total_micros == 220
-        december = books.invoice(order, "2026-12")
-        assert (december.refunds_micros, december.adjustments_micros) == (220, 7)
-        assert [line.model_fingerprint for line in december.lines] == ["fp_2", "fp_1"]
-        with pytest.raises(DatabaseError, match="append-only"), books.database.write() as session:
-            session.execute(text("UPDATE ledger_entries SET amount_micros = 0"))
-        books.buy(order)
-        books.check(order)
-
-
-def test_a_ledger_with_payments_does_not_go_back_to_where_its_hashes_break(books: Books) -> None:
-    order = books.open()
-    with books.locked(order) as (session, account):
-        ledger.payment(session, account, 5, books.clock(), "bank 1")
-    with pytest.raises(OperatorError, match="payments"):
-        schema.downgrade(books.database, "0002")
-    with pytest.raises(OperatorError, match="a ledger is never erased"):
-        schema.downgrade(books.database, "base")
     books.check(order)

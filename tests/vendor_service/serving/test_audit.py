@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -11,9 +10,6 @@ import pytest
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY
-from vendor_service.database import schema
-from vendor_service.database.presence import Presence
-from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, AuditHead
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.observability.metrics import Metrics
@@ -73,22 +69,6 @@ def test_an_audit_for_which_the_system_has_no_room_is_told_of(
     assert told(metrics, "ledger_verified_timestamp_seconds") == 0
     assert "the ledger could not be verified: Resource temporarily unavailable" in caplog.text
     assert "the audit log could not be verified: Resource temporarily unavailable" in caplog.text
-
-
-def test_an_audit_by_a_newer_version_leaves_the_running_one_its_tables(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    metrics = Metrics()
-    with closing(Database(f"sqlite:///{tmp_path / 'books.db'}")) as database:
-        schema.upgrade(database)
-        schema.downgrade(database, "0012")
-        presence = Presence(database)
-        presence.enter(lambda: None)
-        anyio.run(Audit(database, metrics, every_hours=24).once)
-        assert schema.current(database) == "0012"
-        presence.leave()
-    assert told(metrics, "ledger_verified_timestamp_seconds") == 0
-    assert "the ledger could not be verified: error: a vendor is running on" in caplog.text
 
 
 def test_accounts_are_told_with_what_they_used_in_this_period(books: Books) -> None:

@@ -1,172 +1,78 @@
-"""Accounts, keys, holds, the ledger and prices."""
+"""All tables, and triggers that keep three of them append-only.
 
-import sqlalchemy as sa
+The tables are made as the code declares them, since no version was released yet. The first migration after
+a release has to write down here the tables of that release, and to change them from there.
+"""
+
 from alembic import op
+from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from vendor_service.errors import OperatorError
+from vendor_service.database.chain import GENESIS_HASH
+from vendor_service.database.tables import AuditEntry, AuditHead, Base, BooksHead, FinalInvoice, LedgerEntry
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+_APPEND_ONLY = {
+    LedgerEntry.__tablename__: "the ledger is append-only",
+    FinalInvoice.__tablename__: "final invoices are append-only",
+    AuditEntry.__tablename__: "the audit log is append-only",
+}
+
 
 def upgrade() -> None:
-    _create_accounts()
-    _create_keys()
-    _create_holds()
-    _create_ledger()
-    op.create_table(
-        "prices",
-        sa.Column("model", sa.String(255), nullable=False),
-        sa.Column("kind", sa.String(8), nullable=False),
-        sa.Column("effective_at", sa.BigInteger(), nullable=False),
-        sa.Column("micros", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "kind", "effective_at", name="pk_prices"),
+    Base.metadata.create_all(op.get_bind())
+    op.bulk_insert(_table(AuditHead), [{"id": 1, "seq": 0, "entry_hash": GENESIS_HASH}])
+    op.bulk_insert(_table(BooksHead), [{"id": 1, "invoices_issued": 0}])
+    on_postgres = op.get_bind().dialect.name == "postgresql"
+    for name, refusal in _APPEND_ONLY.items():
+        (_refuse_on_postgres if on_postgres else _refuse_on_sqlite)(Base.metadata.tables[name], refusal)
+
+
+def _table(row: type[Base]) -> Table:
+    return Base.metadata.tables[row.__tablename__]
+
+
+def _refuse_on_postgres(table: Table, refusal: str) -> None:
+    """Refuse every change; an ON CONFLICT DO UPDATE is an update to a trigger."""
+    op.execute(
+        f"CREATE FUNCTION refuse_change_of_{table.name}() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION '{refusal}'; END $$"
+    )
+    op.execute(
+        f"CREATE TRIGGER {table.name}_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name} "
+        f"FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_{table.name}()"
     )
 
 
-def downgrade() -> None:
-    entries = op.get_bind().scalar(sa.text("SELECT count(*) FROM ledger_entries"))
-    if entries:
-        raise OperatorError(
-            f"the ledger has {entries} entries, and a ledger is never erased; "
-            "to begin anew, let VENDOR_DATABASE_URL name another database"
-        )
-    op.drop_table("prices")
-    op.drop_table("ledger_entries")
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION refuse_ledger_change()")
-    op.drop_table("holds")
-    op.drop_table("api_keys")
-    op.drop_table("accounts")
+def _refuse_on_sqlite(table: Table, refusal: str) -> None:
+    """Refuse every change, INSERT OR REPLACE too, which fires no trigger of DELETE.
 
-
-def _create_accounts() -> None:
-    op.create_table(
-        "accounts",
-        sa.Column("id", sa.String(32), nullable=False),
-        sa.Column("name", sa.String(64), nullable=False),
-        sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("quota", sa.BigInteger(), nullable=True),
-        sa.Column("quota_period", sa.String(8), nullable=False),
-        sa.Column("spend_limit_micros", sa.BigInteger(), nullable=True),
-        sa.Column("credit_micros", sa.BigInteger(), nullable=True),
-        sa.Column("queries_per_second", sa.BigInteger(), nullable=True),
-        sa.Column("period_started_at", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("queries_used", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("spent_micros", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("queries_held", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("held_micros", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("rate_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("rate_refilled_at", sa.BigInteger(), nullable=False),
-        sa.Column("ledger_seq", sa.BigInteger(), nullable=False),
-        sa.Column("ledger_hash", sa.String(64), nullable=False),
-        sa.CheckConstraint(
-            "queries_held >= 0 AND held_micros >= 0", name=op.f("ck_accounts_held_is_not_negative")
-        ),
-        sa.CheckConstraint(
-            "queries_used >= 0 AND spent_micros >= 0", name=op.f("ck_accounts_used_is_not_negative")
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_accounts"),
-        sa.UniqueConstraint("name", name="uq_accounts_name"),
-    )
-
-
-def _create_keys() -> None:
-    op.create_table(
-        "api_keys",
-        sa.Column("id", sa.String(32), nullable=False),
-        sa.Column("account_id", sa.String(32), nullable=False),
-        sa.Column("secret_hash", sa.String(64), nullable=False),
-        sa.Column("label", sa.String(255), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_api_keys_account_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
-    )
-    op.create_index("ix_api_keys_account_id", "api_keys", ["account_id"])
-
-
-def _create_holds() -> None:
-    op.create_table(
-        "holds",
-        sa.Column("id", sa.String(64), nullable=False),
-        sa.Column("account_id", sa.String(32), nullable=False),
-        sa.Column("key_id", sa.String(32), nullable=False),
-        sa.Column("state", sa.String(8), nullable=False),
-        sa.Column("model", sa.String(255), nullable=False),
-        sa.Column("model_fingerprint", sa.String(255), nullable=False),
-        sa.Column("images", sa.BigInteger(), nullable=False),
-        sa.Column("texts", sa.BigInteger(), nullable=False),
-        sa.Column("image_micros", sa.BigInteger(), nullable=False),
-        sa.Column("text_micros", sa.BigInteger(), nullable=False),
-        sa.Column("cost_micros", sa.BigInteger(), nullable=False),
-        sa.Column("idempotency_key", sa.String(255), nullable=True),
-        sa.Column("body_hash", sa.String(64), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_holds_account_id"),
-        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name="fk_holds_key_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_holds"),
-    )
-    live, still_open = sa.text("state <> 'voided'"), sa.text("state = 'open'")
-    op.create_index(
-        "uq_holds_live_idempotency_key",
-        "holds",
-        ["account_id", "idempotency_key"],
-        unique=True,
-        sqlite_where=live,
-        postgresql_where=live,
-    )
-    op.create_index(
-        "ix_holds_open_expiry", "holds", ["expires_at"], sqlite_where=still_open, postgresql_where=still_open
-    )
-
-
-def _create_ledger() -> None:
-    op.create_table(
-        "ledger_entries",
-        sa.Column("account_id", sa.String(32), nullable=False),
-        sa.Column("seq", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("amount_micros", sa.BigInteger(), nullable=False),
-        sa.Column("images", sa.BigInteger(), nullable=False),
-        sa.Column("texts", sa.BigInteger(), nullable=False),
-        sa.Column("image_micros", sa.BigInteger(), nullable=False),
-        sa.Column("text_micros", sa.BigInteger(), nullable=False),
-        sa.Column("model", sa.String(255), nullable=True),
-        sa.Column("model_fingerprint", sa.String(255), nullable=True),
-        sa.Column("key_id", sa.String(32), nullable=True),
-        sa.Column("hold_id", sa.String(64), nullable=True),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("previous_hash", sa.String(64), nullable=False),
-        sa.Column("entry_hash", sa.String(64), nullable=False),
-        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name="fk_ledger_entries_account_id"),
-        sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name="fk_ledger_entries_key_id"),
-        sa.ForeignKeyConstraint(["hold_id"], ["holds.id"], name="fk_ledger_entries_hold_id"),
-        sa.PrimaryKeyConstraint("account_id", "seq", name="pk_ledger_entries"),
-        sa.UniqueConstraint("hold_id", name="uq_ledger_entries_hold_id"),
-    )
-    op.create_index("ix_ledger_entries_created_at", "ledger_entries", ["account_id", "created_at"])
-    _forbid_changes()
-
-
-def _forbid_changes() -> None:
-    """Make the ledger append-only for everyone, the program included."""
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute(
-            "CREATE FUNCTION refuse_ledger_change() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$"
-        )
-        op.execute(
-            "CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_entries "
-            "FOR EACH STATEMENT EXECUTE FUNCTION refuse_ledger_change()"
-        )
-        return
+    It replaces a row for any unique value that the row has: each of them, and the hidden rowid.
+    """
     for change in ("UPDATE", "DELETE"):
         op.execute(
-            f"CREATE TRIGGER ledger_refuses_{change.lower()} BEFORE {change} ON ledger_entries "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+            f"CREATE TRIGGER {table.name}_refuses_{change.lower()} BEFORE {change} ON {table.name} "
+            f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
         )
+    refusals = " ".join(
+        f"SELECT RAISE(ABORT, '{refusal}: there is a row of this {key[-1]}') "  # noqa: S608
+        f"WHERE EXISTS (SELECT 1 FROM {table.name} WHERE {_same(key)});"
+        for key in _unique_keys(table)
+    )
+    op.execute(
+        f"CREATE TRIGGER {table.name}_refuses_replacement BEFORE INSERT ON {table.name} BEGIN {refusals} END"
+    )
+
+
+def _unique_keys(table: Table) -> list[list[str]]:
+    unique: list[UniqueConstraint | Index | PrimaryKeyConstraint] = [table.primary_key]
+    unique += [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+    unique += [each for each in table.indexes if each.unique]
+    return [["rowid"], *sorted(list(each.columns.keys()) for each in unique)]
+
+
+def _same(key: list[str]) -> str:
+    return " AND ".join(f"{column} = NEW.{column}" for column in key)
