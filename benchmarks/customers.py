@@ -14,8 +14,8 @@ from typing import Any, Self
 import httpx
 
 from benchmarks import load
-from client.buying.vendor_api import VendorClient
 from client.data.bundled_set import ICONS
+from client.vendors.protocols.tuition import VendorClient
 from shared.encoding import ROWS_MEDIA_TYPE
 from tests.support.vendor_process import VendorProcess, wait_until
 

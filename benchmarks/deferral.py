@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.api.students import Student, load_student
-from client.buying.queries import Query
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
@@ -27,6 +26,7 @@ from client.learning.recipe import Recipe
 from client.runs.comparison import ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
+from client.vendors.query import Query
 
 Probabilities = NDArray[np.floating]
 

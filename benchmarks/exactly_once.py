@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from client.buying.cache import EmbeddingCache
-from client.buying.queries import Query
-from client.buying.reconciliation import reconcile
-from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
 from client.errors import VendorUnreachable
+from client.proofs.reconciliation import reconcile
+from client.purchase.teacher import Teacher
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until

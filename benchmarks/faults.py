@@ -29,7 +29,7 @@ from benchmarks.customers import Customer, Receipt, judge
 from benchmarks.exactly_once import write_images
 from benchmarks.load_generator import LoadGenerator
 from benchmarks.watching import Watch
-from client.buying.cache import EmbeddingCache
+from client.cache.cache import EmbeddingCache
 from tests.end_to_end.command import Command
 from tests.support.caddy import started_caddy
 from tests.support.postgres import started_postgres

@@ -29,9 +29,9 @@ import numpy as np
 
 from benchmarks.planning import beside_icons, draw
 from benchmarks.watching import Watch
-from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import StoredEmbedding
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
+from client.cache.embeddings import StoredEmbedding
+from client.vendors.protocols.tuition import VendorClient
 from tests.support.vendor_process import VendorProcess, resident_bytes
 
 _STEPS = 100  # of the distill stage, before the run is ended

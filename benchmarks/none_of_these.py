@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
-from client.buying.queries import Query
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
@@ -33,6 +32,7 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.teacher_queries import query_of
+from client.vendors.query import Query
 
 Floats = NDArray[np.floating]
 

@@ -26,17 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import RUNS, cells, customer, icons, made_once, parser_of_runs, unpacked
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.purchase.teacher import Teacher
 from client.results.records import Summary
 from client.runs.connection import Connection
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.memo import Memo
 from client.runs.trainer import FeatureInputs
+from client.vendors.query import Query
 
 # How weak icon-clip must be made to be right on so many percent of the bundled icons.
 _SHARES = {20: 0.78, 40: 0.56, 60: 0.33, 80: 0.11}  # of the classes that are called by another's text

@@ -53,27 +53,27 @@ if TYPE_CHECKING:
         evaluate,
         load_student,
     )
-    from client.buying.budget import Budget
-    from client.buying.cache import EmbeddingCache
-    from client.buying.canary import CanaryResult
-    from client.buying.evidence import Evidence
-    from client.buying.queries import Query
-    from client.buying.reconciliation import Reconciliation
-    from client.buying.swap import SwapCheck
-    from client.buying.teacher import Teacher
-    from client.buying.vendor_api import VendorClient
+    from client.cache.cache import EmbeddingCache
     from client.data.inspection import Inspection
     from client.errors import ClientError
     from client.learning.recipe import Recipe, Variant
     from client.progress import Display, ProgressListener
+    from client.proofs.canary import CanaryResult
+    from client.proofs.evidence import Evidence
+    from client.proofs.reconciliation import Reconciliation
+    from client.proofs.swap import SwapCheck
+    from client.purchase.budget import Budget
+    from client.purchase.teacher import Teacher
     from client.results.records import Plan, Purchase, Summary
+    from client.vendors.protocols.tuition import VendorClient
+    from client.vendors.query import Query
 
 _HOMES = {
     "AccountUsage": "client.api.account",
     "AskOptions": "client.api.options",
-    "Budget": "client.buying.budget",
+    "Budget": "client.purchase.budget",
     "CanaryOptions": "client.api.options",
-    "CanaryResult": "client.buying.canary",
+    "CanaryResult": "client.proofs.canary",
     "ClientError": "client.errors",
     "CompareOptions": "client.api.options",
     "Comparison": "client.api.comparison",
@@ -82,26 +82,26 @@ _HOMES = {
     "DistillOptions": "client.api.options",
     "DomainAccuracy": "client.api.students",
     "EmbedOptions": "client.api.options",
-    "EmbeddingCache": "client.buying.cache",
+    "EmbeddingCache": "client.cache.cache",
     "Embeddings": "client.api.embedding",
-    "Evidence": "client.buying.evidence",
+    "Evidence": "client.proofs.evidence",
     "Exported": "client.api.exports",
     "Inspection": "client.data.inspection",
     "Plan": "client.results.records",
     "Predictions": "client.api.students",
     "ProgressListener": "client.progress",
     "Purchase": "client.results.records",
-    "Query": "client.buying.queries",
+    "Query": "client.vendors.query",
     "Recipe": "client.learning.recipe",
-    "Reconciliation": "client.buying.reconciliation",
+    "Reconciliation": "client.proofs.reconciliation",
     "Run": "client.api.distillation",
     "ServeOptions": "client.api.options",
     "Student": "client.api.students",
-    "SwapCheck": "client.buying.swap",
+    "SwapCheck": "client.proofs.swap",
     "Summary": "client.results.records",
-    "Teacher": "client.buying.teacher",
+    "Teacher": "client.purchase.teacher",
     "Variant": "client.learning.recipe",
-    "VendorClient": "client.buying.vendor_api",
+    "VendorClient": "client.vendors.protocols.tuition",
     "VendorOptions": "client.api.options",
     "batches": "client.api.account",
     "canary": "client.api.canary",

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from client.api.connection import connect
 from client.api.options import VendorOptions
-from client.buying.heads import receipt_pins
-from client.buying.lock import is_locked
-from client.buying.reconciliation import Reconciliation
-from client.buying.reconciliation import reconcile as compare_books
-from client.buying.vendor_api import VendorClient
+from client.cache.receipts import receipt_pins
 from client.errors import RequestRefused
 from client.progress import ProgressListener
+from client.proofs.reconciliation import Reconciliation
+from client.proofs.reconciliation import reconcile as compare_books
+from client.purchase.lock import is_locked
+from client.vendors.protocols.tuition import VendorClient
 from shared.batches import BatchObject
 from shared.billing import AccountStatus, GroupBy, UsageReport
 from shared.embeddings import ModelCard

@@ -3,10 +3,10 @@
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import CanaryOptions
-from client.buying.budget import price
-from client.buying.canary import Canary, CanaryResult
 from client.errors import UsageError
 from client.progress import ProgressListener
+from client.proofs.canary import Canary, CanaryResult
+from client.purchase.budget import price
 from client.runs.embedding import collect_inputs
 
 

@@ -14,7 +14,6 @@ from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
 from client.api.options import DistillOptions
 from client.api.students import Student, load_student
-from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder, list_folder
 from client.data.manifests import styles_of
 from client.data.splits import Split
@@ -23,6 +22,7 @@ from client.learning.methods import method_of
 from client.learning.processes import Processes, launched
 from client.paths import is_there
 from client.progress import Display, ProgressListener
+from client.purchase.teacher import Teacher
 from client.results.records import Plan, Purchase, Summary
 from client.runs.cells import as_file_name
 from client.runs.connection import Connection

@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import EmbedOptions
-from client.buying.purchase import PurchaseProgress, PurchaseResult
-from client.buying.teacher import Teacher
 from client.data.finder import counted, described
 from client.progress import Display, ProgressListener
+from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.teacher import Teacher
 from client.results.records import Name, Record
 from client.runs.embedding import (
     Inputs,

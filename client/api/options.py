@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
-from client.buying.protocols import ProtocolName
-from client.buying.selection import SelectionStrategy
 from client.learning.recipe import Recipe, RecipeName, Variant
+from client.purchase.selection import SelectionStrategy
+from client.vendors.vendor import ProtocolName
 
 Queries = Annotated[int, Field(ge=0, le=10**12)]
 Micros = Annotated[int, Field(ge=0, le=10**15)]

@@ -7,10 +7,10 @@ from client.api.configs import as_begun, config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
 from client.api.options import DistillOptions
-from client.buying.teacher import Teacher
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.progress import ProgressListener
+from client.purchase.teacher import Teacher
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
 from client.runs.dataset import Dataset, read_dataset

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from client.api.connection import connect
 from client.api.options import VendorOptions
-from client.buying import evidence
-from client.buying.evidence import Evidence
-from client.buying.swap import SwapCheck
 from client.progress import ProgressListener
+from client.proofs import evidence
+from client.proofs.evidence import Evidence
+from client.proofs.swap import SwapCheck
 
 
 def verify_receipts(options: VendorOptions, *, progress: ProgressListener | None = None) -> Evidence:

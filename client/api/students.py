@@ -12,7 +12,6 @@ from pydantic import Field
 from client.api.checks import chosen_device
 from client.api.confirm import Confirm, purchases
 from client.api.options import AskOptions
-from client.buying.queries import Query
 from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
@@ -33,6 +32,7 @@ from client.results.onnx_classifier import OnnxClassifier
 from client.results.predictions import LabelledPrediction
 from client.results.records import Name, Record
 from client.runs.folder import RunFolder
+from client.vendors.query import Query
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
     from client.learning.student import StudentNetwork

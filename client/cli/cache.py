@@ -83,7 +83,7 @@ def export_(
 
     Example: client cache export bought.parquet
     """
-    from client.buying.archive import export_embeddings
+    from client.cache.archive import export_embeddings
 
     with _connection(cache).cache(must_exist=True) as store:
         count = export_embeddings(store, out, fingerprint=model_fingerprint, half=half)
@@ -102,7 +102,7 @@ def import_(
 
     Example: client cache import bought.safetensors
     """
-    from client.buying.archive import import_embeddings
+    from client.cache.archive import import_embeddings
 
     with _connection(cache).cache() as store:
         added, total = import_embeddings(store, file)

@@ -21,7 +21,7 @@ from client.paths import obstacle, replace_text
 from client.progress import Display
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
-    from client.buying.swap import SwapEvidence
+    from client.proofs.swap import SwapEvidence
 
 
 def canary(

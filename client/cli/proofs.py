@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from client.buying.reconciliation import Reconciliation
-from client.buying.signatures import time_of
 from client.cli.options import print_line
 from client.cli.tables import print_table
+from client.proofs.reconciliation import Reconciliation
+from client.vendors.signatures import time_of
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
-    from client.buying.canary import CanaryResult
-    from client.buying.evidence import Evidence
-    from client.buying.swap import SwapCheck
+    from client.proofs.canary import CanaryResult
+    from client.proofs.evidence import Evidence
+    from client.proofs.swap import SwapCheck
 
 
 def print_reconciliation(found: Reconciliation) -> None:
@@ -43,7 +43,7 @@ def print_reconciliation(found: Reconciliation) -> None:
 
 def print_evidence(found: "Evidence | SwapCheck", *, trusted: bool) -> None:
     """What signatures prove; `trusted` is whether their keys are known to be the vendor's."""
-    from client.buying.swap import SwapCheck
+    from client.proofs.swap import SwapCheck
 
     if found.problems:
         print_table(("about", "problem"), [(each.request_id, each.problem) for each in found.problems])

@@ -9,8 +9,8 @@ from client.cli.options import CacheOption, JsonOption, is_typed, print_json, pr
 from client.errors import UsageError
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
-    from client.buying.evidence import Evidence
-    from client.buying.swap import SwapCheck
+    from client.proofs.evidence import Evidence
+    from client.proofs.swap import SwapCheck
 
 receipts_app = typer.Typer(
     name="receipts",

@@ -11,9 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from client.buying.cache import CacheContents
-from client.buying.queries import Spending
-from client.buying.signatures import time_of
+from client.cache.cache import CacheContents
 from client.cli.options import print_line
 from client.data.finder import described
 from client.progress import printable
@@ -26,6 +24,8 @@ from client.results.records import (
     described_check,
     held_out_whole,
 )
+from client.vendors.query import Spending
+from client.vendors.signatures import time_of
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
 

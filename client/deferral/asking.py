@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.queries import Query
 from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
@@ -21,10 +20,11 @@ from client.errors import ClientError, FingerprintChanged, PriceRaised
 from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
+from client.vendors.query import Query
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
-    from client.buying.purchase import PurchaseProgress
-    from client.buying.teacher import Teacher
+    from client.purchase.purchase import PurchaseProgress
+    from client.purchase.teacher import Teacher
 
 Period = Literal["day", "month", "total"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.queries import Query
 from client.deferral.answers import Answer, AnsweredBy
 from client.deferral.asking import Asker
 from client.learning.rejection import NEVER, shows_none
+from client.vendors.query import Query
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from client.buying.selection import SelectionStrategy
-from client.buying.teacher import Teacher
 from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
 from client.deferral.keeping import is_named_as_kept
@@ -24,6 +22,8 @@ from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
 from client.paths import resolved
+from client.purchase.selection import SelectionStrategy
+from client.purchase.teacher import Teacher
 from client.results.comparison_table import (
     RunResult,
     Setting,

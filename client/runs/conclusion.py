@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from client.buying.teacher import Teacher
 from client.data.examples import Example
 from client.data.finder import Skipped, counted
 from client.errors import ClientError
@@ -12,6 +11,7 @@ from client.learning.methods import method_of, steps_of
 from client.learning.stages import TrainingSet
 from client.learning.student import StudentNetwork, load_metadata, load_student_metadata
 from client.progress import Display
+from client.purchase.teacher import Teacher
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx

@@ -10,19 +10,20 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
-from client.buying.cache import EmbeddingCache
-from client.buying.openai_vendor import OpenAIVendor
-from client.buying.protocols import ProtocolName
-from client.buying.teacher import Bulk, Teacher
-from client.buying.tracing import TracedVendor, Traces, find_traces
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
 from client.data.examples import sent_of
 from client.data.file_memory import FileMemory, delete_unmarked
 from client.data.pixels import delete_pixels
 from client.errors import ClientError, KeyRefused, UsageError, VendorUnreachable
 from client.paths import absence, is_there
 from client.progress import Display
+from client.purchase.identification import identify
+from client.purchase.teacher import Bulk, Teacher
 from client.runs.folder import RunFolder
+from client.vendors.openai import OpenAIVendor
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.tracing import TracedVendor, Traces, find_traces
+from client.vendors.vendor import ProtocolName
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Connection:
             before = None if run is None else run.began_with
             known = None if before is None else before.fingerprint
             try:
-                model = client.identify(cache, self.model, fingerprint=fingerprint or known)
+                model = identify(client, cache, self.model, fingerprint=fingerprint or known)
             except (VendorUnreachable, KeyRefused) as error:
                 if run is None or before is None or not run.purchase.exists():
                     raise

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from client.buying.selection import Stratum
 from client.data.domains import ImageFolder, list_folder, relative
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
@@ -22,6 +21,7 @@ from client.deferral.keeping import is_named_as_kept
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
+from client.purchase.selection import Stratum
 from client.results.records import ViewRow
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig

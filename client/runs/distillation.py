@@ -8,7 +8,6 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from client.buying.teacher import Teacher
 from client.data.examples import UNLABELLED
 from client.data.pixels import PixelStore
 from client.data.splits import Split
@@ -20,6 +19,7 @@ from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.stages import TrainingSet
 from client.learning.student import load_student
 from client.progress import Display
+from client.purchase.teacher import Teacher
 from client.results.records import (
     Summary,
     TeacherCheck,

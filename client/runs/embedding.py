@@ -13,10 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.parquet import Piece, require_pyarrow, write_parquet
-from client.buying.purchase import PurchaseProgress, PurchaseResult
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
+from client.cache.parquet import Piece, require_pyarrow, write_parquet
 from client.data.domains import shown
 from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
@@ -24,6 +21,9 @@ from client.data.views import ORIGINAL
 from client.errors import BudgetExhausted, UsageError, unwritable
 from client.paths import discard, obstacle
 from client.progress import Display
+from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.teacher import Teacher
+from client.vendors.query import Query
 
 _PIECE = 4096
 

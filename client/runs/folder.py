@@ -14,11 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from client.buying.lock import run_lock
-from client.buying.selection import SelectionStrategy
 from client.errors import ClientError, UsageError, unwritable
 from client.learning.recipe import Augmentation, Recipe
 from client.paths import is_there, replace_text
+from client.purchase.lock import run_lock
+from client.purchase.selection import SelectionStrategy
 from client.results.records import Begun, MetricsRow, Record, Stage
 from shared.embeddings import ModelCard
 

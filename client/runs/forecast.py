@@ -10,7 +10,6 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from client.buying.teacher import Teacher
 from client.errors import BudgetExhausted, UsageError
 from client.learning.methods import Supervision, method_of
 from client.learning.trust import (
@@ -25,6 +24,7 @@ from client.learning.trust import (
     named_by_images,
     unnamed,
 )
+from client.purchase.teacher import Teacher
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig

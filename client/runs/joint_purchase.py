@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from client.buying.queries import Query
-from client.buying.teacher import Offer, Teacher
 from client.errors import BudgetExhausted, FingerprintChanged
+from client.purchase.teacher import Offer, Teacher
 from client.results.records import Begun
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
 from client.runs.teacher_queries import require_unrefused
+from client.vendors.query import Query
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from collections import Counter
 
-from client.buying.budget import PurchasePlan
-from client.buying.teacher import PurchaseOutlook
 from client.data.domains import (
     relative,
 )
 from client.data.finder import counted
 from client.learning.methods import method_of, steps_of
+from client.purchase.budget import PurchasePlan
+from client.purchase.teacher import PurchaseOutlook
 from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.dataset import Dataset, unseen

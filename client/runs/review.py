@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.data.domains import class_prompts, relative
 from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.learning.stages import Images, plain_features
 from client.learning.student import StudentNetwork
 from client.paths import is_file
+from client.purchase.teacher import Teacher
 from client.results.predictions import LabelledPrediction
 from client.results.records import Disagreement, Neighbour, Review
 from client.runs.dataset import Dataset
 from client.runs.teacher_queries import query_of
+from client.vendors.query import Query
 
 _MOST_DISAGREEMENTS = 24
 # Of more training images, so many are compared with a mistake, evenly spread.

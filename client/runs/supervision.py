@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.learning.methods import ROWS_AT_ONCE, Supervision, method_of
+from client.purchase.teacher import Teacher
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.mapped import mapped_zeros
 from client.runs.teacher_queries import ImageQueries, TeacherQueries
+from client.vendors.query import Query
 
 
 def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Supervision:

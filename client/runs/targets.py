@@ -11,10 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.buying.budget import PurchasePlan, TrancheName
-from client.buying.purchase import PurchaseResult
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, DataError, FingerprintChanged, UsageError
@@ -30,6 +26,9 @@ from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import evenly, fitted_temperature
 from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
+from client.purchase.budget import PurchasePlan, TrancheName
+from client.purchase.purchase import PurchaseResult
+from client.purchase.teacher import Teacher
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.dataset import Dataset, describe_views, unseen
 from client.runs.digest import StageInputs, digest_of
@@ -40,6 +39,7 @@ from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
 from client.runs.supervision import known_of, nothing_bought
 from client.runs.teacher_queries import TeacherQueries, require_unrefused, teacher_queries
+from client.vendors.query import Query
 from shared.embeddings import ModelCard
 
 # What is said of images that the teacher was to be asked about, and was not, by tranche.

@@ -7,16 +7,16 @@ from itertools import chain, zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from client.buying.budget import Tranche, TrancheName, purchase_order
-from client.buying.queries import Query
-from client.buying.selection import image_order
-from client.buying.teacher import Teacher
 from client.data.examples import Example
 from client.data.manifests import styles_of
 from client.errors import DataError, UsageError
 from client.learning.methods import method_of
+from client.purchase.budget import Tranche, TrancheName, purchase_order
+from client.purchase.selection import image_order
+from client.purchase.teacher import Teacher
 from client.runs.dataset import Dataset, unseen
 from client.runs.folder import RunConfig
+from client.vendors.query import Query
 
 
 @dataclass(frozen=True)

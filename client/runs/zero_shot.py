@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
 from client.data.domains import class_prompts
 from client.data.examples import Example
 from client.errors import DataError
 from client.progress import Display
+from client.purchase.teacher import Teacher
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
@@ -25,6 +24,7 @@ from client.runs.evaluation import leave_out_copies
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
 from client.runs.teacher_queries import query_of
+from client.vendors.query import Query
 from shared.embeddings import ModelCard
 
 ZERO_SHOT = "zero-shot"

@@ -7,13 +7,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from client.buying.queries import Query
 from client.data.images import UnreadableImage
 from client.deferral.answers import Answer
 from client.deferral.asking import image_query
 from client.deferral.selection import Selection, sure_of
 from client.serving.answers import Answerer, ImageFile, OnError
 from client.serving.vendor_line import VendorLine
+from client.vendors.query import Query
 from shared.errors import APIError
 from shared.serving.image_limits import from_base64
 

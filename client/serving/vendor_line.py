@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.asking import Asker
 from client.deferral.keeping import KeptImages
 from client.errors import ClientError, FingerprintChanged, RequestRefused, SpendingStopped, VendorError
+from client.vendors.query import Query
 
 _LARGEST_BATCH = 64
 # No more images wait, and no more bytes wait or are being asked about: of others the student answers.

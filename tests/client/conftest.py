@@ -1,10 +1,12 @@
-"""A disk that fills up, which several tests write to."""
+"""A disk that fills up, and a client in a hurry."""
 
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from client.vendors import transport
 
 
 @pytest.fixture
@@ -21,3 +23,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the client try again at once, and give up after the last try."""
+    monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(transport, "PATIENCE", 0.0)

@@ -15,22 +15,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying.budget import NOTHING, Budget
-from client.buying.bulk import BulkPurchaser
-from client.buying.bulk_api import BulkApi
-from client.buying.bulk_notes import BulkNote, BulkNotes
-from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Checkout
-from client.buying.lock import is_locked, run_lock
-from client.buying.origins import origin_of
-from client.buying.purchase import PurchaseProgress, PurchaseResult
-from client.buying.purchaser import Purchaser
-from client.buying.queries import Query, Spending
-from client.buying.teacher import at_bulk_prices
-from client.buying.trust import CANARIES
-from client.buying.vendor_api import VendorClient
+from client.cache.bulk_notes import BulkNote, BulkNotes
+from client.cache.cache import EmbeddingCache
+from client.cache.origins import origin_of
 from client.errors import JobRunning, RequestTooLarge, VendorError
+from client.purchase.budget import NOTHING, Budget
+from client.purchase.bulk import BulkPurchaser
+from client.purchase.checkout import Checkout
+from client.purchase.lock import is_locked, run_lock
+from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.purchaser import Purchaser
+from client.purchase.teacher import at_bulk_prices
+from client.purchase.vendor_check import CANARIES
 from client.runs.embedding import run_id_of
+from client.vendors.bulk_api import BulkApi
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query, Spending
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
@@ -222,7 +222,7 @@ def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
         assert run(words[10:14]).out_of_budget
         assert cache.bulk_notes.count() == 1  # it may be beginning, and counts
         assert vendor.account(client.api_key).queries_used == 3
-        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
         run(words[10:16])
         assert cache.bulk_notes.count() == 0
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 6)
@@ -237,7 +237,7 @@ def test_a_job_that_may_be_beginning_is_sent_again_only_within_the_budget_and_ne
             with pytest.raises(VendorError, match="may be beginning"):
                 buy(words[:9])
         assert jobs(client) == []
-        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
         assert buyer(5).run(words[:9]).bought == 5
         assert cache.bulk_notes.count() == 0
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 5)
@@ -398,7 +398,7 @@ def test_a_job_that_is_refused_binds_no_budget_and_another_runs_is_left_alone_wh
         assert cache.bulk_notes.count() == 1
         assert budget.reserve(Spending(1, 0))
         budget.settle(Spending(1, 0), paid=NOTHING)
-        monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
         assert run(theirs).bought == 1
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 1)
 
@@ -499,7 +499,7 @@ def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
     other = Command(client.folder, client.url, vendor.key())
     few = texts("number 1", "number 2")
     assert "may be beginning" in other("embed", *few, *OUT, "--batch", code=1).stderr
-    monkeypatch.setattr("client.buying.bulk_notes.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
     other("embed", *few, *OUT, "--batch")
     assert (len(jobs(other)), vendor.account(other.api_key).queries_used) == (1, 2)
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying import pending
-from client.buying.cache import EmbeddingCache
-from client.buying.protocols import EmbedResult
-from client.buying.purchase import PurchaseProgress
-from client.buying.queries import Query
-from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient
+from client.cache import pending
+from client.cache.cache import EmbeddingCache
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
+from client.purchase.purchase import PurchaseProgress
+from client.purchase.teacher import Teacher
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
+from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess, wait_until
 from vendor_service.settings import Settings
@@ -129,7 +129,7 @@ def test_bad_images_are_named_and_not_charged(
 def test_requests_that_are_too_large_are_split(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.buying.request_queue.BATCH_BYTES", 10**9)
+    monkeypatch.setattr("client.purchase.request_queue.BATCH_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)
@@ -197,13 +197,13 @@ def test_another_model_is_noticed_free_of_charge(
 
 
 def test_a_vendor_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("client.vendors.transport.FIRST_DELAY", 0.001)
     with VendorClient("http://127.0.0.1:9", "tk_1") as client, pytest.raises(VendorUnreachable, match=":9"):
         client.models()
 
 
 def test_a_name_that_nobody_knows_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.001)
+    monkeypatch.setattr("client.vendors.transport.FIRST_DELAY", 0.001)
     with (
         VendorClient("http://vendor.invalid", "tk_1") as client,
         pytest.raises(VendorUnreachable, match=r"--vendor \(or TUITION_VENDOR_URL\) right"),
@@ -269,10 +269,10 @@ _CRASHING_CLIENT = textwrap.dedent(
     """
     import os, sys
     from pathlib import Path
-    from client.buying.cache import EmbeddingCache
-    from client.buying.queries import Query
-    from client.buying.teacher import Teacher
-    from client.buying.vendor_api import VendorClient
+    from client.cache.cache import EmbeddingCache
+    from client.vendors.query import Query
+    from client.purchase.teacher import Teacher
+    from client.vendors.protocols.tuition import VendorClient
 
     url, api_key, cache, die_after = sys.argv[1:]
     answered = 0
@@ -324,7 +324,7 @@ def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
     ]
     assert subprocess.run(command, check=False).returncode == -9
     wait_until(lambda: vendor_process.open_holds() == 0)
-    monkeypatch.setattr("client.buying.pending.FRESH_SECONDS", 0.0)  # not to wait for what was never charged
+    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)  # not to wait for what was never charged
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     customer.teacher(run_id="other").buy(_texts(320))
     assert customer.teacher().lookup(_texts(320))[1].all()

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from client.buying.cache import EmbeddingCache
-from client.buying.pending import Payer, make_batch
-from client.buying.queries import Query
+from client.cache.cache import EmbeddingCache
+from client.cache.pending import Payer, make_batch
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
 from client.learning.student import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
+from client.vendors.query import Query
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.documents.run_files import TABLE, faults
 from tests.end_to_end.command import TINY, Command

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.buying.teacher import Teacher
 from client.learning.student import load_tensors, save_tensors
+from client.purchase.teacher import Teacher
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess

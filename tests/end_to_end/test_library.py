@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import client
-from client.buying import transport
-from client.buying.vendor_api import VendorClient
 from client.errors import KeyRefused, VendorError, VendorUnreachable
+from client.vendors import transport
+from client.vendors.protocols.tuition import VendorClient
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 from vendor_service.accounts.accounts import Terms, open_account

@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.buying.cache import EmbeddingCache
-from client.buying.queries import Query
-from client.buying.reconciliation import reconcile
-from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
 from client.errors import VendorUnreachable
+from client.proofs.reconciliation import reconcile
+from client.purchase.teacher import Teacher
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.long
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
-    monkeypatch.setattr("client.buying.transport.FIRST_DELAY", 0.02)
-    monkeypatch.setattr("client.buying.transport.LONGEST_DELAY", 0.5)
-    monkeypatch.setattr("client.buying.request_queue.BATCH_SIZE", 3)
+    monkeypatch.setattr("client.vendors.transport.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("client.vendors.transport.LONGEST_DELAY", 0.5)
+    monkeypatch.setattr("client.purchase.request_queue.BATCH_SIZE", 3)
 
 
 # On SQLite, two workers of one vendor are in tests/vendor_service/serving/test_workers.py.

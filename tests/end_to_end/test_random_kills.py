@@ -7,11 +7,11 @@ from unittest.mock import patch
 
 import pytest
 
-from client.buying.cache import EmbeddingCache
-from client.buying.queries import Query
-from client.buying.reconciliation import reconcile
-from client.buying.teacher import Teacher
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
+from client.proofs.reconciliation import reconcile
+from client.purchase.teacher import Teacher
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 
@@ -29,7 +29,7 @@ def _buy(url: str, api_key: str, cache: Path, budget: int, seed: int) -> None:
     with (
         # This vendor has long given up by then what a client asked that was killed. It is set here, since a
         # client that is forked knows nothing of what a test sets.
-        patch("client.buying.pending.FRESH_SECONDS", 20),
+        patch("client.cache.pending.FRESH_SECONDS", 20),
         VendorClient(url, api_key) as client,
         EmbeddingCache(cache) as store,
     ):

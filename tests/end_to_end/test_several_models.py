@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from client.buying.checkout import Checkout
-from client.buying.pending import make_batch
-from client.buying.queries import Query
+from client.cache.pending import make_batch
 from client.progress import Display
+from client.purchase.checkout import Checkout
 from client.runs.connection import Connection
 from client.runs.embedding import run_id_of
 from client.runs.folder import RunFolder
+from client.vendors.query import Query
 from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.support.model_shop import ICONS, TINY, Shop

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, text
 
 import client
-from client.buying.model_cards import PinnedCard
 from client.cli.main import main
+from client.vendors.model_cards import PinnedCard
 from shared.encoding import from_wire
 from shared.receipts import CARD_TYPE, Sold, answer_hash, request_hash, vector_digest
 from tests.vendor_service.local_vendor import LocalVendor, image_file

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import client.buying.tracing
+import client.vendors.tracing
 import vendor_service.observability.tracing
-from client.buying.queries import Query
 from client.errors import UsageError
 from client.progress import Display
 from client.runs.connection import Connection
+from client.vendors.query import Query
 from tests.support.otlp import Collector
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.errors import OperatorError
@@ -81,7 +81,7 @@ def test_a_refused_request_says_why_and_nothing_of_what_was_asked(
 )
 def test_without_an_endpoint_there_are_no_traces(environment: dict[str, str]) -> None:
     assert vendor_service.observability.tracing.find_traces(environment) is None
-    assert client.buying.tracing.find_traces(environment) is None
+    assert client.vendors.tracing.find_traces(environment) is None
 
 
 def test_without_the_libraries_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,4 +90,4 @@ def test_without_the_libraries_an_endpoint_is_refused(monkeypatch: pytest.Monkey
     with pytest.raises(OperatorError, match=r"install '\.\[tracing\]'"):
         vendor_service.observability.tracing.find_traces(environment)
     with pytest.raises(UsageError, match=r"install '\.\[tracing\]'"):
-        client.buying.tracing.find_traces(environment)
+        client.vendors.tracing.find_traces(environment)

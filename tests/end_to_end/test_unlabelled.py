@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying.cache import EmbeddingCache
+from client.cache.cache import EmbeddingCache
 from client.data import examples
 from client.data.domains import list_folder
 from client.deferral.keeping import KeptImages

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.buying.cache import EmbeddingCache
+from client.cache.cache import EmbeddingCache
 from client.data.views import View
 from client.learning import trust
 from client.learning.recipe import Recipe

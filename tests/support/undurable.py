@@ -5,7 +5,7 @@ A process that is killed loses nothing by it.
 
 import sqlite3
 
-from client.buying.cache_file import CacheFile
+from client.cache.file import CacheFile
 from vendor_service.database import session
 
 configure_durable = session._configure_sqlite

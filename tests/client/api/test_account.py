@@ -11,16 +11,16 @@ import pytest
 
 from client.api.account import batches, cancel_batch, reconcile
 from client.api.options import VendorOptions
-from client.buying.cache import EmbeddingCache
-from client.buying.lock import run_lock
-from client.buying.pending import Payer, RequestBatch
-from client.buying.queries import Query
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
+from client.cache.pending import Payer, RequestBatch
 from client.errors import NotFound, RequestRefused, UsageError
+from client.purchase.lock import run_lock
 from client.runs import connection
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
 from shared.billing import Entry, EntryPage
 from shared.embeddings import ModelCard, ModelList, Usage
-from tests.client.buying.cards import MODEL
+from tests.client.cards import MODEL
 
 OPTIONS = VendorOptions(vendor="http://vendor")
 

@@ -9,18 +9,18 @@ import pytest
 
 from client.api.connection import connect, open_asker
 from client.api.options import AskOptions
-from client.buying import transport
-from client.buying.openai_vendor import OpenAIVendor
-from client.buying.teacher import Teacher
 from client.errors import FingerprintChanged
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
+from client.purchase.teacher import Teacher
 from client.runs import connection
 from client.runs.connection import Connection
 from client.serving import vendor_line
 from client.serving.vendor_line import VendorLine
-from tests.client.buying.test_openai_vendor import Infinity
-from tests.client.buying.test_teacher import Shop
+from client.vendors import transport
+from client.vendors.openai import OpenAIVendor
+from tests.client.shop import Shop
+from tests.client.vendors.test_openai import Infinity
 
 TAUGHT = StudentMetadata(taught_by="infinity:clip:0123456789abcdef")
 

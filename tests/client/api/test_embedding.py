@@ -8,10 +8,10 @@ import pytest
 
 from client.api import embedding
 from client.api.options import EmbedOptions
-from client.buying.queries import Query
 from client.runs.connection import Connection
 from client.runs.embedding import Inputs
-from tests.client.buying.test_teacher import Shop
+from client.vendors.query import Query
+from tests.client.shop import Shop
 
 
 def _image(name: str, content: bytes) -> Query:

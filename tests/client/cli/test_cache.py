@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.buying.cache import EmbeddingCache
-from client.buying.pending import RequestBatch
-from client.buying.queries import Query
+from client.cache.cache import EmbeddingCache
+from client.cache.pending import RequestBatch
 from client.cli.main import main
 from client.data import file_memory
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.pixels import PixelStore
 from client.deferral.keeping import KeptFile, KeptImages, kept_in
+from client.vendors.query import Query
 from shared.embeddings import Usage
 
 

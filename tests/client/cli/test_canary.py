@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from client.api import canary as api
-from client.buying.canary import CanaryResult, Difference
-from client.buying.swap import SwapEvidence
 from client.cli.main import main
+from client.proofs.canary import CanaryResult, Difference
+from client.proofs.swap import SwapEvidence
 
 EVIDENCE = SwapEvidence(model_fingerprint="fp_1", tolerance=1e-4, keys=[], cards=[], pairs=[])
 SAME = CanaryResult("fp_1", asked=8)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from client.buying.evidence import Evidence
 from client.cli.proofs import print_evidence
+from client.proofs.evidence import Evidence
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import httpx
 import numpy as np
 import pytest
 
-from client.buying import transport
-from client.buying.queries import Query
 from client.deferral.asking import Asker, VendorAnswers
-from tests.client.buying.test_teacher import Shop
+from client.vendors import transport
+from client.vendors.query import Query
+from tests.client.shop import Shop
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from client.results.comparison_table import ComparisonTable, RunResult, Setting, as_json
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck, described_check
 from client.runs.folder import RunFolder
-from tests.client.buying.cards import MODEL
+from tests.client.cards import MODEL
 
 # The fields in the order that the files have had since there are any.
 PLAN: dict[str, Any] = {

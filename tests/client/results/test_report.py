@@ -22,7 +22,7 @@ from client.results.predictions import (
 )
 from client.results.records import Disagreement, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
-from tests.client.buying.cards import MODEL
+from tests.client.cards import MODEL
 
 if TYPE_CHECKING:
     from client.api.distillation import Run

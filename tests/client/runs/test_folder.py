@@ -12,7 +12,7 @@ from client.errors import ClientError, RunBusy, UsageError
 from client.learning.recipe import Recipe
 from client.results.records import MetricsRow
 from client.runs.folder import RunConfig, RunFolder
-from tests.client.buying.cards import MODEL
+from tests.client.cards import MODEL
 
 CONFIG = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
 

@@ -16,14 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from client.buying.cache import EmbeddingCache
-from client.buying.checkout import Checkout
-from client.buying.pending import RequestBatch
-from client.buying.protocols import EmbedResult
-from client.buying.queries import Query
-from client.buying.teacher import Bulk, Teacher
-from client.buying.trust import CANARIES
-from client.buying.vendor_api import VendorClient
+from client.cache.cache import EmbeddingCache
+from client.cache.pending import RequestBatch
 from client.data.domains import class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.methods import METHODS
@@ -32,6 +26,9 @@ from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.progress import Display
+from client.purchase.checkout import Checkout
+from client.purchase.teacher import Bulk, Teacher
+from client.purchase.vendor_check import CANARIES
 from client.runs import supervision, targets
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
@@ -40,6 +37,9 @@ from client.runs.forecast import probe
 from client.runs.joint_purchase import Asked, JointPurchase
 from client.runs.targets import TargetBuilder, Targets
 from client.runs.teacher_queries import query_of, teacher_queries
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query
+from client.vendors.vendor import EmbedResult
 from shared.embeddings import Usage
 from tests.client.toy import make_folder
 from tests.vendor_service.local_vendor import LocalVendor

@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from client import models
 from client.api.options import AskOptions, ServeOptions, VendorOptions
 from client.api.students import load_student
-from client.buying.queries import Query
 from client.deferral.answers import Answer
 from client.deferral.selection import Below
 from client.learning.rejection import Rejection
@@ -30,6 +29,7 @@ from client.serving import app, deferring
 from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorLine
+from client.vendors.query import Query
 from shared.serving import server
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
 from tests.client.toy import CLASSES

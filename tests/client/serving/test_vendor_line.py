@@ -17,9 +17,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from client.buying import pending, transport
-from client.buying.pending import make_batch
-from client.buying.queries import Query
+from client.cache import pending
+from client.cache.pending import make_batch
 from client.deferral.answers import Answer
 from client.deferral.asking import Asker
 from client.deferral.keeping import KeptImages, kept_in
@@ -36,9 +35,11 @@ from client.errors import (
 )
 from client.serving import vendor_line
 from client.serving.vendor_line import VendorLine
+from client.vendors import transport
+from client.vendors.query import Query
 from shared.embeddings import Prices
-from tests.client.buying.cards import MODEL
-from tests.client.buying.test_teacher import Shop
+from tests.client.cards import MODEL
+from tests.client.shop import Shop
 
 T = TypeVar("T")
 # Nobody is kept waiting for so long unless a test fails.

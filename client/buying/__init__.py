@@ -1,1 +1,0 @@
-"""Buying embeddings: what to buy, from whom, at what price, and never the same one twice."""

@@ -1,0 +1,1 @@
+"""What is bought, within which budget, and once only?"""

@@ -1,0 +1,354 @@
+"""The teacher as the rest of the client sees it: the cache, then the budget, then the vendor."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cache.bulk_notes import being_bought
+from client.cache.cache import EmbeddingCache
+from client.errors import UsageError, VendorError
+from client.purchase.budget import (
+    Budget,
+    PurchasePlan,
+    Tranche,
+    affordable,
+    plan_purchase,
+    price,
+    purchase_order,
+)
+from client.purchase.bulk import BulkPurchaser, owed_to_jobs
+from client.purchase.checkout import Checkout
+from client.purchase.lock import run_lock
+from client.purchase.pinning import Pinning
+from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.purchaser import Purchaser
+from client.purchase.rates import recent_rate
+from client.purchase.recovery import may_cost
+from client.vendors.protocols.tuition import VendorClient
+from client.vendors.query import Query, Spending
+from client.vendors.vendor import Vendor
+from shared.billing import Quote
+from shared.embeddings import ModelCard
+
+
+@dataclass(frozen=True)
+class PurchaseOutlook:
+    """What stands in the way of a purchase, and how long it will take.
+
+    Attributes:
+        quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
+            `None` where it gives none to this key, or does not answer.
+        prices_known: whether the vendor states prices; where it does not, every cost is shown as 0.
+        seconds: at the rate of the last comparable purchase of this model (see `recent_rate`), or at the
+            vendor's rate limit if that is slower; `None` if there was none.
+    """
+
+    quote: Quote | None
+    prices_known: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """How a run uses the bulk jobs of a vendor.
+
+    Attributes:
+        vendor: the vendor.
+        buys: whether the run buys by them, at their prices.
+        wait: whether jobs are waited for.
+    """
+
+    vendor: VendorClient
+    buys: bool = False
+    wait: bool = True
+
+
+class Offer(NamedTuple):
+    """Of some queries: how many the cache has, how many would be bought, and for how many micros."""
+
+    cached: int
+    to_buy: int
+    cost_micros: int
+
+
+class Teacher:
+    """One model of one vendor, for one run.
+
+    Attributes:
+        model: the model.
+        refused: what could not be embedded of what was bought here, and before `for_run`, with the reason.
+    """
+
+    def __init__(
+        self,
+        vendor: Vendor,
+        cache: EmbeddingCache,
+        *,
+        model: ModelCard,
+        run_id: str,
+        budget: int | None,
+        max_spend_micros: int | None = None,
+        traced: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+        say: Callable[[str], None] = lambda _: None,
+        bulk: Bulk | None = None,
+    ) -> None:
+        """Connect a run to what it buys from and what it keeps.
+
+        Args:
+            vendor: where to buy.
+            cache: what was bought before, by any run, and where this one stores.
+            model: the model to buy from.
+            run_id: names the run in receipts and idempotency keys, across its resumptions.
+            budget: queries that the run may pay for in all, counting what it has paid; `None` for no limit.
+            max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
+            traced: entered around each purchase, with the number of its queries.
+            say: told what a person should know of a purchase.
+            bulk: its bulk jobs, where it may have any.
+
+        Raises:
+            UsageError: it is to buy by bulk jobs, and the vendor runs none.
+        """
+        self._vendor = vendor
+        self._bulk = bulk
+        self._card = model
+        if bulk is not None and bulk.buys:
+            model = at_bulk_prices(model)
+        self._cache = cache
+        self.model = model
+        self._run_id = run_id
+        self._limits = (budget, max_spend_micros)
+        self._traced = traced
+        self._say = say
+        self._pinning = Pinning(cache, model, say)
+        self._said_owed = 0
+        self.refused: dict[Query, str] = {}
+
+    def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Teacher":
+        """The same model of the same vendor, with the same cache, for another run.
+
+        It knows what was refused before. What is refused to it, it keeps to itself: this teacher may outlive
+        many runs, and is not to hold the images that they asked about.
+        """
+        other = Teacher(
+            self._vendor,
+            self._cache,
+            model=self._card,
+            run_id=run_id,
+            budget=budget,
+            max_spend_micros=max_spend_micros,
+            traced=self._traced,
+            say=self._say,
+            bulk=self._bulk,
+        )
+        other.refused, other._pinning = dict(self.refused), self._pinning
+        return other
+
+    @property
+    def budget(self) -> Budget:
+        """The run's budget as its receipts leave it, and what it may have paid elsewhere."""
+        budget = self._budget_by_receipts()
+        budget.set_aside(self.owed_elsewhere)
+        return budget
+
+    def _budget_by_receipts(self) -> Budget:
+        return Budget(*self._limits, spent=self.spending)
+
+    @property
+    def owed_elsewhere(self) -> Spending:
+        """What the run may have paid to other vendors, for other models or with other keys, and is not told.
+
+        It counts in the budget until that vendor is asked with that key.
+        """
+        payer, notes = Checkout(self._vendor, self._cache, self._card).payer, self._cache.bulk_notes
+        jobs = [
+            each
+            for each in notes.of_run(self._run_id)
+            if (each.vendor, each.key_id, each.fingerprint)
+            != (payer.vendor, payer.key_id, self.model.fingerprint)
+        ]
+        owed = owed_to_jobs(self._cache, jobs)
+        for note in self._cache.pending_batches.of_run(self._run_id):
+            if not note.sent_by(payer):
+                owed += may_cost(note, self._card.prices, self._cache.billed)
+        return owed
+
+    @property
+    def spending(self) -> Spending:
+        """What the run has paid so far, over all its resumptions."""
+        return self._cache.spending(self._run_id)
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether the run has sent something that may still be answered, and is in no receipt until then."""
+        notes = self._cache.pending_batches.of_run(self._run_id), self._cache.bulk_notes.of_run(self._run_id)
+        return any(notes)
+
+    def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
+        """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
+        cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))
+        return plan_purchase(tranches, cached=cached, budget=self.budget, prices=self.model.prices)
+
+    def quote(self, queries: Sequence[Query]) -> Offer:
+        """What the cache has of these, and what of the others the budget reaches."""
+        known = self._cache.known(self.model.fingerprint, queries)
+        missing = [query for query in dict.fromkeys(queries) if query not in known]
+        spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
+        return Offer(len(known), spending.queries, spending.cost_micros)
+
+    def left_to_jobs(self, queries: Sequence[Query]) -> int:
+        """How many of these bulk jobs of this key are to bring, so that they are not paid for twice."""
+        checkout = Checkout(self._vendor, self._cache, self._card)
+        notes = self._cache.bulk_notes.of_model(checkout.origin, self.model.fingerprint)
+        mine = [note for note in notes if note.key_id in (None, checkout.payer.key_id)]
+        return len({query for note in mine for query in note.queries}.intersection(queries))
+
+    def enough_for(self, queries: Sequence[Query], *, counted_by: str = "--budget") -> str:
+        """The options with which the run can buy what is missing of these; see `Budget.enough_for`."""
+        wanted = [query for query in queries if query not in self.refused]
+        rest = self.for_run("quote", budget=None).quote(wanted)
+        return self.budget.enough_for(Spending(rest.to_buy, rest.cost_micros), counted_by=counted_by)
+
+    def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
+        """What the vendor asks for these, whether it would sell them now, and how long they would take."""
+        kinds = Counter(query.kind for query in queries)
+        quote: Quote | None = None
+        with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
+            images, texts = kinds["image"], kinds["text"]
+            if self._bulk is not None and self._bulk.buys:
+                quote = self._bulk.vendor.estimate(images=images, texts=texts, model=self.model, batch=True)
+            else:
+                quote = self._vendor.estimate(images=images, texts=texts, model=self.model)
+        sales = self._cache.sales(self.model.fingerprint)
+        rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
+        slowest = quote.seconds_at_rate_limit if quote else 0
+        seconds = None if rate is None else max(slowest, len(queries) / rate)
+        return PurchaseOutlook(quote, self._vendor.states_prices, seconds)
+
+    def hold_owed(self, images: Sequence[Query]) -> None:
+        """Hold those of some images that are in no file whose answers are owed, and let go of others."""
+        self._cache.pending_batches.hold(images)
+
+    @property
+    def recent_rate(self) -> float | None:
+        """Queries a second at which this model was last bought from; `None` where that is not known."""
+        return recent_rate(self._cache.sales(self.model.fingerprint))
+
+    def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""
+        return self._cache.rows(self.model.fingerprint, queries, self.model.dimensions)
+
+    def buy(
+        self,
+        queries: Sequence[Query],
+        on_progress: Callable[[PurchaseProgress], None] = lambda _: None,
+        *,
+        patience: float | None = None,
+        used: Collection[Query] | None = None,
+    ) -> PurchaseResult:
+        """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
+
+        Answers that an earlier, interrupted run had paid for are fetched first, free of charge.
+
+        Args:
+            queries: what is wanted.
+            on_progress: called as it goes on.
+            patience: for a budget that several processes spend: how many seconds to wait for another one's
+                purchase, before what is left is read. `None` where a run is one process at a time.
+            used: all that the run uses together, these and what it has already: a vendor that is new to the
+                cache is compared with what is known of it. `None` where these are all.
+
+        Raises:
+            RunBusy: another process is buying for this run.
+            QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
+            ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
+        """
+        used = queries if used is None else used
+        turn = nullcontext() if patience is None else self._turn(patience)
+        with turn, self._traced(len(queries)):
+            if self._bulk is not None and self._bulk.buys:
+                purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
+            else:
+                self._fetch_jobs(queries)
+                budget = self._budget_by_receipts()
+                budget.set_aside(owed_to_jobs(self._cache, self._cache.bulk_notes.of_run(self._run_id)))
+                purchase = self._purchaser(self.model, budget, on_progress).run(queries, used)
+        self._say_owed()
+        if purchase.cost_micros:
+            self._pinning.pin(self._vendor)
+        self.refused.update(purchase.refused)
+        return purchase
+
+    def _say_owed(self) -> None:
+        owed = self.owed_elsewhere.queries
+        if owed and owed != self._said_owed:
+            self._said_owed = owed
+            self._say(
+                f"{owed} queries of the budget are set aside: this run sent them to another vendor or model, "
+                "or with another key, and was not told whether they are paid for. The same command with that "
+                "--vendor and key settles them."
+            )
+
+    def _purchaser(
+        self, model: ModelCard, budget: Budget, on_progress: Callable[[PurchaseProgress], None]
+    ) -> Purchaser:
+        return Purchaser(self._vendor, self._cache, model, self._run_id, budget, on_progress, self._say)
+
+    def _buy_in_bulk(
+        self,
+        queries: Sequence[Query],
+        used: Collection[Query],
+        bulk: Bulk,
+        on_progress: Callable[[PurchaseProgress], None],
+    ) -> PurchaseResult:
+        # What was sent before and not answered is settled first, at the price of requests, and what jobs of
+        # before brought is fetched. Then a vendor that is new to the cache is asked a few known queries, at
+        # the price of requests too.
+        budget = self._budget_by_receipts()
+        purchaser = self._purchaser(self._card, budget, on_progress)
+        settled = purchaser.settle(queries)
+        jobs = BulkPurchaser(
+            bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,
+            wait=bulk.wait, settled=settled, undecided=purchaser.undecided,
+        )  # fmt: skip
+        jobs.finish(queries)
+        purchaser.compare_stranger(used)
+        purchase = jobs.run(queries)
+        purchaser.require_told()
+        return purchase
+
+    def _fetch_jobs(self, queries: Sequence[Query]) -> None:
+        """Store what bulk jobs brought of these; what they still are to bring is not paid for twice."""
+        bulk = self._bulk
+        if bulk is None or not self._cache.bulk_notes.count():
+            return
+        running = BulkPurchaser(
+            bulk.vendor,
+            self._cache,
+            self.model,
+            self._run_id,
+            self._budget_by_receipts(),
+            lambda _: None,
+            self._say,
+            wait=False,
+        ).fetch(queries)
+        if running:
+            raise being_bought(running)
+
+    def _turn(self, patience: float) -> AbstractContextManager[None]:
+        return run_lock(self._cache.path, f"a turn in {self._run_id}", patience=patience)
+
+
+def at_bulk_prices(model: ModelCard) -> ModelCard:
+    """The model at the prices of bulk jobs.
+
+    Raises:
+        UsageError: the vendor runs none.
+    """
+    if model.batch_prices is None:
+        raise UsageError(f"The vendor runs no bulk jobs of {model.id}: leave --batch out.")
+    return model.model_copy(update={"prices": model.batch_prices})

@@ -1,0 +1,1 @@
+"""Whom is asked, and how? Queries, the vendors' APIs, and what vendors sign."""

@@ -1,0 +1,382 @@
+"""A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Self
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from client.errors import (
+    ClientError,
+    FingerprintChanged,
+    IdempotencyKeySpent,
+    KeyRefused,
+    NotFound,
+    NotOffered,
+    PriceRaised,
+    QuotaExhausted,
+    RequestRefused,
+    RequestTooLarge,
+    VendorError,
+    VendorUnreachable,
+)
+from client.progress import printable
+from client.vendors import transport
+from client.vendors.bulk_api import BulkApi
+from client.vendors.heads import SignedHead, read_head
+from client.vendors.model_cards import PinnedCard, read_card
+from client.vendors.query import Query
+from client.vendors.signatures import KeyRing
+from client.vendors.transport import AnswerTooLong, HttpTransport, parse
+from client.vendors.vendor import EmbedResult
+from client.vendors.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
+from shared.billing import (
+    AccountStatus,
+    Entry,
+    EntryPage,
+    EstimateRequest,
+    GroupBy,
+    Invoice,
+    Quote,
+    UsageReport,
+)
+from shared.embeddings import ModelCard, ModelList
+from shared.errors import ErrorBody, ErrorCode, ErrorDetail
+from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
+
+
+class VendorClient:
+    """One Tuition vendor and one key. Thread-safe; a context manager, which closes the connections.
+
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again: five times, and a
+    purchase for a minute if that is longer, so that a vendor may be restarted meanwhile. Everything else is
+    raised at once. Every method may raise VendorUnreachable, KeyRefused and VendorError.
+    """
+
+    repeats_are_free = True
+    states_prices = True
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 120.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the vendor is, e.g. http://127.0.0.1:8000.
+            api_key: the key, `tk_...`; `None` for what needs none.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, now and then, while requests are tried again; and if the vendor does not sign.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
+
+        Raises:
+            UsageError: this is no URL, or no key.
+        """
+        self._http = HttpTransport(
+            url,
+            api_key,
+            as_error=_as_error,
+            transport=transport,
+            timeout=timeout,
+            on_wait=on_wait,
+            trace_headers=trace_headers,
+        )
+        self.url = self._http.url
+        self.signing_keys = KeyRing(self._fetch_keys)
+        self.bulk = BulkApi(self._http)
+        self._say = on_wait
+        self._told_unsigned = False
+        self.key_id = _key_id(api_key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._http.stop()
+
+    def models(self) -> list[ModelCard]:
+        """The models for sale, at the prices of the key's account; without a key, at the standard ones."""
+        cards = parse(ModelList, self._http.send("GET", "/v1/models")).data
+        for card in cards:
+            check_card(card, self.url)
+        return cards
+
+    def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
+        """One model: of that name; without one of that fingerprint, if it is sold; otherwise the default.
+
+        A vendor that names no default has to sell a single one.
+
+        Raises:
+            VendorError: there is none of that name, or several without a default and no name.
+        """
+        cards = self.models()
+        chosen = [card for card in cards if name in (None, card.id)]
+        if name is None:
+            known = [card for card in cards if card.fingerprint == fingerprint]
+            chosen = known[:1] or (chosen if len(chosen) == 1 else [card for card in chosen if card.default])
+        if len(chosen) != 1:
+            sold = ", ".join(printable(card.id) for card in cards)
+            raise VendorError(f"{self.url} sells {sold}; name one of them with --model.")
+        self._tell_of_deprecation(chosen[0])
+        return chosen[0]
+
+    def _tell_of_deprecation(self, card: ModelCard) -> None:
+        if card.deprecated_at is not None:
+            until = "" if card.sunset_at is None else f", and sold until {card.sunset_at:%Y-%m-%d}"
+            self._say(
+                f"The vendor's model {printable(card.id)} is deprecated as of {card.deprecated_at:%Y-%m-%d}"
+                f"{until}. See what else it sells with: client models"
+            )
+
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
+        """What the vendor has signed that it sells under a name; `None` of one that signs no cards.
+
+        Args:
+            name: the model's.
+            within: ask once, and wait so many seconds for the answer.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        try:
+            tries = None if within is None else 1
+            path = f"/v1/models/{quote(name)}/signed-card"
+            answer = parse(SignedCard, self._http.send("GET", path, tries=tries, timeout=within))
+        except RequestRefused:
+            return None
+        return read_card(answer.signed, self.signing_keys, self.url)
+
+    def account(self) -> AccountStatus:
+        """Quota, limits and spending of the key's account."""
+        return parse(AccountStatus, self._http.send("GET", "/v1/account"))
+
+    def estimate(
+        self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None, batch: bool = False
+    ) -> Quote:
+        """What so many queries would cost the key's account now, and whether its limits allow them; free.
+
+        They are of a `model`, or of the vendor's default one; and of a bulk job, if they are a `batch`.
+        """
+        # A vendor that has never heard of several models has no default one, and prices its only one.
+        name = model.id if model is not None and "default" in model.model_fields_set else None
+        asked = EstimateRequest(images=images, texts=texts, model=name, batch=batch)
+        # One that has never heard of bulk jobs is not to hear of them here.
+        content = asked.model_dump(exclude_none=True, exclude=set() if batch else {"batch"})
+        return parse(Quote, self._http.send("POST", "/v1/estimate", json=content))
+
+    def usage(
+        self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None
+    ) -> UsageReport:
+        """What the account used and was billed, from `since` on and before `until` (both may be left out)."""
+        limits = {name: moment.isoformat() for name, moment in (("from", since), ("to", until)) if moment}
+        return parse(
+            UsageReport, self._http.send("GET", "/v1/usage", params={"group_by": group_by, **limits})
+        )
+
+    def ledger(self, after: int = 0) -> Iterator[Entry]:
+        """The entries of the account's ledger behind a `seq`, oldest first; without it, all."""
+        while True:
+            params = {"after": after, "limit": 1000}
+            page = parse(EntryPage, self._http.send("GET", "/v1/ledger", params=params))
+            if not page.data:
+                return
+            if page.next_after <= after:
+                raise VendorError(f"{self.url} gives the same page of its ledger again and again.")
+            yield from page.data
+            after = page.next_after
+
+    def head(self, *, within: float | None = None) -> SignedHead | None:
+        """The end of the account's ledger, as the vendor has signed it; `None` of one that does not sign.
+
+        Asked once and not again: it is a precaution.
+
+        Args:
+            within: wait so many seconds for the answer.
+
+        Raises:
+            VendorError: its signature is not right.
+        """
+        if not self.signing_keys.signs:
+            return None
+        answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1, timeout=within))
+        return read_head(answer, self.signing_keys, self.url)
+
+    def invoice(self, month: str) -> Invoice:
+        """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""
+        return parse(Invoice, self._http.send("GET", f"/v1/invoices/{month}"))
+
+    def keys(self) -> list[KeyInfo]:
+        """The account's keys, for a key that administers them, the oldest first."""
+        found: dict[str, KeyInfo] = {}
+        params: dict[str, str] = {}
+        while True:
+            page = parse(KeyList, self._http.send("GET", "/v1/keys", params=params))
+            known = len(found)
+            found |= {key.key_id: key for key in page.data}
+            if not page.has_more:
+                return list(found.values())
+            if len(found) == known:
+                raise VendorError(f"{self.url} gives the same page of its keys again and again.")
+            params = {"after": page.data[-1].key_id}
+
+    def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
+        """Give a key another secret; the present one is good for `grace_seconds` more.
+
+        Asked once and not again: a second rotation would end the secret that the first one gave.
+        """
+        params = {"grace_seconds": grace_seconds}
+        return parse(NewSecret, self._http.send("POST", f"/v1/keys/{key_id}/rotate", params=params, tries=1))
+
+    def revoke_key(self, key_id: str) -> KeyInfo:
+        """End a key at once."""
+        return parse(KeyInfo, self._http.send("POST", f"/v1/keys/{key_id}/revoke"))
+
+    def embed(
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        *,
+        model: ModelCard,
+        idempotency_key: str,
+        max_cost_micros: int | None = None,
+        on_try: Callable[[], None] = lambda: None,
+        on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,
+    ) -> EmbedResult:
+        """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
+
+        Args:
+            queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
+            model: what to embed it with; the vendor refuses, free of charge, if its fingerprint has changed.
+            idempotency_key: at most 255 characters.
+            max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
+            on_try: called before each try.
+            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
+            on_unsure: called before what may have been charged is sent again, which is free.
+
+        Raises:
+            AnswerRejected, FingerprintChanged, IdempotencyKeySpent, KeyRefused, PriceRaised, QuotaExhausted,
+            RequestTooLarge, VendorUnreachable, VendorError.
+        """
+        self._look_for_keys()
+        form = embed_form(queries, model.id)
+        headers = {
+            "accept": ACCEPT,
+            "content-type": form.content_type,
+            "idempotency-key": idempotency_key,
+            "x-expect-fingerprint": model.fingerprint,
+        }
+        if max_cost_micros is not None:
+            headers["x-max-cost-micros"] = str(max_cost_micros)
+        try:
+            response = self._http.send(
+                "POST",
+                "/embed",
+                content=form.body,
+                headers=headers,
+                patience=transport.PATIENCE,
+                most_bytes=most_bytes(len(queries), model.dimensions),
+                on_try=on_try,
+                on_push_back=on_push_back,
+                on_unsure=on_unsure,
+            )
+        except AnswerTooLong as error:
+            raise too_long(error) from error
+        asked = [query for query, _ in queries]
+        try:
+            return read_answer(response, asked, model, max_cost_micros, self.signing_keys)
+        except ClientError as error:
+            error.unsure = True  # whatever is wrong with it, it was answered
+            raise
+
+    def _look_for_keys(self) -> None:
+        """Ask for the keys of receipts before anything is paid, and say once if there are none."""
+        if not self.signing_keys.signs and not self._told_unsigned:
+            self._told_unsigned = True
+            self._say(
+                f"{self.url} does not sign its receipts: what is bought there cannot be proved to others."
+            )
+
+    def _fetch_keys(self) -> KeySet | None:
+        try:
+            return parse(KeySet, self._http.send("GET", KEYS_PATH, patience=transport.PATIENCE))
+        except RequestRefused:  # it knows no such path
+            return None
+        except VendorUnreachable:
+            raise
+        except ClientError as error:
+            raise VendorError(f"{self.url} does not tell the keys of its receipts: {error}") from error
+
+
+def _key_id(api_key: str | None) -> str | None:
+    """The public half of a key, `tk_<id>_<secret>`."""
+    parts = (api_key or "").split("_")
+    return parts[1] if len(parts) == 3 else None
+
+
+def _as_error(response: httpx.Response, url: str) -> ClientError:
+    """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
+    try:
+        detail = ErrorBody.model_validate_json(response.content).error
+    except ValidationError:
+        if response.status_code == 413:  # a proxy may take less than the vendor behind it does
+            return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
+        return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
+    retried = response.is_server_error or response.status_code in transport.RETRIED
+    kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
+    if detail.code == ErrorCode.NOT_FOUND:
+        kind = NotOffered if detail.param is None else NotFound
+    error = kind(f"The vendor says: {_clean(detail)}{advice}")
+    if detail.code == ErrorCode.RATE_LIMITED:
+        error.unsure = False
+    error.request_id = detail.request_id[:64]
+    return error
+
+
+def _clean(detail: ErrorDetail) -> str:
+    """The vendor's message without what a terminal would obey."""
+    message = "".join(c for c in detail.message[:500] if c.isprintable())
+    return f"{message} ({detail.code}, request {detail.request_id[:64]})."
+
+
+_KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."
+_OTHER_KEY = " Give another key in TUITION_API_KEY or with --api-key-file."
+_QUOTA = " What was bought is kept. Once the vendor has raised the limit, the same command goes on from here."
+_MODEL = (
+    " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
+)
+_PRICE = " Its price has risen. What was bought is kept; the same command goes on at the new price."
+_ERRORS: dict[str, tuple[type[ClientError], str]] = {
+    ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
+    ErrorCode.KEY_EXPIRED: (KeyRefused, _OTHER_KEY),
+    ErrorCode.KEY_REVOKED: (KeyRefused, _KEY),
+    ErrorCode.PROJECT_ARCHIVED: (KeyRefused, _OTHER_KEY),
+    ErrorCode.ACCOUNT_SUSPENDED: (KeyRefused, ""),
+    ErrorCode.INSUFFICIENT_SCOPE: (KeyRefused, _KEY),
+    ErrorCode.QUOTA_EXHAUSTED: (QuotaExhausted, _QUOTA),
+    ErrorCode.SPEND_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
+    ErrorCode.INSUFFICIENT_CREDIT: (QuotaExhausted, _QUOTA),
+    ErrorCode.COVERAGE_LIMIT_REACHED: (QuotaExhausted, _QUOTA),
+    ErrorCode.MAX_COST_EXCEEDED: (PriceRaised, _PRICE),
+    ErrorCode.FINGERPRINT_MISMATCH: (FingerprintChanged, _MODEL),
+    ErrorCode.REQUEST_TOO_LARGE: (RequestTooLarge, ""),
+    ErrorCode.IDEMPOTENCY_KEY_EXPIRED: (IdempotencyKeySpent, ""),
+    ErrorCode.REPLAYS_EXHAUSTED: (IdempotencyKeySpent, ""),
+    ErrorCode.CHARGE_REFUNDED: (IdempotencyKeySpent, ""),
+    ErrorCode.IDEMPOTENCY_KEY_REUSED: (IdempotencyKeySpent, ""),
+}

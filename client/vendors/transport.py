@@ -1,0 +1,396 @@
+"""Requests over HTTP, sent until they are answered for good; the only place that knows httpx's errors."""
+
+import math
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.errors import (
+    ClientError,
+    RequestRefused,
+    SpendingStopped,
+    UsageError,
+    VendorError,
+    VendorUnreachable,
+)
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+PUSHED_BACK = frozenset({429, 503})
+TRIES = 5
+FIRST_DELAY = 0.5
+LONGEST_DELAY = 30.0
+# A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
+PATIENCE = 60.0
+_TELL_EVERY = 5.0
+# As many connections as requests are ever in flight.
+_KEPT_ALIVE = 16
+# Whatever a vendor says, it is asked again within this many seconds.
+_LONGEST_RETRY_AFTER = 300
+# The longest answer that is read to its end, in bytes, and an error's. An embed request has its own.
+ANSWER_BYTES = 8 * 2**20
+_ERROR_BYTES = 2**16
+# An answer that trickles in is given up after so many times the wait for one that does not come at all.
+_TRICKLES = 5
+# A file may be of any length, so it is given up where it has not brought so many bytes more in that time.
+_STEADY = 2**20
+_PIECE = 2**16
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class HttpTransport:
+    """One address and one key. Thread-safe.
+
+    Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again, with exponential
+    backoff, full jitter and the vendor's `Retry-After`. Everything else is raised at once.
+
+    Nothing is believed of an answer: it is read up to a limit, and not at all where it is compressed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        as_error: Callable[[httpx.Response, str], ClientError],
+        transport: httpx.BaseTransport | None,
+        timeout: float,
+        on_wait: Callable[[str], None],
+        doubt_lasts: bool = True,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the vendor is, e.g. http://127.0.0.1:8000.
+            api_key: the key; `None` for what needs none.
+            as_error: makes an answer that is no success, from this address, one of the client's errors, and
+                says by its `unsure` whether the request may have been served all the same.
+            doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise what
+                `on_unsure` does settles that.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, now and then, while requests are tried again.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
+
+        Raises:
+            UsageError: this is no URL, or no key.
+        """
+        self.url = url.rstrip("/")
+        self._as_error = as_error
+        self._stopping = threading.Event()
+        self._on_wait = on_wait
+        self._trace_headers = trace_headers
+        self._told_at = -math.inf
+        self._doubt_lasts = doubt_lasts
+        self._timeout = timeout
+        if not re.fullmatch("[!-~]*", api_key or ""):
+            raise UsageError(
+                "The API key has characters that no key has. "
+                "Give the right key in TUITION_API_KEY or with --api-key-file."
+            )
+        self._http = httpx.Client(
+            base_url=_checked(self.url),
+            headers={
+                "accept-encoding": "identity",  # a few bytes that unpack to gigabytes are not accepted
+                **({"authorization": f"Bearer {api_key}"} if api_key else {}),
+            },
+            transport=transport,
+            timeout=_timeouts(timeout),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._stopping.set()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        tries: int | None = None,
+        timeout: float | None = None,
+        patience: float = 0.0,
+        most_bytes: int = ANSWER_BYTES,
+        on_try: Callable[[], None] = lambda: None,
+        on_push_back: Callable[[], None] = lambda: None,
+        on_unsure: Callable[[], None] = lambda: None,
+        body: "FileBody | None" = None,
+        **request: Any,  # noqa: ANN401 (httpx's own)
+    ) -> httpx.Response:
+        """Send until it is answered for good: so many tries, or for `patience` seconds if that is longer.
+
+        Args:
+            tries: at most (default: `TRIES`).
+            timeout: seconds to wait for this answer, where it is not as long as for others.
+            most_bytes: the longest answer that makes sense.
+            on_try: called before each try.
+            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
+            on_unsure: called before what may have been served all the same is sent again; raises to stop.
+            body: what is sent, where that is a file.
+
+        Raises:
+            VendorUnreachable: nothing answered.
+            AnswerTooLong: a success was longer than that.
+            ClientError: what `as_error` makes of an answer that is no success.
+        """
+        deadline = time.monotonic() + patience
+        headers = {**request.pop("headers", {}), **self._trace_headers()}
+        most = TRIES if tries is None else tries
+        seconds = self._timeout if timeout is None else timeout
+        tried, doubt = 0, False
+        while True:
+            tried += 1
+            on_try()
+            last = tried >= most and time.monotonic() >= deadline
+            sent = self._http.build_request(
+                method, path, headers=headers, timeout=_timeouts(seconds), **request
+            )
+            sent.stream = pieces = _Pieces(sent.content) if body is None else body
+            try:
+                response = self._receive(sent, most_bytes, _TRICKLES * seconds)
+            except httpx.RequestError as error:
+                # What did not leave this machine whole was not served.
+                unsure = not pieces.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                doubt |= unsure
+                if last:
+                    raise _sure_or_not(self._unreachable(error), doubt) from error
+                why, retry_after = f"{self.url} does not answer ({type(error).__name__})", None
+            else:
+                if response.is_success:
+                    return response
+                refused = self._as_error(response, self.url)
+                unsure = refused.unsure
+                doubt |= unsure
+                final = isinstance(refused, RequestRefused | SpendingStopped)
+                if response.status_code not in RETRIED or last or final:
+                    raise _sure_or_not(refused, doubt)
+                if response.status_code in PUSHED_BACK:
+                    on_push_back()
+                why = f"{self.url} said {response.status_code}"
+                retry_after = _seconds(response.headers.get("retry-after"))
+            self._wait(tried, retry_after, why, unsure=doubt)
+            if unsure:
+                on_unsure()
+                doubt = self._doubt_lasts
+
+    def download(self, path: str, to: BinaryIO, most_bytes: int) -> None:
+        """Write an answer of up to `most_bytes` to a file, and from its beginning where it is cut off.
+
+        It is tried as often as a request is with `PATIENCE`, which counts from the first failure: a file may
+        take longer than that to come.
+
+        Raises:
+            VendorUnreachable: nothing answered, or not to its end.
+            AnswerTooLong: it is longer.
+            ClientError: what `as_error` makes of an answer that is no success.
+        """
+        deadline, tried = math.inf, 0
+        while True:
+            tried += 1
+            to.seek(0)
+            to.truncate()
+            final = False
+            try:
+                answer = self._write(path, to, most_bytes)
+            except httpx.RequestError as error:
+                refused, why = self._unreachable(error), f"{self.url} does not answer"
+            else:
+                if answer is None:
+                    return
+                refused, why = self._as_error(answer, self.url), f"{self.url} does not give a file"
+                final = answer.status_code not in RETRIED
+            deadline = min(deadline, time.monotonic() + PATIENCE)
+            last = tried >= TRIES and time.monotonic() >= deadline
+            if last or final or isinstance(refused, RequestRefused | SpendingStopped):
+                raise refused
+            self._wait(tried, None, why, unsure=False)
+
+    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> httpx.Response | None:
+        """Write an answer to a file once; one that is no success is not written, but returned."""
+        with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
+            pieces = self._steadily(answer)
+            if not answer.is_success:
+                content = b""
+                while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
+                    content += piece
+                return httpx.Response(answer.status_code, content=content)
+            for piece in pieces:
+                to.write(piece)
+                if to.tell() > most_bytes:
+                    raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
+        return None
+
+    def _steadily(self, answer: httpx.Response) -> Iterator[bytes]:
+        """The pieces of an answer, as long as it brings enough of them in time.
+
+        Raises:
+            httpx.ReadTimeout: it does not.
+        """
+        longest = _TRICKLES * self._timeout
+        deadline, due = time.monotonic() + longest, _STEADY
+        for piece in answer.iter_raw():
+            yield piece
+            due -= len(piece)
+            if due <= 0:
+                deadline, due = time.monotonic() + longest, _STEADY
+            elif time.monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer does not end", request=answer.request)
+
+    def _receive(self, request: httpx.Request, most_bytes: int, longest: float) -> httpx.Response:
+        """Send a request once and read the answer, as far as that makes sense, for `longest` seconds at most.
+
+        Raises:
+            httpx.RequestError: nothing answered, or not in time.
+            AnswerTooLong: a success is longer than `most_bytes`, or compressed.
+        """
+        answer = self._http.send(request, stream=True)
+        deadline = time.monotonic() + longest  # however long the request took to send
+        try:
+            limit = most_bytes if answer.is_success else _ERROR_BYTES
+            if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+                limit = -1
+            content = bytearray()
+            for piece in answer.stream if limit >= 0 else ():  # type: ignore[union-attr]
+                content += piece
+                if len(content) > limit:
+                    break
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer does not end", request=request)
+        finally:
+            answer.close()
+        if answer.is_success and not len(content) <= limit:
+            raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(limit)}.")
+        return httpx.Response(
+            answer.status_code,
+            headers=[each for each in answer.headers.raw if each[0].lower() != b"content-encoding"],
+            content=bytes(content[: max(0, limit)]),
+            request=request,
+        )
+
+    def _wait(self, tried: int, retry_after: int | None, why: str, *, unsure: bool) -> None:
+        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tried - 1)))
+        delay += retry_after or 0
+        # Said when it takes a while, and not by each of the requests in flight.
+        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
+            self._told_at = time.monotonic()
+            self._on_wait(f"{why}; trying again in {delay:.0f} s.")
+        if self._stopping.wait(delay):
+            raise _sure_or_not(VendorUnreachable(f"{why}, and there was no time to try again."), unsure)
+
+    def _unreachable(self, error: httpx.RequestError) -> ClientError:
+        return VendorUnreachable(
+            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
+            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+        )
+
+
+class AnswerTooLong(VendorError):
+    """A success that is longer than it can be, or compressed; `headers` are all that was read of it."""
+
+    def __init__(self, headers: httpx.Headers, message: str) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class _Pieces(httpx.ByteStream):
+    """A request's body, in pieces; `cut` is whether the network took some of it, and not all."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._content = content
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.cut = True
+        for start in range(0, len(self._content), _PIECE):
+            yield self._content[start : start + _PIECE]
+        self.cut = False
+
+
+class FileBody(httpx.SyncByteStream):
+    """A request's body that is a file, with what stands before and after it; `cut` as of other bodies."""
+
+    def __init__(self, before: bytes, file: BinaryIO, after: bytes) -> None:
+        self._before = before
+        self._file = file
+        self._after = after
+        self.length = len(before) + file.seek(0, os.SEEK_END) + len(after)
+        self.cut = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.cut = True
+        yield self._before
+        self._file.seek(0)
+        while piece := self._file.read(_PIECE):
+            yield piece
+        yield self._after
+        self.cut = False
+
+
+def _timeouts(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=10)
+
+
+def _too_much(limit: int) -> str:
+    if limit < 0:
+        return "a compressed body, which it was asked not to"
+    return f"more than the {limit} bytes that an answer to this can have"
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    """The seconds of a `Retry-After`, within bounds; `None` for anything else that may stand there."""
+    digits = (retry_after or "").strip()
+    if not re.fullmatch("[0-9]+", digits):
+        return None
+    return min(int(digits[:9]), _LONGEST_RETRY_AFTER)
+
+
+def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
+    """The error, saying whether any try may have been served all the same."""
+    error.unsure = unsure
+    return error
+
+
+def parse(model: type[Model], response: httpx.Response) -> Model:
+    """The body of a successful answer.
+
+    Raises:
+        VendorError: it is something else.
+    """
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        raise VendorError(
+            f"{response.url} does not answer as a vendor of this kind does ({error.error_count()} faults)."
+        ) from error
+
+
+def _checked(url: str) -> httpx.URL:
+    if re.match(r"([^/?#]*//)?[^/?#]*@", url):  # the message leaves the password out
+        raise UsageError(
+            "A vendor's address takes no user and no password: they would be sent in place of the API key. "
+            f"Leave out what stands before the @, as in {DEFAULT_URL}."
+        )
+    try:
+        parsed = httpx.URL(url)
+        host = parsed.host
+        parsed.raw_host.decode("ascii").encode("idna")  # as Python's sockets do it
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a path that is not UTF-8, or a host
+        raise UsageError(f"{url!r} is no address of a vendor: {error}.") from error
+    if parsed.scheme not in ("http", "https") or not host:
+        raise UsageError(f"{url!r} is no address of a vendor, such as {DEFAULT_URL}.")
+    return parsed

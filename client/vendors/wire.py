@@ -1,0 +1,296 @@
+"""`POST /embed` on the wire: queries as a form, and answers as raw rows or JSON."""
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import httpx
+import numpy as np
+
+from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
+from client.vendors.proofs import prove, what_was_sold
+from client.vendors.query import Query
+from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.transport import AnswerTooLong, parse
+from client.vendors.vendor import EmbedResult
+from shared.embeddings import EmbedResponse, ModelCard, Usage
+from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
+from shared.receipts import RECEIPT_HEADER
+
+# Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
+ACCEPT = f"{ROWS_MEDIA_TYPE}, application/json;q=0.5"
+# What JSON takes for one number, and for one query beside its numbers; raw rows take less.
+_NUMBER_BYTES = 32
+_QUERY_BYTES = 2048
+_ANSWER_BYTES = 2**16
+# Vectors are of length 1 within what float16 or bfloat16 round.
+_NORM_TOLERANCE = 0.01
+_MOST_DIMENSIONS = 2**16
+_MOST_MICROS = 10**12
+
+
+@dataclass(frozen=True)
+class Form:
+    """The body of an embed request and its content type; the same queries always give the same bytes."""
+
+    content_type: str
+    body: bytes
+
+
+def embed_form(queries: Sequence[tuple[Query, bytes]], model: str) -> Form:
+    """The form that asks a model for the embeddings of some queries, passing over what it cannot embed."""
+    digests = ":".join([model, *(query.digest for query, _ in queries)])
+    boundary = hashlib.sha256(digests.encode()).hexdigest()  # no content holds the digest of itself
+    parts = [_part(boundary, 'name="model"', model.encode()), _part(boundary, 'name="on_error"', b"skip")]
+    for query, content in queries:
+        disposition = 'name="text"' if query.kind == "text" else 'name="image"; filename="image"'
+        parts.append(_part(boundary, disposition, content))
+    body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
+    return Form(f"multipart/form-data; boundary={boundary}", body)
+
+
+def _part(boundary: str, disposition: str, content: bytes) -> bytes:
+    head = f"--{boundary}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n"
+    return b"".join([head.encode(), content, b"\r\n"])
+
+
+def most_bytes(queries: int, dimensions: int) -> int:
+    """The longest answer that so many queries can have."""
+    return _ANSWER_BYTES + queries * (_QUERY_BYTES + dimensions * _NUMBER_BYTES)
+
+
+def check_card(card: ModelCard, url: str) -> None:
+    """Refuse a model whose card cannot be meant.
+
+    Raises:
+        VendorError: it cannot.
+    """
+    prices, limits = card.prices, card.limits
+    bulk = card.batch_prices or prices
+    sane = (
+        0 < card.dimensions <= _MOST_DIMENSIONS
+        and 0 <= card.tolerance < math.inf
+        and re.fullmatch("[!-~]{1,256}", card.fingerprint)
+        and max(prices.image_micros, prices.text_micros) <= _MOST_MICROS
+        and max(bulk.image_micros, bulk.text_micros) <= _MOST_MICROS
+        and min(limits.max_inputs, limits.max_request_bytes, limits.max_image_bytes) > 0
+    )
+    if not sane:
+        raise VendorError(f"{url} says of its model {card.id[:64]!r} what cannot be.")
+
+
+def read_answer(
+    response: httpx.Response,
+    queries: Sequence[Query],
+    model: ModelCard,
+    max_cost_micros: int | None = None,
+    keys: KeyRing | None = None,
+) -> EmbedResult:
+    """What a successful answer brings, checked against what was asked.
+
+    Args:
+        response: the answer.
+        queries: what was asked, in order.
+        model: what was to answer.
+        max_cost_micros: the most that was to be charged now; nothing or 0 where what was paid for before may
+            come back. What a replay has cost at its time is known elsewhere, and compared there.
+        keys: those of the vendor's receipts; nothing where receipts are not looked at.
+
+    Raises:
+        FingerprintChanged: another model has answered.
+        AnswerRejected: it bills what it should not, its vectors cannot be used, or its receipt is not one of
+            this answer.
+        VendorError: it makes no sense.
+    """
+    if response.headers.get("content-type", "").startswith(ROWS_MEDIA_TYPE):
+        reply = _from_rows(response, len(queries))
+    else:
+        reply = _from_json(response)
+    bill = Bill(reply.id, reply.fingerprint, reply.usage)
+    if reply.fingerprint != model.fingerprint:
+        changed = FingerprintChanged(
+            f"The vendor answered by {reply.fingerprint}, not by {model.fingerprint}. What was bought from "
+            "the former model is kept, but the two do not mix: start a new run for the new one."
+        )
+        changed.bill, changed.unsure = bill, True
+        changed.fault = f"answered by another model, {reply.fingerprint}"
+        raise changed
+    charged_now = None if reply.replayed else max_cost_micros
+    fault = _fault(reply, queries, model) or _overcharge(reply, queries, charged_now)
+    if fault is not None:
+        raise rejected(bill, fault)
+    try:
+        token, sold = response.headers.get(RECEIPT_HEADER), what_was_sold(queries, reply.vectors)
+        proof = None if keys is None else prove(token, keys, sold, bill)
+    except BadSignature as error:
+        raise rejected(bill, str(error)) from error
+    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
+    refused = {queries[index]: reason for index, reason in reply.refused.items()}
+    return EmbedResult(vectors, refused, reply.usage, reply.id, proof)
+
+
+def rejected(bill: Bill, fault: str) -> AnswerRejected:
+    """The error of an answer that is billed and cannot be taken."""
+    error = AnswerRejected(
+        f"The vendor {fault} (request {bill.request_id}, billed {bill.usage.cost_micros} micros). Nothing of "
+        "this answer is stored, and its bill is noted: `client usage --reconcile` shows what of it is in "
+        "the vendor's ledger. Ask the vendor about it."
+    )
+    error.bill, error.fault = bill, fault
+    return error
+
+
+def too_long(error: AnswerTooLong) -> VendorError:
+    """The error of an answer that was not read to its end, with its bill where the headers give it."""
+    try:
+        bill = _bill(error.headers)
+    except (KeyError, ValueError):
+        return error
+    return rejected(bill, f"sent what cannot be an answer: {error}")
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """An answer as it came, by the indices of the queries in the request.
+
+    `vectors` is empty, and `fault` says why, where they cannot be read.
+    """
+
+    id: str
+    fingerprint: str
+    vectors: dict[int, Vector]
+    refused: dict[int, str]
+    usage: Usage
+    replayed: bool
+    fault: str | None = None
+
+
+def _fault(reply: _Reply, queries: Sequence[Query], model: ModelCard) -> str | None:
+    """Why the vectors cannot be used, if they cannot."""
+    if reply.fault is not None:
+        return f"answered what makes no sense: {reply.fault}"
+    if sorted([*reply.vectors, *reply.refused]) != list(range(len(queries))):
+        return f"answered other queries than the {len(queries)} that were asked"
+    for vector in reply.vectors.values():
+        if len(vector) != model.dimensions:
+            return f"answered with {len(vector)} dimensions, not {model.dimensions}"
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not abs(length - 1) <= _NORM_TOLERANCE:
+            return f"answered with a vector of length {length:.3g}, where all have length 1"
+    return None
+
+
+def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | None) -> str | None:
+    """What is wrong with the bill, if anything is."""
+    usage = reply.usage
+    images = sum(queries[index].kind == "image" for index in reply.vectors)
+    answered = (images, len(reply.vectors) - images)
+    if (usage.images, usage.texts) != answered or usage.billed_queries != len(reply.vectors):
+        return (
+            f"answered {answered[0]} images and {answered[1]} texts, and billed {usage.images} and "
+            f"{usage.texts}, {usage.billed_queries} queries in all"
+        )
+    if usage.cost_micros < 0:
+        return f"billed {usage.cost_micros} micros"
+    if max_cost_micros and usage.cost_micros > max_cost_micros:
+        return f"billed {usage.cost_micros} micros, where at most {max_cost_micros} were agreed"
+    return None
+
+
+def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
+    """What one answer of a bulk job brings, without its receipt; raises as `read_answer` does."""
+    reply = _reply(answer)
+    fault = _fault(reply, queries, model) or _overcharge(reply, queries, None)
+    if reply.fingerprint != model.fingerprint:
+        fault = f"answered by another model, {reply.fingerprint}"
+    if fault is not None:
+        raise rejected(Bill(reply.id, reply.fingerprint, reply.usage), fault)
+    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
+    refused = {queries[index]: reason for index, reason in reply.refused.items()}
+    return EmbedResult(vectors, refused, reply.usage, reply.id)
+
+
+def _from_json(response: httpx.Response) -> _Reply:
+    return _reply(parse(EmbedResponse, response))
+
+
+def _reply(answer: EmbedResponse) -> _Reply:
+    indices = [each.index for each in answer.data] + [each.index for each in answer.errors]
+    vectors: dict[int, Vector] = {}
+    fault = None if len(indices) == len(set(indices)) else "it answers a query twice"
+    try:
+        vectors = {each.index: from_wire(each.embedding, answer.dimensions) for each in answer.data}
+    except ValueError as error:
+        fault = str(error)
+    refused = {error.index: clean(error.message) for error in answer.errors}
+    name, fingerprint = _name(answer.id), _name(answer.model_fingerprint)
+    return _Reply(name, fingerprint, vectors, refused, answer.usage, answer.replayed, fault)
+
+
+def _from_rows(response: httpx.Response, asked: int) -> _Reply:
+    headers = response.headers
+    try:
+        bill = _bill(headers)
+    except (KeyError, ValueError) as error:
+        raise VendorError(f"{response.url} does not answer as a Tuition vendor does: {error}.") from error
+    vectors: dict[int, Vector] = {}
+    refused: dict[int, str] = {}
+    fault = None
+    try:
+        count, dimensions = map(_count, headers["x-embedding-shape"].split(","))
+        (dtype,) = (each for each in get_args(RowDtype) if each == headers["x-embedding-dtype"])
+        rows = from_rows(response.content, (count, dimensions), dtype)
+        refused = _skipped(headers.get("x-skipped-inputs", ""))
+        answered = [index for index in range(asked) if index not in refused]
+        vectors = dict(zip(answered, rows, strict=True))
+    except (KeyError, ValueError) as error:
+        fault = clean(str(error))
+    replayed = headers.get("idempotent-replayed") == "true"
+    return _Reply(bill.request_id, bill.fingerprint, vectors, refused, bill.usage, replayed, fault)
+
+
+def _bill(headers: httpx.Headers) -> Bill:
+    """What the headers say was charged.
+
+    Raises:
+        KeyError, ValueError: they do not say it.
+    """
+    usage = Usage(
+        images=_count(headers["x-billed-images"]),
+        texts=_count(headers["x-billed-texts"]),
+        billed_queries=_count(headers["x-billed-queries"]),
+        cost_micros=_count(headers["x-cost-micros"]),
+    )
+    return Bill(_name(headers["x-embedding-id"]), _name(headers["x-model-fingerprint"]), usage)
+
+
+def _count(text: str) -> int:
+    """A number as a header gives it: digits and nothing else."""
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise ValueError(f"{text[:40]!r} is no count")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    """A name as a vendor gives it, which is kept and shown."""
+    return "".join(c for c in text[:128] if c.isprintable())
+
+
+def clean(message: str) -> str:
+    """A vendor's words without what a terminal would obey."""
+    return "".join(c for c in message[:500] if c.isprintable())
+
+
+def _skipped(header: str) -> dict[int, str]:
+    """Places and reasons of what was passed over: `invalid_image=0,3; image_too_large=5`."""
+    skipped: dict[int, str] = {}
+    for group in filter(None, header.split("; ")):
+        code, _, indices = group.partition("=")
+        for index in map(_count, indices.split(",")):
+            if index in skipped:
+                raise ValueError(f"input {index} is skipped twice")
+            skipped[index] = f"the vendor says: {code[:64].replace('_', ' ')}"
+    return skipped
