@@ -76,19 +76,14 @@ test-scale: $(READY)  ## the HTTP contract and replicas that die, against the ve
 audit: $(READY)  ## known vulnerabilities of what is installed (asks PyPI; fails where that cannot be asked)
 	@$(BIN)/python -m tests.vulnerabilities $(AUDIT_OPTIONS)
 
-check: $(READY)  ## format, lint, types, import rules, links, generated pages, the site, Dockerfiles, and known vulnerabilities where PyPI can be asked
+check: $(READY)  ## format, lint, types, import rules, the built site of the documents, Dockerfiles, and known vulnerabilities where PyPI can be asked
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tests.documents.links
-	@$(BIN)/python -m tests.documents.reference --check
-	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(VENV)/.site
+	@$(BIN)/python -m tools.site $(VENV)/.site
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile docker/student.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
-
-reference: $(READY)  ## write the pages that are made from the code: docs/cli.md, docs/files.md, docs/python-api.md
-	@$(BIN)/python -m tests.documents.reference
 
 bench-accuracy: $(READY)  ## the table "All methods" of docs/results.md, with today's student (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
@@ -175,16 +170,15 @@ screenshots: $(READY)  ## the pictures of the README, from a demo that begins an
 	@$(BIN)/python -m tests.documents.screenshots
 	@$(BIN)/python -m tests.documents.console_pictures $(VENV)/.console-pictures
 
-docs: $(READY)  ## the documents as a site, in site/, which needs no network and no server
-	@env NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "Open site/index.html."
+docs: $(READY)  ## the documents and the references as a site, in site/, which needs no network and no server
+	@$(BIN)/python -m tools.site site
 
 build: $(READY)  ## the source distribution and the wheel, into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation
 
 release-notes: $(READY)  ## what CHANGELOG.md says of VERSION=..., or of the version in pyproject.toml
-	@$(BIN)/python -m tests.documents.changelog $(VERSION)
+	@$(BIN)/python -m tools.changelog $(VERSION)
 
 format: $(READY)  ## rewrite the code in the house format
 	@$(BIN)/ruff format .

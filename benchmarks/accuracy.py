@@ -34,7 +34,7 @@ from client.runs.folder import RunFolder
 from tests.support.vendor_process import VendorProcess
 
 RUNS = ROOT / "benchmarks" / ".runs"
-# What five minutes of one core are best spent on: docs/experiments.md, "How large, and how long".
+# What five minutes of one core are best spent on: benchmarks/notebook.md, Recipe.
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")

@@ -3,8 +3,8 @@
     make bench-budgets
 
 On the bundled icons with the default recipe, `colour` held out unless asked otherwise, over a real vendor.
-Prints the table of docs/experiments.md, and draws it with `--plot FILE.svg`. Runs on record (records.py) are
-not made again.
+Prints the table of benchmarks/notebook.md, and draws it with `--plot FILE.svg`. Runs on record (records.py)
+are not made again.
 """
 
 import argparse

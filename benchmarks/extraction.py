@@ -8,7 +8,7 @@ them. `adaptive` asks about what its last surrogate holds to be farthest from al
 images at hand are the bundled pool without labels and a part of the labelled icons; what is left of these
 (1,000) is only looked at in the end: the mean cosine between surrogate and model, and how often both give an
 image the same one of the 54 classes, by "a photo of a {class}" with the model's own text tower. It writes the
-curve that `vendor extraction report` reads, and prints the tables of docs/extraction.md.
+curve that `vendor extraction report` reads, and prints the tables of docs/trust.md.
 """
 
 import argparse
@@ -163,7 +163,7 @@ def main() -> None:
 
 
 def best(points: Sequence[Point]) -> None:
-    """Print the table of docs/extraction.md: of each attacker and larger budget, the best surrogate."""
+    """Print the table of docs/trust.md: of each attacker and larger budget, the best surrogate."""
     print("\n| attacker | distinct queries | buckets | best copy | cosine | agreement | on ten classes |")
     print("|---|---|---|---|---|---|---|")
     for attacker in ATTACKERS:

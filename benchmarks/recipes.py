@@ -2,7 +2,7 @@
 
     make bench-recipes
 
-Prints a table as docs/experiments.md has it. What is on record (records.py) is not run again.
+Prints a table as benchmarks/notebook.md has it. What is on record (records.py) is not run again.
 """
 
 from dataclasses import replace

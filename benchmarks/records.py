@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"
 RECORD = ROOT / "benchmarks" / "runs.csv"
 TOGETHER = "together"  # the domain that all others lie in together (one_domain.py)
-# Under these names other weights are loaded today than those of the runs on record (docs/experiments.md).
+# Under these names other weights are loaded today than those of the runs on record (benchmarks/notebook.md).
 FORMER_STUDENTS = ("efficientnet_lite0", "efficientnet_lite2")
 
 

@@ -10,7 +10,7 @@ class FirstTimes:
 
     oneDNN, which computes PyTorch's convolutions on CPUs, makes code for each shape when it first meets it,
     and keeps it. Where two threads made code for one shape at once, some of them laid out the weights for the
-    code of the other: its answer was wrong, once, without an error (3.12; docs/speed-notes.md, Training).
+    code of the other: its answer was wrong, once, without an error (3.12).
     """
 
     def __init__(self) -> None:

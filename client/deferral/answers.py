@@ -31,7 +31,7 @@ class Answer:
         """The student's answer and the vendor's together, with probabilities as exact as the student's.
 
         The vendor decides whether an image shows none of the classes, for it tells that much better
-        (docs/experiments.md).
+        (benchmarks/notebook.md).
         """
         together = combined(self.probabilities[None], vendor.probabilities[None])[0]
         return replace(vendor, probabilities=together.astype(self.probabilities.dtype))

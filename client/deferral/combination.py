@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from client.learning.logit_scale import LOGIT_SCALE
 
-# How much the teacher counts beside the student, from 0 to 1 (docs/experiments.md).
+# How much the teacher counts beside the student, from 0 to 1 (benchmarks/notebook.md).
 TEACHER_WEIGHT = 0.7
 
 

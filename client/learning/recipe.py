@@ -29,7 +29,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training protocol; the defaults are Tuition's own (docs/experiments.md says how they were found).
+    """A training protocol; the defaults are Tuition's own (benchmarks/notebook.md says how they were found).
 
     Steps are optimiser steps; each takes `images_per_domain` images from every source domain. `settled` fills
     in what follows from the data: more images of each domain where there are few domains, and more steps

@@ -32,7 +32,7 @@ from client.learning.training import (
 )
 
 _EVALUATION_BATCH = 128
-# So many views of an unlabelled image do, beside labelled ones (docs/experiments.md).
+# So many views of an unlabelled image do, beside labelled ones (benchmarks/notebook.md).
 _UNLABELLED_VIEWS = 2
 # Images are drawn from this much larger than the student's side, so that a random crop is hardly enlarged.
 _CROPPED_FROM = 256 / 224

@@ -14,7 +14,7 @@ from client.learning.methods import ROWS_AT_ONCE, Supervision, class_directions
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
 # A teacher that recognises fewer, by the names that it is asked by in the end, teaches nothing, if there are
-# so many labelled images a class: with these, labels alone were measured to be better (docs/experiments.md).
+# so many labelled images a class: labels alone were measured to be better (benchmarks/notebook.md).
 # With fewer a weak teacher may still know more than they tell.
 LEARNT_FROM, ENOUGH_LABELS = 0.7, 3
 # A class of whose labelled images the teacher recognises so many is learnt from as the teacher has it; of one

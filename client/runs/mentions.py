@@ -36,7 +36,7 @@ def mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display
 
 
 def mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
-    """Say where most of what the student sees would be enlargement (docs/experiments.md: what it costs)."""
+    """Say where most of what the student sees would be enlargement (benchmarks/notebook.md)."""
     side = median_low(example.side for example in examples)
     slightly_larger = 32 * (side // 32 + 1)
     if image_size > max(2 * side, slightly_larger):

@@ -31,7 +31,7 @@ WIDE, NARROW = (1280, 860), (400, 800)
 CUSTOMERS = ("", "/usage", "/models", "/batches", "/ledger", "/invoices", "/invoices/2026-11", "/keys",
              "/events", "/sessions", "/quick-start")  # fmt: skip
 OPERATORS = ("/health", "/money", "/accounts", "/accounts/acme", "/models", "/audit")
-# Which pictures stand in docs/console.md: site, page and theme.
+# Which pictures stand in docs/customer.md and docs/selling.md: site, page and theme.
 SHOWN = {
     "console-overview.png": ("console", "overview", "light"),
     "console-ledger.png": ("console", "ledger", "dark"),

@@ -22,9 +22,9 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.vendors.query import Query
 from tests.client.toy import CLASSES, DOMAINS, make_folder
-from tests.documents.run_files import TABLE, faults
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
+from tools.site.run_files import TABLE, faults
 
 pytestmark = pytest.mark.usefixtures("without_onnx")
 

@@ -18,9 +18,9 @@ from client.runs.features import training_features
 from client.runs.folder import RunConfig
 from client.runs.teacher_queries import teacher_queries
 from tests.client.toy import CLASSES, make_folder
-from tests.documents.run_files import faults
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
+from tools.site.run_files import faults
 
 pytestmark = pytest.mark.usefixtures("trusted", "without_onnx")
 

@@ -27,7 +27,7 @@ def report(
 ) -> None:
     """Tell what accounts asked about, how much of the model that covers, and how good a copy it would make.
 
-    Vendors write what they know every five seconds. docs/extraction.md says what the figures mean.
+    Vendors write what they know every five seconds. docs/trust.md says what the figures mean.
 
     Example: vendor extraction report acme
     """

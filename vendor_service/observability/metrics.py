@@ -17,7 +17,7 @@ _OUTCOMES = ("held", "replayed", "refused", "settled", "voided", "expired")
 
 
 class Metrics(RequestMetrics):
-    """The series of docs/operations.md. Every method may be called from any thread.
+    """The series of docs/incidents.md. Every method may be called from any thread.
 
     Where it is to tell models apart, `of_model` gives what one model reports to, whose series then have a
     label `model`.

@@ -15,6 +15,7 @@ from client.api import students
 from client.api.options import AskOptions
 from client.cli.main import main
 from client.data.images import Pixels
+from tools.site.commands import page
 
 
 class _Sure:
@@ -132,7 +133,7 @@ def test_about_how_many_to_ask_the_file_says_where_somebody_is_asked_and_nothing
 
     vendor = ("--ask-vendor", "http://127.0.0.1:9")
     assert asked(*vendor, "--ask-budget", "5") == "(0.2, None, None, 5)"
-    documented = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    documented = page()
     assert documented.count("Ask about this share of the images (default: 0.2).") == 2
     Path("tuition.toml").write_text("ask_share = 0.1\nask_budget = 1000\n")
     assert asked() == "None"

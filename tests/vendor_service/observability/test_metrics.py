@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_input
 
 CAT = {"text": "a photo of a cat"}
-OPERATIONS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
+INCIDENTS = Path(__file__).resolve().parents[3] / "docs" / "incidents.md"
 
 
 class Scrape:
@@ -90,7 +90,7 @@ def test_the_documents_name_every_series(vendor: LocalVendor) -> None:
         for name, family in Scrape(vendor).families.items()
         if name.startswith("tuition_") and not name.endswith("_created")
     }
-    named = set(re.findall(r"`(tuition_\w+)`", OPERATIONS.read_text()))
+    named = set(re.findall(r"`(tuition_\w+)`", INCIDENTS.read_text()))
     assert named - ELSEWHERE == series
 
 

@@ -125,7 +125,7 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
     @router.get("/{name}/extraction", dependencies=[may_read])
     async def extraction_of(name: str) -> ExtractionReport:
-        """How much of each model the answers to it have given away; see `docs/extraction.md`."""
+        """How much of each model the answers to it have given away; see `docs/trust.md`."""
         found = await desk.read(lambda session: extraction(session, find_account(session, name)))
         return ExtractionReport(data=found)
 

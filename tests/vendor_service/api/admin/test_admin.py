@@ -373,21 +373,6 @@ def test_the_page_of_the_api_loads_nothing_from_elsewhere(sqlite: LocalAdmin) ->
     assert "/admin/accounts/{name}/top-ups" in sqlite.http.get("/openapi.json").json()["paths"]
 
 
-def test_every_route_stands_in_the_document_with_its_scope(sqlite: LocalAdmin) -> None:
-    told = (Path(__file__).parents[4] / "docs" / "admin.md").read_text()
-    rows = dict(re.findall(r"^\| (\w+ \| `/admin\S*)` \| (?:`(\w+)`)? *\|", told, re.MULTILINE))
-    paths = sqlite.app.openapi()["paths"]
-    routes = {f"{method.upper()} | `{path}" for path, methods in paths.items() for method in methods}
-    assert rows.keys() == routes
-    for method, path, _, needed in CHANGES:
-        (scope,) = [
-            scope
-            for route, scope in rows.items()
-            if route.startswith(f"{method} |") and _is(route.partition("`")[2], path)
-        ]
-        assert scope == needed, path
-
-
 def _comparable(records: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     """What was recorded, without what differs by nature: who, when, and ids that are random."""
     kept = []

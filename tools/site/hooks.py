@@ -1,27 +1,33 @@
-"""What the site of the documents has beyond the folder docs/, for MkDocs: hooks, which mkdocs.yml names.
+"""MkDocs hooks, which mkdocs.yml names: what the site has beyond the folder docs/.
 
-The pages outside docs/ (the README is the home page) become pages of the site. Files of the project that a
-page links to are copied, so that the link leads somewhere. A link that leads nowhere ends the build, unless
-that is quiet (`--quiet`): then MkDocs does not count its warnings.
+The README becomes the home page, and other Markdown files outside docs/ become pages too. Pages that are made
+from the code join them. A file of the project that a page links to is copied, so the link leads somewhere.
 """
 
+import html
 import os
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tools.site.pages import REFERENCES, made_pages
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+ASSETS = Path(__file__).parent / "assets"
+REFERENCE = DOCS / "reference.md"
 # Pages of the site that lie outside docs/.
 PAGES = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
     "reporting.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
+    "notebook.md": "benchmarks/notebook.md",
     "icon-clip.md": "vendor_service/models/icon_clip/README.md",
 }
 _HOMES = {ROOT / source: page for page, source in PAGES.items()}
@@ -30,24 +36,35 @@ _LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside docs/, and the files outside it that any page links to."""
+    """Add the pages outside docs/, those that the code makes, and the files that any page links to."""
     for page, source in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for asset in ASSETS.iterdir():
+        files.append(File.generated(config, f"site/{asset.name}", abs_src_path=str(asset)))
     for file in [each for each in files if each.is_documentation_page()]:
         text = _source(file.src_uri).read_text(encoding="utf-8")
         for target in _LINK.findall(_CODE.sub("", text)):
             _add(files, config, _target(file.src_uri, target))
+    for name, text in made_pages().items():
+        files.append(File.generated(config, name, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Have links lead to where the site has what they lead to in the project."""
+    """Have links lead to the place that the site has for their target, and code keep its bars."""
     here = page.file.src_uri
     pieces = re.split(f"({_CODE.pattern})", markdown, flags=_CODE.flags)
     return "".join(
-        piece if _CODE.fullmatch(piece) else _LINK.sub(lambda link: _in_site(here, link[1]), piece)
+        _code(piece) if _CODE.fullmatch(piece) else _LINK.sub(lambda link: _in_site(here, link[1]), piece)
         for piece in pieces
     )
+
+
+def _code(code: str) -> str:
+    """Code with a bar in a table: Python-Markdown would show the backslash before it."""
+    if code.startswith(("```", "~~~")) or r"\|" not in code:
+        return code
+    return f"<code>{html.escape(code[1:-1]).replace(chr(92) + '|', '&#124;')}</code>"
 
 
 def _source(page: str) -> Path:
@@ -56,7 +73,7 @@ def _source(page: str) -> Path:
 
 
 def _target(page: str, link: str) -> Path | None:
-    """The file that a link of a page leads to; `None` for the page itself and for what is elsewhere."""
+    """The file that a link of a page leads to; `None` for the page itself and for the network."""
     path = unquote(link.partition("#")[0])
     if not path or re.match(r"[a-z][a-z0-9+.-]*:", link):
         return None
@@ -80,9 +97,11 @@ def _copied(target: Path) -> str:
 
 def _in_site(page: str, link: str) -> str:
     target = _target(page, link)
+    _, hash_sign, anchor = link.partition("#")
     if target is None:
         return link
-    _, hash_sign, anchor = link.partition("#")
+    if target == REFERENCE and anchor:
+        return _reference(page, anchor)
     if target in _HOMES:
         path = _HOMES[target]
     elif target.is_relative_to(DOCS):
@@ -90,3 +109,10 @@ def _in_site(page: str, link: str) -> str:
     else:
         path = _copied(target)
     return f"{path}{hash_sign}{anchor}"
+
+
+def _reference(page: str, anchor: str) -> str:
+    """The page that the code makes, of a heading in docs/reference.md."""
+    if anchor not in REFERENCES:
+        raise PluginError(f"{page} links to reference.md#{anchor}, of which tools/site/pages.py has no page.")
+    return REFERENCES[anchor]

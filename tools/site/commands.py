@@ -1,43 +1,46 @@
-"""The reference of the two command lines, docs/cli.md, from the help texts of their commands.
+"""The page of the two command lines, from the help texts of their commands.
 
-It reads the commands and their options themselves, and not a page of `--help`: that changes with the width of
-the terminal, with colours and with the version of Typer.
+It reads the commands and their options, and not a page of `--help`: that changes with the width of the
+terminal, with colours and with the version of Typer.
 """
 
 import inspect
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 import typer.main
 
 from client.cli.main import app as client_app
-from tests.documents.docstrings import escaped
+from tools.site.docstrings import escaped, table
 from vendor_service.cli.main import app as vendor_app
 
 _BEGINNING = """\
-# Command line reference
+# Command lines
 
-Every command and option of `client` (for buyers) and of `vendor` (for sellers). `make reference` makes this
-page from the help texts; `client COMMAND --help` and `vendor COMMAND --help` show the same in a terminal. The
-[tutorial](tutorial.md) goes through the usual commands in order. The settings of `vendor serve`, which are
-also environment variables, are explained in [operations](operations.md).
+Every command and option of `client` (for buyers) and of `vendor` (for sellers). `client COMMAND --help` and
+`vendor COMMAND --help` show the same in a terminal. The [tutorial](tutorial.md) goes through the usual
+commands in order. [Operations](operations.md#settings) explains the settings of `vendor serve`, which are
+environment variables too.
 
-A command of either program ends with 0 if it did what was asked, with 1 if that failed, and with 2 if an
-option or a folder was wrong. `client` ends with 3 where a budget, a quota or a price stopped it, or a bulk
-job goes on without it; what was bought is kept, and the same command goes on. Ctrl-C ends either with 130;
-`client serve`, which is ended so, with 0. `--version` prints the version.
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | failed |
+| 2 | an option or a folder is wrong |
+| 3 | `client`: a limit or a price stopped the purchase, or a bulk job continues; the same command goes on |
+| 130 | Ctrl-C (`client serve` ends with 0) |
 """
 _WORDS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
+PROGRAMS = {"client": client_app, "vendor": vendor_app}
 
 
-def command_page() -> str:
+def page() -> str:
     """The whole page, in Markdown."""
-    programs = (("client", client_app), ("vendor", vendor_app))
     parts = [_BEGINNING]
-    for name, app in programs:
+    for name, app in PROGRAMS.items():
         command = typer.main.get_command(app)
         parts.append(f"## {name}\n\n{_prose(command.help or '')}")
         parts += [_section(words, each) for words, each in _commands(name, command)]
@@ -49,26 +52,36 @@ def _commands(words: str, group: Any) -> Iterator[tuple[str, Any]]:
     for name, command in sorted(group.commands.items()):
         if hasattr(command, "commands"):
             yield from _commands(f"{words} {name}", command)
-        else:
+        elif not command.hidden:
             yield f"{words} {name}", command
 
 
 def _section(words: str, command: Any) -> str:
-    types = get_type_hints(inspect.unwrap(command.callback))
-    arguments = [each for each in command.params if each.param_type_name == "argument"]
-    options = [each for each in command.params if each.param_type_name == "option"]
+    types = _types(command)
+    shown = [each for each in command.params if not getattr(each, "hidden", False)]
+    arguments = [each for each in shown if each.param_type_name == "argument"]
+    options = [each for each in shown if each.param_type_name == "option"]
     usage = " ".join([words, *map(_in_usage, arguments), *(["[OPTIONS]"] if options else [])])
     text, _, example = (command.help or "").partition("Example:")
-    example = inspect.cleandoc(example)
     parts = [f"### {words}\n", _prose(text), f"```\n{usage}\n```\n"]
-    if example:
-        parts.append(f"For example:\n\n```\n{example}\n```\n")
-    explained = [each for each in arguments if each.help or get_origin(types[each.name]) is Literal]
+    if example.strip():
+        parts.append(f"For example:\n\n```\n{inspect.cleandoc(example)}\n```\n")
+    explained = [each for each in arguments if each.help or get_origin(types.get(each.name)) is Literal]
     rows = [_row(_in_usage(each), each, types) for each in explained]
     rows += [_row(_spelling(each, types), each, types) for each in options]
     if rows:
-        parts.append("\n".join(["| | |", "|---|---|", *rows]) + "\n")
+        parts.append(table(("option", "meaning"), rows))
     return "\n".join(parts)
+
+
+def _types(command: Any) -> Mapping[str, Any]:
+    """The type of each parameter of a command's function, without its annotations for Typer."""
+    parameters = inspect.signature(inspect.unwrap(command.callback), eval_str=True).parameters
+    return {name: _bare(each.annotation) for name, each in parameters.items()}
+
+
+def _bare(hint: Any) -> Any:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def _in_usage(argument: Any) -> str:
@@ -78,7 +91,7 @@ def _in_usage(argument: Any) -> str:
 
 
 def _spelling(option: Any, types: Mapping[str, Any]) -> str:
-    """How an option is written: `--seed INTEGER`, `--views / --no-views`, `--select stratified|random`."""
+    """The spelling of an option: `--seed INTEGER`, `--views / --no-views`, `--select stratified|random`."""
     names = ", ".join(option.opts)
     if option.is_flag:
         return " / ".join([names, *option.secondary_opts])
@@ -95,21 +108,19 @@ def _value(kind: Any) -> str:
     return _value(inner[0]) if inner else _WORDS.get(kind, "TEXT")
 
 
-def _row(spelling: str, parameter: Any, types: Mapping[str, Any]) -> str:
-    remarks = []
-    if parameter.param_type_name == "option" and parameter.required:
-        remarks.append("required")
+def _row(spelling: str, parameter: Any, types: Mapping[str, Any]) -> tuple[str, str]:
+    is_option = parameter.param_type_name == "option"
     text = escaped(" ".join((parameter.help or "").split()))
-    if parameter.param_type_name == "option" and parameter.multiple and "be repeated" not in text:
+    remarks = ["required"] if is_option and parameter.required else []
+    if is_option and parameter.multiple and "be repeated" not in text:
         remarks.append("may be repeated")
     if not isinstance(parameter.default, bool) and isinstance(parameter.default, str | int | float | Path):
         remarks.append(f"default: `{parameter.default}`")
     if parameter.envvar:
         remarks.append(f"environment: `{parameter.envvar}`")
-    if parameter.param_type_name == "argument" and get_origin(types[parameter.name]) is Literal:
+    if not is_option and get_origin(types.get(parameter.name)) is Literal:
         remarks.append(f"`{_value(types[parameter.name])}`")
-    cell = " ".join(filter(None, [text, f"({'; '.join(remarks)})" if remarks else ""]))
-    return "| `{}` | {} |".format(*(each.replace("|", r"\|") for each in (spelling, cell)))
+    return f"`{spelling}`", " ".join(filter(None, [text, f"({'; '.join(remarks)})" if remarks else ""]))
 
 
 def _prose(text: str) -> str:

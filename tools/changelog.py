@@ -10,7 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _SECTION = re.compile(
     r"^## \[(?P<version>[^]]+)\] - (?P<date>.+)\n(?P<text>(?:(?!## \[).*\n?)*)", re.MULTILINE
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.documents.changelog import ROOT, main, notes, project_version, versions
+from tools.changelog import ROOT, main, notes, project_version, versions
 
 TWO = """\
 # Changelog

@@ -1,4 +1,4 @@
-"""The reference of a run's files, docs/files.md and docs/schemas/, from the records that they hold."""
+"""The page of a run's files with their JSON Schemas, from the records that they hold."""
 
 import json
 from collections.abc import Iterator
@@ -11,56 +11,14 @@ from pydantic import BaseModel
 
 from client.results.comparison_table import ComparisonTable
 from client.results.records import Exports, MetricsRow, Plan, Purchase, Review, Summary, ViewRow
-from tests.documents.docstrings import describe, escaped, table
+from tools.site.docstrings import describe, escaped, table
 
 _BEGINNING = """\
-# The files of a run
+# Files of a run, field by field
 
-`client distill` (and `client.distill`) writes one folder. [architecture.md](architecture.md#a-run) says
-which stage makes which artefact. `make reference` makes this page from the records in `client/results/`;
-programs read the same records as `run.plan`, `run.purchase` and `run.summary` ([python.md](python.md)).
-
-| file | what it holds |
-|---|---|
-| `config.json` | the options that make the run this run, and its id |
-| `plan.json` | [what it uses, buys and costs](#planjson) |
-| `purchase.json` | [what it bought](#purchasejson); a method that buys nothing writes none |
-| `views.jsonl` | [the further views](#viewsjsonl) that it asked about, with `--views` |
-| `metrics.jsonl` | [how training went](#metricsjsonl), a line each time something is logged |
-| `aligned.safetensors` | the projector after the align stage |
-| `student.safetensors` | the student, with its classes and the way images are prepared in the metadata |
-| `seen.safetensors` | [which images the student was trained on](#the-images-that-a-student-has-seen) |
-| `student.onnx` | the student as one graph from pixels to probabilities, if the extra `onnx` is installed |
-| `exports.json` | [what the student costs in eight bits](#exportsjson), if it was written so |
-| `answers.csv` | the student's answer about every image that it was tested on |
-| `review.json` | [labels that the teacher doubts, and what mistakes resemble](#reviewjson) |
-| `summary.json` | [what it came to](#summaryjson) |
-| `report.html`, `README.md` | the report for people, and the model card |
-| `web/` | [a page where the student answers](serving.md#in-the-browser) in the browser, if exported there |
-| `leave-one-out/<domain>/` | the run that leaves a domain out, with `--leave-one-out` |
-| `replacement/` | the successor of a finished student, until it is whole |
-| `config.json.lock` | is locked while a command works on the run |
-| `tensorboard/` | the metrics for TensorBoard, if that is installed |
-
-`client compare` writes [`table.json`](#tablejson) beside the same table as text, CSV, Markdown and LaTeX.
-In `runs/` it has a folder for each run. The rows of `zero-shot` have no student; of their `plan.json` and
-`summary.json`, and of the comparison's own `plan.json`, there are only the fields that the table needs.
-
-## The images that a student has seen
-
-`seen.safetensors` names an image by the first eight bytes of the SHA-256 of what is sent of it, as an
-integer, and by those of its file's SHA-256 where something else is sent: in `here` those that the run learnt
-from, with labels or without, and in `before` those that the weights had seen with which it began. The next
-student
-[is not measured on them](serving.md#the-next-student). `held_here` and
-`held_before` name those that were held out, by which weights were chosen: the next student may be measured on
-them again, but a target domain may have none. Earlier versions did not write these two. The student's
-metadata has the SHA-256 of the file.
-
-## The JSON files
-
-Each file below has a JSON Schema. A later version may add fields; it removes or changes none without a new
-major version.
+[The files of a run](files.md) says which file holds what. Programs read the same records as `run.plan`,
+`run.purchase` and `run.summary` ([Python](python.md)). Each file below has a JSON Schema. A later version may
+add fields; it removes or changes none without a new major version.
 """
 _OF_PARTS = "The records that lie in those above."
 
@@ -129,14 +87,17 @@ FILES = (
 )
 
 
-def pages(folder: Path) -> dict[Path, str]:
-    """docs/files.md and the schemas beside it, below this folder."""
-    parts = [_BEGINNING, *map(_section, FILES), _parts()]
-    schemas = {
-        folder / "schemas" / file.schema_name: json.dumps(file.schema(), indent=2, ensure_ascii=False) + "\n"
+def page() -> str:
+    """The whole page, in Markdown."""
+    return "\n".join([_BEGINNING, *map(_section, FILES), _parts()])
+
+
+def schemas() -> dict[str, str]:
+    """The JSON Schemas, by the paths to which the page links."""
+    return {
+        f"schemas/{file.schema_name}": json.dumps(file.schema(), indent=2, ensure_ascii=False) + "\n"
         for file in FILES
     }
-    return {folder / "files.md": "\n".join(parts), **schemas}
 
 
 def faults(folder: Path) -> list[str]:

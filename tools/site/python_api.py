@@ -1,4 +1,4 @@
-"""The reference of the Python API, docs/python-api.md, from signatures and docstrings."""
+"""The page of the Python API, from signatures and docstrings."""
 
 import dataclasses
 import importlib
@@ -14,19 +14,19 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import client
-from tests.documents.docstrings import Described, describe, describe_class, escaped, prose, table
-from tests.documents.run_files import FILES
+from tools.site.docstrings import Described, describe, describe_class, escaped, prose, table
+from tools.site.run_files import FILES
 
 _BEGINNING = """\
-# Python API reference
+# Python API
 
-Everything that `import client` offers. `make reference` makes this page from the docstrings, which
-`help(client.distill)` and its like show as well. [python.md](python.md) is the introduction, with examples.
+Everything that `import client` offers. `help(client.distill)` and its like show the same.
+[Python](python.md) is the introduction, with examples.
 
 Money is in micros: millionths of the vendor's currency unit. `Confirm` is a function that is called with a
-question (`str`) and answers it (`bool`). A result has `to_json()`, which gives what `json.dumps` takes; of a
-`Run`, its `plan`, `purchase` and `summary` have it. The models for sale and the bulk jobs are pydantic's, and
-have `model_dump(mode="json")`.
+question (`str`) and answers it (`bool`). A result has `to_json()`, which returns a value for `json.dumps`; a
+`Run` has it in its `plan`, `purchase` and `summary`. The models for sale and the bulk jobs are pydantic
+models, with `model_dump(mode="json")`.
 """
 # What belongs together, in the order in which a reader needs it.
 _SECTIONS = {
@@ -87,17 +87,20 @@ _SECTIONS = {
 }
 
 
-def api_page() -> str:
+def page() -> str:
     """The whole page, in Markdown.
 
     Raises:
-        ValueError: a name that `client` offers is in no section, or a field has no description.
+        ValueError: a field has no description.
     """
-    listed = [name for names in _SECTIONS.values() for name in names]
-    if sorted(listed) != sorted(client.__all__):
-        raise ValueError(f"In no section, or not public: {sorted({*listed} ^ {*client.__all__})}.")
+    public = [name for name in client.__all__ if name not in ("__version__",)]
+    listed = {name for names in _SECTIONS.values() for name in names}
+    sections = {title: [name for name in names if name in public] for title, names in _SECTIONS.items()}
+    sections["More"] = [name for name in public if name not in listed]
     parts = [_BEGINNING]
-    for title, names in _SECTIONS.items():
+    for title, names in sections.items():
+        if not names:
+            continue
         parts.append(f"## {title}\n")
         parts += [_entry(name) for name in names]
     return "\n".join(parts)
@@ -181,7 +184,7 @@ def _class(source: griffe.Class, kind: type) -> str:
     files = [each.name for each in FILES if each.record is kind]
     if files:
         anchor = files[0].replace(".", "")
-        parts.append(f"Its fields are those of [{files[0]}](files.md#{anchor}).\n")
+        parts.append(f"Its fields are those of [{files[0]}](run-files.md#{anchor}).\n")
     elif issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind):
         parts.append(_fields(kind, docstring))
     elif "__init__" in source.members:
@@ -215,16 +218,24 @@ def _fields(kind: type, docstring: Described) -> str:
         defaults = {name: _model_default(each) for name, each in kind.model_fields.items()}
     else:
         defaults = {each.name: _default(each.default) for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    missing = [name for name in defaults if name not in docstring.fields]
+    meanings = docstring.fields | _descriptions(kind)
+    missing = [name for name in defaults if name not in meanings]
     if missing:
         raise ValueError(f"Nothing says what {', '.join(missing)} of {kind.__name__} is.")
     rows = [
-        (f"`{name}`", f"`{_type(hints[name])}`", default, escaped(docstring.fields[name]))
+        (f"`{name}`", f"`{_type(hints[name])}`", default, escaped(meanings[name]))
         for name, default in defaults.items()
     ]
     if {*defaults.values()} <= {"", "required"}:
         return table(("field", "type", "meaning"), [(name, kind, meaning) for name, kind, _, meaning in rows])
     return table(("field", "type", "default", "meaning"), rows)
+
+
+def _descriptions(kind: type) -> dict[str, str]:
+    """The descriptions that the fields of a pydantic model carry themselves."""
+    if not issubclass(kind, BaseModel):
+        return {}
+    return {name: each.description for name, each in kind.model_fields.items() if each.description}
 
 
 def _model_default(info: FieldInfo) -> str:

@@ -67,7 +67,12 @@ def prose(text: str) -> str:
 def escaped(text: str) -> str:
     """Markdown that shows this text; between backticks it is code already."""
     pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(each if each.startswith("`") else re.sub(r"([<*_\[\]])", r"\\\1", each) for each in pieces)
+    return "".join(each if each.startswith("`") else _escaped(each) for each in pieces)
+
+
+def _escaped(text: str) -> str:
+    # Python-Markdown takes a backslash before "<" for a backslash.
+    return re.sub(r"([*_\[\]])", r"\\\1", text).replace("<", "&lt;")
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
