@@ -1,0 +1,103 @@
+"""The Python API: what `import client` offers, a line for each parameter, field, property and method."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+
+import client
+from tests.documents.run_files import FILES
+from tests.surface.shapes import fields
+
+
+def lines() -> Iterator[str]:
+    """Every public name with its signature or its members."""
+    for name in sorted(client.__all__):
+        value = getattr(client, name)
+        if inspect.isclass(value):
+            yield from _class(f"client.{name}", value)
+        else:
+            yield from _call(f"client.{name}", value)
+
+
+def _call(name: str, call: Any) -> Iterator[str]:
+    signature = inspect.signature(call)
+    yield f"{name}() -> {_type(signature.return_annotation)}"
+    named = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    for place, each in enumerate(named, 1):
+        default = "" if each.default is each.empty else f" = {_default(each.default)}"
+        yield f"{name}({_mark(each, place)}{each.name}: {_type(each.annotation)}{default})"
+
+
+def _mark(parameter: inspect.Parameter, place: int) -> str:
+    """How a parameter is given: by its place (`<1>`), or by its name alone."""
+    marks: dict[object, str] = {
+        parameter.KEYWORD_ONLY: "*, ",
+        parameter.VAR_POSITIONAL: "*",
+        parameter.VAR_KEYWORD: "**",
+    }
+    return marks.get(parameter.kind, f"<{place}> ")
+
+
+def _class(name: str, kind: type) -> Iterator[str]:
+    yield f"{name}: class"
+    if any(each.record is kind for each in FILES):
+        yield f"{name}: the fields of a file, see files.txt"
+    elif issubclass(kind, BaseModel):
+        yield from (f"{name}.{field}: {_field(info)}" for field, info in kind.model_fields.items())
+    elif dataclasses.is_dataclass(kind):
+        yield from (
+            f"{name}.{each.name}: {_type(each.type)}{_given(each)}"
+            for each in dataclasses.fields(kind)
+            if not each.name.startswith("_")
+        )
+    elif "__init__" in vars(kind):
+        made: Any = kind.__init__
+        yield from list(_call(name, made))[1:]
+    for member, value in sorted(_members(kind).items()):
+        if isinstance(value, property) and value.fget is not None:
+            yield f"{name}.{member}: property {_type(inspect.signature(value.fget).return_annotation)}"
+        elif inspect.isfunction(getattr(kind, member)) or isinstance(value, classmethod | staticmethod):
+            yield from _call(f"{name}.{member}", getattr(kind, member))
+
+
+def _members(kind: type) -> dict[str, Any]:
+    """The public members of a class and of its bases in this project."""
+    own = [each for each in reversed(kind.__mro__) if each.__module__.startswith(("client", "shared"))]
+    return {name: value for each in own for name, value in vars(each).items() if not name.startswith("_")}
+
+
+def _field(info: FieldInfo) -> str:
+    """The type of a model's field with its bounds, as JSON has it where it can."""
+    annotated: Any = Annotated[(info.annotation, None, *info.metadata)]
+    try:
+        schema = TypeAdapter(annotated).json_schema()
+        kind = next(fields(schema, schema)).partition(": ")[2]
+    except PydanticUserError:  # it holds what is no JSON
+        kind = _type(info.annotation)
+    if info.is_required():
+        return f"{kind} required"
+    return f"{kind} = {'(computed)' if info.default_factory else _default(info.default)}"
+
+
+def _given(field: "dataclasses.Field[Any]") -> str:
+    if field.default is not dataclasses.MISSING:
+        return f" = {_default(field.default)}"
+    return " = (computed)" if field.default_factory is not dataclasses.MISSING else ""
+
+
+def _default(value: object) -> str:
+    return "(a function)" if callable(value) else repr(value)
+
+
+def _type(hint: Any) -> str:
+    """A type as one writes it, without the modules."""
+    if hint is inspect.Signature.empty:
+        return "None"
+    text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")
