@@ -13,22 +13,22 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 from safetensors import safe_open
 
-from client.buying.archive import SUFFIXES, export_embeddings
-from client.buying.cache import EmbeddingCache
-from client.buying.embeddings import StoredEmbedding
-from client.buying.evidence import ExportedReceipts
-from client.buying.swap import SwapEvidence
+from client.cache.archive import SUFFIXES, export_embeddings
+from client.cache.cache import EmbeddingCache
+from client.cache.embeddings import StoredEmbedding
 from client.learning.student_metadata import StudentMetadata
+from client.proofs.evidence import ExportedReceipts
+from client.proofs.swap import SwapEvidence
 from client.results.comparison_table import Setting, as_csv
 from client.results.predictions import predictions_as_csv
 from client.runs.comparison import ComparisonConfig
 from client.runs.folder import RunConfig, RunFolder
 from client.serving.web_folder import WebStudent
 from shared.billing import Invoice
-from tests.documents.run_files import FILES
 from tests.surface.shapes import fields
-from vendor_service.billing.invoice_formats import as_csv as invoice_as_csv
+from tools.site.run_files import FILES
 from vendor_service.database.tables import Account
+from vendor_service.money.invoice_formats import as_csv as invoice_as_csv
 from vendor_service.serving.model_specs import _Table as ModelTable
 
 

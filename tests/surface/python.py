@@ -11,8 +11,8 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 import client
-from tests.documents.run_files import FILES
 from tests.surface.shapes import fields
+from tools.site.run_files import FILES
 
 
 def lines() -> Iterator[str]:
