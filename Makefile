@@ -69,7 +69,7 @@ test-newest: .venv-newest/.ready  ## the same with the newest ones that there ar
 	@$(TEST_THREADS) .venv-newest/bin/python -m pytest $(BOUND_TESTS)
 
 test-scale: $(READY)  ## the HTTP contract and replicas that die, against the vendor on a local Ray cluster
-	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/api/test_,embed.py openai.py wire.py customer.py)
+	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/http/test_,embed.py openai.py wire.py customer.py)
 	@$(BIN)/python -m pytest -m scale tests/scale
 
 # AUDIT_OPTIONS are pip-audit's: `--ignore-vuln ID` accepts a vulnerability, one that has no fix yet say.

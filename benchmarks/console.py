@@ -27,9 +27,9 @@ from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.acts.tokens import OperatorScope
-from vendor_service.api import history_rate
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account
+from vendor_service.http import history_rate
 from vendor_service.money.orders import Order
 
 GOAL_MILLISECONDS = 100

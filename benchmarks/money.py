@@ -270,11 +270,11 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
 
     import vendor_service.embed.sales
     import vendor_service.embed.service
-    import vendor_service.serving.app
-    from shared.serving import server
+    import vendor_service.run.app
+    from shared.http import server
     from vendor_service.encoder.queues import Vectors
     from vendor_service.encoder.replica import Replica, Staged
-    from vendor_service.settings import Settings
+    from vendor_service.run.settings import Settings
 
     encode = Replica.encode
 
@@ -286,14 +286,14 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
     torch.set_num_threads(1)
     patches: list[tuple[object, str, object]] = [(Replica, "encode", encode_texts_at_once)]
     if books == "off":
-        patches.append((vendor_service.serving.app, "Admission", NoAdmission))
+        patches.append((vendor_service.run.app, "Admission", NoAdmission))
     if books != "signed":
         patches.append((vendor_service.embed.sales, "what_was_sold", lambda *_: []))
         patches.append((vendor_service.embed.service, "receipt", lambda *_: "none"))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
     settings = Settings(database_url=database_url, port=port, text_cache_bytes=0, sketches=sketches)
-    application = vendor_service.serving.app.create_app(settings)
+    application = vendor_service.run.app.create_app(settings)
     server.serve(application, server.bind(settings.host, port), lambda: None)
 
 

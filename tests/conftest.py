@@ -13,8 +13,8 @@ import pytest
 import typer.main
 from hypothesis import settings
 
-from shared.serving.logging import JsonFormatter, TextFormatter
-from shared.serving.memory import give_back
+from shared.http.logging import JsonFormatter, TextFormatter
+from shared.http.memory import give_back
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
 from tests.support.undurable import make_undurable

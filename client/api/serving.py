@@ -42,8 +42,8 @@ def serve(
     from client.serving.app import LIMITS, create_app
     from client.serving.keys import Keys
     from client.serving.student import load
-    from shared.serving import memory, server
-    from shared.serving.logging import configure_logging
+    from shared.http import memory, server
+    from shared.http.logging import configure_logging
 
     options = options or ServeOptions()
     memory.share_heap()

@@ -30,11 +30,11 @@ from client.serving.student import ServedStudent
 from client.serving.vendor_line import VendorLine
 from shared.embeddings import Limits
 from shared.errors import APIError, ErrorCode
-from shared.serving import memory
-from shared.serving.body import BodyGate, disconnected, until_sent
-from shared.serving.capacity import Capacity, Reservation, while_awaited
-from shared.serving.errors import error_handlers, refused
-from shared.serving.middleware import RequestScope
+from shared.http import memory
+from shared.http.body import BodyGate, disconnected, until_sent
+from shared.http.capacity import Capacity, Reservation, while_awaited
+from shared.http.errors import error_handlers, refused
+from shared.http.middleware import RequestScope
 
 # As large as the vendor's, by default.
 LIMITS = Limits(

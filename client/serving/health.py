@@ -9,7 +9,7 @@ from PIL import Image
 
 from client.serving.batcher import Batcher
 from shared.errors import APIError, ErrorCode
-from shared.serving.capacity import Capacity
+from shared.http.capacity import Capacity
 
 _log = logging.getLogger(__name__)
 

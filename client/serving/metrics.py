@@ -1,7 +1,7 @@
 """The metrics of a deployed student, beside those of every server."""
 
 from client.deferral.answers import AnsweredBy
-from shared.serving.metrics import SECONDS, SIZES, RequestMetrics
+from shared.http.metrics import SECONDS, SIZES, RequestMetrics
 
 
 class Metrics(RequestMetrics):

@@ -5,13 +5,13 @@ from starlette.requests import Request
 from client.serving.answers import ClassifyInput, ClassifyOptions, ClassifyRequest, ImageFile
 from shared.embeddings import Limits
 from shared.errors import APIError, ErrorCode
-from shared.serving import multipart
-from shared.serving.capacity import Reservation
-from shared.serving.json_body import JsonBody, ReadJson
-from shared.serving.json_shape import Shape
-from shared.serving.multipart import Form, FormBody, FormShape
-from shared.serving.parsing import JSON, media_type, parse
-from shared.serving.reading import BodyReader
+from shared.http import multipart
+from shared.http.capacity import Reservation
+from shared.http.json_body import JsonBody, ReadJson
+from shared.http.json_shape import Shape
+from shared.http.multipart import Form, FormBody, FormShape
+from shared.http.parsing import JSON, media_type, parse
+from shared.http.reading import BodyReader
 
 _LONGEST_NAME = 255  # characters
 _OPTIONS = frozenset(ClassifyOptions.model_fields)

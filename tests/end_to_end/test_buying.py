@@ -24,7 +24,7 @@ from client.vendors.query import Query
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess, wait_until
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 
 class Customer:

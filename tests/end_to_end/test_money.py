@@ -32,7 +32,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.purchase.request_queue.BATCH_SIZE", 3)
 
 
-# On SQLite, two workers of one vendor are in tests/vendor_service/serving/test_workers.py.
+# On SQLite, two workers of one vendor are in tests/vendor_service/run/test_workers.py.
 @pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"])
 def two_vendors(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

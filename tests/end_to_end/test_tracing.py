@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import client.vendors.tracing
-import vendor_service.observability.tracing
+import vendor_service.run.tracing
 from client.errors import UsageError
 from client.progress import Display
 from client.runs.connection import Connection
@@ -80,7 +80,7 @@ def test_a_refused_request_says_why_and_nothing_of_what_was_asked(
     "environment", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}]
 )
 def test_without_an_endpoint_there_are_no_traces(environment: dict[str, str]) -> None:
-    assert vendor_service.observability.tracing.find_traces(environment) is None
+    assert vendor_service.run.tracing.find_traces(environment) is None
     assert client.vendors.tracing.find_traces(environment) is None
 
 
@@ -88,6 +88,6 @@ def test_without_the_libraries_an_endpoint_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}
     with pytest.raises(OperatorError, match=r"install '\.\[tracing\]'"):
-        vendor_service.observability.tracing.find_traces(environment)
+        vendor_service.run.tracing.find_traces(environment)
     with pytest.raises(UsageError, match=r"install '\.\[tracing\]'"):
         client.vendors.tracing.find_traces(environment)

@@ -1,4 +1,4 @@
-"""`serve run vendor_service.serving.ray:app` as a real process, with a Ray cluster of its own."""
+"""`serve run vendor_service.run.ray:app` as a real process, with a Ray cluster of its own."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _STOP_SECONDS = 90.0
 
 
 class RayVendor(Vendor):
-    """A vendor on Ray: `scale` are arguments of `vendor_service.serving.ray:app`, `settings` are VENDOR_*.
+    """A vendor on Ray: `scale` are arguments of `vendor_service.run.ray:app`, `settings` are VENDOR_*.
 
     Its books are in SQLite unless it is given the URL of another database.
     """
@@ -47,7 +47,7 @@ class RayVendor(Vendor):
         config = {
             "http_options": {"host": "127.0.0.1", "port": port},
             "applications": [
-                {"name": "tuition", "import_path": "vendor_service.serving.ray:app", "args": self._scale}
+                {"name": "tuition", "import_path": "vendor_service.run.ray:app", "args": self._scale}
             ],
         }
         file = self._folder / "serve.json"  # JSON is YAML
@@ -55,7 +55,7 @@ class RayVendor(Vendor):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VENDOR_")}
         own = {
             "RAY_AUTH_MODE": "disabled",
-            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "vendor_service.serving.ray:proxy_layers",
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "vendor_service.run.ray:proxy_layers",
             "RAY_USAGE_STATS_ENABLED": "0",
             "VENDOR_DATABASE_URL": self.database_url,
         }

@@ -30,7 +30,7 @@ CONTEXT.set_forkserver_preload(
         "client.serving.app",
         "client.serving.student",
         "vendor_service.cli.main",
-        "vendor_service.serving.serve",
+        "vendor_service.run.serve",
         "tests.support.brief",
         "torch._dynamo",  # which whatever trains would import each time
         "tests.support.frozen",

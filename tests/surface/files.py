@@ -29,7 +29,7 @@ from tests.surface.shapes import fields
 from tools.site.run_files import FILES
 from vendor_service.database.tables import Account
 from vendor_service.money.invoice_formats import as_csv as invoice_as_csv
-from vendor_service.serving.model_specs import _Table as ModelTable
+from vendor_service.run.model_specs import _Table as ModelTable
 
 
 def lines() -> Iterator[str]:

@@ -30,7 +30,7 @@ from tests.surface.shapes import Schema, fields, shape
 from tests.vendor_service.console.customers.people import signed_in
 from tests.vendor_service.given_settings import GivenSettings
 from tests.vendor_service.local_vendor import LocalVendor, image_file
-from vendor_service.serving.admin import create_admin_app
+from vendor_service.run.admin import create_admin_app
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 

@@ -9,7 +9,7 @@ from shared.errors import ErrorCode
 from tests.surface.shapes import fields
 from vendor_service.accounts.keys import Scope
 from vendor_service.errors import OperatorError
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 from vendor_service.webhooks.events import EventKind
 
 _ROOT = Path(__file__).resolve().parents[2]

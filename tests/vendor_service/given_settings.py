@@ -2,7 +2,7 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 
 class GivenSettings(Settings):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
-from shared.serving.connections import Config
+from shared.http.connections import Config
 from tests.support.forking import launch_decoding
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import lay_out
@@ -33,9 +33,9 @@ from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
-from vendor_service.serving import factory
-from vendor_service.serving.app import create_app
-from vendor_service.serving.reread import Hangups
+from vendor_service.run import factory
+from vendor_service.run.app import create_app
+from vendor_service.run.reread import Hangups
 
 # The first one to start waits for what all are forked from, which imports everything.
 _START_SECONDS = 120.0

@@ -7,8 +7,8 @@ from typing import Any
 from tools.site.docstrings import escaped, table
 from vendor_service.database import schema
 from vendor_service.database.session import Database
-from vendor_service.serving.admin import create_admin_app
-from vendor_service.settings import Settings
+from vendor_service.run.admin import create_admin_app
+from vendor_service.run.settings import Settings
 
 _BEGINNING = """\
 # Operators' API, route by route

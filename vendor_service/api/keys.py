@@ -5,19 +5,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 
+from shared.http.parsing import read_model
 from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
-from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.acts import keys as acts
 from vendor_service.acts import own_keys
 from vendor_service.acts.act import Act
-from vendor_service.api.account_threads import AccountThreads
-from vendor_service.api.authentication import requiring
 from vendor_service.audit.actors import customer_key
 from vendor_service.clock import Clock, from_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
+from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import requiring
 
 _LARGEST_PAGE = 100
 

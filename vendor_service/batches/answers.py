@@ -18,10 +18,10 @@ from vendor_service.batches.lines import Line, LineReader, LineRefused
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.receipts import what_was_sold
 from vendor_service.embed.results import EmbedResult
+from vendor_service.embed.timing import Timing
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.money.orders import Admitted
-from vendor_service.observability.timing import Timing
 
 # A line that is not blank, from its first letter on; a chunk may have millions of blank ones.
 _LINE = re.compile(rb"\S[^\n]*")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from shared.errors import ErrorCode
-from shared.serving.request_ids import new_request_id
+from shared.http.request_ids import new_request_id
 from vendor_service.acts.act import Act
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
@@ -29,9 +29,9 @@ from vendor_service.database.tables import (
 )
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Order
-from vendor_service.observability.metrics import Metrics
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
 _HELD_LONGER = HOUR

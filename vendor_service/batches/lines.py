@@ -10,9 +10,9 @@ from pydantic_core import from_json, to_json
 
 from shared.embeddings import Encoding, Input
 from shared.errors import APIError, ErrorCode
-from shared.serving.json_body import JsonBody, ReadJson
-from shared.serving.json_shape import Shape
-from shared.serving.parsing import invalid
+from shared.http.json_body import JsonBody, ReadJson
+from shared.http.json_shape import Shape
+from shared.http.parsing import invalid
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
 from vendor_service.encoder.queries import ImageQuery

@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
-from shared.serving.request_ids import new_request_id
+from shared.http.request_ids import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
 from vendor_service.batches.files import errors_name, input_name, output_name
 from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Leases
@@ -21,10 +21,10 @@ from vendor_service.batches.store import Store
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance, cost_of
 from vendor_service.money.orders import JobPart
-from vendor_service.observability.metrics import Metrics
 
 # While one chunk is encoded, the next ones are read and decoded.
 _AT_ONCE = 3

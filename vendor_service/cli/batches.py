@@ -10,7 +10,7 @@ from vendor_service.batches import book
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.clock import DAY, SECOND, to_datetime
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 app = typer.Typer(help="The bulk jobs of an account.", no_args_is_help=True)
 

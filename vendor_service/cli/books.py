@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from shared.serving.redaction import escaped
+from shared.http.redaction import escaped
 from vendor_service.acts.act import Act
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 DatabaseUrl = Annotated[
     str | None,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from shared.http.redaction import escaped
 from shared.questions import interruptible_question
-from shared.serving.redaction import escaped
 from vendor_service.errors import UsageError
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]

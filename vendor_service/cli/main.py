@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shared.serving.redaction import escaped, masked
+from shared.http.redaction import escaped, masked
 from shared.threads import share_processors
 from vendor_service.cli import (
     accounts,
@@ -29,7 +29,7 @@ from vendor_service.cli import (
 from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
 from vendor_service.cli.receipts_key import SigningKeyFile
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
-from vendor_service.settings import DtypeChoice, LogFormat, Settings
+from vendor_service.run.settings import DtypeChoice, LogFormat, Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -188,9 +188,9 @@ def serve(
     )
     # The model's libraries take seconds to import, which no other command should wait for.
     share_processors()
-    from shared.serving.logging import configure_logging
-    from vendor_service.serving.model_loader import end_while_loading
-    from vendor_service.serving.serve import start
+    from shared.http.logging import configure_logging
+    from vendor_service.run.model_loader import end_while_loading
+    from vendor_service.run.serve import start
 
     def announce(url: str, facts: str) -> None:
         print(f"Tuition vendor ready on {url} ({facts})", flush=True)
@@ -237,7 +237,7 @@ def models(
 
 
 def _show_specs(file: Path, *, as_json: bool) -> None:
-    from vendor_service.serving.model_specs import find_specs
+    from vendor_service.run.model_specs import find_specs
 
     found = find_specs(Settings.read().model_copy(update={"models": file}))
     rows = [

@@ -27,7 +27,7 @@ from vendor_service.money import ledger
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.money.spreadsheets import csv_lines
 from vendor_service.money.verification import Verification
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 # As `GET /v1/invoices/{month}` takes it.
 _MONTH = re.compile(r"2\d{3}-(0[1-9]|1[0-2])", re.ASCII)

@@ -9,7 +9,7 @@ from vendor_service.audit.actors import os_user
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting, prepared, print_rows, reading
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.clock import system_clock
-from vendor_service.settings import Settings
+from vendor_service.run.settings import Settings
 
 SigningKeyFile = Annotated[
     Path | None,

@@ -27,11 +27,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import ErrorCode
-from shared.serving.redaction import masked
+from shared.http.redaction import masked
 from shared.sqlite import write_ahead
 from vendor_service.database.tables import Base
+from vendor_service.database.urls import masked_url
 from vendor_service.errors import APIError, CommitInDoubt, RowLocked, UsageError
-from vendor_service.observability.redaction import masked_url
 
 # How long a write waits for another process (a command line beside the server) before it gives up.
 _BUSY_SECONDS = 30.0

@@ -13,7 +13,7 @@ from shared.errors import ErrorCode
 from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder, ModelFacts
 from vendor_service.errors import APIError
-from vendor_service.observability.metrics import Metrics
+from vendor_service.metrics import Metrics
 
 
 @dataclass(frozen=True)

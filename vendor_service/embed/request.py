@@ -5,16 +5,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from shared.serving.capacity import Reservation, while_awaited
+from shared.http.capacity import Reservation, while_awaited
 from vendor_service.accounts.authentication import Caller
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.queries import Queries
 from vendor_service.embed.results import Content, EmbedResult
+from vendor_service.embed.timing import Timing
 from vendor_service.embed.unpaid import Unpaid
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Admitted
-from vendor_service.observability.timing import Timing
 
 T = TypeVar("T")
 Render = Callable[[EmbedResult], Content]

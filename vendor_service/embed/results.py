@@ -9,11 +9,11 @@ from pydantic_core import to_json
 from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from vendor_service.embed.queries import Queries
+from vendor_service.embed.timing import Timing
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.queues import Vectors
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Admitted
-from vendor_service.observability.timing import Timing
 
 _BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
 _BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector

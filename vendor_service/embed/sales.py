@@ -18,6 +18,7 @@ from vendor_service.accounts.authentication import Caller
 from vendor_service.embed.receipts import what_was_sold
 from vendor_service.embed.request import Render, Request
 from vendor_service.embed.results import Content, EmbedResult
+from vendor_service.embed.timing import Timing
 from vendor_service.embed.unpaid import is_vendors_own
 from vendor_service.encoder.prepared import Prepared
 from vendor_service.encoder.queries import ImageQuery, Query
@@ -25,10 +26,9 @@ from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Admitted, Charged, Order
-from vendor_service.observability.metrics import Metrics
-from vendor_service.observability.timing import Timing
 
 # So few queries are charged in one transaction where the model answers so soon: a hold would cost the books
 # as much again as the charge does.

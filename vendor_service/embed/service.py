@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from shared.errors import ErrorCode
+from shared.http.capacity import Reservation
 from shared.receipts import RECEIPT_HEADER
-from shared.serving.capacity import Reservation
 from vendor_service.accounts.authentication import Caller
 from vendor_service.database.tables import limited_by
 from vendor_service.embed.models import Models, ServedModel
@@ -29,12 +29,12 @@ from vendor_service.encoder.prepared import Prepared, PreparedText
 from vendor_service.encoder.queries import ImageQuery
 from vendor_service.errors import APIError
 from vendor_service.extraction.recorder import Recorder
+from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
 from vendor_service.money.orders import Order
 from vendor_service.money.precheck import Precheck
 from vendor_service.money.signing import Signs
-from vendor_service.observability.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 

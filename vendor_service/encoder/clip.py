@@ -299,7 +299,7 @@ class ClipModel:
         """Kinds that take all threads where a query is alone: of large models whose replicas have one each.
 
         A graph is done before another thread is awake. Where replicas have teams of threads, OpenMP has one
-        more team wait asleep (`make_apart` in vendor_service/serving/threads.py).
+        more team wait asleep (`make_apart` in vendor_service/run/threads.py).
         """
         return [kind for kind, each in passes.items() if self._threads == 1 and not is_graph(each)]
 

@@ -9,7 +9,7 @@ import torch
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from shared.serving.image_limits import ImageLimits
+from shared.http.image_limits import ImageLimits
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.prepared import Prepared, PreparedText

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from shared.serving.logging import JsonFormatter
+from shared.http.logging import JsonFormatter
 from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.money.orders import Admitted, HeldJob, Order

@@ -30,7 +30,7 @@ from client.serving.answers import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
 from client.serving.vendor_line import VendorLine
 from client.vendors.query import Query
-from shared.serving import server
+from shared.http import server
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
 from tests.client.toy import CLASSES
 from tests.support.student_process import StudentProcess

@@ -10,7 +10,7 @@ from client.data.images import Pixels
 from client.serving.batcher import Batcher
 from client.serving.health import Readiness
 from shared.errors import APIError
-from shared.serving.capacity import Capacity
+from shared.http.capacity import Capacity
 from tests.client.serving.test_batcher import Reader, run
 
 

@@ -16,9 +16,9 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
 from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Charged, JobPart, Order
-from vendor_service.observability.metrics import Metrics
 
 LIMITS = BatchLimits(
     max_file_bytes=10**6,

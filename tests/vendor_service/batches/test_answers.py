@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import cast
 
 from shared.errors import APIError, ErrorBody, ErrorCode
-from vendor_service.api.bulk import DIALECTS
 from vendor_service.batches.answers import LineWork, answers_of, read_lines
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import LineReader
 from vendor_service.database.tables import BatchJob, FilePiece
 from vendor_service.embed.models import ServedModel
 from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.http.bulk import DIALECTS
 
 
 def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:

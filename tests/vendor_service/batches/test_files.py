@@ -16,7 +16,6 @@ from tests.support.postgres import Postgres
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import locked
-from vendor_service.api.bulk import DIALECTS
 from vendor_service.batches import book, files
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
@@ -24,6 +23,7 @@ from vendor_service.batches.upkeep import Upkeep
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BatchJob, FilePiece, StoredFile
 from vendor_service.errors import APIError
+from vendor_service.http.bulk import DIALECTS
 
 ROOM = LIMITS.account_bytes
 

@@ -11,10 +11,10 @@ import pytest
 
 from shared.errors import APIError
 from tests.vendor_service.batches.bulk_books import LIMITS
-from vendor_service.api.bulk import DIALECTS
 from vendor_service.batches import intake as intake_module
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.lines import LineReader
+from vendor_service.http.bulk import DIALECTS
 
 LINES = 500
 

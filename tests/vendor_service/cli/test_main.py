@@ -26,7 +26,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
-from shared.serving import logging
+from shared.http import logging
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres

@@ -18,7 +18,7 @@ from vendor_service.encoder import batcher as batcher_module
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.queues import Buckets, Vectors
 from vendor_service.errors import APIError
-from vendor_service.observability.metrics import Metrics
+from vendor_service.metrics import Metrics
 
 BUCKETS = Buckets([1, 2, 3, 4], pads=False)
 

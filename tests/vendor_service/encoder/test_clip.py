@@ -32,7 +32,7 @@ from vendor_service.encoder.queues import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.observability.metrics import Metrics
+from vendor_service.metrics import Metrics
 
 Item = TypeVar("Item")
 CPU = [torch.device("cpu")]

@@ -13,7 +13,7 @@ from vendor_service.encoder import replica as replica_module
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.replica import Replica, Staged, using_threads
 from vendor_service.errors import APIError
-from vendor_service.observability.metrics import Metrics
+from vendor_service.metrics import Metrics
 
 
 class Broken(RuntimeError):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.vendor_service.local_vendor import LocalVendor
-from tests.vendor_service.observability.test_metrics import Scrape
+from tests.vendor_service.run.test_metrics import Scrape
 from vendor_service.encoder.text_cache import TextCache
 
 ROW = np.arange(4, dtype=np.float32)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.embeddings import Prices
-from shared.serving.logging import TextFormatter
+from shared.http.logging import TextFormatter
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY, SECOND

@@ -16,7 +16,7 @@ from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.orders import Order
 from vendor_service.money.refusals import RefusalCounts, refused_since
 from vendor_service.money.spending import Spent
-from vendor_service.serving.chores import repeated
+from vendor_service.run.chores import repeated
 
 
 @pytest.fixture

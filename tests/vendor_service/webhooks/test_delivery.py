@@ -35,7 +35,7 @@ from vendor_service.clock import HOUR, SECOND, system_clock
 from vendor_service.database.tables import Account, WebhookAttempt, WebhookDelivery, WebhookEvent
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money.orders import Order
-from vendor_service.serving import app
+from vendor_service.run import app
 from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import endpoints, events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher

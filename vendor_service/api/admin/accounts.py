@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, QuotaPeriod
 from shared.errors import ErrorCode
+from shared.http.parsing import read_model
 from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.moments import Moment
 from shared.projects import DEFAULT_PROJECT
-from shared.serving.parsing import read_model
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import Terms, find_account, list_accounts
 from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms, Scope

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 
+from shared.http.parsing import read_model
 from shared.moments import Moment
-from shared.serving.parsing import read_model
 from vendor_service.acts import prices
 from vendor_service.acts.act import Act
 from vendor_service.acts.authentication import Operator

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from shared.http.parsing import read_model
 from shared.projects import ProjectInfo, ProjectList
-from shared.serving.parsing import read_model
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.projects import ProjectTerms

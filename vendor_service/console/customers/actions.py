@@ -8,7 +8,6 @@ from vendor_service.accounts.keys import secret_hash
 from vendor_service.acts import keys as acts
 from vendor_service.acts import own_keys
 from vendor_service.acts.act import Act
-from vendor_service.api.bulk import BulkDesk
 from vendor_service.clock import Clock
 from vendor_service.console import api_keys
 from vendor_service.console.customers.jobs import JobActions
@@ -18,6 +17,7 @@ from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.routes import Action, Asked, Done, Question, Shown, state_of
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession
+from vendor_service.http.bulk import BulkDesk
 
 
 @dataclass(frozen=True)

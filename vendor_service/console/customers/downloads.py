@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
-from shared.serving.capacity import Capacity
-from vendor_service.api.bulk import BulkDesk
-from vendor_service.api.files import streamed
+from shared.http.capacity import Capacity
 from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.site import SignedOut, Site
 from vendor_service.errors import OperatorError
+from vendor_service.http.bulk import BulkDesk
+from vendor_service.http.files import streamed
 
 
 @dataclass(frozen=True)

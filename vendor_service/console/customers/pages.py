@@ -18,7 +18,6 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts import own_keys
 from vendor_service.acts.own_receivers import is_own
-from vendor_service.api.bulk import BulkDesk
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
 from vendor_service.console.api_keys import why_ended
@@ -42,6 +41,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
+from vendor_service.http.bulk import BulkDesk
 from vendor_service.money import prices, spending
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.refusals import refused_since

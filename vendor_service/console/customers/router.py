@@ -11,11 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import APIError
-from shared.serving.capacity import Capacity
+from shared.http.capacity import Capacity
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.api.account_threads import AccountThreads
-from vendor_service.api.bulk import BulkDesk
-from vendor_service.api.history_rate import HistoryRate
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
 from vendor_service.console.customers.actions import CustomerActions
@@ -31,6 +28,9 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.embed.models import Models
 from vendor_service.embed.service import EmbedService
+from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.bulk import BulkDesk
+from vendor_service.http.history_rate import HistoryRate
 from vendor_service.money.clock_watch import ClockWatch
 
 T = TypeVar("T")

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
-from shared.serving import multipart
-from shared.serving.body import disconnected, until_sent
-from shared.serving.capacity import Capacity, Reservation
-from shared.serving.multipart import Form, FormBody, FormShape, Part
-from shared.serving.parsing import media_type
-from shared.serving.reading import BodyReader
+from shared.http import multipart
+from shared.http.body import disconnected, until_sent
+from shared.http.capacity import Capacity, Reservation
+from shared.http.multipart import Form, FormBody, FormShape, Part
+from shared.http.parsing import media_type
+from shared.http.reading import BodyReader
 from vendor_service.accounts.authentication import Caller
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.customers.visitor import Customer, payers, require_acting
@@ -25,9 +25,9 @@ from vendor_service.embed.queries import Queries
 from vendor_service.embed.request import Call
 from vendor_service.embed.results import EmbedResult, as_json
 from vendor_service.embed.service import EmbedService
+from vendor_service.embed.timing import Timing
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import OperatorError
-from vendor_service.observability.timing import Timing
 
 _INPUTS = 3
 _FIELDS = frozenset({"csrf", "model", "key", "most", "once"})

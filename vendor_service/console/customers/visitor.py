@@ -13,7 +13,6 @@ from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.acts import invitations, own_keys
 from vendor_service.acts.act import Act
 from vendor_service.acts.authentication import WrongTries
-from vendor_service.api.account_threads import AccountThreads
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
@@ -22,6 +21,7 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invitation
+from vendor_service.http.account_threads import AccountThreads
 
 _MOST_OFFERED = 100  # keys that a form lists to choose from
 _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)

@@ -7,13 +7,13 @@ from typing import Any, Self
 import httpx
 import uvicorn
 
-from shared.serving.connections import Config
+from shared.http.connections import Config
 from tests.vendor_service.books import Books
 from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.acts import tokens
 from vendor_service.acts.act import Act
 from vendor_service.acts.tokens import OperatorScope
-from vendor_service.serving.admin import create_admin_app
+from vendor_service.run.admin import create_admin_app
 
 
 class LocalAdmin:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.vendor_service.api.admin.local_admin import LocalAdmin
-from tests.vendor_service.api.test_openapi import asked_by_schemathesis
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, lose_answers, opened_books
 from tests.vendor_service.cli.test_main import Command
+from tests.vendor_service.http.test_openapi import asked_by_schemathesis
 from tests.vendor_service.local_vendor import error_code
 from vendor_service.acts import tokens
 from vendor_service.acts.act import Act

@@ -252,7 +252,7 @@ def test_a_new_account_finds_what_to_do(vendor: LocalVendor) -> None:
 def test_pages_may_not_be_asked_for_all_the_time(
     vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    monkeypatch.setattr("vendor_service.http.history_rate.QUESTIONS_A_SECOND", 0.01)
     visit = signed_in(vendor, vendor.key())
     answers = [visit.get("/quick-start") for _ in range(45)]
     assert [each.status_code for each in answers].count(200) == 40
@@ -263,7 +263,7 @@ def test_pages_may_not_be_asked_for_all_the_time(
 
 
 def test_forms_count_as_pages_do(vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    monkeypatch.setattr("vendor_service.http.history_rate.QUESTIONS_A_SECOND", 0.01)
     key = vendor.key()
     visit = admin_of(vendor, key)
     assert visit.csrf  # from a page, which is the first of 40
@@ -276,7 +276,7 @@ def test_forms_count_as_pages_do(vendor: LocalVendor, monkeypatch: pytest.Monkey
 def test_an_export_that_is_refused_takes_nothing_and_says_how_long_to_wait(
     vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.api.history_rate.QUESTIONS_A_SECOND", 0.01)
+    monkeypatch.setattr("vendor_service.http.history_rate.QUESTIONS_A_SECOND", 0.01)
     visit = signed_in(vendor, vendor.key())
     for path in ["/ledger.csv"] * 3 + ["/quick-start"] * 5:
         assert visit.get(path).status_code == 200

@@ -80,7 +80,7 @@ def test_who_may_only_read_and_whose_account_is_suspended_changes_nothing(
 def test_nothing_of_another_account_is_reached_by_any_page_or_action(
     vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.api.history_rate.BURST", 1000.0)
+    monkeypatch.setattr("vendor_service.http.history_rate.BURST", 1000.0)
     theirs, mine = vendor.key(quota=777), vendor.key()
     job = ended(vendor, theirs, begun(vendor, theirs, "a", "b", metadata={"for": "a private reason"}))
     request = vendor.embed(theirs, CAT).headers["x-request-id"]

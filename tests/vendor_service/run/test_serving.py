@@ -1,0 +1,106 @@
+"""The server as a process: ready line, answers, signals, exit codes."""
+
+import json
+import os
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.http.server import CannotServe, bind
+from tests.support.forking import ForkedCommand
+from tests.support.vendor_process import VendorProcess, wait_until
+
+
+def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    log = folder / "stderr"
+    log.write_text("")
+    process = ForkedCommand("vendor_service.cli.main", arguments, folder, os.environ, log)
+    printed, said = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(arguments, process.wait(), printed, said)
+
+
+def ask(vendor: VendorProcess, api_key: str, text: str = "a photo of a cat") -> httpx.Response:
+    headers = {"authorization": f"Bearer {api_key}"}
+    return httpx.post(f"{vendor.url}/embed", json={"inputs": [{"text": text}]}, headers=headers, timeout=30)
+
+
+def test_a_key_from_the_command_line_buys_an_embedding(vendor_process: VendorProcess, tmp_path: Path) -> None:
+    books = ("--database-url", vendor_process.database_url, "--json")
+    created = run_vendor(tmp_path, "accounts", "create", "from-cli", "--quota", "2", *books)
+    assert created.returncode == 0, created.stderr
+    issued = json.loads(run_vendor(tmp_path, "keys", "create", "from-cli", *books).stdout)
+
+    answer = ask(vendor_process, issued["api_key"])
+
+    assert answer.status_code == 200
+    assert vendor_process.charges(issued["api_key"]).queries == 1
+    shown = json.loads(run_vendor(tmp_path, "accounts", "show", "from-cli", *books).stdout)
+    assert (shown["queries_used"], shown["queries_held"], shown["spent_micros"]) == (1, 0, 20)
+    assert run_vendor(tmp_path, "keys", "revoke", issued["key_id"], "--yes", *books).returncode == 0
+    assert ask(vendor_process, issued["api_key"]).json()["error"]["code"] == "key_revoked"
+
+
+def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    try:
+        url, key = vendor.url, vendor.create_key(quota=2)
+        assert ask(vendor, key).status_code == 200
+        vendor.kill()
+        vendor.start()
+        assert vendor.url == url
+        assert ask(vendor, key).status_code == 200
+        assert ask(vendor, key).json()["error"]["code"] == "quota_exhausted"
+    finally:
+        code = vendor.stop()
+    assert code == 0
+    assert key not in vendor.log.read_text()
+
+
+def test_an_interrupted_vendor_says_so_with_its_exit_code(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    assert vendor.interrupt() == 130
+    log = vendor.log.read_text()
+    assert "Traceback" not in log
+    assert 0 < log.index("INFO stopping: ") < log.index("INFO stopped")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess, tmp_path: Path) -> None:
+    refused = run_vendor(tmp_path, "serve", "--port", vendor_process.url.rpartition(":")[2])
+    assert refused.returncode == 1
+    assert "choose another --port" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not refused.stdout
+
+
+@pytest.mark.parametrize("host", ["no host", "192.0.2.1"])
+def test_a_host_that_is_none_is_told_apart_from_a_port(host: str) -> None:
+    with pytest.raises(CannotServe, match=rf"cannot listen on {host}:0: .*choose another --host") as refused:
+        bind(host, 0)
+    assert "--port" not in str(refused.value)
+
+
+def test_a_vendor_that_stops_finishes_what_it_has_and_sends_the_rest_away(tmp_path: Path) -> None:
+    vendor = VendorProcess(tmp_path).start()
+    key = vendor.create_key()
+    body = json.dumps({"inputs": [{"text": "a photo of a cat"}]}).encode()
+    host, _, port = vendor.url.removeprefix("http://").partition(":")
+    length = f"content-length: {len(body)}"
+    head = f"POST /embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{length}\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as slow, ThreadPoolExecutor() as pool:
+        slow.sendall(head.encode() + body[:10])
+        wait_until(lambda: "tuition_in_hand_bytes 10.0" in httpx.get(f"{vendor.url}/metrics").text)
+        stopping = pool.submit(vendor.stop)
+        wait_until(lambda: httpx.get(f"{vendor.url}/readyz").status_code == 503)
+        for answer in (httpx.get(f"{vendor.url}/readyz"), ask(vendor, key)):
+            assert answer.json()["error"]["code"] == "shutting_down"
+            assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(f"{vendor.url}/livez").status_code == 200
+        slow.sendall(body[10:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert stopping.result() == 0
+    assert vendor.charges(key).queries == 1
+    assert vendor.open_holds() == 0

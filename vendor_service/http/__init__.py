@@ -1,0 +1,1 @@
+"""All that speaks HTTP: routes, bodies, and the errors that answer them."""

@@ -1,0 +1,212 @@
+"""`/v1/files`: the files of bulk jobs, in OpenAI's shapes; streamed in and out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import StreamingResponse
+
+from shared.batches import FileDeleted, FileList, FileObject, Purpose
+from shared.http import multipart
+from shared.http.body import receiver_of, until_sent
+from shared.http.capacity import Capacity, Reservation
+from shared.http.fair_lock import FairLock
+from shared.http.multipart import FormBody, FormShape
+from shared.http.parsing import invalid, media_type
+from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.keys import Scope
+from vendor_service.batches.files import input_name, public
+from vendor_service.batches.intake import Intake, Taken
+from vendor_service.batches.store import Store
+from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import requiring
+from vendor_service.http.bulk import BulkDesk
+
+_SHAPE = FormShape(frozenset({"purpose"}), 0, streamed="file")
+# A file is checked and stored in blocks of this size.
+_BLOCK_BYTES = 512 * 1024
+_LONGEST_SECONDS = 3600.0
+_FORM_BYTES = 65_536  # of an upload beside its file
+_LONGEST_NAME = 255
+# As OpenAI has it: whoever deletes the files while they are listed has no `after` to go on from.
+_MOST_LISTED = 10_000
+# What is kept of a file that is sent or fetched, beside the line that is being read.
+_KEPT_BYTES = 4 << 20
+
+
+def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/v1/files", tags=["bulk jobs"])
+    buyer = Depends(requiring(desk.authentication, Scope.EMBED))
+    reading = FairLock()
+
+    @router.post("", openapi_extra=_request_body())
+    async def upload(request: Request, caller: Annotated[Caller, buyer]) -> FileObject:
+        """Send a file of requests, a JSON object a line, with the purpose `batch`. Its lines are checked."""
+        media_type(request, multipart.MEDIA_TYPE)
+        reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
+        reservation.take_bytes(_KEPT_BYTES)
+        receiver_of(request).allow(desk.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
+        coming = _Upload(desk, request.headers["content-type"])
+        declared = request.headers.get("content-length", "")
+        size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
+        account_id = caller.account_id
+        file_id = await threads.do(account_id, desk.files.begin, account_id, size)
+        try:
+            name, taken = await _received(desk, request, reservation, reading, coming, file_id, size, threads)
+            return await threads.do(account_id, desk.files.finish, account_id, file_id, name, taken)
+        except BaseException:
+            await asyncio.shield(desk.files.store.do(desk.files.give_up, file_id))
+            raise
+
+    @router.get("")
+    async def list_files(
+        caller: Annotated[Caller, buyer],
+        purpose: Purpose | None = None,
+        after: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = _MOST_LISTED,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> FileList:
+        """This account's files."""
+        newest_first = order == "desc"
+
+        def read() -> tuple[list[FileObject], bool]:
+            return desk.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
+
+        found, more = await threads.read(caller.account_id, read)
+        ids: list[str | None] = [*(each.id for each in found)] or [None]
+        return FileList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
+
+    @router.get("/{file_id}")
+    async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
+        """A file by its id."""
+        return public(await threads.read(caller.account_id, desk.files.get, caller.account_id, file_id))
+
+    @router.delete("/{file_id}")
+    async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
+        """Delete a file, unless a job that is in progress reads it."""
+        await threads.do(caller.account_id, desk.files.let_go, caller.account_id, file_id)
+        await desk.files.store.do(desk.files.remove, file_id)
+        return FileDeleted(id=file_id)
+
+    @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
+    async def content(request: Request, file_id: str, caller: Annotated[Caller, buyer]) -> StreamingResponse:
+        """What is in a file."""
+        return await streamed(desk, capacity, request, caller.account_id, file_id)
+
+    return router
+
+
+_MEDIA_TYPE = "application/jsonl"
+_LINES: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+async def streamed(
+    desk: BulkDesk, capacity: Capacity, request: Request, account_id: str, file_id: str
+) -> StreamingResponse:
+    """What is in a file of an account, block by block, within the capacity of this server.
+
+    Raises:
+        APIError: `not_found`, `overloaded` or `shutting_down`.
+    """
+    reservation = until_sent(request).enter_context(capacity.reserve(account_id))
+    reservation.take_bytes(_KEPT_BYTES)
+    file = await asyncio.to_thread(desk.files.get, account_id, file_id)
+    blocks = await asyncio.to_thread(desk.files.content, account_id, file_id)
+    headers = {"content-length": str(file.bytes)}
+    return StreamingResponse(_beside(desk.files.store, blocks), media_type=_MEDIA_TYPE, headers=headers)
+
+
+class _Upload:
+    """A form as it comes: its file is checked line by line, and waits to be stored."""
+
+    def __init__(self, desk: BulkDesk, content_type: str) -> None:
+        self._intake = Intake(desk.reader, desk.limits)
+        self._form = FormBody(content_type, _SHAPE, self._take)
+        self._unstored: list[bytes] = []
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes are in memory: of a line, and of what is known of those before it."""
+        return self._intake.kept_bytes
+
+    def feed(self, block: bytes) -> bytes:
+        """Take the next bytes; those of the file that are to be stored."""
+        self._form.feed(block)
+        stored, self._unstored = b"".join(self._unstored), []
+        return stored
+
+    def finish(self) -> tuple[str, Taken]:
+        """The name of the file, and what it is."""
+        fields = self._form.finish().fields
+        if "file" not in fields:
+            raise invalid("send one file named file", "file")
+        if fields.get("purpose") != "batch":
+            raise invalid("the purpose of a file is batch", "purpose")
+        return fields["file"][:_LONGEST_NAME], self._intake.finish()
+
+    def _take(self, content: bytes) -> None:
+        if content:
+            self._intake.feed(content)
+            self._unstored.append(content)
+
+
+async def _received(
+    desk: BulkDesk,
+    request: Request,
+    reservation: Reservation,
+    reading: FairLock,
+    coming: _Upload,
+    file_id: str,
+    size: int,
+    threads: AccountThreads,
+) -> tuple[str, Taken]:
+    """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
+    reserved = came = 0
+    store, account_id = desk.files.store, reservation.account
+    writing = store.writing(input_name(file_id))
+    write = await store.do(writing.__enter__)
+    try:
+        async for block in _blocks(request):
+            async with reading.acquired(account_id):  # parsers hold the interpreter
+                content = await asyncio.to_thread(coming.feed, block)
+            if coming.kept_bytes > reserved:
+                reservation.take_bytes(coming.kept_bytes - reserved)
+                reserved = coming.kept_bytes
+            came += len(content)
+            if came > size + _FORM_BYTES:  # its size was not said
+                size = await threads.do(account_id, desk.files.grow, account_id, file_id, came)
+            await store.do(write, content)
+        async with reading.acquired(account_id):
+            done = await asyncio.to_thread(coming.finish)
+    except BaseException as error:
+        await asyncio.shield(store.do(writing.__exit__, type(error), error, error.__traceback__))
+        raise
+    await store.do(writing.__exit__, None, None, None)
+    return done
+
+
+async def _blocks(request: Request) -> AsyncIterator[bytes]:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(chunks)
+            chunks, size = [], 0
+    yield b"".join(chunks)
+
+
+async def _beside(store: Store, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The blocks, each read beside the event loop."""
+    while (block := await store.do(next, blocks, None)) is not None:
+        yield block
+
+
+def _request_body() -> dict[str, Any]:
+    # The route reads the body itself, as it comes; this tells the OpenAPI document what it reads.
+    properties = {"purpose": {"const": "batch"}, "file": {"type": "string", "format": "binary"}}
+    schema = {"type": "object", "properties": properties, "required": ["purpose", "file"]}
+    return {"requestBody": {"required": True, "content": {multipart.MEDIA_TYPE: {"schema": schema}}}}

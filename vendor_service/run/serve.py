@@ -1,0 +1,107 @@
+"""`vendor serve`: prepares the database, then serves in one process or in several."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+
+import torch
+from fastapi import FastAPI
+
+from shared.http import memory, server
+from shared.http.logging import configure_logging
+from vendor_service.acts.first_key import adopt_currency, bootstrap
+from vendor_service.clock import system_clock
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.embed.models import ServedModel
+from vendor_service.errors import OperatorError
+from vendor_service.money.billing_log import open_billing_log
+from vendor_service.run.admin import admin_beside
+from vendor_service.run.app import create_app
+from vendor_service.run.model_loader import end_while_loading
+from vendor_service.run.reread import Hangups
+from vendor_service.run.settings import Settings
+from vendor_service.run.worker_metrics import Worker
+from vendor_service.run.workers import Workers
+
+
+def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
+    """Serve until stopped; whether that was by Ctrl-C. `announce` is given the URL and the model's facts.
+
+    Raises:
+        OperatorError: it does not start.
+    """
+    memory.share_heap()
+    if settings.workers == 1:
+        application = create_app(settings, hangups=_hangups(settings))
+        prepare_database(settings)
+        with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
+            return _serve(application, settings, bound, partial(_announce, announce, bound, admin_url))
+    prepare_database(settings)
+    with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
+        workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
+        announce_all = partial(_announce, announce, bound, admin_url)
+        return workers.run(announce_all, passes_hangups=settings.models is not None)
+
+
+def _announce(
+    announce: Callable[[str, str], None], bound: socket.socket, admin_url: str | None, facts: str
+) -> None:
+    announce(server.url_of(bound), facts if admin_url is None else f"{facts}, operators on {admin_url}")
+
+
+def prepare_database(settings: Settings) -> None:
+    """Bring the tables to this version, and open the first account or say how to.
+
+    Raises:
+        OperatorError: the database cannot be used.
+    """
+    with closing(Database(settings.database_url)) as database:
+        schema.prepare(database, migrate=settings.migrate)
+        adopt_currency(database, settings.currency, system_clock)
+        bootstrap(database, settings.first_key_to, system_clock)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        return server.bind(settings.host, settings.port)
+    except server.CannotServe as error:
+        raise OperatorError(str(error)) from error
+
+
+def _serve_as_worker(
+    settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
+) -> None:
+    hangups = _hangups(settings)  # before the model is loaded, which takes a while
+    memory.share_heap()
+    configure_logging("vendor_service", as_json=settings.log_format == "json")
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
+    _serve(create_app(settings, worker=worker, hangups=hangups), settings, bound, on_ready)
+    end_while_loading(0)
+
+
+def _serve(
+    application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
+) -> bool:
+    facts = "; ".join(map(_facts, application.state.models))
+    with _billing_log(settings):
+        try:
+            return server.serve(application, bound, lambda: on_ready(facts))
+        except server.CannotServe as error:
+            raise OperatorError(str(error)) from error
+
+
+def _facts(model: ServedModel) -> str:
+    facts = model.facts
+    return f"model {facts.id}, device {','.join(facts.devices)}, dtype {facts.dtype}"
+
+
+def _hangups(settings: Settings) -> Hangups | None:
+    return None if settings.models is None else Hangups()
+
+
+def _billing_log(settings: Settings) -> AbstractContextManager[None]:
+    return nullcontext() if settings.billing_log is None else open_billing_log(settings.billing_log)

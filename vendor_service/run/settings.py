@@ -1,0 +1,238 @@
+"""The settings of the vendor: by an option, by `VENDOR_*` in the environment, or by the same in `.env`.
+
+`VENDOR_*_FILE`, in the environment or in `.env`, names a file that holds the value, as secrets are mounted.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from vendor_service.database.urls import masked_url
+from vendor_service.errors import UsageError
+
+_LARGEST_SECRET = 65_536  # bytes
+
+DtypeChoice = Literal["auto", "float32", "bfloat16", "int8"]
+LogFormat = Literal["text", "json"]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with the values that hold when nothing is.
+
+    Sizes are in bytes, prices in millionths of the currency unit for one query; a price that is not set
+    stays as it is in the database.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="VENDOR_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    admin_host: str = "127.0.0.1"
+    admin_port: Annotated[int | None, Field(ge=0, le=65_535)] = None
+    # Several only where the option is given several times; elsewhere the file `models` names them.
+    model: Annotated[str | tuple[str, ...], NoDecode] = "icon-clip"
+    models: Path | None = None
+    pretrained: str | None = None
+    device: str = "auto"
+    dtype: DtypeChoice = "auto"
+    calibration: Path | None = None
+    compile: bool = False
+    database_url: str = "sqlite:///tuition-vendor.db"
+    migrate: bool = False
+    trust_clock: bool = False
+    log_format: LogFormat = "text"
+    billing_log: Path | None = None
+    first_key_to: Path | None = None
+    signing_key_in: Path | None = None
+    sketches: bool = True
+    sketch_key_in: Path | None = None
+    console: bool = True
+    console_key_in: Path | None = None
+    metrics_token: SecretStr | None = None
+
+    currency: Annotated[str | None, Field(pattern="^[A-Z]{3}$")] = None
+    image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
+    text_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
+
+    max_inputs: Annotated[int, Field(ge=1)] = 256
+    max_request_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
+    max_image_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+    max_text_characters: Annotated[int, Field(ge=1)] = 10_000
+    max_queued_inputs: Annotated[int, Field(ge=1)] = 4096
+    max_queued_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
+    text_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
+    replay_hours: Annotated[int, Field(ge=24, le=24 * 366)] = 72
+    max_replays: Annotated[int, Field(ge=1)] = 32
+    request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
+    webhook_thresholds: str = "50,80,100"
+    webhook_private_networks: str = ""
+    batch_store: str | None = None
+    batch_max_file_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
+    batch_max_lines: Annotated[int, Field(ge=1, le=10**6)] = 50_000
+    batch_account_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
+    batch_account_jobs: Annotated[int, Field(ge=1)] = 100
+    batch_keep_days: Annotated[int, Field(ge=1, le=366)] = 30
+    verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _a_token_guards(cls, token: SecretStr | None) -> SecretStr | None:
+        # An empty one would open what it is to close.
+        if token is not None and not token.get_secret_value().strip():
+            raise ValueError("the token is empty; leave it out to let everybody read the metrics")
+        return token
+
+    @field_validator("image_price_micros", "text_price_micros", mode="before")
+    @classmethod
+    def _prices_are_digits(cls, given: object) -> object:
+        # Pydantic alone takes 5.00 for 5, a millionth of what was meant.
+        if isinstance(given, str) and not given.strip().isdecimal():
+            raise ValueError("write a whole number of micro-units, as in 5000000 for 5.00")
+        return given
+
+    @field_validator("webhook_thresholds")
+    @classmethod
+    def _thresholds_are_percents(cls, listed: str) -> str:
+        if not all(each.strip().isdecimal() and 1 <= int(each) <= 100 for each in listed.split(",")):
+            raise ValueError("write percents between 1 and 100, as in 50,80,100")
+        return listed
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """The shares of quota, spend limit and credit, in percent, of which receivers of events are told."""
+        return tuple(sorted({int(each) for each in self.webhook_thresholds.split(",")}))
+
+    @model_validator(mode="after")
+    def _a_request_fits(self) -> Self:
+        for most, whole in (("max_inputs", "max_queued_inputs"), ("max_request_bytes", "max_queued_bytes")):
+            if getattr(self, most) > getattr(self, whole):
+                raise ValueError(
+                    f"{_variable(most)} is more than {_variable(whole)}: it could never be served"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _the_file_names_all_models(self) -> Self:
+        if self.models is not None and not {"model", "pretrained"}.isdisjoint(self.model_fields_set):
+            raise ValueError(
+                f"{_variable('models')} names a file with all models; leave {_variable('model')} and "
+                f"{_variable('pretrained')} out"
+            )
+        return self
+
+    @property
+    def tells_models_apart(self) -> bool:
+        """Whether it may serve several models, now or later."""
+        return self.models is not None or not isinstance(self.model, str)
+
+    @classmethod
+    def read(cls, **options: Any) -> Self:  # noqa: ANN401 - each setting has a type of its own
+        """Take the options that were given, and the environment or the defaults for those that are `None`.
+
+        Raises:
+            UsageError: a value is not what its setting allows; the message names it.
+        """
+        try:
+            settings = cls(**{name: value for name, value in options.items() if value is not None})
+        except ValidationError as error:
+            problems = "; ".join(
+                " ".join(
+                    [*(f"{name} ({_variable(str(name))}):" for name in problem["loc"][:1]), problem["msg"]]
+                )
+                for problem in error.errors()
+            )
+            raise UsageError(f"the settings are not valid: {problems}") from error
+        except SettingsError as error:
+            raise UsageError(str(error.__cause__ or error)) from error
+        except OSError as error:
+            raise UsageError(f"{cls._dotenv_file()} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{cls._dotenv_file()} is not UTF-8: {error}") from error
+        for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
+            given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
+            if settings.metrics_token is None and "" in given:
+                raise UsageError(f"{variable} is empty, and /metrics would be open; leave it out for that")
+        return settings
+
+    def shown(self) -> dict[str, object]:
+        """The settings as they may be logged: secrets in the database's URL and the token are not."""
+        return self.model_dump(mode="json") | {"database_url": masked_url(self.database_url)}
+
+    @classmethod
+    def unknown(cls) -> list[str]:
+        """Variables of the environment and of `.env` that look like settings and are none."""
+        known = {_variable(name) for name in cls.model_fields}
+        named = {name.upper() for name in (*os.environ, *_dotenv(cls))}
+        return sorted(
+            name
+            for name in named
+            if name.startswith(_variable("")) and name.removesuffix("_FILE") not in known
+        )
+
+    @classmethod
+    def _dotenv_file(cls) -> Path:
+        return Path(str(cls.model_config.get("env_file"))).absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class passes it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options first, then the environment and the files that it names, then `.env` and those it names."""
+        named = _FilesSource(settings_cls, {name.lower(): value for name, value in os.environ.items()})
+        named_there = _FilesSource(settings_cls, _dotenv(settings_cls))
+        return init_settings, env_settings, named, dotenv_settings, named_there
+
+
+class _FilesSource(EnvSettingsSource):
+    """Reads `VENDOR_X` from the file that `VENDOR_X_FILE` names, where that is among the `variables`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str | None]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables  # by their names in lower case
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        _, key, is_complex = super().get_field_value(field, field_name)
+        named = self._variables.get(f"{self.env_prefix}{field_name}_file".lower())
+        if not named:
+            return None, key, is_complex
+        try:
+            with Path(named).open(encoding="utf-8") as file:
+                value = file.read(_LARGEST_SECRET).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{_variable(field_name)}_FILE cannot be read: {error}") from error
+        if not value:
+            raise UsageError(f"{_variable(field_name)}_FILE names an empty file: {named}")
+        return value, key, is_complex
+
+
+def _dotenv(settings_cls: type[BaseSettings]) -> dict[str, str | None]:
+    file = settings_cls.model_config.get("env_file")
+    if not isinstance(file, str) or not Path(file).is_file():
+        return {}
+    return {name.lower(): value for name, value in dotenv_values(file, encoding="utf-8").items()}
+
+
+def _variable(name: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{name}".upper()
