@@ -5,14 +5,14 @@ A value that an option does not take is refused by pydantic's `ValidationError`,
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from client.api.defaults import DEFAULT_STUDENT, DEFAULT_VENDOR
 from client.learning.recipe import Recipe, RecipeName, Variant
 from client.purchase.selection import SelectionStrategy
-from client.vendors.vendor import ProtocolName
+from client.vendors.registry import ProtocolName
 
 Queries = Annotated[int, Field(ge=0, le=10**12)]
 Micros = Annotated[int, Field(ge=0, le=10**15)]
@@ -25,7 +25,7 @@ def _vendor() -> str:
 
 
 def _protocol() -> ProtocolName:
-    return cast(ProtocolName, os.environ.get("TUITION_PROTOCOL", "tuition"))  # pydantic checks that it is one
+    return os.environ.get("TUITION_PROTOCOL", "tuition")  # pydantic checks that it is one
 
 
 def _cache() -> Path | None:

@@ -5,9 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from client.cache.file import CacheFile
-from client.vendors.heads import SignedHead
-from client.vendors.model_cards import PinnedCard
 from client.vendors.signatures import BadSignature, opened
+from client.vendors.statements import PinnedCard, SignedHead
 from shared.receipts import CardClaims, HeadClaims, PublicKey
 
 

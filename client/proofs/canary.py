@@ -18,10 +18,10 @@ from client.proofs.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.purchase.budget import Budget
 from client.purchase.checkout import Checkout, Request
 from client.purchase.request_queue import RequestQueue
-from client.vendors.model_cards import PinnedCard
 from client.vendors.proofs import Proof
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.statements import PinnedCard
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from shared.encoding import Vector

@@ -7,8 +7,8 @@ from typing import Any
 from client.cache.pending import PendingBatch
 from client.cache.receipts import LOST, Receipt
 from client.cache.statements import Pin
-from client.vendors.heads import SignedHead
 from client.vendors.signatures import time_of
+from client.vendors.statements import SignedHead
 from shared.billing import Entry, entry_hash
 
 _GENESIS = "0" * 64

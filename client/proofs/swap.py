@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel
 
 from client.proofs.reconciliation import Discrepancy
-from client.vendors.model_cards import PinnedCard
 from client.vendors.proofs import Proof
 from client.vendors.signatures import BadSignature, by_id, opened, signer_of
+from client.vendors.statements import PinnedCard
 from shared.embeddings import Kind
 from shared.encoding import Vector, from_wire, to_base64
 from shared.receipts import (

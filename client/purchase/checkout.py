@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from client.cache.cache import EmbeddingCache
@@ -10,6 +11,8 @@ from client.cache.pending import Payer, RequestBatch
 from client.errors import Bill, EmbeddingsDiffer, VendorError
 from client.purchase.identification import identify
 from client.vendors.query import Query, Spending
+from client.vendors.tracing import Traces
+from client.vendors.transport import Hooks
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import rejected
 from shared.embeddings import ModelCard
@@ -53,17 +56,24 @@ class Checkout:
         payer: the vendor and the key, as notes and receipts name them.
     """
 
-    def __init__(self, vendor: Vendor, cache: EmbeddingCache, model: ModelCard) -> None:
+    def __init__(
+        self, vendor: Vendor, cache: EmbeddingCache, model: ModelCard, traces: Traces | None = None
+    ) -> None:
         self.vendor = vendor
         self.cache = cache
         self.model = model
+        self._traces = traces
         self.origin = origin_of(vendor.url)
         self.payer = Payer(self.origin, vendor.key_id)
 
     def of_model(self, fingerprint: str) -> "Checkout | None":
         """The same for another model of the vendor's; `None` of one that it does not sell."""
         model = identify(self.vendor, self.cache, fingerprint=fingerprint)
-        return Checkout(self.vendor, self.cache, model) if model.fingerprint == fingerprint else None
+        return (
+            Checkout(self.vendor, self.cache, model, self._traces)
+            if model.fingerprint == fingerprint
+            else None
+        )
 
     def buy(
         self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
@@ -142,16 +152,16 @@ class Checkout:
         on_unsure: Callable[[], None],
         on_try: Callable[[], None] = lambda: None,
     ) -> EmbedResult:
+        traced = nullcontext() if self._traces is None else self._traces.batch(len(request.contents))
         try:
-            return self.vendor.embed(
-                request.asked,
-                model=self.model,
-                idempotency_key=request.batch.idempotency_key,
-                max_cost_micros=max_cost_micros,
-                on_try=on_try,
-                on_push_back=on_push_back,
-                on_unsure=on_unsure,
-            )
+            with traced:
+                return self.vendor.embed(
+                    request.asked,
+                    model=self.model,
+                    idempotency_key=request.batch.idempotency_key,
+                    max_cost_micros=max_cost_micros,
+                    hooks=Hooks(on_try, on_push_back, on_unsure),
+                )
         except VendorError as error:
             if error.bill is not None:
                 self.cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)

@@ -44,7 +44,7 @@ def identify(
         VendorError: there are several models and no name, or a text and an image are not embedded alike.
     """
     model = vendor.model(name, fingerprint=fingerprint)
-    if model.fingerprint:
+    if vendor.states_fingerprints:
         return model
     vectors: dict[Query, Vector] = {}
     queries = (

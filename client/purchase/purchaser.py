@@ -30,6 +30,7 @@ from client.purchase.recovery import DeadRuns, Undecided, may_cost
 from client.purchase.request_queue import RequestQueue
 from client.purchase.settlement import Settlement
 from client.vendors.query import Query, Spending
+from client.vendors.tracing import Traces
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.embeddings import ModelCard
 
@@ -51,6 +52,7 @@ class Purchaser:
         budget: Budget,
         on_progress: Callable[[PurchaseProgress], None],
         say: Callable[[str], None] = lambda _: None,
+        traces: Traces | None = None,
     ) -> None:
         self._vendor = vendor
         self._cache = cache
@@ -59,7 +61,7 @@ class Purchaser:
         self._budget = budget
         self._on_progress = on_progress
         self._say = say
-        self._checkout = Checkout(vendor, cache, model)
+        self._checkout = Checkout(vendor, cache, model, traces)
         self._limiter = ConcurrencyLimiter()
         self._lock = threading.Lock()
         self._ended = threading.Event()

@@ -31,6 +31,7 @@ from client.purchase.rates import recent_rate
 from client.purchase.recovery import may_cost
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query, Spending
+from client.vendors.tracing import Traces
 from client.vendors.vendor import Vendor
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -80,6 +81,7 @@ class Teacher:
     """One model of one vendor, for one run.
 
     Attributes:
+        vendor: who sells.
         model: the model.
         refused: what could not be embedded of what was bought here, and before `for_run`, with the reason.
     """
@@ -93,7 +95,7 @@ class Teacher:
         run_id: str,
         budget: int | None,
         max_spend_micros: int | None = None,
-        traced: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
+        traces: Traces | None = None,
         say: Callable[[str], None] = lambda _: None,
         bulk: Bulk | None = None,
     ) -> None:
@@ -106,14 +108,14 @@ class Teacher:
             run_id: names the run in receipts and idempotency keys, across its resumptions.
             budget: queries that the run may pay for in all, counting what it has paid; `None` for no limit.
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
-            traced: entered around each purchase, with the number of its queries.
+            traces: where the spans of purchases go.
             say: told what a person should know of a purchase.
             bulk: its bulk jobs, where it may have any.
 
         Raises:
             UsageError: it is to buy by bulk jobs, and the vendor runs none.
         """
-        self._vendor = vendor
+        self.vendor = vendor
         self._bulk = bulk
         self._card = model
         if bulk is not None and bulk.buys:
@@ -122,7 +124,7 @@ class Teacher:
         self.model = model
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
-        self._traced = traced
+        self._traces = traces
         self._say = say
         self._pinning = Pinning(cache, model, say)
         self._said_owed = 0
@@ -135,13 +137,13 @@ class Teacher:
         many runs, and is not to hold the images that they asked about.
         """
         other = Teacher(
-            self._vendor,
+            self.vendor,
             self._cache,
             model=self._card,
             run_id=run_id,
             budget=budget,
             max_spend_micros=max_spend_micros,
-            traced=self._traced,
+            traces=self._traces,
             say=self._say,
             bulk=self._bulk,
         )
@@ -164,7 +166,7 @@ class Teacher:
 
         It counts in the budget until that vendor is asked with that key.
         """
-        payer, notes = Checkout(self._vendor, self._cache, self._card).payer, self._cache.bulk_notes
+        payer, notes = Checkout(self.vendor, self._cache, self._card).payer, self._cache.bulk_notes
         jobs = [
             each
             for each in notes.of_run(self._run_id)
@@ -202,7 +204,7 @@ class Teacher:
 
     def left_to_jobs(self, queries: Sequence[Query]) -> int:
         """How many of these bulk jobs of this key are to bring, so that they are not paid for twice."""
-        checkout = Checkout(self._vendor, self._cache, self._card)
+        checkout = Checkout(self.vendor, self._cache, self._card)
         notes = self._cache.bulk_notes.of_model(checkout.origin, self.model.fingerprint)
         mine = [note for note in notes if note.key_id in (None, checkout.payer.key_id)]
         return len({query for note in mine for query in note.queries}.intersection(queries))
@@ -222,12 +224,12 @@ class Teacher:
             if self._bulk is not None and self._bulk.buys:
                 quote = self._bulk.vendor.estimate(images=images, texts=texts, model=self.model, batch=True)
             else:
-                quote = self._vendor.estimate(images=images, texts=texts, model=self.model)
+                quote = self.vendor.estimate(images=images, texts=texts, model=self.model)
         sales = self._cache.sales(self.model.fingerprint)
         rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)
-        return PurchaseOutlook(quote, self._vendor.states_prices, seconds)
+        return PurchaseOutlook(quote, self.vendor.states_prices, seconds)
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images that are in no file whose answers are owed, and let go of others."""
@@ -269,7 +271,8 @@ class Teacher:
         """
         used = queries if used is None else used
         turn = nullcontext() if patience is None else self._turn(patience)
-        with turn, self._traced(len(queries)):
+        traced = nullcontext() if self._traces is None else self._traces.buying(len(queries))
+        with turn, traced:
             if self._bulk is not None and self._bulk.buys:
                 purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
             else:
@@ -279,7 +282,7 @@ class Teacher:
                 purchase = self._purchaser(self.model, budget, on_progress).run(queries, used)
         self._say_owed()
         if purchase.cost_micros:
-            self._pinning.pin(self._vendor)
+            self._pinning.pin(self.vendor)
         self.refused.update(purchase.refused)
         return purchase
 
@@ -296,7 +299,9 @@ class Teacher:
     def _purchaser(
         self, model: ModelCard, budget: Budget, on_progress: Callable[[PurchaseProgress], None]
     ) -> Purchaser:
-        return Purchaser(self._vendor, self._cache, model, self._run_id, budget, on_progress, self._say)
+        return Purchaser(
+            self.vendor, self._cache, model, self._run_id, budget, on_progress, self._say, self._traces
+        )
 
     def _buy_in_bulk(
         self,

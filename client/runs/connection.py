@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,10 +20,10 @@ from client.progress import Display
 from client.purchase.identification import identify
 from client.purchase.teacher import Bulk, Teacher
 from client.runs.folder import RunFolder
-from client.vendors.openai import OpenAIVendor
 from client.vendors.protocols.tuition import VendorClient
-from client.vendors.tracing import TracedVendor, Traces, find_traces
-from client.vendors.vendor import ProtocolName
+from client.vendors.registry import ProtocolName, connect
+from client.vendors.tracing import Traces, find_traces
+from client.vendors.vendor import Vendor
 
 
 @dataclass(frozen=True)
@@ -149,31 +149,27 @@ class Connection:
                     raise
                 self.display.note(f"{error} Going on with what was bought.")
                 model = before
-            if self.batch and not isinstance(client, VendorClient):
+            if self.batch and client.bulk is None:
                 raise UsageError(f"A vendor that speaks {self.protocol} has no bulk jobs: leave --batch out.")
             bulk = Bulk(client, self.batch, self.wait) if isinstance(client, VendorClient) else None
             yield Teacher(
-                client if traces is None else TracedVendor(client, traces),
+                client,
                 cache,
                 model=model,
                 run_id=run_id,
                 budget=budget,
                 max_spend_micros=max_spend_micros,
-                traced=_untraced if traces is None else traces.buying,
+                traces=traces,
                 say=self.display.note,
                 bulk=bulk,
             )
 
     @contextmanager
-    def _any_vendor(self, traces: Traces | None) -> "Iterator[VendorClient | OpenAIVendor]":
+    def _any_vendor(self, traces: Traces | None) -> Iterator[Vendor]:
         key, say = self._api_key(), self.display.note
         headers = dict if traces is None else traces.headers
-        if self.protocol == "tuition":
-            with VendorClient(self.vendor_url, key, on_wait=say, trace_headers=headers) as client:
-                yield client
-        else:
-            with OpenAIVendor(self.vendor_url, key, dialect=self.protocol, on_wait=say) as other:
-                yield other
+        with connect(self.protocol, self.vendor_url, key, on_wait=say, trace_headers=headers) as vendor:
+            yield vendor
 
     def _api_key(self) -> str | None:
         key = os.environ.get("TUITION_API_KEY") if self.api_key_file is None else self._read_key()
@@ -223,7 +219,3 @@ def _open_traces() -> Iterator[Traces | None]:
     finally:
         if traces is not None:
             traces.close()
-
-
-def _untraced(_queries: int) -> AbstractContextManager[None]:
-    return nullcontext()

@@ -5,7 +5,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from client.vendors import transport
-from client.vendors.transport import FileBody, HttpTransport, parse
+from client.vendors.transport import FileBody, Hooks, HttpTransport, parse
 from shared.batches import (
     WINDOW,
     BatchList,
@@ -79,7 +79,7 @@ class BulkApi:
             json=asked.model_dump(),
             headers=headers,
             patience=transport.PATIENCE,
-            on_try=on_try,
+            hooks=Hooks(on_try=on_try),
         )
         return parse(BatchObject, answer)
 

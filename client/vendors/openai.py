@@ -1,16 +1,16 @@
-"""Vendors that speak OpenAI's embeddings API, each in the dialect in which it takes images.
+"""Vendors that speak OpenAI's embeddings API; how each takes images is declared in `protocols/`.
 
-- "infinity": strings, which `"modality": "image"` says are data-URIs, as infinity-emb takes them.
-- "jina": items `{"text": ...}` and `{"image": ...}`, as Jina's CLIP API takes them.
-
-Such a vendor knows no idempotency, states no price and no fingerprint. What can be made up for is made up for
-here: see `OpenAIVendor`.
+Such a vendor knows no idempotency, states no price and no fingerprint. The client makes up for that: what may
+have been served counts as paid, all costs are 0, and a model is recognised by its answers
+(`client/purchase/identification.py`). A model that is exchanged in the middle of a run is noticed only by the
+name or the dimensions that it answers with.
 """
 
 import base64
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -26,105 +26,39 @@ from client.errors import (
     RequestTooLarge,
     VendorError,
 )
-from client.vendors import transport, wire
-from client.vendors.heads import SignedHead
-from client.vendors.model_cards import PinnedCard
+from client.vendors import transport
 from client.vendors.query import Query
-from client.vendors.transport import HttpTransport, parse
-from client.vendors.vendor import EmbedResult
-from shared.billing import Quote
+from client.vendors.transport import NO_HOOKS, Hooks, parse
+from client.vendors.vendor import EmbedResult, Vendor
+from client.vendors.wire import MOST_DIMENSIONS, most_bytes
 from shared.embeddings import Kind, Limits, ModelCard, Prices, Usage
 from shared.encoding import Vector, from_wire
 
-Dialect = Literal["infinity", "jina"]
-
 # After these the request may have been served, and charged, all the same.
 _UNSURE = frozenset({408, 500, 502, 504})
-_MOST_DIMENSIONS = 2**16
-# Of what such a vendor takes, little is published; it says 413 or 400 to more, and then gets less.
-_LIMITS = Limits(
-    max_inputs=32, max_request_bytes=16 * 2**20, max_image_bytes=10 * 2**20, max_image_pixels=50_000_000
-)
 
 
-class OpenAIVendor:
-    """One vendor with OpenAI's embeddings API, and one key. Thread-safe; a context manager.
+class OpenAIVendor(Vendor):
+    """One vendor with OpenAI's embeddings API, and one key. Its vectors are normalised here.
 
-    - **Fingerprint**: none; `client/purchase/identification.py` makes up for it. A model that is exchanged in
-      the middle of a run is noticed only by the name or the dimensions that it answers with.
-    - **Lost answers**: a request that may have been served is sent again all the same, but counts as paid.
-    - **Prices**: not known; all costs are 0, and only a budget of queries can be kept.
-    - Vectors are normalised here.
+    Attributes:
+        name: of the protocol, with which fingerprints and receipts begin.
+        limits: what its vendors take; they say 413 or 400 to more, and then get less.
     """
 
     repeats_are_free = False
     states_prices = False
+    states_fingerprints = False
+    name: ClassVar[str]
+    limits: ClassVar[Limits] = Limits(
+        max_inputs=32, max_request_bytes=16 * 2**20, max_image_bytes=10 * 2**20, max_image_pixels=50_000_000
+    )
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        *,
-        dialect: Dialect,
-        transport: httpx.BaseTransport | None = None,
-        timeout: float = 120.0,
-        on_wait: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Connect to nothing yet.
+    @abstractmethod
+    def body(self, kind: Kind, contents: Sequence[bytes]) -> Mapping[str, Any]:
+        """What is posted beside the model: the inputs, all of one kind, and how to answer."""
 
-        Args:
-            url: what `/embeddings` follows, e.g. http://127.0.0.1:7997 or https://api.jina.ai/v1.
-            api_key: the key; `None` for a vendor that takes none.
-            dialect: how the vendor takes images.
-            transport: replaces the network.
-            timeout: seconds to wait for an answer.
-            on_wait: told why, now and then, while requests are tried again.
-
-        Raises:
-            UsageError: this is no URL, or no key.
-        """
-        self._http = HttpTransport(
-            url,
-            api_key,
-            as_error=_as_error,
-            transport=transport,
-            timeout=timeout,
-            on_wait=on_wait,
-            doubt_lasts=False,
-        )
-        self.url = self._http.url
-        self.key_id: str | None = None
-        self._dialect = dialect
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-
-    def head(self, *, within: float | None = None) -> SignedHead | None:  # noqa: ARG002
-        """Nothing: such a vendor keeps no ledger that it shows."""
-        return None
-
-    def signed_card(
-        self,
-        name: str,  # noqa: ARG002
-        *,
-        within: float | None = None,  # noqa: ARG002
-    ) -> PinnedCard | None:
-        """Nothing: such a vendor promises no fingerprint."""
-        return None
-
-    def stop(self) -> None:
-        """Make requests that wait to be tried again give up now."""
-        self._http.stop()
-
-    def model(
-        self,
-        name: str | None = None,
-        *,
-        fingerprint: str | None = None,  # noqa: ARG002 (as `Vendor` has it)
-    ) -> ModelCard:
+    def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:  # noqa: ARG002
         """The model of a name, or the only one for sale; the vendor says no more of it.
 
         Raises:
@@ -132,14 +66,14 @@ class OpenAIVendor:
         """
         return ModelCard(
             id=name or self._only_model(),
-            owned_by=self._dialect,
+            owned_by=self.name,
             dimensions=0,
             fingerprint="",
             tolerance=0.0,
             dtype="unknown",
             image_size=0,
             prices=Prices(image_micros=0, text_micros=0),
-            limits=_LIMITS,
+            limits=self.limits,
         )
 
     def embed(
@@ -149,9 +83,7 @@ class OpenAIVendor:
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None = None,  # noqa: ARG002 (nobody here would keep to it)
-        on_try: Callable[[], None] = lambda: None,
-        on_push_back: Callable[[], None] = lambda: None,
-        on_unsure: Callable[[], None] = lambda: None,
+        hooks: Hooks = NO_HOOKS,
     ) -> EmbedResult:
         """Buy the embeddings of some queries, all of one kind, in one request; see `Vendor.embed`.
 
@@ -159,39 +91,20 @@ class OpenAIVendor:
             FingerprintChanged, InputRefused, KeyRefused, QuotaExhausted, RequestTooLarge, VendorUnreachable,
             VendorError.
         """
-        vectors = self._ask(
-            queries,
-            model.id,
-            dimensions=model.dimensions or _MOST_DIMENSIONS,
+        asked = [query for query, _ in queries]
+        answer = self._http.send(
+            "POST",
+            "/embeddings",
+            json={"model": model.id, **self.body(asked[0].kind, [content for _, content in queries])},
             # It does no harm, and some gateways in front of such vendors do keep it.
             headers={"idempotency-key": idempotency_key},
-            patience=transport.PATIENCE if model.dimensions else 0.0,  # nothing is bought yet
-            on_try=on_try,
-            on_push_back=on_push_back,
-            on_unsure=on_unsure,
+            most_bytes=most_bytes(len(queries), model.dimensions or MOST_DIMENSIONS),
+            patience=transport.PATIENCE if model.dimensions else 0.0,  # nothing was bought of it yet
+            hooks=hooks,
         )
-        asked = [query for query, _ in queries]
-        if model.dimensions and {len(vector) for vector in vectors} != {model.dimensions}:
-            raise _served(
-                f"{self.url} answered with {len(vectors[0])} dimensions, not {model.dimensions}: {model.id} "
-                "is another model now. What was bought is kept, but the two do not mix: start a new run."
-            )
-        answered = dict(zip(asked, vectors, strict=True))
-        return EmbedResult(answered, {}, _usage(asked), f"{self._dialect}-{secrets.token_hex(8)}")
-
-    def estimate(
-        self,
-        *,
-        images: int = 0,  # noqa: ARG002 (as `Vendor` has it)
-        texts: int = 0,  # noqa: ARG002
-        model: ModelCard | None = None,  # noqa: ARG002
-    ) -> Quote:
-        """Nothing.
-
-        Raises:
-            VendorError: always: such a vendor states no prices.
-        """
-        raise VendorError(f"{self.url} states no prices.")
+        vectors = self._read(parse(_Embeddings, answer), asked, model)
+        request_id = f"{self.name}-{secrets.token_hex(8)}"
+        return EmbedResult(dict(zip(asked, vectors, strict=True)), {}, _usage(asked), request_id)
 
     def _only_model(self) -> str:
         names = [model.id for model in parse(_Models, self._http.send("GET", "/models")).data]
@@ -199,26 +112,20 @@ class OpenAIVendor:
             return names[0]
         raise VendorError(f"{self.url} sells {', '.join(names)}; name one of them with --model.")
 
-    def _ask(
-        self,
-        queries: Sequence[tuple[Query, bytes]],
-        model: str,
-        *,
-        dimensions: int,
-        **options: Any,  # noqa: ANN401 (those of HttpTransport.send)
-    ) -> list[Vector]:
-        """The unit vectors of some queries of one kind, in order."""
-        (kind,) = {query.kind for query, _ in queries}
-        body = _body(self._dialect, kind, [content for _, content in queries], model)
-        limit = wire.most_bytes(len(queries), dimensions)
-        answer = self._http.send("POST", "/embeddings", json=body, most_bytes=limit, **options)
-        response = parse(_Embeddings, answer)
-        if response.model not in (None, model):
-            raise _served(f"{self.url} answered by {str(response.model)[:64]!r}, not by {model}.")
-        rows = sorted(response.data, key=lambda each: each.index)
-        if [each.index for each in rows] != list(range(len(queries))):
-            raise VendorError(f"{self.url} answered {len(rows)} of {len(queries)} queries.")
-        return [self._unit(each.embedding) for each in rows]
+    def _read(self, answer: "_Embeddings", asked: Sequence[Query], model: ModelCard) -> list[Vector]:
+        """The unit vectors of an answer, in the order of the queries."""
+        if answer.model not in (None, model.id):
+            raise _served(f"{self.url} answered by {str(answer.model)[:64]!r}, not by {model.id}.")
+        rows = sorted(answer.data, key=lambda each: each.index)
+        if [each.index for each in rows] != list(range(len(asked))):
+            raise VendorError(f"{self.url} answered {len(rows)} of {len(asked)} queries.")
+        vectors = [self._unit(each.embedding) for each in rows]
+        if model.dimensions and {len(vector) for vector in vectors} != {model.dimensions}:
+            raise _served(
+                f"{self.url} answered with {len(vectors[0])} dimensions, not {model.dimensions}: {model.id} "
+                "is another model now. What was bought is kept, but the two do not mix: start a new run."
+            )
+        return vectors
 
     def _unit(self, value: list[float] | str) -> Vector:
         try:
@@ -232,12 +139,14 @@ class OpenAIVendor:
             raise VendorError(f"{self.url} answered with a vector of zeros.")
         return (exact / length).astype(np.float32)
 
-
-def _served(message: str) -> FingerprintChanged:
-    """Another model has answered, and so was paid."""
-    error = FingerprintChanged(message)
-    error.unsure = True
-    return error
+    @staticmethod
+    def _error_of(response: httpx.Response, url: str) -> ClientError:
+        """The status as one of our errors, with the beginning of what the vendor says of it."""
+        said = "".join(c for c in response.text[:300] if c.isprintable())
+        kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
+        error = kind(f"{url} answered with status {response.status_code}: {said}{advice}")
+        error.unsure = response.status_code in _UNSURE
+        return error
 
 
 class _Row(BaseModel):
@@ -258,25 +167,11 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-def _body(dialect: Dialect, kind: Kind, contents: Sequence[bytes], model: str) -> dict[str, Any]:
-    """What is posted: OpenAI's fields, and the dialect's."""
-    if kind == "text":
-        texts = [content.decode() for content in contents]
-        items: list[Any] = [{"text": text} for text in texts] if dialect == "jina" else list(texts)
-    else:
-        encoded = [(content, base64.b64encode(content).decode("ascii")) for content in contents]
-        items = [
-            {"image": text} if dialect == "jina" else f"data:{_media_type(content)};base64,{text}"
-            for content, text in encoded
-        ]
-    own = {} if dialect == "jina" else {"encoding_format": "base64", "modality": kind}
-    return {"model": model, "input": items, **own}
-
-
-def _media_type(content: bytes) -> str:
-    if content.startswith(b"\x89PNG"):
-        return "image/png"
-    return "image/webp" if content[8:12] == b"WEBP" else "image/jpeg"
+def _served(message: str) -> FingerprintChanged:
+    """Another model has answered, and so was paid."""
+    error = FingerprintChanged(message)
+    error.unsure = True
+    return error
 
 
 def _usage(queries: Sequence[Query]) -> Usage:
@@ -284,21 +179,13 @@ def _usage(queries: Sequence[Query]) -> Usage:
     return Usage(images=images, texts=len(queries) - images, billed_queries=len(queries), cost_micros=0)
 
 
+_KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."
 _ERRORS: dict[int, tuple[type[ClientError], str]] = {
     400: (InputRefused, ""),
-    401: (KeyRefused, " Give the right key in TUITION_API_KEY or with --api-key-file."),
+    401: (KeyRefused, _KEY),
     402: (QuotaExhausted, " What was bought is kept; the same command goes on from here."),
-    403: (KeyRefused, " Give the right key in TUITION_API_KEY or with --api-key-file."),
+    403: (KeyRefused, _KEY),
     404: (RequestRefused, " Is --vendor what /embeddings follows, and does it sell this model?"),
     413: (RequestTooLarge, ""),
     422: (InputRefused, ""),
 }
-
-
-def _as_error(response: httpx.Response, url: str) -> ClientError:
-    """The status as one of our errors, with the beginning of what the vendor says of it."""
-    said = "".join(c for c in response.text[:300] if c.isprintable())
-    kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
-    error = kind(f"{url} answered with status {response.status_code}: {said}{advice}")
-    error.unsure = response.status_code in _UNSURE
-    return error

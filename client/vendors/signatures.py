@@ -1,13 +1,14 @@
-"""Signatures: whether a vendor's own key has signed a statement, told without asking the vendor.
+"""Signatures: whether a vendor's own key has signed a statement, checked without asking the vendor.
 
-What checks them takes a tenth of a second to import, so it is imported where something is checked.
+PyJWT takes a tenth of a second to import, so it is imported where something is checked.
 """
 
 import re
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,11 +17,20 @@ from shared.receipts import ALGORITHM, HeadClaims, KeySet, PublicKey, ReceiptCla
 _MOST_BYTES = 2**20
 # The last second that a date can have, and the last entry that the cache can note.
 _LATEST, _LAST_ENTRY = 253_402_300_799, 2**63 - 1
-Statement = TypeVar("Statement", bound=BaseModel)
+Claims = TypeVar("Claims", bound=BaseModel)
 
 
 class BadSignature(ValueError):
-    """A statement is not what it should be: the message, which follows "the vendor", says why."""
+    """A statement is not what it should be; the message follows "the vendor" and says why."""
+
+
+@dataclass(frozen=True)
+class Signed(Generic[Claims]):
+    """A statement, a compact JWS, whose signature was found to be by `key`."""
+
+    claims: Claims
+    token: str
+    key: PublicKey
 
 
 class KeyRing:
@@ -51,6 +61,17 @@ class KeyRing:
             if kid not in self._known():
                 self._keys = None  # it may have been made since
             return self._known().get(kid)
+
+    def read(self, token: str, kind: str, model: type[Claims], what: str) -> Signed[Claims]:
+        """A vendor's statement of a kind, once its signature is right; `what` names it in messages.
+
+        Raises:
+            BadSignature: it is not.
+        """
+        key = self.find(signer_of(token, kind))
+        if key is None:
+            raise BadSignature(f"signed {what} by a key that it does not publish")
+        return Signed(opened(token, key, model), token, key)
 
     def _known(self) -> dict[str, PublicKey]:
         if self._keys is None:
@@ -86,7 +107,7 @@ def signer_of(token: str, kind: str) -> str:
     return kid
 
 
-def opened(token: str, key: PublicKey, model: type[Statement]) -> Statement:
+def opened(token: str, key: PublicKey, model: type[Claims]) -> Claims:
     """What a statement says, once its signature is found to be by this key.
 
     Raises:
@@ -121,17 +142,3 @@ def time_of(signed_at: int, form: str) -> str:
         return f"{datetime.fromtimestamp(signed_at, UTC):{form}}"
     except (ValueError, OverflowError, OSError):
         return f"no date ({signed_at})"
-
-
-def read_signed(
-    token: str, keys: KeyRing, kind: str, model: type[Statement], what: str
-) -> tuple[Statement, PublicKey]:
-    """What a vendor's statement of a kind says, and by which of its keys, once the signature is right.
-
-    Raises:
-        BadSignature: it is not; `what` names the statement.
-    """
-    key = keys.find(signer_of(token, kind))
-    if key is None:
-        raise BadSignature(f"signed {what} by a key that it does not publish")
-    return opened(token, key, model), key

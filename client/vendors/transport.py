@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
@@ -27,23 +28,83 @@ PUSHED_BACK = frozenset({429, 503})
 TRIES = 5
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# A vendor that is restarted in the middle of a purchase is waited for this long, in seconds.
+# For so many seconds from its first failure a vendor is waited for that is restarted during a purchase.
 PATIENCE = 60.0
 _TELL_EVERY = 5.0
-# As many connections as requests are ever in flight.
-_KEPT_ALIVE = 16
 # Whatever a vendor says, it is asked again within this many seconds.
 _LONGEST_RETRY_AFTER = 300
 # The longest answer that is read to its end, in bytes, and an error's. An embed request has its own.
 ANSWER_BYTES = 8 * 2**20
 _ERROR_BYTES = 2**16
-# An answer that trickles in is given up after so many times the wait for one that does not come at all.
+# An answer that trickles in is given up after this many times the wait for one that does not come at all.
 _TRICKLES = 5
-# A file may be of any length, so it is given up where it has not brought so many bytes more in that time.
+# A file may be of any length, so it is given up when it has not brought this many bytes more in that time.
 _STEADY = 2**20
 _PIECE = 2**16
+# As many connections stay open as requests are ever in flight.
+_KEPT_ALIVE = 16
 
 Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What to call while one request is sent, in the thread that sends it.
+
+    Attributes:
+        on_try: before each try.
+        on_push_back: whenever the vendor says that it is asked too much (429, 503).
+        on_unsure: before what may have been served all the same is sent again; it raises to stop.
+    """
+
+    on_try: Callable[[], None] = field(default=_nothing, repr=False)
+    on_push_back: Callable[[], None] = field(default=_nothing, repr=False)
+    on_unsure: Callable[[], None] = field(default=_nothing, repr=False)
+
+
+NO_HOOKS = Hooks()
+
+
+class AnswerTooLong(VendorError):
+    """A success that is longer than it can be, or compressed; `headers` are all that was read of it."""
+
+    def __init__(self, headers: httpx.Headers, message: str) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+
+class _Failed(Exception):
+    """One try that failed.
+
+    Attributes:
+        error: what to raise if it was the last.
+        unsure: whether it may have been served all the same.
+        why: the reason in words.
+        status: the answer's; `None` where nothing answered.
+        retry_after: the seconds for which the vendor wants to be left alone.
+    """
+
+    def __init__(
+        self, error: ClientError, *, unsure: bool, why: str, answer: httpx.Response | None = None
+    ) -> None:
+        super().__init__(why)
+        self.error = error
+        self.unsure = unsure
+        self.why = why
+        self.status = None if answer is None else answer.status_code
+        self.retry_after = 0 if answer is None else _seconds(answer.headers.get("retry-after"))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another try cannot help."""
+        if self.status is None:
+            return False
+        return self.status not in RETRIED or isinstance(self.error, RequestRefused | SpendingStopped)
 
 
 class HttpTransport:
@@ -74,11 +135,11 @@ class HttpTransport:
             api_key: the key; `None` for what needs none.
             as_error: makes an answer that is no success, from this address, one of the client's errors, and
                 says by its `unsure` whether the request may have been served all the same.
-            doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise what
-                `on_unsure` does settles that.
             transport: replaces the network.
             timeout: seconds to wait for an answer.
             on_wait: told why, now and then, while requests are tried again.
+            doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise
+                `Hooks.on_unsure` settles that.
             trace_headers: asked for each request what to send along, such as a `traceparent`.
 
         Raises:
@@ -125,21 +186,18 @@ class HttpTransport:
         timeout: float | None = None,
         patience: float = 0.0,
         most_bytes: int = ANSWER_BYTES,
-        on_try: Callable[[], None] = lambda: None,
-        on_push_back: Callable[[], None] = lambda: None,
-        on_unsure: Callable[[], None] = lambda: None,
+        hooks: Hooks = NO_HOOKS,
         body: "FileBody | None" = None,
         **request: Any,  # noqa: ANN401 (httpx's own)
     ) -> httpx.Response:
-        """Send until it is answered for good: so many tries, or for `patience` seconds if that is longer.
+        """Send until it is answered for good.
 
         Args:
-            tries: at most (default: `TRIES`).
+            tries: the most tries (default: `TRIES`), or as many as `patience` allows if these are more.
             timeout: seconds to wait for this answer, where it is not as long as for others.
+            patience: seconds from the first failure.
             most_bytes: the longest answer that makes sense.
-            on_try: called before each try.
-            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
-            on_unsure: called before what may have been served all the same is sent again; raises to stop.
+            hooks: what to call meanwhile.
             body: what is sent, where that is a file.
 
         Raises:
@@ -147,108 +205,87 @@ class HttpTransport:
             AnswerTooLong: a success was longer than that.
             ClientError: what `as_error` makes of an answer that is no success.
         """
-        deadline = time.monotonic() + patience
-        headers = {**request.pop("headers", {}), **self._trace_headers()}
-        most = TRIES if tries is None else tries
         seconds = self._timeout if timeout is None else timeout
-        tried, doubt = 0, False
-        while True:
-            tried += 1
-            on_try()
-            last = tried >= most and time.monotonic() >= deadline
+        headers = {**request.pop("headers", {}), **self._trace_headers()}
+
+        def attempt() -> httpx.Response:
             sent = self._http.build_request(
                 method, path, headers=headers, timeout=_timeouts(seconds), **request
             )
             sent.stream = pieces = _Pieces(sent.content) if body is None else body
             try:
-                response = self._receive(sent, most_bytes, _TRICKLES * seconds)
+                answer = self._receive(sent, most_bytes, _TRICKLES * seconds)
             except httpx.RequestError as error:
                 # What did not leave this machine whole was not served.
-                unsure = not pieces.cut and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                doubt |= unsure
-                if last:
-                    raise _sure_or_not(self._unreachable(error), doubt) from error
-                why, retry_after = f"{self.url} does not answer ({type(error).__name__})", None
-            else:
-                if response.is_success:
-                    return response
-                refused = self._as_error(response, self.url)
-                unsure = refused.unsure
-                doubt |= unsure
-                final = isinstance(refused, RequestRefused | SpendingStopped)
-                if response.status_code not in RETRIED or last or final:
-                    raise _sure_or_not(refused, doubt)
-                if response.status_code in PUSHED_BACK:
-                    on_push_back()
-                why = f"{self.url} said {response.status_code}"
-                retry_after = _seconds(response.headers.get("retry-after"))
-            self._wait(tried, retry_after, why, unsure=doubt)
-            if unsure:
-                on_unsure()
-                doubt = self._doubt_lasts
+                unsent = pieces.cut or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                raise self._unreachable(error, unsure=not unsent) from error
+            if not answer.is_success:
+                raise self._refused(answer)
+            return answer
+
+        return self._persist(attempt, TRIES if tries is None else tries, patience, hooks)
 
     def download(self, path: str, to: BinaryIO, most_bytes: int) -> None:
         """Write an answer of up to `most_bytes` to a file, and from its beginning where it is cut off.
-
-        It is tried as often as a request is with `PATIENCE`, which counts from the first failure: a file may
-        take longer than that to come.
 
         Raises:
             VendorUnreachable: nothing answered, or not to its end.
             AnswerTooLong: it is longer.
             ClientError: what `as_error` makes of an answer that is no success.
         """
-        deadline, tried = math.inf, 0
-        while True:
-            tried += 1
+
+        def attempt() -> None:
             to.seek(0)
             to.truncate()
-            final = False
             try:
                 answer = self._write(path, to, most_bytes)
             except httpx.RequestError as error:
-                refused, why = self._unreachable(error), f"{self.url} does not answer"
-            else:
-                if answer is None:
-                    return
-                refused, why = self._as_error(answer, self.url), f"{self.url} does not give a file"
-                final = answer.status_code not in RETRIED
-            deadline = min(deadline, time.monotonic() + PATIENCE)
-            last = tried >= TRIES and time.monotonic() >= deadline
-            if last or final or isinstance(refused, RequestRefused | SpendingStopped):
-                raise refused
-            self._wait(tried, None, why, unsure=False)
+                raise self._unreachable(error, unsure=False) from error
+            if answer is not None:
+                raise self._refused(answer)
 
-    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> httpx.Response | None:
-        """Write an answer to a file once; one that is no success is not written, but returned."""
-        with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
-            pieces = self._steadily(answer)
-            if not answer.is_success:
-                content = b""
-                while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
-                    content += piece
-                return httpx.Response(answer.status_code, content=content)
-            for piece in pieces:
-                to.write(piece)
-                if to.tell() > most_bytes:
-                    raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
-        return None
+        self._persist(attempt, TRIES, PATIENCE, NO_HOOKS)
 
-    def _steadily(self, answer: httpx.Response) -> Iterator[bytes]:
-        """The pieces of an answer, as long as it brings enough of them in time.
+    def _persist(self, attempt: Callable[[], T], tries: int, patience: float, hooks: Hooks) -> T:
+        """Try until it succeeds, cannot succeed, or was tried often and long enough."""
+        deadline, tried, doubt = math.inf, 0, False
+        while True:
+            tried += 1
+            hooks.on_try()
+            try:
+                return attempt()
+            except _Failed as failure:
+                doubt |= failure.unsure
+                deadline = min(deadline, time.monotonic() + patience)
+                if failure.is_final or (tried >= tries and time.monotonic() >= deadline):
+                    raise _sure_or_not(failure.error, doubt) from failure.__cause__
+                if failure.status in PUSHED_BACK:
+                    hooks.on_push_back()
+                self._wait(tried, failure, unsure=doubt)
+                if failure.unsure:
+                    hooks.on_unsure()
+                    doubt = self._doubt_lasts
 
-        Raises:
-            httpx.ReadTimeout: it does not.
-        """
-        longest = _TRICKLES * self._timeout
-        deadline, due = time.monotonic() + longest, _STEADY
-        for piece in answer.iter_raw():
-            yield piece
-            due -= len(piece)
-            if due <= 0:
-                deadline, due = time.monotonic() + longest, _STEADY
-            elif time.monotonic() > deadline:
-                raise httpx.ReadTimeout("the answer does not end", request=answer.request)
+    def _wait(self, tried: int, failure: _Failed, *, unsure: bool) -> None:
+        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tried - 1))) + failure.retry_after
+        # Said when it takes a while, and not by each of the requests in flight.
+        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
+            self._told_at = time.monotonic()
+            self._on_wait(f"{failure.why}; trying again in {delay:.0f} s.")
+        if self._stopping.wait(delay):
+            stopped = VendorUnreachable(f"{failure.why}, and there was no time to try again.")
+            raise _sure_or_not(stopped, unsure)
+
+    def _unreachable(self, error: httpx.RequestError, *, unsure: bool) -> _Failed:
+        told = VendorUnreachable(
+            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
+            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+        )
+        return _Failed(told, unsure=unsure, why=f"{self.url} does not answer ({type(error).__name__})")
+
+    def _refused(self, answer: httpx.Response) -> _Failed:
+        error = self._as_error(answer, self.url)
+        return _Failed(error, unsure=error.unsure, why=f"{self.url} said {answer.status_code}", answer=answer)
 
     def _receive(self, request: httpx.Request, most_bytes: int, longest: float) -> httpx.Response:
         """Send a request once and read the answer, as far as that makes sense, for `longest` seconds at most.
@@ -281,29 +318,36 @@ class HttpTransport:
             request=request,
         )
 
-    def _wait(self, tried: int, retry_after: int | None, why: str, *, unsure: bool) -> None:
-        delay = random.uniform(0, min(LONGEST_DELAY, FIRST_DELAY * 2 ** (tried - 1)))
-        delay += retry_after or 0
-        # Said when it takes a while, and not by each of the requests in flight.
-        if delay > 1 and time.monotonic() - self._told_at > _TELL_EVERY:
-            self._told_at = time.monotonic()
-            self._on_wait(f"{why}; trying again in {delay:.0f} s.")
-        if self._stopping.wait(delay):
-            raise _sure_or_not(VendorUnreachable(f"{why}, and there was no time to try again."), unsure)
+    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> httpx.Response | None:
+        """Write an answer to a file once; one that is no success is not written, but returned."""
+        with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
+            pieces = self._steadily(answer)
+            if not answer.is_success:
+                content = b""
+                while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
+                    content += piece
+                return httpx.Response(answer.status_code, content=content)
+            for piece in pieces:
+                to.write(piece)
+                if to.tell() > most_bytes:
+                    raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
+        return None
 
-    def _unreachable(self, error: httpx.RequestError) -> ClientError:
-        return VendorUnreachable(
-            f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
-            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
-        )
+    def _steadily(self, answer: httpx.Response) -> Iterator[bytes]:
+        """The pieces of an answer, as long as it brings enough of them in time.
 
-
-class AnswerTooLong(VendorError):
-    """A success that is longer than it can be, or compressed; `headers` are all that was read of it."""
-
-    def __init__(self, headers: httpx.Headers, message: str) -> None:
-        super().__init__(message)
-        self.headers = headers
+        Raises:
+            httpx.ReadTimeout: it does not.
+        """
+        longest = _TRICKLES * self._timeout
+        deadline, due = time.monotonic() + longest, _STEADY
+        for piece in answer.iter_raw():
+            yield piece
+            due -= len(piece)
+            if due <= 0:
+                deadline, due = time.monotonic() + longest, _STEADY
+            elif time.monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer does not end", request=answer.request)
 
 
 class _Pieces(httpx.ByteStream):
@@ -341,30 +385,6 @@ class FileBody(httpx.SyncByteStream):
         self.cut = False
 
 
-def _timeouts(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=10)
-
-
-def _too_much(limit: int) -> str:
-    if limit < 0:
-        return "a compressed body, which it was asked not to"
-    return f"more than the {limit} bytes that an answer to this can have"
-
-
-def _seconds(retry_after: str | None) -> int | None:
-    """The seconds of a `Retry-After`, within bounds; `None` for anything else that may stand there."""
-    digits = (retry_after or "").strip()
-    if not re.fullmatch("[0-9]+", digits):
-        return None
-    return min(int(digits[:9]), _LONGEST_RETRY_AFTER)
-
-
-def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
-    """The error, saying whether any try may have been served all the same."""
-    error.unsure = unsure
-    return error
-
-
 def parse(model: type[Model], response: httpx.Response) -> Model:
     """The body of a successful answer.
 
@@ -377,6 +397,30 @@ def parse(model: type[Model], response: httpx.Response) -> Model:
         raise VendorError(
             f"{response.url} does not answer as a vendor of this kind does ({error.error_count()} faults)."
         ) from error
+
+
+def _timeouts(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=10)
+
+
+def _too_much(limit: int) -> str:
+    if limit < 0:
+        return "a compressed body, which it was asked not to"
+    return f"more than the {limit} bytes that an answer to this can have"
+
+
+def _seconds(retry_after: str | None) -> int:
+    """The seconds of a `Retry-After`, within bounds; 0 for anything else that may stand there."""
+    digits = (retry_after or "").strip()
+    if not re.fullmatch("[0-9]+", digits):
+        return 0
+    return min(int(digits[:9]), _LONGEST_RETRY_AFTER)
+
+
+def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
+    """The error, saying whether any try may have been served all the same."""
+    error.unsure = unsure
+    return error
 
 
 def _checked(url: str) -> httpx.URL:

@@ -1,18 +1,25 @@
-"""The interface of a vendor, whatever protocol it speaks."""
+"""A vendor: how it is asked, whatever API it speaks, and what it promises.
 
-from collections.abc import Callable, Sequence
+Each API is a module in `protocols/` with one subclass, which declares there how its vendors are asked and
+what they promise; `registry.connect` finds it by the module's name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Self
 
-from client.vendors.heads import SignedHead
-from client.vendors.model_cards import PinnedCard
+import httpx
+
+from client.errors import ClientError, VendorError
+from client.vendors.bulk_api import BulkApi
 from client.vendors.proofs import Proof
 from client.vendors.query import Query
+from client.vendors.statements import PinnedCard, SignedHead
+from client.vendors.transport import NO_HOOKS, Hooks, HttpTransport
 from shared.billing import Quote
 from shared.embeddings import ModelCard, Usage
 from shared.encoding import Vector
-
-ProtocolName = Literal["tuition", "infinity", "jina"]
 
 
 @dataclass(frozen=True)
@@ -34,29 +41,89 @@ class EmbedResult:
     proof: Proof | None = None
 
 
-class Vendor(Protocol):
-    """One vendor and one key, safe to use from several threads.
+class Vendor(ABC):
+    """One vendor and one key. Thread-safe; a context manager, which closes the connections.
 
     Attributes:
-        url: where it is.
-        key_id: the public half of the key, to be noted in receipts.
         repeats_are_free: whether a request that is sent again under its idempotency key is charged once.
             Where it is not, an answer that is lost counts as paid, and what it held is bought anew.
         states_prices: whether the prices of its models are known; where they are not, everything costs 0.
+        states_fingerprints: whether it says which model is sold under a name. Where it does not, the model is
+            recognised by its answers to two queries, which are paid for.
+        url: where it is.
+        key_id: the public half of the key, to be noted in receipts.
+        bulk: its bulk jobs; `None` where it runs none.
     """
 
-    url: str
-    key_id: str | None
-    repeats_are_free: bool
-    states_prices: bool
+    repeats_are_free: ClassVar[bool]
+    states_prices: ClassVar[bool]
+    states_fingerprints: ClassVar[bool]
+    key_id: str | None = None
+    bulk: BulkApi | None = None
 
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout: float = 120.0,
+        on_wait: Callable[[str], None] = lambda _: None,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: where the vendor is, e.g. http://127.0.0.1:8000.
+            api_key: the key; `None` for what needs none.
+            transport: replaces the network.
+            timeout: seconds to wait for an answer.
+            on_wait: told why, now and then, while requests are tried again; and what else a person should
+                know of the vendor.
+            trace_headers: asked for each request what to send along, such as a `traceparent`.
+
+        Raises:
+            UsageError: this is no URL, or no key.
+        """
+        self._http = HttpTransport(
+            url,
+            api_key,
+            as_error=self._error_of,
+            transport=transport,
+            timeout=timeout,
+            on_wait=on_wait,
+            doubt_lasts=self.repeats_are_free,
+            trace_headers=trace_headers,
+        )
+        self.url = self._http.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def stop(self) -> None:
+        """Make requests that wait to be tried again give up now."""
+        self._http.stop()
+
+    @staticmethod
+    @abstractmethod
+    def _error_of(response: httpx.Response, url: str) -> ClientError:
+        """An answer that is no success, as one of the client's errors.
+
+        Its `unsure` says whether the request may have been served, and charged, all the same.
+        """
+
+    @abstractmethod
     def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
         """The model of a name; without one that of the `fingerprint`, if it is sold, or the vendor's choice.
 
-        A vendor that states no fingerprints leaves it empty, and the dimensions 0: see
+        A vendor that states no fingerprints leaves it empty, and the dimensions 0; see
         `client/purchase/identification.py`.
         """
 
+    @abstractmethod
     def embed(
         self,
         queries: Sequence[tuple[Query, bytes]],
@@ -64,33 +131,33 @@ class Vendor(Protocol):
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None = None,
-        on_try: Callable[[], None] = lambda: None,
-        on_push_back: Callable[[], None] = lambda: None,
-        on_unsure: Callable[[], None] = lambda: None,
+        hooks: Hooks = NO_HOOKS,
     ) -> EmbedResult:
-        """Buy the embeddings of some queries, all of one kind, in one request; see `VendorClient.embed`.
+        """Buy the embeddings of some queries, all of one kind, in one request.
 
-        `on_unsure` is called before a request that may have been charged without an answer is sent again,
-        where that is not free; it raises to stop.
+        Args:
+            queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
+            model: what to embed it with.
+            idempotency_key: at most 255 characters; where `repeats_are_free`, it is charged once at most.
+            max_cost_micros: the vendor refuses rather than charge more, where it states prices.
+            hooks: what to call meanwhile.
         """
 
-    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:
+    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:  # noqa: ARG002
         """What so many queries of a model would cost, and whether limits allow them.
 
-        See `VendorClient.estimate`.
+        Raises:
+            VendorError: it states no prices.
         """
+        raise VendorError(f"{self.url} states no prices.")
 
-    def head(self, *, within: float | None = None) -> SignedHead | None:
+    def head(self, *, within: float | None = None) -> SignedHead | None:  # noqa: ARG002
         """The end of the account's ledger, signed; `None` of a vendor that signs none.
 
-        Asked once, and waited for so many seconds, if they are given.
+        Asked once, and waited for as many seconds as are given.
         """
+        return None
 
-    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
-        """What is sold under a name, signed; `None` of a vendor that signs none.
-
-        Asked once, and waited for so many seconds, if they are given.
-        """
-
-    def stop(self) -> None:
-        """Make requests that wait to be tried again give up now."""
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:  # noqa: ARG002
+        """What is sold under a name, signed; `None` of a vendor that signs none; `within` as in `head`."""
+        return None

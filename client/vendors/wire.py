@@ -1,9 +1,9 @@
-"""`POST /embed` on the wire: queries as a form, and answers as raw rows or JSON."""
+"""`POST /embed` on the wire: queries as a form, answers as raw rows or JSON, and what is wrong with them."""
 
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,13 +22,13 @@ from shared.receipts import RECEIPT_HEADER
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
 ACCEPT = f"{ROWS_MEDIA_TYPE}, application/json;q=0.5"
+MOST_DIMENSIONS = 2**16
 # What JSON takes for one number, and for one query beside its numbers; raw rows take less.
 _NUMBER_BYTES = 32
 _QUERY_BYTES = 2048
 _ANSWER_BYTES = 2**16
 # Vectors are of length 1 within what float16 or bfloat16 round.
 _NORM_TOLERANCE = 0.01
-_MOST_DIMENSIONS = 2**16
 _MOST_MICROS = 10**12
 
 
@@ -58,7 +58,7 @@ def _part(boundary: str, disposition: str, content: bytes) -> bytes:
 
 
 def most_bytes(queries: int, dimensions: int) -> int:
-    """The longest answer that so many queries can have."""
+    """The longest answer that this many queries can have."""
     return _ANSWER_BYTES + queries * (_QUERY_BYTES + dimensions * _NUMBER_BYTES)
 
 
@@ -68,14 +68,13 @@ def check_card(card: ModelCard, url: str) -> None:
     Raises:
         VendorError: it cannot.
     """
-    prices, limits = card.prices, card.limits
-    bulk = card.batch_prices or prices
+    limits = card.limits
+    prices = [*card.prices.model_dump().values(), *(card.batch_prices or card.prices).model_dump().values()]
     sane = (
-        0 < card.dimensions <= _MOST_DIMENSIONS
+        0 < card.dimensions <= MOST_DIMENSIONS
         and 0 <= card.tolerance < math.inf
         and re.fullmatch("[!-~]{1,256}", card.fingerprint)
-        and max(prices.image_micros, prices.text_micros) <= _MOST_MICROS
-        and max(bulk.image_micros, bulk.text_micros) <= _MOST_MICROS
+        and max(prices) <= _MOST_MICROS
         and min(limits.max_inputs, limits.max_request_bytes, limits.max_image_bytes) > 0
     )
     if not sane:
@@ -108,28 +107,30 @@ def read_answer(
     if response.headers.get("content-type", "").startswith(ROWS_MEDIA_TYPE):
         reply = _from_rows(response, len(queries))
     else:
-        reply = _from_json(response)
-    bill = Bill(reply.id, reply.fingerprint, reply.usage)
-    if reply.fingerprint != model.fingerprint:
-        changed = FingerprintChanged(
-            f"The vendor answered by {reply.fingerprint}, not by {model.fingerprint}. What was bought from "
-            "the former model is kept, but the two do not mix: start a new run for the new one."
-        )
-        changed.bill, changed.unsure = bill, True
-        changed.fault = f"answered by another model, {reply.fingerprint}"
-        raise changed
-    charged_now = None if reply.replayed else max_cost_micros
-    fault = _fault(reply, queries, model) or _overcharge(reply, queries, charged_now)
-    if fault is not None:
-        raise rejected(bill, fault)
+        reply = _from_json(parse(EmbedResponse, response))
+    if reply.bill.fingerprint != model.fingerprint:
+        raise _changed(reply.bill, model)
+    result = _taken(reply, queries, model, None if reply.replayed else max_cost_micros)
+    if keys is None:
+        return result
     try:
-        token, sold = response.headers.get(RECEIPT_HEADER), what_was_sold(queries, reply.vectors)
-        proof = None if keys is None else prove(token, keys, sold, bill)
+        sold = what_was_sold(queries, reply.vectors)
+        proof = prove(response.headers.get(RECEIPT_HEADER), keys, sold, reply.bill)
     except BadSignature as error:
-        raise rejected(bill, str(error)) from error
-    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
-    refused = {queries[index]: reason for index, reason in reply.refused.items()}
-    return EmbedResult(vectors, refused, reply.usage, reply.id, proof)
+        raise rejected(reply.bill, str(error)) from error
+    return EmbedResult(result.vectors, result.refused, result.usage, result.request_id, proof)
+
+
+def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
+    """What one answer of a bulk job brings, without its receipt.
+
+    Raises:
+        AnswerRejected: it is another model's, bills what it should not, or its vectors cannot be used.
+    """
+    reply = _from_json(answer)
+    if reply.bill.fingerprint != model.fingerprint:
+        raise rejected(reply.bill, f"answered by another model, {reply.bill.fingerprint}")
+    return _taken(reply, queries, model, None)
 
 
 def rejected(bill: Bill, fault: str) -> AnswerRejected:
@@ -152,6 +153,11 @@ def too_long(error: AnswerTooLong) -> VendorError:
     return rejected(bill, f"sent what cannot be an answer: {error}")
 
 
+def clean(message: str) -> str:
+    """A vendor's words without what a terminal would obey."""
+    return "".join(c for c in message[:500] if c.isprintable())
+
+
 @dataclass(frozen=True)
 class _Reply:
     """An answer as it came, by the indices of the queries in the request.
@@ -159,21 +165,47 @@ class _Reply:
     `vectors` is empty, and `fault` says why, where they cannot be read.
     """
 
-    id: str
-    fingerprint: str
+    bill: Bill
     vectors: dict[int, Vector]
     refused: dict[int, str]
-    usage: Usage
     replayed: bool
     fault: str | None = None
 
 
-def _fault(reply: _Reply, queries: Sequence[Query], model: ModelCard) -> str | None:
+def _changed(bill: Bill, model: ModelCard) -> FingerprintChanged:
+    changed = FingerprintChanged(
+        f"The vendor answered by {bill.fingerprint}, not by {model.fingerprint}. What was bought from "
+        "the former model is kept, but the two do not mix: start a new run for the new one."
+    )
+    changed.bill, changed.unsure = bill, True
+    changed.fault = f"answered by another model, {bill.fingerprint}"
+    return changed
+
+
+def _taken(
+    reply: _Reply, queries: Sequence[Query], model: ModelCard, max_cost_micros: int | None
+) -> EmbedResult:
+    """An answer by its queries, once nothing is wrong with it.
+
+    Raises:
+        AnswerRejected: something is.
+    """
+    fault = _fault(reply, len(queries), model) or _overcharge(
+        reply.bill.usage, (queries[index] for index in reply.vectors), max_cost_micros
+    )
+    if fault is not None:
+        raise rejected(reply.bill, fault)
+    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
+    refused = {queries[index]: reason for index, reason in reply.refused.items()}
+    return EmbedResult(vectors, refused, reply.bill.usage, reply.bill.request_id)
+
+
+def _fault(reply: _Reply, asked: int, model: ModelCard) -> str | None:
     """Why the vectors cannot be used, if they cannot."""
     if reply.fault is not None:
         return f"answered what makes no sense: {reply.fault}"
-    if sorted([*reply.vectors, *reply.refused]) != list(range(len(queries))):
-        return f"answered other queries than the {len(queries)} that were asked"
+    if sorted([*reply.vectors, *reply.refused]) != list(range(asked)):
+        return f"answered other queries than the {asked} that were asked"
     for vector in reply.vectors.values():
         if len(vector) != model.dimensions:
             return f"answered with {len(vector)} dimensions, not {model.dimensions}"
@@ -183,14 +215,13 @@ def _fault(reply: _Reply, queries: Sequence[Query], model: ModelCard) -> str | N
     return None
 
 
-def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | None) -> str | None:
+def _overcharge(usage: Usage, answered: Iterable[Query], max_cost_micros: int | None) -> str | None:
     """What is wrong with the bill, if anything is."""
-    usage = reply.usage
-    images = sum(queries[index].kind == "image" for index in reply.vectors)
-    answered = (images, len(reply.vectors) - images)
-    if (usage.images, usage.texts) != answered or usage.billed_queries != len(reply.vectors):
+    kinds = [query.kind for query in answered]
+    images, texts = kinds.count("image"), kinds.count("text")
+    if (usage.images, usage.texts, usage.billed_queries) != (images, texts, len(kinds)):
         return (
-            f"answered {answered[0]} images and {answered[1]} texts, and billed {usage.images} and "
+            f"answered {images} images and {texts} texts, and billed {usage.images} and "
             f"{usage.texts}, {usage.billed_queries} queries in all"
         )
     if usage.cost_micros < 0:
@@ -200,24 +231,7 @@ def _overcharge(reply: _Reply, queries: Sequence[Query], max_cost_micros: int | 
     return None
 
 
-def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
-    """What one answer of a bulk job brings, without its receipt; raises as `read_answer` does."""
-    reply = _reply(answer)
-    fault = _fault(reply, queries, model) or _overcharge(reply, queries, None)
-    if reply.fingerprint != model.fingerprint:
-        fault = f"answered by another model, {reply.fingerprint}"
-    if fault is not None:
-        raise rejected(Bill(reply.id, reply.fingerprint, reply.usage), fault)
-    vectors = {queries[index]: vector for index, vector in reply.vectors.items()}
-    refused = {queries[index]: reason for index, reason in reply.refused.items()}
-    return EmbedResult(vectors, refused, reply.usage, reply.id)
-
-
-def _from_json(response: httpx.Response) -> _Reply:
-    return _reply(parse(EmbedResponse, response))
-
-
-def _reply(answer: EmbedResponse) -> _Reply:
+def _from_json(answer: EmbedResponse) -> _Reply:
     indices = [each.index for each in answer.data] + [each.index for each in answer.errors]
     vectors: dict[int, Vector] = {}
     fault = None if len(indices) == len(set(indices)) else "it answers a query twice"
@@ -226,8 +240,8 @@ def _reply(answer: EmbedResponse) -> _Reply:
     except ValueError as error:
         fault = str(error)
     refused = {error.index: clean(error.message) for error in answer.errors}
-    name, fingerprint = _name(answer.id), _name(answer.model_fingerprint)
-    return _Reply(name, fingerprint, vectors, refused, answer.usage, answer.replayed, fault)
+    bill = Bill(_name(answer.id), _name(answer.model_fingerprint), answer.usage)
+    return _Reply(bill, vectors, refused, answer.replayed, fault)
 
 
 def _from_rows(response: httpx.Response, asked: int) -> _Reply:
@@ -248,8 +262,7 @@ def _from_rows(response: httpx.Response, asked: int) -> _Reply:
         vectors = dict(zip(answered, rows, strict=True))
     except (KeyError, ValueError) as error:
         fault = clean(str(error))
-    replayed = headers.get("idempotent-replayed") == "true"
-    return _Reply(bill.request_id, bill.fingerprint, vectors, refused, bill.usage, replayed, fault)
+    return _Reply(bill, vectors, refused, headers.get("idempotent-replayed") == "true", fault)
 
 
 def _bill(headers: httpx.Headers) -> Bill:
@@ -277,11 +290,6 @@ def _count(text: str) -> int:
 def _name(text: str) -> str:
     """A name as a vendor gives it, which is kept and shown."""
     return "".join(c for c in text[:128] if c.isprintable())
-
-
-def clean(message: str) -> str:
-    """A vendor's words without what a terminal would obey."""
-    return "".join(c for c in message[:500] if c.isprintable())
 
 
 def _skipped(header: str) -> dict[int, str]:

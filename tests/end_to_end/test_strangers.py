@@ -19,7 +19,7 @@ from sqlalchemy import select, text
 
 import client
 from client.cli.main import main
-from client.vendors.model_cards import PinnedCard
+from client.vendors.statements import PinnedCard
 from shared.encoding import from_wire
 from shared.receipts import CARD_TYPE, Sold, answer_hash, request_hash, vector_digest
 from tests.vendor_service.local_vendor import LocalVendor, image_file

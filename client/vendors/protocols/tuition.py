@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Self
 from urllib.parse import quote
 
 import httpx
@@ -25,12 +24,11 @@ from client.errors import (
 from client.progress import printable
 from client.vendors import transport
 from client.vendors.bulk_api import BulkApi
-from client.vendors.heads import SignedHead, read_head
-from client.vendors.model_cards import PinnedCard, read_card
 from client.vendors.query import Query
 from client.vendors.signatures import KeyRing
-from client.vendors.transport import AnswerTooLong, HttpTransport, parse
-from client.vendors.vendor import EmbedResult
+from client.vendors.statements import PinnedCard, SignedHead, read_card, read_head
+from client.vendors.transport import NO_HOOKS, AnswerTooLong, Hooks, parse
+from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from shared.billing import (
     AccountStatus,
@@ -48,7 +46,7 @@ from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
 
 
-class VendorClient:
+class VendorClient(Vendor):
     """One Tuition vendor and one key. Thread-safe; a context manager, which closes the connections.
 
     Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again: five times, and a
@@ -58,6 +56,8 @@ class VendorClient:
 
     repeats_are_free = True
     states_prices = True
+    states_fingerprints = True
+    bulk: BulkApi
 
     def __init__(
         self,
@@ -69,44 +69,15 @@ class VendorClient:
         on_wait: Callable[[str], None] = lambda _: None,
         trace_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            url: where the vendor is, e.g. http://127.0.0.1:8000.
-            api_key: the key, `tk_...`; `None` for what needs none.
-            transport: replaces the network.
-            timeout: seconds to wait for an answer.
-            on_wait: told why, now and then, while requests are tried again; and if the vendor does not sign.
-            trace_headers: asked for each request what to send along, such as a `traceparent`.
-
-        Raises:
-            UsageError: this is no URL, or no key.
-        """
-        self._http = HttpTransport(
-            url,
-            api_key,
-            as_error=_as_error,
-            transport=transport,
-            timeout=timeout,
-            on_wait=on_wait,
-            trace_headers=trace_headers,
+        """Connect to nothing yet; the arguments and what is raised are those of `Vendor`."""
+        super().__init__(
+            url, api_key, transport=transport, timeout=timeout, on_wait=on_wait, trace_headers=trace_headers
         )
-        self.url = self._http.url
         self.signing_keys = KeyRing(self._fetch_keys)
         self.bulk = BulkApi(self._http)
+        self.key_id = _key_id(api_key)
         self._say = on_wait
         self._told_unsigned = False
-        self.key_id = _key_id(api_key)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-
-    def stop(self) -> None:
-        """Make requests that wait to be tried again give up now."""
-        self._http.stop()
 
     def models(self) -> list[ModelCard]:
         """The models for sale, at the prices of the key's account; without a key, at the standard ones."""
@@ -254,9 +225,7 @@ class VendorClient:
         model: ModelCard,
         idempotency_key: str,
         max_cost_micros: int | None = None,
-        on_try: Callable[[], None] = lambda: None,
-        on_push_back: Callable[[], None] = lambda: None,
-        on_unsure: Callable[[], None] = lambda: None,
+        hooks: Hooks = NO_HOOKS,
     ) -> EmbedResult:
         """Buy the embeddings of some queries, in one request that is charged once however often it is sent.
 
@@ -265,9 +234,7 @@ class VendorClient:
             model: what to embed it with; the vendor refuses, free of charge, if its fingerprint has changed.
             idempotency_key: at most 255 characters.
             max_cost_micros: the vendor refuses rather than charge more; what was paid for before is free.
-            on_try: called before each try.
-            on_push_back: called whenever the vendor says that it is asked too much (429, 503).
-            on_unsure: called before what may have been charged is sent again, which is free.
+            hooks: what to call meanwhile.
 
         Raises:
             AnswerRejected, FingerprintChanged, IdempotencyKeySpent, KeyRefused, PriceRaised, QuotaExhausted,
@@ -291,9 +258,7 @@ class VendorClient:
                 headers=headers,
                 patience=transport.PATIENCE,
                 most_bytes=most_bytes(len(queries), model.dimensions),
-                on_try=on_try,
-                on_push_back=on_push_back,
-                on_unsure=on_unsure,
+                hooks=hooks,
             )
         except AnswerTooLong as error:
             raise too_long(error) from error
@@ -322,30 +287,30 @@ class VendorClient:
         except ClientError as error:
             raise VendorError(f"{self.url} does not tell the keys of its receipts: {error}") from error
 
+    @staticmethod
+    def _error_of(response: httpx.Response, url: str) -> ClientError:
+        """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
+        try:
+            detail = ErrorBody.model_validate_json(response.content).error
+        except ValidationError:
+            if response.status_code == 413:  # a proxy may take less than the vendor behind it does
+                return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
+            return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
+        retried = response.is_server_error or response.status_code in transport.RETRIED
+        kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
+        if detail.code == ErrorCode.NOT_FOUND:
+            kind = NotOffered if detail.param is None else NotFound
+        error = kind(f"The vendor says: {_clean(detail)}{advice}")
+        if detail.code == ErrorCode.RATE_LIMITED:
+            error.unsure = False
+        error.request_id = detail.request_id[:64]
+        return error
+
 
 def _key_id(api_key: str | None) -> str | None:
     """The public half of a key, `tk_<id>_<secret>`."""
     parts = (api_key or "").split("_")
     return parts[1] if len(parts) == 3 else None
-
-
-def _as_error(response: httpx.Response, url: str) -> ClientError:
-    """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
-    try:
-        detail = ErrorBody.model_validate_json(response.content).error
-    except ValidationError:
-        if response.status_code == 413:  # a proxy may take less than the vendor behind it does
-            return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
-        return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
-    retried = response.is_server_error or response.status_code in transport.RETRIED
-    kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
-    if detail.code == ErrorCode.NOT_FOUND:
-        kind = NotOffered if detail.param is None else NotFound
-    error = kind(f"The vendor says: {_clean(detail)}{advice}")
-    if detail.code == ErrorCode.RATE_LIMITED:
-        error.unsure = False
-    error.request_id = detail.request_id[:64]
-    return error
 
 
 def _clean(detail: ErrorDetail) -> str:
@@ -380,3 +345,5 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.CHARGE_REFUNDED: (IdempotencyKeySpent, ""),
     ErrorCode.IDEMPOTENCY_KEY_REUSED: (IdempotencyKeySpent, ""),
 }
+
+VENDOR = VendorClient

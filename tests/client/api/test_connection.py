@@ -13,12 +13,12 @@ from client.errors import FingerprintChanged
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
 from client.purchase.teacher import Teacher
-from client.runs import connection
 from client.runs.connection import Connection
 from client.serving import vendor_line
 from client.serving.vendor_line import VendorLine
 from client.vendors import transport
-from client.vendors.openai import OpenAIVendor
+from client.vendors.protocols import infinity as infinity_protocol
+from client.vendors.protocols.infinity import InfinityVendor
 from tests.client.shop import Shop
 from tests.client.vendors.test_openai import Infinity
 
@@ -28,8 +28,7 @@ TAUGHT = StudentMetadata(taught_by="infinity:clip:0123456789abcdef")
 @pytest.fixture
 def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
     server = Infinity()
-    vendor = partial(OpenAIVendor, transport=server)
-    monkeypatch.setattr(connection, "OpenAIVendor", vendor)
+    monkeypatch.setattr(infinity_protocol, "VENDOR", partial(InfinityVendor, transport=server))
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(vendor_line, "_SILENCE", 0.0)  # as if so many seconds had passed each time
     return server

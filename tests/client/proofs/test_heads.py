@@ -11,8 +11,8 @@ import pytest
 from client.cache.cache import EmbeddingCache
 from client.errors import VendorError, VendorUnreachable
 from client.purchase.teacher import Teacher
-from client.vendors.heads import SignedHead
 from client.vendors.protocols.tuition import VendorClient
+from client.vendors.statements import SignedHead
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from tests.client.cards import MODEL
 from tests.client.proofs.test_receipts import QUERIES, Signing

@@ -11,8 +11,8 @@ from client.cache.pending import PendingBatch, RequestBatch
 from client.cache.receipts import Receipt
 from client.cache.statements import Pin
 from client.proofs.reconciliation import UnknownCharges, reconcile
-from client.vendors.heads import SignedHead
 from client.vendors.query import Query
+from client.vendors.statements import SignedHead
 from shared.billing import Entry, entry_hash
 from shared.receipts import HeadClaims, PublicKey
 

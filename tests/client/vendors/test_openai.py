@@ -31,7 +31,9 @@ from client.errors import (
 from client.purchase.identification import identify
 from client.purchase.teacher import Teacher
 from client.vendors import transport
-from client.vendors.openai import Dialect, OpenAIVendor
+from client.vendors.openai import OpenAIVendor
+from client.vendors.protocols.infinity import InfinityVendor
+from client.vendors.protocols.jina import JinaVendor
 from client.vendors.query import Query, Spending
 from shared.embeddings import Usage
 from shared.encoding import to_base64
@@ -90,9 +92,9 @@ class Infinity(httpx.BaseTransport):
 class Shop:
     """Such a vendor, a cache, and teachers that use both."""
 
-    def __init__(self, folder: Path, dialect: Dialect = "infinity") -> None:
+    def __init__(self, folder: Path, kind: type[OpenAIVendor] = InfinityVendor) -> None:
         self.server = Infinity()
-        self.vendor = OpenAIVendor("http://vendor", None, dialect=dialect, transport=self.server)
+        self.vendor = kind("http://vendor", None, transport=self.server)
         self.cache = EmbeddingCache(folder / "cache.db")
 
     def teacher(self, budget: int | None = None, run_id: str = "run") -> Teacher:
@@ -124,18 +126,18 @@ def _image(folder: Path, content: bytes) -> Query:
     return Query.image_file(path)
 
 
-@pytest.mark.parametrize("dialect", ["infinity", "jina"])
-def test_each_dialect_asks_in_its_own_way_and_batches_are_of_one_kind(
-    tmp_path: Path, dialect: Dialect
+@pytest.mark.parametrize("kind", [InfinityVendor, JinaVendor])
+def test_each_api_is_asked_in_its_own_way_and_batches_are_of_one_kind(
+    tmp_path: Path, kind: type[OpenAIVendor]
 ) -> None:
-    shop = Shop(tmp_path, dialect)
+    shop = Shop(tmp_path, kind)
     image = _image(tmp_path, b"\x89PNG pixels")
     teacher = shop.teacher()
     del shop.server.bodies[:]
     assert teacher.buy([Query.text("a cat"), image, Query.text("a dog")]).bought == 3
     encoded = base64.b64encode(b"\x89PNG pixels").decode()
     sent = {str(body["input"]): body for body in shop.server.bodies}
-    if dialect == "infinity":
+    if kind is InfinityVendor:
         wanted = {"['a cat']": "text", f"['data:image/png;base64,{encoded}']": "image", "['a dog']": "text"}
         assert {words: body["modality"] for words, body in sent.items()} == wanted
     else:

@@ -13,6 +13,7 @@ from client import errors
 from client.vendors import transport
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.transport import Hooks
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import embed_form
 from shared.embeddings import ModelCard
@@ -160,7 +161,7 @@ def test_only_a_vendor_that_is_asked_too_much_pushes_back() -> None:
             model=MODEL,
             idempotency_key="key",
             max_cost_micros=40,
-            on_push_back=lambda: pushed.append(len(script.requests)),
+            hooks=Hooks(on_push_back=lambda: pushed.append(len(script.requests))),
         )
     assert pushed == [1, 2]
     assert {request.headers["x-max-cost-micros"] for request in script.requests} == {"40"}
