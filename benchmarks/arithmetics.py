@@ -25,7 +25,7 @@ from client.data.bundled_set import UNLABELLED
 from client.data.domains import list_folder
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.precision import Dtype
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.sources import find_model
 
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16", "int8")

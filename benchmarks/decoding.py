@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose
 
-from shared.http.image_limits import ImageLimits
+from shared.http.images import ImageLimits
 from tests.support.photograph import photograph
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing

@@ -269,10 +269,9 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
     import torch
 
     import vendor_service.embed.sales
-    import vendor_service.embed.service
     import vendor_service.run.app
     from shared.http import server
-    from vendor_service.encoder.queues import Vectors
+    from vendor_service.encoder.queries import Vectors
     from vendor_service.encoder.replica import Replica, Staged
     from vendor_service.run.settings import Settings
 
@@ -289,7 +288,7 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
         patches.append((vendor_service.run.app, "Admission", NoAdmission))
     if books != "signed":
         patches.append((vendor_service.embed.sales, "what_was_sold", lambda *_: []))
-        patches.append((vendor_service.embed.service, "receipt", lambda *_: "none"))
+        patches.append((vendor_service.embed.sales, "receipt", lambda *_: "none"))
     for target, name, replacement in patches:
         setattr(target, name, replacement)
     settings = Settings(database_url=database_url, port=port, text_cache_bytes=0, sketches=sketches)

@@ -29,12 +29,12 @@ from client.serving.reading import ImageReader
 from client.serving.student import ServedStudent
 from client.serving.vendor_line import VendorLine
 from shared.embeddings import Limits
-from shared.errors import APIError, ErrorCode
+from shared.errors import APIError
 from shared.http import memory
-from shared.http.body import BodyGate, disconnected, until_sent
+from shared.http.body import disconnected, until_sent
 from shared.http.capacity import Capacity, Reservation, while_awaited
-from shared.http.errors import error_handlers, refused
-from shared.http.middleware import RequestScope
+from shared.http.errors import error_handlers
+from shared.http.middleware import RequestGate
 
 # As large as the vendor's, by default.
 LIMITS = Limits(
@@ -45,6 +45,7 @@ LIMITS = Limits(
 )
 _MOST_IMAGES, _MOST_BYTES = 4096, 2**30  # in hand at a time
 _SECONDS = 60  # that a request may take
+_CRASH = "something went wrong here; the request may be sent again"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
@@ -110,8 +111,7 @@ def create_app(
     app = Starlette(
         routes=routes, exception_handlers=error_handlers("/"), lifespan=_lifespan(batcher, deferral)
     )
-    app.add_middleware(BodyGate, refuse=refused)
-    app.add_middleware(RequestScope, on_crash=_internal_error, metrics=metrics)
+    app.add_middleware(RequestGate, crash_message=_CRASH, metrics=metrics)
     app.state.capacity = capacity
     return app
 
@@ -209,11 +209,6 @@ def _require_whole(answers: Sequence[Answer | APIError]) -> None:
     for index, answer in enumerate(answers):
         if isinstance(answer, APIError):
             raise APIError(answer.code, answer.message, param=f"inputs.{index}.image")
-
-
-def _internal_error(request: Request) -> Response:
-    message = "something went wrong here; the request may be sent again"
-    return refused(request, APIError(ErrorCode.INTERNAL_ERROR, message))
 
 
 def _lifespan(

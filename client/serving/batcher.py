@@ -20,8 +20,8 @@ from client.data.images import Pixels
 from client.learning.prediction import Classifier
 from client.serving.decoding import ImageDecoder, LargeImage
 from client.serving.metrics import Metrics
-from client.serving.queue import FairQueue
 from shared.errors import APIError, ErrorCode
+from shared.fairness import FairQueue
 
 _LARGEST_BATCH = 32
 
@@ -34,6 +34,7 @@ Row = NDArray[np.float32]
 class _Request:
     """The images of one request, and what became of them; it belongs to the event loop."""
 
+    account: str
     files: Sequence[bytes | str]
     answered: "asyncio.Future[None]"
     results: list[Row | APIError | None] = field(init=False)
@@ -117,10 +118,9 @@ class Batcher:
         Raises:
             APIError: `internal_error`, if the student fails.
         """
-        request = _Request(files, self._loop.create_future())
+        request = _Request(account, files, self._loop.create_future())
         with self._to_decode:
-            for position in range(len(files)):
-                self._undecoded.put(account, _Item(request, position))
+            self._undecoded.put(account, [_Item(request, position) for position in range(len(files))])
             self._to_decode.notify(len(files))
         await request.answered  # where it is cancelled, its images are no longer wanted
         return [each for each in request.results if each is not None]
@@ -135,19 +135,19 @@ class Batcher:
             with changed:
                 while not self._closed and (not len(queue) or len(self._ready) >= self._most_ready):
                     changed.wait()
-                if self._closed:
-                    return
-                account, item = queue.take()
+                item = None if self._closed else queue.take()
+            if item is None:
+                return
             if item.wanted:
-                self._decode(account, item, large=large)
+                self._decode(item, large=large)
 
-    def _decode(self, account: str, item: _Item, *, large: bool) -> None:
+    def _decode(self, item: _Item, *, large: bool) -> None:
         began = time.perf_counter()
         try:
             pixels = self._decoder.decode(item.request.files[item.position], large=large)
         except LargeImage:
             with self._to_decode_large:
-                self._large.put(account, item)
+                self._large.put(item.request.account, [item])
                 self._to_decode_large.notify()
             return
         except APIError as error:

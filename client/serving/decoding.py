@@ -2,8 +2,7 @@
 
 from client.data.images import MAX_PIXELS, Pixels, UnreadableImage, decode_square
 from shared.errors import APIError, ErrorCode
-from shared.http.image_limits import MOST_SCANS, ImageLimits, check_parts, from_base64
-from shared.http.parts import count_scans
+from shared.http.images import MOST_SCANS, ImageLimits, check_parts, count_scans, from_base64
 
 # What takes a good part of a second and hundreds of megabytes is decoded one at a time.
 _LARGE_PIXELS = 4_000_000

@@ -15,7 +15,7 @@ from client.serving.answers import Answerer, ImageFile, OnError
 from client.serving.vendor_line import VendorLine
 from client.vendors.query import Query
 from shared.errors import APIError
-from shared.http.image_limits import from_base64
+from shared.http.images import from_base64
 
 
 class DeferringAnswerer:

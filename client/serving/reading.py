@@ -6,12 +6,10 @@ from client.serving.answers import ClassifyInput, ClassifyOptions, ClassifyReque
 from shared.embeddings import Limits
 from shared.errors import APIError, ErrorCode
 from shared.http import multipart
+from shared.http.body import JSON, BodyReader, media_type, parse
 from shared.http.capacity import Reservation
-from shared.http.json_body import JsonBody, ReadJson
-from shared.http.json_shape import Shape
+from shared.http.json_body import JsonBody, ReadJson, Shape
 from shared.http.multipart import Form, FormBody, FormShape
-from shared.http.parsing import JSON, media_type, parse
-from shared.http.reading import BodyReader
 
 _LONGEST_NAME = 255  # characters
 _OPTIONS = frozenset(ClassifyOptions.model_fields)

@@ -1,33 +1,47 @@
-"""The one way in: of no body more is taken, nor for longer, than the route that serves its request allows."""
+"""A request's body: how much of it is taken, for how long, and what is read from it."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope
 
 from shared.errors import APIError, ErrorCode
+from shared.fairness import FairTurns
+from shared.http.capacity import Reservation
+from shared.http.errors import LONGEST_NAME, invalid
 
-# What a route gets that did not ask for more: enough for a few numbers, and for whatever is refused anyway.
+JSON = "application/json"
+
+# The bounds of a route that asked for no others: enough for a few numbers, and for requests that are refused.
 _UNASKED_BYTES = 65_536
 _UNASKED_SECONDS = 10.0
 # Where a route allows more time, this much must come in each of these spans of it.
 _STEP_BYTES = 16_384
 _STEP_SECONDS = 20.0
+# Of a body that `read_model` reads.
+_SMALL_BYTES = 4096
+_SMALL_SECONDS = 10.0
+# A large body is parsed in blocks of this size; one of up to `_AT_ONCE_BYTES` is parsed on the event loop.
+_BLOCK_BYTES = 256 * 1024
+_AT_ONCE_BYTES = 64 * 1024
+# The character NUL, as JSON has it: behind its own backslash, not behind one that stands for a backslash.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
-_LONGEST_URL = 8192  # bytes of path and query string
-_MOST_PARAMETERS = 64
-_LONGEST_COOKIES = 4096  # bytes; of a request with more, none is read
-# An answer is handed on in pieces of this size, the next one when most of the last is on its way.
-_PIECE_BYTES = 65_536
+Body = TypeVar("Body", bound=BaseModel)
+Read = TypeVar("Read")
+Read_co = TypeVar("Read_co", covariant=True)
+Made = TypeVar("Made")
 
 
 class BodyReceiver:
-    """The body of one request as it comes in: a bound on its bytes, on its time, and on how slowly it comes.
+    """Receives the body of one request: bounds its bytes, its time, and how slowly it may come.
 
-    A stranger gets the smallest bounds. Only who knows its caller may `allow` more.
+    A stranger gets the smallest bounds. Routes that know their caller may `allow` more.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -41,7 +55,7 @@ class BodyReceiver:
         self.late = False
 
     def allow(self, most_bytes: int, seconds: float) -> None:
-        """Take up to so many bytes, for up to so long from now."""
+        """Take up to `most_bytes`, for up to `seconds` from now."""
         now = asyncio.get_running_loop().time()
         self._most_bytes = most_bytes
         self._end, self._step_end = now + seconds, now + _STEP_SECONDS
@@ -80,40 +94,11 @@ class BodyReceiver:
             raise APIError(ErrorCode.REQUEST_TOO_LARGE, message)
 
 
-class BodyGate:
-    """A layer of the application in front of all its routes, those that do not exist included.
-
-    It bounds what comes in by a `BodyReceiver`, refuses endless URLs, keeps cookies from the framework (see
-    `cookie_of`), and sends answers in pieces, so that little of an answer that nobody reads is kept outside
-    the application's own count. `refuse` renders an error.
-    """
-
-    def __init__(self, app: ASGIApp, refuse: Callable[[Request, APIError], Response]) -> None:
-        self._app = app
-        self._refuse = refuse
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI event stream."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        receiver = BodyReceiver(scope, receive)
-
-        async def send_in_pieces(message: Message) -> None:
-            if receiver.late and message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"connection", b"close")]
-            for piece in _pieces(message):
-                await send(piece)
-
-        with ExitStack() as until_sent:
-            state = scope.setdefault("state", {})
-            state["receiver"], state["until_sent"] = receiver, until_sent
-            state["cookies"] = _take_cookies(scope)
-            app: ASGIApp = self._app
-            error = _error_of_url(scope)
-            if error is not None:
-                app = self._refuse(Request(scope), error)
-            await app(scope, receiver.receive, send_in_pieces)
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 20 else 0
+    return 0
 
 
 def receiver_of(request: Request) -> BodyReceiver:
@@ -123,22 +108,9 @@ def receiver_of(request: Request) -> BodyReceiver:
 
 
 def until_sent(request: Request) -> ExitStack:
-    """What is entered here is left when the answer has been sent, or nobody is there any more to take it."""
+    """A stack that is left when the answer has been sent, or when its caller has gone."""
     stack: ExitStack = request.state.until_sent
     return stack
-
-
-def cookie_of(request: Request, name: str) -> str | None:
-    """What a cookie says, as it is written; `None` if there is none, or if a request's are too long together.
-
-    The framework gets none: for every route it would undo what is quoted in them, and until Python 3.11.10
-    that takes seconds for what a stranger may put into a head (CVE-2024-7592).
-    """
-    for each in request.state.cookies.split(";"):
-        found, _, value = each.partition("=")
-        if found.strip() == name:
-            return str(value.strip())
-    return None
 
 
 async def disconnected(request: Request) -> None:
@@ -147,39 +119,112 @@ async def disconnected(request: Request) -> None:
         pass
 
 
-def _declared_bytes(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() and len(value) < 20 else 0
-    return 0
+class Parser(Protocol[Read_co]):
+    """Takes a body block by block."""
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes, or raise an `APIError`."""
+
+    def finish(self) -> Read_co:
+        """The whole, or an `APIError`."""
 
 
-def _take_cookies(scope: Scope) -> str:
-    """Take the cookies out of a head."""
-    found = b";".join(value for name, value in scope["headers"] if name == b"cookie")
-    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"cookie"]
-    return found.decode("latin-1") if len(found) <= _LONGEST_COOKIES else ""
+class BodyReader:
+    """Reads the bodies of all requests, each of up to `max_bytes`.
+
+    Large bodies are parsed beside the event loop, in steps of a few milliseconds, one at a time: parsers hold
+    the interpreter, and several of them at once would keep everybody else from it. Accounts take turns.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._turns = FairTurns()
+
+    async def read(
+        self, request: Request, reservation: Reservation, parser: Parser[Read], make: Callable[[Read], Made]
+    ) -> Made:
+        """Read a body, and `make` something of it where it is parsed.
+
+        Raises:
+            APIError: the body is too large or too slow; or as of the parser, and of `make`.
+        """
+        receiver_of(request).allow(self._max_bytes, reservation.seconds_left)
+        size = 0
+        async with reservation.within_deadline():
+            async for block in blocks(request, _BLOCK_BYTES, reservation.take_bytes):
+                size += len(block)
+                await self._do(reservation.account, size, parser.feed, block)
+            return await self._do(reservation.account, size, lambda: make(parser.finish()))
+
+    async def _do(self, account: str, size: int, work: Callable[..., Made], *given: bytes) -> Made:
+        if size <= _AT_ONCE_BYTES:
+            return work(*given)
+        async with self._turns.turn(account):
+            return await asyncio.to_thread(work, *given)
 
 
-def _error_of_url(scope: Scope) -> APIError | None:
-    query = scope["query_string"]
-    if len(scope.get("raw_path") or scope["path"].encode()) + len(query) > _LONGEST_URL:
-        message = f"the path and the query string may have {_LONGEST_URL} bytes"
-    elif query.count(b"&") >= _MOST_PARAMETERS:
-        message = f"the query string may have {_MOST_PARAMETERS} parameters"
-    elif "\0" in scope["path"] or b"%00" in query:  # PostgreSQL takes no text with it
-        message = "a URL may not have the character NUL"
-    else:
-        return None
-    return APIError(ErrorCode.INVALID_REQUEST, message, param="url")
+async def blocks(
+    request: Request, size: int, count: Callable[[int], None] = lambda _: None
+) -> AsyncIterator[bytes]:
+    """The body in blocks of about `size` bytes; `count` is told of bytes before they are kept."""
+    chunks: list[bytes] = []
+    kept = 0
+    async for chunk in request.stream():
+        count(len(chunk))
+        chunks.append(chunk)
+        kept += len(chunk)
+        if kept >= size:
+            yield b"".join(chunks)
+            chunks, kept = [], 0
+    yield b"".join(chunks)
 
 
-def _pieces(message: Message) -> Iterator[Message]:
-    body = message.get("body", b"")
-    if len(body) <= _PIECE_BYTES:
-        yield message
-        return
-    for start in range(0, len(body), _PIECE_BYTES):
-        end = start + _PIECE_BYTES
-        more = end < len(body) or message.get("more_body", False)
-        yield {**message, "body": body[start:end], "more_body": more}
+def media_type(request: Request, *allowed: str) -> str:
+    """The media type that a body declares, one of those allowed; JSON if it declares none.
+
+    Raises:
+        APIError: `unsupported_media_type`.
+    """
+    sent = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if sent not in allowed:
+        message = f"send {' or '.join(allowed)}, not {sent[:LONGEST_NAME]}"
+        raise APIError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message, param="content-type")
+    return sent
+
+
+async def read_model(request: Request, model: type[Body]) -> Body:
+    """Read a small JSON body of a caller who is known.
+
+    Raises:
+        APIError: `unsupported_media_type`, `request_too_large`, `deadline_exceeded` or `invalid_request`.
+    """
+    media_type(request, JSON)
+    receiver_of(request).allow(_SMALL_BYTES, _SMALL_SECONDS)
+    return parse_small(model, await request.body())
+
+
+def parse(model: type[Body], content: bytes | bytearray | dict[str, Any]) -> Body:
+    """Validate JSON, or the fields of a form.
+
+    Raises:
+        APIError: `invalid_request`, with the first thing that is wrong.
+    """
+    try:
+        return (
+            model.model_validate(content) if isinstance(content, dict) else model.model_validate_json(content)
+        )
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise invalid(problem["msg"], *problem["loc"]) from error
+
+
+def parse_small(model: type[Body], content: bytes) -> Body:
+    """Validate JSON whose texts may go into the books: PostgreSQL takes none with the character NUL.
+
+    Raises:
+        APIError: `invalid_request`, with the first thing that is wrong.
+    """
+    parsed = parse(model, content)
+    if _NUL.search(content):
+        raise invalid("no text may have the character NUL")
+    return parsed

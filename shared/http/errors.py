@@ -11,6 +11,7 @@ from shared.errors import APIError, ErrorBody, ErrorCode, error_detail
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
+LONGEST_NAME = 100  # characters of a caller's own name for something, where an error quotes it
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 # What the framework itself refuses before a route is reached.
 _FRAMEWORK_CODES = {
@@ -20,7 +21,7 @@ _FRAMEWORK_CODES = {
 
 
 def error_handlers(see: str) -> dict[type[Exception], Handler]:
-    """What renders refusals and the framework's own errors; `see` is where a caller reads on."""
+    """Handlers that render refusals and the framework's own errors; `see` is where a caller reads on."""
 
     async def on_framework_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -61,3 +62,9 @@ def refused(request: Request, error: APIError, headers: Mapping[str, str] | None
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(ErrorBody(error=detail).model_dump(mode="json"), kind.status, headers)
+
+
+def invalid(message: str, *place: str | int) -> APIError:
+    """The error for a part of a request; a long name of that part is cut short."""
+    param = ".".join(str(each)[:LONGEST_NAME] for each in place)
+    return APIError(ErrorCode.INVALID_REQUEST, message, param=param or None)

@@ -13,7 +13,7 @@ from python_multipart.multipart import parse_options_header
 
 from shared.embeddings import Kind
 from shared.errors import APIError, ErrorCode
-from shared.http.parsing import invalid
+from shared.http.errors import invalid
 
 MEDIA_TYPE = "multipart/form-data"
 _Where = Literal["before", "line", "head", "content", "after"]

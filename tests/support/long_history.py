@@ -5,7 +5,7 @@ import secrets
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
-from shared.http.request_ids import new_request_id
+from shared.http.middleware import new_request_id
 from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold

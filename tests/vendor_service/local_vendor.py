@@ -30,7 +30,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.processes import fork_server
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.run import factory

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.orm import Session
 
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.keys import KeyInfo, KeyList, NewKey, NewSecret
 from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller

@@ -15,12 +15,12 @@ from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, LineRefused
+from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.models import ServedModel
-from vendor_service.embed.receipts import what_was_sold
-from vendor_service.embed.results import EmbedResult
-from vendor_service.embed.timing import Timing
+from vendor_service.embed.request import Timing
+from vendor_service.embed.results import EmbedResult, what_was_sold
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.prepared import Prepared, PreparedText
+from vendor_service.encoder.queries import Prepared, PreparedText
 from vendor_service.money.orders import Admitted
 
 # A line that is not blank, from its first letter on; a chunk may have millions of blank ones.
@@ -115,9 +115,7 @@ def _refusal_by(model: ServedModel, line: Line) -> APIError | None:
     return None
 
 
-def answers_of(
-    claim: Claim, works: Sequence[LineWork], reader: LineReader, facts: ModelFacts, request_id: str
-) -> Answers:
+def answers_of(claim: Claim, works: Sequence[LineWork], facts: ModelFacts, request_id: str) -> Answers:
     """What is stored of the lines, and what they are charged under the id `request_id`."""
     answers = Answers()
     price = Prices(image_micros=claim.job.image_micros, text_micros=claim.job.text_micros)
@@ -128,7 +126,7 @@ def answers_of(
             errors += _refusal(line_id, each, request_id)
             answers.failed += 1
             continue
-        output += _answer(line_id, each, each.line, reader, facts, price, request_id, answers)
+        output += _answer(line_id, each, each.line, facts, price, request_id, answers)
         answers.completed += 1
     answers.output, answers.errors = bytes(output), bytes(errors)
     return answers
@@ -138,7 +136,6 @@ def _answer(
     line_id: str,
     work: LineWork,
     line: Line,
-    reader: LineReader,
     facts: ModelFacts,
     price: Prices,
     request_id: str,
@@ -157,7 +154,7 @@ def _answer(
         rate=None,
     )
     result = EmbedResult(request_id, facts, line.queries, work.refused, work.rows, admitted, Timing())
-    body = reader.dialects[line.endpoint].render(result, line.encoding).body
+    body = DIALECTS[line.endpoint].render(result, line.encoding).body
     answers.images += images
     answers.texts += texts
     answers.rows.append(work.rows)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 
 from shared.errors import APIError, ErrorCode
-from shared.http.parsing import invalid
+from shared.http.errors import invalid
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import Line, LineReader, LineRefused
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from shared.errors import ErrorCode
-from shared.http.request_ids import new_request_id
+from shared.http.middleware import new_request_id
 from vendor_service.acts.act import Act
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits

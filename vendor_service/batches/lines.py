@@ -1,20 +1,16 @@
 """The lines of a file: each is a request, with the caller's own name for it."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
 from shared.embeddings import Encoding, Input
 from shared.errors import APIError, ErrorCode
-from shared.http.json_body import JsonBody, ReadJson
-from shared.http.json_shape import Shape
-from shared.http.parsing import invalid
-from vendor_service.embed.queries import Queries
-from vendor_service.embed.results import Content, EmbedResult
+from shared.http.errors import invalid
+from shared.http.json_body import JsonBody, ReadJson, Shape
+from vendor_service.embed.dialects import DIALECTS
+from vendor_service.embed.request import Queries
 from vendor_service.encoder.queries import ImageQuery
 
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
@@ -22,20 +18,6 @@ _LONGEST_NAME = 255
 # Of a line that is no JSON, or is not read to its end: it is told apart by this, where that is to be found.
 _NAME = re.compile(rb'"custom_id"\s*:\s*("(?:[^"\\]|\\.)*+")')
 _HEAD_BYTES = 4096
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How the requests of one endpoint are read and answered.
-
-    `items` is the field of `model` that has the inputs. `make` makes queries of a body of this shape, and
-    `render` the body of an answer.
-    """
-
-    model: type[BaseModel]
-    items: str
-    make: Callable[[ReadJson], tuple[Queries, Encoding]]
-    render: Callable[[EmbedResult, Encoding], Content]
 
 
 class Line(NamedTuple):
@@ -69,11 +51,10 @@ class LineRefused(Exception):
 class LineReader:
     """Reads lines, of up to `max_inputs` inputs and texts of up to `longest_text` characters each."""
 
-    def __init__(self, dialects: Mapping[str, Dialect], max_inputs: int, longest_text: int) -> None:
-        self.dialects = dialects
+    def __init__(self, max_inputs: int, longest_text: int) -> None:
         self._max_inputs = max_inputs
         self._longest_text = longest_text
-        fields = {name for each in dialects.values() for name in each.model.model_fields}
+        fields = {name for each in DIALECTS.values() for name in each.model.model_fields}
         self._shape = Shape(_FIELDS, frozenset(fields | set(Input.model_fields)), "body", max_inputs)
 
     def read(self, line: bytes) -> Line:
@@ -102,11 +83,11 @@ class LineReader:
 
     def _line(self, read: ReadJson, given: Any) -> Line:  # noqa: ANN401 - whatever JSON there is
         custom_id, url, body = _parts(given)
-        dialect = self.dialects.get(url)
+        dialect = DIALECTS.get(url)
         if dialect is None:
-            raise invalid(f"the endpoints of bulk jobs are {' and '.join(self.dialects)}", "url")
+            raise invalid(f"the endpoints of bulk jobs are {' and '.join(DIALECTS)}", "url")
         # Serialized once more, for JSON is read more strictly than what was made of it; it is small.
-        queries, encoding = dialect.make(ReadJson(bytearray(to_json(body)), read.long, read.body_hash))
+        queries, encoding = dialect.read(ReadJson(bytearray(to_json(body)), read.long, read.body_hash))
         if not queries.items:
             raise APIError(ErrorCode.EMPTY_INPUT, "there are no inputs", param=queries.param)
         if len(queries.items) > self._max_inputs:

@@ -11,7 +11,7 @@ import numpy as np
 
 from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
-from shared.http.request_ids import new_request_id
+from shared.http.middleware import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
 from vendor_service.batches.files import errors_name, input_name, output_name
 from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Leases
@@ -200,7 +200,7 @@ class Runner:
             works = await self._answered(claim, model)
         request_id = new_request_id()
         facts = model.facts
-        answers = await asyncio.to_thread(answers_of, claim, works, self._reader, facts, request_id)
+        answers = await asyncio.to_thread(answers_of, claim, works, facts, request_id)
         await self._store.do(self._store_part, claim, answers)
         try:
             await self._settle(claim, model, answers, request_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
-from shared.http.redaction import escaped
+from shared.http.logging import escaped
 from vendor_service.acts.act import Act
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import system_clock

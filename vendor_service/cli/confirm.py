@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from shared.http.redaction import escaped
+from shared.http.logging import escaped
 from shared.questions import interruptible_question
 from vendor_service.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shared.http.redaction import escaped, masked
+from shared.http.logging import escaped, masked
 from shared.threads import share_processors
 from vendor_service.cli import (
     accounts,

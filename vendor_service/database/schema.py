@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import DatabaseError
 
-from shared.http.redaction import masked
+from shared.http.logging import masked
 from vendor_service.database.session import Database, take_turns
 from vendor_service.errors import OperatorError
 

@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.errors import ErrorCode
-from shared.http.redaction import masked
+from shared.http.logging import masked
 from shared.sqlite import write_ahead
 from vendor_service.database.tables import Base
 from vendor_service.database.urls import masked_url

@@ -3,7 +3,7 @@
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from shared.http.redaction import escaped
+from shared.http.logging import escaped
 
 # Of a database URL's parameters these alone are shown: nobody can list all that may hold a secret.
 _SHOWN_PARAMETERS = {

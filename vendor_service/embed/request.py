@@ -1,65 +1,168 @@
-"""A request: what was asked, on which terms, and what belongs to it while it is answered."""
+"""A request for embeddings: who asks for what, on which terms, and what its answer has taken so far."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, get_args
 
-from shared.http.capacity import Reservation, while_awaited
+from shared.errors import ErrorCode
+from shared.http.capacity import Reservation
 from vendor_service.accounts.authentication import Caller
-from vendor_service.embed.models import ServedModel
-from vendor_service.embed.queries import Queries
-from vendor_service.embed.results import Content, EmbedResult
-from vendor_service.embed.timing import Timing
-from vendor_service.embed.unpaid import Unpaid
-from vendor_service.encoder.queues import Encoded
+from vendor_service.encoder.queries import ImageQuery, Query
 from vendor_service.errors import APIError
-from vendor_service.money.orders import Admitted
+from vendor_service.money.allowance import cost_of
 
-T = TypeVar("T")
-Render = Callable[[EmbedResult], Content]
+StepName = Literal["decode", "queue", "model", "books"]
+
+# Errors by which the vendor itself fails; its customer does not pay for them.
+_VENDORS_OWN = {
+    ErrorCode.INTERNAL_ERROR,
+    ErrorCode.OVERLOADED,
+    ErrorCode.NOT_READY,
+    ErrorCode.SHUTTING_DOWN,
+}
 
 
 @dataclass(frozen=True)
-class Call:
-    """A request apart from its body: who asks, on which terms; and where its time goes."""
+class Queries:
+    """The queries of one request, in order, from whichever route and in whichever form they came.
 
-    request_id: str
-    caller: Caller
-    timing: Timing
+    Attributes:
+        items: the queries.
+        body_hash: SHA-256 (hex), which tells a retry from another request.
+        model: the one that was asked for, if any was.
+        skip_bad: queries that cannot be served are passed over instead of failing the rest.
+        param: where in the request the queries are, for error messages.
+        dimensions: how long its caller believes the vectors to be.
+    """
+
+    items: Sequence[Query]
+    body_hash: str
+    model: str | None = None
+    skip_bad: bool = False
+    param: str = "inputs"
+    dimensions: int | None = None
+
+    @property
+    def images(self) -> int:
+        """How many of them are images."""
+        return sum(isinstance(each, ImageQuery) for each in self.items)
+
+    @property
+    def texts(self) -> int:
+        """How many of them are texts."""
+        return len(self.items) - self.images
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms on which a caller wants an answer."""
+
     idempotency_key: str | None = None
     max_cost_micros: int | None = None
     expect_fingerprint: str | None = None
 
 
-@dataclass
-class Request:
-    """What belongs to one request while it is answered; `leaving` is done when nobody waits for that.
+@dataclass(frozen=True)
+class Step:
+    """A step of a request, which took from `began` to `ended` (nanoseconds since 1970)."""
 
-    `refused` are those of its queries that were passed over, by their indices.
+    name: str
+    began: int
+    ended: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.ended - self.began) / 1e9
+
+
+@dataclass
+class Timing:
+    """The steps of one request, in the order in which they ended; the books are asked up to three times."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, name: StepName) -> Iterator[None]:
+        """Note a step that is done here."""
+        began = time.time_ns()
+        try:
+            yield
+        finally:
+            self.steps.append(Step(name, began, time.time_ns()))
+
+    def encoded(self, began: int, *, waited: float, ran: float) -> None:
+        """Note that the model has answered: seconds that queries waited since `began`, and that it ran."""
+        ended = time.time_ns()
+        self.steps.append(Step("queue", began, began + round(1e9 * waited)))
+        self.steps.append(Step("model", ended - round(1e9 * ran), ended))
+
+    def __str__(self) -> str:
+        """The value of a `Server-Timing` header, in milliseconds."""
+        sums = dict.fromkeys(get_args(StepName), 0.0)
+        for step in self.steps:
+            sums[step.name] += step.seconds
+        return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in sums.items())
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request while it is answered.
+
+    Attributes:
+        id: its own.
+        caller: the account that asks, and its key.
+        queries: what is asked.
+        reservation: its room in memory, and its deadline.
+        gone: returns when the caller has hung up.
+        terms: what the caller wants of an answer.
+        timing: where its time goes.
     """
 
-    model: ServedModel
-    call: Call
+    id: str
+    caller: Caller
     queries: Queries
     reservation: Reservation
-    render: Render
-    leaving: "asyncio.Future[None]"
-    work: Unpaid
-    refused: dict[int, APIError] = field(default_factory=dict)
+    gone: Callable[[], Awaitable[None]]
+    terms: Terms = Terms()
+    timing: Timing = field(default_factory=Timing)
 
-    async def awaited(self, work: Awaitable[T]) -> T:
-        """Do it until the caller leaves, or the deadline."""
-        return await while_awaited(work, self.reservation, self.leaving)
 
-    def result(self, encoded: Encoded, admitted: Admitted) -> EmbedResult:
-        """What is answered, on the terms of an order."""
-        return EmbedResult(
-            admitted.request_id,
-            self.model.facts,
-            self.queries,
-            self.refused,
-            encoded.rows,
-            admitted,
-            self.call.timing,
-        )
+def is_vendors_own(error: BaseException) -> bool:
+    """Whether a request that ended so failed by the vendor itself, and not by its caller or its deadline."""
+    return error.code in _VENDORS_OWN if isinstance(error, APIError) else isinstance(error, Exception)
+
+
+class UnbilledWork:
+    """The queries of one request that were prepared and are not paid for, and those not in the rate yet."""
+
+    def __init__(self, queries: int) -> None:
+        self.unrated = queries
+        self._seconds = dict.fromkeys(range(queries), 0.0)  # of those that are not paid for
+
+    @property
+    def cost(self) -> int:
+        """What those that are not paid for take of the allowance."""
+        return sum(map(cost_of, self._seconds.values()))
+
+    def took(self, index: int, seconds: float) -> None:
+        """Note the processor time that it took to prepare a query."""
+        self._seconds[index] = seconds
+
+    def admitted(self, queries: int) -> None:
+        """Note that queries were admitted, which counts them against the rate."""
+        self.unrated -= queries
+
+    def answered(self, refused: Collection[int]) -> None:
+        """Note that all were answered and are paid for, except those that were refused."""
+        self._seconds = {index: self._seconds[index] for index in refused}
+
+    def ended(self, error: BaseException) -> None:
+        """Note that the request ended in an error."""
+        if is_vendors_own(error):
+            self.unrated = 0
+            self._seconds = {}
+        elif isinstance(error, APIError) and error.code == ErrorCode.RATE_LIMITED:
+            self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate

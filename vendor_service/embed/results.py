@@ -1,19 +1,24 @@
-"""The result of an embed request, and its forms on the wire."""
+"""The result of a request for embeddings: its forms on the wire, and its receipt."""
 
-from collections.abc import Mapping
+import binascii
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+import numpy as np
 from pydantic_core import to_json
 
 from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
-from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
-from vendor_service.embed.queries import Queries
-from vendor_service.embed.timing import Timing
+from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, to_base64, to_rows
+from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
+from vendor_service.clock import SECOND
+from vendor_service.embed.request import Queries, Timing
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import ImageQuery, Query, Vectors
 from vendor_service.errors import APIError
-from vendor_service.money.orders import Admitted
+from vendor_service.money.orders import Admitted, Charged
+from vendor_service.money.signing import Signs
 
 _BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
 _BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector
@@ -21,10 +26,16 @@ _BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """The rows of the queries that were not `refused`, in order, as float32 of shape (rows, dimensions).
+    """The answer to a request.
 
-    `id` is the request that pays for them; nothing was `admitted` where nothing was left to charge.
-    `timing` is complete once the result is.
+    Attributes:
+        id: the request that pays for it.
+        model: which model answered.
+        queries: what was asked.
+        refused: why some of the queries were passed over, by their indices.
+        rows: the vectors of the others, in order, float32 of shape (rows, dimensions).
+        admitted: the order that it is answered for; `None` where nothing was left to charge.
+        timing: complete once the result is.
     """
 
     id: str
@@ -73,8 +84,11 @@ class Content:
         return replace(self, headers=self.headers | dict(headers))
 
 
+Render = Callable[[EmbedResult], Content]
+
+
 def largest_bytes(rows: int, dimensions: int) -> int:
-    """How many bytes a response of so many rows may have, in any form."""
+    """The most bytes that a response of `rows` may have, in any form."""
     return rows * (dimensions * _BYTES_A_NUMBER + _BYTES_A_ROW)
 
 
@@ -130,3 +144,55 @@ def _skipped(refused: dict[int, APIError]) -> str:
     for index, error in refused.items():
         by_code.setdefault(error.code, []).append(str(index))
     return "; ".join(f"{code}={','.join(indices)}" for code, indices in by_code.items())
+
+
+def no_rows(model: ModelFacts) -> Vectors:
+    """The rows of an answer in which no query is left."""
+    return np.empty((0, model.dimensions), dtype=np.float32)
+
+
+def what_was_sold(result: EmbedResult, dtype: RowDtype) -> list[Sold]:
+    """Each answered query with digests of the query and of its vector, in `dtype` on the wire."""
+    rows = result.rows if dtype == "float32" else _as_sent(result.rows, dtype)
+    items = result.queries.items
+    return [
+        Sold(index, items[index].kind, _digest(items[index]), vector_digest(row))
+        for index, row in zip(result.answered, rows, strict=True)
+    ]
+
+
+def receipt(signer: Signs, result: EmbedResult, sold: Sequence[Sold], charged: Charged) -> str:
+    """The signed receipt of an answer, as a compact JWS.
+
+    A replay has the entry and the date of the first time: the same vectors bring the very same receipt.
+    """
+    usage = result.usage
+    claims = ReceiptClaims(
+        iat=charged.created_at // SECOND,
+        request_id=result.id,
+        request_hash=request_hash(sold),
+        answer_hash=answer_hash(sold),
+        model=result.model.id,
+        model_fingerprint=result.model.fingerprint,
+        images=usage.images,
+        texts=usage.texts,
+        cost_micros=usage.cost_micros,
+        key_id=charged.key_id,
+        ledger_seq=charged.seq,
+        entry_hash=charged.entry_hash,
+    )
+    return signer.sign(RECEIPT_TYPE, claims)
+
+
+def _digest(query: Query) -> str:
+    if not isinstance(query, ImageQuery):
+        content = query.text.encode(errors="surrogatepass")
+    elif isinstance(query.file, bytes):
+        content = query.file
+    else:
+        content = binascii.a2b_base64(query.file)  # it was decoded before, so it can be
+    return hashlib.sha256(content).hexdigest()
+
+
+def _as_sent(rows: Vector, dtype: RowDtype) -> Vector:
+    return from_rows(to_rows(rows, dtype), rows.shape, dtype)

@@ -24,10 +24,9 @@ from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import FileStamp, KnownFingerprints, stamps_of
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.precision import Dtype
-from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration, quantized
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import PreparedText, Vectors
 from vendor_service.encoder.replica import Replica, using_threads
 from vendor_service.encoder.short_texts import places_first, short_texts
 from vendor_service.encoder.sources import ModelSource

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 from shared.embeddings import Kind
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.preparation import Preparation, Took
-from vendor_service.encoder.prepared import Prepared
-from vendor_service.encoder.queries import Query
+from vendor_service.encoder.queries import Prepared, Query
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 

@@ -14,9 +14,8 @@ from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation, Took
-from vendor_service.encoder.prepared import Prepared, PreparedText
-from vendor_service.encoder.queries import Query
-from vendor_service.encoder.queues import Encoded, Vectors
+from vendor_service.encoder.queries import Prepared, PreparedText, Query, Vectors
+from vendor_service.encoder.queues import Encoded
 from vendor_service.encoder.text_cache import TextCache
 from vendor_service.errors import APIError
 

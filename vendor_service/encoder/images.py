@@ -13,8 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from shared.errors import ErrorCode
-from shared.http.image_limits import MOST_SCANS, ImageLimits, check_parts, from_base64
-from shared.http.parts import count_scans
+from shared.http.images import MOST_SCANS, ImageLimits, check_parts, count_scans, from_base64
 from vendor_service.encoder.processes.forked import Allow, NeedsMore
 from vendor_service.errors import APIError
 

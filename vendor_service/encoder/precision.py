@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from shared.embeddings import Kind
-from vendor_service.encoder.prepared import PreparedText
+from vendor_service.encoder.queries import PreparedText
 from vendor_service.encoder.replica import Replica
 
 Dtype = Literal["float32", "bfloat16", "int8"]

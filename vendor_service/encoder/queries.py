@@ -1,9 +1,15 @@
-"""Queries as they arrive: nothing about them has been checked yet."""
+"""Queries: as they arrive, when nothing about them has been checked, and as the model takes them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from shared.embeddings import Kind
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -23,3 +29,16 @@ class ImageQuery:
 
 
 Query = TextQuery | ImageQuery
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """A text and its tokens, shape (context_length,); or its row, where it was encoded before."""
+
+    text: str
+    tokens: torch.Tensor | None = None
+    row: Vectors | None = None
+
+
+# The pixels of an image as `Preprocessing.resize` leaves them, or a text.
+Prepared = torch.Tensor | PreparedText

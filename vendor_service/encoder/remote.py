@@ -19,8 +19,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.preparation import Preparation, Took
-from vendor_service.encoder.prepared import Prepared, PreparedText
-from vendor_service.encoder.queries import Query
+from vendor_service.encoder.queries import Prepared, PreparedText, Query
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 

@@ -11,9 +11,9 @@ import torch
 from shared.embeddings import Kind
 from shared.first_times import FirstTimes
 from vendor_service.encoder.graph import Forward
-from vendor_service.encoder.prepared import PreparedText
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.queues import Buckets, Vectors
+from vendor_service.encoder.queries import PreparedText, Vectors
+from vendor_service.encoder.queues import Buckets
 from vendor_service.encoder.short_texts import ShortTexts
 from vendor_service.encoder.worker import DeviceLost
 

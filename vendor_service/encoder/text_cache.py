@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import Vectors
 
 _OVERHEAD = 400  # bytes of Python's own for an entry, about
 

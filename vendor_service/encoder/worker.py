@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.queues import Batch, Vectors
+from vendor_service.encoder.queries import Vectors
+from vendor_service.encoder.queues import Batch
 from vendor_service.errors import APIError
 
 _log = logging.getLogger(__name__)

@@ -6,48 +6,49 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from shared.batches import BatchList, BatchObject, BatchReceipts, BatchRequest, ChunkReceipt
 from shared.errors import ErrorCode
-from shared.http.parsing import JSON, media_type, parse_small
+from shared.http.body import JSON, media_type, parse_small
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import actors
 from vendor_service.batches.jobs import ChunkCharge, JobTerms
+from vendor_service.batches.services import BatchServices
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import requiring
-from vendor_service.http.bulk import BulkDesk
-from vendor_service.http.calls import call_description, headers_of
+from vendor_service.http.sale import terms_description, terms_of
 from vendor_service.money import ledger
 
 
-def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
+def batches_router(services: BatchServices, threads: AccountThreads) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/batches", tags=["bulk jobs"])
-    buyer = Depends(requiring(desk.authentication, Scope.EMBED))
+    buyer = Depends(requiring(services.authentication, Scope.EMBED))
     schema = {"content": {JSON: {"schema": BatchRequest.model_json_schema()}}}
     body = {"requestBody": {"required": True, **schema}}
 
-    @router.post("", openapi_extra=call_description() | body)
+    @router.post("", openapi_extra=terms_description() | body)
     async def create_batch(request: Request, caller: Annotated[Caller, buyer]) -> BatchObject:
         """Begin a job: the price of all lines of a file is held, and charged as they are answered."""
         media_type(request, JSON)
         asked = parse_small(BatchRequest, await request.body())
-        given = headers_of(request)
+        wanted = terms_of(request)
         terms = JobTerms(
             caller.account_id,
             caller.key_id,
             caller.secret_hash,
-            given.idempotency_key,
-            given.max_cost_micros,
+            wanted.idempotency_key,
+            wanted.max_cost_micros,
         )
-        file = await threads.read(caller.account_id, desk.files.get, caller.account_id, asked.input_file_id)
-        model = desk.models.find(file.model).facts
-        if given.expect_fingerprint not in (None, model.fingerprint):
-            message = f"the model's fingerprint is {model.fingerprint}, not {given.expect_fingerprint}"
+        account_id = caller.account_id
+        file = await threads.read(account_id, services.files.get, account_id, asked.input_file_id)
+        model = services.models.find(file.model).facts
+        if wanted.expect_fingerprint not in (None, model.fingerprint):
+            message = f"the model's fingerprint is {model.fingerprint}, not {wanted.expect_fingerprint}"
             raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
-        job = await threads.do(caller.account_id, desk.jobs.begin, terms, asked, file, model)
-        desk.runner.wake()
+        job = await threads.do(account_id, services.jobs.begin, terms, asked, file, model)
+        services.runner.wake()
         return job
 
     @router.get("")
@@ -58,19 +59,19 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
     ) -> BatchList:
         """This account's jobs, the newest first."""
         account_id = caller.account_id
-        found, more = await threads.read(account_id, desk.jobs.page, account_id, after, limit)
+        found, more = await threads.read(account_id, services.jobs.page, account_id, after, limit)
         return BatchList.of(found, more)
 
     @router.get("/{batch_id}")
     async def one_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """A job by its id."""
-        return await threads.read(caller.account_id, desk.jobs.get, caller.account_id, batch_id)
+        return await threads.read(caller.account_id, services.jobs.get, caller.account_id, batch_id)
 
     @router.post("/{batch_id}/cancel")
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """End a job now: what is answered is charged and kept, what is held for the rest is released."""
         account_id, actor = caller.account_id, actors.customer_key(caller.key_id)
-        return await threads.do(account_id, desk.jobs.cancel, account_id, batch_id, actor)
+        return await threads.do(account_id, services.jobs.cancel, account_id, batch_id, actor)
 
     @router.get("/{batch_id}/receipts", tags=["receipts"])
     async def batch_receipts(
@@ -82,12 +83,12 @@ def batches_router(desk: BulkDesk, threads: AccountThreads) -> APIRouter:
         """The signed receipts of what a job was charged so far, one for some lines each."""
 
         def read() -> BatchReceipts:
-            charges = desk.jobs.charges(caller.account_id, batch_id, after, limit)
+            charges = services.jobs.charges(caller.account_id, batch_id, after, limit)
             data = [
                 ChunkReceipt(
                     first_line=each.first_line,
                     lines=each.lines,
-                    receipt=desk.signer.sign(RECEIPT_TYPE, _claims(each)),
+                    receipt=services.signer.sign(RECEIPT_TYPE, _claims(each)),
                 )
                 for each in charges
             ]

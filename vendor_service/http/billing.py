@@ -14,7 +14,7 @@ from shared.billing import (
     UsageReport,
 )
 from shared.errors import ErrorCode
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.moments import Moment
 from shared.projects import ProjectList
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead

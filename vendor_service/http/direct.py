@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from vendor_service.errors import APIError
+from shared.errors import APIError
+from shared.http.errors import refused
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -19,18 +20,12 @@ class DirectRoutes:
 
     The endpoints take a request and return its response. The framework has the routes too, for its OpenAPI
     document; to find one, to solve dependencies and to open stacks for them takes it as long as all that the
-    vendor does for a text that it knows. `refuse` renders an error.
+    vendor does for a text that it knows.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        routes: Iterable[BaseRoute],
-        refuse: Callable[[Request, APIError], Response],
-    ) -> None:
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._routes = {each.path: each for each in routes if isinstance(each, APIRoute)}
-        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI event stream."""
@@ -43,5 +38,5 @@ class DirectRoutes:
         try:
             response = await cast(Endpoint, route.endpoint)(request)
         except APIError as error:
-            response = self._refuse(request, error)
+            response = refused(request, error)
         await response(scope, receive, send)

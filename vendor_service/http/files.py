@@ -1,27 +1,27 @@
 """`/v1/files`: the files of bulk jobs, in OpenAI's shapes; streamed in and out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import StreamingResponse
 
 from shared.batches import FileDeleted, FileList, FileObject, Purpose
+from shared.fairness import FairTurns
 from shared.http import multipart
-from shared.http.body import receiver_of, until_sent
+from shared.http.body import blocks, media_type, receiver_of, until_sent
 from shared.http.capacity import Capacity, Reservation
-from shared.http.fair_lock import FairLock
+from shared.http.errors import invalid
 from shared.http.multipart import FormBody, FormShape
-from shared.http.parsing import invalid, media_type
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.batches.files import input_name, public
 from vendor_service.batches.intake import Intake, Taken
+from vendor_service.batches.services import BatchServices
 from vendor_service.batches.store import Store
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import requiring
-from vendor_service.http.bulk import BulkDesk
 
 _SHAPE = FormShape(frozenset({"purpose"}), 0, streamed="file")
 # A file is checked and stored in blocks of this size.
@@ -34,12 +34,14 @@ _MOST_LISTED = 10_000
 # What is kept of a file that is sent or fetched, beside the line that is being read.
 _KEPT_BYTES = 4 << 20
 
+Made = TypeVar("Made")
 
-def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) -> APIRouter:
+
+def files_router(services: BatchServices, capacity: Capacity, threads: AccountThreads) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/files", tags=["bulk jobs"])
-    buyer = Depends(requiring(desk.authentication, Scope.EMBED))
-    reading = FairLock()
+    buyer = Depends(requiring(services.authentication, Scope.EMBED))
+    turns = FairTurns()  # of parsing, which holds the interpreter
 
     @router.post("", openapi_extra=_request_body())
     async def upload(request: Request, caller: Annotated[Caller, buyer]) -> FileObject:
@@ -47,18 +49,8 @@ def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) ->
         media_type(request, multipart.MEDIA_TYPE)
         reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
         reservation.take_bytes(_KEPT_BYTES)
-        receiver_of(request).allow(desk.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
-        coming = _Upload(desk, request.headers["content-type"])
-        declared = request.headers.get("content-length", "")
-        size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
-        account_id = caller.account_id
-        file_id = await threads.do(account_id, desk.files.begin, account_id, size)
-        try:
-            name, taken = await _received(desk, request, reservation, reading, coming, file_id, size, threads)
-            return await threads.do(account_id, desk.files.finish, account_id, file_id, name, taken)
-        except BaseException:
-            await asyncio.shield(desk.files.store.do(desk.files.give_up, file_id))
-            raise
+        receiver_of(request).allow(services.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
+        return await _Upload(services, threads, turns, request, reservation).receive()
 
     @router.get("")
     async def list_files(
@@ -72,7 +64,7 @@ def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) ->
         newest_first = order == "desc"
 
         def read() -> tuple[list[FileObject], bool]:
-            return desk.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
+            return services.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
 
         found, more = await threads.read(caller.account_id, read)
         ids: list[str | None] = [*(each.id for each in found)] or [None]
@@ -81,19 +73,19 @@ def files_router(desk: BulkDesk, capacity: Capacity, threads: AccountThreads) ->
     @router.get("/{file_id}")
     async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
         """A file by its id."""
-        return public(await threads.read(caller.account_id, desk.files.get, caller.account_id, file_id))
+        return public(await threads.read(caller.account_id, services.files.get, caller.account_id, file_id))
 
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
         """Delete a file, unless a job that is in progress reads it."""
-        await threads.do(caller.account_id, desk.files.let_go, caller.account_id, file_id)
-        await desk.files.store.do(desk.files.remove, file_id)
+        await threads.do(caller.account_id, services.files.let_go, caller.account_id, file_id)
+        await services.files.store.do(services.files.remove, file_id)
         return FileDeleted(id=file_id)
 
     @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
     async def content(request: Request, file_id: str, caller: Annotated[Caller, buyer]) -> StreamingResponse:
         """What is in a file."""
-        return await streamed(desk, capacity, request, caller.account_id, file_id)
+        return await streamed(services, capacity, request, caller.account_id, file_id)
 
     return router
 
@@ -103,42 +95,97 @@ _LINES: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string",
 
 
 async def streamed(
-    desk: BulkDesk, capacity: Capacity, request: Request, account_id: str, file_id: str
+    services: BatchServices, capacity: Capacity, request: Request, account_id: str, file_id: str
 ) -> StreamingResponse:
-    """What is in a file of an account, block by block, within the capacity of this server.
+    """Send a file of an account block by block, within the capacity of this server.
 
     Raises:
         APIError: `not_found`, `overloaded` or `shutting_down`.
     """
     reservation = until_sent(request).enter_context(capacity.reserve(account_id))
     reservation.take_bytes(_KEPT_BYTES)
-    file = await asyncio.to_thread(desk.files.get, account_id, file_id)
-    blocks = await asyncio.to_thread(desk.files.content, account_id, file_id)
+    file = await asyncio.to_thread(services.files.get, account_id, file_id)
+    blocks = await asyncio.to_thread(services.files.content, account_id, file_id)
     headers = {"content-length": str(file.bytes)}
-    return StreamingResponse(_beside(desk.files.store, blocks), media_type=_MEDIA_TYPE, headers=headers)
+    return StreamingResponse(_beside(services.files.store, blocks), media_type=_MEDIA_TYPE, headers=headers)
 
 
 class _Upload:
-    """A form as it comes: its file is checked line by line, and waits to be stored."""
+    """A file that comes in a form: each line is checked, then stored, and the account's room is counted."""
 
-    def __init__(self, desk: BulkDesk, content_type: str) -> None:
-        self._intake = Intake(desk.reader, desk.limits)
-        self._form = FormBody(content_type, _SHAPE, self._take)
+    def __init__(
+        self,
+        services: BatchServices,
+        threads: AccountThreads,
+        turns: FairTurns,
+        request: Request,
+        reservation: Reservation,
+    ) -> None:
+        self._services = services
+        self._threads = threads
+        self._turns = turns
+        self._request = request
+        self._reservation = reservation
+        self._account_id = reservation.account
+        self._intake = Intake(services.reader, services.limits)
+        self._form = FormBody(request.headers["content-type"], _SHAPE, self._take)
         self._unstored: list[bytes] = []
+        declared = request.headers.get("content-length", "")
+        self._size = max(0, int(declared[:18]) - _FORM_BYTES) if declared.isdecimal() else 0
 
-    @property
-    def kept_bytes(self) -> int:
-        """How many bytes are in memory: of a line, and of what is known of those before it."""
-        return self._intake.kept_bytes
+    async def receive(self) -> FileObject:
+        """Take the whole form.
 
-    def feed(self, block: bytes) -> bytes:
-        """Take the next bytes; those of the file that are to be stored."""
+        Raises:
+            APIError: the file cannot be taken; nothing of it is kept.
+        """
+        files = self._services.files
+        file_id = await self._threads.do(self._account_id, files.begin, self._account_id, self._size)
+        try:
+            name, taken = await self._store(file_id)
+            return await self._threads.do(
+                self._account_id, files.finish, self._account_id, file_id, name, taken
+            )
+        except BaseException:
+            await asyncio.shield(files.store.do(files.give_up, file_id))
+            raise
+
+    async def _store(self, file_id: str) -> tuple[str, Taken]:
+        """Bring the file into the store; its name, and what it is."""
+        store = self._services.files.store
+        writing = store.writing(input_name(file_id))
+        write = await store.do(writing.__enter__)
+        try:
+            reserved = came = 0
+            async for block in blocks(self._request, _BLOCK_BYTES):
+                content = await self._parse(self._feed, block)
+                if self._intake.kept_bytes > reserved:
+                    self._reservation.take_bytes(self._intake.kept_bytes - reserved)
+                    reserved = self._intake.kept_bytes
+                came += len(content)
+                if came > self._size + _FORM_BYTES:  # its size was not said
+                    self._size = await self._threads.do(
+                        self._account_id, self._services.files.grow, self._account_id, file_id, came
+                    )
+                await store.do(write, content)
+            done = await self._parse(self._finish)
+        except BaseException as error:
+            await asyncio.shield(store.do(writing.__exit__, type(error), error, error.__traceback__))
+            raise
+        await store.do(writing.__exit__, None, None, None)
+        return done
+
+    async def _parse(self, work: Callable[..., Made], *given: bytes) -> Made:
+        async with self._turns.turn(self._account_id):
+            return await asyncio.to_thread(work, *given)
+
+    def _feed(self, block: bytes) -> bytes:
+        """Take the next bytes of the form; those of the file that are to be stored."""
         self._form.feed(block)
         stored, self._unstored = b"".join(self._unstored), []
         return stored
 
-    def finish(self) -> tuple[str, Taken]:
-        """The name of the file, and what it is."""
+    def _finish(self) -> tuple[str, Taken]:
         fields = self._form.finish().fields
         if "file" not in fields:
             raise invalid("send one file named file", "file")
@@ -150,53 +197,6 @@ class _Upload:
         if content:
             self._intake.feed(content)
             self._unstored.append(content)
-
-
-async def _received(
-    desk: BulkDesk,
-    request: Request,
-    reservation: Reservation,
-    reading: FairLock,
-    coming: _Upload,
-    file_id: str,
-    size: int,
-    threads: AccountThreads,
-) -> tuple[str, Taken]:
-    """Take a whole form, its file of `size` bytes at least into the store; its name, and what it is."""
-    reserved = came = 0
-    store, account_id = desk.files.store, reservation.account
-    writing = store.writing(input_name(file_id))
-    write = await store.do(writing.__enter__)
-    try:
-        async for block in _blocks(request):
-            async with reading.acquired(account_id):  # parsers hold the interpreter
-                content = await asyncio.to_thread(coming.feed, block)
-            if coming.kept_bytes > reserved:
-                reservation.take_bytes(coming.kept_bytes - reserved)
-                reserved = coming.kept_bytes
-            came += len(content)
-            if came > size + _FORM_BYTES:  # its size was not said
-                size = await threads.do(account_id, desk.files.grow, account_id, file_id, came)
-            await store.do(write, content)
-        async with reading.acquired(account_id):
-            done = await asyncio.to_thread(coming.finish)
-    except BaseException as error:
-        await asyncio.shield(store.do(writing.__exit__, type(error), error, error.__traceback__))
-        raise
-    await store.do(writing.__exit__, None, None, None)
-    return done
-
-
-async def _blocks(request: Request) -> AsyncIterator[bytes]:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size >= _BLOCK_BYTES:
-            yield b"".join(chunks)
-            chunks, size = [], 0
-    yield b"".join(chunks)
 
 
 async def _beside(store: Store, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -20,12 +20,11 @@ from multiprocessing.context import SpawnProcess
 from fastapi import FastAPI, Request, Response
 
 from shared.http import server
-from shared.http.body import BodyGate
 from shared.http.capacity import Capacity
 from shared.http.errors import refused
 from shared.http.logging import configure_logging
 from shared.http.metrics import RequestMetrics
-from shared.http.middleware import RequestScope
+from shared.http.middleware import RequestGate
 from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.api.admin.accounts import accounts_router, keys_router
 from vendor_service.api.admin.batches import admin_batches_router
@@ -43,10 +42,9 @@ from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.docs import docs_router
-from vendor_service.http.errors import internal_error
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.run.application import new_application
 from vendor_service.run.chores import repeated
 from vendor_service.run.lifeline import end_with_parent
 from vendor_service.run.settings import Settings
@@ -128,8 +126,7 @@ def create_admin_app(
     async def livez() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.add_middleware(BodyGate, refuse=refused)
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=RequestMetrics())
+    app.add_middleware(RequestGate, crash_message=CRASH, metrics=RequestMetrics())
     return app
 
 

@@ -9,13 +9,12 @@ from functools import partial
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
+from starlette.types import Scope
 
 from shared.embeddings import Kind
 from shared.http import memory
-from shared.http.body import BodyGate
 from shared.http.capacity import Capacity
-from shared.http.errors import refused
-from shared.http.middleware import RequestScope
+from shared.http.middleware import RequestGate
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.acts import prices
 from vendor_service.acts.act import Act
@@ -23,6 +22,9 @@ from vendor_service.api.keys import keys_router
 from vendor_service.audit.actors import os_user
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
+from vendor_service.batches.limits import BatchLimits
+from vendor_service.batches.lines import LineReader
+from vendor_service.batches.services import BatchServices
 from vendor_service.batches.upkeep import Upkeep
 from vendor_service.clock import Clock, steady_clock, system_clock
 from vendor_service.console.customers.router import Limits, console_router
@@ -31,26 +33,22 @@ from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN
-from vendor_service.embed.service import EmbedService
+from vendor_service.embed.sales import Sales
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.batches import batches_router
 from vendor_service.http.billing import billing_router
-from vendor_service.http.bulk import BulkDesk
 from vendor_service.http.direct import DirectRoutes
 from vendor_service.http.docs import docs_router
-from vendor_service.http.embed import embed_router
-from vendor_service.http.errors import internal_error
 from vendor_service.http.files import files_router
 from vendor_service.http.health import Readiness, health_router
 from vendor_service.http.metrics import metrics_router
 from vendor_service.http.models import catalogue_router
-from vendor_service.http.openai import openai_router
-from vendor_service.http.reading import QueryReader
-from vendor_service.http.refusals import RefusalNotes
+from vendor_service.http.sale import QueryReader, sale_router
 from vendor_service.http.signing import signing_router
 from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
@@ -63,9 +61,7 @@ from vendor_service.money.prices import PriceDifference
 from vendor_service.money.refusals import RefusalCounts
 from vendor_service.money.replays import ReplayTerms
 from vendor_service.money.signing import Signer
-from vendor_service.run.application import new_application
 from vendor_service.run.audit import Audit
-from vendor_service.run.bulk import open_desk
 from vendor_service.run.chores import Chore, repeated
 from vendor_service.run.factory import load_engine
 from vendor_service.run.model_loader import MakeEncoder, ModelLoader
@@ -115,7 +111,7 @@ class _Parts:
     signer: Signer
     recorder: Recorder | None
     capacity: Capacity
-    desk: BulkDesk | None
+    batches: BatchServices | None
     refusals: RefusalCounts
     threads: AccountThreads
 
@@ -157,7 +153,7 @@ def create_app(
     lifespan = partial(_lifespan, parts, chores, shared_metrics, traces)
     app = new_application("Tuition vendor", "CLIP embeddings by the query.", lifespan)
     app.state.models, app.state.capacity, app.state.signer = loader.models, parts.capacity, parts.signer
-    app.state.desk, app.state.refusals = parts.desk, parts.refusals
+    app.state.batches, app.state.refusals = parts.batches, parts.refusals
     _add_layers(app, _add_routes(app, parts), parts, traces)
     token = settings.metrics_token
     render = metrics.render if shared_metrics is None else shared_metrics.render
@@ -167,12 +163,21 @@ def create_app(
 
 
 def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], parts: _Parts, traces: Traces | None) -> None:
-    """Add what a request passes before it comes to a route; `direct` are those that it comes to at once."""
-    app.add_middleware(DirectRoutes, routes=direct, refuse=refused)
-    app.add_middleware(BodyGate, refuse=refused)
-    app.add_middleware(RefusalNotes, note=parts.refusals.note)
-    trace = None if traces is None else traces.add
-    app.add_middleware(RequestScope, on_crash=internal_error, metrics=parts.metrics, trace=trace)
+    """Add the layers in front of the routes; `direct` routes are answered before the framework."""
+    app.add_middleware(DirectRoutes, routes=direct)
+
+    def note_refusal(scope: Scope, code: str) -> None:
+        account_id = scope["state"].get("account_id")
+        if account_id is not None and not scope["path"].startswith("/console"):
+            parts.refusals.note(account_id, code)
+
+    app.add_middleware(
+        RequestGate,
+        crash_message=CRASH,
+        metrics=parts.metrics,
+        trace=None if traces is None else traces.add,
+        note_refusal=note_refusal,
+    )
 
 
 def _make_parts(
@@ -202,16 +207,37 @@ def _make_parts(
     recorder = None
     if settings.sketches:
         recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
-    allowance, desk = Allowance(clock), None
+    allowance, batches = Allowance(clock), None
     if settings.batch_store is not None:
-        desk = open_desk(
-            settings, settings.batch_store, clock, database, admission, allowance, authentication,
-            loader.models, recorder, metrics, signer,
-        )  # fmt: skip
+        batches = BatchServices.open(
+            settings.batch_store,
+            _batch_limits(settings),
+            LineReader(settings.max_inputs, settings.max_text_characters),
+            database=database,
+            clock=clock,
+            admission=admission,
+            allowance=allowance,
+            models=loader.models,
+            recorder=recorder,
+            metrics=metrics,
+            signer=signer,
+            authentication=authentication,
+        )
     return _Parts(
         settings, clock, metrics, loader, database, watch, replays, admission, allowance, authentication,
-        sweeper, signer, recorder, capacity, desk, RefusalCounts(database, clock, watch), AccountThreads(),
+        sweeper, signer, recorder, capacity, batches, RefusalCounts(database, clock, watch), AccountThreads(),
     )  # fmt: skip
+
+
+def _batch_limits(settings: Settings) -> BatchLimits:
+    return BatchLimits(
+        max_file_bytes=settings.batch_max_file_bytes,
+        max_line_bytes=settings.max_request_bytes,
+        max_lines=settings.batch_max_lines,
+        account_bytes=settings.batch_account_bytes,
+        account_jobs=settings.batch_account_jobs,
+        keep_days=settings.batch_keep_days,
+    )
 
 
 def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
@@ -224,13 +250,13 @@ def _chores(parts: _Parts, *, is_first: bool) -> list[Chore]:
     ]
     if parts.recorder is not None:
         chores.append(partial(parts.recorder.repeat, _SKETCH_SECONDS))
-    if parts.desk is not None:
-        chores.append(parts.desk.runner.repeat)
-        upkeep = Upkeep(parts.desk.jobs, parts.desk.files, parts.watch)
+    if parts.batches is not None:
+        chores.append(parts.batches.runner.repeat)
+        upkeep = Upkeep(parts.batches.jobs, parts.batches.files, parts.watch)
         chores.append(partial(upkeep.repeat, _SWEEP_SECONDS))
     if is_first:  # what all workers would tell and do alike
         parts.metrics.registry.register(AccountMetrics(parts.database, parts.clock))
-        if parts.desk is not None:
+        if parts.batches is not None:
             parts.metrics.registry.register(JobMetrics(parts.database, parts.clock))
         chores.append(Audit(parts.database, parts.metrics, parts.settings.verify_every_hours).repeat)
         price_watch = PriceWatch(parts.database, parts.clock)
@@ -298,7 +324,7 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     settings, models, capacity = parts.settings, parts.loader.models, parts.capacity
     database, clock, authentication = parts.database, parts.clock, parts.authentication
     only_model = None if settings.tells_models_apart else models.default.facts
-    service = EmbedService(
+    sales = Sales(
         models,
         parts.admission,
         Precheck(database, clock, parts.replays),
@@ -308,13 +334,9 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         parts.recorder,
     )
     reader = QueryReader(settings.max_inputs, settings.max_request_bytes, settings.max_text_characters)
-    selling = (
-        embed_router(service, capacity, only_model, reader, authentication),
-        openai_router(service, capacity, only_model, reader, authentication),
-    )
-    for each in selling:
-        app.include_router(each)
-    runs_jobs = parts.desk is not None
+    selling = sale_router(sales, capacity, only_model, reader, authentication)
+    app.include_router(selling)
+    runs_jobs = parts.batches is not None
     app.include_router(
         catalogue_router(models, database, clock, authentication, parts.signer, runs_jobs=runs_jobs)
     )
@@ -326,20 +348,20 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         keys_router(database, clock, authentication, threads, trust_clock=settings.trust_clock)
     )
     app.include_router(signing_router(database))
-    if parts.desk is not None:
-        app.include_router(files_router(parts.desk, capacity, threads))
-        app.include_router(batches_router(parts.desk, threads))
+    if parts.batches is not None:
+        app.include_router(files_router(parts.batches, capacity, threads))
+        app.include_router(batches_router(parts.batches, threads))
     app.include_router(docs_router(app.title))
     app.include_router(health_router(Readiness(models, database, capacity, parts.watch)))
     if settings.console:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
         console = console_router(
-            database, clock, seal, authentication, models, parts.watch, service, capacity, limits, threads,
-            parts.desk, trust_clock=settings.trust_clock,
+            database, clock, seal, authentication, models, parts.watch, sales, capacity, limits, threads,
+            parts.batches, trust_clock=settings.trust_clock,
         )  # fmt: skip
         app.include_router(console)
-    return [route for each in selling for route in each.routes]
+    return selling.routes
 
 
 def _release_abandoned(parts: _Parts) -> None:
@@ -378,7 +400,7 @@ async def _lifespan(
     if traces is not None:
         await asyncio.to_thread(traces.close)
     parts.threads.close()
-    if parts.desk is not None:
-        parts.desk.files.store.close()
+    if parts.batches is not None:
+        parts.batches.files.store.close()
     presence.leave()
     database.close()

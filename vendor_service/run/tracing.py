@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Scope
 
 from shared.tracing import open_provider
-from vendor_service.embed.timing import Timing
+from vendor_service.embed.request import Timing
 from vendor_service.errors import OperatorError
 
 if TYPE_CHECKING:

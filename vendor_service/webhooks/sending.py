@@ -14,7 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared.http.redaction import escaped
+from shared.http.logging import escaped
 from vendor_service.errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

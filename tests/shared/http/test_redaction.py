@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.http.logging import JsonFormatter, TextFormatter
-from shared.http.redaction import escaped, masked
+from shared.http.logging import JsonFormatter, TextFormatter, escaped, masked
 
 # What a terminal or a reader of lines takes for more than text.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")

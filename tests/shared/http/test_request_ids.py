@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.http.request_ids import new_request_id
+from shared.http.middleware import new_request_id
 
 
 def test_an_id_is_a_uuid_of_version_7_that_begins_with_the_time() -> None:

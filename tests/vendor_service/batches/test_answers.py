@@ -12,7 +12,6 @@ from vendor_service.batches.lines import LineReader
 from vendor_service.database.tables import BatchJob, FilePiece
 from vendor_service.embed.models import ServedModel
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.http.bulk import DIALECTS
 
 
 def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:
@@ -24,7 +23,7 @@ def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:
     model = cast(ServedModel, None)  # no line of these is asked
     tracemalloc.start()
     try:
-        works = read_lines(claim, content, LineReader(DIALECTS, 64, 100), model)
+        works = read_lines(claim, content, LineReader(64, 100), model)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -39,7 +38,7 @@ def test_a_refused_line_says_what_a_refused_request_does() -> None:
     claim = Claim(job, FilePiece(number=0, first_line=4), "lease", "part", 0)
     facts = cast(ModelFacts, None)  # it answers no line of these
     works = [LineWork(4, "a", None, 0, error)]
-    answers = answers_of(claim, works, LineReader(DIALECTS, 64, 100), facts, "req_1")
+    answers = answers_of(claim, works, facts, "req_1")
     response = json.loads(answers.errors)["response"]
     assert response["status_code"] == 402
     detail = ErrorBody.model_validate(response["body"]).error

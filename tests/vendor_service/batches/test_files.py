@@ -23,7 +23,6 @@ from vendor_service.batches.upkeep import Upkeep
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BatchJob, FilePiece, StoredFile
 from vendor_service.errors import APIError
-from vendor_service.http.bulk import DIALECTS
 
 ROOM = LIMITS.account_bytes
 
@@ -353,7 +352,7 @@ def text_line(custom_id: str, model: str) -> bytes:
 @pytest.mark.parametrize("model", ["x" * 256, "icon\0clip"], ids=["long", "NUL"])
 def test_a_line_whose_model_the_books_cannot_name_is_no_first_line(books: Books, model: str) -> None:
     files, account_id = process(books).files, books.open().account_id
-    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake = Intake(LineReader(64, 100), LIMITS)
     intake.feed(text_line("a", model) + text_line("b", "m" * 255))
     taken = intake.finish()
     file_id = files.begin(account_id, 0)

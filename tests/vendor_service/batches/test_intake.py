@@ -14,7 +14,6 @@ from tests.vendor_service.batches.bulk_books import LIMITS
 from vendor_service.batches import intake as intake_module
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.lines import LineReader
-from vendor_service.http.bulk import DIALECTS
 
 LINES = 500
 
@@ -41,7 +40,7 @@ def many_texts(number: int) -> str:
     ids=["no fields", "long texts", "wide texts", "a piece each", "a text each"],
 )
 def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
-    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_lines=LINES, max_file_bytes=10**8))
+    intake = Intake(LineReader(64, 100), replace(LIMITS, max_lines=LINES, max_file_bytes=10**8))
     content = "".join(f"{line(number)}\n" for number in range(LINES)).encode()
     tracemalloc.start()
     try:
@@ -55,7 +54,7 @@ def test_what_is_kept_of_lines_is_counted(line: Callable[[int], str]) -> None:
 
 
 def test_lines_that_cannot_be_asked_make_few_pieces() -> None:
-    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_lines=10_000))
+    intake = Intake(LineReader(64, 100), replace(LIMITS, max_lines=10_000))
     content = [*(texts(number, 1) for number in range(64)), *["x"] * 1200, texts(64, 64), "x", texts(65, 1)]
     intake.feed("\n".join(content).encode())
     pieces = intake.finish().pieces
@@ -73,7 +72,7 @@ def test_blank_lines_make_no_piece_larger_than_it_may_be(monkeypatch: pytest.Mon
     monkeypatch.setattr(intake_module, "_PIECE_BYTES", longest + 100)
     blank = " " * 60 + "\n"
     content = "\n".join(["", *(each + blank * 50 for each in lines)]).encode()
-    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake = Intake(LineReader(64, 100), LIMITS)
     intake.feed(content)
     pieces = intake.finish().pieces
     assert [(each.first_line, each.lines) for each in pieces] == [(0, 1), (1, 1), (2, 1)]
@@ -83,7 +82,7 @@ def test_blank_lines_make_no_piece_larger_than_it_may_be(monkeypatch: pytest.Mon
 
 
 def test_millions_of_blank_lines_take_no_time() -> None:
-    intake = Intake(LineReader(DIALECTS, 64, 100), replace(LIMITS, max_file_bytes=10**8))
+    intake = Intake(LineReader(64, 100), replace(LIMITS, max_file_bytes=10**8))
     intake.feed(b"\n")
     began = time.thread_time()
     for blank in (b"\n", b"\r\n", b" \n", b"\n\v"):
@@ -97,7 +96,7 @@ def test_blank_lines_are_passed_over_alike_however_they_come() -> None:
     content = blank + b"\n".join(each + b"\n" + blank for each in lines) + b" \n " + texts(3, 1).encode()
     taken = []
     for size in (len(content), 7, 1):
-        intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+        intake = Intake(LineReader(64, 100), LIMITS)
         for start in range(0, len(content), size):
             intake.feed(content[start : start + size])
         taken.append(intake.finish())
@@ -109,7 +108,7 @@ def test_blank_lines_are_passed_over_alike_however_they_come() -> None:
 
 
 def test_a_blank_line_among_others_may_be_too_long() -> None:
-    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake = Intake(LineReader(64, 100), LIMITS)
     with pytest.raises(APIError, match="line 2 is longer than 10000 bytes"):
         intake.feed(texts(0, 1).encode() + b"\n\n \n" + b" " * 10_000 + b"\n\n")
 
@@ -120,7 +119,7 @@ def test_reasons_are_short_and_repeat_no_name_of_the_callers() -> None:
         asked = {"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}
         return f"{json.dumps(asked)}\n".encode()
 
-    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake = Intake(LineReader(64, 100), LIMITS)
     intake.feed(
         line("a", "\N{CAT}" * 255) + line("b", "icon-clip") + line("c", "\N{CAT}" * 255, **{"ж" * 90: 1})
     )
@@ -154,7 +153,7 @@ def test_a_line_that_cannot_be_asked_keeps_the_name_that_was_read() -> None:
         ('{"custom_id": "cut', None),
     ]
     content = [named("é" * 150), *(line for line, _ in lines)]
-    intake = Intake(LineReader(DIALECTS, 64, 100), LIMITS)
+    intake = Intake(LineReader(64, 100), LIMITS)
     intake.feed("\n".join(content).encode())
     faults = {
         at + each.first_line: fault for each in intake.finish().pieces for at, fault in each.faults.items()

@@ -16,7 +16,8 @@ from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
 from vendor_service.encoder import batcher as batcher_module
 from vendor_service.encoder.batcher import Batcher
-from vendor_service.encoder.queues import Buckets, Vectors
+from vendor_service.encoder.queries import Vectors
+from vendor_service.encoder.queues import Buckets
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 

@@ -28,7 +28,7 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import OperatorError, UsageError

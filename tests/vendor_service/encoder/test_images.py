@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.http.image_limits import ImageLimits
+from shared.http.images import ImageLimits
 from tests.vendor_service.hostile_images import jpeg_of_scans, png_chunk, with_index
 from tests.vendor_service.local_vendor import image_file
 from vendor_service.encoder.images import ImageDecoder

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from shared.encoding import from_wire
-from shared.http.image_limits import ImageLimits
-from shared.http.parts import count_parts, count_scans
+from shared.http.images import ImageLimits, count_parts, count_scans
 from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import VendorProcess, alive, below, wait_until
 from tests.vendor_service import hostile_images

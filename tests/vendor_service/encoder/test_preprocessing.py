@@ -13,7 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 import vendor_service
-from shared.http.image_limits import ImageLimits
+from shared.http.images import ImageLimits
 from tests.support.photograph import photograph
 from tests.vendor_service.hostile_images import saved
 from vendor_service.encoder.images import ImageDecoder

@@ -21,7 +21,7 @@ from vendor_service.encoder import quantized as quantizing
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration
-from vendor_service.encoder.queues import Vectors
+from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.sources import find_model
 from vendor_service.errors import OperatorError, UsageError
 

@@ -294,9 +294,9 @@ def test_what_is_in_hand_when_a_job_ends_takes_of_the_allowance_once(
     refused = 2 * 8 + 8
     assert taken == [refused]
     vendor.clock.advance(24 * 3600 + 1)
-    assert vendor.app.state.desk.jobs.end_overdue() == 1
+    assert vendor.app.state.batches.jobs.end_overdue() == 1
     model.go()
-    wait_until(lambda: not vendor.app.state.desk.runner.busy)
+    wait_until(lambda: not vendor.app.state.batches.runner.busy)
     assert taken == [refused, 2 * 8 + 8]
 
 
@@ -503,7 +503,7 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
     assert act.actor == f"key:{api_key.split('_')[1]}"
     assert (vendor.account(api_key).spent_micros, vendor.account(api_key).held_micros) == (710, 0)
     assert len(answers(client, done.output_file_id)) == 71
-    wait_until(lambda: not vendor.app.state.desk.runner.busy)
+    wait_until(lambda: not vendor.app.state.batches.runner.busy)
     assert completed(client, job) == 71
     assert vendor.account(api_key).spent_micros == 710
     assert taken == [64]  # of the chunk that was in hand
@@ -518,7 +518,7 @@ def test_a_job_expires_and_what_is_kept_for_long_enough_is_deleted(
     model.stop_at("wait")
     job = begin(client, line("a", "wait"))
     assert model.stopped.wait(10)
-    desk, folder = vendor.app.state.desk, Path(vendor.app.state.desk.files.store.root)
+    desk, folder = vendor.app.state.batches, Path(vendor.app.state.batches.files.store.root)
     vendor.clock.advance(24 * 3600 - 1)
     assert desk.jobs.end_overdue() == 0
     vendor.clock.advance(2)
@@ -542,7 +542,7 @@ def test_a_store_that_hangs_keeps_no_job_from_being_ended(
     model.stop_at("wait")
     job = begin(client, line("a", "wait"))
     assert model.stopped.wait(10)
-    desk, hangs, go = vendor.app.state.desk, threading.Event(), threading.Event()
+    desk, hangs, go = vendor.app.state.batches, threading.Event(), threading.Event()
 
     def expired() -> list[str]:
         hangs.set()
@@ -575,10 +575,10 @@ def test_a_job_ends_with_its_key(
     another = vendor.another_key(api_key, Scope.EMBED)
     with vendor.books.write() as session:
         revoke_key(session, api_key.split("_")[1], vendor.clock)
-    assert vendor.app.state.desk.jobs.end_overdue() == 1
+    assert vendor.app.state.batches.jobs.end_overdue() == 1
     model.go()
     assert vendor.get(f"/v1/batches/{job.id}", another)["status"] == "cancelled"
-    wait_until(lambda: not vendor.app.state.desk.runner.busy)
+    wait_until(lambda: not vendor.app.state.batches.runner.busy)
     assert (vendor.account(another).spent_micros, vendor.account(another).held_micros) == (0, 0)
 
 

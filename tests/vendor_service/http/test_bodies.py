@@ -18,8 +18,7 @@ from starlette.routing import BaseRoute
 from shared.embeddings import EmbedOptions, EmbedRequest, Input
 from shared.errors import ErrorBody
 from shared.http import body
-from shared.http.json_body import JsonBody
-from shared.http.json_shape import Shape
+from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import FormBody, FormShape
 from tests.vendor_service.hostile_bodies import (
     BODIES,
@@ -30,8 +29,8 @@ from tests.vendor_service.hostile_bodies import (
     head,
 )
 from tests.vendor_service.local_vendor import LocalVendor, Vendor, error_code
+from vendor_service.embed.dialects import OpenAIRequest
 from vendor_service.errors import APIError
-from vendor_service.http.openai import OpenAIRequest
 
 PATIENCE = 1.0
 # By routes that take no body, or none from a stranger.
@@ -53,7 +52,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
     patch = pytest.MonkeyPatch()
     patch.setattr(body, "_UNASKED_SECONDS", PATIENCE)
     patch.setattr(body, "_STEP_SECONDS", PATIENCE)
-    patch.setattr("shared.http.parsing._SMALL_SECONDS", PATIENCE)
+    patch.setattr("shared.http.body._SMALL_SECONDS", PATIENCE)
     with LocalVendor(tmp_path_factory.mktemp("bodies"), keep_alive=1) as vendor:
 
         @vendor.app.post(TO_COME)

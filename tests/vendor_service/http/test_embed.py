@@ -24,7 +24,7 @@ from tests.vendor_service.local_vendor import (
 )
 from vendor_service.embed.models import ModelTerms
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.prepared import Prepared
+from vendor_service.encoder.queries import Prepared
 
 CAT = {"text": "a photo of a cat"}
 

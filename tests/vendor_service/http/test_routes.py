@@ -19,7 +19,7 @@ from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.prepared import PreparedText
+from vendor_service.encoder.queries import PreparedText
 from vendor_service.money import prices
 
 CAT = {"text": "a photo of a cat"}

@@ -9,7 +9,7 @@ import pytest
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, from_rows, from_wire
 from tests.vendor_service.local_vendor import Vendor, error_code, image_file, image_input
 from vendor_service.errors import APIError
-from vendor_service.http.accept import answer_form
+from vendor_service.http.sale import answer_form
 
 CAT = {"text": "a photo of a cat"}
 CAT_PART = ("text", (None, b"a photo of a cat"))
@@ -108,7 +108,7 @@ def test_an_accept_header_without_end_is_refused_before_it_is_parsed(
 ) -> None:
     endless = "application/json" + separators * (60_000 // len(separators))
     assert error_code(vendor.embed(vendor.key(), CAT, headers={"accept": endless})) == "not_acceptable"
-    monkeypatch.setattr("vendor_service.http.accept.parse_options_header", lambda _: 1 / 0)
+    monkeypatch.setattr("vendor_service.http.sale.parse_options_header", lambda _: 1 / 0)
     with pytest.raises(APIError, match="up to 1,024 characters"):
         answer_form(endless)
 

@@ -18,7 +18,7 @@ from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.preparation import Preparation
-from vendor_service.encoder.prepared import PreparedText
+from vendor_service.encoder.queries import PreparedText
 from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, QuotaPeriod
 from shared.errors import ErrorCode
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.moments import Moment
 from shared.projects import DEFAULT_PROJECT

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
 from shared.errors import ErrorCode
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.moments import Moment
 from vendor_service.accounts.accounts import find_account
 from vendor_service.acts import money

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.moments import Moment
 from vendor_service.acts import prices
 from vendor_service.acts.act import Act

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from shared.projects import ProjectInfo, ProjectList
 from vendor_service.accounts import projects
 from vendor_service.accounts.accounts import find_account

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
 from vendor_service.acts import receipts_keys, tokens
 from vendor_service.acts.act import Act

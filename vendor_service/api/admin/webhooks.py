@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
-from shared.http.parsing import read_model
+from shared.http.body import read_model
 from vendor_service.acts import webhooks
 from vendor_service.acts.authentication import Operator
 from vendor_service.acts.tokens import OperatorScope

@@ -8,6 +8,7 @@ from vendor_service.accounts.keys import secret_hash
 from vendor_service.acts import keys as acts
 from vendor_service.acts import own_keys
 from vendor_service.acts.act import Act
+from vendor_service.batches.services import BatchServices
 from vendor_service.clock import Clock
 from vendor_service.console import api_keys
 from vendor_service.console.customers.jobs import JobActions
@@ -17,7 +18,6 @@ from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.routes import Action, Asked, Done, Question, Shown, state_of
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession
-from vendor_service.http.bulk import BulkDesk
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CustomerActions:
 
     database: Database
     clock: Clock
-    desk: BulkDesk | None = None
+    desk: BatchServices | None = None
     trust_clock: bool = False
 
     def all(self) -> list[Action[Customer]]:

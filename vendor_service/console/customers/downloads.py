@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
 from shared.http.capacity import Capacity
+from vendor_service.batches.services import BatchServices
 from vendor_service.console.customers.visitor import Customer
 from vendor_service.console.site import SignedOut, Site
 from vendor_service.errors import OperatorError
-from vendor_service.http.bulk import BulkDesk
 from vendor_service.http.files import streamed
 
 
@@ -20,7 +20,7 @@ class Downloads:
     """The links to files, and what is behind them."""
 
     site: Site[Customer]
-    desk: BulkDesk
+    desk: BatchServices
     capacity: Capacity
 
     async def answer(self, request: Request) -> Response:

@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from shared.batches import BatchObject, FileObject
 from shared.errors import APIError, ErrorCode
 from vendor_service.batches import book, files
+from vendor_service.batches.services import BatchServices
 from vendor_service.console import charts
 from vendor_service.console.customers.visitor import Customer, require_acting
 from vendor_service.console.rendering import money
 from vendor_service.console.routes import Action, Asked, Done, Question
 from vendor_service.database.tables import StoredFile
-from vendor_service.http.bulk import BulkDesk
 
 _JOBS = 25
 
@@ -77,7 +77,7 @@ def _moment(seconds: int) -> datetime:
 class JobActions:
     """The actions, where the vendor runs jobs."""
 
-    desk: BulkDesk
+    desk: BatchServices
 
     def all(self) -> list[Action[Customer]]:
         """Every action."""

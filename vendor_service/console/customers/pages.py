@@ -18,6 +18,7 @@ from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts import own_keys
 from vendor_service.acts.own_receivers import is_own
+from vendor_service.batches.services import BatchServices
 from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
 from vendor_service.console import projects, sessions
 from vendor_service.console.api_keys import why_ended
@@ -41,7 +42,6 @@ from vendor_service.database.tables import (
 )
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
-from vendor_service.http.bulk import BulkDesk
 from vendor_service.money import prices, spending
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.refusals import refused_since
@@ -82,7 +82,7 @@ class CustomerPages:
     clock: Clock
     models: Models
     watch: ClockWatch
-    desk: BulkDesk | None = None
+    desk: BatchServices | None = None
 
     def all(self) -> list[Page[Customer]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""

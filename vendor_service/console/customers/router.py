@@ -13,6 +13,7 @@ from starlette.responses import Response
 from shared.errors import APIError
 from shared.http.capacity import Capacity
 from vendor_service.accounts.authentication import Authentication
+from vendor_service.batches.services import BatchServices
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
 from vendor_service.console.customers.actions import CustomerActions
@@ -27,9 +28,8 @@ from vendor_service.console.site import Site, Threads, address_of, check_origin
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
 from vendor_service.embed.models import Models
-from vendor_service.embed.service import EmbedService
+from vendor_service.embed.sales import Sales
 from vendor_service.http.account_threads import AccountThreads
-from vendor_service.http.bulk import BulkDesk
 from vendor_service.http.history_rate import HistoryRate
 from vendor_service.money.clock_watch import ClockWatch
 
@@ -51,11 +51,11 @@ def console_router(
     authentication: Authentication,
     models: Models,
     watch: ClockWatch,
-    service: EmbedService,
+    sales: Sales,
     capacity: Capacity,
     limits: Limits,
     threads: AccountThreads,
-    desk: BulkDesk | None = None,
+    desk: BatchServices | None = None,
     *,
     trust_clock: bool,
 ) -> APIRouter:
@@ -69,7 +69,7 @@ def console_router(
     site.add_signing_out(router, _end_everywhere)
     site.add_pages(router, pages.all())
     site.add_actions(router, CustomerActions(database, clock, desk, trust_clock).all())
-    trying = TryIt(site, pages, service, capacity, limits.max_request_bytes, limits.max_text_characters)
+    trying = TryIt(site, pages, sales, capacity, limits.max_request_bytes, limits.max_text_characters)
     path = f"{CUSTOMERS.path}/models/try"
     router.add_api_route(path, trying.answer, methods=["POST"], response_model=None)
     if desk is not None:

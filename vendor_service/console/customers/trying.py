@@ -10,24 +10,21 @@ from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
 from shared.http import multipart
-from shared.http.body import disconnected, until_sent
+from shared.http.body import BodyReader, media_type, until_sent
 from shared.http.capacity import Capacity, Reservation
 from shared.http.multipart import Form, FormBody, FormShape, Part
-from shared.http.parsing import media_type
-from shared.http.reading import BodyReader
 from vendor_service.accounts.authentication import Caller
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.customers.visitor import Customer, payers, require_acting
 from vendor_service.console.forms import Fields
 from vendor_service.console.rendering import money
 from vendor_service.console.site import SignedOut, Site, check_origin
-from vendor_service.embed.queries import Queries
-from vendor_service.embed.request import Call
+from vendor_service.embed.request import Queries, Terms
 from vendor_service.embed.results import EmbedResult, as_json
-from vendor_service.embed.service import EmbedService
-from vendor_service.embed.timing import Timing
+from vendor_service.embed.sales import Sales
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import OperatorError
+from vendor_service.http.sale import asked_by
 
 _INPUTS = 3
 _FIELDS = frozenset({"csrf", "model", "key", "most", "once"})
@@ -60,14 +57,14 @@ class TryIt:
         self,
         site: Site[Customer],
         pages: CustomerPages,
-        service: EmbedService,
+        sales: Sales,
         capacity: Capacity,
         max_request_bytes: int,
         max_text_characters: int,
     ) -> None:
         self._site = site
         self._pages = pages
-        self._service = service
+        self._sales = sales
         self._capacity = capacity
         self._bodies = BodyReader(max_request_bytes)
         self._shape = FormShape(_FIELDS, _INPUTS, max_text_characters)
@@ -119,27 +116,15 @@ class TryIt:
             raise APIError(ErrorCode.EMPTY_INPUT, message)
         if caller.account.status != "active":
             raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
-        request.state.timing = Timing()
         fields = Fields(tuple(form.fields.items()))
         fields.required("once")
-        call = Call(
-            request.state.request_id,
-            caller,
-            request.state.timing,
-            # The hash is of `once` too, so the same inputs from the same page are charged once.
-            idempotency_key=f"console {form.body_hash}",
-            max_cost_micros=fields.number("most"),
-        )
+        # The hash is of `once` too, so the same inputs from the same page are charged once.
+        terms = Terms(f"console {form.body_hash}", fields.number("most"))
         queries = Queries(items, form.body_hash, form.fields.get("model") or None)
+        asked = asked_by(request, caller, queries, reservation, terms)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        result, content = await self._service.embed(
-            call,
-            queries,
-            reservation,
-            lambda result: as_json(result, "base64"),
-            lambda: disconnected(request),
-        )
+        result, content = await self._sales.sell(asked, lambda result: as_json(result, "base64"))
         reservation.keep_bytes(len(content.body))
         names = _names([part for part in form.items if part.content])
         took = 1000 * (loop.time() - began)

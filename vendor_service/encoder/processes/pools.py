@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How many processes do a task, and how large what goes to and fro may be.
+    """How many processes do a task, and how large its inputs and results may be.
 
     `spare_bytes` is the memory for all that `large` inputs need beyond what each process may have.
     """
@@ -35,7 +35,7 @@ class PoolSpec:
 
 
 class ProcessPools:
-    """A pool for each kind of input. What is submitted is worked on on behalf of its account, in turns.
+    """A pool for each kind of input; accounts take turns.
 
     It may be started and closed on any thread; all else is for the event loop that asks first.
     """
@@ -62,7 +62,7 @@ class ProcessPools:
             self._server.wait_for(first)
 
     def close(self) -> None:
-        """End them. What was submitted and is not done is refused."""
+        """End them. Inputs that are not done are refused."""
         loop = self._loop
         if loop is None or loop.is_closed() or self._thread == threading.get_ident():
             self._end()
@@ -96,18 +96,15 @@ class ProcessPools:
         if self._closed:
             raise _stopping()
         if self._loop is None:
-            self._watch(asyncio.get_running_loop())
+            self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+            self._loop.add_reader(self._server.control, self._on_readable)
+            for pool in self._pools.values():
+                pool.watch(self._loop)
         return self._pools[kind].submit(account, inputs, background=background)
 
     def drop(self, kind: Kind, job: InputJob) -> None:
-        """Forget what waits of a job whose caller has gone; of one that is done, nothing."""
+        """Forget the waiting inputs of a job whose caller has gone."""
         self._pools[kind].drop(job)
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._thread = loop, threading.get_ident()
-        loop.add_reader(self._server.control, self._on_readable)
-        for pool in self._pools.values():
-            pool.watch(loop)
 
     def _on_readable(self) -> None:
         assert self._loop is not None
@@ -126,8 +123,7 @@ class ProcessPools:
             try:
                 await self._server.start_anew()
             except OSError as error:
-                message = "nothing can be started to fork processes, which is tried again: %s"
-                _log.error(message, error)
+                _log.error("the server that forks cannot be started, which is tried again: %s", error)
         assert self._loop is not None
         self._loop.add_reader(self._server.control, self._on_readable)
         for pool in self._pools.values():

@@ -1,21 +1,37 @@
-"""The vendor's errors as HTTP: those of every server, and those that FastAPI makes of a request's parts."""
+"""An application as the vendor and its operators have it: FastAPI with the contract's errors."""
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import cache
+from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from shared.errors import APIError, ErrorCode
-from shared.http.errors import error_handlers, refused
+from shared.errors import APIError, ErrorBody, ErrorCode
+from shared.http.errors import LONGEST_NAME, error_handlers, refused
 
-_LONGEST_NAME = 100  # characters of what a caller named, where it is told what is wrong with it
+CRASH = "something went wrong here; nothing was charged, and the request may be sent again"
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Render refusals, invalid requests and the framework's own errors; `internal_error` is the rest's."""
+def new_application(
+    title: str, description: str, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """One without routes and layers, which renders errors and documents that it does."""
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=version("tuition"),
+        docs_url=None,
+        redoc_url=None,
+        # The vendor has its own traces and metrics; FastAPI would ask for providers of them at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=lifespan,
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    )
     handlers = error_handlers("/docs")
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
@@ -28,16 +44,11 @@ def add_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(HTTPException, on_framework_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-
-
-def internal_error(request: Request) -> JSONResponse:
-    """The answer to an exception that nobody expected: it tells nothing but the id to ask about."""
-    message = "something went wrong here; nothing was charged, and the request may be sent again"
-    return refused(request, APIError(ErrorCode.INTERNAL_ERROR, message))
+    return app
 
 
 def _methods(request: Request) -> set[str]:
-    """What may be done with a path, by the OpenAPI document; empty where that does not tell."""
+    """The methods of a path, by the OpenAPI document; empty where that does not tell."""
     operations = request.app.openapi()["paths"]
     found = (each for path, each in operations.items() if _pattern(path).fullmatch(request.url.path))
     return {method.upper() for each in found for method in each}
@@ -51,6 +62,6 @@ def _pattern(path: str) -> re.Pattern[str]:
 async def _on_invalid_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    param = ".".join(str(part)[:_LONGEST_NAME] for part in problem["loc"][1:])
+    param = ".".join(str(part)[:LONGEST_NAME] for part in problem["loc"][1:])
     invalid = APIError(ErrorCode.INVALID_REQUEST, f"{param}: {problem['msg']}", param=param)
     return refused(request, invalid)

@@ -1,27 +1,58 @@
-"""`POST /v1/embeddings`: OpenAI's shape, so that its SDK and what is built on it can buy here unchanged."""
+"""The dialects in which embeddings are asked for and answered as JSON: Tuition's own, and OpenAI's."""
 
-from functools import partial
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
 from pydantic_core import to_json
 
-from shared.embeddings import Encoding, Input, Kind
-from shared.errors import ErrorCode
-from shared.http.body import disconnected, until_sent
-from shared.http.capacity import Capacity
+from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Kind
+from shared.errors import APIError, ErrorCode
+from shared.http.body import parse
 from shared.http.json_body import LongStrings, ReadJson
-from shared.http.parsing import parse
-from vendor_service.accounts.authentication import Authentication
-from vendor_service.embed.queries import Queries
-from vendor_service.embed.results import Content, EmbedResult, as_values
-from vendor_service.embed.service import EmbedService
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.embed.request import Queries
+from vendor_service.embed.results import Content, EmbedResult, Render, as_json, as_values
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import APIError
-from vendor_service.http.calls import call_description, call_of, model_schema, respond
-from vendor_service.http.reading import QueryReader
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the requests of one endpoint are read and answered.
+
+    Attributes:
+        model: the shape of a body.
+        items: its field that has the inputs.
+        read: makes queries of a body, and tells the encoding of their answer; raises what `parse` does.
+        render: makes the body of an answer.
+    """
+
+    model: type[BaseModel]
+    items: str
+    read: Callable[[ReadJson], tuple[Queries, Encoding]]
+    render: Callable[[EmbedResult, Encoding], Content]
+
+    def rendering(self, encoding: Encoding) -> Render:
+        """Render answers in an encoding."""
+        return lambda result: self.render(result, encoding)
+
+
+def queries_of(items: list[Query], options: EmbedOptions, body_hash: str) -> Queries:
+    """The queries of a request in Tuition's own dialect."""
+    return Queries(items, body_hash, options.model, skip_bad=options.on_error == "skip")
+
+
+def _read_embed(read: ReadJson) -> tuple[Queries, Encoding]:
+    request = parse(EmbedRequest, read.rest)
+    items = [_query(each, read.long) for each in request.inputs]
+    return queries_of(items, request, read.body_hash), request.encoding
+
+
+def _query(given: Input, long: LongStrings) -> Query:
+    if given.image is not None:
+        return ImageQuery(long.take(given.image))
+    assert given.text is not None
+    return TextQuery(long.take(given.text))
 
 
 class BareString(Input):
@@ -109,49 +140,14 @@ class OpenAIResponse(BaseModel):
     replayed: bool
 
 
-def openai_router(
-    service: EmbedService,
-    capacity: Capacity,
-    only_model: ModelFacts | None,
-    reader: QueryReader,
-    authentication: Authentication,
-) -> APIRouter:
-    """The route; `only_model` is the one that is served, if there is never another."""
-    router = APIRouter(prefix="/v1", tags=["embeddings"])
-
-    @router.post(
-        "/embeddings",
-        responses={200: {"model": OpenAIResponse}},
-        response_class=Response,
-        openapi_extra=call_description() | _request_body(only_model, reader.max_inputs),
-    )
-    async def embeddings(request: Request) -> Response:
-        """Embed texts or images as OpenAI's API would. Each one answered is a query and is charged, once."""
-        call = await call_of(request, authentication)
-        reservation = until_sent(request).enter_context(capacity.reserve(call.caller.account_id))
-        queries, encoding = await reader.read_json(
-            request, reservation, OpenAIRequest, "input", make_openai_queries
-        )
-        render = partial(render_openai, encoding=encoding)
-        result, content = await service.embed(
-            call, queries, reservation, render, lambda: disconnected(request)
-        )
-        reservation.keep_bytes(len(content.body))
-        return respond(result, content)
-
-    return router
-
-
-def make_openai_queries(read: ReadJson) -> tuple[Queries, Encoding]:
-    """The queries of a body, and in which encoding their answer is to be; raises what `parse` does."""
+def _read_openai(read: ReadJson) -> tuple[Queries, Encoding]:
     asked = parse(OpenAIRequest, read.rest)
     items = asked.queries(read.long)
     queries = Queries(items, read.body_hash, asked.model, param="input", dimensions=asked.dimensions)
     return queries, asked.encoding_format
 
 
-def render_openai(result: EmbedResult, encoding: Encoding) -> Content:
-    """An `OpenAIResponse`."""
+def _render_openai(result: EmbedResult, encoding: Encoding) -> Content:
     usage = result.usage
     # Constructed, not validated: these are our own numbers, and there are many of them.
     response = OpenAIResponse.model_construct(
@@ -173,18 +169,7 @@ def render_openai(result: EmbedResult, encoding: Encoding) -> Content:
     return Content(to_json(response), "application/json")
 
 
-def _request_body(only_model: ModelFacts | None, max_inputs: int) -> dict[str, Any]:
-    # The route reads the body itself, to stop at the limit; this tells the OpenAPI document what it reads.
-    schema = OpenAIRequest.model_json_schema(mode="validation")
-    definition = schema.pop("$defs")["Input"]
-    one = {"anyOf": [{"type": "string"}, definition]}
-    many = {"type": "array", "items": one, "minItems": 1, "maxItems": max_inputs}
-    schema["properties"] |= {
-        "input": {"anyOf": [*one["anyOf"], many]},
-        "model": model_schema(only_model),
-    }
-    if only_model is not None:
-        schema["properties"]["dimensions"] = {"const": only_model.dimensions}
-    example = {"model": "icon-clip" if only_model is None else only_model.id, "input": ["a photo of a cat"]}
-    content = {"schema": schema, "example": example}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+EMBED = Dialect(EmbedRequest, "inputs", _read_embed, as_json)
+OPENAI = Dialect(OpenAIRequest, "input", _read_openai, _render_openai)
+# By the paths of their endpoints.
+DIALECTS: Mapping[str, Dialect] = {"/v1/embeddings": OPENAI, "/embed": EMBED}
