@@ -97,11 +97,11 @@ def _copied(target: Path) -> str:
 
 def _in_site(page: str, link: str) -> str:
     target = _target(page, link)
-    _, hash_sign, anchor = link.partition("#")
+    path, hash_sign, anchor = link.partition("#")
+    if anchor and REFERENCE in (target, _source(page) if not path else None):
+        return _reference(page, anchor)
     if target is None:
         return link
-    if target == REFERENCE and anchor:
-        return _reference(page, anchor)
     if target in _HOMES:
         path = _HOMES[target]
     elif target.is_relative_to(DOCS):
