@@ -14,6 +14,7 @@ from tools.site.hooks import DOCS, PAGES, ROOT
 
 _PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / source for source in PAGES.values())]
 _FENCE = re.compile(r"^```(?:sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"^```(?:sh)?\n.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`((?:client|vendor)(?: [^`]+)?)`")
 # A line may set variables first, and end in a comment, a pipe or a redirection.
 _LINE = re.compile(r"^(?:\$ |[A-Z_]+=\S+ |docker compose exec vendor )*((?:client|vendor) .*)$", re.MULTILINE)
@@ -89,6 +90,25 @@ def test_every_command_of_a_page_is_one_with_these_options(page: Path) -> None:
     found = list(shown_commands(page.read_text(encoding="utf-8")))
     wrong = [f"{line}: {said}" for line, whole in found if (said := fault(line, whole=whole))]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_every_target_of_make_and_every_module_of_a_page_is_there(page: Path) -> None:
+    code = "\n".join(_CODE.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
+    targets = {*re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)}
+    assert {
+        each for each in re.findall(r"(?m)^`?(?:sudo )?make ([a-z-]+)", code) if not each.endswith("-")
+    } <= targets
+    for module, words in re.findall(r"python3? -m ((?:benchmarks|examples|tools)[\w.]*)([^\n`#]*)", code):
+        source = ROOT / f"{module.replace('.', '/')}.py"
+        options = {*re.findall(r"--[a-z-]+", words)} - {"--help"}
+        assert options <= _options_beside(source), f"python -m {module}{words}"
+
+
+def _options_beside(source: Path) -> set[str]:
+    """The options that a program may have: those that it and its neighbours declare."""
+    texts = [each.read_text(encoding="utf-8") for each in (source, *source.parent.glob("*.py"))]
+    return {option for text in texts for option in re.findall(r"\"(--[a-z-]+)\"", text)}
 
 
 @pytest.mark.parametrize(
