@@ -35,7 +35,7 @@ demo: $(READY)  ## vendor, key, budget, distillation and result table on the bun
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## all tests but the slow ones
-	@$(TEST_THREADS) $(BIN)/python -m pytest --numprocesses 4 --dist worksteal  # they wait as much as they compute
+	@$(TEST_THREADS) $(BIN)/python -m pytest --workers 6  # they wait as much as they compute
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times, 10,000 mutated requests, schemathesis
 	@$(BIN)/python -m pytest -m slow

@@ -2,11 +2,9 @@
 
 import gc
 import logging
-import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
-from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,17 +17,21 @@ from tests.support.postgres import Postgres, started_postgres
 from tests.support.student_process import StudentProcess
 from tests.support.undurable import make_undurable
 from tests.support.vendor_process import VendorProcess
+from tests.support.workers import pytest_runtestloop, start_server_of_forks
+
+__all__ = ["pytest_runtestloop"]  # a hook of pytest's
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let `make test-scale` run the tests of the HTTP contract against the vendor on Ray."""
+    """Let `make test` run tests in several processes, and `make test-scale` those of the contract on Ray."""
+    parser.addoption("--workers", type=int, default=1, help="run the tests in this many processes")
     parser.addoption("--on-ray", action="store_true", help="ask a vendor on Ray instead of a local one")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
     Have no commit wait for the disk, and the tree of a command line's commands made once. And heed Ctrl-C, as
@@ -42,33 +44,20 @@ def pytest_configure() -> None:
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("--workers") > 1:
+        start_server_of_forks()  # while the tests are collected
 
 
-@pytest.hookimpl(trylast=True)  # when those that are not to run have been left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; on Ray, leave out what has no vendor or needs one in its own process."""
+    """On Ray, leave out what has no vendor or needs one in its own process."""
     if config.getoption("--on-ray"):
         items[:] = [each for each in items if isinstance(each, pytest.Function) and _may_run_on_ray(each)]
-    items[:] = _longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_collection_finish() -> None:
     """Have the garbage collector leave alone what all tests share: a look through it takes half a second."""
     gc.collect()
     gc.freeze()
-
-
-def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
-    """The same, with those marked as long at the beginning of each worker's part, a file's together."""
-    long = [each for each in items if each.get_closest_marker("long")]
-    files = [list(group) for _, group in groupby(long, key=lambda each: each.path)]
-    others = iter([each for each in items if not each.get_closest_marker("long")])
-    ordered: list[pytest.Item] = []
-    for worker in range(workers):
-        mine = [each for group in files[worker::workers] for each in group]
-        size = (len(items) - len(ordered)) // (workers - worker)
-        ordered += [*mine, *islice(others, max(0, size - len(mine)))]
-    return [*ordered, *others]
 
 
 def _may_run_on_ray(test: pytest.Function) -> bool:
