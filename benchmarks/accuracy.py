@@ -37,7 +37,7 @@ RUNS = ROOT / "benchmarks" / ".runs"
 # What five minutes of one core are best spent on: benchmarks/notebook.md, Recipe.
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
-OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad", "vl2v-adip+wise")
+OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad")
 # Every method asks about an image once; with `:2` behind it, about a further view of it as well, and so on.
 MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 _FORMER = "{} loads other weights today: what is on record of it can be printed, and no more"

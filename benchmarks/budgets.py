@@ -44,7 +44,7 @@ class Way:
 FEW = [
     Way(f"{select}-{share}", share, select=select)
     for share in (0.25, 0.5)
-    for select in ("stratified", "random", "coverage")
+    for select in ("stratified", "random")
 ]
 MANY = [Way(f"{number} an image", number) for number in (1, 2, 4, 8)]
 WAYS = {

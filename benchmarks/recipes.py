@@ -32,7 +32,6 @@ def recipes(steps: int) -> dict[str, Recipe]:
         "all-layers-half-rate": replace(default, frozen=0.0, learning_rate=default.learning_rate / 2),
         "all-layers-quarter-rate": replace(default, frozen=0.0, learning_rate=default.learning_rate / 4),
         "swad": replace(default, selection="swad"),
-        "wise": replace(default, interpolation=0.5),
         "paper": PAPER,
     }
 

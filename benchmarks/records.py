@@ -85,12 +85,17 @@ def made_with(cell: Cell) -> str:
 
 def _said(config: RunConfig) -> dict[str, Any]:
     """Without what is left out or off: a setting that did not exist when a run was made changes nothing.
+    `+wise`, which is gone, was off at 1.
 
     Nor does how unlabelled images are learnt from where there are none, how a weak teacher is weighed (this
     one is not weak), or what batches of fewer than four domains are filled up to (there are four, or a
     benchmark says how many images it takes).
     """
-    told = {**asdict(config), **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()}}
+    told = {
+        "recipe.interpolation": 1.0,
+        **asdict(config),
+        **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()},
+    }
     pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]
     without = {"recipe", "recipe.weigh_teacher", "recipe.domains_in_batch", *pools}
     return {

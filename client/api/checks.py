@@ -24,7 +24,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     (
         "from 0 to 1",
         lambda value: 0 <= value <= 1,
-        ("image_weight", "pseudo_labels", "frozen", "warmup", "interpolation"),
+        ("image_weight", "pseudo_labels", "frozen", "warmup"),
     ),
 )
 

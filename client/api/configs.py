@@ -69,7 +69,7 @@ def next_options(run: Path | str, **changes: Any) -> DistillOptions:  # noqa: AN
     """The options of a run's next generation: another student, from the last one's weights.
 
     Everything is as it was there: images, domain held out, method, student, seed. Another `method` has the
-    variants that it names (+swad, +wise), and not those of then. Images without labels are those of then and
+    variants that it names (+swad), and not those of then. Images without labels are those of then and
     those of `changes` together. The folder is named after the run's, with a number. Images that the last
     student was trained on are not held out, and refused in a target domain. With `leave_one_out`, the
     students that measure begin as the first generation did, for the last one's weights have seen every

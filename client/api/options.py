@@ -141,7 +141,7 @@ class DistillOptions(TrainingOptions, BulkOptions):
             accuracy there is then reported as that of adaptation, never as generalisation.
         budget: queries that may be newly paid for, over all resumptions. `client.distill` needs it, unless
             the method buys nothing; `None` is no limit for `client.plan`.
-        method: how to train (`client methods` lists all); NAME+swad averages weights, NAME+wise mixes.
+        method: how to train (`client methods` lists all); NAME+swad averages weights.
         seed: of splits, batches and views.
         out: the run's folder; `None` for runs/<data>-<target domain, or "all">-<method>-seed<seed>.
         replace: whether a finished student may be replaced, whose images have changed, say.
@@ -164,7 +164,7 @@ class CompareOptions(TrainingOptions):
 
     Attributes:
         out: the folder of the comparison.
-        methods: the rows, as `client methods` lists them, each with or without +swad and +wise; and
+        methods: the rows, as `client methods` lists them, each with or without +swad; and
             "zero-shot", the teacher itself, for which target images are sent to the vendor. A `Variant` is
             a row with a name and a recipe of its own, on which `recipe`, `steps` and `views` have no effect.
         target_domains: the domains to hold out, one after the other; empty for all.

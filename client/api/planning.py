@@ -2,7 +2,6 @@
 
 import hashlib
 
-from client.api.checks import chosen_device
 from client.api.configs import as_begun, config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
@@ -14,7 +13,6 @@ from client.purchase.teacher import Teacher
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder, default_run_path
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
@@ -74,14 +72,12 @@ def _planned(
     dataset = read_dataset(config, display, Memo(files=connection.files), seen=seen)
     planned = describe_plan(config, dataset, None, None)
     if method_of(config.method).buys:
-        device = chosen_device("auto")
-        features = training_features(config, dataset, display, device=device, pixels=connection.pixels)
         budget, max_spend_micros = options.budget, options.max_spend_micros
         with connection.teacher(
             run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run
         ) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
-            asked = teacher_queries(config, dataset, features)
+            asked = teacher_queries(config, dataset)
             purchase, weak = plan_for(config, dataset, asked, teacher)
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)

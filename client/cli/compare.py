@@ -46,7 +46,7 @@ MethodsOption = Annotated[
     str,
     typer.Option(
         "--methods",
-        help="Rows, comma-separated, as `client methods` lists them, each with or without +swad and +wise; "
+        help="Rows, comma-separated, as `client methods` lists them, each with or without +swad; "
         "and zero-shot, the teacher itself, for which target images are sent to the vendor.",
     ),
 ]

@@ -215,7 +215,7 @@ MethodOption = Annotated[
     str,
     typer.Option(
         "--method",
-        help="How to train; `client methods` lists all. NAME+swad averages weights, NAME+wise mixes.",
+        help="How to train; `client methods` lists all. NAME+swad averages weights.",
     ),
 ]
 RecipeOption = Annotated[
@@ -280,12 +280,11 @@ MaxSpendOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before a large purchase.")]
 SelectOption = Annotated[
-    Literal["stratified", "random", "coverage"],
+    Literal["stratified", "random"],
     typer.Option(
         "--select",
         help="Which images to buy when the budget does not reach all. stratified: the same number of each "
-        "class in each domain, drawn at random; coverage: the same number too, spread by the untrained "
-        "student's features; random: drawn from all alike.",
+        "class in each domain, drawn at random; random: drawn from all alike.",
     ),
 ]
 UnlabelledOption = Annotated[

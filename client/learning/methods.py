@@ -366,8 +366,7 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
     "erm+swad" is `erm` with the recipe's selection changed; recipe.py lists the variants.
 
     Raises:
-        UsageError: there is no such method or variant, and the message names those that there are; or the
-            method has no weights from before that a variant could mix in.
+        UsageError: there is no such method or variant, and the message names those that there are.
     """
     method = method_of(words)
     for variant in words.split("+")[1:]:
@@ -375,10 +374,6 @@ def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
             known = ", ".join(f"+{each}" for each in VARIANTS)
             raise UsageError(f"There is no variant +{variant} of a method. There are: {known}.")
         recipe = VARIANTS[variant](recipe)
-    if recipe.interpolation != 1 and not method.trains:
-        raise UsageError(
-            f"{method.name} begins with random weights: there is nothing pre-trained to mix in (+wise)."
-        )
     return method, recipe
 
 

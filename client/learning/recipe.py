@@ -61,8 +61,6 @@ class Recipe:
         warmup: see `cosine`.
         evaluations: how often the hold-outs are scored.
         selection: "best", the state that is best on the hold-outs, or "swad", a mean over many.
-        interpolation: the share of the trained weights in those that are kept; the rest is what the last
-            stage began with (WiSE-FT, Wortsman et al., CVPR 2022). 1 keeps what was trained.
     """
 
     image_weight: float = 0.5
@@ -86,7 +84,6 @@ class Recipe:
     warmup: float = 0.2
     evaluations: int = 10
     selection: SelectionName = "best"
-    interpolation: float = 1.0
 
     def with_steps(self, steps: int | None) -> "Recipe":
         """The same protocol with just so many distillation steps; a very short run is aligned shortly too."""
@@ -140,8 +137,7 @@ class Recipe:
 
     def is_protocol_of(self, other: "Recipe") -> bool:
         """Whether it trains as another does, whatever is asked of the teacher and kept of the states."""
-        kept = replace(self, views=other.views, selection=other.selection, interpolation=other.interpolation)
-        return kept == other
+        return replace(self, views=other.views, selection=other.selection) == other
 
     def views_seen(self, images: int, domains: int) -> int:
         """How many augmented views of labelled images both stages look at: so many queries, were each asked
@@ -192,7 +188,6 @@ PAPER = Recipe(
     cosine=False,
     evaluations=25,
     selection="swad",
-    interpolation=1.0,
 )
 RECIPES = {
     "default": Recipe(),
@@ -204,5 +199,4 @@ RECIPES = {
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     "swad": lambda recipe: replace(recipe, selection="swad"),
     "best": lambda recipe: replace(recipe, selection="best"),
-    "wise": lambda recipe: replace(recipe, interpolation=0.5),
 }

@@ -255,7 +255,6 @@ def distill(
     state. Selections only watch, so the same steps also serve the `other_selections`; returned is what each
     of them kept.
     """
-    began_with = {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
     def evaluate() -> Score:
         with folded_answers(student.backbone):
@@ -282,17 +281,7 @@ def distill(
         on_step=on_step,
         processes=processes,
     )
-    kept = selection.selected_by_name()  # before the weights change: without hold-outs they are what is kept
-    student.load_state_dict(began_with)
-    interpolate_weights(student, kept[recipe.selection], recipe.interpolation)
-    return kept
-
-
-def interpolate_weights(student: StudentNetwork, kept: SelectedWeights, share: float) -> None:
-    """Move a student's weights towards the selected ones: by `share` of the way, from 0 to 1."""
-    for name, tensor in student.state_dict().items():
-        if name in kept.state:
-            tensor.copy_(kept.state[name] if share == 1 else tensor.lerp(kept.state[name], share))
+    return selection.selected_by_name()
 
 
 def _loss(student: StudentNetwork, data: TrainingSet, method: Method) -> Loss:

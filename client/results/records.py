@@ -507,8 +507,7 @@ class Summary(Record):
         steps: training steps of the last stage.
         images_per_domain: images of each source domain in a batch of that stage, or of the images without
             labels where there is no domain; `None` in a run of an earlier version.
-        steps_kept: the first and the last of the steps whose weights are the student's (their mean). With
-            `+wise` they are mixed with those that the last stage began with.
+        steps_kept: the first and the last of the steps whose weights are the student's (their mean).
         queries_bought: queries that the run paid for, over all its resumptions.
         queries_cached: queries that it used and did not pay for.
         cost_micros: what it paid, in millionths of the vendor's currency unit.

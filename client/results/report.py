@@ -235,17 +235,14 @@ def _standing(summary: Summary) -> str:
 def _kept(run: ReportData) -> str:
     """Which weights are the student's, in a clause."""
     first, last = run.summary.steps_kept
-    share, student = run.recipe.interpolation, "the student"
-    if share != 1:
-        student = f"{100 * share:.0f}% of the student, mixed with those that the last stage began with"
     if not run.summary.holdout_images:
-        return f"the weights after the last step, {last}, are {student}"
+        return f"the weights after the last step, {last}, are the student"
     if first < last:
-        return f"the mean of the weights after steps {first} to {last} (SWAD) is {student}"
+        return f"the mean of the weights after steps {first} to {last} (SWAD) is the student"
     if run.recipe.selection == "swad":
-        return f"the weights after step {last}, the only ones that SWAD averages, are {student}"
+        return f"the weights after step {last}, the only ones that SWAD averages, are the student"
     mean = "images" if any("holdout_accuracy" in row for row in run.metrics) else "source domains"
-    return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are {student}"
+    return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are the student"
 
 
 def _asked(run: ReportData, kind: str) -> int:

@@ -38,7 +38,6 @@ from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
-from client.runs.features import CoverageInputs, training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
@@ -61,7 +60,6 @@ _KEPT: dict[type[StageInputs], int] = {
     DomainInputs: 1000,
     PoolInputs: 1000,
     ViewInputs: 1000,
-    CoverageInputs: 1000,
     FeatureInputs: 1,
     AlignInputs: 16,
 }
@@ -342,15 +340,7 @@ class ComparisonRunner:
         if not cell.trains:
             return Asked(self._test_set(cell).queries)
         dataset = self._read(cell)
-        features = training_features(
-            cell.config,
-            dataset,
-            self._display,
-            device=self._device,
-            pixels=self._connection.pixels,
-            memo=self._memo,
-        )
-        asked = teacher_queries(cell.config, dataset, features)
+        asked = teacher_queries(cell.config, dataset)
         texts, labelled, further = asked.lots(asked.all)
 
         def is_worth_more(teacher: Teacher) -> bool:

@@ -26,7 +26,6 @@ from client.results.records import (
 )
 from client.runs.conclusion import Conclusion
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.features import training_features
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.freshness import is_current, student_stamp, why_outdated
 from client.runs.generations import seen_before
@@ -201,17 +200,9 @@ class Distillation:
         return dataset
 
     def _targets(self, dataset: Dataset) -> Targets:
-        features = training_features(
-            self._config,
-            dataset,
-            self._display,
-            device=str(self._device),
-            pixels=self._pixels,
-            memo=self._memo,
-        )
         builder = self._target_builder(self._run)
         if self._run.student.exists():
-            recalled = builder.recall(dataset, features)
+            recalled = builder.recall(dataset)
             if recalled is not None:
                 stamp = student_stamp(self._config, dataset, recalled)
                 if self._is_current(dataset, stamp):
@@ -221,7 +212,7 @@ class Distillation:
             self._run = self._run.begin_replacement()
             dataset.seen.keep(self._run)
             builder = self._target_builder(self._run)
-        targets = builder.build(dataset, features)
+        targets = builder.build(dataset)
         self._teacher_check = builder.check
         return targets
 

@@ -359,12 +359,11 @@ class TargetBuilder:
         self._taught_by: TaughtBy | None = None
         self._content = ""
 
-    def build(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets:
+    def build(self, dataset: Dataset) -> Targets:
         """What the method makes of these images and of what the teacher says of them; buys what is missing.
 
         Args:
             dataset: the images.
-            features: of each training image, shape (n, f), where they are chosen by coverage.
 
         Raises:
             SpendingStopped: a limit was reached before what the method cannot do without was bought.
@@ -374,7 +373,7 @@ class TargetBuilder:
         if not self._method.buys:
             self._run.write(self._run.plan, describe_plan(self._config, dataset, None, None).to_json())
             return self._targets_of(dataset, self._unbought(dataset))
-        asked = teacher_queries(self._config, dataset, features)
+        asked = teacher_queries(self._config, dataset)
         self._buy(dataset, asked)
         known, missing = self._known(dataset, asked)
         if known is None:
@@ -386,7 +385,7 @@ class TargetBuilder:
             self._display.note(described_check(self.check))
         return self._targets_of(dataset, known)
 
-    def recall(self, dataset: Dataset, features: NDArray[np.float32] | None = None) -> Targets | None:
+    def recall(self, dataset: Dataset) -> Targets | None:
         """What `build` would give if there is nothing to buy for it; writes nothing, and spends nothing.
 
         `None` where something would be bought, other than what the run was refused before.
@@ -394,7 +393,7 @@ class TargetBuilder:
         if not self._method.buys:
             return self._targets_of(dataset, self._unbought(dataset))
         assert self._teacher is not None
-        asked = teacher_queries(self._config, dataset, features)
+        asked = teacher_queries(self._config, dataset)
         run = self._run
         before = run.record(Purchase, run.purchase) if run.purchase.exists() else Purchase()
         refused = {each.name for each in before.refused}

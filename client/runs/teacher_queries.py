@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-import numpy as np
-from numpy.typing import NDArray
-
 from client.data.examples import Example
 from client.data.manifests import styles_of
 from client.errors import DataError, UsageError
@@ -84,9 +81,7 @@ class TeacherQueries:
         return TeacherQueries(self.prompts, tuple(map(kept, self.images)))
 
 
-def teacher_queries(
-    config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None = None
-) -> TeacherQueries:
+def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
     """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image; then
     further views of labelled images, in rounds. Unlabelled images that no step would look at are left out.
 
@@ -97,14 +92,13 @@ def teacher_queries(
     Args:
         config: the run.
         dataset: its images.
-        features: of each training image, shape (n, f), where they are chosen by coverage.
 
     Raises:
         UsageError: the run may use fewer than the class prompts.
     """
     asked_for = method_of(config.method).asks
     prompts = _prompts(config, dataset) if "texts" in asked_for else []
-    images = _image_positions(config, dataset, features) if "images" in asked_for else {}
+    images = _image_positions(config, dataset) if "images" in asked_for else {}
     asked = TeacherQueries(
         prompts,
         tuple(
@@ -146,12 +140,10 @@ def query_of(example: Example) -> Query:
     return Query("image", example.digest, example.name, example.content)
 
 
-def _image_positions(
-    config: RunConfig, dataset: Dataset, features: NDArray[np.float32] | None
-) -> dict[TrancheName, list[int]]:
+def _image_positions(config: RunConfig, dataset: Dataset) -> dict[TrancheName, list[int]]:
     """Which images are asked about, by tranche, each in the order of purchase."""
     strata = [dataset.stratum(position) for position in dataset.train]
-    turns = image_order(config.select, strata, config.seed, features)
+    turns = image_order(config.select, strata, config.seed)
     labelled = [dataset.train[turn] for turn in turns]
     pools = [dataset.stratum(position) for position in dataset.unlabelled]
     seen = len(pools) - unseen(config, dataset)

@@ -30,7 +30,6 @@ from client.learning.stages import (
     align_features,
     class_scores,
     distill,
-    interpolate_weights,
     views_to_align,
 )
 from client.learning.student import (
@@ -284,7 +283,6 @@ class Trainer:
                 images_per_domain=0,
                 learning_rate=0.0,
                 frozen=0.0,
-                interpolation=1.0,
                 selection="best" if method.trains else recipe.selection,
             ),
             method=replace(method, name="", summary="", asks=frozenset()),
@@ -324,7 +322,7 @@ class Trainer:
             run.forget("distill", after_step=0)
             for row in trained.rows:
                 run.log(MetricsRow.model_validate(row))
-            interpolate_weights(student, kept, recipe.interpolation)
+            student.load_state_dict(kept.state, strict=False)
         return kept
 
     def _take_steps(self, student: StudentNetwork, data: TrainingSet, stamp: str) -> Trained:
@@ -423,7 +421,7 @@ def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMeta
 
 def same_steps(config: RunConfig) -> RunConfig:
     """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
-    recipe = replace(config.recipe, selection="best", interpolation=1.0)
+    recipe = replace(config.recipe, selection="best")
     return replace(config, method=method_of(config.method).name, recipe=recipe)
 
 

@@ -87,7 +87,7 @@ def test_a_dry_run_shows_what_is_left_of_the_run_that_has_begun(
 
 
 def test_what_only_shows_a_plan_writes_to_the_cache_and_beside_it_alone(client: Command) -> None:
-    of_run = ("--data", "toy", "--target-domain", "red", *SMALL, "--select", "coverage", "--cache")
+    of_run = ("--data", "toy", "--target-domain", "red", *SMALL, "--select", "random", "--cache")
     before = set(client.folder.rglob("*"))
     client("plan", *of_run, "new/plan.db")
     client("distill", *of_run, "new/distill.db", "--budget", "12", "--dry-run")

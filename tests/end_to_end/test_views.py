@@ -14,10 +14,9 @@ from client.learning import trust
 from client.learning.recipe import Recipe
 from client.progress import Display
 from client.runs.dataset import read_dataset
-from client.runs.features import training_features
 from client.runs.folder import RunConfig
 from client.runs.teacher_queries import teacher_queries
-from tests.client.toy import CLASSES, make_folder
+from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 from tools.site.run_files import faults
@@ -82,24 +81,3 @@ def test_views_are_bought_once_every_image_is_and_learnt_from_as_they_were_sent(
         assert cache.known(summary["teacher"]["fingerprint"], asked.all) == set(asked.all)
         rows, _ = cache.rows(summary["teacher"]["fingerprint"], asked.of("views").queries, 256)
     assert len(np.unique(rows.round(5), axis=0)) > images  # views of an image are not taken for one another
-
-
-def test_images_are_chosen_by_what_the_untrained_student_sees(
-    client: Command, vendor_process: VendorProcess, tmp_path: Path
-) -> None:
-    budget = len(CLASSES) + 2 * 2 * len(CLASSES)
-    client(*_command("--select", "coverage", "--budget", str(budget)))
-    assert vendor_process.charges(client.api_key).queries == budget
-    config = _config(client, select="coverage")
-    dataset = read_dataset(config, Display())
-    features = training_features(config, dataset, Display(), device="cpu", pixels=tmp_path / "pixels")
-    assert features is not None
-    assert features.shape == (len(dataset.train), 1280)
-    chosen = teacher_queries(_config(client, select="coverage", use_at_most=budget), dataset, features).all
-    with EmbeddingCache(client.folder / "cache.db") as cache:
-        assert cache.known(cache.fingerprints()[0], chosen) == set(chosen)
-    plan = ["plan", "--data", "toy", "--target-domain", "red", "--image-size", "32", "--json"]
-    again = json.loads(client(*plan, "--select", "coverage", "--budget", "0").stdout)
-    assert again["purchase"]["cached"] == budget
-    by_domain = _json(client, "plan.json")["purchase"]["to_buy_by_domain_and_class"]
-    assert {count for classes in by_domain.values() for count in classes.values()} == {2}

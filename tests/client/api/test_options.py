@@ -88,7 +88,6 @@ def test_a_recipe_may_be_ones_own() -> None:
         {"views": -1},
         {"learning_rate": 0.0},
         {"holdout": 1.5},
-        {"interpolation": float("nan")},
         {"selection": "typo"},
     ],
     ids=str,

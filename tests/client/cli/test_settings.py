@@ -199,7 +199,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("data = 5", "is a path, not 5."),
         ("data = ''", "is a path, not ''."),
         ('data = "a\\u0000b"', "is a path, not "),
-        ("select = 'all'", 'is one of "stratified", "random", "coverage", not \'all\'.'),
+        ("select = 'all'", 'is one of "stratified", "random", not \'all\'.'),
         ("[embed]\ntext = [1]", "[embed]: `text` is a text, or a list of such, not [1]."),
         ("[embed]\ntext = []", "`text` is a text, or a list of such, not []."),
         ("max-spend = 1\nmax_spend = 2", "`max_spend` stands there twice."),

@@ -4,8 +4,6 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from client.errors import UsageError
-from client.learning.methods import METHODS, parse_method
 from client.learning.recipe import PAPER, RECIPES, VARIANTS, Recipe
 from client.learning.training import Schedule
 
@@ -34,7 +32,6 @@ def test_the_papers_recipe_has_every_published_value() -> None:
         "warmup": 0.2,  # of no consequence while the rate is constant
         "evaluations": 25,
         "selection": "swad",
-        "interpolation": 1.0,
     }
 
 
@@ -88,13 +85,6 @@ def test_steps_are_added_until_images_are_seen_twice_unless_they_were_given() ->
 def test_variants_change_what_they_name() -> None:
     assert VARIANTS["swad"](Recipe()) == replace(Recipe(), selection="swad")
     assert VARIANTS["best"](PAPER) == replace(PAPER, selection="best")
-    assert VARIANTS["wise"](Recipe()) == replace(Recipe(), interpolation=0.5)
-
-
-def test_only_what_was_pre_trained_can_be_mixed_in() -> None:
-    assert parse_method("lp-ft+wise", Recipe()) == (METHODS["lp-ft"], replace(Recipe(), interpolation=0.5))
-    with pytest.raises(UsageError, match="nothing pre-trained"):
-        parse_method("linear-probe+wise", Recipe())
 
 
 def test_a_very_short_run_is_aligned_shortly_too() -> None:

@@ -311,30 +311,16 @@ def test_every_source_domain_counts_alike_in_the_choice_of_weights(
     assert next(answers, None) is None
 
 
-def test_interpolated_weights_lie_between_the_first_and_the_last(folder: Path) -> None:
-    recipe = replace(RECIPE, steps=3, evaluations=1)
-    student, data = _toy(folder, "erm")
-    start = _state(student)
-    distill(student, data, METHODS["erm"], recipe, seed=0)
-    end = _state(student)
-    student, data = _toy(folder, "erm")
-    distill(student, data, METHODS["erm"], replace(recipe, interpolation=0.25), seed=0)
-    for name, tensor in student.state_dict().items():
-        between = 0.75 * start[name] + 0.25 * end[name] if tensor.is_floating_point() else end[name]
-        assert torch.allclose(tensor, between, atol=1e-6), name
-
-
 class _StoppedError(Exception):
     """A run that a test has interrupted."""
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-@pytest.mark.parametrize("share", [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["vl2v-adip", "erm"])
 def test_without_holdouts_a_student_ends_with_the_weights_of_the_last_step(
-    folder: Path, name: str, share: float, interrupted: bool
+    folder: Path, name: str, interrupted: bool
 ) -> None:
-    method, recipe = METHODS[name], replace(RECIPE, steps=4, evaluations=2, interpolation=share)
+    method, recipe = METHODS[name], replace(RECIPE, steps=4, evaluations=2)
     student, data = _toy(folder, name)
     data = replace(data, holdout=[])
     start, last = _state(student), {}
@@ -361,19 +347,15 @@ def test_without_holdouts_a_student_ends_with_the_weights_of_the_last_step(
     trained = {part.split(".")[0] for part in _moved(start, student)}
     assert trained == set(method.trains)
     for each, tensor in student.state_dict().items():
-        between = start[each].lerp(last[each], share) if tensor.is_floating_point() else last[each]
-        assert torch.allclose(tensor, between, atol=1e-6), each
+        assert torch.equal(tensor, last[each]), each
     for selected in kept.values():
         assert (selected.first, selected.last) == (4, 4)
         assert selected.state
         assert all(torch.equal(tensor, last[each]) for each, tensor in selected.state.items())
 
 
-@pytest.mark.parametrize("share", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
-def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
-    folder: Path, share: float
-) -> None:
-    recipe = replace(RECIPE, steps=8, evaluations=4, interpolation=share)
+def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(folder: Path) -> None:
+    recipe = replace(RECIPE, steps=8, evaluations=4)
     averaging = replace(recipe, selection="swad")
     student, data = _toy(folder, "erm")
     kept = distill(student, data, METHODS["erm"], recipe, seed=0, other_selections=["swad"])
@@ -387,7 +369,7 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(
     distill(averaged, data, METHODS["erm"], averaging, seed=0)
     assert _moved(_state(student), averaged)
     given = _toy(folder, "erm")[0]
-    stages.interpolate_weights(given, kept["swad"], share)
+    given.load_state_dict(kept["swad"].state, strict=False)
     assert not _moved(_state(given), averaged)
 
 

@@ -38,7 +38,6 @@ _ORDER = ("label-only", "vl2v-adip", "vl2v-adip and the pool")
         ("vl2v-adip", Recipe().with_steps(30), True),
         ("vl2v-adip", replace(Recipe(), views=1), True),
         ("vl2v-adip", PAPER, False),
-        ("vl2v-adip+wise", Recipe(), False),
         ("vl2v-adip+swad", Recipe(), False),
         ("kd", Recipe(), False),
     ],
