@@ -38,8 +38,6 @@ RUNS = ROOT / "benchmarks" / ".runs"
 IMAGE_SIZE, STEPS = 96, 600
 RIVALS = ("zero-shot", "linear-probe", "erm", "erm+swad", "lp-ft", "kd", "simkd", "rise")
 OURS = ("label-only", "text-only", "image-only", "no-align", "vl2v-adip", "vl2v-adip+swad")
-# Every method asks about an image once; with `:2` behind it, about a further view of it as well, and so on.
-MORE_QUERIES = ("vl2v-adip:2", "unlimited")
 _FORMER = "{} loads other weights today: what is on record of it can be printed, and no more"
 Row = TypeVar("Row")
 Found = TypeVar("Found")
@@ -56,13 +54,13 @@ def main() -> None:
         "--targets", nargs="+", default=[], help="domains to hold out (default: each in turn)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, *MORE_QUERIES], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=[*RIVALS, *OURS, "unlimited"], metavar="METHOD")
     arguments = parser.parse_args()
 
     recipe = Recipe().with_steps(arguments.steps)
     config = ComparisonConfig(
         data=icons(),
-        variants=[variant(row, recipe) for row in arguments.methods],
+        variants=[Variant(row, row, recipe) for row in arguments.methods],
         targets=arguments.targets,
         seeds=arguments.seeds,
         student=arguments.student,
@@ -100,12 +98,6 @@ def still_trained(student: str) -> str:
     if student in FORMER_STUDENTS:
         raise argparse.ArgumentTypeError(_FORMER.format(student))
     return student
-
-
-def variant(row: str, recipe: Recipe) -> Variant:
-    """What a row of the table is: a method, and how often it asks about an image."""
-    method, _, queries = row.partition(":")
-    return Variant(row, method, replace(recipe, views=int(queries or 1) - 1))
 
 
 def compared(config: ComparisonConfig, name: str) -> str:

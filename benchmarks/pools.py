@@ -44,10 +44,6 @@ def _share(of_a_batch: float, *, pseudo_labels: float = 0.0) -> Callable[[Recipe
     return lambda recipe: replace(recipe, unlabelled_share=of_a_batch, pseudo_labels=pseudo_labels)
 
 
-def _queries(of_a_labelled_image: int) -> Callable[[Recipe], Recipe]:
-    return lambda recipe: replace(recipe, views=of_a_labelled_image - 1)
-
-
 CHOICES = {
     "fine-tuned": Choice(pooled=False, method="erm"),
     "class texts alone": Choice(pooled=False, method="text-only"),
@@ -60,9 +56,6 @@ CHOICES = {
     "half of a batch, pseudo-labels": Choice(_share(1 / 2, pseudo_labels=Recipe().pseudo_labels)),
     "a quarter of the pool": Choice(share=0.25),
     "half of the pool": Choice(share=0.5),
-    "no pool, two queries a labelled image": Choice(_queries(2), pooled=False),
-    "the pool, two queries a labelled image": Choice(_queries(2)),
-    "the pool, eight queries a labelled image": Choice(_queries(8)),
 }
 # What a growing budget buys, one after the other.
 _BY_BUDGET = (
@@ -71,7 +64,6 @@ _BY_BUDGET = (
     "no pool",
     "half of the pool",
     "the default: a third, pseudo-labels",
-    "the pool, two queries a labelled image",
 )
 
 

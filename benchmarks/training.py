@@ -95,7 +95,6 @@ def training_set(scratch: Path) -> TrainingSet:
         labels=labels,
         domains=torch.tensor([domains.index(example.domain) for example in examples]),
         targets=teacher_targets(images, torch.ones(len(labels)), texts[labels], image_weight=0.5),
-        restyled=torch.zeros(len(labels), dtype=torch.bool),
         train=train,
         holdout=holdout,
     )

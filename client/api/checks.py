@@ -18,7 +18,7 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
             *("align_steps", "align_images_per_domain", "align_views"),
         ),
     ),
-    ("at least 0", lambda value: value >= 0, ("views", "passes")),
+    ("at least 0", lambda value: value >= 0, ("passes",)),
     ("more than 0", lambda value: value > 0, ("learning_rate", "align_learning_rate")),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, ("unlabelled_share", "holdout")),
     (

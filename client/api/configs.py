@@ -147,4 +147,4 @@ def recipe_of(options: TrainingOptions) -> Recipe:
     """
     recipe = options.recipe if isinstance(options.recipe, Recipe) else RECIPES[options.recipe]
     require_sound(recipe)
-    return recipe if options.views is None else replace(recipe, views=options.views)
+    return recipe

@@ -26,7 +26,7 @@ from client.purchase.teacher import Teacher
 from client.results.records import Plan, Purchase, Summary
 from client.runs.cells import as_file_name
 from client.runs.connection import Connection
-from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
+from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
 from client.runs.generations import first_weights
@@ -179,7 +179,7 @@ def _lead(
     run_id = run.begin(config)
     budget, max_spend_micros = options.budget, options.max_spend_micros
     agree = replacements(replace=options.replace, confirm=confirm)
-    memo = Memo({DomainInputs: 1000, PoolInputs: 1000, ViewInputs: 1000, FeatureInputs: 0}, connection.files)
+    memo = Memo({DomainInputs: 1000, PoolInputs: 1000, FeatureInputs: 0}, connection.files)
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None

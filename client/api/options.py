@@ -103,8 +103,6 @@ class TrainingOptions(PurchaseOptions):
         image_size: side of the student's input in pixels; `None` for the backbone's own.
         recipe: the training protocol, by name, or one of your own.
         steps: training steps; `None` for the recipe's, or for more where its `passes` take more.
-        views: in how many other styles to ask about each image as well, once all are bought; `None` for
-            the recipe's number, which is 0 unless it is one of your own.
         select: which images to buy when the budget does not reach all.
         unlabelled: images without labels, of any thing in any style, that are learnt from by what the teacher
             says of them, once all labelled ones are bought: folders, image files, patterns, and tables with a
@@ -120,7 +118,6 @@ class TrainingOptions(PurchaseOptions):
     image_size: ImageSize | None = None
     recipe: RecipeName | Recipe = "default"
     steps: Steps | None = None
-    views: Annotated[int, Field(ge=0, le=1000)] | None = None
     select: SelectionStrategy = "stratified"
     unlabelled: tuple[str | Path, ...] = ()
     group_by_name: bool = False
@@ -166,7 +163,7 @@ class CompareOptions(TrainingOptions):
         out: the folder of the comparison.
         methods: the rows, as `client methods` lists them, each with or without +swad; and
             "zero-shot", the teacher itself, for which target images are sent to the vendor. A `Variant` is
-            a row with a name and a recipe of its own, on which `recipe`, `steps` and `views` have no effect.
+            a row with a name and a recipe of its own, on which `recipe` and `steps` have no effect.
         target_domains: the domains to hold out, one after the other; empty for all.
         seeds: how many seeds, counted from 0.
         budget: embeddings that each run may use, prompts included, whoever paid; `None` for all it asks.

@@ -47,7 +47,6 @@ from client.cli.options import (
     UnlabelledOption,
     VendorOption,
     VersionOption,
-    ViewsOption,
     YesOption,
     is_typed,
     learnt_from,
@@ -107,7 +106,6 @@ def distill(
     select: SelectOption = "stratified",
     unlabelled: UnlabelledOption = None,
     adapt: AdaptOption = None,
-    views: ViewsOption = 0,
     group_by_name: GroupByNameOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's directory (default: runs/...).")
@@ -167,7 +165,7 @@ def distill(
     options = DistillOptions(
         data=learnt_from(context, data, classes), target_domain=target_domain, budget=budget,
         max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()),
-        adapt=tuple(adapt or ()), views=views, group_by_name=group_by_name, method=method, student=student,
+        adapt=tuple(adapt or ()), group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         out=out, replace=replace_, yes=yes, device=device, leave_one_out=leave_one_out,
@@ -198,7 +196,6 @@ def plan(
     select: SelectOption = "stratified",
     unlabelled: UnlabelledOption = None,
     adapt: AdaptOption = None,
-    views: ViewsOption = 0,
     group_by_name: GroupByNameOption = False,
     method: MethodOption = "vl2v-adip",
     student: StudentOption = DEFAULT_STUDENT,
@@ -238,7 +235,7 @@ def plan(
     options = DistillOptions(
         data=learnt_from(context, data, classes), target_domain=target_domain, budget=budget,
         max_spend_micros=max_spend, select=select, unlabelled=tuple(unlabelled or ()),
-        adapt=tuple(adapt or ()), views=views, group_by_name=group_by_name, method=method, student=student,
+        adapt=tuple(adapt or ()), group_by_name=group_by_name, method=method, student=student,
         student_weights=student_weights, image_size=image_size, recipe=recipe, steps=steps, seed=seed,
         vendor=vendor, protocol=protocol, model=model, api_key_file=api_key_file, cache=cache,
         yes=yes, max_spend_agrees=is_typed(context, "max_spend"),

@@ -304,16 +304,6 @@ AdaptOption = Annotated[
         "is then reported as adaptation.",
     ),
 ]
-ViewsOption = Annotated[
-    int,
-    typer.Option(
-        "--views",
-        min=0,
-        max=1000,
-        help="Once all images are bought, ask about each in this many other styles as well, and learn from "
-        "them.",
-    ),
-]
 GroupByNameOption = Annotated[
     bool,
     typer.Option(
@@ -349,7 +339,7 @@ PASSED_ON_AS = {
 _SOURCES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 # What a run is: of its next generation, only what is typed is otherwise.
 _OF_RUN = frozenset({
-    "data", "target_domain", "select", "unlabelled", "adapt", "views", "group_by_name", "method", "student",
+    "data", "target_domain", "select", "unlabelled", "adapt", "group_by_name", "method", "student",
     "student_weights", "image_size", "recipe", "steps", "seed", "out",
 })  # fmt: skip
 

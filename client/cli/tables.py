@@ -39,7 +39,6 @@ _TRANCHES = {
     "texts": "class texts",
     "labelled": "labelled images",
     "unlabelled": "unlabelled images",
-    "views": "further views of labelled images",
 }
 # The answer about an image that shows none of the classes, which stands where its class would.
 NONE_OF_THESE = "(none of these)"
@@ -161,8 +160,7 @@ def print_plan(plan: Plan) -> None:
                 "this budget cannot train."
             )
     elif purchase.budget_left and purchase.images and (check is None or check.learnt_from):
-        views = "" if plan.unlabelled_images else ", or further views (--views)"
-        use = "more images would use them (--unlabelled)" + views
+        use = "more images would use them (--unlabelled)"
         if plan.unseen_images:
             use = "more --steps would use them"
         print_line(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")

@@ -1,10 +1,9 @@
 """One image that was read whole, and how its file is read: once, and then remembered."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,18 @@ from PIL import Image
 
 from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, Stamp, read_stamped
 from client.data.images import NO_MEMORY, Pixels, UnreadableImage, decode_square, glance, read_image
-from client.data.views import ORIGINAL, View, encoded
-from client.paths import is_file
+from client.data.sending import as_png, as_sent
 
 UNLABELLED = -1
 # So many files are read before what is known of them is stored: an interruption loses no more.
 _STORED_AT_ONCE = 1000
 # So many are one task of a thread: handing over single files takes as long as reading small ones.
 _READ_AT_ONCE = 8
-# What the query of a further view is called (see `Example.name`).
-_FURTHER_VIEW = re.compile(r"(.+) \(view ([1-9][0-9]*)\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image that was read whole and decodes, or a further view of one.
+    """One image that was read whole and decodes.
 
     Attributes:
         file: the path of its file, as text, for there are very many.
@@ -37,7 +33,6 @@ class Example:
         drawing: names what it shares with variants of itself, and is the file's SHA-256 where nothing does,
             so that no split hangs on how Pillow encodes.
         side: the shorter side of the file's image in pixels.
-        view: which view of the file it is.
         file_digest: the SHA-256 (hex) of the file's bytes; empty where nobody has read them.
     """
 
@@ -47,7 +42,6 @@ class Example:
     digest: str
     drawing: str
     side: int
-    view: View = ORIGINAL
     file_digest: str = ""
 
     @property
@@ -55,19 +49,13 @@ class Example:
         """Its file."""
         return Path(self.file)
 
-    @property
-    def name(self) -> str:
-        """What its query is called: the file, and which of its further views. `sent_of` takes it apart."""
-        return f"{self.file} (view {self.view.index})" if self.view.index else self.file
-
     def content(self) -> bytes:
-        """What is sent: the bytes of the file, or what else the view makes of it (see `View.encode`).
+        """The bytes that are sent (see `as_sent`).
 
         Raises:
             UnreadableImage: the file has changed since it was read, and is no longer an image.
         """
-        file = read_image(self.path)
-        return file if hashlib.sha256(file).hexdigest() == self.digest else self.view.encode(file)
+        return sent_of(self.file, self.digest)
 
     def square(self, side: int) -> tuple[Pixels, float]:
         """What the student sees of it, as `decode_square` gives it.
@@ -78,34 +66,21 @@ class Example:
         file = read_image(self.path)
         if self.file_digest and hashlib.sha256(file).hexdigest() != self.file_digest:
             raise UnreadableImage("its bytes are others")
-        return decode_square(self.view.encode(file) if self.view.index else file, side)
-
-    def seen_as(self, view: View) -> "Example":
-        """A further view of this image, with a digest of its own."""
-        digest = hashlib.sha256(view.encode(read_image(self.path))).hexdigest()
-        return replace(self, digest=digest, view=view)
+        return decode_square(file, side)
 
 
-def sent_of(name: str, digest: str) -> bytes:
-    """What was sent for an image, read or made again: what `Example.content` gave then.
-
-    Nobody has checked that the file is the same still (`Query.content` does).
+def sent_of(file: str, digest: str) -> bytes:
+    """The bytes that were sent of an image file, which nobody has checked to be the same still.
 
     Args:
-        name: what its query is called (see `Example.name`).
+        file: its path.
         digest: the SHA-256 (hex) of what was sent.
 
     Raises:
         UnreadableImage: there is no such file, or it is no longer an image.
     """
-    further = None if is_file(name) else _FURTHER_VIEW.fullmatch(name)
-    file = read_image(Path(further[1] if further else name))
-    if hashlib.sha256(file).hexdigest() == digest:
-        return file
-    original = ORIGINAL.encode(file)
-    if further is None:
-        return original
-    return View.of(hashlib.sha256(original).hexdigest(), int(further[2])).encode(file)
+    content = read_image(Path(file))
+    return content if hashlib.sha256(content).hexdigest() == digest else as_sent(content)
 
 
 def read_files(
@@ -140,7 +115,7 @@ def _read_file(path: Path) -> FileFacts:
         seen = glance(content, 4 * THUMBNAIL)
         file = hashlib.sha256(content).hexdigest()
         return FileFacts(
-            digest=file if seen.otherwise is None else hashlib.sha256(encoded(seen.otherwise)).hexdigest(),
+            digest=file if seen.otherwise is None else hashlib.sha256(as_png(seen.otherwise)).hexdigest(),
             file_digest=file,
             side=seen.side,
             thumbnail=_thumbnail(seen.small),

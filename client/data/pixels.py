@@ -36,10 +36,9 @@ class PixelBatch(NamedTuple):
 class PixelStore:
     """Images by position, decoded once and kept in a folder that all runs share.
 
-    Every domain is one file, and so are its further views of each index, named by the content of the images
-    and their side; so a run with another target domain, seed or method finds them. Files that have not been
-    used for longest make room for new ones. Whatever does not fit, or cannot be written, is decoded again
-    whenever it is asked for.
+    Every domain is one file, named by the content of its images and their side. So a run with another target
+    domain, seed or method finds them. Files that have not been used for longest make room for new ones.
+    Whatever does not fit, or cannot be written, is decoded again whenever it is asked for.
     """
 
     def __init__(
@@ -49,9 +48,9 @@ class PixelStore:
         self._examples = examples
         self._folder = folder
         self._max_bytes = max_bytes
-        domains: dict[tuple[str, int], list[int]] = {}
+        domains: dict[str, list[int]] = {}
         for position, example in enumerate(examples):
-            domains.setdefault((example.domain, example.view.index), []).append(position)
+            domains.setdefault(example.domain, []).append(position)
         self._domains = [np.asarray(members, dtype=np.int64) for members in domains.values()]
         # Of each position: its file, and its slot there.
         self._place = np.zeros((len(examples), 2), dtype=np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
-from client.data.views import ORIGINAL
+from client.data.sending import as_sent
 from client.deferral.answers import Answer, AnsweredBy
 from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged, PriceRaised
@@ -85,7 +85,7 @@ class VendorAnswers:
 
 def image_query(content: bytes, name: str) -> Query:
     """The query about an image file that can be read, as training asks it, so that the cache knows it."""
-    sent = ORIGINAL.encode(content)
+    sent = as_sent(content)
     return Query("image", hashlib.sha256(sent).hexdigest(), name, lambda: sent)
 
 

@@ -8,7 +8,7 @@ drawn once a batch instead of once an image.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -49,10 +49,6 @@ class AugmentationDraws:
     def of(self, rows: slice | Tensor) -> "AugmentationDraws":
         """What was drawn for some of the images."""
         return AugmentationDraws(self.rows[rows], self.order, self.styles[rows])
-
-    def keeping_styles(self, which: Tensor) -> "AugmentationDraws":
-        """The same without changes of style for the images that are true in `which`, shape (n,)."""
-        return replace(self, styles=self.styles.masked_fill(which[:, None], 1.0))
 
 
 def random_views(

@@ -41,7 +41,6 @@ class Supervision:
         image_weight: how much an image's embedding counts beside its text's (the recipe's).
         styled_texts: the teacher's unit embeddings of each class in each style, shape (classes, styles, d);
             `None` for a method that asks for none.
-        views: which rows are further views of another's image, shape (n,), bool; `None` where there are none.
     """
 
     labels: Tensor
@@ -50,14 +49,10 @@ class Supervision:
     bought: Tensor
     image_weight: float
     styled_texts: Tensor | None = None
-    views: Tensor | None = None
 
     def of(self, rows: slice) -> "Supervision":
         """The same of some of the images."""
-        views = None if self.views is None else self.views[rows]
-        return replace(
-            self, labels=self.labels[rows], images=self.images[rows], bought=self.bought[rows], views=views
-        )
+        return replace(self, labels=self.labels[rows], images=self.images[rows], bought=self.bought[rows])
 
     @property
     def labelled(self) -> Tensor:
@@ -67,10 +62,8 @@ class Supervision:
     @property
     def judged_by(self) -> Tensor:
         """The positions of the images that tell how right the teacher is, shape (n,): the labelled ones that
-        were bought. Further views are not among them, for they are like the image that they are of.
-        """
-        judged = self.bought & self.labelled
-        return torch.nonzero(judged if self.views is None else judged & ~self.views).flatten()
+        were bought."""
+        return torch.nonzero(self.bought & self.labelled).flatten()
 
     @property
     def texts(self) -> Tensor:
@@ -107,7 +100,7 @@ class Method:
         loss: of (outputs, targets), averaged over a batch; of a method that asks about classes in styles, of
             (outputs, targets, texts), with the class's text and then those of its styles.
         asks: what it takes from the vendor: "texts" (one query a sentence of `prompts`), "images" (one a
-            training image, and one for each further view of it).
+            training image).
         prompts: the sentences about each class.
         aligns: whether the projector is first fitted alone, on features of the frozen backbone.
         trains: the parts that train on pixels afterwards; none, and the run ends with the first stage.

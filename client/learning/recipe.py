@@ -42,7 +42,6 @@ class Recipe:
         unlabelled_share: the share of a batch that is images without labels, where there are any.
         pseudo_labels: how sure the teacher must be of its answer about an image without a label for that
             answer to stand as the label (a probability, calibrated on the labels); 0: none does.
-        views: how many further views of each training image, in other styles, the teacher is asked about.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
         align_views: random views of each image on whose features the projector is aligned.
@@ -67,7 +66,6 @@ class Recipe:
     weigh_teacher: bool = True
     unlabelled_share: float = 1 / 3
     pseudo_labels: float = 0.9
-    views: int = 0
     holdout: float = 0.2
     augmentation: Augmentation = Augmentation()
     align_views: int = 6
@@ -136,8 +134,8 @@ class Recipe:
         return max(1, round(beside)) if domains else per_domain
 
     def is_protocol_of(self, other: "Recipe") -> bool:
-        """Whether it trains as another does, whatever is asked of the teacher and kept of the states."""
-        return replace(self, views=other.views, selection=other.selection) == other
+        """Whether it trains as another does, whatever is kept of the states."""
+        return replace(self, selection=other.selection) == other
 
     def views_seen(self, images: int, domains: int) -> int:
         """How many augmented views of labelled images both stages look at: so many queries, were each asked
@@ -173,7 +171,6 @@ PAPER = Recipe(
     image_weight=0.5,
     weigh_teacher=False,
     pseudo_labels=0.0,
-    views=0,
     holdout=0.2,
     augmentation=Augmentation(crop_scale=(0.7, 1.0), jitter=0.3, grayscale=0.1, style=0.0),
     align_steps=5000,

@@ -54,7 +54,6 @@ class TrainingSet:
         labels: class of each, shape (n,), int64; negative where there is no label.
         domains: source domain of each, shape (n,), int64; -1 where there is no label.
         targets: what the method's loss compares with, a row for each (methods.py).
-        restyled: which of them are further views, in styles of their own that they keep, shape (n,), bool.
         train: positions to train on.
         holdout: positions held out for selection.
         teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
@@ -65,7 +64,6 @@ class TrainingSet:
     labels: Tensor
     domains: Tensor
     targets: Tensor
-    restyled: Tensor
     train: list[int]
     holdout: list[int]
     teacher: StudentNetwork | None = None
@@ -375,7 +373,6 @@ def _augmented(
     pixels, aspects = data.images.load(positions[shard], round(size * _CROPPED_FROM))
     generator = torch.Generator().manual_seed(reduce(step_seed, seed))
     draws = AugmentationDraws.draw(len(positions), generator).of(shard)
-    draws = draws.keeping_styles(data.restyled[positions[shard]])
 
     def views(pixels: Tensor, aspects: Tensor, rows: Tensor) -> Tensor:
         return random_views(pixels, aspects, draws.of(rows), size=size, augmentation=recipe.augmentation)

@@ -26,7 +26,7 @@ _PRECISE = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the teacher's images and texts say of the labelled images that were bought, further views aside.
+    """What the teacher's images and texts say of the labelled images that were bought.
 
     Attributes:
         positions: these images, shape (n,).
@@ -46,7 +46,7 @@ class Named(NamedTuple):
         known: with these names in its `text_head`.
         classes: which classes they are, shape (classes,), bool.
         own: how near (cosine) each labelled image of such a class is to the name that the others of its class
-            make, shape (n,); NaN for all other images, and for further views.
+            make, shape (n,); NaN for all other images.
     """
 
     known: Supervision
@@ -138,7 +138,7 @@ def _named(known: Supervision, names: Tensor, classes: Tensor, own: Tensor) -> N
 def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervision:
     """What is known without the answers that the labels speak against.
 
-    The embedding of a labelled image of a doubtful class, or of a view of one, counts where the nearest class
+    The embedding of a labelled image of a doubtful class counts where the nearest class
     text is that of its class; elsewhere the label stands alone, as for an image that was not bought. In
     other classes all embeddings count: those that the teacher gets wrong there say what an image resembles.
     Unless the teacher is `trusted`, the embedding of an unlabelled image counts where at least half of the

@@ -13,8 +13,8 @@ from shared.embeddings import Prices
 
 NOTHING = Spending(0, 0)
 
-# Class prompts, labelled images, images without labels, and further views of labelled images.
-TrancheName = Literal["texts", "labelled", "unlabelled", "views"]
+# Class prompts, labelled images, and images without labels.
+TrancheName = Literal["texts", "labelled", "unlabelled"]
 
 
 def price(queries: Iterable[Query], prices: Prices) -> Spending:
@@ -198,7 +198,6 @@ class PurchasePlan:
         return {
             "prompts": self.needed("texts"),
             "images": self.needed("labelled"),
-            "views": self.needed("views"),
             "duplicates": self.duplicates,
             "cached": self.cached,
             "to_buy": len(self.to_buy),

@@ -9,9 +9,9 @@ GAINED = {"labelled": 0.4, "unlabelled": 1.8}
 
 
 def gains_of(method: str, recipe: Recipe) -> dict[str, float] | None:
-    """What each kind of spending gained on the icons, but for further views, of which it is not known.
+    """What each kind of spending gained on the icons; `None` for a method or a recipe that was not measured.
 
-    `None` for a method or a recipe that was not measured so; steps and views may differ.
+    Another number of steps does not matter.
     """
     measured = Recipe().with_steps(1)
     if method != "vl2v-adip" or not recipe.with_steps(1).is_protocol_of(measured):

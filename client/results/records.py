@@ -1,8 +1,8 @@
 """The JSON files of a run as models, field by field; docs/files.md is made from them.
 
-`plan.json`, `purchase.json` and `summary.json` are one record each. In `metrics.jsonl` and `views.jsonl`
-every line is one. Fields are declared in the order in which the files have them. A field that earlier
-versions did not write has a default.
+`plan.json`, `purchase.json` and `summary.json` are one record each. In `metrics.jsonl` every line is one.
+Fields are declared in the order in which the files have them. A field that earlier versions did not write has
+a default.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,7 @@ class PlannedTranche(Record):
     """What a plan does with one kind of spending. A query that an earlier kind asks too is counted there.
 
     Attributes:
-        name: "texts" (class prompts), "labelled" (images), "unlabelled" (images), or "views" (further views
-            of labelled images).
+        name: "texts" (class prompts), "labelled" (images), or "unlabelled" (images).
         queries: queries needed; those that are alike, or counted earlier, are among them.
         cached: distinct queries that the cache answers.
         to_buy: distinct queries that would be bought.
@@ -67,7 +66,6 @@ class PlannedPurchase(Record):
     Attributes:
         prompts: class prompts needed.
         images: image queries needed, one a training image.
-        views: further image queries needed, of views of these images.
         duplicates: queries that are alike, and bought once.
         cached: distinct queries that the cache answers.
         to_buy: queries that would be bought, as far as the budget reaches.
@@ -80,7 +78,6 @@ class PlannedPurchase(Record):
 
     prompts: int
     images: int
-    views: int
     duplicates: int
     cached: int
     to_buy: int
@@ -278,35 +275,6 @@ class Purchase(Record):
     queries_cached: int = 0
     cost_micros: int = 0
     refused: list[RefusedQuery] = []
-
-
-class ViewRow(Record):
-    """A further view of an image, about which the teacher was asked as well: a line of `views.jsonl`.
-
-    The parameters make the view from the image (client/data/views.py).
-
-    Attributes:
-        image: the image, below the image folder.
-        digest: SHA-256 of the bytes that were sent for the view.
-        index: which view of the image it is, from 1.
-        strokes: whether what is dark grows thicker or thinner.
-        ink: whether light and dark change places, or only black outlines on white are left.
-        tone: the exponent of middle tones, and what black and white become (shares of white, 0 to 1).
-        mixture: how much of red, green and blue each channel becomes, one after the other, in 1/1024.
-        squares: how many squares there are on the shorter side of a coarser view; 0 for a view as fine as
-            the image.
-        smooth: whether these squares run into each other.
-    """
-
-    image: Name
-    digest: str
-    index: int
-    strokes: Literal["as they are", "thicker", "thinner"]
-    ink: Literal["as it is", "negative", "outlines"]
-    tone: tuple[float, float, float]
-    mixture: tuple[int, int, int, int, int, int, int, int, int]
-    squares: int
-    smooth: bool
 
 
 class MetricsRow(Record):
@@ -513,7 +481,6 @@ class Summary(Record):
         cost_micros: what it paid, in millionths of the vendor's currency unit.
         teacher: the vendor's model; `None` for a method that buys nothing.
         train_images: how many images were trained on.
-        further_views: how many further views of these were bought, and trained on.
         unlabelled_images: how many images without labels were bought, and trained on.
         adapted: whether some of these show the very domain where the student will work, or some of those of
             the students before, whose weights it began with. Then its accuracy there is that of adaptation,
@@ -548,7 +515,6 @@ class Summary(Record):
     cost_micros: int
     teacher: ModelCard | None
     train_images: int
-    further_views: int
     unlabelled_images: int = 0
     adapted: bool = False
     weights_known: bool = True

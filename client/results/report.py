@@ -168,7 +168,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "image_micros": 0 if teacher is None else teacher.prices.image_micros,
         "zero_shot": _zero_shot(run),
         "currency": None if teacher is None else teacher.currency,
-        "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled", "views")},
+        "asked": {kind: _asked(run, kind) for kind in ("labelled", "unlabelled")},
         "published_queries": _published_queries(run),
     }
 
@@ -255,7 +255,7 @@ def _asked(run: ReportData, kind: str) -> int:
         return 0
     if not purchase.tranches:
         unlabelled = run.summary.unlabelled_images
-        return {"labelled": purchase.images, "unlabelled": unlabelled, "views": purchase.views}[kind]
+        return {"labelled": purchase.images, "unlabelled": unlabelled}[kind]
     bought = kind == "labelled" or _learnt_from(run)
     return sum(each.cached + bought * each.to_buy for each in purchase.tranches if each.name == kind)
 

@@ -35,7 +35,7 @@ from client.results.comparison_table import (
 )
 from client.runs.cells import Cell, by_steps, data_as_begun, name_of_run
 from client.runs.connection import Connection
-from client.runs.dataset import Dataset, DomainInputs, PoolInputs, ViewInputs, read_dataset
+from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.folder import RunConfig, RunFolder
@@ -59,7 +59,6 @@ from client.runs.zero_shot import (
 _KEPT: dict[type[StageInputs], int] = {
     DomainInputs: 1000,
     PoolInputs: 1000,
-    ViewInputs: 1000,
     FeatureInputs: 1,
     AlignInputs: 16,
 }

@@ -152,7 +152,6 @@ class Conclusion:
             cost_micros=purchase.cost_micros if purchase else 0,
             teacher=plan.model,
             train_images=len(dataset.train),
-            further_views=len(set(data.train) & set(dataset.views)),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
             adapted=adapts(config, dataset),
             weights_known=dataset.seen.is_whole,
@@ -176,6 +175,6 @@ class Conclusion:
 
 
 def _further_cached(plan: Plan) -> int:
-    """About how many unlabelled images and further views the cache had the answers, whoever bought them."""
+    """Of about how many unlabelled images the cache had the answers, whoever bought them."""
     tranches = plan.purchase.tranches if plan.purchase else []
-    return sum(each.cached for each in tranches if each.name in ("unlabelled", "views"))
+    return sum(each.cached for each in tranches if each.name == "unlabelled")

@@ -1,9 +1,7 @@
-"""The data set of a run: the images of the source domains, further views of them, and what each is for."""
+"""The data set of a run: the images of the source domains, those without labels, and what each is for."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +10,14 @@ from types import MappingProxyType
 from client.data.domains import ImageFolder, list_folder, relative
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
-from client.data.images import UnreadableImage
 from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
-from client.data.views import ORIGINAL, View
 from client.deferral.keeping import is_named_as_kept
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
 from client.purchase.selection import Stratum
-from client.results.records import ViewRow
 from client.runs.digest import StageInputs
 from client.runs.folder import RunConfig
 from client.runs.generations import NOTHING_SEEN, Seen, is_adapted, seen_before
@@ -47,8 +42,7 @@ class Dataset:
         folder: the labelled images.
         target: the domain that is held out; `None` where every domain trains.
         domains: the source domains.
-        examples: every image of these and, behind them, unlabelled images and further views of training
-            images.
+        examples: every image of these and, behind them, the unlabelled images.
         splits: what each of `examples` is for.
         skipped: labelled files that are left out, those of the target domain aside.
         seen: what the weights have seen that the run begins with.
@@ -84,18 +78,18 @@ class Dataset:
 
     @cached_property
     def train(self) -> list[int]:
-        """Positions of the labelled images to train on, further views aside."""
-        return self._originals("train")
+        """Positions of the labelled images to train on."""
+        return self._positions("train")
 
     @cached_property
     def holdout(self) -> list[int]:
         """Positions of the images that are held out for selection."""
-        return self._originals("holdout")
+        return self._positions("holdout")
 
     @cached_property
     def unlabelled(self) -> list[int]:
         """Positions of the images without labels."""
-        return self._originals("unlabelled")
+        return self._positions("unlabelled")
 
     @cached_property
     def kept_pools(self) -> tuple[str, ...]:
@@ -105,15 +99,6 @@ class Dataset:
         for example in map(self.examples.__getitem__, self.unlabelled):
             named[example.domain] = named.get(example.domain, True) and is_named_as_kept(example.path)
         return tuple(word for word, as_kept in named.items() if as_kept)
-
-    @cached_property
-    def views(self) -> list[int]:
-        """Positions of the further views."""
-        return [i for i, example in enumerate(self.examples) if example.view != ORIGINAL]
-
-    def views_of(self, position: int) -> list[int]:
-        """Positions of the further views of an image, the second first."""
-        return self._views_of.get(self.examples[position].file, [])
 
     def stratum(self, position: int) -> Stratum:
         """The domain and the class of an image; of an unlabelled one, its pool and nothing."""
@@ -135,7 +120,7 @@ class Dataset:
         digest = hashlib.sha256()
         for position in positions:
             example = self.examples[position]
-            told = (example.digest, example.domain, example.label, example.view.index, self.splits[position])
+            told = (example.digest, example.domain, example.label, self.splits[position])
             digest.update(repr(told).encode("utf-8", "backslashreplace"))
         return digest.hexdigest()
 
@@ -155,19 +140,8 @@ class Dataset:
             ],
         )
 
-    def _originals(self, split: Split) -> list[int]:
-        return [
-            position
-            for position, (example, of) in enumerate(zip(self.examples, self.splits, strict=True))
-            if of == split and example.view == ORIGINAL
-        ]
-
-    @cached_property
-    def _views_of(self) -> dict[str, list[int]]:
-        views: dict[str, list[int]] = defaultdict(list)
-        for position in self.views:
-            views[self.examples[position].file].append(position)
-        return views
+    def _positions(self, split: Split) -> list[int]:
+        return [position for position, of in enumerate(self.splits) if of == split]
 
 
 @dataclass(frozen=True)
@@ -186,14 +160,6 @@ class PoolInputs(StageInputs):
     words: tuple[str, ...]
     root: Path
     target: str | None
-
-
-@dataclass(frozen=True)
-class ViewInputs(StageInputs):
-    """What the further views of some images depend on."""
-
-    content: str
-    rounds: int
 
 
 def read_dataset(
@@ -274,8 +240,7 @@ def read_dataset(
         if not in_turn:
             mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
     mention_size(dataset.examples, config.image_size, display)
-    rounds = config.recipe.views if method is not None and "images" in method.asks else 0
-    return _with_views(dataset, rounds, display, memo)
+    return dataset
 
 
 def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Memo) -> Dataset:
@@ -313,34 +278,6 @@ def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Mem
     )
 
 
-def _with_views(dataset: Dataset, rounds: int, display: Display, memo: Memo) -> Dataset:
-    """The data set with further views of its training images: the first of each, then the second, and so on.
-
-    Each is made once here, for its digest, and made again whenever its pixels are needed.
-    """
-
-    def see(image_and_index: tuple[Example, int]) -> Example:
-        image, index = image_and_index
-        try:
-            return image.seen_as(View.of(image.digest, index))
-        except UnreadableImage as error:
-            raise DataError(f"{image.path} has changed while it was read: {error}.") from error
-
-    def see_all() -> tuple[Example, ...]:
-        images = [dataset.examples[position] for position in dataset.train]
-        wanted = [(image, index) for index in range(1, rounds + 1) for image in images]
-        seen: list[Example] = []
-        with display.track("Making views", len(wanted)) as advance, ThreadPoolExecutor() as pool:
-            for view in pool.map(see, wanted):
-                seen.append(view)
-                advance(len(seen), "")
-        return tuple(seen)
-
-    views, _ = memo.once(ViewInputs(dataset.content_of(dataset.train), rounds), see_all)
-    splits: list[Split] = ["train" for _ in views]
-    return replace(dataset, examples=dataset.examples + views, splits=(*dataset.splits, *splits))
-
-
 def _unreadable(folder: ImageFolder, domain: str, unread: Sequence[Skipped], use: str) -> DataError:
     """What to say of a domain without a readable image that is of use to "train" or "evaluate" on."""
     return DataError(
@@ -374,11 +311,3 @@ def unseen(config: RunConfig, dataset: Dataset) -> int:
         domains=len(dataset.taught_domains), labelled=len(dataset.train), aligns=aligns
     )
     return 0 if most is None else max(0, len(dataset.unlabelled) - most)
-
-
-def describe_views(dataset: Dataset) -> list[ViewRow]:
-    """The further views with their parameters and digests: the lines of `views.jsonl`."""
-    return [
-        ViewRow(image=relative(view.path, dataset.folder.root), digest=view.digest, **view.view.to_json())
-        for view in map(dataset.examples.__getitem__, dataset.views)
-    ]

@@ -11,7 +11,6 @@ from torch import nn
 from client.data.examples import UNLABELLED
 from client.data.pixels import PixelStore
 from client.data.splits import Split
-from client.data.views import ORIGINAL
 from client.learning.backbones import load_backbone
 from client.learning.data_parallel import keep_activations
 from client.learning.methods import method_of
@@ -237,7 +236,6 @@ class Distillation:
             labels=torch.tensor(dataset.labels),
             domains=torch.tensor(domains),
             targets=targets.rows,
-            restyled=torch.tensor([example.view != ORIGINAL for example in dataset.examples]),
             train=targets.train,
             holdout=dataset.holdout,
             texts=targets.texts,

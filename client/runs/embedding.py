@@ -17,7 +17,7 @@ from client.cache.parquet import Piece, require_pyarrow, write_parquet
 from client.data.domains import shown
 from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
-from client.data.views import ORIGINAL
+from client.data.sending import as_sent
 from client.errors import BudgetExhausted, UsageError, unwritable
 from client.paths import discard, obstacle
 from client.progress import Display
@@ -110,13 +110,13 @@ def _read(file: Path) -> Query | Unreadable:
     """The query of a file, or why it cannot be read; whether it is a whole image is for the vendor to say."""
     try:
         content = read_image(file)
-        sent = ORIGINAL.encode(content)
+        sent = as_sent(content)
     except UnreadableImage as error:
         return Unreadable(str(file), str(error))
     digest = hashlib.sha256(sent).hexdigest()
     if sent is content:
         return Query.image_file(file, digest)
-    return Query("image", digest, str(file), lambda: ORIGINAL.encode(file.read_bytes()))
+    return Query("image", digest, str(file), lambda: as_sent(file.read_bytes()))
 
 
 def run_id_of(queries: Sequence[Query]) -> str:

@@ -89,7 +89,6 @@ class RunFolder:
         self.config = path / "config.json"
         self.plan = path / "plan.json"
         self.purchase = path / "purchase.json"
-        self.views = path / "views.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.aligned = path / "aligned.safetensors"
@@ -261,7 +260,7 @@ class RunFolder:
         """What a run makes, its configuration aside; the student first."""
         return (
             self.student, self.seen, self.onnx, self.exports, self.summary, self.answers, self.review,
-            self.report, self.model_card, self.plan, self.purchase, self.views, self.metrics,
+            self.report, self.model_card, self.plan, self.purchase, self.metrics,
             self.tensorboard, self.aligned, self.checkpoint,
         )  # fmt: skip
 

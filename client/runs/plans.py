@@ -20,7 +20,7 @@ def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> in
     """How many steps the last stage would take, with what the plan gets."""
     settled = config.recipe.settled(
         domains=len(dataset.taught_domains),
-        labelled=len(dataset.train) + (plan.had("views") if plan else 0),
+        labelled=len(dataset.train),
         unlabelled=plan.had("unlabelled") if plan else 0,
     )
     return steps_of(method_of(config.method), settled)

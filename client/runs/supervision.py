@@ -19,15 +19,12 @@ from client.vendors.query import Query
 def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Supervision:
     """The labels, and class texts of shape (classes, d), without an image's embedding."""
     count = len(dataset.examples)
-    views = torch.zeros(count, dtype=torch.bool)
-    views[dataset.views] = True
     return Supervision(
         labels=torch.tensor(dataset.labels),
         text_head=text_head,
         images=torch.zeros(count, text_head.shape[1]),
         bought=torch.zeros(count, dtype=torch.bool),
         image_weight=config.recipe.image_weight,
-        views=views,
     )
 
 

@@ -1,6 +1,5 @@
 """The targets of a run: what its teacher says of the images, bought first where it is sold."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -30,7 +29,7 @@ from client.purchase.budget import PurchasePlan, TrancheName
 from client.purchase.purchase import PurchaseResult
 from client.purchase.teacher import Teacher
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
-from client.runs.dataset import Dataset, describe_views, unseen
+from client.runs.dataset import Dataset, unseen
 from client.runs.digest import StageInputs, digest_of
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.forecast import check_teacher
@@ -46,7 +45,6 @@ from shared.embeddings import ModelCard
 _WITHOUT_ANSWER: dict[TrancheName, str] = {
     "labelled": "training images have no teacher embedding ({why}); they are taught without.",
     "unlabelled": "unlabelled images were not bought ({why}).",
-    "views": "further views were not bought ({why}).",
 }
 
 
@@ -111,8 +109,8 @@ class Targets:
 
     Attributes:
         rows: what the method's loss compares with, a row for each of `Dataset.examples`.
-        train: positions to train on: the labelled training images, and of further views and unlabelled
-            images those that were bought.
+        train: positions to train on: the labelled training images, and those unlabelled images that were
+            bought.
         text_head: unit class texts that the student predicts by, or starts from, shape (classes, outputs);
             `None` where it has a classifier of its own.
         outputs: how wide the student's outputs are, a tuned classifier's scores aside.
@@ -408,7 +406,7 @@ class TargetBuilder:
     def _targets_of(self, dataset: Dataset, known: Supervision) -> Targets:
         classes = len(dataset.classes)
         by_texts = self._method.head != "linear"
-        train = [*dataset.train, *(i for i in (*dataset.views, *dataset.unlabelled) if known.bought[i])]
+        train = [*dataset.train, *(i for i in dataset.unlabelled if known.bought[i])]
         if not train:
             raise DataError(
                 f"There is no image to train on: none has a label, and none of the {len(dataset.unlabelled)} "
@@ -512,7 +510,7 @@ class TargetBuilder:
                     f"so few steps would not look at {beyond} of the images without labels. More --steps, or "
                     "none, would use them."
                     if beyond
-                    else "everything is bought. More images would use them: --unlabelled, or --views."
+                    else "everything is bought. More images would use them: --unlabelled."
                 )
             )
         return refused
@@ -574,9 +572,6 @@ class TargetBuilder:
                 f"{plan.cost_micros} micros."
             )
         run.write(run.plan, describe_plan(self._config, dataset, teacher.model, plan).to_json())
-        if dataset.views:
-            lines = (json.dumps(row.to_json()) for row in describe_views(dataset))
-            run.write_text(run.views, "".join(f"{line}\n" for line in lines))
         require_prompts(asked, plan, teacher)
         require_images(dataset, asked, plan, teacher)
         self._approve(plan.cost_micros)

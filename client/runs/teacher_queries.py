@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain
 
 from client.data.examples import Example
 from client.data.manifests import styles_of
@@ -82,12 +82,11 @@ class TeacherQueries:
 
 
 def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
-    """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image; then
-    further views of labelled images, in rounds. Unlabelled images that no step would look at are left out.
+    """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image.
+    Unlabelled images that no step would look at are left out.
 
-    Labelled images come in the order of `image_order`, and views in the same, the second of each image before
-    any third. Unlabelled images are drawn from each pool in turn. It stops after the first `use_at_most`
-    distinct queries.
+    Labelled images come in the order of `image_order`, unlabelled ones from each pool in turn. It stops after
+    the first `use_at_most` distinct queries.
 
     Args:
         config: the run.
@@ -136,8 +135,8 @@ def require_unrefused(prompts: Sequence[Query], teacher: Teacher) -> None:
 
 
 def query_of(example: Example) -> Query:
-    """The query of an image, or of a further view, whose bytes are read or made when they are sent."""
-    return Query("image", example.digest, example.name, example.content)
+    """The query of an image, whose bytes are read or made when they are sent."""
+    return Query("image", example.digest, example.file, example.content)
 
 
 def _image_positions(config: RunConfig, dataset: Dataset) -> dict[TrancheName, list[int]]:
@@ -147,11 +146,9 @@ def _image_positions(config: RunConfig, dataset: Dataset) -> dict[TrancheName, l
     labelled = [dataset.train[turn] for turn in turns]
     pools = [dataset.stratum(position) for position in dataset.unlabelled]
     seen = len(pools) - unseen(config, dataset)
-    rounds = zip_longest(*(dataset.views_of(position) for position in labelled))
     return {
         "labelled": labelled,
         "unlabelled": [
             dataset.unlabelled[turn] for turn in image_order("stratified", pools, config.seed)[:seen]
         ],
-        "views": [view for views in rounds for view in views if view is not None],
     }

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.data.views import ORIGINAL
 from client.errors import ClientError, unwritable
 from client.interrupts import raise_lost_interrupt
 from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
@@ -200,10 +199,9 @@ class Trainer:
         if self._processes.is_main:
             if data.holdout:
                 metadata = _calibrate(student, data, metadata)
-            trained = (dataset.examples[position] for position in data.train)
             seen = dataset.seen.write(
                 run.seen,
-                [each for each in trained if each.view == ORIGINAL],
+                [dataset.examples[position] for position in data.train],
                 [dataset.examples[position] for position in data.holdout],
             )
             save_student(student, config.student, run.student, replace(metadata, seen=seen).to_file())

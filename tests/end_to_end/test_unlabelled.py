@@ -56,7 +56,7 @@ def _distill(*more: str) -> tuple[str, ...]:
 def test_a_pool_is_planned_bought_and_learnt_from(client: Command, vendor_process: VendorProcess) -> None:
     plan = json.loads(client("plan", *_SMALL, "--unlabelled", "pool", "--json").stdout)
     by_name = {tranche["name"]: tranche for tranche in plan["purchase"]["tranches"]}
-    assert list(by_name) == ["texts", "labelled", "unlabelled", "views"]
+    assert list(by_name) == ["texts", "labelled", "unlabelled"]
     assert by_name["unlabelled"]["to_buy"] == _POOL == plan["unlabelled_images"]
     assert plan["left_out"] == {
         "a copy of a labelled image": 1,
@@ -94,15 +94,14 @@ def test_labelled_images_come_first_and_a_budget_may_end_in_the_pool(client: Com
 
 
 def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
-    shown = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30", "--views", "1").stdout
+    shown = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "30").stdout
     rows = [re.findall(r"[a-z][a-z ]+[a-z]|\+?[\d.]+", line) for line in shown.splitlines() if "│" in line]
     kinds = {row[0]: row[1:] for row in rows if len(row) > 5 and "images" in row[0]}
-    assert set(kinds) == {"labelled images", "unlabelled images", "further views of labelled images"}
+    assert set(kinds) == {"labelled images", "unlabelled images"}
     *counts, gained = kinds["unlabelled images"]
     assert gained == f"+{GAINED['unlabelled']}"
     needed, cached, to_buy, beyond, micros = map(int, counts)
     assert (needed, cached, to_buy + beyond, micros) == (_POOL, 0, _POOL, to_buy * 100)
-    assert len(kinds["further views of labelled images"]) == len(counts)  # what they gained is not known
 
 
 def test_a_plan_is_without_what_is_known_not_to_be_bought(

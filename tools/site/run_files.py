@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from client.results.comparison_table import ComparisonTable
-from client.results.records import Exports, MetricsRow, Plan, Purchase, Review, Summary, ViewRow
+from client.results.records import Exports, MetricsRow, Plan, Purchase, Review, Summary
 from tools.site.docstrings import describe, escaped, table
 
 _BEGINNING = """\
@@ -80,7 +80,6 @@ FILES = (
     File("purchase.json", Purchase),
     File("exports.json", Exports),
     File("review.json", Review),
-    File("views.jsonl", ViewRow),
     File("metrics.jsonl", MetricsRow, is_sparse=True),
     File("summary.json", Summary),
     TABLE,

@@ -45,7 +45,6 @@ def test_vendor_and_cache_are_those_of_the_environment(monkeypatch: pytest.Monke
     [
         {"budget": -1},
         {"image_size": 8},
-        {"views": -1},
         {"select": "best"},
         {"recipe": "secret"},
         {"bugdet": 5},
@@ -66,15 +65,14 @@ def test_words_are_no_list() -> None:
 
 
 def test_a_run_is_what_the_command_line_makes_of_the_same_options() -> None:
-    config = config_of(_options(method="erm+swad", steps=7, views=2, seed=3))
+    config = config_of(_options(method="erm+swad", steps=7, seed=3))
     assert (config.data, config.seed, config.image_size) == (str(Path("toy").resolve()), 3, 224)
-    assert config.recipe == replace(Recipe().with_steps(7), views=2, selection="swad")
+    assert config.recipe == replace(Recipe().with_steps(7), selection="swad")
 
 
 def test_a_recipe_may_be_ones_own() -> None:
-    own = Recipe(learning_rate=3e-4, views=1)
+    own = Recipe(learning_rate=3e-4)
     assert config_of(_options(recipe=own)).recipe == own
-    assert config_of(_options(recipe=own, views=0)).recipe == replace(own, views=0)
     assert config_of(_options(recipe="paper")).recipe.steps == 5000
 
 
@@ -85,7 +83,6 @@ def test_a_recipe_may_be_ones_own() -> None:
         {"unlabelled_share": 1.0},
         {"steps": 0},
         {"images_per_domain": 0},
-        {"views": -1},
         {"learning_rate": 0.0},
         {"holdout": 1.5},
         {"selection": "typo"},

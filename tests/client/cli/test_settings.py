@@ -54,10 +54,10 @@ def refusal(capsys: pytest.CaptureFixture[str], text: str | bytes) -> str:
 
 
 def test_an_option_stands_at_the_top_for_all_commands_that_have_it() -> None:
-    SETTINGS_FILE.write_text('data = "icons"\nbudget = 50000\nmax-spend = 7\nviews = 2\n')
+    SETTINGS_FILE.write_text('data = "icons"\nbudget = 50000\nmax-spend = 7\nimage_size = 96\n')
     defaults = read_settings(program())
     for words in ("distill", "plan", "compare"):
-        assert defaults[words] == {"data": "icons", "budget": 50000, "max_spend": 7, "views": 2}
+        assert defaults[words] == {"data": "icons", "budget": 50000, "max_spend": 7, "image_size": 96}
     assert defaults["evaluate"] == defaults["data"]["check"] == {"data": "icons"}
     assert defaults["embed"] == {"budget": 50000, "max_spend": 7}
     assert defaults["methods"] == defaults["data"]["example"] == {}

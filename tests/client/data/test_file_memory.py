@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFile, features
 
-from client.data import examples, file_memory, images, views
+from client.data import examples, file_memory, images, sending
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 
@@ -77,14 +77,14 @@ def test_files_that_swap_their_names_are_read_again(tmp_path: Path, read: list[P
 @pytest.fixture
 def another_pillow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Puts another version of Pillow here, which encodes the same pixels in other bytes."""
-    version, encoded = features.version, views.encoded
+    version, encoded = features.version, sending.as_png
 
     def put() -> None:
         images.codecs.cache_clear()
         other = {"pil": "99.0"}
         monkeypatch.setattr(features, "version", lambda name: other.get(name) or version(name))
-        for module in (views, examples):
-            monkeypatch.setattr(module, "encoded", lambda pixels: encoded(pixels) + b"99")
+        for module in (sending, examples):
+            monkeypatch.setattr(module, "as_png", lambda pixels: encoded(pixels) + b"99")
 
     yield put
     monkeypatch.undo()

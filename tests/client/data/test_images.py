@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from client.data import images
 from client.data.images import UnreadableImage, decode, decode_square, glance, read_image
-from client.data.views import ORIGINAL
+from client.data.sending import as_sent
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -123,7 +123,7 @@ def test_further_formats_are_read_and_sent_as_what_the_student_sees(kind: str) -
     content = _encoded(picture, kind)
     pixels = decode(content)
     assert np.abs(pixels.astype(int) - np.asarray(picture)).mean() < 8
-    sent = ORIGINAL.encode(content)
+    sent = as_sent(content)
     assert sent.startswith(b"\x89PNG")
     assert np.array_equal(decode(sent), pixels)
     otherwise = glance(content, 8).otherwise
@@ -154,7 +154,7 @@ def test_a_tiff_of_16_bits_keeps_its_tones(order: str) -> None:
     head = b"II*\0" if order == "<u2" else b"MM\0*"
     content = _tiff(deep, head)
     assert decode(content)[0, :, 0].tolist() == [0, 1, 1, 128, 255]
-    assert decode(ORIGINAL.encode(content))[0, :, 0].tolist() == [0, 1, 1, 128, 255]
+    assert decode(as_sent(content))[0, :, 0].tolist() == [0, 1, 1, 128, 255]
 
 
 def _tiff(grey: NDArray[np.uint16], head: bytes) -> bytes:
@@ -188,7 +188,7 @@ def test_values_whose_white_nobody_knows_are_refused(mode: str) -> None:
 def test_what_vendors_know_is_sent_as_its_bytes() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "MPO"):
         content = _encoded(Image.effect_noise((8, 8), 60).convert("RGB"), kind)
-        assert ORIGINAL.encode(content) is content, kind
+        assert as_sent(content) is content, kind
         assert glance(content, 8).otherwise is None, kind
 
 

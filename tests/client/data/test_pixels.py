@@ -9,9 +9,7 @@ import pytest
 from PIL import Image
 
 from client.data.examples import Example
-from client.data.images import decode_square
 from client.data.pixels import PixelStore, delete_pixels
-from client.data.views import View
 from client.errors import DataError
 
 
@@ -75,14 +73,12 @@ def test_damage_is_found_and_mended(tmp_path: Path, damage: str) -> None:
         assert _reds(PixelStore(examples, kept), [0, 1, 2]) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_another_picture_in_the_place_of_one_is_neither_taken_nor_kept(tmp_path: Path, index: int) -> None:
+def test_another_picture_in_the_place_of_one_is_neither_taken_nor_kept(tmp_path: Path) -> None:
     path, kept = tmp_path / "0.png", tmp_path / "kept"
     Image.linear_gradient("L").save(path)
     whole = path.read_bytes()
     digest = hashlib.sha256(whole).hexdigest()
     example = Example(str(path), "a", 0, digest, digest, 256, file_digest=digest)
-    example = example.seen_as(View.of(digest, index)) if index else example
     expected, _ = example.square(8)
     Image.radial_gradient("L").save(path)
     with pytest.raises(DataError, match=r"0\.png has changed since it was read: its bytes are others"):
@@ -164,13 +160,3 @@ def test_aspects_are_kept(tmp_path: Path) -> None:
     example = Example(str(tmp_path / "wide.png"), "a", 0, "d", "d", 10)
     for _ in range(2):
         assert np.allclose(PixelStore([example], tmp_path / "kept").load([0], 8).aspects, [3.0])
-
-
-def test_a_further_view_is_kept_as_an_image_of_its_own(tmp_path: Path) -> None:
-    _, example = _examples(tmp_path, {"a": 2})
-    Image.linear_gradient("L").save(example.path)
-    view = example.seen_as(View.of(example.digest, 1))
-    plain, changed = PixelStore([example, view], tmp_path / "kept").load([0, 1], 8).pixels
-    assert not np.array_equal(plain, changed)
-    expected, _ = decode_square(view.content(), 8)
-    assert np.array_equal(changed, expected)

@@ -28,7 +28,7 @@ from client.learning.stages import (
     views_to_align,
 )
 from client.learning.student import StudentNetwork, bundled_teacher
-from client.learning.training import Checkpoint, DomainBatches, TrainingStep
+from client.learning.training import Checkpoint, TrainingStep
 from tests.client.learning.toy_lessons import RECIPE, toy_lesson
 from tests.client.toy import make_folder
 
@@ -155,28 +155,6 @@ def test_a_local_teacher_sees_views_at_its_own_size(folder: Path) -> None:
     enlarged = functional.interpolate(views, size=(64, 64), mode="bilinear", antialias=True)
     assert torch.equal(stages._answers(teacher, views), teacher.embed(enlarged))
     assert torch.equal(stages._answers(teacher, enlarged), teacher.embed(enlarged))
-
-
-def test_a_view_in_a_style_of_its_own_keeps_it(folder: Path) -> None:
-    only_styles = replace(RECIPE.augmentation, crop_scale=(1.0, 1.0), jitter=0.0, grayscale=0.0, style=1.0)
-    student, data = _toy(folder, "vl2v-adip")
-    restyled = torch.arange(len(data.labels)) % 2 == 0
-    at_rest, _ = batches_of(
-        student, data, replace(RECIPE, augmentation=replace(only_styles, style=0.0)), seed=0
-    )(0)
-    pixels, _ = batches_of(
-        student, replace(data, restyled=restyled), replace(RECIPE, augmentation=only_styles), seed=0
-    )(0)
-    draw = DomainBatches(
-        data.domains[data.train],
-        per_domain=RECIPE.images_per_domain,
-        seed=0,
-        unlabelled=RECIPE.unlabelled_in_batch,
-    )
-    kept = restyled[torch.tensor(data.train)[draw(0)]]
-    assert 0 < kept.sum() < len(kept)
-    assert torch.equal(pixels[kept], at_rest[kept])
-    assert (pixels[~kept] != at_rest[~kept]).flatten(1).any(1).all()
 
 
 def test_aligning_lowers_the_loss(folder: Path) -> None:

@@ -1,12 +1,9 @@
 """Changes of style: each does what its name says, to the images that it falls on, and to no others."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from client.data.views import View
 from client.learning import styles
 from client.learning.augmentation import AugmentationDraws, random_views
 from client.learning.recipe import Augmentation
@@ -104,31 +101,6 @@ def test_squares_have_colours_of_the_image_and_no_mixture_of_them() -> None:
 
 def _different_rows(picture: Tensor) -> int:
     return 1 + int((picture.diff(dim=0).abs().amax(1) > 0).sum())
-
-
-@pytest.mark.parametrize(
-    ("bought", "change", "draws", "levels"),
-    [
-        (View(1, strokes="thicker"), styles._strokes, [0.1], 0),
-        (View(1, strokes="thinner"), styles._strokes, [0.9], 0),
-        (View(1, ink="negative"), styles._ink, [0.1], 0),
-        (View(1, ink="outlines"), styles._ink, [0.9], 0),
-        (View(1, tone=(3**-0.5, 0.15, 0.9)), styles._tone, [0.25, 0.5, 1 / 3], 1),
-        # Three draws a channel: from -1 to 2 of each of them, and what makes these one in all, shared out.
-        (View(1, mixture=(341, 1365, -682, 341, 341, 342, 0, 0, 1024)), styles._colours,
-         [1 / 3, 2 / 3, 0, 5 / 9, 5 / 9, 5 / 9, 1 / 3, 1 / 3, 2 / 3], 2),
-        (View(1, squares=48), styles._resolution, [0, 0.1], 1),
-        (View(1, squares=16), styles._resolution, [0.99, 0.1], 1),
-        (View(1, squares=16, smooth=True), styles._resolution, [0.99, 0.9], 2),
-    ],
-)  # fmt: skip
-def test_a_bought_view_is_changed_as_a_training_view_is(
-    bought: View, change: Callable[[Tensor, Tensor], Tensor], draws: list[float], levels: int
-) -> None:
-    pictures = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(2)).mul(255).round()
-    trained_on = change(pictures, torch.tensor([draws]))[0].permute(1, 2, 0)
-    sent = bought.apply(pictures[0].permute(1, 2, 0).to(torch.uint8).numpy()).copy()
-    assert (torch.from_numpy(sent) - trained_on).abs().max().item() <= levels
 
 
 def test_a_change_does_not_depend_on_the_other_images_of_a_batch() -> None:

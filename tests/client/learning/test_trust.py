@@ -146,21 +146,6 @@ def test_images_that_do_not_resemble_each_other_name_nothing() -> None:
     assert torch.equal(renamed.text_head, known.text_head)
 
 
-def test_further_views_of_an_image_do_not_speak_for_it() -> None:
-    """No two images of class 0 are alike, but each is like its views. Class 2 lies at the text of class 3."""
-    labels, nearest = [0, 0, 0, 1, 1, 2, 2, 3, 3], [1, 2, 3, 1, 1, 3, 3, 2, 2]
-    known = _known(labels, nearest)
-    seen_thrice = replace(_known(3 * labels, 3 * nearest), views=torch.arange(27) >= 9)
-    assert torch.equal(agreement(seen_thrice).positions, torch.arange(9))
-    alone, named = (named_by_images(each, trusted=False) for each in (known, seen_thrice))
-    assert named.classes.tolist() == alone.classes.tolist() == [False, False, True, True]
-    assert torch.equal(named.known.text_head, alone.known.text_head)
-    assert torch.equal(named.own[:9].nan_to_num(), alone.own.nan_to_num())
-    assert named.own[9:].isnan().all()
-    counts, of_images = _weighed(named.known, trusted=False), _weighed(alone.known, trusted=False)
-    assert counts.bought.tolist() == 3 * of_images.bought.tolist()  # what follows holds for views as well
-
-
 def test_beside_texts_in_several_styles_classes_keep_theirs() -> None:
     known = replace(_known([2] * 8 + [3] * 8, [3] * 8 + [2] * 8), styled_texts=torch.eye(4).unsqueeze(1))
     assert not named_by_images(known, trusted=False)[1].any()

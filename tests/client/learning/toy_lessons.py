@@ -80,7 +80,6 @@ def toy_lesson(
         labels=labels,
         domains=torch.tensor([example.domain == "light" for example in examples]).long(),
         targets=method.targets(known),
-        restyled=torch.zeros(len(labels), dtype=torch.bool),
         train=train,
         holdout=holdout,
         teacher=asked,

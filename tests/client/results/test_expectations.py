@@ -36,7 +36,7 @@ _ORDER = ("label-only", "vl2v-adip", "vl2v-adip and the pool")
     [
         ("vl2v-adip", Recipe(), True),
         ("vl2v-adip", Recipe().with_steps(30), True),
-        ("vl2v-adip", replace(Recipe(), views=1), True),
+        ("vl2v-adip", replace(Recipe(), holdout=0.1), False),
         ("vl2v-adip", PAPER, False),
         ("vl2v-adip+swad", Recipe(), False),
         ("kd", Recipe(), False),

@@ -29,7 +29,6 @@ PLAN: dict[str, Any] = {
     "purchase": {
         "prompts": 2,
         "images": 28,
-        "views": 0,
         "duplicates": 1,
         "cached": 4,
         "to_buy": 25,
@@ -91,7 +90,6 @@ SUMMARY: dict[str, Any] = {
     "cost_micros": 2340,
     "teacher": MODEL.model_dump(mode="json"),
     "train_images": 28,
-    "further_views": 0,
     "unlabelled_images": 9,
     "adapted": False,
     "weights_known": True,

@@ -83,7 +83,6 @@ def _summary(**changes: Any) -> Summary:
         "cost_micros": 126_040,
         "teacher": TEACHER,
         "train_images": 1300,
-        "further_views": 0,
         "holdout_images": 320,
         "skipped_images": 1,
         "seconds": {"align": 10.0, "distill": 95.21},
@@ -94,7 +93,6 @@ def _summary(**changes: Any) -> Summary:
 PURCHASE: dict[str, Any] = {
     "prompts": 52,
     "images": 1300,
-    "views": 0,
     "duplicates": 0,
     "cached": 52,
     "to_buy": 1300,
@@ -236,14 +234,14 @@ def _with_tranches(run: ReportData, **tranches: tuple[int, int]) -> ReportData:
         }
         for name, (cached, to_buy) in {"texts": (52, 0), **tranches}.items()
     ]
-    return replace(run, plan=_plan(purchase={**PURCHASE, "views": 2600, "tranches": kinds}))
+    return replace(run, plan=_plan(purchase={**PURCHASE, "tranches": kinds}))
 
 
 def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
     for run, said in (
         (
-            _with_tranches(_run(), labelled=(100, 348), views=(0, 21)),
-            "448 training images, 21 further views of them;",
+            _with_tranches(_run(), labelled=(100, 348), unlabelled=(0, 21)),
+            "448 training images, 21 images without labels;",
         ),
         (_run(), "1,300 training images;"),  # an earlier version's plan does not tell them apart
         (_run(unlabelled_images=9), "1,300 training images, 9 images without labels;"),
@@ -254,8 +252,8 @@ def test_no_more_is_said_to_be_asked_about_than_was_bought_or_cached() -> None:
 @pytest.mark.parametrize(
     ("learnt_from", "said"),
     [
-        (True, "5 further views of them, 27 images without labels;"),
-        (False, "2 further views of them, 7 images without labels;"),
+        (True, "27 images without labels;"),
+        (False, "7 images without labels;"),
     ],
 )
 def test_of_a_teacher_that_teaches_nothing_no_more_was_asked_than_the_labelled_images(
@@ -263,14 +261,8 @@ def test_of_a_teacher_that_teaches_nothing_no_more_was_asked_than_the_labelled_i
 ) -> None:
     """What is cached was asked before. Of the images without labels, some answers may not be learnt from."""
     run = _run(teacher_check={**CHECK, "learnt_from": learnt_from}, unlabelled_images=4)
-    page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(7, 20), views=(2, 3)))
+    page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(7, 20)))
     assert f"8 training images, {said}" in " ".join(_Page(page).words.split())
-
-
-def test_a_teacher_that_teaches_nothing_is_asked_about_no_view() -> None:
-    run = _run(teacher_check={**CHECK, "learnt_from": False})
-    page = render_report(_with_tranches(run, labelled=(0, 8), unlabelled=(0, 20), views=(0, 3)))
-    assert "8 training images; no image" in " ".join(_Page(page).words.split())
 
 
 _DOUBTED = {**CHECK, "accuracy": 0.5, "trusted": False, "doubtful": [HOSTILE], "accuracy_by_names": 0.5}
@@ -617,19 +609,16 @@ def test_the_model_card_shows_the_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "views", "unlabelled", "words"),
+    ("train", "unlabelled", "words"),
     [
-        (0, 0, 500, "500 images without labels"),
-        (1299, 0, 500, "1299 images and 500 images without labels"),
-        (1299, 40, 0, "1299 images (and 40 further views of these)"),
-        (1299, 40, 500, "1299 images (and 40 further views of these) and 500 images without labels"),
-        (0, 0, 0, "0 images"),
+        (0, 500, "500 images without labels"),
+        (1299, 500, "1299 images and 500 images without labels"),
+        (1299, 0, "1299 images"),
+        (0, 0, "0 images"),
     ],
 )
-def test_the_model_card_names_all_that_was_trained_on(
-    train: int, views: int, unlabelled: int, words: str
-) -> None:
-    card = render_model_card(_run(train_images=train, further_views=views, unlabelled_images=unlabelled))
+def test_the_model_card_names_all_that_was_trained_on(train: int, unlabelled: int, words: str) -> None:
+    card = render_model_card(_run(train_images=train, unlabelled_images=unlabelled))
     assert f"- Trained on {words}; 320 held out for selection" in card
 
 

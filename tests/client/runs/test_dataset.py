@@ -12,28 +12,27 @@ from PIL import Image
 from rich.console import Console
 
 from client.data.finder import counted
-from client.data.views import View
 from client.deferral.keeping import KeptImages
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
-from client.runs.dataset import Dataset, adapts, describe_views, read_dataset
+from client.runs.dataset import Dataset, adapts, read_dataset
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
 from tests.client.toy import make_folder
 
 
-def _config(root: Path, views: int = 0, *, group_by_name: bool = False, seed: int = 0) -> RunConfig:
-    recipe = Recipe(views=views)
-    config = RunConfig(str(root), "red", "vl2v-adip", "tf_efficientnet_lite0", 32, seed, "stratified", recipe)
+def _config(root: Path, *, group_by_name: bool = False, seed: int = 0) -> RunConfig:
+    student, recipe = "tf_efficientnet_lite0", Recipe()
+    config = RunConfig(str(root), "red", "vl2v-adip", student, 32, seed, "stratified", recipe)
     return replace(config, group_by_name=group_by_name)
 
 
-def _read(root: Path, views: int = 0, *, group_by_name: bool = False, seed: int = 0) -> tuple[Dataset, str]:
+def _read(root: Path, *, group_by_name: bool = False, seed: int = 0) -> tuple[Dataset, str]:
     """The data set of a run over this folder, and the notes on them."""
     said = StringIO()
-    config = _config(root, views, group_by_name=group_by_name, seed=seed)
+    config = _config(root, group_by_name=group_by_name, seed=seed)
     dataset = read_dataset(config, Display(Console(file=said)))
     return dataset, " ".join(said.getvalue().split())
 
@@ -58,15 +57,6 @@ def test_a_class_is_never_held_out_whole(tmp_path: Path, asked: bool) -> None:
         assert taught > 0
         assert ("No image of circle is held out" in notes) == (taught == 3)
         assert "There is no image of light/circle." in notes
-
-
-def test_the_line_of_a_view_has_all_that_makes_the_view(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "toy", images=3)
-    dataset, _ = _read(root, views=2)
-    views = [dataset.examples[position] for position in dataset.views]
-    for view, row in zip(views, describe_views(dataset), strict=True):
-        assert (root / row.image, row.digest) == (view.path, view.digest)
-        assert View(**row.model_dump(exclude={"image", "digest"})) == view.view
 
 
 def test_a_class_and_a_domain_of_one_image_train(tmp_path: Path) -> None:
@@ -266,7 +256,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path: Path, place: str)
 
 def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
     root = make_folder(tmp_path / os.fsdecode(b"caf\xe9") / "toy", images=3)
-    assert _read(root, views=1)[0].views
+    assert _read(root)[0].train
     run = RunFolder(tmp_path / "run")
     run.begin(_config(root))
     run.write_text(run.report, str(root))
@@ -277,7 +267,7 @@ def test_the_data_folder_may_lie_below_any_name(tmp_path: Path) -> None:
     ("name", "recipe", "said"),
     [
         ("domain_net", PAPER, True),
-        ("domain_net", replace(PAPER, views=2, selection="best"), True),
+        ("domain_net", replace(PAPER, selection="best"), True),
         ("domain_net", RECIPES["paper-domainnet"], False),
         ("domain_net", replace(PAPER, steps=7), False),
         ("domain_net", Recipe(), False),

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from client.runs.features import CoverageInputs
 
 from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
 from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
-from client.runs.features import CoverageInputs
 from client.runs.folder import RunConfig
 from client.runs.freshness import StudentInputs
 from client.runs.targets import TargetInputs
@@ -64,7 +64,7 @@ def _other(value: Any) -> Any:
         case np.ndarray():
             return value + 1
         case Recipe():
-            return replace(value, views=value.views + 1)
+            return replace(value, steps=value.steps + 1)
         case RunConfig() | FeatureInputs():
             return replace(value, seed=value.seed + 1)
         case Augmentation():

@@ -178,18 +178,11 @@ def test_what_a_run_need_not_pay_for_after_all_makes_it_no_dearer_than_was_agree
     assert purchase["cost_micros"] == 7 * 100 <= pupil.agreed[0]
 
 
-@pytest.mark.parametrize("views", [0, 2])
-def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_images(
-    pupil: Pupil, views: int
-) -> None:
-    """Where a class is named by its images, each is compared with the name that the others make.
-
-    Further views of them tell nothing more.
-    """
-    pupil.config = replace(pupil.config, recipe=replace(Recipe(), views=views))
+def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_images(pupil: Pupil) -> None:
+    """Where a class is named by its images, each is compared with the name that the others make."""
     learnt = pupil.learn("run", budget=100)
     taught_by = learnt.teacher
-    assert len(learnt.train) == 24 * (1 + views)
+    assert len(learnt.train) == 24
     dataset = read_dataset(pupil.config, Display.of_nobody())
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
     texts, _ = teacher.lookup([Query.text(prompt) for prompt in class_prompts(dataset.classes)])
