@@ -37,9 +37,6 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
-# The columns of the table before files were marked, in version 3; those before had no `encoder`.
-_UNMARKED_VERSION = 3
-_UNMARKED_COLUMNS = ("path", "size", "time", *_FACTS.split(", "), "encoder")
 
 # Size, mtime and ctime, in nanoseconds since 1970: what tells that a file is still the same.
 Stamp = tuple[int, int, int]
@@ -155,7 +152,7 @@ class FileMemory:
         marks = ", ".join("?" * len(keys))
         query = (
             f"SELECT path, size, time, ctime, {_FACTS} FROM files "  # noqa: S608
-            f"WHERE path IN ({marks}) AND (encoder = ? OR encoder = '' AND reason = '')"
+            f"WHERE path IN ({marks}) AND encoder IN (?, '')"
         )
         known = {bytes(row[0]): row[1:] for row in memory.execute(query, [*keys, codecs()])}
         found: list[FileFacts | None] = []
@@ -186,26 +183,6 @@ class FileMemory:
             if type(error) is sqlite3.DatabaseError:
                 self._path.unlink(missing_ok=True)
             raise
-
-
-def delete_unmarked(path: Path) -> None:
-    """Delete a memory of before memories were marked as ours. Any other file stays, and is not written to.
-
-    Raises:
-        OSError: it cannot be deleted.
-    """
-    uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as found:
-            (mark,) = found.execute("PRAGMA application_id").fetchone()
-            (version,) = found.execute("PRAGMA user_version").fetchone()
-            tables = [name for (name,) in found.execute("SELECT name FROM sqlite_master")]
-            columns = tuple(name for _, name, *_ in found.execute("PRAGMA table_info(files)"))
-    except sqlite3.Error:  # there is none, or it is none of SQLite's
-        return
-    expected = _UNMARKED_COLUMNS if version == _UNMARKED_VERSION else _UNMARKED_COLUMNS[:-1]
-    if mark == 0 and 1 <= version <= _UNMARKED_VERSION and tables == ["files"] and columns == expected:
-        path.unlink(missing_ok=True)
 
 
 def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFacts, Stamp | None]:

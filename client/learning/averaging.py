@@ -9,9 +9,6 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-# What a score on the hold-outs averages over; noted in a student's file, for another mean may choose others.
-HOLDOUTS_AVERAGED_OVER = "source domains"
-
 
 @dataclass(frozen=True)
 class Score:

@@ -151,10 +151,10 @@ def _threshold_of(whose: Literal["student", "teacher"], told: str | None, rate: 
 
 
 _UNKNOWN = {
-    "student": "The student's file does not tell when an image shows none of its classes: an earlier version "
-    "of Tuition wrote it, or no image was held out. Distil again, or leave out --reject.",
-    "teacher": "The student's file does not tell when its teacher sees none of the classes in an image: an "
-    "earlier version of Tuition wrote it, the teacher was asked about no labelled image, or the method asked "
+    "student": "The student's file does not tell when an image shows none of its classes: no "
+    "image was held out. Distil again, or leave out --reject.",
+    "teacher": "The student's file does not tell when its teacher sees none of the classes in an image: "
+    "the teacher was asked about no labelled image, or the method asked "
     "by other class texts. Distil again, or leave out --reject or --ask-vendor.",
 }
 _FITTED_ON = {

@@ -20,12 +20,10 @@ class StudentMetadata:
         image_size: side of its input in pixels.
         method: a method and its variants.
         stamp: the digest of all that it depends on.
-        stamp_version: how that was made.
         steps: training steps of the last stage.
         images_per_domain: images of each source domain in a batch of that stage.
         steps_kept: the first and the last of the steps whose weights it has.
         adapted: whether it learnt from images of the domain where it will work, without their labels.
-        holdouts_averaged_over: by which mean over the hold-outs its weights were chosen.
         seen: the SHA-256 of the record of the images that it has seen.
         reliability: how sure it was of the hold-outs, and how often right (`Reliability.to_json`).
         rejection: thresholds of its own scores (`Rejection.to_json`).
@@ -42,12 +40,10 @@ class StudentMetadata:
     image_size: int | None = None
     method: str | None = None
     stamp: str | None = None
-    stamp_version: str | None = None
     steps: int | None = None
     images_per_domain: int | None = None
     steps_kept: tuple[int, int] | None = None
     adapted: bool | None = None
-    holdouts_averaged_over: str | None = None
     seen: str | None = None
     reliability: str | None = None
     rejection: str | None = None

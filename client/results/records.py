@@ -1,14 +1,13 @@
 """The JSON files of a run as models, field by field; docs/files.md is made from them.
 
 `plan.json`, `purchase.json` and `summary.json` are one record each. In `metrics.jsonl` every line is one.
-Fields are declared in the order in which the files have them. A field that earlier versions did not write has
-a default.
+Fields are declared in the order in which the files have them.
 """
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, ConfigDict, SkipValidation
 
 from shared.billing import Quote
 from shared.embeddings import ModelCard
@@ -85,7 +84,7 @@ class PlannedPurchase(Record):
     cost_micros: int
     budget_left: int | None
     to_buy_by_domain_and_class: dict[str, dict[str, int]]
-    tranches: list[PlannedTranche] = []
+    tranches: list[PlannedTranche]
 
 
 class Outlook(Record):
@@ -113,8 +112,7 @@ class ZeroShotAccuracy(Record):
 
     accuracy: float
     images: int
-    # Files of before say `exam`.
-    on_test_set: bool = Field(validation_alias=AliasChoices("on_test_set", "exam"))
+    on_test_set: bool
 
 
 class TeacherCheck(Record):
@@ -134,17 +132,17 @@ class TeacherCheck(Record):
         named_by_images: the classes that would be doubtful, but whose images resemble each other to it. A
             student names them by the mean embedding of these images in place of the class text.
         accuracy_by_names: how often the nearest name is the right one, where those of `named_by_images` stand
-            for the class texts if the run weighs its teacher; `None` in a run of an earlier version.
+            for the class texts if the run weighs its teacher.
     """
 
     accuracy: float
     by_domain: dict[str, ZeroShotAccuracy]
     gap: float
     trusted: bool
-    learnt_from: bool = True
-    doubtful: list[Name] = []
-    named_by_images: list[Name] = []
-    accuracy_by_names: float | None = None
+    learnt_from: bool
+    doubtful: list[Name]
+    named_by_images: list[Name]
+    accuracy_by_names: float
 
     @property
     def doubts(self) -> bool:
@@ -223,10 +221,10 @@ class Plan(Record):
     train_images: int
     holdout_images: int
     images_by_domain: dict[str, int]
-    unlabelled_images: int = 0
-    unseen_images: int = 0
-    steps: int = 0
-    left_out: dict[str, int] = {}
+    unlabelled_images: int
+    unseen_images: int
+    steps: int
+    left_out: dict[str, int]
     skipped: list[SkippedFile]
     model: ModelCard | None
     purchase: PlannedPurchase | None
@@ -286,8 +284,6 @@ class MetricsRow(Record):
         loss: of the training batch at this step.
         holdout_domain_mean_accuracy: on the hold-outs, from 0 to 1, after this step: the mean over domains.
         holdout_domain_mean_loss: the cross-entropy on the same.
-        holdout_accuracy: in runs of earlier versions, on the hold-outs: the mean over images.
-        holdout_loss: the cross-entropy on the same.
         images: on how many images `student.onnx` was compared with PyTorch.
         max_difference: the largest difference of a probability between the two.
         seconds: wall-clock seconds of the stage; it has a line each time it was taken up.
@@ -298,8 +294,6 @@ class MetricsRow(Record):
     loss: float | None = None
     holdout_domain_mean_accuracy: float | None = None
     holdout_domain_mean_loss: float | None = None
-    holdout_accuracy: float | None = None
-    holdout_loss: float | None = None
     images: int | None = None
     max_difference: float | None = None
     seconds: float | None = None
@@ -474,7 +468,7 @@ class Summary(Record):
         seed: of the run.
         steps: training steps of the last stage.
         images_per_domain: images of each source domain in a batch of that stage, or of the images without
-            labels where there is no domain; `None` in a run of an earlier version.
+            labels where there is no domain.
         steps_kept: the first and the last of the steps whose weights are the student's (their mean).
         queries_bought: queries that the run paid for, over all its resumptions.
         queries_cached: queries that it used and did not pay for.
@@ -508,25 +502,25 @@ class Summary(Record):
     target_domain: str | None
     seed: int
     steps: int
-    images_per_domain: int | None = None
+    images_per_domain: int
     steps_kept: tuple[int, int]
     queries_bought: int
     queries_cached: int
     cost_micros: int
     teacher: ModelCard | None
     train_images: int
-    unlabelled_images: int = 0
-    adapted: bool = False
-    weights_known: bool = True
+    unlabelled_images: int
+    adapted: bool
+    weights_known: bool
     holdout_images: int
     skipped_images: int
     seconds: dict[str, float]
-    left_out: dict[str, int] = {}
+    left_out: dict[str, int]
     accuracy: Accuracy
     calibration_error: CalibrationError
     teacher_zero_shot: dict[str, ZeroShotAccuracy]
     size: ModelSize
     speed: StudentSpeed
     teacher_queries_per_second: float | None
-    leave_one_out: dict[str, float] = {}
-    teacher_check: TeacherCheck | None = None
+    leave_one_out: dict[str, float]
+    teacher_check: TeacherCheck | None

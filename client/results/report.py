@@ -38,14 +38,11 @@ Row = Mapping[str, Any]
 # More classes than this, and a square of the confusion matrix is too small to see.
 _MOST_CLASSES_DRAWN = 60
 _MIX_UPS = 8
-# What is drawn of training: the name in `metrics.jsonl`, the caption, and factor and unit of the axis. The
-# last two are of runs whose weights were chosen by the mean over all images that are held out.
+# What is drawn of training: the name in `metrics.jsonl`, the caption, and factor and unit of the axis.
 _CURVES = (
     ("loss", "loss in training", 1, ""),
     ("holdout_domain_mean_loss", "cross-entropy on the hold-outs, mean over source domains", 1, ""),
     ("holdout_domain_mean_accuracy", "accuracy on the hold-outs, mean over source domains", 100, "%"),
-    ("holdout_loss", "cross-entropy on the hold-outs, mean over images", 1, ""),
-    ("holdout_accuracy", "accuracy on the hold-outs, mean over images", 100, "%"),
 )
 # Who teaches in place of a vendor's model, by `Method.teacher`.
 _LOCAL_TEACHERS = {"twin": "its own frozen twin", "bundled": "the bundled icon-clip"}
@@ -241,21 +238,18 @@ def _kept(run: ReportData) -> str:
         return f"the mean of the weights after steps {first} to {last} (SWAD) is the student"
     if run.recipe.selection == "swad":
         return f"the weights after step {last}, the only ones that SWAD averages, are the student"
-    mean = "images" if any("holdout_accuracy" in row for row in run.metrics) else "source domains"
-    return f"the weights after step {last}, best on the hold-outs by the mean over {mean}, are the student"
+    best = "best on the hold-outs by the mean over source domains"
+    return f"the weights after step {last}, {best}, are the student"
 
 
 def _asked(run: ReportData, kind: str) -> int:
-    """How many queries of a kind were bought or cached; as many as were needed, in a plan of before kinds.
+    """How many queries of a kind were bought or cached.
 
     A plan is made before its teacher is checked: of one that teaches nothing, no further image is bought.
     """
     purchase = run.plan.purchase
     if purchase is None:
         return 0
-    if not purchase.tranches:
-        unlabelled = run.summary.unlabelled_images
-        return {"labelled": purchase.images, "unlabelled": unlabelled}[kind]
     bought = kind == "labelled" or _learnt_from(run)
     return sum(each.cached + bought * each.to_buy for each in purchase.tranches if each.name == kind)
 
@@ -340,7 +334,7 @@ def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | Non
     method = known_method(run.summary.method)
     if check is None or (method is not None and method.prompts != ONE_PROMPT):
         return None
-    return check.accuracy if check.accuracy_by_names is None else check.accuracy_by_names
+    return check.accuracy_by_names
 
 
 def _is_known_in(run: ReportData, domain: str | None) -> bool:

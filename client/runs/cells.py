@@ -3,11 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from client.learning.methods import method_of
 from client.learning.recipe import Variant
-from client.paths import resolved, rooted
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary, held_out_whole
 from client.runs.folder import RunConfig, RunFolder
@@ -85,25 +83,6 @@ class Cell:
     def _plan(self) -> Plan | ZeroShotPlan:
         run = self.run
         return run.record(Plan, run.plan) if self.trains else run.record(ZeroShotPlan, run.plan)
-
-
-def data_as_begun(data: Path, runs: Path) -> Path:
-    """The data of a comparison as its runs have it: of a link to a table, earlier versions noted the file.
-
-    What the runs have trained depends on it.
-
-    Args:
-        data: the data as it is named now.
-        runs: the folder of the runs.
-
-    Raises:
-        ClientError: the configuration of a run cannot be read.
-    """
-    named, behind = rooted(data), resolved(data)
-    if named == behind:
-        return named
-    folders = map(RunFolder, runs.glob("*"))
-    return behind if any(run.has_begun and run.learns_from(behind) for run in folders) else named
 
 
 def name_of_run(variant: Variant, target: str, seed: int) -> str:

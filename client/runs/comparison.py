@@ -17,11 +17,10 @@ from client.data.domains import ImageFolder, list_folder, size_of
 from client.data.pool import find_pool
 from client.deferral.keeping import is_named_as_kept
 from client.errors import UsageError
-from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
-from client.paths import resolved
+from client.paths import resolved, rooted
 from client.purchase.selection import SelectionStrategy
 from client.purchase.teacher import Teacher
 from client.results.comparison_table import (
@@ -33,7 +32,7 @@ from client.results.comparison_table import (
     as_markdown,
     as_text,
 )
-from client.runs.cells import Cell, by_steps, data_as_begun, name_of_run
+from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
 from client.runs.digest import StageInputs
@@ -44,7 +43,7 @@ from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
 from client.runs.targets import require_layers, require_student, worth_asking
 from client.runs.teacher_queries import teacher_queries
-from client.runs.trainer import AlignInputs, FeatureInputs, averages_over_domains
+from client.runs.trainer import AlignInputs, FeatureInputs
 from client.runs.zero_shot import (
     ZERO_SHOT,
     TestSet,
@@ -130,7 +129,7 @@ class ComparisonRunner:
         self._device = device
         self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
         self._memo = Memo(_KEPT, connection.files)
-        self._data = data_as_begun(config.data, self._runs)
+        self._data = rooted(config.data)
         self._images = folder = list_folder(self._data)
         folder.require_domains(config.targets)
         self._targets = tuple(config.targets) or folder.domains
@@ -173,7 +172,6 @@ class ComparisonRunner:
         """What the cache has for all runs together, and what they would buy at the most; spends nothing."""
         self._require_same_images()
         self._require_same_weights()
-        self._require_same_selection()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
         if not pending:
             return JointOffer(0, 0, 0)
@@ -235,7 +233,6 @@ class ComparisonRunner:
         with folder.claimed():  # its id is drawn once, as that of a run is
             self._require_same_images()
             self._require_same_weights()
-            self._require_same_selection()
             known = self._known
             begun = {"run_id": secrets.token_hex(8), "images": self._digest, **known}
             if self._weights is not None:
@@ -292,21 +289,6 @@ class ComparisonRunner:
             return labelled
         files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in self._pools[word]]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
-
-    def _require_same_selection(self) -> None:
-        """Refuse to put runs beside those whose weights were chosen by another mean over the hold-outs."""
-        trained = [cell for cell in self.cells if cell.trains]
-        others = [
-            cell.run.path
-            for cell in trained
-            if cell.run.summary.exists() and not averages_over_domains(cell.run.student)
-        ]
-        if others and not all(cell.run.summary.exists() for cell in trained):
-            raise UsageError(
-                f"{len(others)} runs of this comparison (e.g. {others[0]}) chose their weights by the mean "
-                f"over all images that are held out; now it is the mean over {HOLDOUTS_AVERAGED_OVER}. The "
-                "two do not compare: choose another --out, or delete these folders. What was bought is kept."
-            )
 
     @property
     def _runs(self) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from client.data.examples import Example
 from client.data.finder import Skipped, counted
 from client.errors import ClientError
-from client.learning.methods import method_of, steps_of
+from client.learning.methods import method_of
 from client.learning.stages import TrainingSet
 from client.learning.student import StudentNetwork, load_metadata, load_student_metadata
 from client.progress import Display
@@ -136,15 +136,16 @@ class Conclusion:
         plan, check = run.record(Plan, run.plan), self.teacher_check
         unused = 0 if check is None or check.learnt_from else _further_cached(plan)
         trained = load_student_metadata(run.student)
-        assert trained.steps_kept is not None  # every version of Tuition has written it
+        assert trained.steps_kept is not None
+        assert trained.steps is not None
+        assert trained.images_per_domain is not None
         return Summary(
             method=config.method,
             student=config.student,
             image_size=config.image_size,
             target_domain=dataset.target,
             seed=config.seed,
-            # Students of before did not say it.
-            steps=steps_of(method, config.recipe) if trained.steps is None else trained.steps,
+            steps=trained.steps,
             images_per_domain=trained.images_per_domain,
             steps_kept=trained.steps_kept,
             queries_bought=purchase.queries_bought if purchase else 0,
@@ -157,7 +158,7 @@ class Conclusion:
             weights_known=dataset.seen.is_whole,
             holdout_images=len(dataset.holdout),
             skipped_images=len(dataset.skipped),
-            seconds=run.seconds(),
+            seconds={},
             left_out=counted([*dataset.left_out, *untested]),
             accuracy=Evaluation.of(answers).record,
             calibration_error=CalibrationError(
@@ -171,6 +172,7 @@ class Conclusion:
             size=ModelSize(**asdict(student.size)),
             speed=speeds(student, run.onnx),
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
+            leave_one_out={},
         )
 
 

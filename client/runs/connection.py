@@ -12,7 +12,7 @@ from platformdirs import user_cache_path
 
 from client.cache.cache import EmbeddingCache
 from client.data.examples import sent_of
-from client.data.file_memory import FileMemory, delete_unmarked
+from client.data.file_memory import FileMemory
 from client.data.pixels import delete_pixels
 from client.errors import ClientError, KeyRefused, UsageError, VendorUnreachable
 from client.paths import absence, is_there
@@ -89,7 +89,6 @@ class Connection:
             return embeddings
         self.files.forget(images)
         try:
-            delete_unmarked(self._cache_file.parent / "files.db")  # where earlier versions had it
             delete_pixels(self.pixels)
         except OSError as error:
             raise ClientError(

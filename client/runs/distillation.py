@@ -26,13 +26,13 @@ from client.results.records import (
 from client.runs.conclusion import Conclusion
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
-from client.runs.freshness import is_current, student_stamp, why_outdated
+from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.targets import TargetBuilder, Targets, require_layers, require_student
 from client.runs.tensorboard import mirrored
-from client.runs.trainer import Trainer
+from client.runs.trainer import Trainer, stamp_of
 
 
 class Distillation:
@@ -132,7 +132,7 @@ class Distillation:
         targets = together.broadcast(lambda: self._targets(dataset))
         data = self._training_set(dataset, targets)
         stamp = student_stamp(self._config, dataset, targets)
-        is_trained = together.broadcast(lambda: self._is_current(dataset, stamp))
+        is_trained = together.broadcast(lambda: stamp_of(self._run.student) == stamp)
         if is_trained:
             self._display.note(f"The student is trained already: {self._run.student}")
         else:
@@ -202,11 +202,9 @@ class Distillation:
         builder = self._target_builder(self._run)
         if self._run.student.exists():
             recalled = builder.recall(dataset)
-            if recalled is not None:
-                stamp = student_stamp(self._config, dataset, recalled)
-                if self._is_current(dataset, stamp):
-                    self._teacher_check = builder.check
-                    return recalled
+            if recalled is not None and self._is_of(dataset, recalled):
+                self._teacher_check = builder.check
+                return recalled
             self._agree(why_outdated(self._run, self._config, dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
             dataset.seen.keep(self._run)
@@ -220,8 +218,9 @@ class Distillation:
             self._config, self._method, run, self._teacher, self._display, approve=self._approve
         )
 
-    def _is_current(self, dataset: Dataset, stamp: str) -> bool:
-        return is_current(self._run, self._config, dataset, stamp, self._display)
+    def _is_of(self, dataset: Dataset, targets: Targets) -> bool:
+        """Whether the finished student is what training on these would give."""
+        return stamp_of(self._run.student) == student_stamp(self._config, dataset, targets)
 
     def _left_out_before(self) -> Mapping[str, float]:
         """What an earlier command found by leaving domains out."""

@@ -2,19 +2,15 @@
 
 from dataclasses import dataclass
 
-from client.learning.averaging import HOLDOUTS_AVERAGED_OVER
 from client.learning.backbone_names import BUNDLED_TEACHER
 from client.learning.backbones import local_files
 from client.learning.methods import method_of
-from client.learning.student import load_student_metadata
-from client.progress import Display
 from client.results.records import Plan
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs, contents, digest_of
 from client.runs.folder import RunConfig, RunFolder
 from client.runs.plans import describe_plan
 from client.runs.targets import Targets
-from client.runs.trainer import CURRENT_STAMP, stamp_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,6 @@ class StudentInputs(StageInputs):
     classes: tuple[str, ...]
     images: str
     targets: str
-    holdouts_averaged_over: str
     trained: tuple[int, ...]
     weights: tuple[FileContent, ...]
     teacher: tuple[FileContent, ...]
@@ -42,31 +37,11 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
         classes=dataset.classes,
         images=dataset.content,
         targets=targets.content,
-        holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
         trained=tuple(targets.train),
         weights=contents(local_files(config.student, config.student_weights)),
         teacher=contents(local_files(BUNDLED_TEACHER, None)) if bundled else (),
     )
     return digest_of(inputs)
-
-
-def is_current(run: RunFolder, config: RunConfig, dataset: Dataset, stamp: str, display: Display) -> bool:
-    """Whether the student is what this stamp names.
-
-    One whose stamp an earlier version of Tuition wrote cannot be told by it: it stands as long as its run is
-    finished and has as many images as before.
-    """
-    if not run.student.exists() or stamp_of(run.student) == stamp:
-        return run.student.exists()
-    version = load_student_metadata(run.student).stamp_version
-    earlier = version != CURRENT_STAMP and run.summary.exists()
-    if not earlier or _differences(run, config, dataset):
-        return False
-    display.note_once(
-        f"{run.path} was finished by an earlier version of Tuition. Its student stays as it is; another "
-        "--out trains a new one."
-    )
-    return True
 
 
 def why_outdated(run: RunFolder, config: RunConfig, dataset: Dataset, *, may_buy: bool) -> str:

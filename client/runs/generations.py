@@ -26,14 +26,13 @@ class Seen:
 
     Attributes:
         images: a number for each image, the first eight bytes of the SHA-256 of what is sent of it, and
-            another of its file's SHA-256 where something else is sent; sorted. Records of earlier versions
-            have only the first.
+            another of its file's SHA-256 where something else is sent; sorted.
         is_whole: whether these are all of them; otherwise there may be others, and nobody can tell.
         weights: the SHA-256 (hex) of the file of these weights; empty where they are no student's.
         refuses: whether a run is refused that would be measured on them. One that is finished is not: its
             numbers leave them out.
         held: the same as `images` of those that were held out, so that the weights were chosen by them. They
-            may train or be held out again. Records of earlier versions have none.
+            may train or be held out again.
     """
 
     images: NDArray[np.int64]
@@ -173,12 +172,12 @@ def _read(file: Path) -> tuple[Seen, Seen] | None:
             images["before"],
             metadata["is_whole"] == str(True),
             metadata["weights"],
-            held=images.get("held_before", _NONE),  # earlier versions did not write it
+            held=images["held_before"],
         )
         after = replace(
             before,
             images=np.union1d(before.images, images["here"]),
-            held=np.union1d(before.held, images.get("held_here", _NONE)),
+            held=np.union1d(before.held, images["held_here"]),
         )
     except (ClientError, KeyError):
         return None
@@ -232,23 +231,9 @@ def first_weights(weights: str | None) -> str | None:
 def is_adapted(config: RunConfig) -> bool:
     """Whether a run's student, or one that its weights come from, learns from images of the very domain where
     it will work.
-
-    The files of earlier versions do not say it: of those, the run that wrote them tells, while it lies there
-    and can be read.
     """
-    passed = set[str]()
-    while not config.adapt and config.student_weights is not None:
-        weights = config.student_weights
-        said = _metadata(Path(weights)).adapted
-        run = _run_of(weights)
-        if said is not None or run is None or weights in passed:
-            return bool(said)
-        passed.add(weights)
-        try:
-            config = run.read_config()
-        except ClientError:  # nobody knows, and what is trained is not to be lost for it
-            return False
-    return bool(config.adapt)
+    weights = config.student_weights
+    return bool(config.adapt) or (weights is not None and bool(_metadata(Path(weights)).adapted))
 
 
 def _run_of(weights: str) -> RunFolder | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
 from client.interrupts import raise_lost_interrupt
-from client.learning.averaging import HOLDOUTS_AVERAGED_OVER, SelectedWeights
+from client.learning.averaging import SelectedWeights
 from client.learning.backbones import local_files
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
@@ -53,8 +53,6 @@ from client.runs.memo import Memo
 from client.runs.targets import Targets
 
 _LOG_EVERY = 20
-# How stamps are made today.
-CURRENT_STAMP = "4"
 
 
 @dataclass(frozen=True)
@@ -187,14 +185,12 @@ class Trainer:
         metadata = replace(
             targets.teacher.described if targets.teacher else StudentMetadata(),
             stamp=stamp,
-            stamp_version=CURRENT_STAMP,
             steps=steps_of(self._method, self._recipe),
             images_per_domain=images_per_domain_of(self._method, self._recipe),
             steps_kept=kept,
             method=config.method,
             classes=dataset.classes,
             adapted=adapts(config, dataset),
-            holdouts_averaged_over=HOLDOUTS_AVERAGED_OVER,
         )
         if self._processes.is_main:
             if data.holdout:
@@ -421,14 +417,6 @@ def same_steps(config: RunConfig) -> RunConfig:
     """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
     recipe = replace(config.recipe, selection="best")
     return replace(config, method=method_of(config.method).name, recipe=recipe)
-
-
-def averages_over_domains(student: Path) -> bool:
-    """Whether the weights of a finished student were chosen as they would be now; `score` says how."""
-    try:
-        return load_student_metadata(student).holdouts_averaged_over == HOLDOUTS_AVERAGED_OVER
-    except ClientError:
-        return False
 
 
 def stamp_of(path: Path) -> str | None:

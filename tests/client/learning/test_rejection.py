@@ -66,7 +66,7 @@ def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
 @pytest.mark.parametrize(
     ("told", "rate", "words"),
     [
-        (StudentMetadata(), 0.05, "earlier version of Tuition wrote it, or no image was held out"),
+        (StudentMetadata(), 0.05, "none of its classes: no image was held out"),
         (_told(np.arange(99.0)), 0.05, "the teacher was asked about no labelled image"),
         (_told(np.arange(9.0)), 0.05, "hold-outs were too few for .* below 0.1"),
         (_told(np.arange(99.0), np.zeros(0)), 0.05, "asked about were too few for"),

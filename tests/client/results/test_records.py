@@ -142,12 +142,6 @@ def test_a_file_is_written_as_it_was_read(
     assert file.read_bytes() == before
 
 
-def test_a_summary_of_before_that_says_exam_is_read() -> None:
-    of_before = {"dark": {"accuracy": 0.75, "images": 14, "exam": True}}
-    read = Summary.model_validate({**SUMMARY, "teacher_zero_shot": of_before}).to_json()
-    assert read["teacher_zero_shot"] == {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": True}}
-
-
 def test_a_table_is_one_of_dataclasses_as_before() -> None:
     setting = Setting("toy", {"dark": 9}, 3, "tf_efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
     runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]

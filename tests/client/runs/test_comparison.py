@@ -13,13 +13,11 @@ from client.data.domains import list_folder
 from client.deferral.keeping import KeptImages
 from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
-from client.paths import rooted
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
-from client.runs.folder import RunConfig, RunFolder
-from client.runs.joint_purchase import JointOffer
+from client.runs.folder import RunFolder
 from tests.client.toy import make_folder
 
 
@@ -201,47 +199,13 @@ def test_a_comparison_over_a_table_is_named_by_it(tmp_path: Path) -> None:
     assert _comparison(images, tmp_path / "other").setting.data == "toy"
 
 
-def _begin(data: Path, out: Path) -> ComparisonRunner:
-    """A comparison of which each run has logged something."""
-    begun = _comparison(data, out)
-    begun._begin()
-    for cell in begun.cells:
-        cell.run.metrics.touch()
-    return begun
-
-
-def _noted(comparison: ComparisonRunner) -> list[RunConfig]:
-    return [cell.run.read_config() for cell in comparison.cells]
-
-
-@pytest.mark.parametrize("folder", ["toy", "elsewhere"])
-def test_a_comparison_of_the_file_behind_a_link_goes_on_by_the_link(tmp_path: Path, folder: str) -> None:
-    """Earlier versions noted the file where a link was named, and the images as the link has them."""
-    images, out = make_folder(tmp_path / "toy", images=1), tmp_path / "table"
-    table, link = _table(images / "v3.csv", images), tmp_path / folder / "current.csv"
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to(table)
-    begun = _begin(table, out)
-    for listed in (table, link):
-        (out / "comparison.json").write_text(
-            json.dumps({"run_id": "1", "images": list_folder(listed).digest()})
-        )
-        again = _comparison(link, out)
-        assert again.quote() == JointOffer(0, 0, 0)
-        again._begin()
-    assert _noted(again) == [cell.config for cell in again.cells] == _noted(begun)
-    for cell in begun.cells:
-        cell.run.metrics.unlink()
-    assert {cell.config.data for cell in _comparison(link, out).cells} == {str(rooted(link))}
-
-
 def test_images_that_a_table_in_a_linked_folder_tells_have_not_changed(tmp_path: Path) -> None:
     images = make_folder(tmp_path / "toy", images=1)
     (tmp_path / "below").mkdir()
     linked, out = tmp_path / "below" / "linked", tmp_path / "table"
     linked.symlink_to(images)
     table = _table(images / "mine.csv", images)
-    _begin(linked / table.name, out)
+    _comparison(linked / table.name, out)._begin()
     _comparison(table, out)._begin()
     by_the_link = {"run_id": "1", "images": list_folder(linked / table.name).digest()}
     assert by_the_link["images"] != list_folder(table).digest()

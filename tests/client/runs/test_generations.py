@@ -16,7 +16,7 @@ from client.data.examples import Example
 from client.data.sending import as_png
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
-from client.learning.student import load_tensors, save_tensors
+from client.learning.student import save_tensors
 from client.progress import Display
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder
@@ -245,16 +245,6 @@ def test_a_target_that_chose_the_weights_of_an_earlier_generation_is_refused(tmp
     assert len(seen_before(_config(root, weights), second, _NOBODY).held) == 9
 
 
-def test_a_record_of_an_earlier_version_does_not_say_what_was_held_out(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "toy", images=5)
-    run, _ = _generation(tmp_path / "run", _config(root))
-    tensors, metadata = load_tensors(run.seen)
-    earlier = {name: tensors[name] for name in ("before", "here")}
-    save_tensors(earlier, run.seen, metadata)
-    found = seen_by_student(run)
-    assert (found.images.tolist(), found.held.size) == (tensors["here"].tolist(), 0)
-
-
 def _turn_all(root: Path) -> None:
     """Save all as JPEG files that EXIF turns, so that a PNG is sent of each."""
     exif = Image.Exif()
@@ -282,18 +272,6 @@ def test_images_are_known_again_by_what_pillow_encodes_in_another_way(
     wanted = replace(_config(root, first.student), target_domain="red")
     with pytest.raises(UsageError, match="of the 6 images of red, so"):
         read_dataset(wanted, _NOBODY)
-
-
-def test_a_record_of_an_earlier_version_names_what_was_sent(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "toy", images=2)
-    _turn_all(root)
-    run = RunFolder(tmp_path / "run")
-    run.begin(_config(root))
-    read = read_dataset(_config(root), _NOBODY).examples
-    weights = _finish(run, [replace(each, file_digest="") for each in read[:7]])
-    seen = seen_before(_config(root, weights), None, _NOBODY)
-    assert len(seen.images) == 7
-    assert seen.among(read) == list(range(7))
 
 
 def test_a_run_keeps_what_its_weights_have_seen_whatever_becomes_of_the_other_run(tmp_path: Path) -> None:
@@ -344,7 +322,7 @@ def test_weights_of_which_nobody_knows_what_they_have_seen_are_said_to_be(tmp_pa
     shutil.copy(first.seen, copy.parent)
     assert _said_of(_config(root, copy))[1] == ""
 
-    save_tensors({"weight": torch.zeros(1)}, first.student, {"classes": "[]"})  # of an earlier version
+    save_tensors({"weight": torch.zeros(1)}, first.student, {"classes": "[]"})  # it names no record
     seen, said = _said_of(_config(root, first.student))
     assert "cannot be told" in said
     assert not seen.images.size
@@ -359,26 +337,6 @@ def test_who_begins_with_an_adapted_student_is_adapted(tmp_path: Path) -> None:
     for said, told in (({}, False), ({"adapted": "False"}, False), ({"adapted": "True"}, True)):
         save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", **said})
         assert is_adapted(config) is told
-
-
-def test_a_student_of_an_earlier_version_is_adapted_if_its_run_or_one_before_is(tmp_path: Path) -> None:
-    """Its file does not say it."""
-    weights = _run(tmp_path / "plain", None)
-    assert not is_adapted(_config(tmp_path, weights))
-    first = RunFolder(tmp_path / "adapted")
-    first.begin(replace(_config(tmp_path), adapt=("pool",)))
-    save_tensors({"weight": torch.zeros(1)}, first.student, {"classes": "[]"})
-    second = _run(tmp_path / "second", first.student)
-    for weights in (first.student, second):
-        assert is_adapted(_config(tmp_path, weights))
-    save_tensors({"weight": torch.zeros(1)}, second, {"classes": "[]", "adapted": "False"})
-    assert not is_adapted(_config(tmp_path, second))  # what a file says of itself holds
-    first.config.write_text("{}")
-    assert not is_adapted(_config(tmp_path, first.student))
-    third = tmp_path / "third" / "student.safetensors"
-    assert not is_adapted(
-        _config(tmp_path, _run(third.parent, third))
-    )  # it says that it began with its own student
 
 
 def test_a_student_whose_file_is_damaged_is_not_taken_for_one_that_has_seen_nothing(tmp_path: Path) -> None:
