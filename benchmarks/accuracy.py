@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from benchmarks.records import FORMER_STUDENTS, ROOT, Record, made_with, record, recorded, sha256
 from client.data.bundled_set import ICONS
-from client.learning.backbone_names import DEFAULT_BACKBONE
+from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, Variant
 from client.progress import Display
 from client.results.comparison_table import RunResult, Spread, as_markdown

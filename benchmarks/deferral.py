@@ -14,7 +14,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
+from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs
 from benchmarks.unlabelled import config_of, name_of, pool
 from client.api.students import Student, load_student
 from client.data.domains import class_prompts, list_folder
@@ -22,7 +22,7 @@ from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
 from client.deferral.selection import least_sure
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.runs.comparison import ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
@@ -59,7 +59,7 @@ def _curves(
     arguments: argparse.Namespace, connection: Connection, target: str, seed: int
 ) -> NDArray[np.float64]:
     """Accuracy in % for each share and way, shape (shares, ways)."""
-    row = variant("vl2v-adip", Recipe().with_steps(arguments.steps))
+    row = Variant("vl2v-adip", "vl2v-adip", Recipe().with_steps(arguments.steps))
     config = config_of(arguments, target, [seed], row, pool(target))
     comparison = ComparisonRunner(config, RUNS / name_of(config), connection, device="cpu")
     comparison.execute()

@@ -33,9 +33,7 @@ from benchmarks.records import ROOT
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.domains import class_prompts, list_folder
 from client.data.splits import split
-from client.learning.backbone_names import DEFAULT_BACKBONE
-from client.learning.backbones import load_backbone
-from client.learning.convolutions import with_depthwise
+from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.sources import find_model
 from vendor_service.extraction.buckets import buckets_of
@@ -282,7 +280,7 @@ def parameters_of(module: nn.Module) -> int:
 
 def fine_tuned(asked: Images) -> Surrogate:
     """The whole backbone, trained further, under a new head."""
-    backbone = with_depthwise(load_backbone(DEFAULT_BACKBONE))
+    backbone = load_backbone(DEFAULT_BACKBONE)
     head = nn.Linear(FEATURES, DIMENSIONS)
     model = nn.Sequential(backbone, head).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return trained(model, asked, steps=200, rate=1e-3)

@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs, variant
+from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.deferral.combination import combined, teacher_probabilities
-from client.learning.recipe import Recipe
+from client.learning.recipe import Recipe, Variant
 from client.learning.stages import plain_features
-from client.learning.student import StudentNetwork, load_student
+from client.learning.student import StudentNetwork
+from client.learning.student_file import load_student
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -194,7 +195,7 @@ def _trained(arguments: argparse.Namespace, connection: Connection, target: str,
     folder, _ = known_classes(seed)
     config = ComparisonConfig(
         data=folder,
-        variants=[variant("vl2v-adip", Recipe().with_steps(arguments.steps))],
+        variants=[Variant("vl2v-adip", "vl2v-adip", Recipe().with_steps(arguments.steps))],
         targets=[target],
         seeds=[seed],
         student=arguments.student,

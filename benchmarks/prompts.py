@@ -14,8 +14,8 @@ from benchmarks.accuracy import icons
 from client.data.domains import list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
-from client.learning.backbone_names import BUNDLED_TEACHER
-from client.learning.clip_backbones import class_texts
+from client.learning.backbones import BUNDLED_TEACHER
+from client.learning.backbones.open_clip_backbones import class_texts
 from client.learning.student import bundled_teacher
 
 PHOTO = "a photo of a {}"

@@ -24,8 +24,7 @@ from benchmarks import load
 from benchmarks.ceiling import TICKS, spent
 from benchmarks.customers import icons
 from client.data.images import Pixels, decode_square
-from client.learning.backbone_names import DEFAULT_BACKBONE
-from client.learning.backbones import load_backbone
+from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from client.learning.student import build_student
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import export_onnx

@@ -20,8 +20,13 @@ from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE
 from client.data.images import Pixels
-from client.learning.backbone_names import BUNDLED_TEACHER, DEFAULT_BACKBONE
-from client.learning.backbones import empty_backbone, load_backbone
+from client.learning.backbones import (
+    BUNDLED_TEACHER,
+    DEFAULT_BACKBONE,
+    OPEN_CLIP,
+    empty_backbone,
+    load_backbone,
+)
 from client.learning.classifier import StudentClassifier
 from client.learning.student import StudentNetwork, build_student
 from client.results.onnx_classifier import OnnxClassifier
@@ -81,7 +86,10 @@ def empty_clip(name: str) -> nn.Module:
     config = open_clip.get_model_config(name)
     vision = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"]}
     normal = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    return empty_backbone(name, image_size=None, architecture=json.dumps({**vision, **normal}))
+    side = config["vision_cfg"]["image_size"]
+    return empty_backbone(
+        f"{OPEN_CLIP}{name}", image_size=side, architecture=json.dumps({**vision, **normal})
+    )
 
 
 def with_texts(

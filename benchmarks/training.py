@@ -8,20 +8,17 @@ tables of docs/results.md.
 """
 
 import argparse
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.accuracy import IMAGE_SIZE, icons
@@ -29,17 +26,15 @@ from benchmarks.vendor import finish
 from client.data.domains import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
-from client.learning.backbone_names import DEFAULT_BACKBONE
-from client.learning.backbones import load_backbone
-from client.learning.convolutions import DepthwiseConv2d
-from client.learning.data_parallel import DataParallel, keep_activations
-from client.learning.folding import fold_norms
-from client.learning.losses import cosine_loss, teacher_targets
+from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from client.learning.methods import METHODS
+from client.learning.methods.vl2v import cosine_loss
 from client.learning.recipe import PAPER, Recipe
-from client.learning.stages import TrainingSet, align, align_features, batches_of, distill
+from client.learning.stages import align, align_features, distill, pixel_batches
 from client.learning.student import StudentNetwork, build_student
+from client.learning.supervision import Supervision
 from client.learning.training import TrainingStep
+from client.learning.training_set import TrainingSet
 
 T = TypeVar("T")
 METHOD = METHODS["vl2v-adip"]
@@ -62,7 +57,6 @@ def main() -> None:
         help="of each of four styles in a batch; 12 makes it as large as with images without labels",
     )
     arguments = parser.parse_args()
-    keep_activations(IMAGE_SIZE)
     with TemporaryDirectory() as scratch:
         data = training_set(Path(scratch))
         print(
@@ -72,9 +66,6 @@ def main() -> None:
         if arguments.distill_steps:
             recipe = Recipe(images_per_domain=arguments.images_per_domain)
             compare_loops(data, replace(recipe, steps=arguments.distill_steps, evaluations=1))
-            compare_formats(data)
-            if torch.get_num_threads() > 1:
-                compare_halves(data, 2 * arguments.distill_steps)
         if arguments.align_steps:
             compare_aligning(data, arguments.align_steps)
 
@@ -94,7 +85,9 @@ def training_set(scratch: Path) -> TrainingSet:
         images=PixelStore(examples, scratch / "pixels"),
         labels=labels,
         domains=torch.tensor([domains.index(example.domain) for example in examples]),
-        targets=teacher_targets(images, torch.ones(len(labels)), texts[labels], image_weight=0.5),
+        targets=METHOD.targets(
+            Supervision(labels, texts, images, torch.ones(len(labels), dtype=torch.bool), image_weight=0.5)
+        ),
         train=train,
         holdout=holdout,
     )
@@ -156,7 +149,7 @@ def seconds_of_distill(data: TrainingSet, recipe: Recipe, device: str) -> float:
 def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe, device: str) -> float:
     """The same model, optimiser and batches, the batches augmented beforehand."""
     learner = student(data, device)
-    batch_at = batches_of(learner, data, recipe, seed=SEED)
+    batch_at = pixel_batches(learner, data, recipe, seed=SEED)
     batches = [batch_at(step) for step in range(8)]
     optimiser = torch.optim.Adam(in_training(learner), lr=recipe.learning_rate, fused=True)
     started = 0.0
@@ -171,98 +164,6 @@ def seconds_of_bare_loop(data: TrainingSet, recipe: Recipe, device: str) -> floa
         optimiser.step()
     finish(torch.device(device))
     return (time.perf_counter() - started) / (recipe.steps - 1) * recipe.steps
-
-
-def compare_formats(data: TrainingSet) -> None:
-    """A step of the distill stage, by memory layout, number format and convolution, taking turns."""
-    formats = {
-        "float32, channels first": (torch.contiguous_format, None, DepthwiseConv2d),
-        "float32, channels last (what is used)": (torch.channels_last, None, DepthwiseConv2d),
-        "the same, by torch's own depthwise convolutions": (torch.channels_last, None, nn.Conv2d),
-        "bfloat16 autocast, channels last": (torch.channels_last, torch.bfloat16, DepthwiseConv2d),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in formats}
-    for turn in range(5):
-        for name, (layout, dtype, depthwise) in formats.items():
-            seconds = seconds_of_a_step(data, layout, dtype, depthwise)
-            if turn:
-                taken[name].append(seconds)
-    images = Recipe().images_per_domain * len(set(data.domains.tolist()))
-    print("| a step of training | images a second |\n|---|---|")
-    for name, seconds_taken in taken.items():
-        print(f"| {name} | {images / median(seconds_taken):.0f} |")
-    print()
-
-
-def seconds_of_a_step(
-    data: TrainingSet, layout: torch.memory_format, dtype: torch.dtype | None, depthwise: type[nn.Conv2d]
-) -> float:
-    """Forward and backward of one batch, the mean of six."""
-    learner = student(data)
-    for layer in learner.modules():
-        if isinstance(layer, DepthwiseConv2d):
-            layer.__class__ = depthwise  # type: ignore[assignment]
-    pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
-    backbone = cast(Callable[..., nn.Module], learner.backbone.to)(memory_format=layout)
-    inputs = (pixels / 255 - 0.5).contiguous(memory_format=layout)
-    in_training(learner)
-    started = 0.0
-    for step in range(7):
-        if step == 1:
-            started = time.perf_counter()
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
-            outputs = learner.projector(backbone(inputs))
-        loss = cosine_loss(outputs.float(), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-    return (time.perf_counter() - started) / 6
-
-
-def compare_halves(data: TrainingSet, steps: int) -> None:
-    """A step of the distill stage by whole batches and by halves, in turns, beside so many busy processes."""
-    print(
-        "| busy processes | whole, images a second | by halves | ratio of neighbours, median and quartiles |"
-    )
-    print("|---|---|---|---|")
-    images = Recipe().images_per_domain * len(set(data.domains.tolist()))
-    for count in (0, 1, 2):
-        with busy(count):
-            whole, halves = seconds_by_halves(data, steps)
-        low, middle, high = quantiles([w / h for w, h in zip(whole, halves, strict=True)], n=4)
-        print(
-            f"| {count} | {images / median(whole):.0f} | {images / median(halves):.0f} | "
-            f"{middle:.2f} ({low:.2f} to {high:.2f}) |",
-            flush=True,
-        )
-    print()
-
-
-@contextmanager
-def busy(count: int) -> Iterator[None]:
-    """So many processes that each keep a processor busy for as long as they get one."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def seconds_by_halves(data: TrainingSet, steps: int) -> tuple[list[float], list[float]]:
-    """Of each of so many steps on a whole batch, and of its neighbours by halves."""
-    learner = student(data)
-    pixels, targets = batches_of(learner, data, Recipe(), seed=SEED)(0)
-    in_training(learner)
-    fold_norms(learner.backbone, IMAGE_SIZE)
-    ways: list[nn.Module] = [learner, DataParallel(learner)]
-    taken: list[list[float]] = [[], []]
-    for step in range(steps + 1):
-        for way, seconds in zip(ways, taken, strict=True):
-            started = time.perf_counter()
-            cosine_loss(way(pixels), targets).backward()  # type: ignore[no-untyped-call]
-            if step:  # the first warms up
-                seconds.append(time.perf_counter() - started)
-    return taken[0], taken[1]
 
 
 # -- align
@@ -328,7 +229,7 @@ def step_by_step(
     it stands at each of these constant rates after every thousand steps. Batches are ours, a quarter of the
     published ones; the projectors share what the backbone says, and each is charged for it."""
     learners = [student(data) for _ in rates]
-    batch_at = batches_of(learners[0], data, Recipe(), seed=SEED)
+    batch_at = pixel_batches(learners[0], data, Recipe(), seed=SEED)
     optimisers = []
     for learner, rate in zip(learners, rates, strict=True):
         learner.requires_grad_(False).eval()

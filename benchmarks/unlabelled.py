@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from statistics import fmean
 
-from benchmarks.accuracy import icons, in_domain, measured, measured_rows, parser_of_runs, unpacked, variant
+from benchmarks.accuracy import icons, in_domain, measured, measured_rows, parser_of_runs, unpacked
 from benchmarks.records import ROOT, Record
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe, Variant
@@ -35,7 +35,7 @@ def main() -> None:
     def both(row: tuple[str, str]) -> list[list[Record]]:
         target, method = row
         configs = (
-            config_of(arguments, target, arguments.seeds, variant(method, recipe), unlabelled)
+            config_of(arguments, target, arguments.seeds, Variant(method, method, recipe), unlabelled)
             for unlabelled in ((), pool(target))
         )
         return [measured([config], name_of(config)) for config in configs]

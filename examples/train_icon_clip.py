@@ -33,8 +33,7 @@ from torch.nn import functional
 
 from client.data.bundled_set import ICONS
 from client.data.domains import class_prompts
-from client.learning.backbone_names import DEFAULT_BACKBONE
-from client.learning.backbones import load_backbone
+from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from examples.build_icons import SIDE, fetch
 from examples.icon_corpus import Corpus, build_corpus, read_sets, words_of_no_thing
 from examples.icon_kinds import Kinds

@@ -12,11 +12,10 @@ from client.api.options import DistillOptions, TrainingOptions
 from client.data.domains import composed
 from client.data.finder import require_name
 from client.errors import UsageError
-from client.learning.backbone_names import OPEN_CLIP
-from client.learning.backbones import native_image_size
+from client.learning.backbones import OPEN_CLIP, native_image_size
 from client.learning.methods import METHODS, parse_method, with_steps, without_variants
 from client.learning.recipe import RECIPES, Recipe
-from client.learning.student import load_metadata
+from client.learning.tensor_file import load_metadata
 from client.paths import is_there, resolved, rooted
 from client.runs.folder import RunConfig, RunFolder
 

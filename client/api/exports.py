@@ -158,7 +158,7 @@ def _write_pages(run: RunFolder) -> None:
 
 
 def _as_safetensors(student: Path, out: Path, _: Display) -> Exported:
-    from client.learning.student import save_student
+    from client.learning.student_file import save_student
 
     network, metadata = load_network(student, "cpu")
     save_student(network, metadata["student"], out, metadata)

@@ -341,7 +341,7 @@ def evaluate(
 
 def load_network(where: Path, device: str) -> "tuple[StudentNetwork, dict[str, str]]":
     """The network and the metadata of a .safetensors file, or of the one in a run's folder."""
-    from client.learning.student import load_student as load
+    from client.learning.student_file import load_student as load
 
     network, metadata = load(where if is_file(where) else RunFolder(where).student)
     return network.to(chosen_device(device)), metadata

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from client.learning.logit_scale import LOGIT_SCALE
+from client.learning.recipe import LOGIT_SCALE
 
 # How much the teacher counts beside the student, from 0 to 1 (benchmarks/notebook.md).
 TEACHER_WEIGHT = 0.7

@@ -33,7 +33,6 @@ class StudentClassifier:
         Returns:
             shape (n, classes).
         """
-        device = next(self._student.parameters()).device
-        inputs = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
+        inputs = torch.from_numpy(pixels).to(self._student.device).permute(0, 3, 1, 2)
         scores = self._student.logits(self._student(inputs))
         return self._student.probabilities(scores).cpu().numpy()

@@ -9,13 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from client.errors import UsageError
-from client.learning.data_parallel import DataParallel
 
 T = TypeVar("T")
 
@@ -23,16 +22,15 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=7)
 
 
-class Processes(Protocol):
-    """The processes that train one student together; a process on its own is a special case."""
+class Processes:
+    """The processes that train one student together. This class is a process on its own."""
+
+    index = 0
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that buys, evaluates and writes."""
-
-    @property
-    def index(self) -> int:
-        """Which of them this is, counted from 0."""
+        return self.index == 0
 
     def shard(self, rows: int) -> slice:
         """Which of a batch's rows are this process's.
@@ -40,58 +38,33 @@ class Processes(Protocol):
         Raises:
             UsageError: the rows cannot be divided evenly.
         """
-
-    def broadcast(self, work: Callable[[], T]) -> T:
-        """The result of this work, done by the main process and sent to the others."""
-
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, with gradients that are summed over all processes before `backward` returns."""
-
-    def all_gather(self, rows: Tensor) -> Tensor:
-        """The whole batch, put together from every process's rows; gradients reach this one's alone."""
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of the loss of a whole batch."""
-
-    def map_sharded(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        """`compute(items)`, a row for each, on the CPU, each process computing its shard."""
-
-
-class SingleProcess:
-    """The only process."""
-
-    is_main = True
-    index = 0
-
-    def shard(self, rows: int) -> slice:
-        """All of them."""
         return slice(0, rows)
 
     def broadcast(self, work: Callable[[], T]) -> T:
-        """Do it."""
+        """The result of this work, done by the main process and sent to the others."""
         return work()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, on a CPU by halves."""
-        return DataParallel(module)
+        """The module, with gradients that are summed over all processes before `backward` returns."""
+        return module
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows as they are."""
+        """The whole batch, put together from every process's rows; gradients reach this one's alone."""
         return rows
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients."""
+        """Compute the gradients of the loss of a whole batch."""
         loss.backward()  # type: ignore[no-untyped-call]
 
     def map_sharded(self, items: Sequence[int], compute: Callable[[Sequence[int]], Tensor]) -> Tensor:
-        """Compute all of it."""
+        """`compute(items)`, a row for each, on the CPU, each process computing its shard."""
         return compute(items)
 
 
-SINGLE_PROCESS = SingleProcess()
+SINGLE_PROCESS = Processes()
 
 
-class DistributedProcesses:
+class DistributedProcesses(Processes):
     """One of several processes that a launcher has started."""
 
     def __init__(self, *, cpu: bool) -> None:
@@ -112,7 +85,6 @@ class DistributedProcesses:
             ],
         )
         self._count, self.index = self._accelerator.num_processes, self._accelerator.process_index
-        self.is_main = self.index == 0
         self.device = str(self._accelerator.device)
 
     def shard(self, rows: int) -> slice:

@@ -1,10 +1,11 @@
 """Every number that shapes a training run, named; a run's config.json holds all of them."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
+# Cosines are multiplied by this before a softmax: CLIP's own temperature, as the paper's predict uses it.
+LOGIT_SCALE = 100.0
 _UNLABELLED_ALIGNED = 2048
 
 SelectionName = Literal["best", "swad"]
@@ -192,8 +193,5 @@ RECIPES = {
     "paper-domainnet": replace(PAPER, align_steps=15_000, steps=15_000, evaluations=15),
 }
 
-# What `METHOD+VARIANT` changes in a recipe; any method can have each.
-VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
-    "swad": lambda recipe: replace(recipe, selection="swad"),
-    "best": lambda recipe: replace(recipe, selection="best"),
-}
+# What `METHOD+VARIANT` makes of a recipe's selection; any method can have each.
+SELECTIONS: dict[str, SelectionName] = {name: name for name in get_args(SelectionName)}

@@ -1,26 +1,17 @@
 """The student: a backbone, a projector into the teacher's space, and a text head."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.errors import ClientError, UsageError, unwritable
-from client.learning.backbone_names import BUNDLED_TEACHER
-from client.learning.backbones import architecture_of, empty_backbone, load_backbone
-from client.learning.convolutions import with_depthwise
-from client.learning.libraries import timm
-from client.learning.losses import cosine_logits
-from client.learning.student_metadata import StudentMetadata
-from client.paths import discard
+from client.errors import UsageError
+from client.learning.backbones import BUNDLED_TEACHER, load_backbone
+from client.learning.backbones.timm_backbones import thawed, width_of
+from client.learning.methods import cosine_logits
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ class StudentNetwork(nn.Module):
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__()
-        self.backbone = with_depthwise(backbone)
+        self.backbone = backbone
         self.projector = projector
         self.register_buffer("text_head", text_head)
         self.register_buffer("temperature", torch.ones(()))
@@ -139,24 +130,15 @@ class StudentNetwork(nn.Module):
         return chosen
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
+
+    @property
     def size(self) -> Size:
         """How large it is."""
         weights = sum(parameter.numel() for parameter in self.parameters())
         return Size(weights, round(4 * weights / 2**20, 1))
-
-
-def thawed(backbone: nn.Module, *, frozen: float) -> list[nn.Parameter]:
-    """The parameters of a backbone that train.
-
-    Of its layer groups (timm's: stem, stages or blocks, head) the first share `frozen` is left out; a
-    backbone for which timm knows no groups trains whole.
-    """
-    if not hasattr(backbone, "group_matcher"):
-        return list(backbone.parameters())
-    matcher = cast(Callable[..., Any], backbone.group_matcher)(coarse=True)
-    groups = timm.models.group_parameters(backbone, matcher)
-    kept = sorted(groups)[round(frozen * len(groups)) :]
-    return [backbone.get_parameter(name) for group in kept for name in groups[group]]
 
 
 def _channels(values: tuple[float, float, float]) -> Tensor:
@@ -213,11 +195,6 @@ def build_student(
     return cast(Callable[..., StudentNetwork], student.to)(memory_format=torch.channels_last)
 
 
-def width_of(backbone: nn.Module) -> int:
-    """How many features a backbone gives: in timm's words, where a layer follows the pooling, that one's."""
-    return cast(int, getattr(backbone, "head_hidden_size", None) or backbone.num_features)
-
-
 def bundled_teacher() -> StudentNetwork:
     """The image encoder of the CLIP that comes with Tuition, to be asked without a vendor.
 
@@ -226,111 +203,3 @@ def bundled_teacher() -> StudentNetwork:
     """
     encoder = load_backbone(BUNDLED_TEACHER)
     return build_student(encoder, outputs=width_of(encoder), text_head=None, own_projector=True).eval()
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors and metadata as a safetensors file, whole or not at all.
-
-    Raises:
-        ClientError: it cannot be written (a full disk, say).
-    """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.touch()
-        mode = part.stat().st_mode  # as the umask has it; safetensors makes files that nobody else can read
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata=metadata
-        )
-        part.chmod(mode)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        discard(part)
-        raise unwritable(path, error) from error
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata of a safetensors file.
-
-    Raises:
-        ClientError: it is missing or damaged.
-    """
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        return tensors, dict(file.metadata() or {})
-
-
-def load_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, without reading its tensors.
-
-    Raises:
-        ClientError: it is missing or damaged.
-    """
-    with _opened(path) as file:
-        return dict(file.metadata() or {})
-
-
-def load_student_metadata(path: Path) -> StudentMetadata:
-    """What a student's file says of it; next to nothing of another safetensors file.
-
-    Raises:
-        ClientError: it is missing or damaged.
-    """
-    return StudentMetadata.from_file(load_metadata(path))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except FileNotFoundError as error:
-        raise ClientError(f"{path} does not exist. Is its folder a run that has finished?") from error
-    except (SafetensorError, OSError) as error:
-        raise ClientError(f"{path} is damaged or is not a safetensors file.") from error
-
-
-def save_student(student: StudentNetwork, name: str, path: Path, metadata: dict[str, str]) -> None:
-    """Write the student with everything that `load_student` needs: `name` is its backbone's."""
-    seen = student.preprocessing
-    shape = {
-        "student": name,
-        "image_size": str(seen.image_size),
-        "mean": json.dumps(seen.mean),
-        "std": json.dumps(seen.std),
-    }
-    architecture = architecture_of(student.backbone)
-    if architecture is not None:
-        shape["architecture"] = architecture
-    save_tensors(student.state_dict(), path, metadata | shape)
-
-
-def load_student(path: Path) -> tuple[StudentNetwork, dict[str, str]]:
-    """The student that `save_student` wrote, ready to predict, and its metadata.
-
-    Raises:
-        ClientError: the file is missing or is not a student.
-    """
-    tensors, metadata = load_tensors(path)
-    try:
-        seen = Preprocessing(
-            int(metadata["image_size"]),
-            tuple(json.loads(metadata["mean"])),
-            tuple(json.loads(metadata["std"])),
-        )
-        backbone = empty_backbone(
-            metadata["student"], image_size=seen.image_size, architecture=metadata.get("architecture")
-        )
-        classifier = tensors.get("projector.classifier.weight")
-        projector = tensors.get("projector.weight" if classifier is None else "projector.space.weight")
-        student = build_student(
-            backbone,
-            outputs=width_of(backbone) if projector is None else len(projector),
-            text_head=tensors.get("text_head", classifier),
-            preprocessing=seen,
-            own_projector=projector is None,
-            trains_texts=classifier is not None,
-        )
-        student.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ClientError(f"{path} is not a student that `client distill` wrote.") from error
-    return student.eval(), metadata

@@ -1,36 +1,23 @@
 """Temperature scaling: one number divides the class scores, so that confidence fits accuracy."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from client.learning.scores import in_double
+
 # From ten times as sure as its scores say to a hundredth; neighbours differ by two per cent.
 _CANDIDATES: list[float] = torch.logspace(-1, 2, 351).tolist()
 # More images than these change nothing but the time that it takes.
 _MOST = 10_000
-# Of more scores than these, some rows are taken at a time: 32 MiB as doubles.
-_SCORES_AT_ONCE = 2**22
 
 
 def evenly(rows: Tensor) -> Tensor:
     """Some of very many rows, evenly spread: as many as a temperature is fitted by."""
     return rows[:: max(1, -(-len(rows) // _MOST))]
-
-
-def in_double(scores: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores as doubles and their labels, some rows at a time, for thousands of classes would take gigabytes.
-
-    Args:
-        scores: of images, shape (n, classes).
-        labels: their classes, shape (n,).
-    """
-    rows = max(1, _SCORES_AT_ONCE // scores.shape[1])
-    for some, of_these in zip(torch.split(scores, rows), torch.split(labels, rows), strict=True):
-        yield some.double(), of_these
 
 
 def fitted_temperature(scores: Tensor, labels: Tensor) -> float:

@@ -1,22 +1,19 @@
-"""The only training loop, and the batches and validation that it is given."""
+"""The only training loop."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from statistics import fmean
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from client.learning.averaging import Score, WeightSelection
-from client.learning.data_parallel import by_halves
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.student import StudentNetwork
-from client.learning.temperature import in_double
+from client.learning.scores import Score
+from client.learning.training_set import step_seed
+from client.learning.weight_selection import LastWeights, WeightSelection
 
 Batch = tuple[Tensor, Tensor]
 Checkpoint = dict[str, Any]
@@ -62,189 +59,110 @@ class TrainingStep:
     score: Score | None
 
 
-class DomainBatches:
-    """The examples of a step, fixed by seed and step.
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and on what.
 
-    From each domain come `per_domain`, drawn with replacement; from the images of no domain (-1), which have
-    no label, as many as `unlabelled` says of `per_domain` and the number of domains. These come in turn, each
-    before any comes again, in an order that is drawn anew for every pass.
-    """
-
-    def __init__(
-        self, domains: Tensor, *, per_domain: int, seed: int, unlabelled: Callable[[int, int], int]
-    ) -> None:
-        names = sorted(set(domains[domains >= 0].tolist()))
-        self._members = [torch.nonzero(domains == domain).flatten() for domain in names]
-        self._per_domain = per_domain
-        self._pool = torch.nonzero(domains < 0).flatten()
-        self._of_pool = unlabelled(per_domain, len(names)) if len(self._pool) else 0
-        self._seed = seed
-        self._order: tuple[int, Tensor] = (-1, self._pool)
-
-    def __call__(self, step: int) -> Tensor:
-        """Positions, shape (domains x per_domain + unlabelled,)."""
-        generator = torch.Generator().manual_seed(step_seed(self._seed, step))
-        parts = [
-            members[torch.randint(len(members), (self._per_domain,), generator=generator)]
-            for members in self._members
-        ]
-        places = range(step * self._of_pool, (step + 1) * self._of_pool)
-        return torch.cat([*parts, self._pool[[self._in_turn(place) for place in places]]])
-
-    def _in_turn(self, place: int) -> int:
-        """Which of the unlabelled images is the one at this place, counted over all steps."""
-        made, at = divmod(place, len(self._pool))
-        if self._order[0] != made:
-            generator = torch.Generator().manual_seed(step_seed(self._seed + 4, made))
-            self._order = made, torch.randperm(len(self._pool), generator=generator)
-        return int(self._order[1][at])
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for one step, so that a resumed run draws what an unbroken one would have drawn."""
-    return (seed * 1_000_003 + step) % 2**63
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed what a module draws from there.
-
-    Until a GPU is used, `torch.manual_seed` keeps the seed for then, and with it the stack of whoever called
-    it, in words: that takes half a millisecond of each step.
-    """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
-
-
-def train(
-    module: nn.Module,
-    parameters: Sequence[nn.Parameter],
-    batch_at: Callable[[int], Batch],
-    loss_of: Loss,
-    schedule: Schedule,
-    *,
-    seed: int = 0,
-    evaluate: Callable[[], Score] | None = None,
-    selection: WeightSelection | None = None,
-    resume: Checkpoint | None = None,
-    save: Callable[[Checkpoint], None] = lambda _: None,
-    on_step: Callable[[TrainingStep], None] = lambda _: None,
-    processes: Processes = SINGLE_PROCESS,
-) -> None:
-    """Train `parameters` of `module` in place.
-
-    Args:
-        module: maps a batch's inputs to outputs; everything that is not in `parameters` stays as it is.
+    Attributes:
+        module: maps a batch's inputs to outputs.
+        parameters: those of it that train; everything else stays as it is.
         batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. It may be
             asked from another thread, for the next batch while the module is busy with the one before.
+        loss_of: of outputs and targets.
+        schedule: how many steps, and at which rates.
         seed: of what the module itself draws, as dropout does; a step's draws follow from it, the step and
             the process, each of which draws others.
-        evaluate: scores the module on held-out images.
-        selection: decides by the scores which weights the module has in the end; without it, the last. It
-            is shown what trains, for the rest never changes.
-        resume: what `save` was given by an earlier, interrupted call with the same arguments.
-        save: called after every evaluation but the last, and as often where nothing is evaluated.
-        on_step: called after every step, before `save`: who is stopped in between takes the step again.
+        evaluate: scores the module on held-out images; `None` where there are none.
+        selection: decides by the scores which weights the module has in the end. It is shown what trains,
+            for the rest never changes.
         processes: those that train it together; a batch is then this process's share of it.
     """
-    module.requires_grad_(False)
-    trained = [parameter.requires_grad_(True) for parameter in parameters]
-    optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate, fused=True)
-    changing = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-    start = 0
-    if resume is not None:
-        start = resume["step"]
-        module.load_state_dict(resume["module"])
-        optimiser.load_state_dict(resume["optimiser"])
-        if selection is not None:
-            selection.load_state_dict(resume["selection"])
 
-    network = processes.wrap(module)
-    batches = _ahead if _processor_to_spare(trained[0].device) else _in_turn
-    network.train()
-    for step, (inputs, targets) in batches(batch_at, start + 1, schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
-        # Downwards: batches and views have the seeds above.
-        _seed(trained[0].device, step_seed(seed - processes.index, step))
-        loss = loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
-        optimiser.zero_grad(set_to_none=True)
-        processes.backward(loss)
-        optimiser.step()
+    module: nn.Module
+    parameters: Sequence[nn.Parameter]
+    batch_at: Callable[[int], Batch]
+    loss_of: Loss
+    schedule: Schedule
+    seed: int = 0
+    evaluate: Callable[[], Score] | None = None
+    selection: WeightSelection = field(default_factory=LastWeights)
+    processes: Processes = SINGLE_PROCESS
 
-        score = None
-        if selection is not None:
-            selection.on_step(changing, step)
-        if schedule.evaluates_after(step):
-            if evaluate is not None:
-                score = evaluate()
-                network.train()
-            if selection is not None and score is not None:
-                selection.on_evaluation(changing, step, score)
-        on_step(TrainingStep(step, loss.detach(), score))
-        if schedule.evaluates_after(step) and step < schedule.steps:
-            save(
-                {
-                    "step": step,
-                    "module": module.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "selection": None if selection is None else selection.state_dict(),
-                }
-            )
+    def run(
+        self,
+        *,
+        resume: Checkpoint | None = None,
+        save: Callable[[Checkpoint], None] = lambda _: None,
+        on_step: Callable[[TrainingStep], None] = lambda _: None,
+    ) -> None:
+        """Train the module in place.
 
-    if selection is not None:
-        module.load_state_dict(selection.selected().state, strict=False)
-    module.eval()
+        Args:
+            resume: what `save` was given by an earlier, interrupted run of the same.
+            save: called after every evaluation but the last, and as often where nothing is evaluated.
+            on_step: called after every step, before `save`: a run that is stopped in between takes the step
+                again.
+        """
+        module, schedule, processes = self.module, self.schedule, self.processes
+        module.requires_grad_(False)
+        trained = [parameter.requires_grad_(True) for parameter in self.parameters]
+        changing = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+        optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate, fused=True)
+        done = 0 if resume is None else self._restore(resume, optimiser)
+        network = processes.wrap(module).train()
+        for step, (inputs, targets) in self._batches(done + 1, trained[0].device):
+            optimiser.param_groups[0]["lr"] = schedule.rate(step)
+            torch.manual_seed(step_seed(self.seed - processes.index, step))  # batches and views count upwards
+            loss = self.loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
+            optimiser.zero_grad(set_to_none=True)
+            processes.backward(loss)
+            optimiser.step()
 
+            self.selection.on_step(changing, step)
+            score = self._score(step)
+            network.train()
+            if score is not None:
+                self.selection.on_evaluation(changing, step, score)
+            on_step(TrainingStep(step, loss.detach(), score))
+            if schedule.evaluates_after(step) and step < schedule.steps:
+                save(self._checkpoint(step, optimiser))
+        module.load_state_dict(self.selection.selected().state, strict=False)
+        module.eval()
 
-def _processor_to_spare(device: torch.device) -> bool:
-    """Whether a batch can be prepared beside a step without holding it up.
+    def _score(self, step: int) -> Score | None:
+        if self.evaluate is None or not self.schedule.evaluates_after(step):
+            return None
+        return self.evaluate()
 
-    Several threads that share a step all wait for the last of them: what another thread takes from one of
-    their processors, each of them loses.
-    """
-    return device.type != "cpu" or torch.get_num_threads() == 1
+    def _checkpoint(self, step: int, optimiser: torch.optim.Optimizer) -> Checkpoint:
+        return {
+            "step": step,
+            "module": self.module.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "selection": self.selection.state_dict(),
+        }
 
+    def _restore(self, checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> int:
+        """Go on from a checkpoint; returns how many steps were taken before it."""
+        self.module.load_state_dict(checkpoint["module"])
+        optimiser.load_state_dict(checkpoint["optimiser"])
+        self.selection.load_state_dict(checkpoint["selection"])
+        return int(checkpoint["step"])
 
-def _in_turn(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
-    """Each step, counted from 1, and its batch, prepared with all threads before the step is taken."""
-    return ((step, batch_at(step - 1)) for step in range(first, last + 1))
+    def _batches(self, first: int, device: torch.device) -> Iterator[tuple[int, Batch]]:
+        """Each step, counted from 1, and its batch.
 
-
-def _ahead(batch_at: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
-    """Each step, counted from 1, and its batch; the next one is prepared while the step is taken."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(batch_at, first - 1)
-        for step in range(first, last + 1):
-            batch = coming.result()
-            if step < last:
-                coming = pool.submit(batch_at, step)
-            yield step, batch
-
-
-@torch.inference_mode()
-def predict(student: StudentNetwork, batches: Iterator[Tensor]) -> Tensor:
-    """Class scores, shape (n, classes), of batches of uint8 pixels, in order."""
-    student.eval()
-    return torch.cat([student.logits(by_halves(student, pixels, module=student)).cpu() for pixels in batches])
-
-
-def score(logits: Tensor, labels: Tensor, domains: Tensor) -> Score:
-    """How class scores do, each domain counting alike, however many images it has (DomainBed's evaluator).
-
-    Args:
-        logits: class scores, shape (n, classes).
-        labels: class of each image, shape (n,), int64.
-        domains: domain of each image, shape (n,), int64.
-    """
-    pieces = [
-        (exact.argmax(dim=1) == of_these, functional.cross_entropy(exact, of_these, reduction="none"))
-        for exact, of_these in in_double(logits, labels)
-    ]
-    right, losses = torch.cat([each for each, _ in pieces]).double(), torch.cat([each for _, each in pieces])
-    members = [domains == domain for domain in sorted(set(domains.tolist()))]
-    return Score(
-        accuracy=fmean(right[rows].mean().item() for rows in members),
-        loss=fmean(losses[rows].mean().item() for rows in members),
-    )
+        The next batch is prepared beside the step if that holds nothing up: on a GPU, or where one thread
+        trains alone. Threads that share a step all wait for the last of them.
+        """
+        steps = range(first, self.schedule.steps + 1)
+        if device.type == "cpu" and torch.get_num_threads() > 1:
+            yield from ((step, self.batch_at(step - 1)) for step in steps)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self.batch_at, first - 1)
+            for step in steps:
+                batch = coming.result()
+                if step < self.schedule.steps:
+                    coming = pool.submit(self.batch_at, step)
+                yield step, batch

@@ -8,8 +8,10 @@ from client.data.examples import Example
 from client.data.finder import Skipped, counted
 from client.errors import ClientError
 from client.learning.methods import method_of
-from client.learning.stages import TrainingSet
-from client.learning.student import StudentNetwork, load_metadata, load_student_metadata
+from client.learning.student import StudentNetwork
+from client.learning.student_file import load_student_metadata
+from client.learning.tensor_file import load_metadata
+from client.learning.training_set import TrainingSet
 from client.progress import Display
 from client.purchase.teacher import Teacher
 from client.results.calibration import calibration

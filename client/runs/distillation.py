@@ -12,11 +12,10 @@ from client.data.examples import UNLABELLED
 from client.data.pixels import PixelStore
 from client.data.splits import Split
 from client.learning.backbones import load_backbone
-from client.learning.data_parallel import keep_activations
 from client.learning.methods import method_of
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.stages import TrainingSet
-from client.learning.student import load_student
+from client.learning.student_file import load_student
+from client.learning.training_set import TrainingSet
 from client.progress import Display
 from client.purchase.teacher import Teacher
 from client.results.records import (
@@ -124,7 +123,6 @@ class Distillation:
         """
         self._run = standing = self._standing
         together = self._processes
-        keep_activations(self._config.image_size)
         if together.is_main:
             standing.finish_replacement()
         dataset = together.broadcast(self._read)

@@ -13,8 +13,9 @@ from client.data.finder import Skipped
 from client.data.pixels import PixelStore
 from client.errors import DataError
 from client.learning.classifier import StudentClassifier
-from client.learning.stages import Images, class_scores
+from client.learning.stages import class_scores
 from client.learning.student import StudentNetwork
+from client.learning.training_set import Images
 from client.progress import Display
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import made_up_pictures

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from client.data.examples import Example
 from client.data.pixels import PixelStore
 from client.errors import ClientError, UsageError
-from client.learning.student import load_student
+from client.learning.student_file import load_student
 from client.paths import discard
 from client.progress import Display
 from client.results.evaluation import Evaluation

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from client.errors import BudgetExhausted, UsageError
-from client.learning.methods import Supervision, method_of
-from client.learning.trust import (
+from client.learning.methods import method_of
+from client.learning.supervision import Supervision
+from client.learning.teacher_weights import (
     ENOUGH_LABELS,
     LEARNT_FROM,
     TRUSTED,

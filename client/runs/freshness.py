@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from client.learning.backbone_names import BUNDLED_TEACHER
-from client.learning.backbones import local_files
+from client.learning.backbones import BUNDLED_TEACHER, local_files
 from client.learning.methods import method_of
 from client.results.records import Plan
 from client.runs.dataset import Dataset

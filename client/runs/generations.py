@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from client.data.examples import Example
 from client.data.splits import Split
 from client.errors import ClientError, UsageError
-from client.learning.student import load_metadata, load_student_metadata, load_tensors, save_tensors
+from client.learning.student_file import load_student_metadata
 from client.learning.student_metadata import StudentMetadata
+from client.learning.tensor_file import load_metadata, load_tensors, save_tensors
 from client.progress import Display
 from client.runs.digest import FileContent
 from client.runs.folder import RunConfig, RunFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
-from client.learning.student import load_student_metadata
+from client.learning.student_file import load_student_metadata
 from client.paths import is_file
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary

@@ -10,8 +10,9 @@ from torch.nn import functional
 from client.data.domains import class_prompts, relative
 from client.data.examples import Example
 from client.data.pixels import PixelStore
-from client.learning.stages import Images, plain_features
+from client.learning.stages import plain_features
 from client.learning.student import StudentNetwork
+from client.learning.training_set import Images
 from client.paths import is_file
 from client.purchase.teacher import Teacher
 from client.results.predictions import LabelledPrediction

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.learning.methods import ROWS_AT_ONCE, Supervision, method_of
+from client.learning.methods import method_of
+from client.learning.supervision import ROWS_AT_ONCE, Supervision
 from client.purchase.teacher import Teacher
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from client.data.domains import class_prompts
 from client.data.finder import Skipped
 from client.errors import BudgetExhausted, DataError, FingerprintChanged, UsageError
-from client.learning.backbone_names import BUNDLED_TEACHER, OPEN_CLIP
+from client.learning.backbones import BUNDLED_TEACHER, OPEN_CLIP
+from client.learning.backbones.timm_backbones import thawed
 from client.learning.image_names import names_to_json
-from client.learning.logit_scale import LOGIT_SCALE
-from client.learning.methods import ROWS_AT_ONCE, Method, Supervision, class_directions
+from client.learning.methods import Method, class_directions
 from client.learning.prompts import ONE_PROMPT
-from client.learning.recipe import Recipe
+from client.learning.recipe import LOGIT_SCALE, Recipe
 from client.learning.rejection import Rejection
-from client.learning.student import build_student, thawed
+from client.learning.student import build_student
 from client.learning.student_metadata import StudentMetadata
+from client.learning.supervision import ROWS_AT_ONCE, Supervision
+from client.learning.teacher_weights import Named, labels_alone, pseudo_labelled, weighed
 from client.learning.temperature import evenly, fitted_temperature
-from client.learning.trust import Named, labels_alone, pseudo_labelled, weighed
 from client.progress import Display
 from client.purchase.budget import PurchasePlan, TrancheName
 from client.purchase.purchase import PurchaseResult
@@ -259,7 +260,7 @@ def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor
             f"The method {method.name} starts from a CLIP: --student {OPEN_CLIP}MODEL/PRETRAINED, "
             f"not {model!r}."
         )
-    from client.learning.clip_backbones import class_texts  # open_clip takes seconds to import
+    from client.learning.backbones.open_clip_backbones import class_texts  # open_clip takes seconds to import
 
     return class_texts(model, prompts)
 

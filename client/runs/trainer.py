@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from client.errors import ClientError, unwritable
 from client.interrupts import raise_lost_interrupt
-from client.learning.averaging import SelectedWeights
 from client.learning.backbones import local_files
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
@@ -24,25 +23,20 @@ from client.learning.recipe import Augmentation, Recipe
 from client.learning.rejection import Rejection, sureness
 from client.learning.reliability import Reliability
 from client.learning.stages import (
-    TrainingSet,
     align,
     align_features,
     class_scores,
     distill,
     views_to_align,
 )
-from client.learning.student import (
-    StudentNetwork,
-    build_student,
-    bundled_teacher,
-    load_student_metadata,
-    load_tensors,
-    save_student,
-    save_tensors,
-)
+from client.learning.student import StudentNetwork, build_student, bundled_teacher
+from client.learning.student_file import load_student_metadata, save_student
 from client.learning.student_metadata import StudentMetadata
 from client.learning.temperature import fitted_temperature
+from client.learning.tensor_file import load_tensors, save_tensors
 from client.learning.training import Checkpoint, TrainingStep
+from client.learning.training_set import TrainingSet
+from client.learning.weight_selection import SelectedWeights
 from client.paths import discard
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
@@ -279,7 +273,7 @@ class Trainer:
                 frozen=0.0,
                 selection="best" if method.trains else recipe.selection,
             ),
-            method=replace(method, name="", summary="", asks=frozenset()),
+            method=replace(method, name="", summary=""),
             targets=data.targets.numpy(),
             texts=None if data.texts is None else data.texts.numpy(),
             holdout=dataset.content_of(data.holdout),

@@ -16,7 +16,7 @@ from client.cache.cache import EmbeddingCache
 from client.cache.pending import Payer, make_batch
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
-from client.learning.student import load_tensors, save_tensors
+from client.learning.tensor_file import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection

@@ -13,8 +13,8 @@ from PIL import Image
 
 from client.api.students import load_student
 from client.learning.rejection import Thresholds, sureness
-from client.learning.student import load_tensors, save_tensors
 from client.learning.student_metadata import StudentMetadata
+from client.learning.tensor_file import load_tensors, save_tensors
 from client.results.predictions import read_predictions
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from client.learning.recipe import RECIPES, Recipe
-from client.learning.student import load_student
+from client.learning.student_file import load_student
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess

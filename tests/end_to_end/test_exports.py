@@ -12,7 +12,7 @@ import pytest
 
 from client.data.examples import Example
 from client.data.images import Pixels
-from client.learning.student import load_tensors
+from client.learning.tensor_file import load_tensors
 from client.results.onnx_quantization import write_int8
 from client.results.records import ExportedFile
 from client.runs.evaluation import answers_of_file

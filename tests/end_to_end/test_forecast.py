@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.learning.student import load_tensors, save_tensors
+from client.learning.tensor_file import load_tensors, save_tensors
 from client.purchase.teacher import Teacher
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from client import next_options
-from client.learning.student import load_tensors
+from client.learning.tensor_file import load_tensors
 from client.runs.folder import RunFolder
 from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 from tests.end_to_end.command import TINY, Command

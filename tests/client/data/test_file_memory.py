@@ -307,7 +307,7 @@ def test_what_the_system_refuses_is_tried_again(tmp_path: Path, monkeypatch: pyt
     [
         (ImageFile.ImageFile, "load", MemoryError()),
         (ImageFile.ImageFile, "load", OSError("out of memory error when reading image file")),
-        (examples, "encoded", MemoryError()),
+        (examples, "as_png", MemoryError()),
     ],
     ids=["pixels", "decoder", "encoding"],
 )

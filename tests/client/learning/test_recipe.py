@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from client.learning.recipe import PAPER, RECIPES, VARIANTS, Recipe
+from client.learning.methods import METHODS, parse_method
+from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.learning.training import Schedule
 
 
@@ -81,9 +82,9 @@ def test_steps_are_added_until_images_are_seen_twice_unless_they_were_given() ->
     assert PAPER.settled(domains=1, unlabelled=10**6) == PAPER
 
 
-def test_variants_change_what_they_name() -> None:
-    assert VARIANTS["swad"](Recipe()) == replace(Recipe(), selection="swad")
-    assert VARIANTS["best"](PAPER) == replace(PAPER, selection="best")
+def test_variants_change_the_selection() -> None:
+    assert parse_method("erm+swad", Recipe()) == (METHODS["erm"], replace(Recipe(), selection="swad"))
+    assert parse_method("erm+best", PAPER) == (METHODS["erm"], replace(PAPER, selection="best"))
 
 
 def test_a_very_short_run_is_aligned_shortly_too() -> None:

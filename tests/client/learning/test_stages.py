@@ -14,22 +14,21 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from client.learning import recipe, stages
-from client.learning.averaging import SelectedWeights
-from client.learning.data_parallel import using_threads
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import (
-    TrainingSet,
     align,
     align_features,
-    batches_of,
     class_scores,
     distill,
+    pixel_batches,
     views_to_align,
 )
 from client.learning.student import StudentNetwork, bundled_teacher
 from client.learning.training import Checkpoint, TrainingStep
-from tests.client.learning.toy_lessons import RECIPE, toy_lesson
+from client.learning.training_set import TrainingSet
+from client.learning.weight_selection import SelectedWeights
+from tests.client.learning.toy_lessons import RECIPE, toy_lesson, using_threads
 from tests.client.toy import make_folder
 
 STUDENTS = {name: "open_clip:icon-clip" for name, method in METHODS.items() if method.projector == "own"}
@@ -120,7 +119,7 @@ def test_a_batch_made_by_two_threads_is_that_of_one(folder: Path) -> None:
     batches = []
     for threads in (1, 2):
         with using_threads(threads):
-            batches.append(batches_of(student, data, RECIPE, seed=0)(3))
+            batches.append(pixel_batches(student, data, RECIPE, seed=0)(3))
     for of_one, of_two in zip(*batches, strict=True):
         assert torch.equal(of_one, of_two)
 
@@ -179,7 +178,7 @@ def test_features_are_in_memory_once_each_batch_in_its_place(
     folder: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     """What the backbone makes of a batch is the place of its images in their view, ten times over."""
-    monkeypatch.setattr(stages, "_EVALUATION_BATCH", 10)
+    monkeypatch.setattr(stages, "BATCH", 10)
     student, data = _toy(folder, "vl2v-adip")
     if by == "mixed":
         labels = data.labels.clone()

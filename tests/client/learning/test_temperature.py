@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.temperature import evenly, fitted_temperature, in_double
+from client.learning.scores import in_double
+from client.learning.temperature import evenly, fitted_temperature
 
 
 def _world(temperature: float) -> tuple[Tensor, Tensor]:
@@ -107,7 +108,7 @@ def test_few_candidates_are_tried_and_few_scores_held_as_doubles_at_a_time(
         return cross_entropy(exact, labels, reduction=reduction)
 
     monkeypatch.setattr(functional, "cross_entropy", counted)
-    monkeypatch.setattr("client.learning.temperature._SCORES_AT_ONCE", 2000)
+    monkeypatch.setattr("client.learning.scores._SCORES_AT_ONCE", 2000)
     assert fitted_temperature(scores, labels) == found
     assert max(tried) <= 2000
     assert sum(tried) <= 2 * math.ceil(math.log2(351)) * scores.numel()

@@ -13,19 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.learning.averaging import SWAD, BestWeights, Score, SelectionGroup, WeightSelection
-from client.learning.losses import cosine_loss
-from client.learning.processes import SINGLE_PROCESS, SingleProcess
+from client.learning.methods.vl2v import cosine_loss
+from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
-from client.learning.training import (
-    Checkpoint,
-    DomainBatches,
-    Schedule,
-    TrainingStep,
-    score,
-    step_seed,
-    train,
-)
+from client.learning.scores import Score, score
+from client.learning.training import Checkpoint, Schedule, Training, TrainingStep
+from client.learning.training_set import DomainBatches, step_seed
+from client.learning.weight_selection import SWAD, BestWeights, SelectionGroup, WeightSelection
 
 SCHEDULE = Schedule(steps=20, learning_rate=0.05, evaluations=4, cosine=True, warmup=0.1)
 
@@ -39,6 +33,16 @@ def _batch_at(step: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(step_seed(7, step))
     inputs = torch.randn(16, 4, generator=generator)
     return inputs, nn.functional.normalize(inputs[:, :3], dim=1)
+
+
+def _training(module: nn.Module, **changes: Any) -> Training:
+    parts: dict[str, Any] = {
+        "parameters": list(module.parameters()),
+        "batch_at": _batch_at,
+        "loss_of": cosine_loss,
+        "schedule": SCHEDULE,
+    }
+    return Training(module, **{**parts, **changes})
 
 
 def _evaluate(module: nn.Module) -> Callable[[], Score]:
@@ -71,10 +75,7 @@ def test_evaluations_are_spread_and_end_with_the_last_step(steps: int, evaluatio
 @pytest.mark.parametrize("select", [BestWeights, SWAD, lambda: SelectionGroup(["swad", "best"])])
 def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], WeightSelection]) -> None:
     unbroken = _module()
-    train(
-        unbroken, list(unbroken.parameters()), _batch_at, cosine_loss, SCHEDULE,
-        evaluate=_evaluate(unbroken), selection=select(),
-    )  # fmt: skip
+    _training(unbroken, evaluate=_evaluate(unbroken), selection=select()).run()
 
     saved: list[Checkpoint] = []
     broken = _module()
@@ -87,16 +88,10 @@ def test_a_resumed_run_ends_in_the_same_weights(select: Callable[[], WeightSelec
         saved.append(_copied(checkpoint))
 
     with pytest.raises(KeyboardInterrupt):
-        train(
-            broken, list(broken.parameters()), _batch_at, cosine_loss, SCHEDULE,
-            evaluate=_evaluate(broken), selection=select(), save=keep, on_step=interrupt,
-        )  # fmt: skip
+        _training(broken, evaluate=_evaluate(broken), selection=select()).run(save=keep, on_step=interrupt)
     assert saved[-1]["step"] == 10
     resumed = _module()
-    train(
-        resumed, list(resumed.parameters()), _batch_at, cosine_loss, SCHEDULE,
-        evaluate=_evaluate(resumed), selection=select(), resume=saved[-1],
-    )  # fmt: skip
+    _training(resumed, evaluate=_evaluate(resumed), selection=select()).run(resume=saved[-1])
     for name, tensor in unbroken.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -117,9 +112,7 @@ def test_a_step_is_told_before_it_is_saved() -> None:
 
     module = _module()
     with pytest.raises(KeyboardInterrupt):
-        train(
-            module, list(module.parameters()), _batch_at, cosine_loss, SCHEDULE, save=keep, on_step=refuse
-        )  # fmt: skip
+        _training(module).run(save=keep, on_step=refuse)
     assert saved == [5]
 
 
@@ -146,10 +139,10 @@ def test_batches_are_prepared_beside_a_lone_thread_and_by_a_whole_team(
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     module, usual = _module(), _module()
-    train(module, list(module.parameters()), batch_at, cosine_loss, SCHEDULE)
+    _training(module, batch_at=batch_at).run()
     assert asked == [(step, beside) for step in range(SCHEDULE.steps)]
     monkeypatch.undo()
-    train(usual, list(usual.parameters()), _batch_at, cosine_loss, SCHEDULE)
+    _training(usual).run()
     for name, tensor in usual.state_dict().items():
         assert torch.equal(tensor, module.state_dict()[name]), name
 
@@ -168,26 +161,26 @@ class _Noise(nn.Module):
         return noise * self.weight
 
 
-def _drawn_last(processes: SingleProcess) -> list[float]:
+def _drawn_last(processes: Processes) -> list[float]:
     module = _Noise()
-    train(module, [module.weight], _batch_at, cosine_loss, SCHEDULE, seed=3, processes=processes)
+    _training(module, seed=3, processes=processes).run()
     return module.drawn
 
 
 def test_each_process_draws_other_numbers_for_its_rows() -> None:
-    second = SingleProcess()
+    second = Processes()
     second.index = 1
     alone, other = _drawn_last(SINGLE_PROCESS), _drawn_last(second)
     assert not set(alone) & set(other)
     assert _drawn_last(second) == other
-    torch.manual_seed(step_seed(3, SCHEDULE.steps))  # as earlier versions did
+    torch.manual_seed(step_seed(3, SCHEDULE.steps))
     assert torch.rand(16).tolist() == alone
 
 
 def test_what_is_not_trained_stays_bit_equal() -> None:
     module = _module()
     before = _copied(module.state_dict())
-    train(module, list(module[2].parameters()), _batch_at, cosine_loss, SCHEDULE)  # type: ignore[index]
+    _training(module, parameters=list(module[2].parameters())).run()  # type: ignore[index]
     changed = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name for name in changed if not name.startswith("1.")} == {"2.weight", "2.bias"}
 
@@ -201,15 +194,7 @@ def test_the_best_state_is_kept() -> None:
         states.append(_copied(module.state_dict()))
         return next(scores)
 
-    train(
-        module,
-        list(module.parameters()),
-        _batch_at,
-        cosine_loss,
-        SCHEDULE,
-        evaluate=evaluate,
-        selection=BestWeights(),
-    )
+    _training(module, evaluate=evaluate, selection=BestWeights()).run()
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in module.named_parameters())
     assert not module.training
 
@@ -242,7 +227,7 @@ def test_a_score_is_the_same_of_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyP
         return cross_entropy(exact, labels, reduction=reduction)
 
     monkeypatch.setattr(functional, "cross_entropy", noted)
-    monkeypatch.setattr("client.learning.temperature._SCORES_AT_ONCE", 700)
+    monkeypatch.setattr("client.learning.scores._SCORES_AT_ONCE", 700)
     assert score(logits, labels, domains) == whole
     assert max(held) <= 700
 

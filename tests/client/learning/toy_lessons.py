@@ -1,6 +1,8 @@
 """A teacher that sees every toy picture close to its class text, and what a method makes of it."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,10 +15,11 @@ from client.data.domains import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone
-from client.learning.methods import METHODS, Supervision
+from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
-from client.learning.stages import TrainingSet
 from client.learning.student import StudentNetwork, build_student, bundled_teacher
+from client.learning.supervision import Supervision
+from client.learning.training_set import TrainingSet
 
 RECIPE = replace(
     Recipe(),
@@ -32,6 +35,17 @@ RECIPE = replace(
 )
 DIMENSIONS = 16
 SIDE = 48
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Have PyTorch compute with this many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:

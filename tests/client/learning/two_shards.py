@@ -6,9 +6,10 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from client.learning.losses import squared_loss
+from client.learning.methods.simkd import squared_loss
 from client.learning.processes import launched
-from client.learning.training import Schedule, TrainingStep, step_seed, train
+from client.learning.training import Schedule, Training, TrainingStep
+from client.learning.training_set import step_seed
 
 ROWS, STEPS = 8, 5
 
@@ -32,10 +33,10 @@ def main() -> None:
             losses.append(progress.loss.item())
 
         schedule = Schedule(STEPS, 1e-2, evaluations=1, cosine=False)
-        train(
-            module, list(module.parameters()), batch_at, squared_loss, schedule,
-            on_step=on_step, processes=processes,
-        )  # fmt: skip
+        parameters = list(module.parameters())
+        Training(module, parameters, batch_at, squared_loss, schedule, processes=processes).run(
+            on_step=on_step
+        )
         weights = [value for tensor in module.state_dict().values() for value in tensor.flatten().tolist()]
         if processes.is_main:
             json.dump({"losses": losses, "weights": weights}, sys.stdout)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from client.runs.features import CoverageInputs
 
 from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
-from client.runs.dataset import DomainInputs, PoolInputs, ViewInputs
+from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.folder import RunConfig
 from client.runs.freshness import StudentInputs
@@ -24,12 +23,10 @@ FEATURES = FeatureInputs("student", FILES, 32, 0, 6, Augmentation(), "images")
 INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
     PoolInputs(("pool",), Path("root"), "red"),
-    ViewInputs("content", 2),
-    CoverageInputs("student", FILES, 32, "images"),
     FEATURES,
     AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), np.zeros(3), "holdout"),
     DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
-    StudentInputs(CONFIG, ("cat",), "images", "targets", "domains", (0, 1), FILES, FILES),
+    StudentInputs(CONFIG, ("cat",), "images", "targets", (0, 1), FILES, FILES),
     TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),
 ]
 
@@ -103,7 +100,7 @@ def test_a_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
     first, copy, other = (tmp_path / name for name in ("first", "copy", "other"))
     for file, content in ((first, b"weights"), (copy, b"weights"), (other, b"others")):
         file.write_bytes(content)
-    digests = [digest_of(CoverageInputs("s", (FileContent(file),), 32, "")) for file in (first, copy, other)]
+    digests = [digest_of(replace(FEATURES, weights=(FileContent(file),))) for file in (first, copy, other)]
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 
 from client.errors import UsageError
-from client.learning.averaging import Score
 from client.learning.methods import METHODS, class_directions
-from client.learning.processes import SingleProcess, even_shard
+from client.learning.processes import Processes, even_shard
 from client.learning.recipe import Recipe, Variant
+from client.learning.scores import Score
 from client.learning.training import TrainingStep
 from client.progress import Display
 from client.results.records import MetricsRow, Plan, Summary
@@ -26,7 +26,7 @@ from client.runs.trainer import Trainer
 from tests.client.toy import CLASSES, draw, make_folder, table_of
 
 
-class _First(SingleProcess):
+class _First(Processes):
     """The first of several processes."""
 
     def __init__(self, count: int) -> None:

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from client.data.domains import ImageFolder
 from client.data.examples import Example
-from client.learning.methods import Supervision
 from client.learning.recipe import Recipe
-from client.learning.trust import weighed
+from client.learning.supervision import Supervision
+from client.learning.teacher_weights import weighed
 from client.runs.dataset import Dataset
 from client.runs.folder import RunConfig
 from client.runs.forecast import check_teacher

@@ -10,7 +10,7 @@ import torch
 from client.errors import ClientError, unwritable
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
-from client.learning.student import load_tensors, save_tensors
+from client.learning.tensor_file import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.embedding import _write_whole
 from client.runs.folder import RunConfig, RunFolder

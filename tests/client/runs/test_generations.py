@@ -16,7 +16,7 @@ from client.data.examples import Example
 from client.data.sending import as_png
 from client.errors import ClientError, UsageError
 from client.learning.recipe import Recipe
-from client.learning.student import save_tensors
+from client.learning.tensor_file import save_tensors
 from client.progress import Display
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunConfig, RunFolder

@@ -7,15 +7,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from client.learning.scores import Score
+
 State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy (share of 1) and cross-entropy on the hold-outs, each the mean over source domains."""
-
-    accuracy: float
-    loss: float
 
 
 @dataclass(frozen=True)

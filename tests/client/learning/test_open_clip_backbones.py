@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from client.learning.backbones import load_backbone, local_files
-from client.learning.clip_backbones import class_texts
-from client.learning.student import build_student, load_student, save_student
+from client.learning.backbones.open_clip_backbones import class_texts
+from client.learning.student import build_student
+from client.learning.student_file import load_student, save_student
 
 
 def _tiny_coca(folder: Path) -> Any:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.errors import UsageError
-from client.learning.backbone_names import OPEN_CLIP
+from client.learning.backbones import OPEN_CLIP
 from client.paths import is_file
 
 ENTRY_POINTS = "tuition.open_clip_models"
@@ -51,8 +51,7 @@ class _Source:
 class ClipBackbone(nn.Module):
     """f(x): the embedding, not normalised, that an open_clip image encoder and its projection give.
 
-    `pretrained_cfg`, `num_features` and `group_matcher` say of it what timm's backbones say of themselves;
-    `clip_architecture` is JSON to build it from again (`rebuild`).
+    `architecture` is JSON to build it from again (`empty`); see `Family` for the rest.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class ClipBackbone(nn.Module):
         size = architecture["vision_cfg"]["image_size"]
         self.pretrained_cfg = {"input_size": (3, size, size), "mean": tuple(mean), "std": tuple(std)}
         self.num_features: int = architecture["embed_dim"]
-        self.clip_architecture = json.dumps({**architecture, "mean": list(mean), "std": list(std)})
+        self.architecture = json.dumps({**architecture, "mean": list(mean), "std": list(std)})
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embeddings, shape (n, num_features), of normalised pixels (n, 3, size, size)."""
@@ -95,12 +94,14 @@ def native_image_size(name: str) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-def load(name: str, image_size: int | None) -> ClipBackbone:
+def load(name: str, image_size: int | None, weights: Path | None) -> ClipBackbone:
     """The image encoder of a model, with its weights.
 
     Raises:
-        UsageError: there is no such model, or its weights cannot be had.
+        UsageError: there is no such model, its weights cannot be had, or others are to be used.
     """
+    if weights is not None:
+        raise UsageError(f"--student-weights is for timm backbones: name {OPEN_CLIP}MODEL/FILE instead.")
     source = _find(name)
     model = _create(source, image_size)
     config = source.config
@@ -116,14 +117,14 @@ def load(name: str, image_size: int | None) -> ClipBackbone:
     return ClipBackbone(model.visual, architecture, seen["mean"], seen["std"])
 
 
-def rebuild(architecture: str) -> ClipBackbone:
-    """The encoder that a `ClipBackbone.clip_architecture` describes, freshly initialised.
+def empty(name: str, image_size: int, architecture: str | None) -> ClipBackbone:  # noqa: ARG001 (`Family`)
+    """The encoder that a `ClipBackbone.architecture` describes, freshly initialised.
 
     Raises:
         ValueError: it describes none.
     """
     try:
-        described = json.loads(architecture)
+        described = json.loads(architecture or "null")
         mean, std = described.pop("mean"), described.pop("std")
         return ClipBackbone(open_clip.CLIP(**described, text_cfg=_NO_TEXT).visual, described, mean, std)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:

@@ -9,16 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.learning.losses import (
-    cosine_logits,
-    cosine_loss,
-    image_targets,
-    rise_loss,
-    soft_labels,
-    squared_loss,
-    teacher_targets,
-)
-from client.learning.methods import METHODS, Supervision
+from client.learning.methods import METHODS, cosine_logits
+from client.learning.methods.rise import rise_loss
+from client.learning.methods.simkd import squared_loss
+from client.learning.methods.vl2v import cosine_loss
+from client.learning.supervision import Supervision
+
+
+def _known(
+    images: NDArray[np.float64],
+    bought: NDArray[np.bool_],
+    texts: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    weight: float,
+) -> Supervision:
+    labelled, heads, embeddings, have = map(torch.tensor, (labels, texts, images, bought))
+    return Supervision(labelled, heads, embeddings, have, weight)
 
 
 def _unit(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float64]:
@@ -39,15 +45,14 @@ def test_the_loss_is_the_weighted_sum_of_two_cosines(seed: int, weight: float) -
         to_image = sum(a * b for a, b in zip(p, image, strict=True)) / length
         to_text = sum(a * b for a, b in zip(p, text, strict=True)) / length
         total -= weight * to_image + (1 - weight) * to_text if have else to_text
-    targets = teacher_targets(*map(torch.tensor, (images, bought, texts)), image_weight=weight)
+    targets = METHODS["vl2v-adip"].targets(_known(images, bought, texts, np.arange(n), weight))
     assert math.isclose(cosine_loss(torch.tensor(outputs), targets).item(), total / n, abs_tol=1e-9)
 
 
 def test_what_was_not_bought_leaves_no_trace() -> None:
-    texts = torch.eye(2, 3)
-    nothing = torch.full((2, 3), torch.nan)
-    targets = teacher_targets(nothing, torch.tensor([False, False]), texts, image_weight=0.5)
-    assert torch.equal(targets, texts)
+    texts, labels = np.eye(2, 3), np.arange(2)
+    known = _known(np.full((2, 3), np.nan), np.zeros(2, np.bool_), texts, labels, 0.5)
+    assert torch.equal(METHODS["vl2v-adip"].targets(known), torch.tensor(texts))
 
 
 def test_logits_are_a_hundred_cosines() -> None:
@@ -71,7 +76,7 @@ def test_soft_labels_mix_the_label_with_the_teachers_answer(seed: int, weight: f
     images, heads, labels = _unit(rng, 4, 5), _unit(rng, 3, 5), rng.integers(0, 3, 4)
     bought = rng.random(4) < 0.6
     images[~bought] = np.nan
-    made = soft_labels(*map(torch.tensor, (images, bought, heads, labels)), image_weight=weight)
+    made = METHODS["kd"].targets(_known(images, bought, heads, labels, weight))
     for row, image, have, label in zip(made.tolist(), images, bought, labels, strict=True):
         answer = _softmax([100 * _cosine(image, head) for head in heads]) if have else None
         for k, share in enumerate(row):
@@ -87,16 +92,17 @@ def test_the_squared_loss_counts_what_was_bought(seed: int) -> None:
     bought = rng.random(6) < 0.5
     distances = [sum((p - i) ** 2) for p, i, have in zip(outputs, images, bought, strict=True) if have]
     images[~bought] = np.nan
-    targets = image_targets(torch.tensor(images), torch.tensor(bought))
+    targets = METHODS["simkd"].targets(_known(images, bought, images, np.arange(6), 0.5))
     expected = sum(distances) / len(distances) if distances else 0.0
     assert math.isclose(squared_loss(torch.tensor(outputs), targets).item(), expected, abs_tol=1e-9)
 
 
 def test_an_image_that_was_not_bought_moves_nothing_where_only_images_teach() -> None:
     outputs = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for loss in (cosine_loss, squared_loss):
-        targets = image_targets(torch.full((3, 4), torch.nan), torch.tensor([False] * 3))
-        (gradient,) = torch.autograd.grad(loss(outputs, targets), outputs)
+    texts, unknown = np.eye(3, 4), np.full((3, 4), np.nan)
+    nothing = _known(unknown, np.zeros(3, np.bool_), texts, np.arange(3), 0.5)
+    for name, loss in (("image-only", cosine_loss), ("simkd", squared_loss)):
+        (gradient,) = torch.autograd.grad(loss(outputs, METHODS[name].targets(nothing)), outputs)
         assert not gradient.any()
 
 

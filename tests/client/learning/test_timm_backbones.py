@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from client.errors import UsageError
 from client.learning.backbones import load_backbone, native_image_size
-from client.learning.student import build_student, load_student, save_student
+from client.learning.student import build_student
+from client.learning.student_file import load_student, save_student
 
 VIT = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 IMAGENET = (0.485, 0.456, 0.406)

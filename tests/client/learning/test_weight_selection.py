@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from client.learning.averaging import SWAD, BestWeights, Score, Segment, WeightSelection
+from client.learning.scores import Score
+from client.learning.weight_selection import SWAD, BestWeights, Segment, WeightSelection
 
 
 def _state(value: float) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.losses import cosine_logits
-from client.learning.methods import ROWS_AT_ONCE, Supervision, class_directions
+from client.learning.methods import class_directions, cosine_logits
+from client.learning.supervision import ROWS_AT_ONCE, Supervision
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8

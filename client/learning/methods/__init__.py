@@ -1,0 +1,100 @@
+"""The training methods, by name. Each is data (method.py), in the module of its family, with its loss."""
+
+from dataclasses import replace
+
+from client.errors import UsageError
+from client.learning.methods import classifiers, rise, simkd, vl2v
+from client.learning.methods.method import Loss, Method, TextLoss, class_directions, cosine_logits
+from client.learning.recipe import RECIPES, SELECTIONS, Recipe
+
+__all__ = [
+    "METHODS",
+    "Loss",
+    "Method",
+    "TextLoss",
+    "class_directions",
+    "cosine_logits",
+    "images_per_domain_of",
+    "known_method",
+    "method_of",
+    "parse_method",
+    "steps_of",
+    "with_steps",
+    "without_variants",
+]
+
+METHODS = {
+    method.name: method for method in (*vl2v.METHODS, *simkd.METHODS, *rise.METHODS, *classifiers.METHODS)
+}
+
+
+def known_method(words: str) -> Method | None:
+    """The method of `NAME[+VARIANT...]`; `None` where no method has the name, as of "zero-shot"."""
+    return METHODS.get(words.partition("+")[0])
+
+
+def method_of(words: str) -> Method:
+    """The same of a name that is one.
+
+    Raises:
+        UsageError: there is no such method, and the message names those that there are.
+    """
+    if (method := known_method(words)) is None:
+        raise UsageError(f"There is no method {words.partition('+')[0]!r}. There are: {', '.join(METHODS)}.")
+    return method
+
+
+def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:
+    """A method as it is named on the command line, `NAME[+VARIANT...]`, and its recipe.
+
+    A variant is another selection: "erm+swad" is `erm` with SWAD's mean of the weights.
+
+    Raises:
+        UsageError: there is no such method or variant, and the message names those that there are.
+    """
+    method = method_of(words)
+    for variant in words.split("+")[1:]:
+        if variant not in SELECTIONS:
+            known = ", ".join(f"+{each}" for each in SELECTIONS)
+            raise UsageError(f"There is no variant +{variant} of a method. There are: {known}.")
+        recipe = replace(recipe, selection=SELECTIONS[variant])
+    return method, recipe
+
+
+def without_variants(words: str, recipe: Recipe) -> Recipe:
+    """A recipe from `parse_method`, before the variants of the method's name.
+
+    Its selection is that of the one of `RECIPES` that it was made from, or else of Tuition's own.
+    """
+    if "+" not in words:
+        return recipe
+    plain = next((named for named in RECIPES.values() if _is_but_for_steps(recipe, named)), Recipe())
+    return replace(recipe, selection=plain.selection)
+
+
+def _is_but_for_steps(recipe: Recipe, other: Recipe) -> bool:
+    """Whether it trains as another does, in as many steps or in others."""
+    in_as_many = replace(recipe, steps=other.steps, align_steps=other.align_steps, passes=other.passes)
+    return in_as_many.is_protocol_of(other)
+
+
+def steps_of(method: Method, recipe: Recipe) -> int:
+    """How many steps the last stage takes, the one whose states are chosen from."""
+    return recipe.steps if method.trains else recipe.align_steps
+
+
+def images_per_domain_of(method: Method, recipe: Recipe) -> int:
+    """How many images of each source domain are in a batch of that stage."""
+    return recipe.images_per_domain if method.trains else recipe.align_images_per_domain
+
+
+def with_steps(recipe: Recipe, words: str, steps: int | None) -> Recipe:
+    """A recipe with another number of steps for a method's student; `None` changes nothing.
+
+    They are those of the last stage, which is the only one of a method that trains nothing on pixels.
+    """
+    method = known_method(words)
+    recipe = recipe.with_steps(steps)
+    if steps is None or method is None or method.trains:
+        return recipe
+    return replace(recipe, align_steps=steps)
