@@ -262,7 +262,7 @@ def test_images_are_known_again_by_what_pillow_encodes_in_another_way(
     first, before = _generation(tmp_path / "run", _config(root))
     trained = [before.examples[position] for position in before.train]
     assert all(each.digest != each.file_digest for each in trained)
-    monkeypatch.setattr(examples, "encoded", lambda pixels: as_png(pixels) + b"other")
+    monkeypatch.setattr(examples, "as_png", lambda pixels: as_png(pixels) + b"other")
     after = read_dataset(_config(root), _NOBODY)
     assert not _digests(before, before.train) & _digests(after, after.train)
     seen = seen_before(_config(root, first.student), None, _NOBODY)
