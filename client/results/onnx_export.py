@@ -3,21 +3,26 @@
 import json
 import warnings
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from client.data.images import Pixels
 from client.errors import ClientError
+from client.learning.backbones.timm_backbones import timm
 from client.learning.classifier import StudentClassifier
 from client.learning.student import StudentNetwork
 from client.paths import discard
 from client.results.onnx_classifier import INPUT, PROBABILITIES, SCORES, OnnxClassifier, require_onnx
 
 _OPSET = 18
+_Conv2dSame: type[nn.Conv2d] = timm.layers.Conv2dSame
 # Above this, the file is not the student: float32 sums in another order differ by a thousandth of it.
 _TOLERANCE = 1e-3
 _PREPROCESSING = (
@@ -51,12 +56,29 @@ class Parity:
         )
 
 
+class _SameConv2d(_Conv2dSame):  # type: ignore[misc,valid-type]
+    """timm's, of maps whose side is a number: to a trace it would be something that the file works out."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        strides, zeros = cast(tuple[int, int], self.stride), []
+        for axis in (1, 0):
+            missing = timm.layers.get_same_padding(
+                int(maps.shape[axis - 2]), self.kernel_size[axis], strides[axis], 1
+            )
+            zeros += [missing // 2, missing - missing // 2]
+        padded = functional.pad(maps, zeros)
+        return functional.conv2d(padded, self.weight, self.bias, strides, groups=self.groups)
+
+
 class _Graph(nn.Module):
     """What the file computes: bytes of pixels (n, side, side, 3) to scores and probabilities (n, classes)."""
 
     def __init__(self, student: StudentNetwork) -> None:
         super().__init__()
         self.student = student
+        for layer in student.modules():
+            if isinstance(layer, _Conv2dSame):
+                layer.__class__ = _SameConv2d
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.student.logits(self.student(pixels.permute(0, 3, 1, 2)))
@@ -83,8 +105,7 @@ def export_onnx(
             agree with the student.
     """
     require_onnx()
-    home = next(student.parameters()).device
-    student = student.to("cpu").eval()
+    student = deepcopy(student).to("cpu").eval()
     part = path.with_name(f"{path.name}.part")
     try:
         try:
@@ -104,7 +125,6 @@ def export_onnx(
         raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         discard(part)
-        student.to(home)
     return parity
 
 

@@ -250,7 +250,7 @@ def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, 
 
 def _local_texts(method: Method, student: str, prompts: Sequence[str]) -> Tensor:
     """The class texts of a teacher that is a model here, or what stands for them; empty of a vendor's."""
-    if method.teacher == "vendor":
+    if method.buys:
         return torch.empty(0, 0)
     if method.teacher == "nobody":
         return class_directions(len(prompts))

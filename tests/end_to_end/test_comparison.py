@@ -16,7 +16,7 @@ from client.cache.cache import EmbeddingCache
 from client.cache.pending import Payer, make_batch
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
-from client.learning.tensor_file import load_tensors, save_tensors
+from client.learning.tensor_file import load_tensors
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -299,21 +299,6 @@ def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:
     (client.folder / "table").mkdir()
     (client.folder / "table" / "thesis.tex").write_text("")
     assert "is no comparison" in client("compare", *SMALL, "--methods", "erm", code=2).stderr
-
-
-def test_no_run_is_put_beside_those_that_chose_by_the_mean_over_images(client: Command) -> None:
-    arguments = ("compare", *SMALL, "--seeds", "1", "--target-domain", "red", "--methods")
-    client(*arguments, "linear-probe")
-    file = client.folder / "table/runs/linear-probe-red-0/student.safetensors"
-    tensors, metadata = load_tensors(file)
-    del metadata["holdouts_averaged_over"]
-    save_tensors(tensors, file, metadata)
-    table = _table(client)
-    client(*arguments, "linear-probe")
-    assert _table(client) == table
-    refused = client(*arguments, "linear-probe,erm", code=2)
-    assert "by the mean over all images that are held out" in " ".join(refused.stderr.split())
-    assert not (client.folder / "table/runs/erm-red-0").exists()
 
 
 def test_where_nothing_is_held_out_the_cell_is_empty(client: Command) -> None:
