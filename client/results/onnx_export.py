@@ -15,14 +15,13 @@ from torch.nn import functional
 
 from client.data.images import Pixels
 from client.errors import ClientError
-from client.learning.backbones.timm_backbones import timm
+from client.learning.backbones.timm_backbones import Conv2dSame, same_padding
 from client.learning.classifier import StudentClassifier
 from client.learning.student import StudentNetwork
 from client.paths import discard
 from client.results.onnx_classifier import INPUT, PROBABILITIES, SCORES, OnnxClassifier, require_onnx
 
 _OPSET = 18
-_Conv2dSame: type[nn.Conv2d] = timm.layers.Conv2dSame
 # Above this, the file is not the student: float32 sums in another order differ by a thousandth of it.
 _TOLERANCE = 1e-3
 _PREPROCESSING = (
@@ -56,15 +55,13 @@ class Parity:
         )
 
 
-class _SameConv2d(_Conv2dSame):  # type: ignore[misc,valid-type]
+class _SameConv2d(Conv2dSame):  # type: ignore[misc]  # timm has no types
     """timm's, of maps whose side is a number: to a trace it would be something that the file works out."""
 
     def forward(self, maps: Tensor) -> Tensor:
         strides, zeros = cast(tuple[int, int], self.stride), []
         for axis in (1, 0):
-            missing = timm.layers.get_same_padding(
-                int(maps.shape[axis - 2]), self.kernel_size[axis], strides[axis], 1
-            )
+            missing = same_padding(int(maps.shape[axis - 2]), self.kernel_size[axis], strides[axis], 1)
             zeros += [missing // 2, missing - missing // 2]
         padded = functional.pad(maps, zeros)
         return functional.conv2d(padded, self.weight, self.bias, strides, groups=self.groups)
@@ -77,7 +74,7 @@ class _Graph(nn.Module):
         super().__init__()
         self.student = student
         for layer in student.modules():
-            if isinstance(layer, _Conv2dSame):
+            if isinstance(layer, Conv2dSame):
                 layer.__class__ = _SameConv2d
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

