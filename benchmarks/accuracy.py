@@ -24,6 +24,7 @@ from benchmarks.records import FORMER_STUDENTS, ROOT, Record, made_with, record,
 from client.data.bundled_set import ICONS
 from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, Variant
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.results.comparison_table import RunResult, Spread, as_markdown
 from client.results.records import Accuracy
@@ -232,7 +233,7 @@ def _forget(cells: Iterable[Cell], name: str) -> None:
 def _comparison(
     config: ComparisonConfig, name: str, connection: Connection | None = None
 ) -> ComparisonRunner:
-    nobody = Connection("http://vendor", None, None, Display())
+    nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
     return ComparisonRunner(config, RUNS / name, connection or nobody, device="cpu")
 
 
@@ -247,7 +248,9 @@ def customer(*options: str) -> Iterator[Connection]:
     with TemporaryDirectory() as books, VendorProcess(Path(books), *options) as vendor:
         key = Path(books) / "key"
         key.write_text(vendor.create_key())
-        yield Connection(vendor.url, key, RUNS / "cache.db", Display())
+        yield Connection(
+            VendorOptions(vendor=vendor.url, api_key_file=key, cache=RUNS / "cache.db"), Display()
+        )
 
 
 def icons() -> Path:

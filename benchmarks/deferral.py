@@ -20,12 +20,12 @@ from client.api.students import Student, load_student
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
-from client.deferral.combination import combined, teacher_probabilities
-from client.deferral.selection import least_sure
 from client.learning.recipe import Recipe, Variant
 from client.runs.comparison import ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
+from client.serving.answers import combined, teacher_probabilities
+from client.serving.selection import least_sure
 from client.vendors.query import Query
 
 Probabilities = NDArray[np.floating]

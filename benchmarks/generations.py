@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,13 @@ from benchmarks.unlabelled import pool
 from client import DistillOptions
 from client.data.domains import list_folder
 from client.data.examples import Example
+from client.data.kept_images import KeptImages
 from client.data.pixels import PixelStore
 from client.data.splits import never_parted
-from client.deferral.combination import combined
-from client.deferral.keeping import KeptImages
-from client.deferral.selection import least_sure
 from client.results.comparison_table import Spread
 from client.runs.connection import Connection
+from client.serving.answers import combined
+from client.serving.selection import least_sure
 
 ASKED = 0.25
 GENERATIONS = 3
@@ -86,11 +85,7 @@ def _generations(
     student, image_size, steps = arguments.student, arguments.image_size, arguments.steps
     name = f"generations-of-drawings-{target}-{student}-{image_size}px-{steps}-seed{seed}"
     parts, rest = _parts(target)
-    bought: dict[str, Any] = {
-        "vendor": connection.vendor_url,
-        "api_key_file": connection.api_key_file,
-        "cache": connection.cache_file,
-    }
+    bought = connection.options.model_dump(include={"vendor", "api_key_file", "cache"})
     options = DistillOptions(
         data=_table(target, rest), target_domain=target, unlabelled=pool(target), group_by_name=True,
         student=student, image_size=image_size, steps=steps, seed=seed,

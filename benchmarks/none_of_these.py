@@ -23,7 +23,6 @@ from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs
 from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
 from client.data.pixels import PixelStore
-from client.deferral.combination import combined, teacher_probabilities
 from client.learning.recipe import Recipe, Variant
 from client.learning.stages import plain_features
 from client.learning.student import StudentNetwork
@@ -33,6 +32,7 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.teacher_queries import query_of
+from client.serving.answers import combined, teacher_probabilities
 from client.vendors.query import Query
 
 Floats = NDArray[np.floating]

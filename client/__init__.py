@@ -29,20 +29,11 @@ if TYPE_CHECKING:
     from client.api.account import AccountUsage, batches, cancel_batch, models, reconcile, usage
     from client.api.canary import canary
     from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
-    from client.api.configs import next_options
     from client.api.distillation import Run, distill, load_run
     from client.api.embedding import Embeddings, embed
     from client.api.exports import Exported, export
     from client.api.folders import check_folder, unpack_example
-    from client.api.options import (
-        AskOptions,
-        CanaryOptions,
-        CompareOptions,
-        DistillOptions,
-        EmbedOptions,
-        ServeOptions,
-        VendorOptions,
-    )
+    from client.api.generations import next_options
     from client.api.planning import plan
     from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
     from client.api.serving import serve
@@ -57,6 +48,9 @@ if TYPE_CHECKING:
     from client.data.inspection import Inspection
     from client.errors import ClientError
     from client.learning.recipe import Recipe, Variant
+    from client.options.students import AskOptions, ServeOptions
+    from client.options.training import CompareOptions, DistillOptions
+    from client.options.vendor import CanaryOptions, EmbedOptions, VendorOptions
     from client.progress import Display, ProgressListener
     from client.proofs.canary import CanaryResult
     from client.proofs.evidence import Evidence
@@ -70,18 +64,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AccountUsage": "client.api.account",
-    "AskOptions": "client.api.options",
+    "AskOptions": "client.options.students",
     "Budget": "client.purchase.budget",
-    "CanaryOptions": "client.api.options",
+    "CanaryOptions": "client.options.vendor",
     "CanaryResult": "client.proofs.canary",
     "ClientError": "client.errors",
-    "CompareOptions": "client.api.options",
+    "CompareOptions": "client.options.training",
     "Comparison": "client.api.comparison",
     "ComparisonPlan": "client.api.comparison",
     "Display": "client.progress",
-    "DistillOptions": "client.api.options",
+    "DistillOptions": "client.options.training",
     "DomainAccuracy": "client.api.students",
-    "EmbedOptions": "client.api.options",
+    "EmbedOptions": "client.options.vendor",
     "EmbeddingCache": "client.cache.cache",
     "Embeddings": "client.api.embedding",
     "Evidence": "client.proofs.evidence",
@@ -95,14 +89,14 @@ _HOMES = {
     "Recipe": "client.learning.recipe",
     "Reconciliation": "client.proofs.reconciliation",
     "Run": "client.api.distillation",
-    "ServeOptions": "client.api.options",
+    "ServeOptions": "client.options.students",
     "Student": "client.api.students",
     "SwapCheck": "client.proofs.swap",
     "Summary": "client.results.records",
     "Teacher": "client.purchase.teacher",
     "Variant": "client.learning.recipe",
     "VendorClient": "client.vendors.protocols.tuition",
-    "VendorOptions": "client.api.options",
+    "VendorOptions": "client.options.vendor",
     "batches": "client.api.account",
     "canary": "client.api.canary",
     "cancel_batch": "client.api.account",
@@ -116,7 +110,7 @@ _HOMES = {
     "load_run": "client.api.distillation",
     "load_student": "client.api.students",
     "models": "client.api.account",
-    "next_options": "client.api.configs",
+    "next_options": "client.api.generations",
     "plan": "client.api.planning",
     "plan_comparison": "client.api.comparison",
     "reconcile": "client.api.account",

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from client.api.connection import connect
-from client.api.options import VendorOptions
 from client.cache.receipts import receipt_pins
 from client.errors import RequestRefused
+from client.options.vendor import VendorOptions
 from client.progress import ProgressListener
 from client.proofs.reconciliation import Reconciliation
 from client.proofs.reconciliation import reconcile as compare_books

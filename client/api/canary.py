@@ -2,8 +2,8 @@
 
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.options import CanaryOptions
 from client.errors import UsageError
+from client.options.vendor import CanaryOptions
 from client.progress import ProgressListener
 from client.proofs.canary import Canary, CanaryResult
 from client.purchase.budget import price
@@ -30,7 +30,7 @@ def canary(
     connection = connect(options, progress)
     words = [str(word) for word in options.images]
     given = collect_inputs(options.texts, words, connection.display).queries if words or options.texts else []
-    approve = purchases(agreed=options.yes, confirm=confirm, takes_cap=False)
+    approve = purchases(agreed=options.agreed, confirm=confirm, takes_cap=False)
     with connection.vendor() as vendor, connection.cache() as cache:
         model = vendor.model(options.model)
         asking = Canary(vendor, cache, model)

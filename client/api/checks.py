@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from client.data.domains import CLASSES_SUFFIX
 from client.errors import UsageError
 from client.learning.recipe import Recipe, SelectionName
-from client.paths import is_file, resolved
+from client.options.training import DEFAULT_DATA
+from client.paths import absence, is_file, is_there, resolved
 
 # What the numbers of a recipe must be.
 _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
@@ -50,6 +52,46 @@ def require_file(option: str, file: Path | None) -> None:
     """
     if file is not None and not is_file(file):
         raise UsageError(f"{option} {file} is not a file.")
+
+
+def require_named(data: Path, *, how: str = "with --data") -> None:
+    """Refuse the default folder of labelled images where it has nothing in it.
+
+    Args:
+        data: the labelled images.
+        how: how others are named.
+
+    Raises:
+        UsageError: they are the default ones, and there are none.
+    """
+    if data != DEFAULT_DATA:
+        return
+    try:
+        if any(data.iterdir()):
+            return
+        what = "is empty"
+    except FileNotFoundError:
+        what = "does not exist"
+    except OSError:
+        return  # whoever reads it says what is wrong
+    raise UsageError(
+        f"No labelled images were named, and the folder ./{data} {what}. Name yours {how}, with "
+        "TUITION_DATA, or as `data` in tuition.toml (`client init` writes one), or put them into "
+        f"./{data}. `client data example icons` unpacks bundled icons to try."
+    )
+
+
+def require_class_names(classes: Path | None) -> None:
+    """Refuse what is no text file where the names of classes are to be read.
+
+    Raises:
+        UsageError: it is given, and is no such file.
+    """
+    if classes is not None and not (is_file(classes) and classes.suffix.lower() == CLASSES_SUFFIX):
+        what = f"is no {CLASSES_SUFFIX} file" if is_there(classes) else absence(classes)
+        raise UsageError(
+            f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, a line each."
+        )
 
 
 def require_sound(recipe: Recipe) -> None:

@@ -5,16 +5,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from client.api.checks import chosen_device, require_outside, require_sound
+from client.api.checks import chosen_device, require_named, require_outside, require_sound
 from client.api.configs import pool_words, recipe_of, student_image_size
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.options import CompareOptions
 from client.data.domains import composed
 from client.errors import UsageError
 from client.learning.methods import with_steps
 from client.learning.processes import is_distributed
 from client.learning.recipe import Variant
+from client.options.training import CompareOptions
 from client.progress import ProgressListener
 from client.results.comparison_table import ComparisonTable, as_text
 from client.results.records import Record
@@ -108,6 +108,7 @@ def _comparison(
             "A comparison is one process. For several GPUs, start one on each, with other domains, seeds or "
             "methods and another --out; they may share the cache."
         )
+    require_named(options.data)
     require_outside(options.out, options.data)
     recipe = recipe_of(options)
     for row in options.methods:

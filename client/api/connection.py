@@ -3,27 +3,24 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from client.api.options import AskOptions, BulkOptions, VendorOptions
-from client.deferral.asking import Asker
 from client.errors import ClientError
 from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions
+from client.options.vendor import CacheOptions, VendorOptions
 from client.progress import Display, ProgressListener
 from client.runs.connection import Connection
+from client.runs.storage import Storage
+from client.serving.asking import Asker
 
 
 def connect(options: VendorOptions, progress: ProgressListener | None) -> Connection:
     """Which vendor, key and cache the options name; nothing is opened yet."""
-    batch, wait = (options.batch, options.wait) if isinstance(options, BulkOptions) else (False, True)
-    return Connection(
-        options.vendor,
-        options.api_key_file,
-        options.cache,
-        Display.of(progress),
-        options.protocol,
-        options.model,
-        batch,
-        wait,
-    )
+    return Connection(options, Display.of(progress))
+
+
+def storage(options: CacheOptions, progress: ProgressListener | None) -> Storage:
+    """Which cache the options name; nothing is opened yet."""
+    return Storage(options, Display.of(progress))
 
 
 @contextmanager
@@ -46,10 +43,7 @@ def open_asker(
     """
     with connection.teacher(run_id="asked", budget=None, fingerprint=metadata.taught_by) as teacher:
         try:
-            asker = Asker.of_student(
-                teacher, classes, metadata,
-                budget=ask.budget, period=ask.period, patience=patience, reject_below=reject_below,
-            )  # fmt: skip
+            asker = Asker(teacher, classes, metadata, ask, patience=patience, reject_below=reject_below)
         except ClientError as error:
             error.paid_in_vain = not teacher.vendor.states_fingerprints  # it was paid to show its model
             raise

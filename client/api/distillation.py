@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
-from client.api.configs import as_begun, config_of
+from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
-from client.api.options import DistillOptions
 from client.api.students import Student, load_student
 from client.data.domains import ImageFolder, list_folder
 from client.data.manifests import styles_of
@@ -20,7 +18,7 @@ from client.data.splits import Split
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.learning.processes import Processes, launched
-from client.paths import is_there
+from client.options.training import DistillOptions
 from client.progress import Display, ProgressListener
 from client.purchase.teacher import Teacher
 from client.results.records import Plan, Purchase, Summary
@@ -134,8 +132,7 @@ def distill(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
     path = options.out or default_run_path(config)
-    require_outside(path, options.data)
-    config = as_begun(config, RunFolder(path))
+    require_outside(path, options.labelled)
     without = _left_out_in_turn(config, path) if options.leave_one_out else {}
     with launched(chosen_device(options.device)) as (processes, device):
         connection = connect(options, progress)
@@ -177,16 +174,13 @@ def _lead(
     """
     run = RunFolder(path)
     run_id = run.begin(config)
-    budget, max_spend_micros = options.budget, options.max_spend_micros
     agree = replacements(replace=options.replace, confirm=confirm)
     memo = Memo({DomainInputs: 1000, PoolInputs: 1000, FeatureInputs: 0}, connection.files)
     with ExitStack() as stack:
         stack.enter_context(run.claimed())
         teacher = None
         if method_of(config.method).buys:
-            teacher = stack.enter_context(
-                connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run)
-            )
+            teacher = stack.enter_context(connection.teacher(run_id=run_id, budget=options.budget, run=run))
 
         fixed_splits: Mapping[Path, Split] = {}
 
@@ -240,35 +234,11 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
     _require_same_styles(config, folder)
     first = first_weights(config.student_weights)
     unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
-    without = {}
-    for domain in domains:
-        each = _folder_without(domain, path)
-        without[domain] = (_called_as_begun(replace(unseeing, target_domain=domain), each), each)
-    return without
-
-
-def _folder_without(domain: str, path: Path) -> Path:
-    """Where the run is that leaves a domain out; earlier versions escaped more of the domain's name."""
     folders = path / "leave-one-out"
-    earlier = RunFolder(folders / quote(domain, safe=""))
-    if is_there(earlier.config) and earlier.read_config().target_domain == domain:
-        return earlier.path
-    return folders / as_file_name(domain)
-
-
-def _called_as_begun(config: RunConfig, path: Path) -> RunConfig:
-    """A run that leaves a domain out, as its folder has it.
-
-    Earlier versions called images without labels there what they are in the whole run. Such a run goes on as
-    it began: what it has trained depends on it.
-    """
-    run = RunFolder(path)
-    if not is_there(run.config):
-        return config
-    found = run.read_config()
-    if found.pools != config.unlabelled:
-        return config  # `begin` says what differs
-    return replace(config, unlabelled=found.unlabelled, adapt=found.adapt)
+    return {
+        domain: (replace(unseeing, target_domain=domain), folders / as_file_name(domain))
+        for domain in domains
+    }
 
 
 def _require_same_styles(config: RunConfig, folder: ImageFolder) -> None:

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field
 
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.options import EmbedOptions
 from client.data.finder import counted, described
+from client.options.vendor import EmbedOptions
 from client.progress import Display, ProgressListener
 from client.purchase.purchase import PurchaseProgress, PurchaseResult
 from client.purchase.teacher import Teacher
@@ -80,9 +80,9 @@ def embed(
         check_output(options.out)
     connection = connect(options, progress)
     inputs = collect_inputs(options.texts, [str(word) for word in options.images], connection.display)
-    run_id, budget, max_spend_micros = run_id_of(inputs.queries), options.budget, options.max_spend_micros
+    run_id = run_id_of(inputs.queries)
     approve = purchases(agreed=options.agreed, confirm=confirm)
-    with connection.teacher(run_id=run_id, budget=budget, max_spend_micros=max_spend_micros) as teacher:
+    with connection.teacher(run_id=run_id, budget=options.budget) as teacher:
         offer = teacher.quote(inputs.queries)
         approve(offer.cost_micros)
         with connection.display.track("Buying", offer.to_buy) as advance:

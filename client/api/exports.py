@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from client.api.students import load_network
 from client.errors import ClientError, UsageError
+from client.options.students import ExportOptions
 from client.paths import absence, is_file, is_folder, resolved
 from client.progress import Display, ProgressListener
 from client.results.onnx_classifier import require_onnx
@@ -74,6 +75,7 @@ def export(
         ClientError: there is no student, or the ONNX file is not what PyTorch computes.
     """
     student, out = Path(student), Path(out)
+    options = ExportOptions(int8=int8, allow_loss=allow_loss, reject=reject)
     kind = kind or _format_of(out)
     if student.suffix == ".onnx" and kind != "web":
         raise UsageError(
@@ -88,12 +90,12 @@ def export(
         raise UsageError(f"--out {out} is a folder: name a file.")
     write: Callable[[Path, Path, Display], Exported]
     write = _as_safetensors if kind == "safetensors" else _as_onnx
-    if int8:
-        write = partial(_as_int8, kind=kind, allow_loss=allow_loss)
+    if options.int8:
+        write = partial(_as_int8, kind=kind, allow_loss=options.allow_loss)
     elif student.suffix == ".onnx":
         write = _as_it_is
     if kind == "web":
-        return _as_page(student, out, write, reject, Display.of(progress))
+        return _as_page(student, out, write, options.reject, Display.of(progress))
     return write(student, out, Display.of(progress))
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from client.api.checks import require_named
 from client.data import bundled_set
 from client.data.domains import list_folder
 from client.data.inspection import Inspection, inspect
@@ -18,6 +19,7 @@ def check_folder(data: Path | str, *, progress: ProgressListener | None = None) 
     Raises:
         DataError: the folder is not laid out so.
     """
+    require_named(Path(data), how="as DIR")
     folder = list_folder(Path(data))
     folder.require_domains([])
     with Display.of(progress).track("Reading", sum(map(folder.count, folder.domains))) as advance:

@@ -2,12 +2,12 @@
 
 import hashlib
 
-from client.api.configs import as_begun, config_of
+from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
-from client.api.options import DistillOptions
 from client.errors import UsageError
 from client.learning.methods import method_of
+from client.options.training import DistillOptions
 from client.progress import ProgressListener
 from client.purchase.teacher import Teacher
 from client.results.records import Plan, TeacherCheck
@@ -65,17 +65,13 @@ def _planned(
     run = None if options.out is None else RunFolder(options.out)
     run_id = "plan"
     if run is not None:
-        config = as_begun(config, run)
         run_id = run.id_of(config) or run_id
     display = connection.display
     seen = seen_before(config, run, display)
     dataset = read_dataset(config, display, Memo(files=connection.files), seen=seen)
     planned = describe_plan(config, dataset, None, None)
     if method_of(config.method).buys:
-        budget, max_spend_micros = options.budget, options.max_spend_micros
-        with connection.teacher(
-            run_id=run_id, budget=budget, max_spend_micros=max_spend_micros, run=run
-        ) as teacher:
+        with connection.teacher(run_id=run_id, budget=options.budget, run=run) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             asked = teacher_queries(config, dataset)
             purchase, weak = plan_for(config, dataset, asked, teacher)

@@ -2,26 +2,26 @@
 
 from pathlib import Path
 
-from client.api.connection import connect
-from client.api.options import VendorOptions
+from client.api.connection import storage
+from client.options.vendor import CacheOptions
 from client.progress import ProgressListener
 from client.proofs import evidence
 from client.proofs.evidence import Evidence
 from client.proofs.swap import SwapCheck
 
 
-def verify_receipts(options: VendorOptions, *, progress: ProgressListener | None = None) -> Evidence:
+def verify_receipts(options: CacheOptions, *, progress: ProgressListener | None = None) -> Evidence:
     """Check every signed receipt in the cache, and every embedding against what its receipts say was sold.
 
     Raises:
         UsageError: there is no cache.
         CacheError: the cache cannot be read.
     """
-    with connect(options, progress).cache(must_exist=True) as cache:
+    with storage(options, progress).cache(must_exist=True) as cache:
         return evidence.check_cache(cache)
 
 
-def export_receipts(options: VendorOptions, file: Path, *, progress: ProgressListener | None = None) -> int:
+def export_receipts(options: CacheOptions, file: Path, *, progress: ProgressListener | None = None) -> int:
     """Write every signed receipt in the cache to a file that anybody can check; returns how many.
 
     Raises:
@@ -29,7 +29,7 @@ def export_receipts(options: VendorOptions, file: Path, *, progress: ProgressLis
         CacheError: the cache cannot be read.
         ClientError: the file cannot be written.
     """
-    with connect(options, progress).cache(must_exist=True) as cache:
+    with storage(options, progress).cache(must_exist=True) as cache:
         return evidence.export_receipts(cache, file)
 
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.api.options import AskOptions, ServeOptions
 from client.errors import ClientError, UsageError
+from client.options.students import AskOptions, ServeOptions
 
 if TYPE_CHECKING:
     from client.serving.app import Deferral
@@ -73,20 +73,20 @@ def _require_server() -> None:
 def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions) -> "Deferral":
     """Whom the student asks, connected to, if the vendor is there."""
     from client.api.connection import connect, open_asker  # what speaks HTTP is needed by nobody else here
-    from client.deferral.keeping import KeptImages
-    from client.deferral.selection import for_stream
+    from client.data.kept_images import KeptImages
     from client.learning.rejection import Thresholds
     from client.serving.app import Deferral
-    from client.serving.vendor_line import VendorLine
+    from client.serving.ask_queue import AskQueue
+    from client.serving.selection import ShareOfTraffic
 
     metadata, classes = served.classifier.told, served.card.classes
     reject_below = Thresholds.of_student(metadata, options.reject, asks=True).teacher
     connection = connect(ask, progress=None)
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)
-    line = VendorLine(
+    queue = AskQueue(
         lambda: open_asker(connection, ask, classes, metadata, reject_below, patience=_PATIENCE), kept
     )
-    line.connect()
-    selection = for_stream(metadata, share=ask.share, below=ask.below, accuracy=ask.accuracy)
+    queue.connect()
+    selection = ShareOfTraffic.of_student(metadata, ask.share)
     assert ask.budget is not None  # ServeOptions has seen to it
-    return Deferral(selection, line, options.ask_seconds, ask.budget, ask.period)
+    return Deferral(selection, queue, options.ask_seconds, ask.budget, ask.period)

@@ -1,7 +1,6 @@
 """A trained student: what it says of images, and how often it is right."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,22 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from client.api.checks import chosen_device
+from client.api.checks import chosen_device, require_named
 from client.api.confirm import Confirm, purchases
-from client.api.options import AskOptions
 from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
-from client.deferral.answers import AnsweredBy
-from client.deferral.asking import image_queries
-from client.deferral.deferral import Answers, ask_about, students_alone
-from client.deferral.keeping import KeptImages
-from client.deferral.selection import least_sure, share_for, sure_of
+from client.data.kept_images import KeptImages
 from client.errors import ClientError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
-from client.learning.rejection import Thresholds
+from client.learning.rejection import Thresholds, shows_none
 from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions, PredictOptions
 from client.paths import is_file
 from client.progress import Display, ProgressListener
 from client.results.evaluation import accuracy_by_domain
@@ -32,7 +27,9 @@ from client.results.onnx_classifier import OnnxClassifier
 from client.results.predictions import LabelledPrediction
 from client.results.records import Name, Record
 from client.runs.folder import RunFolder
-from client.vendors.query import Query
+from client.serving.answers import Answer, AnsweredBy
+from client.serving.asking import VendorAnswers, image_queries
+from client.serving.selection import least_sure, sure_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
     from client.learning.student import StudentNetwork
@@ -159,103 +156,83 @@ class Student:
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
-        below = Thresholds.of_student(self._told, reject, asks=ask is not None)
+        options = PredictOptions(top=top, reject=reject, ask=ask)
+        below = Thresholds.of_student(self._told, options.reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
         display = Display.of(progress)
         predictions = list(classify(self._classifier, (path for each in found for path in each.images)))
-        read = [each for each in predictions if not each.unreadable]
-        own = students_alone(self._probabilities_of(read), below.student)
-        answers = own
-        if ask is not None:
-            answers = self._answers_with_vendor(own, read, ask, below.teacher, confirm, display)
         skipped = {str(p.path): p.unreadable for p in predictions if p.unreadable}
         skipped |= {str(file.path): file.reason for file in left_out if file.is_loss}
+        read = [each for each in predictions if not each.unreadable]
+        answers, said = self._own_answers(read, below.student), VendorAnswers([])
+        if ask is not None:
+            answers, said = self._with_vendor(answers, read, ask, below.teacher, confirm, display)
         display.note_skipped(skipped, listed_in="--json")
         if by_reason := counted(file for file in left_out if not file.is_loss):
             display.note(f"Left out: {described(by_reason)}.")
-        names = [str(each.path) for each in read]
-        best = [self.classes[row.argmax()] for row in answers.probabilities]
-        named = [None if none else name for name, none in zip(best, answers.rejected, strict=True)]
+        by_name = {str(each.path): answer for each, answer in zip(read, answers, strict=True)}
         return Predictions(
-            classes={
-                name: ranked(row, self.classes, top)
-                for name, row in zip(names, answers.probabilities, strict=True)
-            },
+            classes={name: ranked(a.probabilities, self.classes, options.top) for name, a in by_name.items()},
             skipped=skipped,
             passed_over={str(file.path): file.reason for file in left_out if not file.is_loss},
-            answered_by=dict(zip(names, answers.answered_by, strict=True)) if ask else {},
-            named={} if reject is None else dict(zip(names, named, strict=True)),
-            queries_bought=answers.queries,
-            cost_micros=answers.cost_micros,
+            answered_by={name: answer.answered_by for name, answer in by_name.items()} if ask else {},
+            named={} if reject is None else {name: self._named(answer) for name, answer in by_name.items()},
+            queries_bought=said.queries,
+            cost_micros=said.cost_micros,
         )
 
-    def _probabilities_of(self, read: Sequence[Prediction]) -> NDArray[np.float32]:
-        """Of images that were read, shape (n, classes)."""
-        rows = np.array([each.probabilities for each in read], np.float32)
-        return rows.reshape(len(read), len(self.classes))
+    def _named(self, answer: Answer) -> str | None:
+        return None if answer.rejected else self.classes[answer.probabilities.argmax()]
 
-    def _answers_with_vendor(
+    def _own_answers(self, read: Sequence[Prediction], reject_below: float) -> list[Answer]:
+        """The student's answers about images that were read."""
+        rows = np.array([each.probabilities for each in read], np.float32)
+        none = shows_none(rows.reshape(len(read), len(self.classes)), reject_below)
+        return [Answer(row, "student", rejected=bool(no)) for row, no in zip(rows, none, strict=True)]
+
+    def _with_vendor(
         self,
-        own: Answers,
+        own: Sequence[Answer],
         read: Sequence[Prediction],
         ask: AskOptions,
         reject_below: float,
         confirm: Confirm | None,
         display: Display,
-    ) -> Answers:
+    ) -> tuple[list[Answer], VendorAnswers]:
         """The student's answers about images that were read, with the vendor's where it is to be asked."""
-        sure = sure_of(own.probabilities.max(axis=1, initial=0), own.rejected)
-        asked = self._to_ask_about(sure, ask)
-        unsure = sorted(np.nonzero(asked)[0].tolist(), key=lambda position: sure[position])
+        sure = sure_of(own)
+        unsure = sorted(np.flatnonzero(least_sure(sure, ask.share)).tolist(), key=lambda place: sure[place])
         if not unsure:
-            return own
+            return list(own), VendorAnswers([])
         from client.api.connection import connect, open_asker  # what speaks HTTP takes a moment to import
 
         connection = connect(ask, display)
-        queries = image_queries([read[position].path for position in unsure], connection.files)
+        queries = image_queries([read[place].path for place in unsure], connection.files)
         try:
             with open_asker(
                 connection, ask, self.classes, self._told, reject_below, patience=_PATIENCE
             ) as asker:
-                approve = purchases(agreed=ask.yes, confirm=confirm, takes_cap=False)
-                approve(asker.price(queries))
-                answers = ask_about(own, unsure, queries, asker)
+                purchases(agreed=ask.agreed, confirm=confirm, takes_cap=False)(asker.price(queries))
+                said = asker.ask(queries)
         except VendorUnreachable as error:
-            answers = replace(own, stopped=str(error).rstrip("."))
+            said = VendorAnswers([None] * len(queries), stopped=str(error).rstrip("."))
+        answers = list(own)
+        for place, vendor in zip(unsure, said.of_each, strict=True):
+            if vendor is not None:
+                answers[place] = own[place].with_vendor(vendor)
         if ask.keep is not None:
-            self._keep(KeptImages(ask.keep, at_most=ask.keep_at_most), unsure, queries, answers, display)
-        if answers.stopped:
-            alone = sum(answers.answered_by[position] == "student" for position in unsure)
-            display.note(
-                f"The student alone answered about {alone} of {len(unsure)} images: {answers.stopped}."
+            answered = [query for query, each in zip(queries, said.of_each, strict=True) if each is not None]
+            problem = KeptImages(ask.keep, at_most=ask.keep_at_most).keep(
+                query.content() for query in answered
             )
-        return answers
-
-    def _keep(
-        self,
-        kept: KeptImages,
-        unsure: Sequence[int],
-        queries: Sequence[Query],
-        answers: Answers,
-        display: Display,
-    ) -> None:
-        """Keep the images that the vendor answered about, now or before."""
-        answered = [
-            query
-            for position, query in zip(unsure, queries, strict=True)
-            if answers.answered_by[position] != "student"
-        ]
-        if problem := kept.keep(query.content() for query in answered):
-            display.note(f"Not all images that were asked about are kept: {problem}.")
-
-    def _to_ask_about(self, sure: NDArray[np.float32], ask: AskOptions) -> NDArray[np.bool_]:
-        """Which of some images to ask about, by how sure the student is of each; both of shape (n,)."""
-        if ask.below is not None:
-            return sure < ask.below
-        share = share_for(self._told, ask.accuracy) if ask.accuracy is not None else ask.share
-        return least_sure(sure, share or 0.0)
+            if problem:
+                display.note(f"Not all images that were asked about are kept: {problem}.")
+        if said.stopped:
+            alone = said.of_each.count(None)
+            display.note(f"The student alone answered about {alone} of {len(unsure)} images: {said.stopped}.")
+        return answers, said
 
     def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
         """Its most probable class of each example of a folder.
@@ -323,6 +300,7 @@ def evaluate(
     """
     from client.runs.evaluation import read_for_evaluation
 
+    require_named(Path(data))
     folder = list_folder(Path(data))
     chosen = [composed(name) for name in domains or folder.domains]
     loaded = student if isinstance(student, Student) else load_student(student, device=device)

@@ -5,56 +5,64 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from client.cli.options import CacheOption, JsonOption, a_number, print_json, print_line
+from client.cli.command import Printed, app, command, print_json, print_line
 from client.errors import CacheError, UsageError
+from client.options.vendor import CacheOptions
 from client.progress import Display
+from shared.declared import Option
 
-if TYPE_CHECKING:  # numpy and httpx are not imported before a command needs them
-    from client.runs.connection import Connection
+if TYPE_CHECKING:  # numpy is not imported before a command needs it
+    from client.runs.storage import Storage
 
 cache_app = typer.Typer(
     name="cache",
     help="Look after the cache of bought embeddings.\n\nExample: client cache stats",
     no_args_is_help=True,
 )
+app.add_typer(cache_app)
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model-fingerprint", help="Fingerprint of the model; `client cache stats` lists them."),
+
+_Fingerprint = Annotated[
+    str | None, Field(description="Fingerprint of the model; `client cache stats` lists them.")
 ]
 
 
-@cache_app.command()
-def stats(cache: CacheOption = None, as_json: JsonOption = False) -> None:
+class PrintedCache(CacheOptions, Printed):
+    """A cache, of which something is printed."""
+
+
+@command(cache_app)
+def stats(given: PrintedCache) -> None:
     """Show what the cache holds, by model and kind, and what was paid for it.
 
     Example: client cache stats
     """
     from client.cli.tables import print_holdings
 
-    with _connection(cache).cache(must_exist=True) as store:
+    with _storage(given).cache(must_exist=True) as store:
         holdings, paid, size = store.holdings(), store.paid(), store.path.stat().st_size
         path = store.path
-    if as_json:
+    if given.as_json:
         rows = [asdict(holding) for holding in holdings]
         print_json({"file": str(path), "file_bytes": size, "holdings": rows, "paid": asdict(paid)})
     else:
         print_holdings(path, size, holdings, paid)
 
 
-@cache_app.command()
-def verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
+@command(cache_app)
+def verify(given: PrintedCache) -> None:
     """Read every embedding and check it; ends with 1 if one is damaged.
 
     Example: client cache verify
     """
-    connection = _connection(cache)
-    with connection.cache(must_exist=True) as store:
+    storage = _storage(given)
+    with storage.cache(must_exist=True) as store:
         total = sum(holding.embeddings for holding in store.holdings())
-        with connection.display.track("Verifying", total) as advance:
+        with storage.display.track("Verifying", total) as advance:
             damaged = store.verify(lambda checked: advance(checked, ""))
-    if as_json:
+    if given.as_json:
         print_json({"embeddings": total, "damaged": damaged})
     else:
         print_line(f"{total} embeddings, {damaged} damaged.")
@@ -65,68 +73,63 @@ def verify(cache: CacheOption = None, as_json: JsonOption = False) -> None:
         )
 
 
-@cache_app.command("export")
-def export_(
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE", help="File to write, which ends in .safetensors or .parquet.", show_default=False
-        ),
-    ],
-    model_fingerprint: ModelOption = None,
-    half: Annotated[
-        bool, typer.Option("--half", help="Round to float16; then only a cache of float16 imports it.")
-    ] = False,
-    cache: CacheOption = None,
-) -> None:
+class Export(CacheOptions):
+    """What `client cache export` is told."""
+
+    out: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(
+        description="File to write, which ends in .safetensors or .parquet."
+    )
+    model_fingerprint: _Fingerprint = None
+    half: bool = Field(
+        default=False, description="Round to float16; then only a cache of float16 imports it."
+    )
+
+
+@command(cache_app, "export")
+def export_(given: Export) -> None:
     """Write one model's embeddings to a safetensors or Parquet file, with digests, kinds and checksums.
 
     Example: client cache export bought.parquet
     """
     from client.cache.archive import export_embeddings
 
-    with _connection(cache).cache(must_exist=True) as store:
-        count = export_embeddings(store, out, fingerprint=model_fingerprint, half=half)
-    print_line(f"{count} embeddings in {out}.")
+    with _storage(given).cache(must_exist=True) as store:
+        count = export_embeddings(store, given.out, fingerprint=given.model_fingerprint, half=given.half)
+    print_line(f"{count} embeddings in {given.out}.")
 
 
-@cache_app.command("import")
-def import_(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="File that `client cache export` wrote.", show_default=False),
-    ],
-    cache: CacheOption = None,
-) -> None:
+class Import(CacheOptions):
+    """What `client cache import` is told."""
+
+    file: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(
+        description="File that `client cache export` wrote."
+    )
+
+
+@command(cache_app, "import")
+def import_(given: Import) -> None:
     """Add the embeddings of an exported file that the cache lacks.
 
     Example: client cache import bought.safetensors
     """
     from client.cache.archive import import_embeddings
 
-    with _connection(cache).cache() as store:
-        added, total = import_embeddings(store, file)
+    with _storage(given).cache() as store:
+        added, total = import_embeddings(store, given.file)
     print_line(f"{added} of {total} embeddings were new to the cache.")
 
 
-@cache_app.command()
-def forget(
-    kept: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="The folder of --keep.", show_default=False),
-    ],
-    older_than: Annotated[
-        float,
-        typer.Option(
-            "--older-than",
-            min=0,
-            help="Delete only images that were kept at least this many days ago.",
-            callback=a_number,
-        ),
-    ] = 0.0,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-) -> None:
+class Forget(PrintedCache):
+    """What `client cache forget` is told."""
+
+    kept: Annotated[Path, Option(argument=True, metavar="DIR")] = Field(description="The folder of --keep.")
+    older_than: float = Field(
+        default=0.0, ge=0, description="Delete only images that were kept at least this many days ago."
+    )
+
+
+@command(cache_app)
+def forget(given: Forget) -> None:
     """Delete images that were kept because the vendor was asked about them, and their embeddings.
 
     So is what lies beside the cache: what is known of their files (thumbnails, names, digests), and all
@@ -135,70 +138,77 @@ def forget(
 
     Example: client cache forget kept --older-than 30
     """
-    from client.deferral import keeping
+    from client.data import kept_images
 
-    connection = _connection(cache)
+    storage = _storage(given)
     try:
-        named = keeping.kept_before(kept, days=older_than)
+        named = kept_images.kept_before(given.kept, days=given.older_than)
         doomed = [each for each in named if each.is_intact()]
     except OSError as error:
-        raise UsageError(f"{error.filename or kept}: {error.strerror}.") from error
+        raise UsageError(f"{error.filename or given.kept}: {error.strerror}.") from error
     # The files go last: their names alone say what else is theirs.
-    embeddings = connection.forget([each.digest for each in doomed])
-    keeping.delete(doomed)
+    embeddings = storage.forget([each.digest for each in doomed])
+    kept_images.delete(doomed)
     if others := len(named) - len(doomed):
-        connection.display.note(
+        storage.display.note(
             f"{others} files are named like kept images and hold something else: they stay, and so do "
             "embeddings of those names."
         )
-    if as_json:
+    if given.as_json:
         print_json({"images": len(doomed), "embeddings": embeddings})
     else:
         print_line(f"Deleted {len(doomed)} images and {embeddings} embeddings.")
 
 
-@cache_app.command()
-def create(
-    cache: CacheOption = None,
-    half: Annotated[
-        bool, typer.Option("--half", help="Keep vectors as float16: half the disk, rounded to 3 digits.")
-    ] = False,
-) -> None:
+class Create(CacheOptions):
+    """What `client cache create` is told."""
+
+    half: bool = Field(
+        default=False, description="Keep vectors as float16: half the disk, rounded to 3 digits."
+    )
+
+
+@command(cache_app)
+def create(given: Create) -> None:
     """Make an empty cache. Buying makes one too, of exact float32; this is for one of float16.
 
     Example: client cache create --half --cache small.db
     """
-    with _connection(cache).cache(must_exist=False, half=half) as store:
-        if any(store.holdings()) or (store.dtype.itemsize == 2) != half:
+    with _storage(given).cache(half=given.half) as store:
+        if any(store.holdings()) or (store.dtype.itemsize == 2) != given.half:
             raise UsageError(f"The cache {store.path} exists already. Name another with --cache.")
         print_line(f"{store.path} is made.")
 
 
-@cache_app.command()
-def prune(
-    model_fingerprint: ModelOption = None,
-    damaged: Annotated[
-        bool, typer.Option("--damaged", help="Delete embeddings that no longer match their checksum.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Delete embeddings although they were paid for.")
-    ] = False,
-    cache: CacheOption = None,
-) -> None:
+class Prune(CacheOptions):
+    """What `client cache prune` is told."""
+
+    model_fingerprint: Annotated[_Fingerprint, Option(typed=True)] = None
+    damaged: Annotated[bool, Option(typed=True)] = Field(
+        default=False, description="Delete embeddings that no longer match their checksum."
+    )
+    yes: Annotated[bool, Option(typed=True)] = Field(
+        default=False, description="Delete embeddings although they were paid for."
+    )
+
+
+@command(cache_app)
+def prune(given: Prune) -> None:
     """Delete damaged embeddings, or those of a model that is no longer sold. Receipts stay.
 
     Example: client cache prune --model-fingerprint fp_0123 --yes
     """
-    if damaged == (model_fingerprint is not None):
+    fingerprint = given.model_fingerprint
+    if given.damaged == (fingerprint is not None):
         raise UsageError("Say what to delete: --damaged, or a model with --model-fingerprint.")
-    with _connection(cache).cache(must_exist=True) as store:
-        doomed = sum(h.embeddings for h in store.holdings() if h.fingerprint == model_fingerprint)
-        if doomed and not yes:
+    with _storage(given).cache(must_exist=True) as store:
+        doomed = sum(each.embeddings for each in store.holdings() if each.fingerprint == fingerprint)
+        if doomed and not given.yes:
             raise UsageError(f"This deletes {doomed} embeddings that were paid for. Add --yes to do it.")
-        print_line(f"{store.prune(model_fingerprint)} embeddings deleted.")
+        print_line(f"{store.prune(fingerprint)} embeddings deleted.")
 
 
-def _connection(cache: Path | None) -> "Connection":
-    from client.runs.connection import Connection
+def _storage(options: CacheOptions) -> "Storage":
+    from client.runs.storage import Storage
 
-    return Connection("http://localhost", None, cache, Display())
+    return Storage(options, Display())

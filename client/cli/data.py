@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from pydantic import Field
 
-from client.cli.options import DEFAULT_DATA, DataArgument, JsonOption, print_json, print_line
+from client.cli.command import Printed, app, command, print_json, print_line
+from client.options.base import Options
+from client.options.training import DEFAULT_DATA, DataOptions
 from client.progress import Display
+from shared.declared import Option
 
 if TYPE_CHECKING:  # numpy and Pillow are not imported before a command needs them
     from client.data.inspection import Inspection
@@ -17,16 +21,24 @@ data_app = typer.Typer(
     help="Look into a folder of images.\n\nExample: client data check icons",
     no_args_is_help=True,
 )
+app.add_typer(data_app)
 
 # So many of each problem are printed; --json has all.
 _SHOWN = 10
 
 
-@data_app.command()
-def check(
-    data: DataArgument = DEFAULT_DATA,
-    as_json: JsonOption = False,
-) -> None:
+class Check(DataOptions, Printed):
+    """What `client data check` is told."""
+
+    panel: ClassVar[str | None] = None
+
+    data: Annotated[Path, Option(argument=True, metavar="DIR", env="TUITION_DATA")] = Field(
+        default=DEFAULT_DATA, description="The labelled images: a folder or a table."
+    )
+
+
+@command(data_app)
+def check(given: Check) -> None:
     """Count domains and classes, and look for what distorts a result; ends with 1 if there is any.
 
     That is: pictures that are left out (loose in a domain or in the root, of a format that is not read, not
@@ -38,8 +50,8 @@ def check(
     """
     from client.api import folders
 
-    found = folders.check_folder(data, progress=Display())
-    if as_json:
+    found = folders.check_folder(given.data, progress=Display())
+    if given.as_json:
         print_json(found.to_json())
     else:
         _print(found)
@@ -47,12 +59,16 @@ def check(
         raise typer.Exit(1)
 
 
-@data_app.command()
-def example(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A new folder, such as icons.", show_default=False)
-    ],
-) -> None:
+class Example(Options):
+    """What `client data example` is told."""
+
+    folder: Annotated[Path, Option(argument=True, metavar="DIR")] = Field(
+        description="A new folder, such as icons."
+    )
+
+
+@command(data_app)
+def example(given: Example) -> None:
     """Unpack bundled icons, to try things with: 54 classes in five drawing styles, which are domains.
 
     Beside them, in DIR-unlabelled, it unpacks illustrations and icons without labels, in a folder for each
@@ -63,7 +79,7 @@ def example(
     from client.api import folders
     from client.data.bundled_set import pool_beside
 
-    folders.unpack_example(folder)
+    folder = folders.unpack_example(given.folder)
     print_line(f"{folder} has labelled icons, laid out as {folder}/<domain>/<class>/<image>.")
     print_line(f"{pool_beside(folder)} has images without labels, laid out by style.")
 

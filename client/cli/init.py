@@ -6,12 +6,16 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Annotated
 
-import typer
+import typer.main
+from pydantic import Field
 from typer.core import TyperGroup
 
-from client.cli.settings import SETTINGS_FILE, Setting, commands_of, settings_of, shareable, table_of
+from client.cli.command import app, command
+from client.cli.settings import SETTINGS_FILE, commands_of, settings_of, table_of
 from client.errors import UsageError, unwritable
+from client.options.base import Options
 from client.paths import is_there, replace_text
+from shared.declared import Declared, Option
 
 _WIDTH = 100
 _BEGINNING = """\
@@ -22,17 +26,23 @@ _BEGINNING = """\
 """
 
 
-def init(
-    context: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
-) -> None:
+class Init(Options):
+    """What `client init` is told."""
+
+    force: Annotated[bool, Option(typed=True)] = Field(
+        default=False, description="Replace the file that is there."
+    )
+
+
+@command(app)
+def init(given: Init) -> None:
     """Write tuition.toml into this folder: every setting, in a comment, with its meaning and default.
 
     Example: client init
     """
-    program = context.find_root().command
+    program = typer.main.get_command(app)
     assert isinstance(program, TyperGroup)
-    write_settings(SETTINGS_FILE, commented_settings(program), replace=force)
+    write_settings(SETTINGS_FILE, commented_settings(program), replace=given.force)
     print(f"{SETTINGS_FILE} is written. Take the # away before an option to set it.")
 
 
@@ -54,11 +64,15 @@ def write_settings(path: Path, text: str, *, replace: bool) -> None:
 def commented_settings(program: TyperGroup) -> str:
     """The text of a file that sets nothing, and shows everything that it could set."""
     commands = {words: settings_of(command) for words, command in commands_of(program)}
-    having: dict[Setting, list[str]] = defaultdict(list)
+    having: dict[Declared, list[str]] = defaultdict(list)
     for words, settings in commands.items():
         for setting in settings.values():
             having[setting].append(words)
-    shared = {setting: words for setting, words in having.items() if len(words) > 1 and shareable(setting)}
+    shared = {
+        setting: words
+        for setting, words in having.items()
+        if len(words) > 1 and not setting.option.one_command
+    }
     lines = [_BEGINNING]
     for setting, takers in shared.items():
         whose = f"Of {', '.join(takers)}."
@@ -71,19 +85,19 @@ def commented_settings(program: TyperGroup) -> str:
     return "\n".join(lines)
 
 
-def _tabled(words: str, settings: list[Setting]) -> Iterator[str]:
+def _tabled(words: str, settings: list[Declared]) -> Iterator[str]:
     if settings:
         yield from (table_of(words), "")
     for setting in settings:
         yield from (*_described(setting), "")
 
 
-def _described(setting: Setting, whose: str = "") -> Iterator[str]:
+def _described(setting: Declared, whose: str = "") -> Iterator[str]:
     told = " ".join(filter(None, [setting.help, f"Takes {setting.accepted}.", whose]))
     yield from (
         f"# {line}" for line in wrap(told, _WIDTH - 2, break_long_words=False, break_on_hyphens=False)
     )
-    yield f"#{setting.key} = {_written(setting.default)}".rstrip()
+    yield f"#{setting.key} = {_written(setting.written_default)}".rstrip()
 
 
 def _written(default: object) -> str:

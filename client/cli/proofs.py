@@ -1,16 +1,19 @@
 """What commands print of proofs and receipts, for people, on standard output."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.cli.options import print_line
+from client.cli.command import print_line
 from client.cli.tables import print_table
+from client.errors import ClientError, UsageError, unwritable
+from client.paths import obstacle, replace_text
 from client.proofs.reconciliation import Reconciliation
 from client.vendors.signatures import time_of
 
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
     from client.proofs.canary import CanaryResult
     from client.proofs.evidence import Evidence
-    from client.proofs.swap import SwapCheck
+    from client.proofs.swap import SwapCheck, SwapEvidence
 
 
 def print_reconciliation(found: Reconciliation) -> None:
@@ -112,3 +115,24 @@ def print_canary(found: "CanaryResult") -> None:
         "and a student that learnt from both had two teachers. Buy no more of it, keep the receipts, and "
         "ask the vendor."
     )
+
+
+def check_evidence(path: Path) -> None:
+    """Refuse, before anything is bought, a file that could not be written.
+
+    Raises:
+        UsageError: its folder does not exist or takes no files, or it is a folder itself.
+    """
+    if why := obstacle(path):
+        raise UsageError(f"--evidence cannot be written: {why}.")
+
+
+def write_evidence(path: Path | None, evidence: "SwapEvidence | None") -> tuple[bool, ClientError | None]:
+    """Write the file, if there is one to write; returns whether it is written, and why it cannot be."""
+    if path is None or evidence is None:
+        return False, None
+    try:
+        replace_text(path, evidence.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        return False, unwritable(path, error)
+    return True, None

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from client.cli.options import CacheOption, JsonOption, is_typed, print_json, print_line
+from client.cli.command import Printed, app, command, print_json, print_line
 from client.errors import UsageError
+from client.options.vendor import CacheOptions
+from shared.declared import Option
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
     from client.proofs.evidence import Evidence
@@ -17,27 +20,23 @@ receipts_app = typer.Typer(
     help="Check the vendor's signed receipts, and hand them to others.\n\nExample: client receipts verify",
     no_args_is_help=True,
 )
+app.add_typer(receipts_app)
 
 
-@receipts_app.command()
-def verify(
-    context: typer.Context,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[FILE]",
-            help="File that `client receipts export` or `client canary` wrote; without it, the cache.",
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            "--keys", metavar="JWKS", help="The vendor's keys, from its /.well-known/jwks.json, for a FILE."
-        ),
-    ] = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-) -> None:
+class Verify(CacheOptions, Printed):
+    """What `client receipts verify` is told."""
+
+    file: Annotated[Path | None, Option(argument=True, metavar="[FILE]")] = Field(
+        default=None,
+        description="File that `client receipts export` or `client canary` wrote; without it, the cache.",
+    )
+    keys: Annotated[Path | None, Option(metavar="JWKS")] = Field(
+        default=None, description="The vendor's keys, from its /.well-known/jwks.json, for a FILE."
+    )
+
+
+@command(receipts_app)
+def verify(given: Verify) -> None:
     """Check every signed receipt, and every embedding against its receipt; ends with 1 if one is wrong.
 
     Of a canary's evidence it says whether the vendor has signed two answers to one input.
@@ -45,35 +44,36 @@ def verify(
     Example: client receipts verify bought.json --keys jwks.json
     """
     from client.api import receipts
-    from client.api.options import VendorOptions
     from client.cli.proofs import print_evidence
 
     found: Evidence | SwapCheck
-    if file is not None:
-        found = receipts.verify_receipts_file(file, keys)
-    elif is_typed(context, "keys"):
+    if given.file is not None:
+        found = receipts.verify_receipts_file(given.file, given.keys)
+    elif "keys" in given.model_fields_set:
         raise UsageError("--keys is for a FILE; the cache keeps the keys with its receipts.")
     else:
-        found = receipts.verify_receipts(VendorOptions(cache=cache))
-    if as_json:
+        found = receipts.verify_receipts(given)
+    if given.as_json:
         print_json(found.to_json())
     else:
-        print_evidence(found, trusted=file is None or keys is not None)
+        print_evidence(found, trusted=given.file is None or given.keys is not None)
     if not found.holds:
         raise typer.Exit(1)
 
 
-@receipts_app.command()
-def export(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.", show_default=False)],
-    cache: CacheOption = None,
-) -> None:
+class Export(CacheOptions):
+    """What `client receipts export` is told."""
+
+    out: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(description="File to write.")
+
+
+@command(receipts_app)
+def export(given: Export) -> None:
     """Write all signed receipts, with hashes of what was bought, to a file that anybody can check.
 
     Example: client receipts export bought.json
     """
     from client.api import receipts
-    from client.api.options import VendorOptions
 
-    count = receipts.export_receipts(VendorOptions(cache=cache), out)
-    print_line(f"{count} signed receipts in {out}.")
+    count = receipts.export_receipts(given, given.out)
+    print_line(f"{count} signed receipts in {given.out}.")

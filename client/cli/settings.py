@@ -6,88 +6,21 @@ for that command alone. The command line and the environment come before the fil
 default.
 """
 
-import inspect
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 from typer.core import TyperGroup
-from typer.models import ParameterInfo
 
 from client.errors import UsageError
 from client.paths import is_file, is_there
+from shared.declared import Declared
+from shared.typer_commands import options_of, parameter_of
 
 SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
-# What somebody agrees to for one command, or what turns it into another, is typed.
-_TYPED = frozenset(
-    {"cancel", "damaged", "dry_run", "force", "help", "probe", "reconcile", "replace", "version", "yes"}
-)
-# The same of one command, by its last word: what it deletes.
-_TYPED_OF = {"prune": frozenset({"model_fingerprint"})}
-# Each command writes something else there.
-_OF_ONE_COMMAND = frozenset({"out"})
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a text"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An option of a command, as it can stand in the file.
-
-    Attributes:
-        key: its name there.
-        parameter: its name in the command's function.
-        kind: the type of its values; of a list, the type of its items.
-        choices: the only values that it takes, if there are any.
-        several: whether it takes a list.
-        low: the smallest value of a number.
-        high: the largest.
-        default: what holds without it; `None` if nothing does.
-        help: what it means.
-    """
-
-    key: str
-    parameter: str
-    kind: type
-    choices: tuple[str, ...]
-    several: bool
-    low: float | None
-    high: float | None
-    default: Any
-    help: str
-
-    @property
-    def accepted(self) -> str:
-        """Its values, in words."""
-        if self.choices:
-            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
-        word = _WORDS[self.kind]
-        if self.several:
-            return f"{word}, or a list of such"
-        if self.low is None:
-            return word
-        return f"{word} from {self.low}" if self.high is None else f"{word} from {self.low} to {self.high:,}"
-
-    def takes(self, value: object) -> bool:
-        """Whether the file may give it this value."""
-        if self.several and isinstance(value, list):
-            return bool(value) and all(self._takes_one(each) for each in value)
-        return self._takes_one(value)
-
-    def _takes_one(self, value: object) -> bool:
-        if self.choices:
-            return value in self.choices
-        if self.kind is bool or isinstance(value, bool):
-            return self.kind is bool and isinstance(value, bool)
-        if self.kind in (int, float):
-            return isinstance(value, (int, self.kind)) and self._reaches(value)
-        return isinstance(value, str) and bool(value) and "\0" not in value
-
-    def _reaches(self, value: float) -> bool:
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
 def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | None = None) -> dict[str, Any]:
@@ -107,15 +40,18 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | No
     document = _parsed(path)
     listed = sorted(commands_of(group), key=lambda each: each[0].split()[0] != of)
     commands = {words: settings_of(command) for words, command in listed}
+    typed = {
+        words: {each.key for each in options_of(command) if each.option.typed} for words, command in listed
+    }
     shared = {key: value for key, value in document.items() if not isinstance(value, dict)}
-    _check_shared(path, shared, commands)
+    _check_shared(path, shared, commands, set().union(*typed.values()))
     defaults: dict[str, Any] = {}
     for words, settings in commands.items():
-        own = document.get(words)
-        values = _own(path, words, own, settings) if isinstance(own, dict) else {}
-        given = {**{key: value for key, value in shared.items() if key in settings}, **values}
-        named = {settings[key].parameter: _value(settings[key], value) for key, value in given.items()}
-        _put(defaults, words.split(), named)
+        own = document.get(words, {})
+        if isinstance(own, dict):
+            _check_own(path, words, own, settings, typed[words])
+            shared_here = {key: value for key, value in shared.items() if key in settings}
+            _put(defaults, words.split(), {**shared_here, **own}, settings)
     if unknown := [
         name for name, value in document.items() if isinstance(value, dict) and name not in commands
     ]:
@@ -137,21 +73,9 @@ def commands_of(group: TyperGroup) -> Iterator[tuple[str, Any]]:
             yield name, command
 
 
-def settings_of(command: Any) -> dict[str, Setting]:  # noqa: ANN401 (Typer's and Click's commands alike)
-    """What can stand in the file of a command: its options, and arguments that may be left out; by key."""
-    hints = get_type_hints(inspect.unwrap(command.callback), include_extras=True)
-    found = {}
-    for parameter in command.params:
-        if parameter.name in hints and not (parameter.param_type_name == "argument" and parameter.required):
-            setting = _setting(parameter, hints[parameter.name])
-            if setting.key not in _typed_of(command.name):
-                found[setting.key] = setting
-    return found
-
-
-def shareable(setting: Setting) -> bool:
-    """Whether a key means the same to all commands that have it, and may stand at the top."""
-    return setting.key not in _OF_ONE_COMMAND
+def settings_of(command: Any) -> dict[str, Declared]:  # noqa: ANN401 (Typer's commands)
+    """What can stand in the file for a command, by key."""
+    return {each.key: each for each in options_of(command) if each.is_setting}
 
 
 def table_of(words: str) -> str:
@@ -159,29 +83,8 @@ def table_of(words: str) -> str:
     return f'["{words}"]' if " " in words else f"[{words}]"
 
 
-def _setting(parameter: Any, hint: Any) -> Setting:  # noqa: ANN401
-    kind, *notes = get_args(hint)
-    (info,) = (note for note in notes if isinstance(note, ParameterInfo))
-    kinds = [each for each in get_args(kind) if each is not type(None)] or [kind]
-    inner = kind if get_origin(kind) in (Literal, list) else kinds[0]
-    several = get_origin(inner) is list
-    item = get_args(inner)[0] if several else inner
-    choices = get_args(item) if get_origin(item) is Literal else ()
-    return Setting(
-        key=parameter.opts[0].lstrip("-").replace("-", "_"),
-        parameter=parameter.name,
-        kind=str if choices else item,
-        choices=choices,
-        several=several,
-        low=info.min,
-        high=info.max,
-        default=parameter.default,
-        help=" ".join((parameter.help or "").split()),
-    )
-
-
 def _parsed(path: Path) -> dict[str, Any]:
-    """What the file says, with the keys of options as `Setting` has them."""
+    """What the file says, with the keys of options spelled as `Declared.key` is."""
     try:
         if not is_file(path):
             raise UsageError(f"{path} is not a file.")
@@ -211,40 +114,56 @@ def _with_keys(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_shared(
-    path: Path, shared: Mapping[str, Any], commands: Mapping[str, Mapping[str, Setting]]
+    path: Path, shared: Mapping[str, Any], commands: Mapping[str, Mapping[str, Declared]], typed: Set[str]
 ) -> None:
     known = {key: setting for settings in commands.values() for key, setting in settings.items()}
     for key, value in shared.items():
         if key not in known:
-            raise UsageError(f"{path}: {_unknown(key, known)}")
-        if not shareable(known[key]):
+            raise UsageError(f"{path}: {_unknown(key, known, typed)}")
+        if known[key].option.one_command:
             raise UsageError(f"{path}: put `{key}` into the table of a command, such as [distill].")
         having = {words: settings[key] for words, settings in commands.items() if key in settings}
         for words, setting in having.items():
-            if not setting.takes(value):
+            if not _takes(setting, value):
                 of = f" of client {words}" if len(having) > 1 else ""
                 raise UsageError(f"{path}: `{key}`{of} is {setting.accepted}, not {value!r}.")
 
 
-def _own(
-    path: Path, words: str, table: Mapping[str, Any], settings: Mapping[str, Setting]
-) -> Mapping[str, Any]:
-    for key, value in table.items():
+def _check_own(
+    path: Path, words: str, own: Mapping[str, Any], settings: Mapping[str, Declared], typed: Set[str]
+) -> None:
+    where = f"{path}, {table_of(words)}"
+    for key, value in own.items():
         if key not in settings:
-            raise UsageError(f"{path}, {table_of(words)}: {_unknown(key, settings, _typed_of(words))}")
-        if not settings[key].takes(value):
-            raise UsageError(
-                f"{path}, {table_of(words)}: `{key}` is {settings[key].accepted}, not {value!r}."
-            )
-    return table
+            raise UsageError(f"{where}: {_unknown(key, settings, typed)}")
+        if not _takes(settings[key], value):
+            raise UsageError(f"{where}: `{key}` is {settings[key].accepted}, not {value!r}.")
 
 
-def _typed_of(words: str) -> frozenset[str]:
-    """The options that a command takes from the command line alone."""
-    return _TYPED | _TYPED_OF.get(words.split()[-1], frozenset())
+def _takes(setting: Declared, value: object) -> bool:
+    """Whether the file may give an option this value."""
+    if setting.is_list and isinstance(value, list):
+        return bool(value) and all(_takes_one(setting, each) for each in value)
+    return _takes_one(setting, value)
 
 
-def _unknown(key: str, known: Mapping[str, Setting], typed: frozenset[str] = _TYPED) -> str:
+def _takes_one(setting: Declared, value: object) -> bool:
+    if setting.choices:
+        return value in setting.choices
+    if setting.kind is bool or isinstance(value, bool):
+        return setting.kind is bool and isinstance(value, bool)
+    if setting.kind in (int, float):
+        low, high = setting.low, setting.high
+        reaches = (
+            isinstance(value, int | float)
+            and (low is None or value >= low)
+            and (high is None or value <= high)
+        )
+        return reaches and (isinstance(value, int) or setting.kind is float)
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
+def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:
     """What to say of a key that does not stand for an option."""
     if key in typed:
         return f"`{key}` is given on the command line alone, where it is meant for one command."
@@ -261,11 +180,12 @@ def _meant(name: str, known: Mapping[str, Any]) -> str:
     return f" (is `{near[0]}` meant?)" if near else ""
 
 
-def _value(setting: Setting, value: object) -> object:
-    return [value] if setting.several and not isinstance(value, list) else value
-
-
-def _put(defaults: dict[str, Any], words: list[str], values: Mapping[str, object]) -> None:
-    for word in words[:-1]:
+def _put(
+    defaults: dict[str, Any], words: list[str], values: Mapping[str, object], settings: Mapping[str, Declared]
+) -> None:
+    """Put values under the words of a command and the names of its parameters."""
+    for word in words:
         defaults = defaults.setdefault(word, {})
-    defaults.setdefault(words[-1], {}).update(values)
+    for key, value in values.items():
+        is_one_of_several = settings[key].is_list and not isinstance(value, list)
+        defaults[parameter_of(settings[key])] = [value] if is_one_of_several else value

@@ -1,105 +1,41 @@
-"""`client evaluate`, `predict`, `report`, `export`: what is done with a finished student."""
+"""`client predict`, `evaluate`, `export`, `serve` and `report`: what is done with a finished student."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import Field
 
-from client.cli.confirm import on_terminal
+from client.cli.command import Printed, app, command, on_terminal, print_json, print_line
 from client.cli.lines import from_lines
-from client.cli.options import (
-    DEFAULT_DATA,
-    AskAccuracyOption,
-    AskBelowOption,
-    AskBudgetOption,
-    AskPeriodOption,
-    AskShareOption,
-    AskVendorOption,
-    CacheOption,
-    DataOption,
-    DeviceOption,
-    JsonOption,
-    KeepAtMostOption,
-    KeepOption,
-    KeyFileOption,
-    ModelOption,
-    ProtocolOption,
-    RejectOption,
-    RunArgument,
-    YesOption,
-    a_number,
-    amount_to_ask,
-    is_typed,
-    print_json,
-    print_line,
-)
 from client.errors import UsageError
-from client.progress import Display
+from client.options.base import Options
+from client.options.students import EvaluateOptions, ExportOptions, PredictOptions, ServeOptions
+from client.options.training import DeviceOptions
+from client.progress import Display, printable
+from shared.declared import Option
 
-FileFormat = Literal["onnx", "safetensors"]
-StudentArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN", help="A run's directory, or a .safetensors or .onnx file from one.", show_default=False
-    ),
-]
+_PANEL = "Use a student"
 
 
-def evaluate(
-    run: StudentArgument,
-    data: DataOption = DEFAULT_DATA,
-    domain: Annotated[
-        list[str] | None, typer.Option("--domain", help="Only these domains (default: all).")
-    ] = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Measure a trained student on every image of a folder, by domain; spends nothing.
+class OfStudent(Options):
+    """A finished student."""
 
-    Images that it was trained on count too: summary.json has its accuracy on hold-outs.
-
-    Example: client evaluate runs/icons-pixel-vl2v-adip-seed0 --data icons --domain pixel
-    """
-    from client.api import students
-    from client.cli.tables import percent, print_table
-
-    found = students.evaluate(run, data, domains=domain, device=device, progress=Display())
-    if as_json:
-        print_json({name: each.to_json() for name, each in found.items()})
-    else:
-        rows = [(name, percent(each.accuracy), each.images) for name, each in found.items()]
-        print_table(("domain", "accuracy (%)", "images"), rows)
+    run: Annotated[Path, Option(argument=True)] = Field(
+        description="A run's directory, or a .safetensors or .onnx file from one."
+    )
 
 
-def predict(
-    context: typer.Context,
-    run: StudentArgument,
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IMAGE...",
-            help="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input.",
-            show_default=False,
-        ),
-    ],
-    top: Annotated[int, typer.Option("--top", "--top-k", min=1, help="How many classes to name.")] = 5,
-    reject: RejectOption = None,
-    device: DeviceOption = "auto",
-    ask_vendor: AskVendorOption = None,
-    ask_share: AskShareOption = None,
-    ask_below: AskBelowOption = None,
-    ask_accuracy: AskAccuracyOption = None,
-    ask_budget: AskBudgetOption = None,
-    ask_period: AskPeriodOption = "month",
-    keep: KeepOption = None,
-    keep_at_most: KeepAtMostOption = 10_000,
-    yes: YesOption = False,
-    protocol: ProtocolOption = "tuition",
-    model: ModelOption = None,
-    api_key_file: KeyFileOption = None,
-    cache: CacheOption = None,
-    as_json: JsonOption = False,
-) -> None:
+class Predict(PredictOptions, DeviceOptions, OfStudent, Printed):
+    """What `client predict` is told."""
+
+    images: Annotated[tuple[str, ...], Option(argument=True, metavar="IMAGE...")] = Field(
+        description="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input."
+    )
+
+
+@command(app, panel=_PANEL)
+def predict(given: Predict) -> None:
     """Name the most probable classes of images, by a run's student or by a file of it.
 
     It spends nothing, unless --ask-vendor names a vendor to ask about those of which the student is least
@@ -109,84 +45,64 @@ def predict(
     Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
     """
     from client.api import students
-    from client.api.options import AskOptions
     from client.cli.tables import print_predictions
 
-    amount = amount_to_ask(context, ask_vendor, ask_share, ask_below, ask_accuracy)
-    ask = None
-    if ask_vendor is not None:
-        ask = AskOptions(
-            **amount, vendor=ask_vendor, budget=ask_budget, period=ask_period, yes=yes, protocol=protocol,
-            model=model, api_key_file=api_key_file, cache=cache, keep=keep, keep_at_most=keep_at_most,
-        )  # fmt: skip
-    _, words = from_lines([], images)
-    student = students.load_student(run, device=device)
-    found = student.predict(words, top=top, reject=reject, ask=ask, confirm=on_terminal(), progress=Display())
+    _, words = from_lines([], given.images)
+    student = students.load_student(given.run, device=given.device)
+    found = student.predict(
+        words, top=given.top, reject=given.reject, ask=given.ask, confirm=on_terminal(), progress=Display()
+    )
     if not found.classes and not found.skipped:
         raise UsageError(f"There is no picture in {', '.join(words)} (hidden files are left out).")
-    print_json(found.rows()) if as_json else print_predictions(found)
+    print_json(found.rows()) if given.as_json else print_predictions(found)
     raise typer.Exit(1 if found.skipped else 0)
 
 
-def report(run: RunArgument) -> None:
-    """Write a finished run's report.html and README.md again.
+class Evaluate(EvaluateOptions, OfStudent, Printed):
+    """What `client evaluate` is told."""
 
-    Example: client report runs/icons-pixel-vl2v-adip-seed0
+
+@command(app, panel=_PANEL)
+def evaluate(given: Evaluate) -> None:
+    """Measure a trained student on every image of a folder, by domain; spends nothing.
+
+    Images that it was trained on count too: summary.json has its accuracy on hold-outs.
+
+    Example: client evaluate runs/icons-pixel-vl2v-adip-seed0 --data icons --domain pixel
     """
-    from client.api.distillation import Run
+    from client.api import students
+    from client.cli.tables import percent, print_table
 
-    print_line(str(Run(path=run).write_report()))
+    found = students.evaluate(
+        given.run, given.data, domains=given.domains, device=given.device, progress=Display()
+    )
+    if given.as_json:
+        print_json({name: each.to_json() for name, each in found.items()})
+    else:
+        rows = [(name, percent(each.accuracy), each.images) for name, each in found.items()]
+        print_table(("domain", "accuracy (%)", "images"), rows)
 
 
-def export(
-    context: typer.Context,
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN",
-            help="A run's directory, or a .safetensors file from one; for --web also a .onnx file.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="The file to write, which ends in .onnx or .safetensors.", show_default=False
-        ),
-    ] = None,
-    web: Annotated[
-        Path | None,
-        typer.Option(
-            "--web",
-            metavar="DIR",
-            help="Instead of a file, write a page on which the student answers in the browser.",
-            show_default=False,
-        ),
-    ] = None,
-    kind: Annotated[
-        FileFormat | None,
-        typer.Option("--format", help="Format of the file (default: as its name ends)."),
-    ] = None,
-    int8: Annotated[
-        bool,
-        typer.Option(
-            "--int8",
-            help="Write ONNX in eight bits, a quarter of the size; takes a run's directory, and its images.",
-        ),
-    ] = False,
-    allow_loss: Annotated[
-        float,
-        typer.Option(
-            "--allow-loss",
-            min=0,
-            max=100,
-            help="Points of accuracy that --int8 may lose before it is refused.",
-            callback=a_number,
-        ),
-    ] = 1.0,
-    reject: RejectOption = None,
-    as_json: JsonOption = False,
-) -> None:
+class Export(ExportOptions, Printed):
+    """What `client export` is told."""
+
+    run: Annotated[Path, Option(argument=True)] = Field(
+        description="A run's directory, or a .safetensors file from one; for --web also a .onnx file."
+    )
+    out: Annotated[Path | None, Option(one_command=True)] = Field(
+        default=None, description="The file to write, which ends in .onnx or .safetensors."
+    )
+    web: Annotated[Path | None, Option(metavar="DIR", instead_of="out")] = Field(
+        default=None,
+        description="Instead of a file, write a page on which the student answers in the browser.",
+    )
+    kind: Annotated[Literal["onnx", "safetensors"] | None, Option(name="format")] = Field(
+        default=None, description="Format of the file (default: as its name ends)."
+    )
+
+
+@command(app, panel=_PANEL)
+def export(given: Export) -> None:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
 
     All files say how images are prepared for them, and `client predict` takes any. --web DIR writes a folder
@@ -197,35 +113,61 @@ def export(
     from client.api import exports
     from client.cli.tables import print_exports
 
-    out, web, kind = _what_to_write(context, out, web, kind)
-    if web is None and is_typed(context, "reject"):
+    where = given.web or given.out
+    if where is None or (given.web and "kind" in given.model_fields_set):
+        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+    if given.web is None and "reject" in given.model_fields_set:
         raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
+    kind = "web" if given.web else given.kind
     written = exports.export(
-        run, web or out or Path(), kind="web" if web else kind, int8=int8, allow_loss=allow_loss,
-        reject=reject, progress=Display(),
+        given.run, where, kind=kind, int8=given.int8, allow_loss=given.allow_loss, reject=given.reject,
+        progress=Display(),
     )  # fmt: skip
-    if as_json:
+    if given.as_json:
         print_json(written.to_json())
     else:
         print_exports(written.files or [])
         print_line(str(written.out))
 
 
-def _what_to_write(
-    context: typer.Context, out: Path | None, web: Path | None, kind: FileFormat | None
-) -> tuple[Path | None, Path | None, FileFormat | None]:
-    """A file and perhaps its format, or the folder of a page: what is typed, or else what tuition.toml says.
+class Serve(ServeOptions):
+    """What `client serve` is told."""
 
-    Raises:
-        UsageError: it is neither, or both.
+    student: Annotated[Path, Option(argument=True, metavar="RUN|STUDENT.ONNX")] = Field(
+        description="A run's directory or a .onnx file; of a folder of runs, the newest student."
+    )
+
+
+@command(app, panel=_PANEL, without=("yes",))
+def serve(given: Serve) -> None:
+    """Serve a student over HTTP until stopped, by onnxruntime alone.
+
+    POST /classify takes image files; GET / is a page to try it. docs/serving.md tells the rest. It spends
+    nothing, unless --ask-vendor names a vendor to ask about images of which the student is not sure; that
+    takes an --ask-budget.
+
+    Example: client serve runs/icons-pixel-vl2v-adip-seed0 --port 8080
     """
-    out_typed, web_typed, kind_typed = (is_typed(context, name) for name in ("out", "web", "kind"))
-    if web_typed and not out_typed:
-        out = None
-    if (out_typed or kind_typed) and not web_typed:
-        web = None
-    if web is not None and not kind_typed:
-        kind = None
-    if (out is None) == (web is None) or (web is not None and kind is not None):
-        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
-    return out, web, kind
+    from client.api.serving import serve as start
+
+    def announce(url: str, facts: str) -> None:
+        print(printable(f"Tuition student ready on {url} ({facts})"), flush=True)
+
+    start(given.student, given, announce=announce)  # Ctrl-C is how it ends
+
+
+class Report(Options):
+    """What `client report` is told."""
+
+    run: Annotated[Path, Option(argument=True)] = Field(description="A run's directory.")
+
+
+@command(app, panel=_PANEL)
+def report(given: Report) -> None:
+    """Write a finished run's report.html and README.md again.
+
+    Example: client report runs/icons-pixel-vl2v-adip-seed0
+    """
+    from client.api.distillation import Run
+
+    print_line(str(Run(path=given.run).write_report()))

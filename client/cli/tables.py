@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.cache.cache import CacheContents
-from client.cli.options import print_line
+from client.cli.command import print_line
 from client.data.finder import described
 from client.progress import printable
 from client.results.records import (
@@ -31,6 +31,7 @@ from shared.embeddings import ModelCard
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
+    from client.api.comparison import ComparisonPlan
     from client.api.distillation import Run
     from client.api.students import Predictions
 
@@ -192,6 +193,19 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
         "trained on, on top of those above it and of --method label-only, which asks nothing "
         "(docs/results.md, which has the deviations). Your images will differ."
     )
+
+
+def print_joint_plan(plan: "ComparisonPlan") -> None:
+    """What all runs of a comparison would buy together."""
+    print_line(
+        f"{plan.runs} runs would buy {plan.to_buy} queries for {plan.cost_micros} micros in all; "
+        f"{plan.cached} are in the cache."
+    )
+    if plan.unaffordable:
+        print_line(
+            f"--max-spend does not reach {plan.unaffordable} more, so no run would be started: it takes a "
+            f"--max-spend of at least {plan.enough_micros}."
+        )
 
 
 def print_check(check: TeacherCheck) -> None:

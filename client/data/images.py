@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
 NO_MEMORY = "too little memory to read it"
 # As Pillow names what every vendor takes as it is; an MPO file is a JPEG file with further pictures in it.
 _SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO", "WEBP"})
-# Formats that Pillow reads wherever it is, and how their files are named.
-_SUFFIXES = {
+# Formats of pictures as Pillow names them, and how their files are named.
+FORMATS = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
     "GIF": (".gif",),
     "BMP": (".bmp", ".dib"),
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif"),
 }
+HEIC_SUFFIXES = frozenset(FORMATS["HEIF"])
 # Pillow and its libraries, as `features.version` names them.
 _CODECS = ("pil", "zlib", "zlib_ng", "libjpeg_turbo", "jpg", "webp", "libtiff", "avif")
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
@@ -61,23 +63,20 @@ class UnreadableImage(ValueError):
 @cache
 def suffixes() -> frozenset[str]:
     """The endings of files that are pictures by name, in lower case: of formats that can be read here."""
-    known = [suffix for each in _SUFFIXES.values() for suffix in each]
-    further = {"AVIF": {".avif"}, "HEIF": HEIC_SUFFIXES}
-    return frozenset(known).union(*(further[name] for name in _formats() if name in further))
+    return frozenset(suffix for name in _formats() for suffix in FORMATS[name])
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     """What Pillow may open: AVIF where it was built with it, HEIC where pillow-heif is installed."""
-    known = list(_SUFFIXES)
-    if features.check("avif"):
-        known.append("AVIF")
+    missing = set() if features.check("avif") else {"AVIF"}
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        return tuple(known)
-    register_heif_opener()
-    return (*known, "HEIF")
+        missing.add("HEIF")
+    else:
+        register_heif_opener()
+    return tuple(name for name in FORMATS if name not in missing)
 
 
 @cache

@@ -121,16 +121,11 @@ class Thresholds:
             asks: whether its teacher is asked as well.
 
         Raises:
-            UsageError: the rate is out of range, or the file has no threshold for it.
+            UsageError: the file has no threshold for it.
             ClientError: the file is damaged.
         """
         if rate is None:
             return cls()
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise UsageError(
-                f"The rate of false rejects (--reject) is {rate:g}; it must lie between {LOWEST_RATE} and "
-                f"{HIGHEST_RATE}."
-            )
         student = _threshold_of("student", metadata.rejection, rate)
         return cls(student, _threshold_of("teacher", metadata.teacher_rejection, rate) if asks else NEVER)
 

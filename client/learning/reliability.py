@@ -64,12 +64,6 @@ class Reliability:
             np.average(asked * asked_accuracy + (1 - asked) * np.array(self.accuracy), weights=sizes)
         )
 
-    def share_for(self, wanted: float, asked_accuracy: float) -> float | None:
-        """The smallest share, in hundredths, to ask about for an accuracy; `None` where none reaches it."""
-        shares = (step / 100 for step in range(101))
-        least = wanted - 1e-9  # so that rounding takes away no share that just reaches it
-        return next((s for s in shares if self.accuracy_with(s, asked_accuracy) >= least), None)
-
 
 def of_student(metadata: StudentMetadata) -> tuple[Reliability, float] | None:
     """How right a student was on hold-outs, and its teacher (a share); `None` where its file does not tell.

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from client.data.domains import ImageFolder, list_folder, size_of
+from client.data.kept_images import is_named_as_kept
 from client.data.pool import find_pool
-from client.deferral.keeping import is_named_as_kept
 from client.errors import UsageError
 from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method

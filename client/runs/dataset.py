@@ -10,10 +10,10 @@ from types import MappingProxyType
 from client.data.domains import ImageFolder, list_folder, relative
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
+from client.data.kept_images import is_named_as_kept
 from client.data.manifests import recognise
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
-from client.deferral.keeping import is_named_as_kept
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display

@@ -74,9 +74,7 @@ class JointPurchase:
     @contextmanager
     def teacher(self, run_id: str) -> Iterator[Teacher]:
         """The teacher, who has not been asked anything yet."""
-        with self._connection.teacher(
-            run_id=run_id, budget=None, max_spend_micros=self._max_spend_micros, run=self._folder
-        ) as teacher:
+        with self._connection.teacher(run_id=run_id, budget=None, run=self._folder) as teacher:
             yield teacher
 
     @contextmanager

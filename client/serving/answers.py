@@ -1,125 +1,79 @@
-"""What is asked of a deployed student, who answers, and the answer."""
+"""The answer about one image: the student's, or that of student and vendor together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FailFast, Field
-from pydantic_core import to_json
 
-from client.deferral.answers import Answer
-from client.learning.prediction import ranked
-from client.learning.rejection import NEVER, shows_none
-from client.serving.batcher import Batcher
-from shared.errors import APIError
+from client.learning.recipe import LOGIT_SCALE
 
-OnError = Literal["fail", "skip"]
+AnsweredBy = Literal["student", "cache", "vendor"]
 
-
-class ClassifyInput(BaseModel):
-    """An image: the base64 of its file, and the name that its answer is to have."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    image: str
-    name: str | None = None
-
-
-class ClassifyOptions(BaseModel):
-    """How a request is to be answered; in a form, these are fields of their own.
-
-    Attributes:
-        top: how many classes to name, the most probable first.
-        on_error: whether one image that cannot be read fails the request, or is passed over.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    top: Annotated[int, Field(ge=1, le=1000)] = 5
-    on_error: OnError = "fail"
-
-
-class ClassifyRequest(ClassifyOptions):
-    """Images in the order in which their answers are wanted."""
-
-    # One bad input condemns the request: a hostile million of them must not become a million error reports.
-    inputs: Annotated[list[ClassifyInput], FailFast()]
+# How much the teacher counts beside the student, from 0 to 1 (benchmarks/notebook.md).
+TEACHER_WEIGHT = 0.7
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An image as it was sent: the bytes of a file or the base64 of them, and its name if it has one."""
+class Answer:
+    """What is said of an image.
 
-    file: bytes | str
-    name: str | None = None
-
-
-class Answerer(Protocol):
-    """Whoever answers: the student, or somebody whom it asks where it is not sure."""
-
-    async def answer(
-        self, account: str, images: Sequence[ImageFile], on_error: OnError
-    ) -> Sequence[Answer | APIError]:
-        """An answer or a refusal of each image, in order.
-
-        Where one that is refused fails the request, nothing is paid for the others.
-
-        Raises:
-            APIError: nothing can be answered.
-        """
-
-
-class StudentAnswerer:
-    """The student alone.
-
-    Args:
-        batcher: asks it.
-        reject_below: the threshold of `shows_none`.
+    Attributes:
+        probabilities: how likely each class is, shape (classes,).
+        answered_by: "student", or who answered with it: "cache" or "vendor".
+        cost_micros: what it cost, in millionths of the vendor's currency unit.
+        rejected: whether the image shows none of the classes.
     """
 
-    def __init__(self, batcher: Batcher, reject_below: float = NEVER) -> None:
-        self._batcher = batcher
-        self._reject_below = reject_below
+    probabilities: NDArray[np.floating]
+    answered_by: AnsweredBy
+    cost_micros: int = 0
+    rejected: bool = False
 
-    async def answer(
-        self,
-        account: str,
-        images: Sequence[ImageFile],
-        on_error: OnError,  # noqa: ARG002 (it asks nobody)
-    ) -> list[Answer | APIError]:
-        """What the student says of each image; or why it cannot be read."""
-        rows = await self._batcher.probabilities(account, [each.file for each in images])
-        return [row if isinstance(row, APIError) else self._answer(row) for row in rows]
+    def with_vendor(self, vendor: Self) -> Self:
+        """The student's answer and the vendor's together, with probabilities as exact as the student's.
 
-    def _answer(self, row: NDArray[np.float32]) -> Answer:
-        return Answer(row, "student", rejected=bool(shows_none(row[None], self._reject_below)[0]))
+        The vendor decides whether an image shows none of the classes, for it tells that much better
+        (benchmarks/notebook.md).
+        """
+        together = combined(self.probabilities[None], vendor.probabilities[None])[0]
+        return replace(vendor, probabilities=together.astype(self.probabilities.dtype))
 
 
-def render(
-    images: Sequence[ImageFile],
-    answers: Sequence[Answer | APIError],
-    classes: Sequence[str],
-    options: ClassifyOptions,
-) -> bytes:
-    """The JSON of all answers, in order; what was passed over is listed under `errors`."""
-    results, errors, cost = [], [], 0
-    for index, (image, answer) in enumerate(zip(images, answers, strict=True)):
-        if isinstance(answer, APIError):
-            error = {"index": index, "name": image.name, "code": answer.code, "message": answer.message}
-            errors.append(error)
-            continue
-        cost += answer.cost_micros
-        results.append({"name": image.name, **_described(answer, classes, options.top)})
-    content = {"results": results, "cost_micros": cost}
-    return to_json(content | {"errors": errors} if options.on_error == "skip" else content)
+def teacher_probabilities(
+    images: NDArray[np.float32], texts: NDArray[np.float32], temperature: float
+) -> NDArray[np.float64]:
+    """The teacher's zero-shot answer: softmax(100 cos / temperature).
+
+    Args:
+        images: unit embeddings of images, shape (n, d).
+        texts: unit embeddings of the class prompts, shape (classes, d).
+        temperature: fitted on images whose labels are known (`fitted_temperature`).
+
+    Returns:
+        shape (n, classes).
+    """
+    return _softmax(LOGIT_SCALE / temperature * (images.astype(np.float64) @ texts.T.astype(np.float64)))
 
 
-def _described(answer: Answer, classes: Sequence[str], top: int) -> dict[str, object]:
-    best = [
-        {"class": name, "confidence": confidence}
-        for name, confidence in ranked(answer.probabilities, classes, top).items()
-    ]
-    told = {**best[0], "class": None} if answer.rejected else best[0]
-    return {**told, "answered_by": answer.answered_by, "top": best}
+def combined(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What both say together, a logarithmic opinion pool: student^(1 - w) x teacher^w, normalised.
+
+    The teacher counts more (w is `TEACHER_WEIGHT`), for the student is surer than it should be of images
+    unlike those that it learnt from.
+
+    Args:
+        student: probabilities, shape (n, classes).
+        teacher: probabilities, shape (n, classes).
+
+    Returns:
+        shape (n, classes).
+    """
+    logs = [np.log(np.maximum(each.astype(np.float64), 1e-12)) for each in (student, teacher)]
+    return _softmax((1 - TEACHER_WEIGHT) * logs[0] + TEACHER_WEIGHT * logs[1])
+
+
+def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares

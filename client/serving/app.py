@@ -13,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from client.data.images import MAX_PIXELS
-from client.deferral.answers import Answer
-from client.deferral.asking import Period
-from client.deferral.selection import Selection
 from client.learning.rejection import NEVER
-from client.serving.answers import Answerer, StudentAnswerer, render
+from client.options.students import Period
+from client.serving.answers import Answer
+from client.serving.ask_queue import AskQueue
 from client.serving.batcher import Batcher
+from client.serving.classify import Answerer, StudentAnswerer, render
 from client.serving.decoding import ImageDecoder
 from client.serving.deferring import DeferringAnswerer
 from client.serving.health import Readiness
@@ -26,8 +26,8 @@ from client.serving.keys import Keys
 from client.serving.metrics import Metrics
 from client.serving.page import page_routes
 from client.serving.reading import ImageReader
+from client.serving.selection import ShareOfTraffic
 from client.serving.student import ServedStudent
-from client.serving.vendor_line import VendorLine
 from shared.embeddings import Limits
 from shared.errors import APIError
 from shared.http import memory
@@ -57,14 +57,14 @@ class Deferral:
 
     Attributes:
         selection: about which images.
-        line: to the vendor.
+        queue: asks the vendor.
         seconds: how long a caller waits for it.
         budget: queries that may be paid for in a period.
         period: "day", "month" or "total".
     """
 
-    selection: Selection
-    line: VendorLine
+    selection: ShareOfTraffic
+    queue: AskQueue
     seconds: float
     budget: int | None
     period: Period
@@ -88,10 +88,10 @@ def create_app(
     reject_below = NEVER if card.reject is None else card.reject.below
     answerer: Answerer = StudentAnswerer(batcher, reject_below)
     if deferral is not None:
-        line = deferral.line
-        answerer = DeferringAnswerer(answerer, deferral.selection, line, seconds=deferral.seconds)
+        queue = deferral.queue
+        answerer = DeferringAnswerer(answerer, deferral.selection, queue, seconds=deferral.seconds)
         metrics.show(
-            "paid_micros", "Paid to the vendor, in millionths of its unit.", lambda: line.cost_micros
+            "paid_micros", "Paid to the vendor, in millionths of its unit.", lambda: queue.cost_micros
         )
     capacity = Capacity(max_inputs=_MOST_IMAGES, max_bytes=_MOST_BYTES, max_seconds=_SECONDS)
     metrics.show("queue_images", "Images that wait for the student.", lambda: batcher.waiting)
@@ -160,11 +160,11 @@ def deferral_route(deferral: Deferral | None, metrics: Metrics, keys: Keys) -> E
 
     async def tell(request: Request) -> Response:
         keys.account_of(request)
-        left = None if deferral is None else await asyncio.to_thread(lambda: deferral.line.budget_left)
+        left = None if deferral is None else await asyncio.to_thread(lambda: deferral.queue.budget_left)
         told = {
             "asks": deferral is not None,
             "answered_by": metrics.answered_by,
-            "cost_micros": 0 if deferral is None else deferral.line.cost_micros,
+            "cost_micros": 0 if deferral is None else deferral.queue.cost_micros,
             "budget": None if deferral is None else deferral.budget,
             "budget_left": left,
             "period": None if deferral is None else deferral.period,
@@ -218,13 +218,13 @@ def _lifespan(
     async def run(_: Starlette) -> AsyncIterator[None]:
         batcher.start()
         if deferral is not None:
-            deferral.line.start()
+            deferral.queue.start()
         tidying = asyncio.create_task(memory.keep_small())
         yield
         tidying.cancel()
         await asyncio.gather(tidying, return_exceptions=True)
         await asyncio.to_thread(batcher.close)
         if deferral is not None:
-            await asyncio.to_thread(deferral.line.close)
+            await asyncio.to_thread(deferral.queue.close)
 
     return run

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import numpy as np
-
 from client.data.images import UnreadableImage
-from client.deferral.answers import Answer
-from client.deferral.asking import image_query
-from client.deferral.selection import Selection, sure_of
-from client.serving.answers import Answerer, ImageFile, OnError
-from client.serving.vendor_line import VendorLine
+from client.serving.answers import Answer
+from client.serving.ask_queue import AskQueue
+from client.serving.asking import image_query
+from client.serving.classify import Answerer, ImageFile, OnError
+from client.serving.selection import ShareOfTraffic, sure_of
 from client.vendors.query import Query
 from shared.errors import APIError
 from shared.http.images import from_base64
@@ -24,14 +22,16 @@ class DeferringAnswerer:
     Args:
         student: answers about all images.
         selection: says which of them to ask about.
-        line: to the vendor.
+        queue: asks the vendor.
         seconds: how long a caller waits for the vendor, and for what it is sent to be made.
     """
 
-    def __init__(self, student: Answerer, selection: Selection, line: VendorLine, *, seconds: float) -> None:
+    def __init__(
+        self, student: Answerer, selection: ShareOfTraffic, queue: AskQueue, *, seconds: float
+    ) -> None:
         self._student = student
         self._selection = selection
-        self._line = line
+        self._queue = queue
         self._seconds = seconds
         self._thread = ThreadPoolExecutor(1, "query")
 
@@ -49,9 +49,7 @@ class DeferringAnswerer:
         read = [(place, each) for place, each in enumerate(answers) if isinstance(each, Answer)]
         if on_error == "fail" and len(read) < len(answers):
             return answers
-        confidence = np.array([each.probabilities.max() for _, each in read], np.float32)
-        rejected = np.array([each.rejected for _, each in read], np.bool_)
-        chosen = self._selection.choose(sure_of(confidence, rejected))
+        chosen = self._selection.choose(sure_of([each for _, each in read]))
         unsure = [pair for pair, is_chosen in zip(read, chosen, strict=True) if is_chosen]
         if not unsure:
             return answers
@@ -61,7 +59,7 @@ class DeferringAnswerer:
         asked = [(*pair, query) for pair, query in zip(unsure, queries, strict=False) if query is not None]
         if not asked:
             return answers
-        said = await self._line.ask([query for _, _, query in asked], seconds=max(0.0, ends - now()))
+        said = await self._queue.ask([query for _, _, query in asked], seconds=max(0.0, ends - now()))
         for (place, own, _), vendor in zip(asked, said, strict=True):
             if vendor is not None:
                 answers[place] = own.with_vendor(vendor)
@@ -71,7 +69,7 @@ class DeferringAnswerer:
         """The queries about images, as far as they are made in time; `None` of one that cannot be read again.
 
         An image that is not sent as it is, is decoded whole for it: one at a time, whoever asks. No other is
-        begun when half of the time is over, or when the line has no room.
+        begun when half of the time is over, or when the queue has no room.
         """
         loop = asyncio.get_running_loop()
         half, size = (loop.time() + ends) / 2, 0
@@ -79,7 +77,7 @@ class DeferringAnswerer:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(ends):
                 for image in images:
-                    if size >= self._line.room or loop.time() > half:
+                    if size >= self._queue.room or loop.time() > half:
                         break
                     query = await loop.run_in_executor(self._thread, _query, image)
                     queries.append(query)

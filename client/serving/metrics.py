@@ -1,6 +1,6 @@
 """The metrics of a deployed student, beside those of every server."""
 
-from client.deferral.answers import AnsweredBy
+from client.serving.answers import AnsweredBy
 from shared.http.metrics import SECONDS, SIZES, RequestMetrics
 
 

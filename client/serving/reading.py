@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from client.serving.answers import ClassifyInput, ClassifyOptions, ClassifyRequest, ImageFile
+from client.serving.classify import ClassifyInput, ClassifyOptions, ClassifyRequest, ImageFile
 from shared.embeddings import Limits
 from shared.errors import APIError, ErrorCode
 from shared.http import multipart

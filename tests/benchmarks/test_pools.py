@@ -7,13 +7,14 @@ import pytest
 
 from benchmarks import pools, unlabelled
 from benchmarks.records import Record
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.results.comparison_table import RunResult
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from tests.client.toy import draw, make_folder
 
-_NOBODY = Connection("http://vendor", None, None, Display.of_nobody())
+_NOBODY = Connection(VendorOptions(vendor="http://vendor"), Display.of_nobody())
 
 
 def test_every_row_is_run_in_a_folder_of_its_own_images(

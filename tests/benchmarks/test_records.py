@@ -16,6 +16,7 @@ from benchmarks.accuracy import NotOnRecord, compared, measured, measured_rows, 
 from benchmarks.records import TOGETHER, Record, made_with, record, recorded
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.results.comparison_table import RunResult
 from client.runs.cells import Cell
@@ -32,7 +33,7 @@ def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int =
 
 
 def _cells(config: ComparisonConfig) -> Sequence[Cell]:
-    nobody = Connection("http://vendor", None, None, Display())
+    nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
     return ComparisonRunner(config, Path("never-made"), nobody, device="cpu").cells
 
 
@@ -142,7 +143,7 @@ def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew
 
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
     monkeypatch.setattr(accuracy, "RUNS", tmp_path)
-    nobody = Connection("http://vendor", None, None, Display())
+    nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
     monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
     monkeypatch.setattr(ComparisonRunner, "execute", finished)
     config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
@@ -168,7 +169,7 @@ def test_runs_of_which_the_images_have_changed_are_measured_anew(
 
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
     monkeypatch.setattr(accuracy, "RUNS", tmp_path)
-    nobody = Connection("http://vendor", None, None, Display())
+    nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
     monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
     monkeypatch.setattr(ComparisonRunner, "execute", finished)
     data = make_folder(tmp_path / "toy", images=1)

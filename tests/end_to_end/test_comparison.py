@@ -17,6 +17,7 @@ from client.cache.pending import Payer, make_batch
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
 from client.learning.tensor_file import load_tensors
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -292,7 +293,9 @@ def test_a_run_is_named_once(tmp_path: Path) -> None:
         image_size=32,
     )
     with pytest.raises(UsageError, match="named twice"):
-        ComparisonRunner(config, tmp_path / "table", Connection("", None, None, Display()), device="cpu")
+        ComparisonRunner(
+            config, tmp_path / "table", Connection(VendorOptions(vendor=""), Display()), device="cpu"
+        )
 
 
 def test_a_folder_with_something_else_is_left_alone(client: Command) -> None:

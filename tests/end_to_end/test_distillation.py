@@ -97,20 +97,6 @@ def test_what_only_shows_a_plan_writes_to_the_cache_and_beside_it_alone(client: 
     assert made == {("new",), *caches}
 
 
-def test_a_run_of_a_link_to_a_table_that_an_earlier_version_began_goes_on(client: Command) -> None:
-    """It noted the file behind the link."""
-    files = sorted((client.folder / "toy").rglob("*.png"))
-    rows = [f"{each},{each.parent.name},{each.parent.parent.name}" for each in files]
-    (client.folder / "v3.csv").write_text("\n".join(["path,label,domain", *rows]))
-    (client.folder / "current.csv").symlink_to("v3.csv")
-    client(*_distill("--data", "v3.csv", "--method", "erm"))
-    student = (client.folder / "run" / "student.safetensors").read_bytes()
-    again = client(*_distill("--data", "current.csv", "--method", "erm"))
-    assert "The student is trained already" in again.stderr
-    client(*_distill("--data", "current.csv", "--method", "erm", "--dry-run"))
-    assert (client.folder / "run" / "student.safetensors").read_bytes() == student
-
-
 def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorProcess) -> None:
     plan = json.loads(client("plan", "--data", "toy", "--target-domain", "red", "--json").stdout)
     needed = plan["train_images"] + len(CLASSES)

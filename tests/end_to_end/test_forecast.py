@@ -154,7 +154,7 @@ def _check_asking(client: Command) -> None:
     save_tensors(tensors, without, {key: each for key, each in metadata.items() if key != "teacher_names"})
     right = {}
     for file in ("run/student.safetensors", without.name):
-        shown = client("predict", file, "toy", "--json", "--ask-vendor", client.url, "--ask-below", "1")
+        shown = client("predict", file, "toy", "--json", "--ask-vendor", client.url, "--ask-share", "1")
         answers = [
             (Path(row["image"]).parent.name, max(row["classes"], key=row["classes"].get))
             for row in json.loads(shown.stdout)

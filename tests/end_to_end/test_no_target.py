@@ -156,16 +156,6 @@ def test_a_domain_is_left_out_whatever_its_name(client: Command, names: tuple[st
     assert len(list((client.folder / "run" / "leave-one-out").glob("*/summary.json"))) == 2
 
 
-def test_a_run_without_a_domain_goes_on_where_an_earlier_version_began_it(client: Command) -> None:
-    _table(client, {"dark": "caf\u00e9 1", "light": "a"})
-    run = ("distill", *_SMALL, "--data", "toy.csv", "--method", "erm", "--leave-one-out")
-    client(*run)
-    folder = client.folder / "run" / "leave-one-out"
-    earlier = (folder / "caf\u00e9 1").rename(folder / "caf%C3%A9%201")
-    assert "Fine-tuning" not in client(*run).stderr
-    assert set(folder.iterdir()) == {earlier, folder / "a"}
-
-
 def test_nothing_is_bought_where_a_run_without_a_domain_has_no_folder(
     client: Command, vendor_process: VendorProcess
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from client.cache.pending import make_batch
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.purchase.checkout import Checkout
 from client.runs.connection import Connection
@@ -88,7 +89,10 @@ def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client:
     query = Query.text("a cat")
     key_file = client.folder / "key"
     key_file.write_text(client.api_key)
-    connection = Connection(shop.url, key_file, client.folder / "cache.db", Display.of_nobody())
+    connection = Connection(
+        VendorOptions(vendor=shop.url, api_key_file=key_file, cache=client.folder / "cache.db"),
+        Display.of_nobody(),
+    )
     with connection.vendor() as vendor, connection.cache() as cache:
         model = vendor.model("icon-clip")
         batch = make_batch(run_id_of([query]), model.fingerprint, (query,))
@@ -116,7 +120,9 @@ def test_a_plan_is_at_the_prices_of_the_model(client: Command) -> None:
 
 
 def test_a_run_goes_on_with_the_model_that_it_began_with(client: Command, shop: Shop) -> None:
-    connection = Connection(shop.url, None, client.folder / "cache.db", Display.of_nobody())
+    connection = Connection(
+        VendorOptions(vendor=shop.url, cache=client.folder / "cache.db"), Display.of_nobody()
+    )
     begun = RunFolder(client.folder)
     begun.write(begun.plan, {"model": shop.models()["icon-clip"]})
 

@@ -9,6 +9,7 @@ import pytest
 import client.vendors.tracing
 import vendor_service.run.tracing
 from client.errors import UsageError
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.runs.connection import Connection
 from client.vendors.query import Query
@@ -33,7 +34,10 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
     queries = [Query.text(f"text {number}") for number in range(40)]
     with LocalVendor(tmp_path) as vendor:
         monkeypatch.setenv("TUITION_API_KEY", vendor.key())
-        here = Connection(f"http://127.0.0.1:{vendor.port}", None, tmp_path / "cache.db", Display.of_nobody())
+        here = Connection(
+            VendorOptions(vendor=f"http://127.0.0.1:{vendor.port}", cache=tmp_path / "cache.db"),
+            Display.of_nobody(),
+        )
         with here.teacher(run_id="run", budget=None) as teacher:
             assert teacher.buy(queries).bought == 40
     (buy,) = collector.named("buy")

@@ -14,7 +14,7 @@ from PIL import Image
 from client.cache.cache import EmbeddingCache
 from client.data import examples
 from client.data.domains import list_folder
-from client.deferral.keeping import KeptImages
+from client.data.kept_images import KeptImages
 from client.learning import recipe
 from client.learning.recipe import RECIPES, Recipe
 from client.results.expectations import GAINED
@@ -231,25 +231,6 @@ def test_students_that_leave_a_domain_out_are_not_adapted_to_it(
         assert summary["unlabelled_images"] == whole["unlabelled_images"] > 0
         page = " ".join((client.folder / run / "report.html").read_text().split())
         assert f"It never saw <b>{domain}</b>" in page
-
-
-def test_students_that_an_earlier_version_began_without_a_domain_go_on(client: Command) -> None:
-    """It called them adapted, and had trained a part."""
-    shutil.rmtree(client.folder / "toy" / "red")
-    run = (
-        "distill", *TINY, "--data", "toy", "--image-size", "32", "--steps", "4", "--leave-one-out",
-        "--adapt", "pool", "--out", "run",
-    )  # fmt: skip
-    client(*run, "--budget", "1", code=3)
-    begun = client.folder / "run" / "leave-one-out" / "dark"
-    begun.mkdir(parents=True, exist_ok=True)
-    before = {**_json(client, "config.json"), "target_domain": "dark", "run_id": "an earlier one"}
-    (begun / "config.json").write_text(json.dumps(before))
-    (begun / "metrics.jsonl").touch()
-    client(*run, "--budget", "1000")
-    assert set(_json(client, "summary.json")["leave_one_out"]) == {"dark", "light"}
-    assert _json(client, "config.json", "run/leave-one-out/dark") == before
-    assert _json(client, "config.json", "run/leave-one-out/light")["adapt"] == []
 
 
 def test_a_variable_that_is_not_set_buys_nothing(client: Command) -> None:

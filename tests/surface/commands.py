@@ -9,6 +9,7 @@ import typer.main
 
 from client.cli.main import app as client_app
 from client.cli.settings import settings_of
+from shared.typer_commands import parameter_of
 from vendor_service.cli.main import app as vendor_app
 
 
@@ -35,7 +36,7 @@ def _group(words: str, group: Any) -> Iterator[str]:
 
 def _of_file(command: Any) -> set[str]:
     """The parameters that tuition.toml may set."""
-    return {each.parameter for each in settings_of(command).values()}
+    return {parameter_of(each) for each in settings_of(command).values()}
 
 
 def _argument(parameter: Any) -> str:

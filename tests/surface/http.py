@@ -21,8 +21,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.testclient import TestClient
 
 from client.learning.student_metadata import StudentMetadata
-from client.serving.answers import ClassifyRequest
 from client.serving.app import LIMITS, create_app
+from client.serving.classify import ClassifyRequest
 from client.serving.keys import Keys
 from client.serving.student import ServedStudent, StudentCard
 from shared.errors import ErrorBody

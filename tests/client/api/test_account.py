@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from client.api.account import batches, cancel_batch, reconcile
-from client.api.options import VendorOptions
 from client.cache.cache import EmbeddingCache
 from client.cache.pending import Payer, RequestBatch
 from client.errors import NotFound, RequestRefused, UsageError
+from client.options.vendor import VendorOptions
 from client.purchase.lock import run_lock
 from client.runs import connection
 from client.vendors.protocols.tuition import VendorClient

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from client.api.configs import as_begun, config_of, next_options, pool_words
-from client.api.options import DistillOptions
+from client.api.configs import config_of, pool_words
+from client.api.generations import next_options, of_next
 from client.data.domains import list_folder
 from client.data.pool import find_pool
-from client.errors import UsageError
 from client.learning.recipe import Recipe, RecipeName
+from client.options.training import DistillOptions
 from client.runs.folder import RunFolder
 
 
@@ -52,27 +52,6 @@ def test_a_file_behind_a_link_is_read_under_the_links_name(tmp_path: Path, name:
     assert config.data == str(tmp_path.resolve() / "data" / name)
 
 
-def test_a_run_that_an_earlier_version_began_of_a_link_goes_on(tmp_path: Path) -> None:
-    """It noted the file behind the link; what is behind it now may be another."""
-    link, run = tmp_path / "current.csv", RunFolder(tmp_path / "run")
-    for name in ("v3.csv", "v4.csv"):
-        (tmp_path / name).write_text("path,label\na.png,cat\n")
-    link.symlink_to("v3.csv")
-    config, begun = (config_of(DistillOptions(data=each, method="erm")) for each in (link, link.resolve()))
-    assert as_begun(config, run) == config  # there is no run yet
-    run_id = run.begin(begun)
-    run.metrics.touch()
-    assert config != begun == as_begun(config, run)
-    assert run.begin(as_begun(config, run)) == run.id_of(as_begun(config, run)) == run_id
-    link.unlink()
-    link.symlink_to("v4.csv")
-    with pytest.raises(UsageError, match="other options"):
-        run.begin(as_begun(config, run))
-    named = RunFolder(tmp_path / "named")
-    named.begin(config)
-    assert as_begun(config, named) == config
-
-
 @pytest.mark.parametrize(
     ("recipe", "before", "now", "selection"),
     [
@@ -101,3 +80,30 @@ def test_another_method_of_a_next_generation_does_not_have_the_variants_of_the_l
     assert replace(second, selection=first.recipe.selection) == first.recipe
     anew = config_of(next_options(run.path, method="erm", recipe="paper")).recipe
     assert anew.selection == "swad"
+
+
+def test_a_next_generation_is_otherwise_where_somebody_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment or tuition.toml says counts for the vendor, and not for what the run is."""
+    run = RunFolder(tmp_path / "run")
+    run.begin(config_of(DistillOptions(data=tmp_path, seed=4, unlabelled=("/pool",))))
+    save_file({"weight": torch.zeros(1)}, run.student)
+    monkeypatch.setenv("TUITION_DATA", "environed")
+    monkeypatch.setenv("TUITION_CACHE", "environed.db")
+    said = DistillOptions(seed=9, steps=3, batch=True, max_spend_micros=7, unlabelled=("/more",))
+    said.model_fields_set.intersection_update({"batch"})  # the others are those of the file
+    following = of_next(run.path, said)
+    assert (following.data, following.seed, following.steps) == (tmp_path, 4, None)
+    assert (following.unlabelled, following.student_weights) == (("/pool",), run.student)
+    assert (following.cache, following.batch, following.out) == (
+        Path("environed.db"),
+        True,
+        tmp_path / "run-2",
+    )
+    assert (following.max_spend_micros, following.agreed) == (7, False)
+    changed = next_options(
+        run.path, classes=Path("names.txt"), seed=9, unlabelled=("/more",), max_spend_micros=7
+    )
+    assert (changed.labelled, changed.seed, changed.agreed) == (Path("names.txt"), 9, True)
+    assert changed.unlabelled == ("/pool", "/more")

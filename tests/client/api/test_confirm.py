@@ -5,8 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from client.api.confirm import ASK_ABOVE_MICROS, purchases, replacements
-from client.api.options import PurchaseOptions
 from client.errors import UsageError
+from client.options.vendor import PurchaseOptions
 
 DEAR = ASK_ABOVE_MICROS + 1
 
@@ -23,7 +23,8 @@ def test_a_small_purchase_and_one_that_was_agreed_to_are_not_asked_about() -> No
 
 def test_a_cap_that_does_not_agree_is_asked_about() -> None:
     for yes, confirm in ((False, None), (False, lambda _: False), (True, _never)):
-        options = PurchaseOptions(yes=yes, max_spend_micros=10 * DEAR, max_spend_agrees=False)
+        options = PurchaseOptions(yes=yes, max_spend_micros=10 * DEAR)
+        options.model_fields_set.discard("max_spend_micros")  # it stands in tuition.toml
         check = purchases(agreed=options.agreed, confirm=confirm)
         check(ASK_ABOVE_MICROS)
         with nullcontext() if yes else pytest.raises(UsageError, match="Nothing was bought"):

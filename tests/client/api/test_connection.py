@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from client.api.connection import connect, open_asker
-from client.api.options import AskOptions
 from client.errors import FingerprintChanged
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions
 from client.purchase.teacher import Teacher
 from client.runs.connection import Connection
-from client.serving import vendor_line
-from client.serving.vendor_line import VendorLine
+from client.serving import ask_queue
+from client.serving.ask_queue import AskQueue
 from client.vendors import transport
 from client.vendors.protocols import infinity as infinity_protocol
 from client.vendors.protocols.infinity import InfinityVendor
@@ -30,11 +30,11 @@ def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
     server = Infinity()
     monkeypatch.setattr(infinity_protocol, "VENDOR", partial(InfinityVendor, transport=server))
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
-    monkeypatch.setattr(vendor_line, "_SILENCE", 0.0)  # as if so many seconds had passed each time
+    monkeypatch.setattr(ask_queue, "_SILENCE", 0.0)  # as if so many seconds had passed each time
     return server
 
 
-def _line(tmp_path: Path) -> VendorLine:
+def _line(tmp_path: Path) -> AskQueue:
     ask = AskOptions(
         vendor="http://vendor",
         protocol="infinity",
@@ -44,7 +44,7 @@ def _line(tmp_path: Path) -> VendorLine:
         yes=True,
     )
     connected = connect(ask, None)
-    return VendorLine(lambda: open_asker(connected, ask, ["cat"], TAUGHT, NEVER, patience=1.0), None)
+    return AskQueue(lambda: open_asker(connected, ask, ["cat"], TAUGHT, NEVER, patience=1.0), None)
 
 
 def test_a_model_that_embeds_no_images_is_paid_for_once(tmp_path: Path, infinity: Infinity) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from client.api import embedding
-from client.api.options import EmbedOptions
+from client.options.vendor import EmbedOptions
 from client.runs.connection import Connection
 from client.runs.embedding import Inputs
 from client.vendors.query import Query

@@ -20,8 +20,8 @@ from client.cli.main import main
 from client.data import file_memory
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
+from client.data.kept_images import KeptFile, KeptImages, kept_in
 from client.data.pixels import PixelStore
-from client.deferral.keeping import KeptFile, KeptImages, kept_in
 from client.vendors.query import Query
 from shared.embeddings import Usage
 
@@ -179,7 +179,7 @@ def test_pictures_stay_where_something_of_them_cannot_be_deleted(
         raise PermissionError(1, "Operation not permitted", str(tmp_path / left))
 
     name = "delete_pixels" if left == "pixels" else "FileMemory._opened"
-    where = "client.runs.connection" if left == "pixels" else "client.data.file_memory"
+    where = "client.runs.storage" if left == "pixels" else "client.data.file_memory"
     monkeypatch.setattr(f"{where}.{name}", refuse)
     with pytest.raises(SystemExit) as end:
         main(["cache", "forget", str(tmp_path / "kept"), "--cache", str(tmp_path / "bought.db")])

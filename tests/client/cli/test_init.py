@@ -11,6 +11,7 @@ from client.cli.init import commented_settings, write_settings
 from client.cli.main import main
 from client.cli.settings import SETTINGS_FILE, commands_of, read_settings, settings_of
 from client.errors import ClientError
+from shared.typer_commands import parameter_of
 from tests.client.cli.test_settings import program
 
 
@@ -64,9 +65,9 @@ def test_its_comments_are_the_options_with_their_defaults(tmp_path: Path) -> Non
             given = given[word]
         settings = settings_of(command)
         expected = {
-            each.parameter: str(each.default) if each.kind is Path else each.default
+            parameter_of(each): str(each.written_default) if each.kind is Path else each.written_default
             for each in settings.values()
-            if each.default is not None
+            if each.written_default is not None
         }
         assert given == expected, words
     flowing = text.replace("\n# ", " ")

@@ -1,116 +1,193 @@
-"""What is passed on of what somebody said, on the command line or in tuition.toml."""
+"""The commands are what the options declare: what is typed, what tuition.toml says, and what is refused."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import typer.main
 from typer.core import TyperGroup
 
-from client.api import configs
-from client.api.options import DistillOptions
 from client.cli.main import app, main
-from client.cli.options import PASSED_ON_AS
-from client.cli.settings import commands_of, settings_of
-from client.errors import ClientError
+from client.cli.settings import commands_of
+from client.options.base import Options
+from client.options.students import AskOptions, PredictOptions, ServeOptions
+from client.options.training import DistillOptions
+from shared.typer_commands import options_of
 
 
-def test_every_option_of_a_run_is_known_by_its_name_on_the_command_line() -> None:
+def _commands() -> dict[str, Any]:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    known = {parameter.name for parameter in group.commands["distill"].params}
-    assert {PASSED_ON_AS.get(name, name) for name in DistillOptions.model_fields} <= known
+    return dict(commands_of(group))
+
+
+class _PassedOn(Exception):
+    """The options are passed on."""
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the last `distill --from` passed on; the working directory is an empty one."""
-    passed_on: dict[str, Any] = {}
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options that commands passed on; the working directory is an empty one."""
+    passed_on: list[Any] = []
 
-    def noted(_: Path, **changes: Any) -> NoReturn:
-        passed_on.clear()
-        passed_on.update(changes)
-        raise ClientError("noted")
+    def note(*words: object, **_: object) -> None:
+        passed_on.append(words[-1])
+        raise _PassedOn
 
-    monkeypatch.setattr(configs, "next_options", noted)
+    for call in ("distillation.distill", "planning.plan", "generations.of_next", "serving.serve"):
+        monkeypatch.setattr(f"client.api.{call}", note)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TUITION_DATA", raising=False)
+    for name in ("TUITION_DATA", "TUITION_API_KEY", "TUITION_CACHE", "TUITION_VENDOR_URL"):
+        monkeypatch.delenv(name, raising=False)
     return passed_on
 
 
-@pytest.mark.parametrize("settings", [None, "[distill]\nno_wait = true\n"], ids=["typed", "tuition.toml"])
-def test_a_next_generation_is_not_waited_for_either(settings: str | None, said: dict[str, Any]) -> None:
-    if settings is not None:
-        Path("tuition.toml").write_text(settings)
-    with pytest.raises(SystemExit):
-        main(["distill", "--from", "run", "--batch", *([] if settings else ["--no-wait"])])
-    assert said == {"batch": True, "wait": False}
+def _pass_on(given: list[Any], *typed: str) -> Any:
+    with pytest.raises(_PassedOn):
+        main(list(typed))
+    return given[-1]
 
 
-def test_a_cap_of_the_file_does_not_agree_to_what_a_next_generation_buys(said: dict[str, Any]) -> None:
-    Path("tuition.toml").write_text("max_spend = 7\n")
-    for typed, micros in (([], 7), (["--max-spend", "5"], 5)):
-        with pytest.raises(SystemExit):
-            main(["distill", "--from", "run", *typed])
-        assert said == {"max_spend_micros": micros, "max_spend_agrees": bool(typed)}
+def _refusal(capsys: pytest.CaptureFixture[str], *typed: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(list(typed))
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_typed_is_explicit_and_nothing_else(
+    given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("tuition.toml").write_text('max_spend = 7\nsteps = 3\nwait = false\nunlabelled = "pool"\n')
+    monkeypatch.setenv("TUITION_CACHE", "environed.db")
+    options = _pass_on(given, "distill", "--seed", "2", "--adapt", "a", "--adapt", "b", "--no-wait")
+    assert (options.seed, options.adapt, options.steps, options.wait) == (2, ("a", "b"), 3, False)
+    assert (options.cache, options.max_spend_micros) == (Path("environed.db"), 7)
+    assert options.unlabelled == ("pool",)
+    assert options.model_fields_set == {"seed", "adapt", "wait"}
+    assert not options.agreed
+    capped = _pass_on(given, "distill", "--max-spend", "5")
+    assert (capped.max_spend_micros, capped.agreed) == (5, True)
+    assert _pass_on(given, "distill", "--yes").agreed
 
 
 @pytest.mark.parametrize(
-    ("typed", "data"),
-    [([], None), (["--data", "typed"], "typed"), (["--classes", "typed.txt"], "typed.txt")],
-    ids=["nothing", "data", "classes"],
+    ("filed", "environed", "typed", "labelled"),
+    [
+        ('classes = "filed.txt"', "", (), "filed.txt"),
+        ('classes = "filed.txt"', "", ("--data", "typed"), "typed"),
+        ('classes = "filed.txt"', "", ("--classes", "typed.txt"), "typed.txt"),
+        ('classes = "filed.txt"', "environed", (), "environed"),
+        ("", "environed", ("--classes", "typed.txt"), "typed.txt"),
+        ('data = "filed"\nclasses = "filed.txt"', "", (), "filed.txt"),
+        ("", "environed", (), "environed"),
+        ("", "", (), "data"),
+    ],
 )
-def test_a_next_generation_learns_from_what_is_typed_alone(
-    typed: list[str], data: str | None, said: dict[str, Any]
+@pytest.mark.parametrize("command", ["plan", "distill"])
+def test_labelled_images_and_class_names_are_taken_from_the_highest_place_that_has_either(
+    command: str,
+    filed: str,
+    environed: str,
+    typed: tuple[str, ...],
+    labelled: str,
+    given: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Path("tuition.toml").write_text('[distill]\ndata = "filed"\nclasses = "filed.txt"\n')
-    Path("typed.txt").touch()
-    with pytest.raises(SystemExit):
-        main(["distill", "--from", "run", *typed])
-    assert said == ({} if data is None else {"data": Path(data)})
+    Path("tuition.toml").write_text(filed)
+    if environed:
+        monkeypatch.setenv("TUITION_DATA", environed)
+    assert str(_pass_on(given, command, *typed).labelled) == labelled
+
+
+def test_a_key_of_the_environment_comes_before_a_file_that_the_file_names(
+    given: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("tuition.toml").write_text('api_key_file = "filed.key"\n')
+    assert _pass_on(given, "plan").api_key_file == Path("filed.key")
+    monkeypatch.setenv("TUITION_API_KEY", "tk_a_b")
+    options = _pass_on(given, "plan")
+    assert (options.api_key_file, options.api_key.get_secret_value()) == (None, "tk_a_b")
+    assert "tk_a_b" not in repr(options)
+    typed = _pass_on(given, "plan", "--api-key-file", "typed.key")
+    assert (typed.api_key_file, typed.api_key) == (Path("typed.key"), None)
+
+
+@pytest.mark.parametrize(
+    ("filed", "typed", "asks"),
+    [
+        ("", (), None),
+        ("ask_share = 0.1\nask_budget = 1000", (), None),
+        ("", ("--ask-vendor", "http://v", "--ask-budget", "5"), ("http://v", 0.2, 5)),
+        ("ask_share = 0.1\nask_budget = 1000", ("--ask-vendor", "http://v"), ("http://v", 0.1, 1000)),
+        ('ask_vendor = "http://filed"\nask_budget = 3', ("--ask-share", "0.5"), ("http://filed", 0.5, 3)),
+    ],
+)
+def test_a_vendor_is_asked_where_one_is_named(
+    filed: str, typed: tuple[str, ...], asks: tuple[str, float, int] | None, given: list[Any]
+) -> None:
+    Path("tuition.toml").write_text(filed)
+    ask = _pass_on(given, "serve", "run", *typed).ask
+    assert (ask and (ask.vendor, ask.share, ask.budget)) == asks
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("distill --data a --classes b.txt", "Give one of --data and --classes."),
+        ("predict run toy --ask-share 0.1", "--ask-share counts only with --ask-vendor."),
+        ("serve run --ask-budget 5", "--ask-budget counts only with --ask-vendor."),
+        ("serve run --ask-vendor http://v", "say with --ask-budget what it may pay for."),
+        (f"predict run toy --ask-vendor http://v --ask-budget {10**12 + 1}", "--ask-budget"),
+        (f"serve run --ask-vendor http://v --keep-at-most {10**7 + 1}", "--keep-at-most"),
+        ("serve run --port 65536", "--port"),
+        ("predict run toy --reject 0.6", "--reject"),
+        ("export run --out x.onnx --allow-loss 101", "--allow-loss"),
+        ("compare --methods erm,erm --out table", "--methods takes different names, comma-separated, not"),
+        ("compare --methods , --out table", "--methods takes different names"),
+        ("models", "`protocol`: Input should be 'tuition', 'infinity' or 'jina', not 'telepathy'."),
+    ],
+)
+def test_what_does_not_go_is_named_as_it_is_typed(
+    typed: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    if typed == "models":
+        monkeypatch.setenv("TUITION_PROTOCOL", "telepathy")
+    assert said in _refusal(capsys, *typed.split())
 
 
 def _floats() -> list[tuple[str, str]]:
     """Every option that takes a float, as (words of the command, option)."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, TyperGroup)
     return [
-        (words, setting.key)
-        for words, command in commands_of(group)
-        for setting in settings_of(command).values()
-        if setting.kind is float
+        (words, option.spelled)
+        for words, command in _commands().items()
+        for option in options_of(command)
+        if option.kind is float
     ]
 
 
-@pytest.mark.parametrize(("words", "key"), _floats())
-def test_nan_is_no_number(words: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
-    option = f"--{key.replace('_', '-')}"
-    arguments = ["run", "toy"] if words == "predict" else ["run"]
-    with pytest.raises(SystemExit) as end:
-        main([*words.split(), option, "nan", *arguments])
-    assert end.value.code == 2
-    assert f"Invalid value for '{option}'" in capsys.readouterr().err
+@pytest.mark.parametrize(("words", "option"), _floats())
+def test_nan_is_no_number(words: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--ask-vendor", "http://v"] if words in ("predict", "serve") else []
+    said = _refusal(capsys, *words.split(), option, "nan", "run", *asked, *["toy"] * (words == "predict"))
+    assert option in said
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (
-            ["predict", "run", "toy", "--ask-vendor", "http://x", "--ask-budget", f"{10**12 + 1}"],
-            "--ask-budget",
-        ),
-        (["serve", "run", "--ask-vendor", "http://x", "--keep-at-most", f"{10**7 + 1}"], "--keep-at-most"),
-        (["models"], "`protocol`: Input should be 'tuition', 'infinity' or 'jina', not 'telepathy'."),
-    ],
-    ids=lambda each: each[0] if isinstance(each, list) else "",
+    ("words", "model"),
+    [("distill", DistillOptions), ("serve", ServeOptions), ("predict", PredictOptions)],
 )
-def test_a_value_that_no_option_takes_is_refused_and_no_traceback(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    if arguments == ["models"]:
-        monkeypatch.setenv("TUITION_PROTOCOL", "telepathy")
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+def test_every_option_of_python_is_on_the_command_line(words: str, model: type[Options]) -> None:
+    typed = options_of(_commands()[words])
+    assert set(model.model_fields) <= {option.path[0] for option in typed}
+    if "ask" in model.model_fields:
+        assert set(AskOptions.model_fields) - {option.path[-1] for option in typed} <= {"yes"}
+
+
+def test_every_option_says_what_it_means() -> None:
+    models = [Options]
+    for model in models:
+        models += model.__subclasses__()
+        assert all(info.description for info in model.model_fields.values()), model
+    assert "port: The port; 0 takes a free one." in (ServeOptions.__doc__ or "")

@@ -5,8 +5,8 @@ from typing import NoReturn
 
 import pytest
 
-from client.api.options import VendorOptions
 from client.cli.main import main
+from client.options.vendor import VendorOptions
 
 
 def test_keys_of_the_settings_are_for_a_file_and_no_hindrance_to_check_the_cache(

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from client.api.account import AccountUsage
-from client.cli.confirm import on_terminal
+from client.cli.command import on_terminal
 from client.cli.main import main
 from client.cli.tables import print_summary, print_usage
 from shared.billing import AccountStatus, UsageReport, UsageRow

@@ -70,9 +70,6 @@ def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
         (_told(np.arange(99.0)), 0.05, "the teacher was asked about no labelled image"),
         (_told(np.arange(9.0)), 0.05, "hold-outs were too few for .* below 0.1"),
         (_told(np.arange(99.0), np.zeros(0)), 0.05, "asked about were too few for"),
-        (StudentMetadata(), 0.0, "must lie between 0.01 and 0.5"),
-        (StudentMetadata(), 0.51, "must lie between 0.01 and 0.5"),
-        (StudentMetadata(), float("nan"), "must lie between 0.01 and 0.5"),
     ],
 )
 def test_what_there_is_no_threshold_for_is_said(told: StudentMetadata, rate: float, words: str) -> None:

@@ -24,15 +24,6 @@ def test_groups_that_are_not_of_one_size_count_as_what_they_hold(count: int) -> 
     assert Reliability.of(confidence, right).accuracy_with(0.0, 1.0) == pytest.approx(right.mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("teacher", [0.7, 0.83, 0.9, 0.97])
-def test_an_accuracy_that_the_teacher_just_has_is_reached(teacher: float) -> None:
-    rng = np.random.default_rng(0)
-    for count in range(5, 60):
-        found = Reliability.of(rng.random(count), np.zeros(count, np.bool_))
-        assert found.share_for(teacher, teacher) == 1.0
-        assert found.share_for(teacher + 1e-6, teacher) is None
-
-
 def test_many_hold_outs_are_told_in_few_numbers() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.random(100_000)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from client.data.domains import list_folder
-from client.deferral.keeping import KeptImages
+from client.data.kept_images import KeptImages
 from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -41,7 +42,7 @@ def _comparison(
         student_weights=weights,
         unlabelled=unlabelled,
     )
-    connection = Connection("", None, out.parent / "cache.db", Display())
+    connection = Connection(VendorOptions(vendor="", cache=out.parent / "cache.db"), Display())
     return ComparisonRunner(config, out, connection, device="cpu")
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from client.data.examples import read_files
 from client.errors import CacheError, UsageError
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.runs.connection import Connection
 
@@ -33,7 +34,9 @@ def test_a_key_over_plain_http_to_another_host_is_warned_of_once(
 ) -> None:
     monkeypatch.setenv("TUITION_API_KEY", "tk_0_secret")
     said = StringIO()
-    connection = Connection(url, None, tmp_path / "cache.db", Display(Console(file=said, width=500)))
+    connection = Connection(
+        VendorOptions(vendor=url, cache=tmp_path / "cache.db"), Display(Console(file=said, width=500))
+    )
     for _ in range(2):
         with connection.vendor():
             pass
@@ -44,7 +47,9 @@ def test_a_key_over_plain_http_to_another_host_is_warned_of_once(
 def test_an_address_with_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUITION_API_KEY", "tk_0")
     said = StringIO()
-    connection = Connection("http://me:secret@vendor.example", None, None, Display(Console(file=said)))
+    connection = Connection(
+        VendorOptions(vendor="http://me:secret@vendor.example"), Display(Console(file=said))
+    )
     with pytest.raises(UsageError, match="no password"), connection.vendor():
         pass
     assert not said.getvalue()
@@ -53,7 +58,7 @@ def test_an_address_with_a_password_is_shown_nowhere(monkeypatch: pytest.MonkeyP
 def test_without_a_key_there_is_nothing_to_warn_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TUITION_API_KEY", raising=False)
     said = StringIO()
-    with Connection("http://vendor.example", None, None, Display(Console(file=said))).vendor():
+    with Connection(VendorOptions(vendor="http://vendor.example"), Display(Console(file=said))).vendor():
         assert not said.getvalue()
 
 
@@ -62,7 +67,7 @@ def test_what_is_known_of_files_and_a_cache_are_never_taken_for_each_other(tmp_p
 
     def connection(cache: str) -> Connection:
         display = Display(Console(file=said, width=1000))
-        return Connection("http://vendor.example", None, tmp_path / cache, display)
+        return Connection(VendorOptions(vendor="http://vendor.example", cache=tmp_path / cache), display)
 
     picture = tmp_path / "red.png"
     Image.new("RGB", (20, 10), "red").save(picture)

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from client.data.finder import counted
-from client.deferral.keeping import KeptImages
+from client.data.kept_images import KeptImages
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display

@@ -25,6 +25,7 @@ from client.learning.prompts import ClassPrompts
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
+from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.purchase.checkout import Checkout
 from client.purchase.teacher import Bulk, Teacher
@@ -371,7 +372,7 @@ def test_where_a_class_prompt_is_refused_no_image_is_bought(pupil: Pupil, by: st
         texts, labelled, further = (asked := teacher_queries(config, dataset)).lots(asked.all)
         folder = RunFolder(pupil.folder / "table")
         folder.begin(config)
-        connection = Connection("", None, pupil.cache.path, Display.of_nobody())
+        connection = Connection(VendorOptions(vendor="", cache=pupil.cache.path), Display.of_nobody())
         purchase = JointPurchase(folder, connection, None, lambda _: None)
         purchase.buy(teacher, [Asked([*labelled, *texts], further)])
 

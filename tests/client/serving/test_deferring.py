@@ -19,16 +19,17 @@ from playwright.sync_api import Browser, FilePayload, expect
 from pydantic import ValidationError
 
 from client import models
-from client.api.options import AskOptions, ServeOptions, VendorOptions
 from client.api.students import load_student
-from client.deferral.answers import Answer
-from client.deferral.selection import Below
 from client.learning.rejection import Rejection
 from client.learning.reliability import Reliability
+from client.options.students import AskOptions, ServeOptions
+from client.options.vendor import VendorOptions
 from client.serving import app, deferring
-from client.serving.answers import ImageFile, OnError
+from client.serving.answers import Answer
+from client.serving.ask_queue import AskQueue
+from client.serving.classify import ImageFile, OnError
 from client.serving.deferring import DeferringAnswerer
-from client.serving.vendor_line import VendorLine
+from client.serving.selection import ShareOfTraffic
 from client.vendors.query import Query
 from shared.http import server
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
@@ -99,7 +100,7 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     serve: Serve, taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess
 ) -> None:
     files = [picture(seed) for seed in range(4)]
-    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "25", "--keep", "kept") as http:
+    with serve("--ask-share", "1", "--ask-budget", "100", "--ask-seconds", "25", "--keep", "kept") as http:
         first = ask(http, *files)
         assert _said(first) == ["vendor"] * 4
         charges = vendor_process.charges(key)
@@ -119,7 +120,7 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     for number, file in enumerate(files):
         (tmp_path / f"{number}.png").write_bytes(file)
     options = AskOptions(
-        vendor=vendor_process.url, below=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+        vendor=vendor_process.url, share=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
     )
     paths = [tmp_path / f"{number}.png" for number in range(4)]
     found = load_student(taught).predict(paths, ask=options)
@@ -133,7 +134,7 @@ def test_a_request_that_is_refused_is_not_asked_about_and_no_answer_of_it_counts
     serve: Serve, key: str, vendor_process: VendorProcess
 ) -> None:
     files = [picture(1), picture(2), picture(3)[:-500]]
-    with serve("--ask-below", "1", "--ask-budget", "100", "--ask-seconds", "25") as http:
+    with serve("--ask-share", "1", "--ask-budget", "100", "--ask-seconds", "25") as http:
         assert error_of(ask(http, *files)) == ("invalid_image", "inputs.2.image")
         assert vendor_process.charges(key).queries == 0
         assert set(http.get("/v1/deferral").json()["answered_by"].values()) == {0}
@@ -151,9 +152,7 @@ def test_what_the_student_rejects_is_asked_about_and_the_vendor_decides(
     vendor_rejects: bool,
 ) -> None:
     files = [picture(seed) for seed in range(3)]
-    limited = ("--ask-below", "0.01", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "25")
-    with serve(*limited) as http:
-        assert _said(ask(http, *files)) == ["student"] * 3
+    limited = ("--ask-share", "1", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "25")
     with serve(*limited, "--reject", rate) as http:
         bought, again = ask(http, *files), ask(http, *files)
         for answer, who in ((bought, "vendor"), (again, "cache")):
@@ -164,7 +163,7 @@ def test_what_the_student_rejects_is_asked_about_and_the_vendor_decides(
         assert (alone["answered_by"], alone["class"]) == ("student", None)
     (tmp_path / "0.png").write_bytes(files[0])
     options = AskOptions(
-        vendor=vendor_process.url, below=0.01, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+        vendor=vendor_process.url, share=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
     )
     found = load_student(taught).predict(tmp_path / "0.png", reject=float(rate), ask=options)
     assert list(found.answered_by.values()) == ["cache"]
@@ -185,7 +184,7 @@ def test_a_teacher_without_thresholds_is_not_asked_with_reject(
 def test_a_budget_outlives_the_server_and_many_callers_at_once_do_not_exceed_it(
     serve: Serve, key: str, vendor_process: VendorProcess
 ) -> None:
-    limited = ("--ask-below", "1", "--ask-budget", str(_TEXTS + 10), "--ask-seconds", "25")
+    limited = ("--ask-share", "1", "--ask-budget", str(_TEXTS + 10), "--ask-seconds", "25")
     with serve(*limited) as http, ThreadPoolExecutor(8) as callers:
         said = list(callers.map(lambda seed: _said(ask(http, picture(seed % 15)))[0], range(30)))
     assert vendor_process.charges(key).queries == _TEXTS + 10
@@ -209,7 +208,7 @@ def test_a_share_is_held(serve: Serve, key: str, vendor_process: VendorProcess) 
 
 
 def test_a_vendor_that_is_away_keeps_nobody_waiting(serve: Serve, tmp_path: Path) -> None:
-    limited = ("--ask-below", "1", "--ask-budget", "10", "--ask-seconds", "0.5")
+    limited = ("--ask-share", "1", "--ask-budget", "10", "--ask-seconds", "0.5")
     with serve(*limited, url="http://127.0.0.1:9") as http:
         began = time.monotonic()
         assert _said(ask(http, picture(), picture(1))) == ["student"] * 2
@@ -222,7 +221,7 @@ def test_a_vendor_that_falls_silent_is_not_waited_for(
     serve: Serve, key: str, vendor_process: VendorProcess, tmp_path: Path
 ) -> None:
     with _Relay(vendor_process.url) as relay:
-        limited = ("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "1")
+        limited = ("--ask-share", "1", "--ask-budget", "50", "--ask-seconds", "1")
         with serve(*limited, url=f"http://127.0.0.1:{relay.port}") as http:
             relay.silent = True
             assert _said(ask(http, picture(50))) == ["student"]
@@ -295,7 +294,7 @@ def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
         StudentProcess(taught, tmp_path, "--ask-vendor", "http://127.0.0.1:9"),
     ):
         pass
-    with pytest.raises(ValidationError, match="give `ask` a `budget`"):
+    with pytest.raises(ValidationError, match="--ask-budget"):
         ServeOptions(ask=AskOptions(share=0.1))
 
 
@@ -324,7 +323,7 @@ def test_the_page_shows_who_answered_and_what_is_left(
     width: int,
     tmp_path: Path,
 ) -> None:
-    with serve("--ask-below", "1", "--ask-budget", "50", "--ask-seconds", "25") as http:
+    with serve("--ask-share", "1", "--ask-budget", "50", "--ask-seconds", "25") as http:
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.goto(str(http.base_url))
         expect(page.locator(".lead")).to_contain_text("may be sent on to the vendor that taught it")
@@ -349,7 +348,7 @@ class _Unsure:
         return [Answer(np.array([0.5, 0.5], np.float32), "student") for _ in images]
 
 
-class _SilentLine(VendorLine):
+class _SilentQueue(AskQueue):
     """Notes what it is asked about, and answers nothing."""
 
     def __init__(self, room: int = 2**20) -> None:
@@ -367,14 +366,14 @@ class _SilentLine(VendorLine):
 
 def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
     """What is noted under a name is later looked for in the file of that name."""
-    line = _SilentLine()
-    _answer(line, [ImageFile(picture(), "/dev/zero")])
-    assert [query.name for query in line.asked] == ["an image"]
+    queue = _SilentQueue()
+    _answer(queue, [ImageFile(picture(), "/dev/zero")])
+    assert [query.name for query in queue.asked] == ["an image"]
 
 
-def _answer(line: VendorLine, *requests: list[ImageFile], seconds: float = 20) -> None:
+def _answer(queue: AskQueue, *requests: list[ImageFile], seconds: float = 20) -> None:
     """Have some requests answered at once."""
-    answerer = DeferringAnswerer(_Unsure(), Below(0.9), line, seconds=seconds)
+    answerer = DeferringAnswerer(_Unsure(), ShareOfTraffic(1.0), queue, seconds=seconds)
 
     async def answer_all() -> None:
         for answers in await asyncio.gather(*(answerer.answer("", each, "fail") for each in requests)):
@@ -412,20 +411,20 @@ def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> _M
 
 @pytest.mark.parametrize("maker", [0.01], indirect=True)
 def test_what_is_sent_is_made_one_at_a_time_and_not_beyond_the_room_that_there_is(maker: _Maker) -> None:
-    line = _SilentLine(room=10)
-    _answer(line, *([ImageFile(bytes(5))] * 3 for _ in range(4)))
-    assert (maker.most, maker.made, len(line.asked)) == (1, 4 * 2, 4 * 2)
-    _answer(_SilentLine(room=0), [ImageFile(bytes(5))])
+    queue = _SilentQueue(room=10)
+    _answer(queue, *([ImageFile(bytes(5))] * 3 for _ in range(4)))
+    assert (maker.most, maker.made, len(queue.asked)) == (1, 4 * 2, 4 * 2)
+    _answer(_SilentQueue(room=0), [ImageFile(bytes(5))])
     assert maker.made == 4 * 2
 
 
 @pytest.mark.parametrize("maker", [0.2], indirect=True)
 def test_what_is_sent_is_made_in_the_time_that_a_caller_waits(maker: _Maker) -> None:
-    line = _SilentLine()
-    _answer(line, [ImageFile(b"late")], seconds=0.1)
-    assert not line.asked
-    _answer(line, [ImageFile(b"early")] * 40, seconds=4)  # which would take eight
-    assert 0 < len(line.asked) <= maker.made < 20
+    queue = _SilentQueue()
+    _answer(queue, [ImageFile(b"late")], seconds=0.1)
+    assert not queue.asked
+    _answer(queue, [ImageFile(b"early")] * 40, seconds=4)  # which would take eight
+    assert 0 < len(queue.asked) <= maker.made < 20
 
 
 def test_without_a_vendor_nothing_is_said_of_one(http: httpx.Client) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import pytest
 from playwright.sync_api import Browser, Page, expect
+from pydantic import ValidationError
 
 import client
 from client.cli.main import main
-from client.errors import UsageError
 from client.learning.rejection import Thresholds, sureness
 from client.learning.student_metadata import StudentMetadata
 from tests.client.serving.test_page import choose, watched
@@ -149,12 +149,13 @@ def test_a_rate_that_cannot_be_is_refused(
 ) -> None:
     student, image = run / "student.onnx", tmp_path / "0.png"
     image.write_bytes(picture())
-    for rate, words in (("0", "greater than or equal to 0.01"), ("0.6", "less than or equal to 0.5")):
-        assert words in _refused(capsys, "predict", str(student), str(image), "--reject", rate)
+    for typed, words in (("0", "greater than or equal to 0.01"), ("0.6", "less than or equal to 0.5")):
+        assert words in _refused(capsys, "predict", str(student), str(image), "--reject", typed)
     said = _refused(capsys, "predict", str(student), str(image), "--reject", "0.01")
     assert "hold-outs were too few for a rate of false rejects below 0.02" in said
-    with pytest.raises(UsageError, match=r"must lie between 0\.01 and 0\.5"):
-        client.load_student(student).predict(image, reject=0.6)
+    for rate in (0.0, 0.6, float("nan")):
+        with pytest.raises(ValidationError, match="reject"):
+            client.load_student(student).predict(image, reject=rate)
     said = _refused(capsys, "export", str(student), "--out", str(tmp_path / "s.onnx"), "--reject", "0.05")
     assert "--reject is for --web" in said
 

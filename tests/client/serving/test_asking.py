@@ -6,10 +6,12 @@ from itertools import count
 from pathlib import Path
 
 import httpx
-import numpy as np
 import pytest
 
-from client.deferral.asking import Asker, VendorAnswers
+from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions
+from client.serving.answers import Answer
+from client.serving.asking import Asker
 from client.vendors import transport
 from client.vendors.query import Query
 from tests.client.shop import Shop
@@ -28,15 +30,12 @@ def _image(number: int) -> Query:
 
 
 def _asker(shop: Shop) -> Asker:
-    return Asker(
-        shop.teacher(),
-        ["cat", "dog"],
-        taught_by="",
-        temperature=1.0,
-        budget=None,
-        period="total",
-        patience=20,
-    )
+    options = AskOptions(period="total")
+    return Asker(shop.teacher(), ["cat", "dog"], StudentMetadata(), options, patience=20)
+
+
+def _who(answers: list[Answer | None]) -> list[str]:
+    return ["student" if each is None else each.answered_by for each in answers]
 
 
 @pytest.mark.parametrize("ends", ["quota", "vendor"])
@@ -60,20 +59,20 @@ def test_what_was_paid_before_an_error_is_told(
         shop.vendor.before = go_away
     said = asker.ask([_image(number) for number in range(201)])
     assert shop.vendor.charged == 3 + 64
-    assert (said.queries, said.cost_micros, sum(said.costs)) == (64, 6400, 6400)
-    assert [said.answered_by.count(who) for who in ("cache", "vendor", "student")] == [1, 64, 136]
+    borne = sum(each.cost_micros for each in said.of_each if each is not None)
+    assert (said.queries, said.cost_micros, borne) == (64, 6400, 6400)
+    assert [_who(said.of_each).count(who) for who in ("cache", "vendor", "student")] == [1, 64, 136]
     assert said.ended
 
 
-def test_what_cannot_be_shared_out_evenly_is_borne_by_the_first_image() -> None:
-    said = VendorAnswers(
-        np.full((5, 2), 0.5),
-        ["cache", "vendor", "vendor", "student", "vendor"],
-        np.zeros(5, np.bool_),
-        queries=4,
-        cost_micros=200,
-    )
-    assert said.costs == [0, 68, 66, 0, 66]
+def test_what_cannot_be_shared_out_evenly_is_borne_by_the_first_image(shop: Shop) -> None:
+    asker = _asker(shop)
+    asker.ask([_image(0)])
+    shop.vendor.quota = 2 + 1 + 3
+    asker = Asker(shop.teacher(), ["cow", "dog"], StudentMetadata(), AskOptions(period="total"), patience=20)
+    said = asker.ask([_image(number) for number in (0, 1, 2, 3)])
+    assert _who(said.of_each) == ["cache", "vendor", "vendor", "student"]
+    assert [None if each is None else each.cost_micros for each in said.of_each] == [0, 110, 110, None]
 
 
 def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_they_answer(shop: Shop) -> None:
@@ -82,9 +81,8 @@ def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_th
     shop.teacher().buy(images[1:])
     shop.vendor.quota = 4  # so that the two texts are bought, and not the first image
     asker = _asker(shop)
-    assert asker.recall(images).answered_by == ["student"] * 3
+    assert asker.recall(images) == [None] * 3
     said = asker.ask(images)
-    assert said.answered_by == ["student", "cache", "cache"]
+    assert _who(said.of_each) == ["student", "cache", "cache"]
     assert (said.queries, said.cost_micros) == (2, 40)
-    assert said.costs == [0, 40, 0]
     assert [None if answer is None else answer.cost_micros for answer in said.of_each] == [None, 40, 0]

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from client.data.file_memory import FileMemory
+from client.data.kept_images import KeptImages, delete, kept_before, kept_in
 from client.data.pool import read_pool
-from client.deferral.keeping import KeptImages, delete, kept_before, kept_in
 from client.progress import Display
 
 

@@ -1,4 +1,4 @@
-"""The line to the vendor of a deployed student: images of several requests are asked about together.
+"""The queue of images that a deployed student asks its vendor about: those of several requests together.
 
 It never keeps a caller waiting for longer than agreed: what the vendor has not answered by then, the student
 answers alone. What was asked is paid and kept all the same, for the next time.
@@ -14,20 +14,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
-from client.deferral.answers import Answer
-from client.deferral.asking import Asker
-from client.deferral.keeping import KeptImages
+from client.data.kept_images import KeptImages
 from client.errors import ClientError, FingerprintChanged, RequestRefused, SpendingStopped, VendorError
+from client.serving.answers import Answer
+from client.serving.asking import Asker
 from client.vendors.query import Query
 
 _LARGEST_BATCH = 64
-# No more images wait, and no more bytes wait or are being asked about: of others the student answers.
+# Images that may wait, and bytes that may wait or be asked about; the student answers about all others.
 _MOST_WAITING, _MOST_BYTES = 1024, 64 * 2**20
-# After a failure, the vendor is left alone for so many seconds.
+# Seconds for which the vendor is left alone after a failure.
 _SILENCE = 30.0
-# Where connecting may have been paid for in vain, it is so many times as long each time, and at most so long.
+# Where connecting may have been paid for in vain, the silence grows by a factor each time, up to a bound.
 _LONGER, _LONGEST_SILENCE = 8, 6 * 3600.0
-# At the end, it may finish what it asked for so many seconds.
+# Seconds at the end for the vendor to answer what it was asked.
 _PARTING = 10.0
 
 _log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class _Item:
         return not self.answered.done()
 
 
-class VendorLine:
-    """A thread that asks one vendor.
+class AskQueue:
+    """A queue, and a thread that asks one vendor about what waits in it.
 
     Args:
         open_asker: connects to the vendor.
@@ -118,14 +118,14 @@ class VendorLine:
     async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
         """What the vendor says of some images in memory within so many seconds; `None` where it does not."""
         items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
-        self._line_up(items)
+        self._add(items)
         try:
             await asyncio.wait([item.answered for item in items], timeout=seconds)
             return [item.answered.result() if item.answered.done() else None for item in items]
         finally:
             self._drop(items)
 
-    def _line_up(self, items: Sequence[_Item]) -> None:
+    def _add(self, items: Sequence[_Item]) -> None:
         with self._changed:
             room = self._room()
             for item in items:
@@ -169,7 +169,7 @@ class VendorLine:
         if asker is None:
             self._tell([(item, None) for item in batch])
             return
-        known = asker.recall([item.query for item in batch]).of_each
+        known = asker.recall([item.query for item in batch])
         told = list(zip(batch, known, strict=True))
         self._tell([(item, answer) for item, answer in told if answer is not None])
         self._keep([item.query for item, answer in told if answer is not None])  # it may have given way
@@ -184,7 +184,7 @@ class VendorLine:
         self.cost_micros += said.cost_micros
         told = list(zip(rest, said.of_each, strict=True))
         self._tell(told)
-        if said.ended and "vendor" not in said.answered_by:
+        if said.ended and not any(each and each.answered_by == "vendor" for each in said.of_each):
             # A price that nobody has seen is not paid; whoever starts this again accepts it.
             self._fall_silent(said.stopped, math.inf if said.price_raised else _SILENCE)
         self._keep([item.query for item, answer in told if answer is not None])

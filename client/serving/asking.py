@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +14,20 @@ from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.sending import as_sent
-from client.deferral.answers import Answer, AnsweredBy
-from client.deferral.combination import teacher_probabilities
 from client.errors import ClientError, FingerprintChanged, PriceRaised
 from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions, Period
+from client.serving.answers import Answer, teacher_probabilities
 from client.vendors.query import Query
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.purchase.purchase import PurchaseProgress
     from client.purchase.teacher import Teacher
 
-Period = Literal["day", "month", "total"]
-
 _DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}
+_NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,8 @@ class VendorAnswers:
     """What the vendor says of some images.
 
     Attributes:
-        probabilities: the classes of each, shape (n, classes); a row that was not answered has no meaning.
-        answered_by: "cache" of what was bought before, "vendor" of what was bought now, and "student" of what
-            was not answered.
-        rejected: which show none of the classes, shape (n,); false of those that were not answered.
+        of_each: the answer about each image, by "cache" where it was bought before and by "vendor" where it
+            was bought now, with its part of the cost; `None` where there is none.
         queries: how many queries were paid for.
         cost_micros: what they cost, in millionths of the vendor's currency unit.
         stopped: why some were not answered; empty where all were.
@@ -48,39 +45,12 @@ class VendorAnswers:
         price_raised: whether that is because the vendor asks more than when it was connected to.
     """
 
-    probabilities: NDArray[np.float64]
-    answered_by: list[AnsweredBy]
-    rejected: NDArray[np.bool_]
+    of_each: list[Answer | None]
     queries: int = 0
     cost_micros: int = 0
     stopped: str = ""
     ended: bool = False
     price_raised: bool = False
-
-    @property
-    def of_each(self) -> list[Answer | None]:
-        """The answer about each image, with its part of the cost; `None` where there is none."""
-        rows = zip(self.probabilities, self.answered_by, self.costs, self.rejected, strict=True)
-        return [
-            None if who == "student" else Answer(row, who, cost, bool(none)) for row, who, cost, none in rows
-        ]
-
-    @property
-    def costs(self) -> list[int]:
-        """The cost, shared out among the images that the vendor answered about now; it adds up to the whole.
-
-        Class texts that were bought with them are part of it. Where these alone were bought, the first image
-        that they answer bears them; without an answer to any image, nothing does.
-        """
-        bought = [place for place, who in enumerate(self.answered_by) if who == "vendor"]
-        bearing = bought or [place for place, who in enumerate(self.answered_by) if who == "cache"][:1]
-        costs = [0] * len(self.answered_by)
-        if bearing:
-            each, rest = divmod(self.cost_micros, len(bearing))
-            for place in bearing:
-                costs[place] = each
-            costs[bearing[0]] += rest
-        return costs
 
 
 def image_query(content: bytes, name: str) -> Query:
@@ -109,33 +79,27 @@ class Asker:
         self,
         teacher: "Teacher",
         classes: Sequence[str],
+        metadata: StudentMetadata,
+        options: AskOptions,
         *,
-        taught_by: str,
-        temperature: float,
-        budget: int | None,
-        period: Period,
         patience: float,
         reject_below: float = NEVER,
-        metadata: StudentMetadata | None = None,
     ) -> None:
         """Take a vendor.
 
         Args:
             teacher: of any run.
             classes: of the student, in the order of its probabilities.
-            taught_by: the fingerprint of the model that the student learnt from; empty where none is known.
-            temperature: of the teacher's answers.
-            budget: queries that may be paid for in a period; `None` for no limit.
-            period: a day or a month in UTC; "total" never ends.
+            metadata: what the student's file says of its teacher.
+            options: say how many queries may be paid for in which period.
             patience: how many seconds to wait for another process that is asking.
             reject_below: an image whose cosine to the nearest class text is lower shows none of the classes.
-            metadata: what the student's file says, where it names some classes by their images.
 
         Raises:
-            FingerprintChanged: the vendor sells another model.
+            FingerprintChanged: the vendor sells another model than the one that taught the student.
             ClientError: the student's file is damaged.
         """
-        model = teacher.model
+        model, taught_by = teacher.model, metadata.taught_by
         if taught_by and taught_by != model.fingerprint:
             raise FingerprintChanged(
                 f"The student learnt from the model {taught_by}, and the vendor sells {model.fingerprint}: "
@@ -143,48 +107,17 @@ class Asker:
             )
         self._teacher = teacher
         self._prompts = [Query.text(prompt) for prompt in class_prompts(classes)]
-        self._temperature = temperature
-        self._budget = budget
-        self._period = period
+        self._temperature = 1.0 if metadata.teacher_temperature is None else metadata.teacher_temperature
+        self._budget = options.budget
+        self._period = options.period
         self._patience = patience
         self._reject_below = reject_below
-        self._names = names_of(metadata or StudentMetadata(), len(classes), model.dimensions)
+        self._names = names_of(metadata, len(classes), model.dimensions)
 
-    @classmethod
-    def of_student(
-        cls,
-        teacher: "Teacher",
-        classes: Sequence[str],
-        metadata: StudentMetadata,
-        *,
-        budget: int | None,
-        period: Period,
-        patience: float,
-        reject_below: float = NEVER,
-    ) -> Self:
-        """The same of a student whose file says this.
-
-        Raises:
-            FingerprintChanged: the vendor sells another model than the one that taught it.
-            ClientError: the file is damaged.
-        """
-        return cls(
-            teacher,
-            classes,
-            taught_by=metadata.taught_by or "",
-            temperature=1.0 if metadata.teacher_temperature is None else metadata.teacher_temperature,
-            budget=budget,
-            period=period,
-            patience=patience,
-            reject_below=reject_below,
-            metadata=metadata,
-        )
-
-    def recall(self, images: Sequence[Query]) -> VendorAnswers:
+    def recall(self, images: Sequence[Query]) -> list[Answer | None]:
         """What was said of some images before; asks nobody."""
         teacher = self._of_this_period()
-        known = teacher.lookup(images)[1]
-        return self._answers(teacher, images, known)
+        return self._answers(teacher, images, teacher.lookup(images)[1])
 
     def price(self, images: Sequence[Query]) -> int:
         """What asking about some images would cost now, in millionths of the vendor's currency unit."""
@@ -197,65 +130,34 @@ class Asker:
         """
         teacher = self._of_this_period()
         _, known = teacher.lookup(images)
-        queries = cost_micros = 0
-        stopped, ended, price_raised = "", False, False
+        said = VendorAnswers([])
 
         def count(progress: "PurchaseProgress") -> None:  # what was paid before an error is paid all the same
-            nonlocal queries, cost_micros
-            queries, cost_micros = progress.bought, progress.cost_micros
+            nonlocal said
+            said = replace(said, queries=progress.bought, cost_micros=progress.cost_micros)
 
         try:
             purchase = teacher.buy([*self._prompts, *images], count, patience=self._patience)
-            queries, cost_micros = purchase.bought, purchase.cost_micros
+            said = replace(said, queries=purchase.bought, cost_micros=purchase.cost_micros)
             if purchase.out_of_budget:
-                stopped, ended = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent", True
+                spent = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent"
+                said = replace(said, stopped=spent, ended=True)
             elif purchase.refused:
-                stopped = f"the vendor refused it ({next(iter(purchase.refused.values()))})"
+                why = next(iter(purchase.refused.values()))
                 # No image can be answered without the text of a class.
                 ended = any(query.kind == "text" for query in purchase.refused)
+                said = replace(said, stopped=f"the vendor refused it ({why})", ended=ended)
         except ClientError as error:
-            stopped, ended, price_raised = str(error), True, isinstance(error, PriceRaised)
-        answers = self._answers(teacher, images, known)
-        if "student" not in answers.answered_by:
-            stopped, ended, price_raised = "", False, False
-        return replace(
-            answers,
-            queries=queries,
-            cost_micros=cost_micros,
-            stopped=stopped,
-            ended=ended,
-            price_raised=price_raised,
-        )
+            raised = isinstance(error, PriceRaised)
+            said = replace(said, stopped=str(error), ended=True, price_raised=raised)
+        answers = _priced(self._answers(teacher, images, known), said.cost_micros)
+        if None not in answers:
+            return VendorAnswers(answers, said.queries, said.cost_micros)
+        return replace(said, of_each=answers)
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images in memory whose answers were lost: to fetch one takes its whole batch."""
         self._teacher.hold_owed(images)
-
-    def _answers(
-        self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
-    ) -> VendorAnswers:
-        """What the cache has of some images, of which some were known before."""
-        texts, have_texts = teacher.lookup(self._prompts)
-        for number, name in self._names.items():
-            texts[number] = name
-        vectors, have = teacher.lookup(images)
-        have &= have_texts.all()
-        probabilities = np.full((len(images), len(self._prompts)), np.nan)
-        rejected = np.zeros(len(images), np.bool_)
-        if have.any():
-            probabilities[have] = teacher_probabilities(vectors[have], texts, self._temperature)
-            rejected[have] = (vectors[have] @ texts.T).max(axis=1) < self._reject_below
-        answered_by: list[AnsweredBy] = [
-            ("cache" if before else "vendor") if now else "student"
-            for before, now in zip(known, have, strict=True)
-        ]
-        return VendorAnswers(probabilities, answered_by, rejected)
-
-    def _of_this_period(self) -> "Teacher":
-        """The teacher under the run id that all who ask in this period share."""
-        return self._teacher.for_run(
-            f"asked-{datetime.now(UTC).strftime(_DATES[self._period])}", budget=self._budget
-        )
 
     @property
     def left(self) -> int | None:
@@ -264,5 +166,42 @@ class Asker:
             return None
         return max(0, self._budget - self._of_this_period().budget.committed.queries)
 
+    def _answers(
+        self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
+    ) -> list[Answer | None]:
+        """What the cache has of some images, of which some were known before, shape (n,)."""
+        texts, have_texts = teacher.lookup(self._prompts)
+        for number, name in self._names.items():
+            texts[number] = name
+        vectors, have = teacher.lookup(images)
+        have &= have_texts.all()
+        answers: list[Answer | None] = [None] * len(images)
+        if have.any():
+            probabilities = teacher_probabilities(vectors[have], texts, self._temperature)
+            rejected = (vectors[have] @ texts.T).max(axis=1) < self._reject_below
+            for place, row, none in zip(np.flatnonzero(have).tolist(), probabilities, rejected, strict=True):
+                answers[place] = Answer(row, "cache" if known[place] else "vendor", rejected=bool(none))
+        return answers
 
-_NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}
+    def _of_this_period(self) -> "Teacher":
+        """The teacher under the run id that all who ask in this period share."""
+        return self._teacher.for_run(
+            f"asked-{datetime.now(UTC).strftime(_DATES[self._period])}", budget=self._budget
+        )
+
+
+def _priced(answers: Sequence[Answer | None], cost_micros: int) -> list[Answer | None]:
+    """The answers with their parts of a cost, which add up to the whole.
+
+    The images that the vendor answered about now bear it, that of the class texts among it. Where these alone
+    were bought, the first image that they answer bears them; without an answer, nothing does.
+    """
+    bought = [place for place, each in enumerate(answers) if each and each.answered_by == "vendor"]
+    bearing = bought or [place for place, each in enumerate(answers) if each][:1]
+    priced = list(answers)
+    for turn, place in enumerate(bearing):
+        share, rest = divmod(cost_micros, len(bearing))
+        answer = answers[place]
+        assert answer is not None
+        priced[place] = replace(answer, cost_micros=share + (0 if turn else rest))
+    return priced

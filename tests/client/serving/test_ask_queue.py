@@ -1,4 +1,4 @@
-"""The line to the vendor: what one image says of the others, and what waits in memory."""
+"""The queue of images to ask about: what one image says of the others, and what waits in memory."""
 
 import asyncio
 import gc
@@ -19,9 +19,7 @@ from PIL import Image
 
 from client.cache import pending
 from client.cache.pending import make_batch
-from client.deferral.answers import Answer
-from client.deferral.asking import Asker
-from client.deferral.keeping import KeptImages, kept_in
+from client.data.kept_images import KeptImages, kept_in
 from client.errors import (
     CacheError,
     ClientError,
@@ -33,8 +31,12 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
-from client.serving import vendor_line
-from client.serving.vendor_line import VendorLine
+from client.learning.student_metadata import StudentMetadata
+from client.options.students import AskOptions
+from client.serving import ask_queue
+from client.serving.answers import Answer
+from client.serving.ask_queue import AskQueue
+from client.serving.asking import Asker
 from client.vendors import transport
 from client.vendors.query import Query
 from shared.embeddings import Prices
@@ -54,10 +56,8 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def _asker(shop: Shop, budget: int | None = None) -> Asker:
-    return Asker(
-        shop.teacher(), ["cat", "dog"], taught_by="", temperature=1.0, budget=budget, period="total",
-        patience=_LONG,
-    )  # fmt: skip
+    options = AskOptions(budget=budget, period="total")
+    return Asker(shop.teacher(), ["cat", "dog"], StudentMetadata(), options, patience=_LONG)
 
 
 def _image(content: bytes) -> Query:
@@ -81,23 +81,23 @@ class _Gate:
 
 def _run(
     asker: Asker,
-    work: Callable[[VendorLine], Awaitable[T]],
+    work: Callable[[AskQueue], Awaitable[T]],
     first: Callable[[], None] = lambda: None,
     kept: KeptImages | None = None,
 ) -> T:
-    """Do something with a line to a vendor, which does something first when it connects."""
+    """Do something with a queue before a vendor, which does something first when it connects."""
 
     def connect() -> AbstractContextManager[Asker]:
         first()
         return nullcontext(asker)
 
     async def do() -> T:
-        line = VendorLine(connect, kept)
-        line.start()
+        queue = AskQueue(connect, kept)
+        queue.start()
         try:
-            return await asyncio.wait_for(work(line), 3 * _LONG)
+            return await asyncio.wait_for(work(queue), 3 * _LONG)
         finally:
-            await asyncio.to_thread(line.close)
+            await asyncio.to_thread(queue.close)
 
     return asyncio.run(do())
 
@@ -108,42 +108,42 @@ def _who(said: list[Answer | None]) -> list[str]:
 
 @pytest.mark.parametrize("refused", [b"bad", bytes(MODEL.limits.max_image_bytes + 1)])
 def test_an_image_that_the_vendor_refuses_keeps_no_other_from_it(shop: Shop, refused: bytes) -> None:
-    async def work(line: VendorLine) -> list[str]:
-        alone = await line.ask([_image(refused)], seconds=_LONG)
-        return _who([*alone, *await line.ask([_image(b"good")], seconds=_LONG)])
+    async def work(queue: AskQueue) -> list[str]:
+        alone = await queue.ask([_image(refused)], seconds=_LONG)
+        return _who([*alone, *await queue.ask([_image(b"good")], seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["student", "vendor"]
 
 
 def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_it(shop: Shop) -> None:
     said = _asker(shop, budget=2).ask([_image(b"good")])
-    assert (said.answered_by, said.ended) == (["student"], True)
+    assert (said.of_each, said.ended) == ([None], True)
     bad = Query.text("bad")
     asker = _asker(shop)
     asker._prompts.append(bad)
     said = asker.ask([_image(b"good")])
-    assert (said.answered_by, said.ended) == (["student"], True)
+    assert (said.of_each, said.ended) == ([None], True)
     assert "the vendor refused it" in said.stopped
 
 
 def test_what_was_paid_before_the_quota_ended_is_counted(shop: Shop) -> None:
     shop.vendor.quota = 2 + 1
 
-    async def work(line: VendorLine) -> int:
-        await line.ask([_image(b"first"), _image(b"second")], seconds=_LONG)
-        return line.cost_micros
+    async def work(queue: AskQueue) -> int:
+        await queue.ask([_image(b"first"), _image(b"second")], seconds=_LONG)
+        return queue.cost_micros
 
     assert _run(_asker(shop), work) == 2 * 20 + 100
 
 
 @pytest.mark.parametrize("content", [b"bad", b"good"])
 def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
-    async def work(line: VendorLine) -> bool:
+    async def work(queue: AskQueue) -> bool:
         image = _image(content)
         held = weakref.ref(image.read)
-        await line.ask([image], seconds=_LONG)
+        await queue.ask([image], seconds=_LONG)
         del image
-        await line.ask([_image(b"another")], seconds=_LONG)  # by then it has done with the first
+        await queue.ask([_image(b"another")], seconds=_LONG)  # by then it has done with the first
         gc.collect()
         return held() is None
 
@@ -159,20 +159,20 @@ def test_an_image_whose_answer_was_lost_is_paid_once_whoever_asks_next_and_then_
     def cut() -> None:
         raise httpx.ReadError("cut")
 
-    async def work(line: VendorLine) -> list[str]:
+    async def work(queue: AskQueue) -> list[str]:
         images = [_image(b"first"), _image(b"second")]
         held = weakref.ref(images[1].read)
-        await line.ask([_image(b"before")], seconds=_LONG)  # the class texts are known from now on
+        await queue.ask([_image(b"before")], seconds=_LONG)  # the class texts are known from now on
         shop.vendor.after = cut  # it has charged by then
-        said = await line.ask(images, seconds=_LONG)
+        said = await queue.ask(images, seconds=_LONG)
         shop.vendor.after = lambda: None
-        while line._in_hand:
+        while queue._in_hand:
             await asyncio.sleep(0.01)
-        line._silent_until = 0.0
-        said += await line.ask([_image(b"first")], seconds=_LONG)
-        said += await line.ask([_image(b"second")], seconds=_LONG)
+        queue._silent_until = 0.0
+        said += await queue.ask([_image(b"first")], seconds=_LONG)
+        said += await queue.ask([_image(b"second")], seconds=_LONG)
         del images
-        await line.ask([_image(b"another")], seconds=_LONG)
+        await queue.ask([_image(b"another")], seconds=_LONG)
         gc.collect()
         assert held() is None
         return _who(said)
@@ -188,19 +188,17 @@ def test_a_price_that_rises_is_not_paid_and_what_is_known_is_answered(
     asked = _asker(shop)
     asked.ask([_image(b"known")])
     cheaper = MODEL.model_copy(update={"prices": Prices(image_micros=99, text_micros=20)})
-    asker = Asker(
-        shop.teacher(model=cheaper), ["cat", "dog"], taught_by="", temperature=1.0, budget=None,
-        period="total", patience=_LONG,
-    )  # fmt: skip
+    options = AskOptions(period="total")
+    asker = Asker(shop.teacher(model=cheaper), ["cat", "dog"], StudentMetadata(), options, patience=_LONG)
 
-    async def work(line: VendorLine) -> list[str]:
-        said = [each for name in (b"new", b"next", b"known") for each in await _ask(line, name)]
-        assert line._silent_until == math.inf
+    async def work(queue: AskQueue) -> list[str]:
+        said = [each for name in (b"new", b"next", b"known") for each in await _ask(queue, name)]
+        assert queue._silent_until == math.inf
         return _who(said)
 
-    async def _ask(line: VendorLine, name: bytes) -> list[Answer | None]:
-        said = await line.ask([_image(name)], seconds=_LONG)
-        while line._in_hand:
+    async def _ask(queue: AskQueue, name: bytes) -> list[Answer | None]:
+        said = await queue.ask([_image(name)], seconds=_LONG)
+        while queue._in_hand:
             await asyncio.sleep(0.01)
         return said
 
@@ -217,8 +215,8 @@ def test_an_image_that_was_answered_about_before_is_kept(shop: Shop, tmp_path: P
     asker.ask([image])
     kept = KeptImages(tmp_path / "kept", at_most=9)
 
-    async def work(line: VendorLine) -> list[str]:
-        return _who(await line.ask([image], seconds=_LONG))
+    async def work(queue: AskQueue) -> list[str]:
+        return _who(await queue.ask([image], seconds=_LONG))
 
     assert _run(asker, work, kept=kept) == ["cache"]
     assert [each.digest for each in kept_in(tmp_path / "kept")] == [image.digest]
@@ -242,17 +240,17 @@ def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
     gate = _Gate()
     shop.vendor.before = gate.wait
 
-    async def work(line: VendorLine) -> list[str]:
-        first = asyncio.create_task(line.ask([_image(b"first")], seconds=_LONG))
+    async def work(queue: AskQueue) -> list[str]:
+        first = asyncio.create_task(queue.ask([_image(b"first")], seconds=_LONG))
         await gate.until_reached()
-        late = await line.ask([_image(b"late")], seconds=0.01)
-        gone = asyncio.create_task(line.ask([_image(b"gone")], seconds=_LONG))
+        late = await queue.ask([_image(b"late")], seconds=0.01)
+        gone = asyncio.create_task(queue.ask([_image(b"gone")], seconds=_LONG))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.wait([gone])
-        assert not line._waiting
+        assert not queue._waiting
         gate.go.set()
-        return _who([*await first, *late, *await line.ask([_image(b"next")], seconds=_LONG)])
+        return _who([*await first, *late, *await queue.ask([_image(b"next")], seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["vendor", "student", "vendor"]
     assert shop.vendor.charged == 2 + 2  # the class texts, and what was answered
@@ -261,13 +259,13 @@ def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
 def test_what_nobody_waits_for_when_the_vendor_is_reached_is_not_sent(shop: Shop) -> None:
     gate = _Gate()
 
-    async def work(line: VendorLine) -> list[str]:
-        first = asyncio.create_task(line.ask([_image(b"first")], seconds=_LONG))
+    async def work(queue: AskQueue) -> list[str]:
+        first = asyncio.create_task(queue.ask([_image(b"first")], seconds=_LONG))
         await gate.until_reached()
         first.cancel()
         await asyncio.wait([first])
         gate.go.set()
-        return _who(await line.ask([_image(b"next")], seconds=_LONG))
+        return _who(await queue.ask([_image(b"next")], seconds=_LONG))
 
     assert _run(_asker(shop), work, gate.wait) == ["vendor"]
     assert shop.vendor.charged == 2 + 1
@@ -276,21 +274,21 @@ def test_what_nobody_waits_for_when_the_vendor_is_reached_is_not_sent(shop: Shop
 def test_beyond_so_many_bytes_the_student_answers_at_once(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vendor_line, "_MOST_BYTES", 10)
+    monkeypatch.setattr(ask_queue, "_MOST_BYTES", 10)
     gate = _Gate()
     shop.vendor.before = gate.wait
 
-    async def work(line: VendorLine) -> list[str]:
-        first = asyncio.create_task(line.ask([_image(b"first!")], seconds=_LONG))
+    async def work(queue: AskQueue) -> list[str]:
+        first = asyncio.create_task(queue.ask([_image(b"first!")], seconds=_LONG))
         await gate.until_reached()
-        second = asyncio.create_task(line.ask([_image(b"four")], seconds=_LONG))
-        beyond = await asyncio.wait_for(line.ask([_image(b"x")], seconds=2 * _LONG), _LONG)
-        assert line.room == 0
+        second = asyncio.create_task(queue.ask([_image(b"four")], seconds=_LONG))
+        beyond = await asyncio.wait_for(queue.ask([_image(b"x")], seconds=2 * _LONG), _LONG)
+        assert queue.room == 0
         gate.go.set()
         said = [*await first, *await second, *beyond]
-        while line._in_hand:
+        while queue._in_hand:
             await asyncio.sleep(0.01)
-        return _who([*said, *await line.ask([_image(b"ten bytes!")], seconds=_LONG)])
+        return _who([*said, *await queue.ask([_image(b"ten bytes!")], seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["vendor", "vendor", "student", "vendor"]
 
@@ -311,10 +309,10 @@ class _Shut:
 def test_a_vendor_that_does_not_answer_at_the_start_is_left_for_later(
     kind: type[ClientError], caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = VendorLine(_Shut(kind("not today")).open, None)
-    assert line.room
-    line.connect()
-    assert not line.room
+    queue = AskQueue(_Shut(kind("not today")).open, None)
+    assert queue.room
+    queue.connect()
+    assert not queue.room
     assert "the student answers alone for 30 s: not today" in caplog.text
 
 
@@ -324,7 +322,7 @@ def test_what_cannot_be_asked_is_refused_at_the_start_and_answered_by_the_studen
 ) -> None:
     shut = _Shut(kind("never"))
     with pytest.raises(kind, match="never"):
-        VendorLine(shut.open, None).connect()
+        AskQueue(shut.open, None).connect()
 
     assert asyncio.run(_asked_twice(shut)) == ["student", "student"]
     assert shut.tries == 1 + 1  # then it is left alone for a while
@@ -334,21 +332,21 @@ def test_what_cannot_be_asked_is_refused_at_the_start_and_answered_by_the_studen
 
 async def _asked_twice(shut: _Shut) -> list[str]:
     """Who answers about two images, one after the other."""
-    line = VendorLine(shut.open, None)
-    line.start()
+    queue = AskQueue(shut.open, None)
+    queue.start()
     try:
-        said = [await line.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
+        said = [await queue.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
         return [who for each in said for who in _who(each)]
     finally:
-        await asyncio.to_thread(line.close)
+        await asyncio.to_thread(queue.close)
 
 
 def _silences(error: ClientError, caplog: pytest.LogCaptureFixture, times: int) -> list[int]:
-    """For how many seconds a line leaves a vendor alone each time that connecting fails."""
-    line = VendorLine(_Shut(error).open, None)
+    """For how many seconds a queue leaves a vendor alone each time that connecting fails."""
+    queue = AskQueue(_Shut(error).open, None)
     for _ in range(times):
-        line._silent_until = 0.0
-        assert line._connected() is None
+        queue._silent_until = 0.0
+        assert queue._connected() is None
     return [int(number) for number in re.findall(r"alone for (\d+) s", caplog.text)]
 
 

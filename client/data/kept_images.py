@@ -11,13 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from client.data.images import suffixes
+from client.data.images import FORMATS, suffixes
 from client.errors import ClientError
 from client.paths import discard
 
 # How a kept file is named: after its content, so that it is kept once, and after its format as Pillow has it
 # (so .jpeg, and never .jpg). Nothing else is ever deleted.
-_NAMED = re.compile(r"([0-9a-f]{64})\.(avif|bmp|gif|heif|jpeg|png|tiff|webp)")
+_NAMED = re.compile(rf"([0-9a-f]{{64}})\.({'|'.join(FORMATS).lower()})")
 _DAY = 86_400.0
 
 

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.deferral.selection import BURST, WINDOW, Below, ShareOfTraffic, least_sure, share_for, sure_of
-from client.errors import UsageError
-from client.learning.reliability import Reliability
-from client.learning.student_metadata import StudentMetadata
+from client.serving.answers import Answer
+from client.serving.selection import BURST, WINDOW, ShareOfTraffic, least_sure, sure_of
 
 
 @given(
@@ -62,17 +60,17 @@ def test_before_anything_has_come_the_threshold_is_that_of_the_hold_outs() -> No
     assert stream.choose(np.array([0.9, 0.1], np.float32)).tolist() == [False, True]
 
 
-def test_a_bound_is_a_bound() -> None:
-    assert Below(0.7).choose(np.array([0.69, 0.7, 0.0], np.float32)).tolist() == [True, False, True]
-
-
 def test_images_that_seem_to_show_no_class_are_asked_about_before_all_others() -> None:
-    confidence = np.array([0.5, 0.9, 0.3, 0.8, 0.4], np.float32)
-    sure = sure_of(confidence, np.array([False, True, False, True, False]))
+    confidence = (0.5, 0.9, 0.3, 0.8, 0.4)
+    answers = [
+        Answer(np.array([sure, 0.1], np.float32), "student", rejected=number in (1, 3))
+        for number, sure in enumerate(confidence)
+    ]
+    sure = sure_of(answers)
     assert np.argsort(sure).tolist() == [3, 1, 2, 4, 0]
     assert np.nonzero(least_sure(sure, 0.6))[0].tolist() == [1, 2, 3]
-    assert Below(0.35).choose(sure).tolist() == [False, True, True, True, False]
     assert ShareOfTraffic(0.2, confidence).choose(sure).tolist() == [False, True, False, True, False]
+    assert sure_of([]).shape == (0,)
 
 
 def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None:
@@ -83,17 +81,3 @@ def test_of_images_that_are_all_known_exactly_the_share_is_asked_about() -> None
     assert least_sure(np.zeros(0, np.float32), 0.5).shape == (0,)
     for percent in range(101):
         assert least_sure(np.zeros(100, np.float32), percent / 100).sum() == percent
-
-
-def test_the_share_for_an_accuracy_is_the_smallest_that_reached_it_on_the_hold_outs() -> None:
-    confidence = np.linspace(0, 1, 1000)
-    right = confidence > 0.5  # the less sure half is all wrong
-    known = Reliability.of(confidence, right).to_json()
-    student = StudentMetadata(reliability=known, teacher_accuracy=0.9)
-    assert share_for(student, 0.5) == 0
-    assert share_for(student, 0.86) == pytest.approx(0.40)  # 0.5 + 0.9 x 0.4
-    assert share_for(student, 0.95) == pytest.approx(0.5)
-    with pytest.raises(UsageError, match="No share reaches an accuracy of 99"):
-        share_for(student, 0.99)
-    with pytest.raises(UsageError, match="does not tell"):
-        share_for(StudentMetadata(), 0.9)

@@ -1,0 +1,129 @@
+"""What is done with a finished student: it predicts, is measured, exported, served, and may ask a vendor."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from client.options.base import Options
+from client.options.training import DataOptions, DeviceOptions
+from client.options.vendor import DEFAULT_VENDOR, AgreementOptions
+from shared.declared import Option
+
+Period = Literal["day", "month", "total"]
+LogFormat = Literal["text", "json"]
+
+
+class RejectOptions(Options):
+    """When an image is taken to show none of the classes."""
+
+    reject: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=0.5,
+        description="Answer 'none of these' about images that seem to show no class, at this rate of false "
+        "rejects on the hold-outs; 0.05, say (default: always name a class).",
+    )
+
+
+class AskOptions(AgreementOptions):
+    """About which images a student's vendor is asked, and what that may cost: `Student.predict`."""
+
+    panel: ClassVar[str | None] = "Asking the vendor"
+
+    vendor: Annotated[str, Option(name="ask_vendor", env="TUITION_VENDOR_URL", metavar="URL")] = Field(
+        default=DEFAULT_VENDOR,
+        description="Ask this vendor about the images of which the student is least sure (default: ask "
+        "nobody).",
+    )
+    share: Annotated[float, Option(name="ask_share")] = Field(
+        default=0.2, ge=0, le=1, description="Ask about this share of the images, the least sure first."
+    )
+    budget: Annotated[int | None, Option(name="ask_budget")] = Field(
+        default=None,
+        ge=0,
+        le=10**12,
+        description="Pay for at most this many queries in a period, whatever asks through this cache "
+        "(default: no limit; `client serve` needs one).",
+    )
+    period: Annotated[Period, Option(name="ask_period")] = Field(
+        default="month", description="When the budget is filled up again: days and months are UTC's."
+    )
+    keep: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        default=None,
+        description="Keep the images that the vendor answered about, for the next student (`client distill "
+        "--from RUN --adapt DIR --budget N`); `client cache forget DIR` deletes them.",
+    )
+    keep_at_most: int = Field(
+        default=10_000, ge=1, le=10**7, description="Keep at most this many images; the oldest are deleted."
+    )
+
+
+class PredictOptions(RejectOptions):
+    """What `Student.predict` answers."""
+
+    top: Annotated[int, Option(also=("top_k",))] = Field(
+        default=5, ge=1, description="How many classes to name."
+    )
+    ask: Annotated[AskOptions | None, Option(needs="vendor")] = Field(
+        default=None, description="About which images to ask which vendor; `None` for none."
+    )
+
+
+class ServeOptions(RejectOptions):
+    """How a student is served: `client.serve`."""
+
+    host: str = Field(default="127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
+    api_keys: Path | None = Field(
+        default=None,
+        description="File of callers' keys: a line with name and SHA-256 of each (default: everybody may "
+        "ask).",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="How many batches to compute at a time, on a thread each (default: one a processor).",
+    )
+    log_format: LogFormat = Field(default="text", description="How to log to standard error.")
+    ask: Annotated[AskOptions | None, Option(needs="vendor")] = Field(
+        default=None,
+        description="Whom to ask where the student is not sure, within a budget; `None` for nobody.",
+    )
+    # A request may take 60 seconds in all, and 28 where the server is to stop.
+    ask_seconds: float = Field(
+        default=2.0,
+        ge=0.01,
+        le=25,
+        description="Seconds that a caller waits for the vendor; then the student answers.",
+    )
+
+    @model_validator(mode="after")
+    def _is_limited(self) -> Self:
+        if self.ask is not None and self.ask.budget is None:
+            raise ValueError(
+                "A server asks for as long as it runs: say with --ask-budget what it may pay for."
+            )
+        return self
+
+
+class EvaluateOptions(DataOptions, DeviceOptions):
+    """On which images a student is measured."""
+
+    domains: Annotated[tuple[str, ...], Option(name="domain")] = Field(
+        default=(), description="Only these domains (default: all)."
+    )
+
+
+class ExportOptions(RejectOptions):
+    """How a student is written as a file, or as a page: `client.export`."""
+
+    int8: bool = Field(
+        default=False,
+        description="Write ONNX in eight bits, a quarter of the size; takes a run's directory, and its "
+        "images.",
+    )
+    allow_loss: float = Field(
+        default=1.0, ge=0, le=100, description="Points of accuracy that --int8 may lose before it is refused."
+    )

@@ -1,0 +1,172 @@
+"""What a student learns from, and how: the options of a run, and of a comparison of many."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from client.learning.backbones import DEFAULT_BACKBONE
+from client.learning.recipe import Recipe, RecipeName, Variant
+from client.options.base import Options
+from client.options.vendor import BulkOptions, PurchaseOptions
+from shared.declared import Option
+
+SelectionStrategy = Literal["stratified", "random"]
+DEFAULT_DATA = Path("data")
+
+
+class DeviceOptions(Options):
+    """Where a student computes."""
+
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
+    )
+
+
+class DataOptions(Options):
+    """The labelled images."""
+
+    panel: ClassVar[str | None] = "The images"
+
+    data: Annotated[Path, Option(env="TUITION_DATA")] = Field(
+        default=DEFAULT_DATA,
+        description="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or a"
+        " table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and "
+        "split.",
+    )
+
+
+class ImageOptions(DataOptions):
+    """Which images a student learns from."""
+
+    unlabelled: tuple[str | Path, ...] = Field(
+        default=(),
+        description="Images without labels, of any thing in any style, to learn from once all labelled ones"
+        " are bought: a folder, a file, a pattern, or a table (CSV, JSON lines, Parquet) with a"
+        " column path. Give it again for more.",
+    )
+    group_by_name: bool = Field(
+        default=False,
+        description="Files named <set>__<name> may be variants of one drawing: keep these on one side of "
+        "the split.",
+    )
+    select: SelectionStrategy = Field(
+        default="stratified",
+        description="Which images to buy when the budget does not reach all. stratified: the same number of"
+        " each class in each domain, drawn at random; random: drawn from all alike.",
+    )
+
+
+class StudentOptions(Options):
+    """What the student is, and by which recipe it learns."""
+
+    panel: ClassVar[str | None] = "The student"
+
+    student: str = Field(
+        default=DEFAULT_BACKBONE,
+        description="A timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.",
+    )
+    student_weights: Path | None = Field(
+        default=None,
+        description="The backbone's weights (safetensors or torch), instead of the model hub's. Images that"
+        " another run's student was trained on are not held out from one that begins with its "
+        "weights.",
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=16,
+        le=1024,
+        description="Side of the student's input in pixels (default: its own). Where images are smaller, a "
+        "size a little above theirs is faster, and can be more accurate.",
+    )
+    recipe: RecipeName | Recipe = Field(
+        default="default",
+        description="Training protocol: Tuition's own, or the paper's (hours on a CPU).",
+    )
+
+
+class TrainingOptions(StudentOptions):
+    """The same, and how long it trains."""
+
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Training steps (default: the recipe's, or as many as show each image twice).",
+    )
+
+
+class RunOptions(ImageOptions, StudentOptions):
+    """What makes a run this run and no other."""
+
+    panel: ClassVar[str | None] = "The run"
+
+    target_domain: str | None = Field(
+        default=None,
+        description="A domain to hold out and be tested on (default: none; every domain trains).",
+    )
+    adapt: tuple[str | Path, ...] = Field(
+        default=(),
+        description="As `unlabelled`, but images of the very domain where the student will work; its "
+        "accuracy there is then reported as adaptation.",
+    )
+    method: str = Field(
+        default="vl2v-adip",
+        description="How to train; `client methods` lists all. NAME+swad averages weights.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of splits, batches and views.")
+
+
+class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
+    """One run: `client.distill`, and `client.plan`."""
+
+    panel: ClassVar[str | None] = None
+
+    classes: Annotated[Path | None, Option(instead_of="data")] = Field(
+        default=None,
+        description="Instead of `data`, where no image has a label: a .txt file of class names, a line "
+        "each; images come from `unlabelled`.",
+    )
+    leave_one_out: bool = Field(
+        default=False,
+        description="First leave each domain out in turn, to measure what a new domain would get.",
+    )
+    out: Annotated[Path | None, Option(one_command=True)] = Field(
+        default=None, description="The run's directory (default: runs/...)."
+    )
+    replace: Annotated[bool, Option(typed=True)] = Field(
+        default=False, description="Replace a finished student whose images have changed, say."
+    )
+
+    @property
+    def labelled(self) -> Path:
+        """The labelled images, or the names of the classes in their place."""
+        return self.data if self.classes is None else self.classes
+
+
+class CompareOptions(ImageOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
+    """Many runs over one purchase: `client.compare`, and `client.plan_comparison`."""
+
+    panel: ClassVar[str | None] = None
+
+    out: Annotated[Path, Option(one_command=True)] = Field(
+        description="The comparison's folder: runs and tables."
+    )
+    methods: Annotated[tuple[str | Variant, ...], Option(commas=True)] = Field(
+        default=("erm", "vl2v-adip"),
+        min_length=1,
+        description="Rows, comma-separated, as `client methods` lists them, each with or without +swad; and"
+        " zero-shot, the teacher itself, for which target images are sent to the vendor. In "
+        "Python also `Variant`s.",
+    )
+    target_domains: Annotated[tuple[str, ...], Option(name="target_domain", commas=True, nothing="all")] = (
+        Field(default=(), description="Domains to hold out, comma-separated, or all.")
+    )
+    seeds: int = Field(default=3, ge=1, le=1000, description="How many seeds, counted from 0.")
+    budget: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**12,
+        description="Embeddings that each run may use, prompts included, whoever paid (default: all it asks"
+        " for); zero-shot and unlimited are not limited.",
+    )
