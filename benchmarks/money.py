@@ -277,9 +277,9 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
 
     encode = Replica.encode
 
-    def encode_texts_at_once(replica: Replica, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
+    def encode_texts_at_once(replica: Replica, kind: Kind, staged: Staged) -> Vectors:
         if kind == "image":
-            return encode(replica, kind, staged, alone=alone)
+            return encode(replica, kind, staged)
         return np.full((staged.queries, DIMENSIONS), DIMENSIONS**-0.5, dtype=np.float32)
 
     torch.set_num_threads(1)

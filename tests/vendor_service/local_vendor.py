@@ -97,7 +97,15 @@ def _loaded_once(
     source: ModelSource, devices: Sequence[torch.device], *args: Any, **options: Any
 ) -> ClipModel:
     """A model that was loaded for an earlier vendor, which is as good as new: it has no state."""
-    known = (source.id, source.name, source.pretrained, *map(str, devices), *args, options["compiled"])
+    known = (
+        source.id,
+        source.name,
+        source.pretrained,
+        *map(str, devices),
+        *args,
+        options["halves"],
+        options["compiled"],
+    )
     if known not in _MODELS:
         _MODELS[known] = ClipModel(source, devices, *args, **options)
     return _MODELS[known]
@@ -192,7 +200,7 @@ class ScriptedTexts:
                 texts[id(staged)] = [each.text for each in items]
             return staged
 
-        def encode_scripted(replica: Replica, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
+        def encode_scripted(replica: Replica, kind: Kind, staged: Staged) -> Vectors:
             batch = texts.pop(id(staged), [])
             self.seen += batch
             if "explode" in batch:
@@ -202,7 +210,7 @@ class ScriptedTexts:
             if "wait" in batch:
                 self.waiting.set()
                 assert self.go.wait(20)
-            return encode(replica, kind, staged, alone=alone)
+            return encode(replica, kind, staged)
 
         monkeypatch.setattr(Replica, "stage", stage_noted)
         monkeypatch.setattr(Replica, "encode", encode_scripted)

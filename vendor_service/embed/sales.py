@@ -29,8 +29,8 @@ from vendor_service.embed.results import (
     receipt,
     what_was_sold,
 )
+from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.queries import ImageQuery, Prepared, PreparedText, Query, Vectors
-from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder

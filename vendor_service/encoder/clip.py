@@ -3,8 +3,8 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,12 @@ from torch import nn
 
 from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
-from shared.first_times import FirstTimes
+from shared.kernel_lock import KernelCompileLock
 from vendor_service.encoder import precision
 from vendor_service.encoder.encoder import ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
-from vendor_service.encoder.graph import Forward, is_graph, traced, worthwhile_rows
+from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.initialisation import WithoutDrawing
-from vendor_service.encoder.known_fingerprints import FileStamp, KnownFingerprints, stamps_of
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -32,8 +31,6 @@ from vendor_service.encoder.short_texts import places_first, short_texts
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
 from vendor_service.errors import OperatorError, UsageError
-
-_HALVES = 2  # of a CPU, each with a batch of its own
 
 _log = logging.getLogger(__name__)
 
@@ -46,16 +43,11 @@ _TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2, "int8": 3e
 def choose_devices(names: str) -> list[torch.device]:
     """The devices to run on, separated by commas; `auto` is the first CUDA device, or the CPU.
 
-    A CPU of several cores is named twice: while one half of it waits for the interpreter, or for the slowest
-    of its threads, the other computes.
-
     Raises:
         UsageError: one of them is not here or cannot serve, or they are of two kinds.
     """
     if names == "auto":
-        if torch.cuda.is_available():
-            return [torch.device("cuda")]
-        return [torch.device("cpu")] * min(_HALVES, torch.get_num_threads())
+        return [torch.device("cuda" if torch.cuda.is_available() else "cpu")]
     devices = [_device(name.strip()) for name in names.split(",")]
     if len({each.type for each in devices}) > 1:
         # One batcher makes the batches of all of them, in the sizes of the first.
@@ -88,8 +80,9 @@ class ClipModel:
         devices: where it runs; a device named twice has two replicas, which share the weights.
         dtype: `float32`, `bfloat16`, or `auto`: the faster of the two there that is faithful to float32; or
             `int8` on CPUs: images in eight bits, and texts in float32.
+        halves: whether the CPU may have two replicas, each on half of its threads: while one waits for the
+            interpreter, or for the slowest of its threads, the other computes. A large model gains nothing.
         compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
-        known: remembers fingerprints from one start to the next.
         calibration: a folder of images like those that will be sent, which int8 takes.
         kept_in: a folder that keeps what int8 made of models, so that a later start need not make it again.
 
@@ -105,17 +98,17 @@ class ClipModel:
         devices: Sequence[torch.device],
         dtype: Dtype | Literal["auto"] = "auto",
         *,
+        halves: bool = False,
         compiled: bool = False,
-        known: KnownFingerprints | None = None,
         calibration: Path | None = None,
         kept_in: Path | None = None,
     ) -> None:
         self.id = source.id
-        self.devices = list(devices)
+        self.devices = _halved(devices) if halves else list(devices)
         if dtype == "int8":
             _require_int8(self.devices, calibration)
         self._threads = _threads(self.devices)
-        model, stamps = self._load(source, known)
+        model = self._load(source)
         self.preprocessing = Preprocessing(model.visual.preprocess_cfg)
         measured = None
         if dtype == "int8":
@@ -125,12 +118,7 @@ class ClipModel:
         self.tolerance = _TOLERANCES[self.dtype]
         arithmetic = self.dtype if measured is None else f"{self.dtype} {measured.digest}"
         described = describe(source.architecture, model.visual.preprocess_cfg, self._tokens, arithmetic)
-        weights = model.state_dict()
-        self.fingerprint = (
-            fingerprint(described, weights)
-            if known is None
-            else known.find(stamps, described, lambda: fingerprint(described, weights))
-        )
+        self.fingerprint = fingerprint(described, model.state_dict())
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
         made: dict[Kind, Forward] = {}
@@ -147,8 +135,15 @@ class ClipModel:
         passes = {
             device: self._passes(each, device, made, compiled=compiled) for device, each in copies.items()
         }
-        with _compiling(self.id) if compiled else nullcontext():
-            self.replicas = self._replicas(passes, first, compiled=compiled)
+        if halves and passes[first]["image"] == _methods(model)["image"]:  # a large model
+            self.devices = list(devices)
+            self._threads = _threads(self.devices)
+        lock = KernelCompileLock()
+        self.replicas = [self._replica(passes[each], each, self.dtype, lock) for each in self.devices]
+        if compiled:
+            with _compiling(self.id):
+                for replica in self.replicas:
+                    replica.warm_up(*self.canaries())
         self.dimensions = self.encode_texts(["a photo"]).shape[1]
         torch.cuda.empty_cache()  # PyTorch would keep what only loading took, as a copy in float32
 
@@ -197,10 +192,8 @@ class ClipModel:
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         return np.concatenate([first.encode(kind, first.stage(kind, batch)) for batch in batches])
 
-    def _load(self, source: ModelSource, known: KnownFingerprints | None) -> tuple[Any, list[FileStamp]]:
-        """The model, and the stamps of its files from before they were read."""
+    def _load(self, source: ModelSource) -> Any:  # noqa: ANN401
         try:
-            stamps = [] if known is None else stamps_of(source.files())
             with WithoutDrawing():
                 model = open_clip.create_model(
                     source.name,
@@ -215,22 +208,7 @@ class ClipModel:
             raise OperatorError(f"the model {source.id} cannot be loaded: {error}") from error
         if self.devices[0].type == "cpu":
             places_first(model)
-        return model.eval().requires_grad_(False), stamps
-
-    def _replicas(
-        self, passes: Mapping[torch.device, dict[Kind, Forward]], first: torch.device, *, compiled: bool
-    ) -> list[Replica]:
-        """One for each device; all that will be compiled is compiled now."""
-        least = self._worthwhile_rows(passes[first]["image"], first)
-        whole_cpu = [] if compiled else self._worth_a_whole_cpu(passes[first])
-        first_times = FirstTimes()
-        replicas = [
-            self._replica(passes[device], device, self.dtype, least, whole_cpu, first_times)
-            for device in self.devices
-        ]
-        for replica in replicas if compiled else ():
-            replica.warm_up(*self.canaries())
-        return replicas
+        return model.eval().requires_grad_(False)
 
     def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
         dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked
@@ -239,9 +217,10 @@ class ClipModel:
         if asked == dtype:
             return exact.to(torch.bfloat16), dtype
         rounded = _rounded(exact)
-        replicas = self._for_queries_alone(exact, "float32"), self._for_queries_alone(rounded, dtype)
+        faithful = self._replica(_methods(exact), self.devices[0], "float32")
+        other = self._replica(_methods(rounded), self.devices[0], dtype)
         with using_threads(self._threads):  # which a replica leaves to its thread
-            cosine = precision.least_cosine(*replicas, self._canaries())
+            cosine = precision.least_cosine(faithful, other, self._canaries())
         if cosine >= precision.FAITHFUL:
             return rounded, dtype
         _log.info(
@@ -250,10 +229,6 @@ class ClipModel:
             cosine,
         )
         return exact, "float32"
-
-    def _for_queries_alone(self, model: Any, dtype: Dtype) -> Replica:  # noqa: ANN401
-        methods = _methods(model)
-        return self._replica(methods, self.devices[0], dtype, whole_cpu=list(methods))
 
     def _canaries(self) -> precision.Canaries:
         return precision.make_canaries(self.preprocessing.resize, self._tokenized, self.image_size)
@@ -285,44 +260,22 @@ class ClipModel:
             text = short_texts(model, tokens, self.tolerance, lambda: whole("text"))
             return {"image": made.get("image") or whole("image"), "text": text}
 
-    def _worthwhile_rows(self, forward: Forward, device: torch.device) -> int:
-        """Of images, where several replicas share a CPU; threads of OpenVINO's own are not measured."""
-        if device.type != "cpu" or len(self.devices) == 1 or self.dtype == "int8":
-            return 1
-        replica = self._replica({"image": forward}, device, self.dtype)
-        with using_threads(self._threads):
-            batch = replica.inputs("image", replica.stage("image", self._canaries()["image"]).batch)
-            return worthwhile_rows(forward, batch)
-
-    def _worth_a_whole_cpu(self, passes: Mapping[Kind, Forward]) -> list[Kind]:
-        """Kinds that take all threads where a query is alone: of large models whose replicas have one each.
-
-        A graph is done before another thread is awake. Where replicas have teams of threads, OpenMP has one
-        more team wait asleep (`make_apart` in vendor_service/run/threads.py).
-        """
-        return [kind for kind, each in passes.items() if self._threads == 1 and not is_graph(each)]
-
     def _replica(
         self,
-        passes: Mapping[Kind, Forward],
+        passes: dict[Kind, Forward],
         device: torch.device,
         dtype: Dtype,
-        least: int = 1,
-        whole_cpu: Sequence[Kind] = (),
-        first_times: FirstTimes | None = None,
+        compile_lock: KernelCompileLock | None = None,
     ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        return Replica(
-            passes,
-            device,
-            kind,
-            self.preprocessing,
-            threads=threads,
-            first_times=first_times,
-            whole_cpu=whole_cpu,
-            least=least,
-        )
+        return Replica(passes, device, kind, self.preprocessing, threads=threads, compile_lock=compile_lock)
+
+
+def _halved(devices: Sequence[torch.device]) -> list[torch.device]:
+    """The CPU twice, where it is alone and has threads for two."""
+    is_cpu = len(devices) == 1 and devices[0].type == "cpu"
+    return [*devices, *devices] if is_cpu and torch.get_num_threads() > 1 else list(devices)
 
 
 def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> None:

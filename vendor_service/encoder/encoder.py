@@ -1,14 +1,15 @@
 """The interface of a model, wherever it runs: in this process, or on machines of a cluster."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from shared.embeddings import Kind
+from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.queries import Prepared, Query
-from vendor_service.encoder.queues import Encoded
 from vendor_service.errors import APIError
 
 
@@ -31,33 +32,44 @@ class ModelFacts:
     preprocessing: Mapping[str, Any]
 
 
-class Encoder(Protocol):
-    """One model that is ready to serve, from what a caller sent to rows of a matrix."""
+class Encoder(ABC):
+    """One model that is ready to serve, from what a caller sent to rows of a matrix.
+
+    Attributes:
+        facts: which model it is.
+        preparation: prepares inputs in this process; `None` for one that takes only prepared ones.
+    """
+
+    facts: ModelFacts
+    preparation: Preparation | None
 
     @property
-    def facts(self) -> ModelFacts:
-        """Which model it is."""
-
-    @property
-    def preparation(self) -> Preparation | None:
-        """What prepares inputs in this process."""
-
-    @property
+    @abstractmethod
     def deaths(self) -> int:
         """How often a part of it was found dead: what was believed of it before holds no longer."""
 
     @property
+    @abstractmethod
     def answered_at(self) -> float:
         """When it last answered anybody, by `time.monotonic`."""
 
     def start(self) -> None:
-        """Be ready for what comes."""
+        """Start the processes that prepare inputs.
+
+        Raises:
+            OperatorError: they do not start.
+        """
+        if self.preparation is not None:
+            self.preparation.start()
 
     def close(self) -> None:
-        """Answer what waits, then end."""
+        """End the processes that prepare inputs; inputs that are not prepared are refused."""
+        if self.preparation is not None:
+            self.preparation.close()
 
+    @abstractmethod
     def waiting(self, kind: Kind) -> int:
-        """How many queries of this kind wait for the model."""
+        """How many queries of this kind wait for the model, those of the background left out."""
 
     async def prepare(
         self,
@@ -72,7 +84,10 @@ class Encoder(Protocol):
         Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
         this is cancelled. `took` is told what each one cost.
         """
+        assert self.preparation is not None
+        return await self.preparation.prepare(account, queries, background=background, took=took)
 
+    @abstractmethod
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False
     ) -> Encoded:
@@ -84,5 +99,6 @@ class Encoder(Protocol):
             APIError: nothing that could encode lives (`not_ready`), or it stops (`shutting_down`).
         """
 
+    @abstractmethod
     async def check(self) -> None:
         """Encode a small image and a text the way that requests go; raises whatever is wrong with that."""

@@ -1,6 +1,7 @@
-"""The engine: a model in this process, from what a caller sent to rows of a matrix."""
+"""The engine: a model in this process, and the texts that it encoded before."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -8,25 +9,59 @@ from functools import partial
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from shared.embeddings import Kind
 from vendor_service.encoder.batcher import Batcher
+from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.queries import Prepared, PreparedText, Query, Vectors
-from vendor_service.encoder.queues import Encoded
-from vendor_service.encoder.text_cache import TextCache
 from vendor_service.errors import APIError
 
 _CANARY = ""  # the engine's own account, which takes its turn like any other
+_OVERHEAD = 400  # bytes of Python's own for a text in memory, about
 
 
-class Engine:
-    """Encodes what was prepared in batches across callers; texts that it encoded before, from memory.
+class TextCache:
+    """The rows of the texts that were asked last, in at most `max_bytes`. For one thread.
 
-    It is an `Encoder`. `text_cache_bytes` is what the vectors of texts encoded before may take. Without
-    `preparation` it takes only what others have prepared.
+    Each account has entries of its own: how fast an answer comes must not tell what others asked.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._rows: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+
+    def get(self, account: str, text: str) -> Vectors | None:
+        """The row of shape (dimensions,), if it is known."""
+        row = self._rows.get((account, text))
+        if row is not None:
+            self._rows.move_to_end((account, text))
+        return row
+
+    def put(self, account: str, text: str, row: Vectors) -> None:
+        """Remember a row, and forget those that nobody asked after for longest."""
+        if (account, text) in self._rows:
+            return
+        self._rows[account, text] = row.copy()  # not a view that keeps the rows of its whole batch
+        self._bytes += _size(text, row)
+        while self._bytes > self._max_bytes:
+            (_, oldest), forgotten = self._rows.popitem(last=False)
+            self._bytes -= _size(oldest, forgotten)
+
+
+def _size(text: str, row: Vectors) -> int:
+    return 4 * len(text) + row.nbytes + _OVERHEAD
+
+
+class Engine(Encoder):
+    """Encodes prepared inputs in batches across callers, and texts that it encoded before from memory.
+
+    `text_cache_bytes` is what the vectors of those texts may take.
     """
 
     def __init__(
@@ -41,37 +76,32 @@ class Engine:
         self.batcher = Batcher(model.replicas, model.replicas[0].buckets, observer, yields=on_processors)
 
     @property
+    @override
     def deaths(self) -> int:
-        """How often the worker of a device died."""
         return self.batcher.deaths
 
     @property
+    @override
     def answered_at(self) -> float:
-        """When a device last answered a batch, by `time.monotonic`."""
         return self.batcher.answered_at
 
+    @override
     def start(self) -> None:
-        """Start the processes that prepare, and the workers of the devices.
-
-        Raises:
-            OperatorError: the processes do not start.
-        """
-        if self.preparation is not None:
-            self.preparation.start()
+        super().start()
         self.batcher.start()
 
+    @override
     def close(self) -> None:
-        """Answer what waits for the model, then end the threads and processes, and let go of the model."""
-        if self.preparation is not None:
-            self.preparation.close()
+        super().close()
         self.batcher.close()
         del self.model
         torch.cuda.empty_cache()  # PyTorch would keep what held its weights
 
+    @override
     def waiting(self, kind: Kind) -> int:
-        """How many queries of this kind no batch has taken yet."""
         return self.batcher.waiting(kind)
 
+    @override
     async def prepare(
         self,
         account: str,
@@ -80,26 +110,15 @@ class Engine:
         background: bool = False,
         took: Took = lambda *_: None,
     ) -> list[Prepared | APIError]:
-        """Check and decode every query; where one cannot be served, why not stands in its place.
-
-        Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
-        this is cancelled. A known text is not tokenized. `took` is told what each one cost.
-        """
         assert self.preparation is not None
-        known = partial(self._known.get, account)
+        known = partial(self._known.get, account)  # a known text is not tokenized
         with nullcontext() if background else self.batcher.expecting():
             return await self.preparation.prepare(account, queries, known, background=background, took=took)
 
+    @override
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False
     ) -> Encoded:
-        """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
-
-        Those of the `background` are taken where no others wait for a device.
-
-        Raises:
-            APIError: no worker lives (`not_ready`), or the vendor stops (`shutting_down`).
-        """
         images = [item for item in prepared if isinstance(item, torch.Tensor)]
         texts = [item for item in prepared if isinstance(item, PreparedText)]
         known, unknown = self._look_up(account, texts)
@@ -116,8 +135,8 @@ class Engine:
         ran = max((each.ran for each in answers.values()), default=0.0)
         return Encoded(np.stack(rows), waited, ran)
 
+    @override
     async def check(self) -> None:
-        """Send a small image and a text through the real queues; raises whatever is wrong with them."""
         if self.batcher.dead:
             raise RuntimeError(f"{self.batcher.dead} workers are dead")
         canaries = self.model.canaries() if self.preparation is None else await self.preparation.check()

@@ -28,7 +28,6 @@ _WORTH = 1.3
 # A pass is measured so often, but no longer than for so many seconds: a busy machine disturbs most of them.
 _ROUNDS = 7
 _MEASURED_SECONDS = 0.1
-_MOST_WORTHWHILE = 8
 
 _log = logging.getLogger(__name__)
 
@@ -93,19 +92,6 @@ def as_graph(model: Any, name: str, examples: Sequence[torch.Tensor], tolerance:
 def is_graph(forward: Forward) -> bool:
     """Whether a pass is one graph, as those of small models are."""
     return isinstance(forward, torch.jit.ScriptModule)
-
-
-@torch.inference_mode()
-def worthwhile_rows(forward: Forward, batch: torch.Tensor) -> int:
-    """With how many rows a pass spends two thirds of its time on them; from 1 to `_MOST_WORTHWHILE`.
-
-    The rest is what it does once, whatever its rows, as reading its weights: most of it in a small model.
-    """
-    alone = _seconds(forward, batch[:1])
-    if alone > _LARGE_SECONDS:
-        return 1
-    row = max(1e-9, (_seconds(forward, batch) - alone) / (len(batch) - 1))
-    return max(1, min(_MOST_WORTHWHILE, round(2 * (alone - row) / row)))
 
 
 def _graphs(model: Any, name: str, example: torch.Tensor) -> list[Forward]:  # noqa: ANN401

@@ -49,10 +49,10 @@ def make_canaries(
 
 
 def least_cosine(exact: Replica, other: Replica, canaries: Canaries) -> float:
-    """The least cosine between what two replicas answer to the same canaries, alone on the machine."""
+    """The least cosine between the answers of two replicas to the same canaries."""
     cosines = []
     for kind, items in canaries.items():
-        rows = [replica.encode(kind, replica.stage(kind, items), alone=True) for replica in (exact, other)]
+        rows = [replica.encode(kind, replica.stage(kind, items)) for replica in (exact, other)]
         cosines.append(np.sum(rows[0] * rows[1], axis=1).min())
     return float(min(cosines))
 

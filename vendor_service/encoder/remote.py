@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
+from typing_extensions import override
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.preparation import Preparation, Took
-from vendor_service.encoder.queries import Prepared, PreparedText, Query
-from vendor_service.encoder.queues import Encoded
+from vendor_service.encoder.batches import Encoded
+from vendor_service.encoder.encoder import Encoder, ModelFacts
+from vendor_service.encoder.preparation import Preparation
+from vendor_service.encoder.queries import Prepared, PreparedText
 from vendor_service.errors import APIError
 
 _CANARY = ""  # no account has this name
@@ -68,62 +69,29 @@ def ask_facts(model: DeploymentHandle[Any]) -> ModelFacts:
     return facts
 
 
-class RemoteEncoder:
-    """Prepares inputs here and has the replicas encode them. It is an `Encoder`.
+class RemoteEncoder(Encoder):
+    """Prepares inputs here and has the replicas encode them.
 
     Replicas come, go and are replaced by Ray's own doing, which also ends them.
     """
 
+    deaths = 0
+    answered_at = -math.inf
+
     def __init__(self, model: DeploymentHandle[Any], facts: ModelFacts, preparation: Preparation) -> None:
         self.facts = facts
-        self.deaths = 0
-        self.answered_at = -math.inf
-        self._model = model
         self.preparation = preparation
+        self._model = model
         self._sent: Counter[Kind] = Counter()
 
-    def start(self) -> None:
-        """Start the processes that prepare; the replicas are there, or are coming.
-
-        Raises:
-            OperatorError: the processes do not start.
-        """
-        self.preparation.start()
-
-    def close(self) -> None:
-        """End the processes that prepare."""
-        self.preparation.close()
-
+    @override
     def waiting(self, kind: Kind) -> int:
-        """How many queries of this kind the replicas have not answered to this process yet."""
         return self._sent[kind]
 
-    async def prepare(
-        self,
-        account: str,
-        queries: Sequence[Query],
-        *,
-        background: bool = False,
-        took: Took = lambda *_: None,
-    ) -> list[Prepared | APIError]:
-        """Check and decode every query; where one cannot be served, why not stands in its place.
-
-        Accounts take turns, and those of the `background` wait for all others. What waits is dropped when
-        this is cancelled. `took` is told what each one cost.
-        """
-        return await self.preparation.prepare(account, queries, background=background, took=took)
-
+    @override
     async def encode(
         self, account: str, prepared: Sequence[Prepared], *, background: bool = False
     ) -> Encoded:
-        """Unit vectors of the inputs, in their order: float32 of shape (inputs, dimensions).
-
-        Those of the `background` are taken where no others wait for a device of the replica.
-
-        Raises:
-            APIError: the replica is gone or has another model (`not_ready`), or refuses for a reason of its
-                own.
-        """
         batch = PreparedBatch.pack(prepared)
         self._sent.update(batch.kinds)
         answering = self._model.encode.remote(account, batch, self.facts.fingerprint, background)
@@ -145,8 +113,9 @@ class RemoteEncoder:
         self.answered_at = time.monotonic()
         return encoded
 
+    @override
     async def check(self) -> None:
-        """Prepare a small image and a text and have a replica encode them; raises what is wrong with that."""
+        assert self.preparation is not None
         await self.encode(_CANARY, await self.preparation.check())
 
     async def check_exchanged(self) -> None:

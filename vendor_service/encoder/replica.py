@@ -1,6 +1,6 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from shared.embeddings import Kind
-from shared.first_times import FirstTimes
+from shared.kernel_lock import KernelCompileLock
+from vendor_service.encoder.batcher import DeviceLost
+from vendor_service.encoder.batches import Buckets
 from vendor_service.encoder.graph import Forward
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queries import PreparedText, Vectors
-from vendor_service.encoder.queues import Buckets
 from vendor_service.encoder.short_texts import ShortTexts
-from vendor_service.encoder.worker import DeviceLost
 
 # What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.
 _BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)
@@ -23,13 +23,8 @@ _BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaErr
 # Large enough to keep a device busy, small enough that nobody waits long behind it.
 _CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
 _CUDA_SIZES = (8, 16, 32, 64, 128, 192, 256)
-
-
-def buckets_for(device: torch.device, least: int) -> Buckets:
-    """The sizes of batches that suit a device; `least` is of the smallest that suits a second one."""
-    if device.type == "cuda":
-        return Buckets(_CUDA_SIZES, pads=True)
-    return Buckets(_CPU_SIZES, pads=False, least=least)
+# A pass of so many rows on one half of a CPU spends most of its time on them, and not on reading weights.
+_WORTHWHILE_ROWS = 8
 
 
 @contextmanager
@@ -58,9 +53,7 @@ class Replica:
     Args:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         threads: how many threads a forward pass on the CPU takes; `None` elsewhere.
-        first_times: what these passes have made of images on a CPU, where other replicas share them.
-        whole_cpu: the kinds of which a query that is alone takes all of torch's threads instead.
-        least: how many rows are worth a pass on a second CPU while another computes.
+        compile_lock: of these passes, where other replicas share them.
     """
 
     def __init__(
@@ -71,20 +64,22 @@ class Replica:
         preprocessing: Preprocessing,
         *,
         threads: int | None = None,
-        first_times: FirstTimes | None = None,
-        whole_cpu: Collection[Kind] = (),
-        least: int = 1,
+        compile_lock: KernelCompileLock | None = None,
     ) -> None:
         self.device = device
         self.passes = passes
-        self.buckets = buckets_for(device, least)
         self._dtype = dtype
         self._preprocessing = preprocessing
-        self._first_times = first_times or FirstTimes()
+        self._compile_lock = compile_lock or KernelCompileLock()
         self._threads = threads
-        self._whole_cpu = whole_cpu
         self._all_threads = torch.get_num_threads()
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        on_cuda = device.type == "cuda"
+        self._copies = torch.cuda.Stream(device) if on_cuda else None  # type: ignore[no-untyped-call]
+        self.buckets = (
+            Buckets(_CUDA_SIZES, pads=True)
+            if on_cuda
+            else Buckets(_CPU_SIZES, pads=False, least=_WORTHWHILE_ROWS)
+        )
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:
         """Bring images (as `Preprocessing.resize` leaves them) or texts to the device, as one batch.
@@ -109,7 +104,7 @@ class Replica:
 
     @contextmanager
     def _noticing_loss(self) -> Iterator[None]:
-        """Whoever learns that CUDA is broken is told so, and not that the batch is bad."""
+        """Tell a broken CUDA from a bad batch."""
         try:
             yield
         except _BROKEN as error:
@@ -122,31 +117,27 @@ class Replica:
         return list(forward.cut(tokens) if isinstance(forward, ShortTexts) else tokens)
 
     @torch.inference_mode()
-    def encode(self, kind: Kind, staged: Staged, *, alone: bool = False) -> Vectors:
-        """Unit vectors, float32 of shape (queries, dimensions); `alone` is a query beside no other.
+    def encode(self, kind: Kind, staged: Staged) -> Vectors:
+        """Unit vectors, float32 of shape (queries, dimensions).
 
         Raises:
             DeviceLost: CUDA is broken, for this process at least.
         """
         with self._noticing_loss():
-            features = self._features(kind, staged, alone=alone)
+            features = self._features(kind, staged)
             rows: Vectors = torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
         rows = rows[: staged.queries]
         if not np.isfinite(rows).all():
             raise FloatingPointError("the model answered with numbers that are not finite")
         return rows
 
-    def _features(self, kind: Kind, staged: Staged, *, alone: bool) -> torch.Tensor:
-        if self._threads is None:
-            # What was compiled is for this count, and a model on the CPU may have set another since.
-            torch.set_num_threads(self._all_threads)
-            return self.passes[kind](self.inputs(kind, self.arrived(staged)))
-        threads = self._all_threads if alone and kind in self._whole_cpu else self._threads
-        torch.set_num_threads(threads)
-        inputs = self.inputs(kind, staged.batch)
-        if kind == "text":  # of many shapes, and without convolutions
+    def _features(self, kind: Kind, staged: Staged) -> torch.Tensor:
+        # Off the CPU, too: compiled code is for one count, and a model on the CPU may have set another since.
+        torch.set_num_threads(self._threads or self._all_threads)
+        inputs = self.inputs(kind, self.arrived(staged))
+        if self._threads is None or kind == "text":  # texts have many shapes, and no convolutions
             return self.passes[kind](inputs)
-        with self._first_times.alone((inputs.shape, threads)):
+        with self._compile_lock.alone((inputs.shape, self._threads)):
             return self.passes[kind](inputs)
 
     def inputs(self, kind: Kind, batch: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,6 @@ from platformdirs import user_cache_path
 from shared.http.images import ImageLimits
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -47,8 +46,8 @@ def _load(spec: ModelSpec, threads: int) -> ClipModel:
         spec.source,
         choose_devices(spec.device),
         spec.dtype,
+        halves=spec.device == "auto",
         compiled=spec.compiled,
-        known=KnownFingerprints(user_cache_path("tuition") / "fingerprints.json"),
         calibration=spec.calibration,
         kept_in=user_cache_path("tuition") / "int8",
     )

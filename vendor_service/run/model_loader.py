@@ -17,7 +17,6 @@ from vendor_service.embed.models import Models, ModelTerms, ServedModel
 from vendor_service.embed.signed_card import ModelPromise
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.engine import Engine
-from vendor_service.encoder.known_fingerprints import FileStamp, stamps_of
 from vendor_service.encoder.quantized import calibration_files
 from vendor_service.errors import OperatorError
 from vendor_service.metrics import Metrics
@@ -28,6 +27,8 @@ _LOADING = "loading"  # the name of a thread that loads a model
 _log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
+# Path, inode, size, and the moments of the last change of its content and of anything about it.
+FileStamp = tuple[str, int, int, int, int]
 MakeEncoder = Callable[[ModelSpec, Settings, Metrics], Encoder]
 
 
@@ -181,12 +182,16 @@ def end_while_loading(status: int) -> None:
 
 
 def _stamps(spec: ModelSpec) -> list[FileStamp]:
+    """The stamps of its files; taken before the files are read, so that no later change is missed."""
     measured_on = spec.calibration if spec.dtype == "int8" else None
     try:
         files = spec.source.files()
-        return stamps_of(files if measured_on is None else [*files, *calibration_files(measured_on)])
+        if measured_on is not None:
+            files += calibration_files(measured_on)
+        found = [(str(path.resolve()), path.stat()) for path in files]
     except Exception as error:  # whatever open_clip and its hub raise
         raise OperatorError(f"the model {spec.id} cannot be loaded: {error}") from error
+    return [(path, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for path, each in found]
 
 
 def _terms(spec: ModelSpec, settings: Settings) -> ModelTerms:

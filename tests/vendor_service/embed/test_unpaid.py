@@ -16,8 +16,8 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.encoder.batcher import Batcher
+from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.processes import pool
-from vendor_service.encoder.queues import Encoded
 from vendor_service.money import allowance
 from vendor_service.money.charging import Charging
 

@@ -26,7 +26,6 @@ from vendor_service.encoder import clip
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.initialisation import WithoutDrawing
-from vendor_service.encoder.known_fingerprints import KnownFingerprints
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
@@ -282,16 +281,15 @@ def test_weights_trained_with_the_fast_gelu_are_served_with_it() -> None:
 
 
 @pytest.mark.usefixtures("without_graphs")
-def test_the_fast_gelu_of_a_tag_is_another_fingerprint_also_where_it_is_remembered(
+def test_the_fast_gelu_of_a_tag_is_another_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", tiny_clip._CONFIG)
     tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=0)
-    known = KnownFingerprints(tmp_path / "fingerprints.json", large=0)
     source = find_model("ViT-tiny", str(tmp_path / "tiny" / "open_clip_model.safetensors"))
-    plain = ClipModel(source, CPU, "float32", known=known)
+    plain = ClipModel(source, CPU, "float32")
     monkeypatch.setattr(ModelSource, "quick_gelu", True)
-    fast = ClipModel(source, CPU, "float32", known=known)
+    fast = ClipModel(source, CPU, "float32")
     assert np.abs(plain.encode_texts(["a cat"]) - fast.encode_texts(["a cat"])).max() > plain.tolerance
     assert plain.fingerprint != fast.fingerprint
     named = replace(source, config=source.config | {"quick_gelu": True})

@@ -12,9 +12,8 @@ from torch import nn
 
 from tests.support.tiny_clip import write_tiny_clip
 from vendor_service.encoder import graph
-from vendor_service.encoder.clip import ClipModel, choose_devices
-from vendor_service.encoder.graph import Forward, traced, worthwhile_rows
-from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.clip import ClipModel
+from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.replica import using_threads
 from vendor_service.encoder.sources import ModelSource, find_model
 
@@ -124,27 +123,9 @@ def test_the_faster_of_both_runs(graph_is_faster: bool, monkeypatch: pytest.Monk
     assert isinstance(chosen, torch.jit.ScriptModule) == graph_is_faster
 
 
-@pytest.mark.parametrize(("once", "worthwhile"), [(0.0, 1), (1e-3, 2), (3e-3, 6), (1.0, 1), (3e-2, 8)])
-def test_a_pass_is_worth_a_second_device_where_most_of_it_is_of_its_rows(
-    once: float, worthwhile: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds = lambda _, batch: once + 1e-3 * len(batch)  # noqa: E731
-    monkeypatch.setattr("vendor_service.encoder.graph._seconds", seconds)
-    assert worthwhile_rows(Linear(), torch.zeros(12, 3)) == worthwhile
-
-
 def test_images_are_seen_by_a_graph() -> None:
     (replica,) = ClipModel(find_model("icon-clip", None), [torch.device("cpu")]).replicas
     assert isinstance(replica.passes["image"], torch.jit.ScriptModule)
-
-
-@pytest.mark.parametrize(("threads", "replicas"), [(1, 1), (2, 2), (16, 2)])
-def test_a_cpu_of_several_cores_runs_two_batches_at_once(
-    threads: int, replicas: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_devices("auto") == [torch.device("cpu")] * replicas
 
 
 @pytest.fixture
@@ -153,28 +134,21 @@ def tiny(tmp_path: Path) -> ModelSource:
     return find_model(write_tiny_clip(tmp_path / "tiny", seed=1), None)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_lone_image_of_a_large_model_takes_both_cores_of_two(
-    dtype: Dtype, tiny: ModelSource, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("threads", "large", "taken"), [(1, False, [1]), (4, False, [2, 2]), (4, True, [4])], ids=str
+)
+def test_a_small_model_has_a_replica_on_each_half_of_a_cpu_and_a_large_one_the_whole(
+    threads: int, large: bool, taken: list[int], tiny: ModelSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.precision.fastest_dtype", lambda _: dtype)
-    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0)
-    large = _threads_taken(tiny, dtype, 2), _threads_taken(tiny, dtype, 4)
-    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", math.inf)
-    assert (*large, _threads_taken(tiny, dtype, 2)) == ([1, 2, 1], [2, 2, 2], [1, 1, 1])
-
-
-def _threads_taken(source: ModelSource, dtype: Dtype, cores: int) -> list[int]:
-    """By an image of a model in its fastest dtype, beside others, alone, and beside others again."""
-    taken: list[int] = []
-    with using_threads(cores):
-        model = ClipModel(source, [torch.device("cpu")] * 2)
-        assert model.dtype == dtype
-        (replica, _), image = model.replicas, model.canaries()[0]
-        for alone in (False, True, False):
-            replica.encode("image", replica.stage("image", [image]), alone=alone)
-            taken.append(torch.get_num_threads())
-    return taken
+    monkeypatch.setattr("vendor_service.encoder.graph._LARGE_SECONDS", -1.0 if large else math.inf)
+    with using_threads(threads):
+        model = ClipModel(tiny, [torch.device("cpu")], "float32", halves=True)
+        image, found = model.canaries()[0], []
+        for replica in model.replicas:
+            replica.encode("image", replica.stage("image", [image]))
+            found.append(torch.get_num_threads())
+    assert found == taken
+    assert len(model.devices) == len(taken)
 
 
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.run.test_metrics import Scrape
-from vendor_service.encoder.text_cache import TextCache
+from vendor_service.encoder.engine import TextCache
 
 ROW = np.arange(4, dtype=np.float32)
 
