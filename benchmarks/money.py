@@ -60,16 +60,16 @@ class NoAdmission(Admission):
 
     def admit(self, order: Order) -> "Future[Admitted]":
         """Admit at no cost."""
-        return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None))
+        return _done(Admitted(order.request_id, order.counts, 0, False, None, None))
 
     def sell(self, order: Order, buckets: Collection[int] = ()) -> "Future[Admitted]":
         """Charge nothing."""
-        charged = Charged(0, "", 0, "")
-        return _done(Admitted(order.request_id, order.images, order.texts, 0, False, None, None, charged))
+        charged = Charged(0, "", 0, "", 0)
+        return _done(Admitted(order.request_id, order.counts, 0, False, None, None, charged))
 
     def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
         """Charge nothing."""
-        return _done(Charged(0, "", 0, ""))
+        return _done(Charged(0, "", 0, "", 0))
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release nothing."""

@@ -3,11 +3,11 @@
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.embeddings import Kind
+from shared.kinds import AskedFields, CountFields, Kind, PriceFields
 
 QuotaPeriod = Literal["month", "total"]
 GroupBy = Literal["day", "key", "kind", "model", "project"]
@@ -54,13 +54,15 @@ class AccountStatus(BaseModel):
         return None if self.quota is None else max(0, self.quota - self.queries_used - self.queries_held)
 
 
-class UsageRow(BaseModel):
-    """What one group (a day, a key, a kind, a model, a project) used and was billed."""
-
+class _Group(BaseModel):
     group: str
     requests: int
-    images: int
-    texts: int
+
+
+# Fields are in the order of the bases, the last one first.
+class UsageRow(CountFields, _Group):
+    """The use and the bill of one group: a day, a key, a kind, a model or a project."""
+
     billed_queries: int
     cost_micros: int
 
@@ -77,27 +79,24 @@ class UsageReport(BaseModel):
     currency: str | None = None
 
 
-class Entry(BaseModel):
-    """One entry of the ledger; `amount_micros` is signed: a charge is negative.
-
-    `image_micros` and `text_micros` are the prices that applied; `request_id` is the request that was
-    charged, `project_id` the project that it belongs to (`None`: the default one), `corrects_seq` the charge
-    of which a refund gives back a part or all, `reason` that of an adjustment, `reference` that of a top-up,
-    a payment or a refund. Where `redates_seq` is set, the entries from that one up to this one were dated by
-    a wrong clock and belong to this one's date. A newer vendor may know further kinds, and further fields,
-    which its hashes cover.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
+class _EntryHead(BaseModel):
     account_id: str | None = None
     seq: int
     kind: EntryKind | str
     amount_micros: int
-    images: int
-    texts: int
-    image_micros: int
-    text_micros: int
+
+
+class Entry(PriceFields, CountFields, _EntryHead):
+    """One entry of the ledger; `amount_micros` is signed: a charge is negative.
+
+    The prices are those that applied; `request_id` is the request that was charged, `project_id` the project
+    that it belongs to (`None`: the default one), `corrects_seq` the charge of which a refund gives back a
+    part or all, `reason` that of an adjustment, `reference` that of a top-up, a payment or a refund. A newer
+    vendor may know further kinds, and further fields, which its hashes cover.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
     model: str | None
     model_fingerprint: str | None
     key_id: str | None
@@ -106,7 +105,6 @@ class Entry(BaseModel):
     reason: str | None
     reference: str | None = None
     project_id: str | None = None
-    redates_seq: int | None = None
     created_at: datetime
     previous_hash: str
     entry_hash: str
@@ -115,10 +113,10 @@ class Entry(BaseModel):
 def entry_hash(entry: Entry) -> str:
     """The hash that an entry has to carry: SHA-256 (hex) of all else that it says, as canonical JSON.
 
-    That is JSON with sorted names and without spaces, of what is not null, with the time in microseconds
-    since 1970 and with the request's id as `hold_id`.
+    That is JSON with sorted names and without spaces, of what is neither null nor 0, with the time in
+    microseconds since 1970 and with the request's id as `hold_id`.
     """
-    content = {name: value for name, value in dict(entry).items() if value is not None}
+    content = {name: value for name, value in dict(entry).items() if value}
     del content["entry_hash"]
     content["created_at"] = (entry.created_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     if "request_id" in content:
@@ -156,14 +154,13 @@ class CreditNote(BaseModel):
 class Invoice(BaseModel):
     """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
 
-    Final invoices have a `number`, from 1 on without a gap over all accounts; those of earlier versions have
-    none. `credit_notes` say how much of `refunds_micros` is of charges that earlier months' invoices have.
+    Final invoices have a `number`, from 1 on without a gap over all accounts. `credit_notes` say how much of
+    `refunds_micros` is of charges that earlier months' invoices have.
 
     What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
     `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
-    for a prepaid account; negative: it paid too much). `notes` are for people. Until the month is over the
-    invoice is not `final`; a final one never changes. The entries it sums up are those from `first_seq` to
-    `last_seq`.
+    for a prepaid account; negative: it paid too much). Until the month is over the invoice is not `final`; a
+    final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
     """
 
     account: str
@@ -176,7 +173,6 @@ class Invoice(BaseModel):
     top_ups_micros: int
     payments_micros: int = 0
     balance_due_micros: int | None = None
-    notes: list[str] = []
     number: int | None = None
     currency: str | None = None
     credit_notes: list[CreditNote] = []
@@ -186,13 +182,11 @@ class Invoice(BaseModel):
     last_hash: str | None
 
 
-class EstimateRequest(BaseModel):
+class EstimateRequest(AskedFields):
     """Counts of queries to be priced, as those of a `batch` if they are to be a bulk job's."""
 
     model_config = ConfigDict(extra="forbid")
 
-    images: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
-    texts: Annotated[int, Field(ge=0, le=10**9, strict=True)] = 0
     model: str | None = None
     batch: bool = False
 

@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
 
-Kind = Literal["text", "image"]
+from shared.kinds import CountFields, Counts, OfferedPriceFields, cost_micros
+from shared.kinds import Kind as Kind
+
 Encoding = Literal["float", "base64"]
 
 
@@ -68,11 +70,9 @@ class InputError(BaseModel):
     message: str
 
 
-class Usage(BaseModel):
+class Usage(CountFields):
     """What a request cost. `cost_micros` is in millionths of the vendor's currency unit."""
 
-    images: int
-    texts: int
     billed_queries: int
     cost_micros: int
 
@@ -90,11 +90,12 @@ class EmbedResponse(BaseModel):
     replayed: bool = False
 
 
-class Prices(BaseModel):
+class Prices(OfferedPriceFields):
     """The price of one query of each kind, in millionths of the vendor's currency unit."""
 
-    image_micros: Annotated[int, Field(ge=0, description="of an image")]
-    text_micros: Annotated[int, Field(ge=0, description="of a text")]
+    def cost_of(self, counts: Counts) -> int:
+        """The price of so many queries of each kind; integers throughout, so it is exact."""
+        return cost_micros(counts, self.by_kind)
 
     def cost_micros(self, images: int, texts: int) -> int:
         """The price of so many queries; integers throughout, so it is exact."""

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE, Vector
+from shared.kinds import CountFields, Kind
 
 RECEIPT_HEADER = "x-tuition-receipt"
 RECEIPT_TYPE = "tuition-receipt+jws"
@@ -66,7 +66,7 @@ def base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-class ReceiptClaims(BaseModel):
+class ReceiptClaims(CountFields):
     """What a receipt says: this was answered, for this price, and is that entry of the ledger."""
 
     model_config = ConfigDict(frozen=True)
@@ -77,8 +77,6 @@ class ReceiptClaims(BaseModel):
     answer_hash: str
     model: str
     model_fingerprint: str
-    images: int
-    texts: int
     cost_micros: int
     key_id: str = Field(description="the public half of the API key that paid")
     ledger_seq: int

@@ -82,8 +82,8 @@ class Metrics(RequestMetrics):
 
     def sold(self, usage: Usage, *, replayed: bool) -> None:
         """An answer goes out."""
-        self._queries.labels(**self._of, kind="image").inc(usage.images)
-        self._queries.labels(**self._of, kind="text").inc(usage.texts)
+        for kind, number in usage.counts.items():
+            self._queries.labels(**self._of, kind=kind).inc(number)
         if not replayed:
             (self._billed.labels(**self._of) if self._of else self._billed).inc(usage.cost_micros)
 

@@ -49,7 +49,7 @@ def charged(shop: Shop, client: Command) -> dict[str, int]:
     with closing(Database(shop.database_url)) as database, database.read() as session:
         queries: dict[str, int] = {}
         for each in session.scalars(select(LedgerEntry).where(LedgerEntry.account_id == mine)):
-            queries[str(each.model)] = queries.get(str(each.model), 0) + each.images + each.texts
+            queries[str(each.model)] = queries.get(str(each.model), 0) + sum(each.counts.values())
         return queries
 
 

@@ -50,9 +50,8 @@ def charged(vendor: RayVendor, key: str) -> int:
             session.scalar(select(func.count()).where(Hold.account_id == account.id, Hold.state == "open"))
             == 0
         )
-        sums = func.sum(LedgerEntry.images + LedgerEntry.texts)
         mine = (LedgerEntry.account_id == account.id, LedgerEntry.kind == "charge")
-        return int(session.scalar(select(sums).where(*mine)) or 0)
+        return sum(sum(each.values()) for each in session.scalars(select(LedgerEntry.counts).where(*mine)))
 
 
 def test_it_answers_what_the_model_says(vendor: RayVendor) -> None:

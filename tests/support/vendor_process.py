@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
+from shared.kinds import KINDS
 from tests.support.forking import ForkedCommand
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import DEFAULT_SCOPES, KeyTerms, Scope, issue_key, revoke_key
@@ -178,12 +179,14 @@ class VendorProcess:
 
     def charges(self, api_key: str) -> Charges:
         """What the account of this key was charged, read from the database itself."""
-        sums = (LedgerEntry.images, LedgerEntry.texts, -LedgerEntry.amount_micros)
         mine = select(ApiKey.account_id).where(ApiKey.id == api_key.split("_")[1]).scalar_subquery()
         charged = (LedgerEntry.kind == "charge", LedgerEntry.account_id == mine)
         with self._reading() as session:
-            row = session.execute(select(func.count(), *map(func.sum, sums)).where(*charged)).one()
-        return Charges(*(int(value or 0) for value in row))
+            entries = session.execute(
+                select(LedgerEntry.counts, LedgerEntry.amount_micros).where(*charged)
+            ).all()
+        images, texts = (sum(counts.get(kind, 0) for counts, _ in entries) for kind in KINDS)
+        return Charges(len(entries), images, texts, -sum(amount for _, amount in entries))
 
     def problem(self, api_key: str) -> str | None:
         """What `vendor ledger verify` finds wrong with the account of this key."""

@@ -14,17 +14,17 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.billing import Invoice
+from shared.kinds import Kind
 from tests.support.postgres import Postgres
 from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms, create_project
-from vendor_service.acts import act
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
 from vendor_service.errors import CommitInDoubt
-from vendor_service.money import invoices, prices
+from vendor_service.money import clock_watch, invoices, prices
 from vendor_service.money.admission import Admission
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.orders import Admitted, Order
@@ -46,14 +46,14 @@ class Books:
         self.admission = Admission(database, self.clock, HOLD_SECONDS, watch=self.watch)
         self._numbers = count()
         with database.write() as session:
-            prices.publish(session, "icon-clip", 100, 20, self.clock())
+            prices.publish(session, "icon-clip", {"image": 100, "text": 20}, self.clock())
 
     def open(self, key: KeyTerms = _ANY_KEY, **terms: Any) -> Order:
         """Open an account on these `Terms`, with a key; an order of one image by it, to be varied."""
         with self.database.write() as session:
             account = open_account(session, f"account-{next(self._numbers)}", Terms(**terms), self.clock)
             issued = issue_key(session, account, key, self.clock)
-        return Order("", account.id, issued.key_id, "icon-clip", "fp_1", images=1, texts=0, body_hash="b")
+        return Order("", account.id, issued.key_id, "icon-clip", "fp_1", {"image": 1}, body_hash="b")
 
     def open_project(
         self, order: Order, terms: ProjectTerms = _NO_LIMITS, key: KeyTerms = _ANY_KEY, name: str = "search"
@@ -70,7 +70,7 @@ class Books:
 
     def admit(self, order: Order, **changes: Any) -> Admitted:
         """Admit a variation of an order under a request id of its own."""
-        return self.admit_by(self.admission, replace(order, **changes))
+        return self.admit_by(self.admission, asking(order, **changes))
 
     def admit_by(self, process: Admission, order: Order) -> Admitted:
         """Admit an order under a request id of its own, in one of several processes."""
@@ -85,7 +85,7 @@ class Books:
 
     def sell(self, order: Order, *, buckets: Collection[int] = (), **changes: Any) -> Admitted:
         """Charge at once for a variation of an order under a request id of its own."""
-        return self.sell_by(self.admission, replace(order, **changes), buckets)
+        return self.sell_by(self.admission, asking(order, **changes), buckets)
 
     def sell_by(self, process: Admission, order: Order, buckets: Collection[int] = ()) -> Admitted:
         """Charge at once for an order under a request id of its own, in one of several processes."""
@@ -124,7 +124,7 @@ class Books:
         wrong = Admission(self.database, lambda: now, HOLD_SECONDS)
         with closing(wrong):
             request_id = f"req_{next(self._numbers)}"
-            wrong.admit(replace(order, request_id=request_id, **changes)).result()
+            wrong.admit(asking(order, request_id=request_id, **changes)).result()
             wrong.settle(order.account_id, request_id).result()
 
     def tamper(self, change: str) -> None:
@@ -155,6 +155,13 @@ class Books:
             for each in (order, *others) if limits else ():
                 _check_limits(account, session.get_one(ApiKey, each.key_id))
         return account
+
+
+def asking(order: Order, *, images: int | None = None, texts: int | None = None, **changes: Any) -> Order:
+    """A variation of an order; it asks so many images and texts, if that is said."""
+    said: dict[Kind, int | None] = {"image": images, "text": texts}
+    counts = {**order.counts, **{kind: number for kind, number in said.items() if number is not None}}
+    return replace(order, counts=counts, **changes)
 
 
 def _check_limits(account: Account, key: ApiKey) -> None:
@@ -219,6 +226,6 @@ def opened_books(url: str) -> Iterator[Books]:
             schema.upgrade(database)
         books = Books(database)
         if not database.embedded:
-            patch.setattr(act, "server_time", lambda _: books.clock.steady())
+            patch.setattr(clock_watch, "server_time", lambda _: books.clock.steady())
         with closing(books.admission):
             yield books

@@ -97,14 +97,14 @@ def set_terms(act: Act, name: str, changes: Mapping[str, int | str | None]) -> A
 
 
 def repair_dates(act: Act, name: str) -> Repair:
-    """Put right what a wrong clock dated ahead of now; see `billing.repair`.
+    """Let an account's books go on from now, which a wrong clock dated ahead.
 
-    Raises what `Act.believe_clock` does.
+    Raises what `money.repair` and `Act.believe_clock` do.
     """
     account = accounts.find_account(act.session, name, lock=True)
     act.believe_clock()
     done = repair(act.session, account, act.now)
-    if done.changed:
+    if done.by_seq is not None:
         act.record("account.repair", name, None, asdict(done))
     return done
 

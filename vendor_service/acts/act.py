@@ -7,10 +7,9 @@ from sqlalchemy.orm import Session
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import Clock
-from vendor_service.database.session import server_time
 from vendor_service.errors import WrongClock
 from vendor_service.money import thresholds
-from vendor_service.money.clock_watch import ClockWatch, against_books, against_server
+from vendor_service.money.clock_watch import ClockWatch, against_database
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,13 @@ class Act:
 def believe_clock(
     session: Session, clock: Clock, *, trust_clock: bool, watch: ClockWatch | None = None
 ) -> None:
-    """Make sure that the clock may be right, by its `watch` and by the database server's, if there are any.
-
-    Unless it is to be trusted, the dates in the books are asked as well.
+    """Make sure that the clock may be right, by its `watch` and by what the database knows.
 
     Raises:
         WrongClock: it cannot be.
     """
-    now = clock()
     fault = None if watch is None else watch.fault
-    fault = fault or against_server(now, server_time(session))
     # Another account that goes on ahead of it proves nothing; `ledger` looks at the one that is meant.
-    if fault is None and not trust_clock:
-        fault = against_books(session, now, may_be_behind=False)
+    fault = fault or against_database(session, clock(), trust_clock=trust_clock, may_be_behind=False)
     if fault is not None:
         raise WrongClock(fault)

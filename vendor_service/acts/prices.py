@@ -1,12 +1,11 @@
 """Acts on prices, and the history of prices as operators see it."""
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from shared.embeddings import Kind
+from shared.kinds import UnitPrices, price_fields
 from vendor_service.acts.act import Act
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
@@ -95,18 +94,18 @@ def unset_price(act: Act, plan: str, model: str, kind: PriceKind) -> None:
     act.record("price.unset", _subject(plan, model, kind), {"micros": before}, {"micros": None})
 
 
-def publish(act: Act, model: str, image_micros: int | None, text_micros: int | None) -> list[PriceDifference]:
+def publish(act: Act, model: str, wanted: UnitPrices) -> list[PriceDifference]:
     """Give a model that is served standard prices where it has none; see `prices.publish`."""
     known = model in prices.served_models(act.session)
-    differences = prices.publish(act.session, model, image_micros, text_micros, act.now)
+    differences = prices.publish(act.session, model, wanted, act.now)
     if not known:
         act.session.flush()
-        after = prices.current(act.session, STANDARD_PLAN, model, act.now).model_dump()
+        after = price_fields(prices.current(act.session, STANDARD_PLAN, model, act.now))
         act.record("price.publish", model, None, after)
     return differences
 
 
-def publish_plan(act: Act, plan: str, model: str, wanted: Mapping[Kind, int]) -> list[PriceDifference]:
+def publish_plan(act: Act, plan: str, model: str, wanted: UnitPrices) -> list[PriceDifference]:
     """Give a model these prices on a plan, where it never named any; see `prices.publish_plan`."""
     before = {kind: prices.named(act.session, plan, model, kind, act.now) for kind in wanted}
     differences = prices.publish_plan(act.session, plan, model, wanted, act.now)

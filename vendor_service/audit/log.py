@@ -71,7 +71,7 @@ def append(
         after=_json(after),
         previous_hash=head.entry_hash,
     )
-    entry.entry_hash = chain.row_hash(entry, _HASHED)
+    entry.entry_hash = chain.row_hash(chain.columns_of(entry, _HASHED))
     session.add(entry)
     head.seq, head.entry_hash = entry.seq, entry.entry_hash
     session.flush()
@@ -114,7 +114,7 @@ def verify(session: Session) -> AuditVerification:
             if row.previous_hash != previous:
                 fault = f"entry {row.seq} does not follow from the one before it"
                 return AuditVerification(seq, previous, fault)
-            if row.entry_hash != chain.row_hash(row, _HASHED):
+            if row.entry_hash != chain.row_hash(chain.columns_of(row, _HASHED)):
                 fault = f"entry {row.seq} was changed: its hash does not match"
                 return AuditVerification(seq, previous, fault)
             previous, seq = row.entry_hash, row.seq

@@ -2,25 +2,27 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic_core import to_json
 
-from shared.embeddings import Prices
 from shared.encoding import Vector
 from shared.errors import APIError, ErrorBody, ErrorCode, error_detail
+from shared.kinds import Kind, UnitPrices, cost_micros
 from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, LineRefused
+from vendor_service.embed.counting import counts_of
 from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.models import ServedModel
 from vendor_service.embed.request import Timing
 from vendor_service.embed.results import EmbedResult, what_was_sold
 from vendor_service.encoder.encoder import ModelFacts
-from vendor_service.encoder.queries import Prepared, PreparedText
+from vendor_service.encoder.queries import Prepared
 from vendor_service.money.orders import Admitted
 
 # A line that is not blank, from its first letter on; a chunk may have millions of blank ones.
@@ -66,8 +68,7 @@ class Answers:
     errors: bytes = b""
     completed: int = 0
     failed: int = 0
-    images: int = 0
-    texts: int = 0
+    counts: Counter[Kind] = field(default_factory=Counter)
     sold: list[Sold] = field(default_factory=list)
     rows: list[Vector] = field(default_factory=list)
 
@@ -118,7 +119,6 @@ def _refusal_by(model: ServedModel, line: Line) -> APIError | None:
 def answers_of(claim: Claim, works: Sequence[LineWork], facts: ModelFacts, request_id: str) -> Answers:
     """What is stored of the lines, and what they are charged under the id `request_id`."""
     answers = Answers()
-    price = Prices(image_micros=claim.job.image_micros, text_micros=claim.job.text_micros)
     output, errors = bytearray(), bytearray()
     for each in works:
         line_id = f"{claim.job.id.replace('batch_', 'batch_req_')}-{each.number}"
@@ -126,7 +126,7 @@ def answers_of(claim: Claim, works: Sequence[LineWork], facts: ModelFacts, reque
             errors += _refusal(line_id, each, request_id)
             answers.failed += 1
             continue
-        output += _answer(line_id, each, each.line, facts, price, request_id, answers)
+        output += _answer(line_id, each, each.line, facts, claim.job.prices, request_id, answers)
         answers.completed += 1
     answers.output, answers.errors = bytes(output), bytes(errors)
     return answers
@@ -137,26 +137,19 @@ def _answer(
     work: LineWork,
     line: Line,
     facts: ModelFacts,
-    price: Prices,
+    prices: UnitPrices,
     request_id: str,
     answers: Answers,
 ) -> bytes:
     assert work.rows is not None
-    texts = sum(isinstance(each, PreparedText) for each in work.accepted)
-    images = len(work.accepted) - texts
+    items = line.queries.items
+    counts = counts_of(each for place, each in enumerate(items) if place not in work.refused)
     admitted = Admitted(
-        request_id,
-        images,
-        texts,
-        price.cost_micros(images, texts),
-        replayed=False,
-        quota_left=None,
-        rate=None,
+        request_id, counts, cost_micros(counts, prices), replayed=False, quota_left=None, rate=None
     )
     result = EmbedResult(request_id, facts, line.queries, work.refused, work.rows, admitted, Timing())
     body = DIALECTS[line.endpoint].render(result, line.encoding).body
-    answers.images += images
-    answers.texts += texts
+    answers.counts.update(counts)
     answers.rows.append(work.rows)
     answers.sold += [
         each._replace(place=work.first + each.place) for each in what_was_sold(result, "float32")

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
@@ -107,8 +108,7 @@ class Files:
             file.name, file.state = name, "ready"
             file.digest, file.endpoint, file.model = taken.digest, taken.endpoint, taken.model
             file.lines = sum(each.lines for each in taken.pieces)
-            file.images = sum(each.images for each in taken.pieces)
-            file.texts = sum(each.texts for each in taken.pieces)
+            file.counts = sum((each.counts for each in taken.pieces), Counter())
             return public(file)
 
     def get(self, account_id: str, file_id: str) -> StoredFile:
@@ -364,8 +364,7 @@ def _row(file_id: str, number: int, piece: Piece) -> dict[str, Any]:
         "bytes": piece.bytes,
         "first_line": piece.first_line,
         "lines": piece.lines,
-        "images": piece.images,
-        "texts": piece.texts,
+        "counts": piece.counts,
         "faults": json.dumps(faults, ensure_ascii=False, separators=(",", ":")) if faults else None,
     }
 

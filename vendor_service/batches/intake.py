@@ -3,10 +3,12 @@
 import hashlib
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 
 from shared.errors import APIError, ErrorCode
 from shared.http.errors import invalid
+from shared.kinds import NOTHING, Kind, queries
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import Line, LineReader, LineRefused
 
@@ -40,8 +42,7 @@ class Piece:
     first_line: int
     bytes: int = 0
     lines: int = 0
-    images: int = 0
-    texts: int = 0
+    counts: Counter[Kind] = field(default_factory=Counter)
     faults: dict[int, Fault] = field(default_factory=dict)  # by their place in the piece
 
 
@@ -182,9 +183,9 @@ class Intake:
 
     def _add(self, line: bytes, read: Line | Fault) -> None:
         piece = self._pieces[-1]
-        images, texts = (0, 0) if isinstance(read, Fault) else (read.images, read.texts)
-        queries = piece.images + piece.texts + images + texts
-        is_full = queries > _PIECE_QUERIES or piece.bytes + len(line) > _PIECE_BYTES
+        asked = NOTHING if isinstance(read, Fault) else read.queries.counts
+        too_many = queries(piece.counts) + queries(asked) > _PIECE_QUERIES
+        is_full = too_many or piece.bytes + len(line) > _PIECE_BYTES
         if piece.lines and (is_full or len(piece.faults) == _PIECE_FAULTS):
             piece = self._begin_piece()
         if isinstance(read, Fault):
@@ -192,8 +193,7 @@ class Intake:
             piece.faults[piece.lines] = read
         piece.bytes += len(line)
         piece.lines += 1
-        piece.images += images
-        piece.texts += texts
+        piece.counts.update(asked)
 
     def _too_long(self) -> APIError:
         message = f"line {self._line + 1} is longer than {self._limits.max_line_bytes} bytes"

@@ -201,8 +201,7 @@ class ChunkOutcome:
         if charged is not None:
             chunk.hold_id = self.hold_id
             chunk.request_hash, chunk.answer_hash = request_hash(self.sold), answer_hash(self.sold)
-            images = sum(each.kind == "image" for each in self.sold)
-            job.cost_micros += images * job.image_micros + (len(self.sold) - images) * job.text_micros
+            job.cost_micros += charged.cost_micros
         job.completed += self.completed
         job.failed += self.failed
         job.chunks_left -= 1

@@ -11,7 +11,6 @@ from shared.http.errors import invalid
 from shared.http.json_body import JsonBody, ReadJson, Shape
 from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.request import Queries
-from vendor_service.encoder.queries import ImageQuery
 
 _FIELDS = frozenset({"custom_id", "method", "url", "body"})
 _LONGEST_NAME = 255
@@ -27,16 +26,6 @@ class Line(NamedTuple):
     endpoint: str
     queries: Queries
     encoding: Encoding
-
-    @property
-    def images(self) -> int:
-        """How many of its queries are images."""
-        return sum(isinstance(each, ImageQuery) for each in self.queries.items)
-
-    @property
-    def texts(self) -> int:
-        """How many of its queries are texts."""
-        return len(self.queries.items) - self.images
 
 
 class LineRefused(Exception):

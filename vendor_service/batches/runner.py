@@ -9,7 +9,6 @@ from time import monotonic
 
 import numpy as np
 
-from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
@@ -19,6 +18,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.embed.models import Models, ServedModel
+from vendor_service.embed.results import usage_of
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.metrics import Metrics
@@ -266,7 +266,7 @@ class Runner:
         rows = np.concatenate([nothing(model.facts), *answers.rows])
         buckets = buckets_of(rows, fingerprint) if len(rows) else []
         piece, job = claim.piece, claim.job
-        part = JobPart(request_id, piece.images, piece.texts, answers.images, answers.texts, buckets)
+        part = JobPart(request_id, piece.counts, answers.counts, buckets)
         outcome = ChunkOutcome(
             claim,
             answers.completed,
@@ -282,10 +282,7 @@ class Runner:
         if charged is None:
             return
         self._metrics.decided("settled")
-        cost = answers.images * job.image_micros + answers.texts * job.text_micros
-        queries = answers.images + answers.texts
-        usage = Usage(images=answers.images, texts=answers.texts, billed_queries=queries, cost_micros=cost)
-        model.metrics.sold(usage, replayed=False)
+        model.metrics.sold(usage_of(answers.counts, charged.cost_micros), replayed=False)
         if self._recorder is not None:
             digests = [each.asked for each in answers.sold]
             self._recorder.note(Answered(job.account_id, fingerprint, digests, rows, buckets))

@@ -236,10 +236,10 @@ def repair_dates(
     database_url: DatabaseUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put right what a wrong clock dated ahead of now, by an entry of the ledger that says so.
+    """Let the books of an account go on from now, which a wrong clock dated ahead of it.
 
-    The entries dated ahead belong to the present month then, and are on its invoice; the rate limit and the
-    counters of the period go on from now. Set this machine's clock right first.
+    An adjustment of nothing says so in the ledger. Entries that were dated ahead keep their dates, and are on
+    the invoice of their month. Set this machine's clock right first.
 
     Example: vendor accounts repair acme
     """
@@ -251,7 +251,7 @@ def repair_dates(
             )
     with acting(database_url) as act:
         done = accounts.repair_dates(act, name)
-    if done.changed or as_json:
+    if done.by_seq is not None or as_json:
         print_rows([asdict(done)], as_json=as_json, one=True)
     else:
         print(f"There is nothing to repair: nothing of {done.account} is dated later than now.")

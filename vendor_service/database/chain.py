@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # What the first row of a chain has for the hash of the one before it.
@@ -10,10 +10,16 @@ GENESIS_HASH = "0" * 64
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def row_hash(row: Any, columns: Sequence[str]) -> str:  # noqa: ANN401 - a mapped row or a plain one
-    """SHA-256 (hex) of these columns of a row, `previous_hash` among them, as canonical JSON.
+def row_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of what a row says, `previous_hash` included, as canonical JSON.
 
-    What is NULL is left out: a column that a later version adds leaves the hashes of old rows as they are.
+    What is null or 0 is left out: a column that a later version adds leaves the hashes of old rows as they
+    are.
     """
-    content = {name: value for name in columns if (value := getattr(row, name)) is not None}
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+    said = {name: value for name, value in content.items() if value}
+    return hashlib.sha256(_canonical(said).encode()).hexdigest()
+
+
+def columns_of(row: Any, names: Iterable[str]) -> dict[str, Any]:  # noqa: ANN401 - a mapped row or a plain one
+    """These columns of a row, by name."""
+    return {name: getattr(row, name) for name in names}

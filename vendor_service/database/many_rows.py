@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Insert, Update
+from sqlalchemy import Connection, Dialect, Insert, TypeDecorator, Update
 
 Parameters = Mapping[str, object]
 
@@ -13,8 +13,8 @@ class ManyRows:
     """An INSERT or UPDATE that the driver is given with all rows as they are.
 
     It is put together once a dialect. SQLAlchemy would look at each value of each row as well, which takes
-    it longer than the database; so this is for columns of plain numbers and texts, and nothing is filled in
-    that a row leaves out.
+    it longer than the database; so this is for columns of plain numbers and texts, and of the tables' own
+    types. Nothing is filled in that a row leaves out.
     """
 
     def __init__(self, statement: Insert | Update, columns: Sequence[str]) -> None:
@@ -35,4 +35,13 @@ class ManyRows:
         """Its text, and how the driver wants a row of parameters: in their order, or by name."""
         compiled: Any = self._statement.compile(dialect=dialect, column_keys=list(self._columns))
         in_order: Sequence[str] | None = compiled.positiontup
-        return str(compiled), itemgetter(*in_order) if in_order else dict
+        arranged: Callable[[Parameters], Any] = itemgetter(*in_order) if in_order else dict
+        columns = {name: self._statement.table.c[name].type for name in self._columns}
+        own = {name: kind for name, kind in columns.items() if isinstance(kind, TypeDecorator)}
+
+        def written(row: Parameters) -> Any:  # noqa: ANN401 - as the driver has it
+            return arranged(
+                {**row, **{name: kind.process_bind_param(row[name], dialect) for name, kind in own.items()}}
+            )
+
+        return str(compiled), written if own else arranged

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Row, Table, bindparam, select, update
 
+from shared.kinds import Counts, UnitPrices
 from vendor_service.database.many_rows import ManyRows
 from vendor_service.database.tables import Account, ApiKey, Project
 
@@ -45,10 +46,8 @@ class HoldRow(_Row):
     state: str
     model: str
     model_fingerprint: str
-    images: int
-    texts: int
-    image_micros: int
-    text_micros: int
+    counts: Counts
+    prices: UnitPrices
     cost_micros: int
     idempotency_key: str | None
     body_hash: str
@@ -66,10 +65,8 @@ class ChargeRow(_Row):
     seq: int
     kind: str
     amount_micros: int
-    images: int
-    texts: int
-    image_micros: int
-    text_micros: int
+    counts: Counts
+    prices: UnitPrices
     model: str
     model_fingerprint: str
     key_id: str
@@ -78,7 +75,6 @@ class ChargeRow(_Row):
     corrects_seq: None
     reason: None
     reference: None
-    redates_seq: None
     created_at: int
     previous_hash: str
     entry_hash: str

@@ -29,7 +29,7 @@ _HOLDS: dict[tuple[bool, bool], Executable] = {
     (True, True): union_all(_HOLDS_BY_ID, _LIVE_HOLDS),
 }
 # What becomes another of a hold that was placed.
-_CHANGING = ("state", "images", "texts", "cost_micros", "replays")
+_CHANGING = ("state", "counts", "cost_micros", "replays")
 _PLACE = ManyRows(insert(_TABLE), _TABLE.columns.keys())
 _CHANGE = ManyRows(update(_TABLE).where(_TABLE.c.id == bindparam("hold_id")), _CHANGING)
 _changing = attrgetter(*_CHANGING)

@@ -8,8 +8,10 @@ from typing import Literal, get_args
 
 from shared.errors import ErrorCode
 from shared.http.capacity import Reservation
+from shared.kinds import Counts
 from vendor_service.accounts.authentication import Caller
-from vendor_service.encoder.queries import ImageQuery, Query
+from vendor_service.embed.counting import counts_of
+from vendor_service.encoder.queries import Query
 from vendor_service.errors import APIError
 from vendor_service.money.allowance import cost_of
 
@@ -45,14 +47,9 @@ class Queries:
     dimensions: int | None = None
 
     @property
-    def images(self) -> int:
-        """How many of them are images."""
-        return sum(isinstance(each, ImageQuery) for each in self.items)
-
-    @property
-    def texts(self) -> int:
-        """How many of them are texts."""
-        return len(self.items) - self.images
+    def counts(self) -> Counts:
+        """How many of each kind they are."""
+        return counts_of(self.items)
 
 
 @dataclass(frozen=True)

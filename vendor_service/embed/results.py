@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, to_base64, to_rows
+from shared.kinds import NOTHING, Counts, count_fields, queries
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
 from vendor_service.clock import SECOND
 from vendor_service.embed.request import Queries, Timing
@@ -55,11 +56,8 @@ class EmbedResult:
     def usage(self) -> Usage:
         """The bill."""
         if self.admitted is None:
-            return Usage(images=0, texts=0, billed_queries=0, cost_micros=0)
-        images, texts = self.admitted.images, self.admitted.texts
-        return Usage(
-            images=images, texts=texts, billed_queries=images + texts, cost_micros=self.admitted.cost_micros
-        )
+            return usage_of(NOTHING, 0)
+        return usage_of(self.admitted.counts, self.admitted.cost_micros)
 
     @property
     def replayed(self) -> bool:
@@ -85,6 +83,11 @@ class Content:
 
 
 Render = Callable[[EmbedResult], Content]
+
+
+def usage_of(counts: Counts, cost_micros: int) -> Usage:
+    """The bill of so many of each kind."""
+    return Usage(**count_fields(counts), billed_queries=queries(counts), cost_micros=cost_micros)
 
 
 def largest_bytes(rows: int, dimensions: int) -> int:
@@ -122,9 +125,8 @@ def as_rows(result: EmbedResult, dtype: RowDtype) -> Content:
         "x-embedding-shape": f"{len(result.rows)},{result.model.dimensions}",
         "x-embedding-dtype": dtype,
         "x-billed-queries": str(usage.billed_queries),
-        "x-billed-images": str(usage.images),
-        "x-billed-texts": str(usage.texts),
     }
+    headers |= {f"x-billed-{name}": str(number) for name, number in count_fields(usage.counts).items()}
     if result.refused:
         headers["x-skipped-inputs"] = _skipped(result.refused)
     return Content(to_rows(result.rows, dtype), ROWS_MEDIA_TYPE, headers, dtype)
@@ -174,12 +176,11 @@ def receipt(signer: Signs, result: EmbedResult, sold: Sequence[Sold], charged: C
         answer_hash=answer_hash(sold),
         model=result.model.id,
         model_fingerprint=result.model.fingerprint,
-        images=usage.images,
-        texts=usage.texts,
         cost_micros=usage.cost_micros,
         key_id=charged.key_id,
         ledger_seq=charged.seq,
         entry_hash=charged.entry_hash,
+        **count_fields(usage.counts),
     )
     return signer.sign(RECEIPT_TYPE, claims)
 

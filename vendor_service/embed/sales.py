@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 
 from shared.errors import ErrorCode
 from shared.http.capacity import while_awaited
+from shared.kinds import NOTHING, Counts, Kind
 from shared.receipts import RECEIPT_HEADER, Sold
 from vendor_service.accounts.authentication import Caller
 from vendor_service.database.tables import limited_by
+from vendor_service.embed.counting import counts_of
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.request import Queries, Request, UnbilledWork, is_vendors_own
 from vendor_service.embed.results import (
@@ -30,7 +32,7 @@ from vendor_service.embed.results import (
     what_was_sold,
 )
 from vendor_service.encoder.batches import Encoded
-from vendor_service.encoder.queries import ImageQuery, Prepared, PreparedText, Query, Vectors
+from vendor_service.encoder.queries import ImageQuery, Prepared, Query, Vectors
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
@@ -72,7 +74,7 @@ class _Sale:
     held: Admitted | None = None
     refused: dict[int, APIError] = field(default_factory=dict)
 
-    def order(self, images: int, texts: int) -> Order:
+    def order(self, counts: Counts) -> Order:
         """An order of so many of the queries."""
         caller, terms, facts = self.request.caller, self.request.terms, self.model.facts
         return Order(
@@ -81,8 +83,7 @@ class _Sale:
             key_id=caller.key_id,
             model=facts.id,
             model_fingerprint=facts.fingerprint,
-            images=images,
-            texts=texts,
+            counts=counts,
             body_hash=self.request.queries.body_hash,
             idempotency_key=terms.idempotency_key,
             max_cost_micros=terms.max_cost_micros,
@@ -118,8 +119,8 @@ class Sales:
         self._metrics = metrics
         self._signer = signer
         self._recorder = recorder
-        # The cost of the last such order that nothing was held for: by plan, model, images and texts.
-        self._last_costs: dict[tuple[str, str, int, int], int] = {}
+        # The cost of the last such order that nothing was held for: by plan, model and counts.
+        self._last_costs: dict[tuple[str, str, frozenset[tuple[Kind, int]]], int] = {}
 
     async def sell(self, request: Request, render: Render) -> tuple[EmbedResult, Content]:
         """Answer one request, in the form that `render` gives, and charge for it.
@@ -137,7 +138,7 @@ class Sales:
         reservation.take_bytes(largest_bytes(count, model.facts.dimensions))
         with model.in_hand(reservation.account, count):
             reservation.take_inputs(count)
-            reservation.take_bytes(queries.images * model.facts.image_bytes)
+            reservation.take_bytes(queries.counts.get("image", 0) * model.facts.image_bytes)
             leaving = asyncio.ensure_future(request.gone())
             sale = _Sale(request, model, leaving, UnbilledWork(count))
             try:
@@ -149,7 +150,7 @@ class Sales:
     async def _hold_first(self, sale: _Sale) -> None:
         """Refuse, before anything is decoded, who may not buy; hold the price, if it is known and needed."""
         request, queries, caller = sale.request, sale.request.queries, sale.request.caller
-        whole = sale.order(queries.images, queries.texts)
+        whole = sale.order(queries.counts)
         least = _least(whole) if queries.skip_bad else [whole]
         try:
             self._allowance.check(caller.account_id)
@@ -201,8 +202,8 @@ class Sales:
     async def _with_nothing_left(self, sale: _Sale, render: Render) -> tuple[EmbedResult, Content]:
         """The answer where every query was passed over; no hold has looked at the key and the account."""
         queries = sale.request.queries
-        whole = sale.order(queries.images, queries.texts)
-        await self._ask_books(sale.request, _least(whole), left=replace(whole, images=0, texts=0))
+        whole = sale.order(queries.counts)
+        await self._ask_books(sale.request, _least(whole), left=replace(whole, counts=NOTHING))
         result = sale.result(no_rows(sale.model.facts), None)
         content, _ = await _rendered(render, result)
         return result, content
@@ -210,8 +211,8 @@ class Sales:
     async def _encode_and_charge(
         self, sale: _Sale, accepted: Sequence[Prepared], render: Render
     ) -> tuple[EmbedResult, Content, list[Sold], Charged]:
-        texts = sum(isinstance(each, PreparedText) for each in accepted)
-        order = sale.order(len(accepted) - texts, texts)
+        items = sale.request.queries.items
+        order = sale.order(counts_of(each for index, each in enumerate(items) if index not in sale.refused))
         encoding = asyncio.ensure_future(_encode(sale, accepted))
         encoding.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has looked
         try:
@@ -267,7 +268,7 @@ class Sales:
     def _expected(self, sale: _Sale, order: Order) -> Admitted:
         """What such an order came to the last time."""
         cost = self._last_costs.get(_kind_of(sale, order), 0)
-        return Admitted(order.request_id, order.images, order.texts, cost, False, None, None)
+        return Admitted(order.request_id, order.counts, cost, False, None, None)
 
     async def _hold(self, sale: _Sale, order: Order) -> None:
         """Hold the price of an order, or find what was paid for before."""
@@ -351,9 +352,7 @@ def _check_fingerprint(model: ServedModel, expected: str | None) -> None:
 
 def _least(whole: Order) -> list[Order]:
     """The least that may be left of an order where bad inputs are passed over: one query of a kind."""
-    if whole.images and whole.texts:
-        return [replace(whole, images=1, texts=0), replace(whole, images=0, texts=1)]
-    return [replace(whole, images=min(whole.images, 1), texts=min(whole.texts, 1))]
+    return [replace(whole, counts={kind: 1}) for kind in whole.counts]
 
 
 def _is_small(order: Order, caller: Caller) -> bool:
@@ -393,8 +392,8 @@ def _size(queries: Sequence[Query]) -> int:
     return sum(len(each.file if isinstance(each, ImageQuery) else each.text) for each in queries)
 
 
-def _kind_of(sale: _Sale, order: Order) -> tuple[str, str, int, int]:
-    return (sale.request.caller.account.plan, order.model, order.images, order.texts)
+def _kind_of(sale: _Sale, order: Order) -> tuple[str, str, frozenset[tuple[Kind, int]]]:
+    return (sale.request.caller.account.plan, order.model, frozenset(order.counts.items()))
 
 
 def _in_doubt(order: Order) -> CommitInDoubt:

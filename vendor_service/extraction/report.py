@@ -180,7 +180,7 @@ def _with_the_most_alike(row: Extraction, known: _Known, others: Sequence[_Known
 def _charged(session: Session, fingerprint: str, accounts: Sequence[str]) -> dict[str, int]:
     """Queries by account."""
     summed = (
-        select(LedgerTotal.account_id, func.sum(LedgerTotal.images + LedgerTotal.texts))
+        select(LedgerTotal.account_id, func.sum(LedgerTotal.quantity))
         .where(LedgerTotal.kind == "charge", LedgerTotal.model_fingerprint == fingerprint)
         .where(LedgerTotal.account_id.in_(accounts))
         .group_by(LedgerTotal.account_id)

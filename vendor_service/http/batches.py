@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from shared.batches import BatchList, BatchObject, BatchReceipts, BatchRequest, ChunkReceipt
 from shared.errors import ErrorCode
 from shared.http.body import JSON, media_type, parse_small
+from shared.kinds import count_fields
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims
 from vendor_service.accounts.authentication import Caller
 from vendor_service.accounts.keys import Scope
@@ -108,10 +109,9 @@ def _claims(charge: ChunkCharge) -> ReceiptClaims:
         answer_hash=charge.answer_hash,
         model=str(entry.model),
         model_fingerprint=str(entry.model_fingerprint),
-        images=entry.images,
-        texts=entry.texts,
         cost_micros=-entry.amount_micros,
         key_id=str(entry.key_id),
         ledger_seq=entry.seq,
         entry_hash=entry.entry_hash,
+        **count_fields(entry.counts),
     )

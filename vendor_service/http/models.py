@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Response
 
 from shared.embeddings import ModelCard, ModelList, Prices
+from shared.kinds import UnitPrices, price_fields
 from shared.receipts import CARD_TYPE, SignedCard
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.clock import Clock
@@ -77,7 +78,12 @@ def catalogue_router(
 
 
 def _card(
-    model: ServedModel, price: Prices, batch_price: Prices | None, unit: str | None, *, is_default: bool
+    model: ServedModel,
+    price: UnitPrices,
+    batch_price: UnitPrices | None,
+    unit: str | None,
+    *,
+    is_default: bool,
 ) -> ModelCard:
     facts, terms = model.facts, model.terms
     return ModelCard(
@@ -88,8 +94,8 @@ def _card(
         tolerance=facts.tolerance,
         dtype=facts.dtype,
         image_size=facts.image_size,
-        prices=price,
-        batch_prices=batch_price,
+        prices=Prices(**price_fields(price)),
+        batch_prices=None if batch_price is None else Prices(**price_fields(batch_price)),
         currency=unit,
         limits=terms.limits,
         default=is_default,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.http.logging import JsonFormatter
+from shared.kinds import count_fields
 from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.money.orders import Admitted, HeldJob, Order
@@ -64,8 +65,7 @@ def finished(session: Session, hold: HoldRow, now: int) -> None:
         "request_id": hold.id,
         "account_id": hold.account_id,
         "key_id": hold.key_id,
-        "images": hold.images,
-        "texts": hold.texts,
+        **count_fields(hold.counts),
         "cost_micros": hold.cost_micros if hold.state == "settled" else 0,
         "milliseconds": round((now - hold.created_at) / 1000, 1),
     }
@@ -79,10 +79,9 @@ def _order(outcome: str, order: Order, cost_micros: int, seconds: float, **more:
         request_id=order.request_id,
         account_id=order.account_id,
         key_id=order.key_id,
-        images=order.images,
-        texts=order.texts,
         cost_micros=cost_micros,
         milliseconds=round(1000 * seconds, 1),
+        **count_fields(order.counts),
         **more,
     )
 

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from shared.kinds import Counts, cost_micros, queries
 from vendor_service.clock import Clock
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by
@@ -166,9 +167,9 @@ class Charging:
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         self._check_dates(account, now)
         periods.roll(account, key, now)
-        _shrink(rows, hold, part.held_images, part.held_texts)
+        _shrink(rows, hold, part.held)
         charged = None
-        if part.images or part.texts:
+        if queries(part.answered):
             done = _settled(hold, part, now)
             rows.add(done)
             charged = self._charge(rows, done, part.buckets, now)
@@ -238,13 +239,13 @@ class Charging:
         entry = ledger.charge(account, hold, now)
         rows.charge(entry)
         for each in limited:
-            each.queries_used += hold.images + hold.texts
+            each.queries_used += queries(hold.counts)
             each.spent_micros += hold.cost_micros
         if account.coverage_limit is not None:
             coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
         for each, stood in zip(limited, before, strict=True):
             thresholds.tell(rows.session, account, stood, self._percents, now, of=each)
-        return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id)
+        return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id, hold.cost_micros)
 
     def _earlier(self, rows: WorkingSet, order: Order, now: int) -> HoldRow | None:
         """The settled hold that this order repeats, if it does; see `admit` for what it raises."""
@@ -274,11 +275,9 @@ class Charging:
             state="open",
             model=order.model,
             model_fingerprint=order.model_fingerprint,
-            images=order.images,
-            texts=order.texts,
-            image_micros=price.image_micros,
-            text_micros=price.text_micros,
-            cost_micros=price.cost_micros(order.images, order.texts),
+            counts=order.counts,
+            prices=price,
+            cost_micros=cost_micros(order.counts, price),
             idempotency_key=order.idempotency_key,
             body_hash=order.body_hash,
             created_at=now,
@@ -293,7 +292,7 @@ class Charging:
 def _admitted_job(order: Order, hold: HoldRow | None) -> Admitted:
     """What a job's order was admitted for; without a hold of its own, it found a job of before."""
     cost = 0 if hold is None else hold.cost_micros
-    return Admitted(order.request_id, order.images, order.texts, cost, hold is None, None, None)
+    return Admitted(order.request_id, order.counts, cost, hold is None, None, None)
 
 
 def release_job(rows: WorkingSet, hold: HoldRow, now: int) -> None:
@@ -307,22 +306,21 @@ def _release(rows: WorkingSet, hold: HoldRow, state: str) -> None:
     hold.state = state
     key = rows.key(hold.key_id)
     for each in limited_by(rows.account(hold.account_id), key):
-        each.queries_held -= hold.images + hold.texts
+        each.queries_held -= queries(hold.counts)
         each.held_micros -= hold.cost_micros
     if hold.server != BULK:
         key.requests_held -= 1
 
 
-def _shrink(rows: WorkingSet, hold: HoldRow, images: int, texts: int) -> None:
+def _shrink(rows: WorkingSet, hold: HoldRow, counts: Counts) -> None:
     """Hold so many queries less, and their price."""
-    assert images <= hold.images
-    assert texts <= hold.texts
-    cost = images * hold.image_micros + texts * hold.text_micros
-    hold.images -= images
-    hold.texts -= texts
+    left = {kind: number - counts.get(kind, 0) for kind, number in hold.counts.items()}
+    assert min(left.values()) >= 0
+    cost = cost_micros(counts, hold.prices)
+    hold.counts = left
     hold.cost_micros -= cost
     for each in limited_by(rows.account(hold.account_id), rows.key(hold.key_id)):
-        each.queries_held -= images + texts
+        each.queries_held -= queries(counts)
         each.held_micros -= cost
 
 
@@ -337,11 +335,9 @@ def _settled(hold: HoldRow, part: JobPart, now: int) -> HoldRow:
         state="settled",
         model=hold.model,
         model_fingerprint=hold.model_fingerprint,
-        images=part.images,
-        texts=part.texts,
-        image_micros=hold.image_micros,
-        text_micros=hold.text_micros,
-        cost_micros=part.images * hold.image_micros + part.texts * hold.text_micros,
+        counts=part.answered,
+        prices=hold.prices,
+        cost_micros=cost_micros(part.answered, hold.prices),
         idempotency_key=None,
         body_hash=hold.body_hash,
         created_at=now,
@@ -359,9 +355,9 @@ def _charged(rows: WorkingSet, hold: HoldRow) -> Charged:
 def _charge_of(rows: WorkingSet, hold_id: str) -> Charged | None:
     rows.write()  # it may be of this very transaction
     entry = rows.session.scalars(select(LedgerEntry).where(LedgerEntry.hold_id == hold_id)).one_or_none()
-    return (
-        None if entry is None else Charged(entry.seq, entry.entry_hash, entry.created_at, str(entry.key_id))
-    )
+    if entry is None:
+        return None
+    return Charged(entry.seq, entry.entry_hash, entry.created_at, str(entry.key_id), -entry.amount_micros)
 
 
 def _admitted(
@@ -370,8 +366,7 @@ def _admitted(
     lefts = [left for each in limited_by(account, key) if (left := each.quota_left) is not None]
     return Admitted(
         request_id=hold.id,
-        images=hold.images,
-        texts=hold.texts,
+        counts=hold.counts,
         cost_micros=hold.cost_micros,
         replayed=charged is not None,
         quota_left=min(lefts, default=None),

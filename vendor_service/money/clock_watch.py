@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from vendor_service.clock import DAY, SECOND, Clock, steady_clock, to_datetime
 from vendor_service.database.session import Database, server_time
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
 
 # How far clocks may be apart: those of processes that share books, and one clock from itself.
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class ClockWatch:
-    """Compares a clock with one that never steps, and keeps in mind what others say of it. Thread-safe."""
+    """Compares a clock with one that never steps, and with what the database knows. Thread-safe."""
 
     def __init__(self, clock: Clock, steady: Clock = steady_clock) -> None:
         self._clock = clock
@@ -31,18 +31,30 @@ class ClockWatch:
         self._lock = threading.Lock()
         self._compared_at = steady()
         self._apart = clock() - self._compared_at
-        self._testimony: str | None = None
+        self._by_database: str | None = None
+        self._books_agree = False
         self._told: str | None = None
 
-    def hear(self, testimony: str | None) -> None:
-        """Take note of why the clock is wrong by the books, or by another clock; `None`: it is not."""
-        self._testimony = testimony
+    def ask(self, database: Database, *, trust_clock: bool) -> None:
+        """Compare the clock with that of the database's server.
+
+        SQLite has no server: there it is the dates in the books, until they have nothing against the clock.
+        Later ones are by this clock. They are not asked where the operator trusts it.
+
+        Raises:
+            APIError: the database does not answer.
+        """
+        if self._books_agree:
+            return
+        with database.read() as session:
+            self._by_database = against_database(session, self._clock(), trust_clock=trust_clock)
+        self._books_agree = database.embedded and self._by_database is None
 
     @property
     def fault(self) -> str | None:
         """Why the clock cannot be right, or `None`; a new reason is logged, and so is the end of it."""
         with self._lock:
-            fault = self._step() or self._testimony
+            fault = self._step() or self._by_database
             if fault is None and self._told is not None:
                 _log.warning("the clock is right again, and requests are charged again")
             elif fault is not None and self._told is None:
@@ -75,77 +87,38 @@ class ClockWatch:
         return None
 
 
-class ClockReferences:
-    """Other sources of the time: the database's server, where there is one, and the dates in the books.
-
-    The books are asked at the start, and again for as long as they have it that the clock is wrong; not at
-    all where the operator trusts the clock. What is dated after the start is no witness, for it is dated by
-    this clock. A server that agrees with the clock knows better than they do that it is not behind.
-    """
-
-    def __init__(self, database: Database, clock: Clock, watch: ClockWatch, *, trust_clock: bool) -> None:
-        self._database = database
-        self._clock = clock
-        self._watch = watch
-        self._ask_books = not trust_clock
-        self._newest: int | None = None
-
-    def ask(self) -> None:
-        """Compare the clock with them now, and tell the watch.
-
-        Raises:
-            APIError: the database does not answer.
-        """
-        with self._database.read() as session:
-            now, server = self._clock(), server_time(session)
-            fault = against_server(now, server)
-            if self._ask_books and self._newest is None:
-                self._newest = newest_date(session, now)
-            if fault is None and self._ask_books:
-                fault = against_books(session, now, may_be_behind=server is None, newest=self._newest)
-                self._ask_books = fault is not None
-        self._watch.hear(fault)
-
-
-def newest_date(session: Session, now: int) -> int | None:
-    """The newest date in the books that is not ahead of a clock that says `now`, if there is one."""
-    dates = (Account.created_at, Account.ledger_at, ApiKey.created_at, ApiKey.last_used_at)
-    newest = [
-        session.scalar(select(func.max(date)).where(date <= now + MOST_SKEW, date > 0)) for date in dates
-    ]
-    return max((date for date in newest if date is not None), default=None)
-
-
-def against_books(
-    session: Session, now: int, *, may_be_behind: bool, newest: int | None = None
+def against_database(
+    session: Session, now: int, *, trust_clock: bool, may_be_behind: bool = True
 ) -> str | None:
-    """Why a clock that says `now` cannot be right, by the dates in the books; `None` if it can.
+    """Why a clock that says `now` cannot be right: by the database's server, or by the dates in the books.
 
-    `newest` is what `newest_date` said before; without it, it is asked now.
+    The books are asked where there is no server, and not if the operator trusts the clock. Unless it
+    `may_be_behind`, an account that goes on ahead of the clock says nothing against it.
     """
-    furthest = session.execute(
-        select(Account.name, Account.ledger_at).order_by(Account.ledger_at.desc()).limit(1)
-    ).one_or_none()
+    server = server_time(session)
+    if server is None:
+        return None if trust_clock else _against_books(session, now, may_be_behind=may_be_behind)
+    if abs(now - server) <= MOST_SKEW:
+        return None
+    return f"the clock says {_time(now)}, and the database's {_time(server)}; set right the one that is wrong"
+
+
+def _against_books(session: Session, now: int, *, may_be_behind: bool) -> str | None:
+    found = select(Account.name, Account.ledger_at).order_by(Account.ledger_at.desc()).limit(1)
+    furthest = session.execute(found).one_or_none()
     if may_be_behind and furthest is not None and furthest.ledger_at > now + MOST_SKEW:
         return (
             f"the clock says {_time(now)}, and the books of {furthest.name} go on to "
             f"{_time(furthest.ledger_at)}; set the clock right, or if it is right run: "
             f"vendor accounts repair {furthest.name}"
         )
-    newest = newest_date(session, now) if newest is None else newest
+    newest = session.scalar(select(func.max(Account.ledger_at)).where(Account.ledger_at <= now + MOST_SKEW))
     if newest is not None and now - newest > LONGEST_REST:
         return (
             f"the clock says {_time(now)}, and the newest date in the books is {_time(newest)}; "
             "set the clock right, or if it is right set VENDOR_TRUST_CLOCK=true"
         )
     return None
-
-
-def against_server(now: int, server: int | None) -> str | None:
-    """Why a clock that says `now` cannot be right, by that of the database's server, if it has one."""
-    if server is None or abs(now - server) <= MOST_SKEW:
-        return None
-    return f"the clock says {_time(now)}, and the database's {_time(server)}; set right the one that is wrong"
 
 
 def _time(micros: int) -> str:

@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from shared.billing import EstimateRequest, Quote
+from shared.kinds import cost_micros, queries
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
 from vendor_service.money import currency, periods, prices, rate
@@ -14,12 +15,12 @@ def estimate(
     """Price some queries by the plan of the account; holds and charges nothing."""
     account, key = session.get_one(Account, account_id), session.get_one(ApiKey, key_id)
     find_price = prices.batch if asked.batch else prices.current
-    cost = find_price(session, account.plan, model, now).cost_micros(asked.images, asked.texts)
+    cost = cost_micros(asked.counts, find_price(session, account.plan, model, now))
     unit = currency.current(session)
     # They are rolled into the present period here, which is for the next admission to write down.
     session.expunge_all()
     periods.roll(account, key, now)
-    queries = asked.images + asked.texts
+    asked_queries = queries(asked.counts)
     limited = limited_by(account, key)
     lefts = [left for each in limited if (left := each.quota_left) is not None]
     money = [left for each in limited if (left := each.spend_limit_left) is not None]
@@ -28,10 +29,10 @@ def estimate(
     return Quote(
         cost_micros=cost,
         quota_left=min(lefts, default=None),
-        fits_quota=queries <= min(lefts, default=queries),
+        fits_quota=asked_queries <= min(lefts, default=asked_queries),
         fits_money=cost <= min(money, default=cost),
         seconds_at_rate_limit=(
-            0 if asked.batch else max(_seconds_at_rate(each, queries, now) for each in limited)
+            0 if asked.batch else max(_seconds_at_rate(each, asked_queries, now) for each in limited)
         ),
         currency=unit,
     )

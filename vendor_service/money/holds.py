@@ -2,15 +2,15 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.kinds import CountFields, count_fields
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, Hold
 
 
-class OpenHold(BaseModel):
+class OpenHold(CountFields):
     """What a request in flight may come to cost, and until when it is held unless its process lives."""
 
     request_id: str
@@ -18,8 +18,6 @@ class OpenHold(BaseModel):
     key_id: str
     project_id: str | None
     model: str
-    images: int
-    texts: int
     cost_micros: int
     created_at: datetime
     expires_at: datetime
@@ -43,11 +41,10 @@ def open_holds(session: Session, account: str | None = None, limit: int | None =
             key_id=hold.key_id,
             project_id=hold.project_id,
             model=hold.model,
-            images=hold.images,
-            texts=hold.texts,
             cost_micros=hold.cost_micros,
             created_at=to_datetime(hold.created_at),
             expires_at=to_datetime(hold.expires_at),
+            **count_fields(hold.counts),
         )
         for hold, name in session.execute(found.order_by(Hold.created_at).limit(limit))
     ]

@@ -125,7 +125,6 @@ def _notes(invoice: Invoice) -> list[str]:
         notes.append(f"Payments received during the month: {_units(invoice.payments_micros)}")
     if invoice.balance_due_micros is not None:
         notes.append(f"Balance due at the end of the month: {_units(invoice.balance_due_micros)}")
-    notes += [f"{note[:1].upper()}{note[1:]}." for note in invoice.notes]
     if invoice.first_seq is None:
         return [*notes, "The ledger has no entries of this month."]
     first, last = (

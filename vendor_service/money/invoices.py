@@ -5,17 +5,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, and_, func, select
+from sqlalchemy.orm import Session, aliased
 
 from shared.billing import CreditNote, Invoice, InvoiceLine
-from shared.embeddings import Kind
 from shared.errors import ErrorCode
+from shared.kinds import KINDS
 from vendor_service.clock import HOUR, from_datetime, next_month_start, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, periods, totals
+from vendor_service.money import currency, periods
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
@@ -102,14 +102,13 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         account=account.name,
         month=month,
         final=final,
-        lines=[*_lines(rows, "image"), *_lines(rows, "text")],
+        lines=_lines(rows),
         refunds_micros=amounts.get("refund", 0),
         adjustments_micros=amounts.get("adjustment", 0),
         total_micros=-sum(amounts.values()),
         top_ups_micros=top_ups,
         payments_micros=payments,
         balance_due_micros=_balance_due(session, account, end),
-        notes=_notes(session, account, begin, end),
         currency=currency.current(session),
         credit_notes=_credit_notes(session, account, begin, end) if amounts.get("refund") else [],
         first_seq=None if first is None else first.seq,
@@ -126,40 +125,22 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
     return invoice
 
 
-def valid(session: Session, account_id: str, month: str | None = None) -> list[FinalInvoice]:
-    """The final invoices of an account, or that of one month, that hold, by month.
-
-    One does not hold whose month was over only by a wrong clock, as a later entry of the ledger says.
-    """
-    redatings = totals.redatings(session, account_id)
+def finals(session: Session, account_id: str) -> list[FinalInvoice]:
+    """The final invoices of an account, by month."""
     mine = select(FinalInvoice).where(FinalInvoice.account_id == account_id)
-    if month is not None:
-        mine = mine.where(FinalInvoice.month == month)
-    return [
-        each
-        for each in session.scalars(mine.order_by(FinalInvoice.month, FinalInvoice.ledger_seq))
-        if not any(
-            entry.seq > each.ledger_seq and month_bounds(each.month)[1] > entry.created_at
-            for entry in redatings
-        )
-    ]
+    return list(session.scalars(mine.order_by(FinalInvoice.month)))
 
 
-def valid_of(session: Session, month: str) -> list[FinalInvoice]:
-    """The final invoices of a month that hold, of all accounts; see `valid`."""
-    found = select(FinalInvoice).where(FinalInvoice.month == month).order_by(FinalInvoice.ledger_seq)
-    # Of the few accounts whose entries were dated anew.
-    redated = set(session.scalars(select(LedgerEntry.account_id).where(LedgerEntry.redates_seq > 0)))
-    return [
-        each
-        for each in session.scalars(found)
-        if each.account_id not in redated or each in valid(session, each.account_id, month)
-    ]
+def finals_of(session: Session, month: str) -> list[FinalInvoice]:
+    """The final invoices of a month, of all accounts."""
+    found = select(FinalInvoice).where(FinalInvoice.month == month)
+    return list(session.scalars(found.order_by(FinalInvoice.number)))
 
 
 def _stored(session: Session, account: Account, month: str) -> Invoice | None:
-    found = valid(session, account.id, month)
-    return Invoice.model_validate_json(found[-1].content) if found else None
+    mine = (FinalInvoice.account_id == account.id, FinalInvoice.month == month)
+    content = session.scalar(select(FinalInvoice.content).where(*mine))
+    return None if content is None else Invoice.model_validate_json(content)
 
 
 def _close(database: Database, account_id: str, end: int, now: int) -> None:
@@ -217,12 +198,11 @@ def _rows(session: Session, account: Account, begin: int, end: int) -> list[Row[
         LedgerTotal.kind,
         LedgerTotal.model,
         LedgerTotal.model_fingerprint,
-        LedgerTotal.image_micros,
-        LedgerTotal.text_micros,
+        LedgerTotal.sold,
+        LedgerTotal.unit_micros,
     )
     sums = (
-        func.sum(LedgerTotal.images).label("images"),
-        func.sum(LedgerTotal.texts).label("texts"),
+        func.sum(LedgerTotal.quantity).label("quantity"),
         func.sum(LedgerTotal.amount_micros).label("amount"),
         func.min(LedgerTotal.first_seq).label("first"),
         func.max(LedgerTotal.last_seq).label("last"),
@@ -239,48 +219,41 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
     return -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*until)) or 0)
 
 
-def _notes(session: Session, account: Account, begin: int, end: int) -> list[str]:
-    return [
-        str(entry.reason)
-        for entry in totals.redatings(session, account.id)
-        if begin <= entry.created_at < end
-    ]
-
-
 def _credit_notes(session: Session, account: Account, begin: int, end: int) -> list[CreditNote]:
     """What the refunds of a month give back of the charges of earlier ones, by the month of these."""
-    at = totals.belongs_at(session, account.id)
-    mine = LedgerEntry.account_id == account.id
-    refunds = select(LedgerEntry.corrects_seq, func.sum(LedgerEntry.amount_micros)).where(
-        mine, LedgerEntry.corrects_seq > 0, at >= begin, at < end
+    refunds, charges = aliased(LedgerEntry), aliased(LedgerEntry)
+    found = (
+        select(charges.created_at, refunds.amount_micros)
+        .join_from(
+            refunds, charges, and_(charges.account_id == account.id, charges.seq == refunds.corrects_seq)
+        )
+        .where(refunds.account_id == account.id, refunds.corrects_seq > 0)
+        .where(refunds.created_at >= begin, refunds.created_at < end, charges.created_at < begin)
     )
     given_back: Counter[str] = Counter()
-    for seq, micros in session.execute(refunds.group_by(LedgerEntry.corrects_seq)):
-        charged_at = session.scalars(select(at).where(mine, LedgerEntry.seq == seq)).one()
-        if charged_at < begin:
-            given_back[f"{to_datetime(charged_at):%Y-%m}"] += int(micros)
-    numbers = {each.month: each.number for each in valid(session, account.id)}
+    for charged_at, micros in session.execute(found):
+        given_back[f"{to_datetime(charged_at):%Y-%m}"] += int(micros)
+    numbers = {each.month: each.number for each in finals(session, account.id)}
     return [
         CreditNote(month=month, number=numbers.get(month), amount_micros=micros)
         for month, micros in sorted(given_back.items())
     ]
 
 
-def _lines(rows: list[Row[Any]], kind: Kind) -> list[InvoiceLine]:
-    queries: dict[tuple[str, str, int], int] = {}
-    for row in rows:
-        number, unit = (row.images, row.image_micros) if kind == "image" else (row.texts, row.text_micros)
-        if row.kind == "charge" and number:
-            line = (row.model, row.model_fingerprint, unit)
-            queries[line] = queries.get(line, 0) + int(number)
+def _lines(rows: list[Row[Any]]) -> list[InvoiceLine]:
+    """A line for each kind, model and price, in the order of the kinds."""
+    kinds = list(KINDS)
     return [
         InvoiceLine(
-            model=model,
-            model_fingerprint=fingerprint,
-            kind=kind,
-            queries=number,
-            unit_micros=unit,
-            amount_micros=number * unit,
+            model=row.model,
+            model_fingerprint=row.model_fingerprint,
+            kind=row.sold,
+            queries=int(row.quantity),
+            unit_micros=row.unit_micros,
+            amount_micros=int(row.quantity) * row.unit_micros,
         )
-        for (model, fingerprint, unit), number in sorted(queries.items())
+        for row in sorted(
+            (row for row in rows if row.sold),
+            key=lambda row: (kinds.index(row.sold), row.model, row.model_fingerprint, row.unit_micros),
+        )
     ]

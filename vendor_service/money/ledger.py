@@ -7,6 +7,7 @@ from sqlalchemy import Row, func, insert, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
+from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
 from vendor_service.database.many_rows import ManyRows
@@ -20,7 +21,11 @@ GENESIS_HASH = chain.GENESIS_HASH
 MAX_NUMBER = 2**53 - 1
 _PAGE = 500
 _APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
-_HASHED = tuple(column.key for column in LedgerEntry.__table__.columns if column.key != "entry_hash")
+_HASHED = tuple(
+    column.key
+    for column in LedgerEntry.__table__.columns
+    if column.key not in ("counts", "prices", "entry_hash")
+)
 
 
 def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
@@ -33,10 +38,8 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
         seq=0,
         kind="charge",
         amount_micros=-hold.cost_micros,
-        images=hold.images,
-        texts=hold.texts,
-        image_micros=hold.image_micros,
-        text_micros=hold.text_micros,
+        counts=hold.counts,
+        prices=hold.prices,
         model=hold.model,
         model_fingerprint=hold.model_fingerprint,
         key_id=hold.key_id,
@@ -45,7 +48,6 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
         corrects_seq=None,
         reason=None,
         reference=None,
-        redates_seq=None,
         created_at=0,
         previous_hash="",
         entry_hash="",
@@ -75,7 +77,8 @@ def top_up(
         )
     if not 0 < amount_micros <= MAX_NUMBER - max(0, account.credit_micros):
         raise UsageError("a top-up is a positive number of micro-units, and credit has fewer than 16 digits")
-    return _append_paid(session, account, "top_up", amount_micros, now, reference)
+    _check_reference(reference)
+    return _append(session, account, "top_up", amount_micros, now, reference=reference)
 
 
 def payment(
@@ -93,7 +96,8 @@ def payment(
         )
     if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
         raise UsageError("a payment is a number of micro-units, not zero and below 16 digits")
-    return _append_paid(session, account, "payment", amount_micros, now, reference)
+    _check_reference(reference)
+    return _append(session, account, "payment", amount_micros, now, reference=reference)
 
 
 def recorded(
@@ -146,7 +150,6 @@ def refund(
         OperatorError: there is no such charge, so much is not left of it, or the account's books go on to
             a date ahead of the clock's.
     """
-    _check_dates(account, now)
     _check_reference(reference)
     charged = session.get(LedgerEntry, (account.id, seq))
     if charged is None or charged.kind != "charge":
@@ -162,14 +165,9 @@ def refund(
         raise OperatorError(
             f"{left} micro-units are left of charge {seq} of {account.name}; a refund gives back no more"
         )
-    entry = _without_queries("refund", amount)
-    entry.corrects_seq = seq
-    entry.reference = reference
-    appended = _append(session, account, entry, now)
-    this = (LedgerEntry.account_id == account.id, LedgerEntry.seq == seq)
-    charged_at = session.scalars(select(totals.belongs_at(session, account.id)).where(*this)).one()
+    appended = _append(session, account, "refund", amount, now, corrects_seq=seq, reference=reference)
     for each in limited_by(account, session.get_one(ApiKey, charged.key_id)):
-        if charged_at >= each.period_started_at:
+        if seq > each.period_seq:
             each.spent_micros -= amount
     if amount == left:
         session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
@@ -195,7 +193,6 @@ def adjust(session: Session, account: Account, amount_micros: int, reason: str, 
             or a prepaid account's free credit would not cover it.
         OperatorError: the account's books go on to a date ahead of the clock's.
     """
-    _check_dates(account, now)
     if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
         raise UsageError("an adjustment is a number of micro-units, not zero and below 16 digits")
     if not reason.strip() or len(reason) > 255:
@@ -203,20 +200,12 @@ def adjust(session: Session, account: Account, amount_micros: int, reason: str, 
     credit = account.credit_micros
     if credit is not None and not account.held_micros <= credit + amount_micros <= MAX_NUMBER:
         raise UsageError(f"{account.name} has {credit - account.held_micros} micro-units of free credit")
-    entry = _without_queries("adjustment", amount_micros)
-    entry.reason = reason
-    return _append(session, account, entry, now)
+    return _append(session, account, "adjustment", amount_micros, now, reason=reason)
 
 
-def redate(session: Session, account: Account, first: int, reason: str, now: int) -> LedgerEntry:
-    """Append that the entries from `first` on belong to the date of this one. It moves no money.
-
-    It is an adjustment of nothing, which every reader of ledgers knows what to do with.
-    """
-    entry = _without_queries("adjustment", 0)
-    entry.reason = reason
-    entry.redates_seq = first
-    return _append(session, account, entry, now)
+def note(session: Session, account: Account, reason: str, now: int) -> LedgerEntry:
+    """Append an adjustment of nothing, which says why the entries go on as they do."""
+    return _append(session, account, "adjustment", 0, now, reason=reason)
 
 
 def page(session: Session, account_id: str, after: int, limit: int) -> Sequence[LedgerEntry]:
@@ -258,10 +247,6 @@ def public(entry: LedgerEntry) -> Entry:
         seq=entry.seq,
         kind=entry.kind,
         amount_micros=entry.amount_micros,
-        images=entry.images,
-        texts=entry.texts,
-        image_micros=entry.image_micros,
-        text_micros=entry.text_micros,
         model=entry.model,
         model_fingerprint=entry.model_fingerprint,
         key_id=entry.key_id,
@@ -270,16 +255,18 @@ def public(entry: LedgerEntry) -> Entry:
         corrects_seq=entry.corrects_seq,
         reason=entry.reason,
         reference=entry.reference,
-        redates_seq=entry.redates_seq,
         created_at=to_datetime(entry.created_at),
         previous_hash=entry.previous_hash,
         entry_hash=entry.entry_hash,
+        **count_fields(entry.counts),
+        **price_fields(entry.prices),
     )
 
 
 def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
-    """The hash that an entry has to carry: of all its other columns, see `chain.row_hash`."""
-    return chain.row_hash(entry, _HASHED)
+    """The hash that an entry has to carry: of all else that its customer is told of it."""
+    fields = count_fields(entry.counts) | price_fields(entry.prices)
+    return chain.row_hash(chain.columns_of(entry, _HASHED) | fields)
 
 
 def _check_dates(account: Account, now: int) -> None:
@@ -304,27 +291,18 @@ def _nothing_is_left(session: Session, refunded: LedgerEntry) -> bool:
     return given_back_of(session, charged.account_id, charged.seq)[1] == -charged.amount_micros
 
 
-def _append_paid(
-    session: Session, account: Account, kind: str, amount_micros: int, now: int, reference: str | None
+def _append(
+    session: Session, account: Account, kind: str, amount_micros: int, now: int, **said: str | int | None
 ) -> LedgerEntry:
+    """Append an entry that sells nothing."""
     _check_dates(account, now)
-    _check_reference(reference)
-    entry = _without_queries(kind, amount_micros)
-    entry.reference = reference
-    return _append(session, account, entry, now)
-
-
-def _without_queries(kind: str, amount_micros: int) -> LedgerEntry:
-    return LedgerEntry(
-        kind=kind, amount_micros=amount_micros, images=0, texts=0, image_micros=0, text_micros=0
+    entry = LedgerEntry(
+        account_id=account.id, kind=kind, amount_micros=amount_micros, counts=NOTHING, prices=NOTHING, **said
     )
-
-
-def _append(session: Session, account: Account, entry: LedgerEntry, now: int) -> LedgerEntry:
-    entry.account_id = account.id
     _chain(account, entry, now)
-    totals.keep(session)
     session.add(entry)
+    session.flush()
+    totals.count(session, [entry])
     return entry
 
 

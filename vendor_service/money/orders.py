@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from shared.kinds import Counts, queries
+
 Job = TypeVar("Job")
 
 
@@ -20,8 +22,7 @@ class Order:
     key_id: str
     model: str
     model_fingerprint: str
-    images: int
-    texts: int
+    counts: Counts
     body_hash: str
     idempotency_key: str | None = None
     max_cost_micros: int | None = None
@@ -30,8 +31,8 @@ class Order:
 
     @property
     def queries(self) -> int:
-        """The billed units."""
-        return self.images + self.texts
+        """How many queries it asks."""
+        return queries(self.counts)
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,26 @@ class RateLimitStatus:
 
 @dataclass(frozen=True)
 class JobPart:
-    """A part of a bulk job that is done: what was held for it, and what of that was answered.
+    """A part of a bulk job that is done: what was `held` for it, and what of that was `answered`.
 
     `request_id` is the part's own, and `buckets` are those that its answers lie in.
     """
 
     request_id: str
-    held_images: int
-    held_texts: int
-    images: int
-    texts: int
+    held: Counts
+    answered: Counts
     buckets: Collection[int] = ()
 
 
 @dataclass(frozen=True)
 class Charged:
-    """Where in the ledger an order was charged, at which moment, and to which key."""
+    """Where in the ledger an order was charged, at which moment, to which key and for how much."""
 
     seq: int
     entry_hash: str
     created_at: int
     key_id: str
+    cost_micros: int
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ class Admitted:
     """
 
     request_id: str
-    images: int
-    texts: int
+    counts: Counts
     cost_micros: int
     replayed: bool
     quota_left: int | None

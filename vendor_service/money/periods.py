@@ -50,6 +50,7 @@ def roll(account: Account, key: ApiKey, now: int) -> None:
     for each in limited_by(account, key):
         if each.period_started_at < begun:
             each.period_started_at = begun
+            each.period_seq = account.ledger_seq
             each.queries_used = 0
             each.spent_micros = 0
 

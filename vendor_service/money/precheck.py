@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.embeddings import Prices
+from shared.kinds import KINDS, UnitPrices, cost_micros
 from vendor_service.clock import Clock
 from vendor_service.database.rows import standing
 from vendor_service.database.session import Database
@@ -19,7 +19,7 @@ from vendor_service.money.replays import STANDARD, ReplayTerms
 
 # How long prices are believed without a look at the books.
 _PRICES_LAST_SECONDS = 1.0
-_NO_PRICE = Prices(image_micros=0, text_micros=0)
+_NO_PRICE: UnitPrices = dict.fromkeys(KINDS, 0)
 
 
 class Precheck:
@@ -32,7 +32,7 @@ class Precheck:
         self._database = database
         self._clock = clock
         self._replays = replays
-        self._prices: dict[tuple[str, str], tuple[float, Prices]] = {}
+        self._prices: dict[tuple[str, str], tuple[float, UnitPrices]] = {}
 
     def passes(self, whole: Order, least: Sequence[Order], account: Account, key: ApiKey) -> bool:
         """Whether one of the `least` orders fits the limits, by rows that were read a while ago.
@@ -48,10 +48,10 @@ class Precheck:
         if all(_error_of(account, key, order, price, None, now, self._replays) for order in least):
             return False
         rate.take(account, key, whole.queries, now)
-        limits.hold(account, key, whole, price.cost_micros(whole.images, whole.texts))
+        limits.hold(account, key, whole, cost_micros(whole.counts, price))
         return True
 
-    def _known_price(self, order: Order, account: Account, key: ApiKey) -> Prices | None:
+    def _known_price(self, order: Order, account: Account, key: ApiKey) -> UnitPrices | None:
         limits_of_money = {each.spend_limit_micros for each in limited_by(account, key)}
         if {order.max_cost_micros, account.credit_micros, *limits_of_money} == {None}:
             return _NO_PRICE  # no limit depends on it
@@ -101,7 +101,7 @@ def _error_of(
     account: Account,
     key: ApiKey,
     order: Order,
-    price: Prices,
+    price: UnitPrices,
     earlier: Hold | None,
     now: int,
     replays: ReplayTerms,
@@ -112,7 +112,7 @@ def _error_of(
         periods.roll(account, key, now)
         rate.check(account, key, order.queries, now)
         if earlier is None or not replays.check(earlier, order, now):
-            limits.check(account, key, order, price.cost_micros(order.images, order.texts), now)
+            limits.check(account, key, order, cost_micros(order.counts, price), now)
     except APIError as error:
         return error
     return None

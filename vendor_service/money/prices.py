@@ -1,23 +1,23 @@
 """Prices: by plan, model and kind, each from a moment on; a change never touches what was charged before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from shared.embeddings import Kind, Prices
+from shared.kinds import KINDS, Kind, UnitPrices
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Price
 from vendor_service.errors import OperatorError
 
-# What a query costs where nobody has said anything else.
-DEFAULT: dict[Kind, int] = {"image": 100, "text": 20}
+# What one of a kind costs where nobody has said anything else; nothing where it is not named here.
+DEFAULT: UnitPrices = {"image": 100, "text": 20}
 # Beside the prices of queries: what bulk jobs pay of them, in percent, and what that is by default.
 BATCH_PERCENT: Literal["batch-percent"] = "batch-percent"
 DEFAULT_BATCH_PERCENT = 50
-PriceKind = Literal["text", "image", "batch-percent"]
+PriceKind = Literal[Kind, "batch-percent"]
 # In the place of a price: from this moment on the plan names none, and the standard one holds.
 _OF_PLAN = (
     select(Price.plan, Price.kind, Price.effective_at, Price.micros)
@@ -51,31 +51,28 @@ class PriceFact:
     state: PriceState
 
 
-def publish(
-    session: Session, model: str, image_micros: int | None, text_micros: int | None, now: int
-) -> list[PriceDifference]:
-    """Give a model standard prices where it has none: these, or the defaults for `None`.
+def publish(session: Session, model: str, wanted: UnitPrices, now: int) -> list[PriceDifference]:
+    """Give a model standard prices where it has none: these, or the defaults for kinds that are not named.
 
     Prices that hold are left as they are, so that a start changes none; where others are asked for, it says
     so.
     """
     take_turns(session.connection(), "publish prices")
-    wanted: dict[Kind, int | None] = {"image": image_micros, "text": text_micros}
     differences = []
-    for kind, asked in wanted.items():
-        holding = _current(session, STANDARD_PLAN, model, kind, now)
+    for kind in KINDS:
+        asked, holding = wanted.get(kind), _current(session, STANDARD_PLAN, model, kind, now)
         if session.get(Price, (STANDARD_PLAN, model, kind, 0)) is None:
             # The first price has always held, so that a clock that steps back finds one too.
             first = _first(session, model, kind, now)
-            default = DEFAULT[kind] if asked is None else asked
+            default = DEFAULT.get(kind, 0) if asked is None else asked
             set_price(session, STANDARD_PLAN, model, kind, default if first is None else first, 0)
-        if None not in (holding, asked) and holding != asked:
-            differences.append(PriceDifference(kind, int(asked or 0), int(holding or 0)))
+        if asked is not None and holding is not None and holding != asked:
+            differences.append(PriceDifference(kind, asked, holding))
     return differences
 
 
 def publish_plan(
-    session: Session, plan: str, model: str, wanted: Mapping[Kind, int], now: int
+    session: Session, plan: str, model: str, wanted: UnitPrices, now: int
 ) -> list[PriceDifference]:
     """Give a model these prices on a plan from now on, where it never named any; else as `publish` does."""
     take_turns(session.connection(), "publish prices")
@@ -122,7 +119,7 @@ def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: i
     session.info.pop("prices", None)
 
 
-def current(session: Session, plan: str, model: str, now: int) -> Prices:
+def current(session: Session, plan: str, model: str, now: int) -> UnitPrices:
     """The prices that hold now: the plan's, or where it names none the standard ones (published before)."""
     newest = {
         (of_plan, kind): micros
@@ -130,12 +127,11 @@ def current(session: Session, plan: str, model: str, now: int) -> Prices:
         if since <= now
     }
     own = {kind: micros for (of_plan, kind), micros in newest.items() if of_plan == plan and micros != _NONE}
-    image, text = (own[kind] if kind in own else newest[STANDARD_PLAN, kind] for kind in ("image", "text"))
-    return Prices(image_micros=image, text_micros=text)
+    return {kind: own[kind] if kind in own else newest[STANDARD_PLAN, kind] for kind in KINDS}
 
 
-def batch(session: Session, plan: str, model: str, now: int) -> Prices:
-    """What a query of a bulk job costs: the plan's percent of its price, rounded up to a whole micro-unit."""
+def batch(session: Session, plan: str, model: str, now: int) -> UnitPrices:
+    """The prices of bulk jobs: the plan's percent of its others, rounded up to a whole micro-unit."""
     price = current(session, plan, model, now)
     newest = {
         of_plan: micros
@@ -144,9 +140,7 @@ def batch(session: Session, plan: str, model: str, now: int) -> Prices:
     }
     named = [newest[each] for each in (plan, STANDARD_PLAN) if newest.get(each, _NONE) != _NONE]
     percent = named[0] if named else DEFAULT_BATCH_PERCENT
-    return Prices(
-        image_micros=part_of(price.image_micros, percent), text_micros=part_of(price.text_micros, percent)
-    )
+    return {kind: part_of(micros, percent) for kind, micros in price.items()}
 
 
 def part_of(micros: int, percent: int) -> int:

@@ -7,6 +7,7 @@ not answer is taken back.
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
+from shared.kinds import queries
 from vendor_service.clock import SECOND
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import Hold
@@ -52,13 +53,14 @@ class ReplayTerms:
             APIError: more is left of it now, which is answered no more (`idempotency_key_expired`); or less,
                 which may pass (`conflict`).
         """
+        paid, now = hold.counts, order.counts
         told = (
-            f"{hold.images + hold.texts} inputs were paid for with this Idempotency-Key, and "
+            f"{queries(paid)} inputs were paid for with this Idempotency-Key, and "
             f"{order.queries} would be answered now; nothing was charged now"
         )
-        if order.images < hold.images or order.texts < hold.texts:
+        if any(now.get(kind, 0) < number for kind, number in paid.items()):
             raise APIError(ErrorCode.CONFLICT, f"{told}; ask again later")
-        if (order.images, order.texts) != (hold.images, hold.texts):
+        if any(number > paid.get(kind, 0) for kind, number in now.items()):
             raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, f"{told}; to buy them anew, use a new key")
 
     def _check_paid(self, hold: Hold | HoldRow, order: Order, now: int) -> None:

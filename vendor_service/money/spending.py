@@ -73,7 +73,7 @@ def _sums(account_id: str | None, first: date, last: date) -> Select[*tuple[int,
     kind, amount = LedgerTotal.kind, LedgerTotal.amount_micros
     columns = (
         func.sum(case((kind == "charge", LedgerTotal.entries), else_=0)),
-        func.sum(LedgerTotal.images + LedgerTotal.texts),
+        func.sum(LedgerTotal.quantity),
         -func.sum(case((kind == "charge", amount), else_=0)),
         func.sum(case((kind == "refund", amount), else_=0)),
         func.sum(case((kind == "adjustment", amount), else_=0)),

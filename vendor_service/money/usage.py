@@ -1,15 +1,29 @@
 """The usage and the limits of an account, read from its ledger, its totals and its counters."""
 
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Subquery, case, func, literal, select, union_all
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from shared.billing import AccountStatus, GroupBy, UsageReport, UsageRow
+from shared.kinds import KINDS, count_fields, queries
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
 from vendor_service.money import currency, periods, rate, totals
+
+_HOURS_A_DAY = DAY // HOUR
+# What each grouping goes by in the totals; projects are those of the keys.
+_GROUPED: Mapping[GroupBy, ColumnElement[Any]] = {
+    "day": LedgerTotal.hour // _HOURS_A_DAY,
+    "key": LedgerTotal.key_id.expression,
+    "kind": LedgerTotal.sold.expression,
+    "model": LedgerTotal.model.expression,
+    "project": LedgerTotal.key_id.expression,
+}
 
 
 def account_status(session: Session, account_id: str, now: int) -> AccountStatus:
@@ -44,118 +58,123 @@ def usage_report(session: Session, account_id: str, group_by: GroupBy, since: in
     account = session.get_one(Account, account_id)
     if until > account.ledger_at:  # there is nothing behind it, and so its hour may be taken whole
         until = max(since, -(-until // HOUR) * HOUR)
-    charges = _charges(session, account, since, until)
-    columns = charges.c
-    sums = (
-        func.sum(columns.entries),
-        func.sum(columns.images),
-        func.sum(columns.texts),
-        func.sum(columns.cost_micros),
-    )
-    total = _row("total", *session.execute(select(*sums)).one())
-    if group_by == "kind":
-        rows = _rows_by_kind(session, charges)
+    groups: dict[Any, _Used] = defaultdict(_Used)
+    for line in _lines(session, account.id, group_by, since, until):
+        groups[line.group].add(line)
+    total = _Used()
+    for each in groups.values():
+        total.merge(each)
+    if group_by == "kind":  # a request of several kinds is one of each
+        rows = [groups[kind].row(kind, groups[kind].of_kind) for kind in KINDS if kind in groups]
     else:
-        groups: dict[str, ColumnElement[Any]] = {
-            "day": columns.hour // (DAY // HOUR),
-            "key": columns.key_id,
-            "model": columns.model,
-            "project": func.coalesce(Project.name, DEFAULT_PROJECT),
-        }
-        # By its name: to PostgreSQL the same expression with another parameter is another expression.
-        grouped = select(groups[group_by].label("grouping"), *sums).select_from(charges)
-        if group_by == "project":  # that of its key, for good
-            grouped = grouped.join(ApiKey, ApiKey.id == columns.key_id)
-            grouped = grouped.outerjoin(Project, Project.id == ApiKey.project_id)
-        grouped = grouped.group_by("grouping").order_by("grouping")
-        rows = [_row(_label(group_by, key), *found) for key, *found in session.execute(grouped)]
+        rows = _labelled(session, account.id, group_by, groups)
     return UsageReport(
         account=account.name,
         group_by=group_by,
         rows=rows,
-        total=total,
+        total=total.row("total", total.requests),
         coverage_limit=account.coverage_limit,
         buckets_covered=account.buckets_covered,
         currency=currency.current(session),
     )
 
 
-def _charges(session: Session, account: Account, since: int, until: int) -> Subquery:
+class _Line(NamedTuple):
+    """Some charges of a group, as far as they sold one kind; `requests` are those that sold some of it."""
+
+    group: Any
+    sold: Any
+    entries: int
+    requests: int
+    quantity: int
+    cost_micros: int
+
+
+@dataclass
+class _Used:
+    requests: int = 0
+    of_kind: int = 0
+    counts: Counter[Any] = field(default_factory=Counter)
+    cost_micros: int = 0
+
+    def add(self, line: _Line) -> None:
+        self.requests += line.entries
+        self.of_kind += line.requests
+        self.counts[line.sold] += line.quantity
+        self.cost_micros += line.cost_micros
+
+    def merge(self, other: "_Used") -> None:
+        self.requests += other.requests
+        self.counts += other.counts
+        self.cost_micros += other.cost_micros
+
+    def row(self, group: str, requests: int) -> UsageRow:
+        return UsageRow(
+            group=group,
+            requests=requests,
+            billed_queries=queries(self.counts),
+            cost_micros=self.cost_micros,
+            **count_fields(self.counts),
+        )
+
+
+def _lines(session: Session, account_id: str, group_by: GroupBy, since: int, until: int) -> Iterator[_Line]:
     first, last = -(-since // HOUR), until // HOUR  # whole hours: from `first` up to but not including `last`
-    if first > last:
-        return _entries(session, account, since, until).subquery()
-    edges = ((since, first * HOUR), (last * HOUR, until))
-    unequal = [_entries(session, account, begin, end) for begin, end in edges if begin < end]
-    return union_all(_totals(account, first, last), *unequal).subquery()
+    edges = [(since, until)] if first > last else [(since, first * HOUR), (last * HOUR, until)]
+    if first < last:
+        yield from _of_hours(session, account_id, group_by, first, last)
+    for begin, end in edges:
+        if begin < end:
+            yield from _of_entries(session, account_id, group_by, begin, end)
 
 
-def _totals(account: Account, first: int, last: int) -> Select[*tuple[Any, ...]]:
-    mine = (LedgerTotal.account_id == account.id, LedgerTotal.kind == "charge")
-    return select(
-        LedgerTotal.hour,
-        LedgerTotal.key_id,
-        LedgerTotal.model,
-        LedgerTotal.entries,
-        LedgerTotal.image_requests,
-        LedgerTotal.text_requests,
-        LedgerTotal.images,
-        LedgerTotal.texts,
-        LedgerTotal.image_micros,
-        LedgerTotal.text_micros,
-        (-LedgerTotal.amount_micros).label("cost_micros"),
+def _of_hours(session: Session, account_id: str, group_by: GroupBy, first: int, last: int) -> Iterator[_Line]:
+    mine = (LedgerTotal.account_id == account_id, LedgerTotal.kind == "charge")
+    sums = [func.sum(column) for column in (LedgerTotal.entries, LedgerTotal.requests, LedgerTotal.quantity)]
+    # By its name: to PostgreSQL the same expression with another parameter is another expression.
+    found = select(
+        _GROUPED[group_by].label("grouping"), LedgerTotal.sold, *sums, -func.sum(LedgerTotal.amount_micros)
     ).where(*mine, LedgerTotal.hour >= first, LedgerTotal.hour < last)
+    for group, sold, *summed in session.execute(found.group_by("grouping", LedgerTotal.sold)):
+        yield _Line(group, sold, *map(int, summed))
 
 
-def _entries(session: Session, account: Account, since: int, until: int) -> Select[*tuple[Any, ...]]:
-    """The same columns, entry by entry, of less than an hour."""
+def _of_entries(
+    session: Session, account_id: str, group_by: GroupBy, since: int, until: int
+) -> Iterator[_Line]:
+    """The same of less than an hour, entry by entry."""
     hours = (LedgerTotal.hour >= since // HOUR, LedgerTotal.hour <= (until - 1) // HOUR)
     ends = select(func.min(LedgerTotal.first_seq), func.max(LedgerTotal.last_seq))
-    first, last = session.execute(ends.where(LedgerTotal.account_id == account.id, *hours)).one()
-    within = (LedgerEntry.seq >= (first or 0), LedgerEntry.seq <= (last or 0))
-    at = totals.belongs_at(session, account.id)
-    return select(
-        (at // HOUR).label("hour"),
-        LedgerEntry.key_id,
-        LedgerEntry.model,
-        literal(1).label("entries"),
-        case((LedgerEntry.images > 0, 1), else_=0).label("image_requests"),
-        case((LedgerEntry.texts > 0, 1), else_=0).label("text_requests"),
-        LedgerEntry.images,
-        LedgerEntry.texts,
-        LedgerEntry.image_micros,
-        LedgerEntry.text_micros,
-        (-LedgerEntry.amount_micros).label("cost_micros"),
-    ).where(
-        LedgerEntry.account_id == account.id, LedgerEntry.kind == "charge", *within, at >= since, at < until
+    first, last = session.execute(ends.where(LedgerTotal.account_id == account_id, *hours)).one()
+    entries = select(*LedgerEntry.__table__.columns).where(
+        LedgerEntry.account_id == account_id,
+        LedgerEntry.seq >= (first or 0),
+        LedgerEntry.seq <= (last or 0),
+        LedgerEntry.kind == "charge",
+        LedgerEntry.created_at >= since,
+        LedgerEntry.created_at < until,
     )
+    summed: totals.Totals = {}
+    for entry in session.execute(entries.order_by(LedgerEntry.seq)):
+        totals.add(summed, entry)
+    for key, sums in summed.items():
+        groups = {"day": key.hour // _HOURS_A_DAY, "kind": key.sold, "model": key.model}
+        group = groups.get(group_by, key.key_id)
+        yield _Line(group, key.sold, sums.entries, sums.requests, sums.quantity, -sums.amount_micros)
 
 
-def _rows_by_kind(session: Session, charges: Subquery) -> list[UsageRow]:
-    columns = charges.c
-    images, texts = columns.images, columns.texts
-    image_sums = (func.sum(columns.image_requests), func.sum(images), func.sum(images * columns.image_micros))
-    text_sums = (func.sum(columns.text_requests), func.sum(texts), func.sum(texts * columns.text_micros))
-    requests, number, cost = session.execute(select(*image_sums)).one()
-    rows = [_row("image", requests, number, 0, cost)]
-    requests, number, cost = session.execute(select(*text_sums)).one()
-    rows.append(_row("text", requests, 0, number, cost))
-    return [row for row in rows if row.requests]
-
-
-def _label(group_by: GroupBy, key: int | str) -> str:
-    return to_datetime(int(key) * DAY).date().isoformat() if group_by == "day" else str(key)
-
-
-def _row(
-    group: str, requests: int | None, images: int | None, texts: int | None, cost: int | None
-) -> UsageRow:
-    # A sum over no entries is NULL; PostgreSQL's sums are of a decimal type.
-    images, texts = int(images or 0), int(texts or 0)
-    return UsageRow(
-        group=group,
-        requests=int(requests or 0),
-        images=images,
-        texts=texts,
-        billed_queries=images + texts,
-        cost_micros=int(cost or 0),
-    )
+def _labelled(
+    session: Session, account_id: str, group_by: GroupBy, groups: Mapping[Any, _Used]
+) -> list[UsageRow]:
+    if group_by == "day":
+        labels = {day: to_datetime(int(day) * DAY).date().isoformat() for day in groups}
+    elif group_by == "project":  # that of its key, for good
+        named = select(ApiKey.id, Project.name).outerjoin(Project, Project.id == ApiKey.project_id)
+        of_keys = session.execute(named.where(ApiKey.account_id == account_id))
+        labels = {key_id: name or DEFAULT_PROJECT for key_id, name in of_keys}
+    else:
+        labels = {group: str(group) for group in groups}
+    used: dict[str, _Used] = defaultdict(_Used)
+    for group, each in groups.items():
+        used[labels[group]].merge(each)
+    return [each.row(label, each.requests) for label, each in sorted(used.items())]

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
-from shared.embeddings import Kind
 from shared.http import memory
 from shared.http.capacity import Capacity
 from shared.http.middleware import RequestGate
+from shared.kinds import KINDS
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.acts import prices
 from vendor_service.acts.act import Act
@@ -54,7 +54,7 @@ from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
-from vendor_service.money.clock_watch import ClockReferences, ClockWatch
+from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.precheck import Precheck
 from vendor_service.money.price_watch import PriceWatch
 from vendor_service.money.prices import PriceDifference
@@ -184,8 +184,8 @@ def _make_parts(
     settings: Settings, clock: Clock, steady: Clock, metrics: Metrics, loader: ModelLoader, database: Database
 ) -> _Parts:
     watch = ClockWatch(clock, steady)
-    references = ClockReferences(database, clock, watch, trust_clock=settings.trust_clock)
-    references.ask()
+    ask_clock = partial(watch.ask, database, trust_clock=settings.trust_clock)
+    ask_clock()
     replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
     admission = Admission(database, clock, _HOLD_SECONDS, replays, watch, settings.thresholds)
     authentication = Authentication(database, clock)
@@ -196,7 +196,7 @@ def _make_parts(
         metrics,
         longest_hold_seconds=2 * settings.request_timeout_seconds,
         watch=watch,
-        references=references,
+        ask_clock=ask_clock,
     )
     capacity = Capacity(
         max_inputs=settings.max_queued_inputs,
@@ -286,12 +286,9 @@ def _publish_prices(
     with database.write() as session:
         act = Act(session, os_user(), clock)
         for spec in specs:
-            first: dict[Kind, int | None] = {
-                "image": settings.image_price_micros,
-                "text": settings.text_price_micros,
-            }
-            first |= spec.prices.get(STANDARD_PLAN, {})
-            found = prices.publish(act, spec.id, first["image"], first["text"])
+            first = {kind: getattr(settings, f"{kind}_price_micros", None) for kind in KINDS}
+            named = {kind: micros for kind, micros in first.items() if micros is not None}
+            found = prices.publish(act, spec.id, {**named, **spec.prices.get(STANDARD_PLAN, {})})
             for plan, wanted in spec.prices.items():
                 if plan != STANDARD_PLAN:
                     found += prices.publish_plan(act, plan, spec.id, wanted)

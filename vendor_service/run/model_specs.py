@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from shared.embeddings import Kind
+from shared.kinds import SomePriceFields
 from vendor_service.encoder.sources import ModelSource, find_model
 from vendor_service.errors import UsageError
 from vendor_service.run.settings import DtypeChoice, Settings
@@ -75,9 +76,8 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Prices(_Form):
-    image_micros: _Micros | None = None
-    text_micros: _Micros | None = None
+class _Prices(SomePriceFields, _Form):
+    """Prices of a plan; kinds that are not named have none of their own."""
 
 
 class _Limits(_Form):
@@ -193,13 +193,8 @@ def _spec(table: _Table, source: ModelSource, settings: Settings) -> ModelSpec:
         default=table.default,
         deprecated_at=table.deprecated_at,
         sunset_at=table.sunset_at,
-        prices={plan: _by_kind(each) for plan, each in table.prices.items()},
+        prices={plan: each.by_kind for plan, each in table.prices.items()},
     )
-
-
-def _by_kind(prices: _Prices) -> dict[Kind, int]:
-    named: dict[Kind, int | None] = {"image": prices.image_micros, "text": prices.text_micros}
-    return {kind: micros for kind, micros in named.items() if micros is not None}
 
 
 def _or(own: int | None, whole: int) -> int:

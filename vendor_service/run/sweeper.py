@@ -1,12 +1,13 @@
 """The sweeper: renews and sweeps holds, and notes the use of keys, beside the requests."""
 
 import logging
+from collections.abc import Callable
 
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import ClockReferences, ClockWatch
+from vendor_service.money.clock_watch import ClockWatch
 
 _log = logging.getLogger(__name__)
 
@@ -24,10 +25,10 @@ class Sweeper:
         metrics: Metrics,
         longest_hold_seconds: int,
         watch: ClockWatch,
-        references: ClockReferences,
+        ask_clock: Callable[[], None],
     ) -> None:
         self._watch = watch
-        self._references = references
+        self._ask_clock = ask_clock
         self._admission = admission
         self._metrics = metrics
         self._authentication = authentication
@@ -36,7 +37,7 @@ class Sweeper:
     def once(self) -> None:
         """Do it now; a failure is logged, for the next time may succeed."""
         try:
-            self._references.ask()
+            self._ask_clock()
             if self._watch.fault is not None:
                 return
             self._admission.renew(self._longest_hold_seconds)

@@ -1,6 +1,7 @@
 """Bulk jobs on real books, without a model: what a process of a vendor does, with answers nobody made."""
 
 import secrets
+from collections import Counter
 from collections.abc import Collection
 from functools import cached_property
 
@@ -57,7 +58,7 @@ class BulkProcess:
         """Send in a file of such chunks."""
         file_id = self.files.begin(order.account_id, 0)
         pieces = [
-            Piece(number, number, bytes=1, lines=1, images=images, texts=texts)
+            Piece(number, number, bytes=1, lines=1, counts=Counter({"image": images, "text": texts}))
             for number, (images, texts) in enumerate(sizes)
         ]
         taken = Taken("", len(pieces), "/embed", "icon-clip", pieces)
@@ -91,12 +92,12 @@ class BulkProcess:
     ) -> tuple[JobPart, ChunkOutcome]:
         """What settles a chunk."""
         piece = claim.piece
-        images = piece.images if images is None else images
-        texts = piece.texts if texts is None else texts
+        images = piece.counts.get("image", 0) if images is None else images
+        texts = piece.counts.get("text", 0) if texts is None else texts
         request_id = f"req_{secrets.token_hex(8)}"
         sold = [Sold(place, "image" if place < images else "text", "", "") for place in range(images + texts)]
         answered = int(bool(sold))
         outcome = ChunkOutcome(
             claim, answered, 1 - answered, 10 * answered, 10 - 10 * answered, sold, request_id, LIMITS
         )
-        return JobPart(request_id, piece.images, piece.texts, images, texts, buckets), outcome
+        return JobPart(request_id, piece.counts, {"image": images, "text": texts}, buckets), outcome

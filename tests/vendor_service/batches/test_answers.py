@@ -34,7 +34,7 @@ def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:
 def test_a_refused_line_says_what_a_refused_request_does() -> None:
     moment = datetime(2026, 12, 1, tzinfo=UTC)
     error = APIError(ErrorCode.QUOTA_EXHAUSTED, "no queries are left", param="inputs", resets_at=moment)
-    job = BatchJob(id="batch_1", image_micros=1, text_micros=1)
+    job = BatchJob(id="batch_1", prices={"image": 1, "text": 1})
     claim = Claim(job, FilePiece(number=0, first_line=4), "lease", "part", 0)
     facts = cast(ModelFacts, None)  # it answers no line of these
     works = [LineWork(4, "a", None, 0, error)]

@@ -1,6 +1,7 @@
 """Files on the books of both databases: the room that they take while they come."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -39,7 +40,12 @@ def test_files_that_come_without_their_size_take_room_as_they_come(books: Books)
     assert files.grow(account_id, first, ROOM // 4) > ROOM // 4
     with pytest.raises(APIError, match="delete some"):
         files.grow(account_id, first, ROOM // 2 + 1)
-    files.finish(account_id, second, "in", Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, texts=1)]))
+    files.finish(
+        account_id,
+        second,
+        "in",
+        Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, counts=Counter({"text": 1}))]),
+    )
     assert files.get(account_id, second).bytes == 7
     assert files.grow(account_id, first, ROOM - 10) == ROOM - 7  # up to what is left
     with pytest.raises(APIError, match="delete some"):
@@ -60,7 +66,7 @@ def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_b
         files.begin(account_id, 0)
     for each in both:
         files.grow(account_id, each, 7)
-        taken = Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, texts=1)])
+        taken = Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, counts=Counter({"text": 1}))])
         files.finish(account_id, each, "in", taken)
     with pytest.raises(APIError, match="delete some"):
         files.begin(account_id, 0)
@@ -68,7 +74,10 @@ def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_b
 
 def many_pieces() -> Taken:
     """A file of 2,500 lines, each a piece of its own, of which the last cannot be asked."""
-    pieces = [Piece(number, number, 1, 1, images=number % 2, texts=3) for number in range(2499)]
+    pieces = [
+        Piece(number, number, 1, 1, counts=Counter({"image": number % 2, "text": 3}))
+        for number in range(2499)
+    ]
     faulty = Piece(2499, 2499, 1, 1, faults={0: Fault("mine", "invalid_request", "the method is POST")})
     return Taken("", 2500, "/embed", "icon-clip", [*pieces, faulty])
 
@@ -110,7 +119,7 @@ def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
     look()
     assert seen == [(0, 0), (1000, 0), (2000, 0), (2500, 1)]
     file, pieces = files.get(account_id, file_id), pieces_of(books, file_id)
-    assert (file.lines, file.images, file.texts) == (2500, 1249, 7497)
+    assert (file.lines, file.counts) == (2500, {"image": 1249, "text": 7497})
     assert [each.number for each in pieces] == [each.first_line for each in pieces] == list(range(2500))
     assert pieces[0].faults is None
     assert "the method is POST" in (pieces[-1].faults or "")
@@ -119,7 +128,9 @@ def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
 def faulty_pieces(count: int, message: str) -> Taken:
     """A file of so many pieces, in each of which one of two lines cannot be asked, for the same reason."""
     fault = Fault(None, "invalid_request", message)
-    pieces = [Piece(2 * at, 2 * at, 2, 2, texts=1, faults={1: fault}) for at in range(count)]
+    pieces = [
+        Piece(2 * at, 2 * at, 2, 2, counts=Counter({"text": 1}), faults={1: fault}) for at in range(count)
+    ]
     return Taken("", 2 * count, "/embed", "icon-clip", pieces)
 
 
@@ -358,7 +369,7 @@ def test_a_line_whose_model_the_books_cannot_name_is_no_first_line(books: Books,
     file_id = files.begin(account_id, 0)
     files.finish(account_id, file_id, "in", taken)
     file, (piece,) = files.get(account_id, file_id), pieces_of(books, file_id)
-    assert (file.model, file.lines, file.texts) == ("m" * 255, 2, 1)
+    assert (file.model, file.lines, file.counts) == ("m" * 255, 2, {"text": 1})
     fault = json.loads(piece.faults or "")["0"]
     assert fault["custom_id"] == "a"
     assert fault["message"].startswith("body.model: the name of a model")

@@ -58,7 +58,7 @@ def test_lines_that_cannot_be_asked_make_few_pieces() -> None:
     content = [*(texts(number, 1) for number in range(64)), *["x"] * 1200, texts(64, 64), "x", texts(65, 1)]
     intake.feed("\n".join(content).encode())
     pieces = intake.finish().pieces
-    assert [(each.lines, len(each.faults), each.texts) for each in pieces] == [
+    assert [(each.lines, len(each.faults), each.counts["text"]) for each in pieces] == [
         (564, 500, 64),
         (500, 500, 0),
         (202, 201, 64),

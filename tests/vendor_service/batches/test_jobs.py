@@ -60,10 +60,10 @@ def test_each_chunk_is_charged_as_it_is_done_and_what_fails_is_released(books: B
         books.check(order)
     done = bulk.jobs.get(order.account_id, job.id)
     assert (done.status, done.cost_micros, done.held_micros, bulk.claim()) == ("completed", 230, 0, None)
-    assert [(entry.images, entry.texts, entry.image_micros) for entry in books.entries(order)[1:]] == [
-        (3, 1, 50),
-        (0, 2, 50),
-        (1, 0, 50),
+    assert [(entry.counts, entry.prices["image"]) for entry in books.entries(order)[1:]] == [
+        ({"image": 3, "text": 1}, 50),
+        ({"image": 0, "text": 2}, 50),
+        ({"image": 1, "text": 0}, 50),
     ]
     assert books.invoice(order).total_micros == 230
 

@@ -24,7 +24,7 @@ def begin(books: Books, model: str, chunks: int) -> tuple[str, str]:
     """Begin a job for a model in an account of its own; the account, and the job."""
     order, bulk = books.open(), BulkProcess(books.database, books.clock, books.admission)
     with books.database.write() as session:
-        prices.publish(session, model, 100, 20, books.clock())
+        prices.publish(session, model, {"image": 100, "text": 20}, books.clock())
     bulk.model = replace(bulk.model, id=model)
     return order.account_id, bulk.begin(order, *[(1, 0)] * chunks).id
 

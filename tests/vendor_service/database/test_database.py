@@ -65,10 +65,10 @@ def test_a_hold_can_be_charged_once_whatever_the_program_does(books: Books) -> N
     order = books.open()
     books.buy(order)
     copy = (
-        "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, images, texts, image_micros, "
-        "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
-        "corrects_seq, reason) SELECT account_id, 2, kind, amount_micros, images, texts, image_micros, "
-        "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
+        "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, counts, prices, "
+        "model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
+        "corrects_seq, reason) SELECT account_id, 2, kind, amount_micros, counts, prices, "
+        "model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
         "corrects_seq, reason "
         "FROM ledger_entries"
     )

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, asking, opened_books
 from vendor_service.accounts.accounts import set_coverage_limit
 from vendor_service.accounts.keys import KeyTerms, revoke_key
 from vendor_service.clock import DAY, SECOND, next_month_start
@@ -47,7 +47,7 @@ def test_a_hold_becomes_a_charge(books: Books) -> None:
     assert books.account(order).queries_held == 5
     books.admission.settle(order.account_id, admitted.request_id).result()
     (entry,) = books.entries(order)
-    assert (entry.kind, entry.amount_micros, entry.images, entry.texts) == ("charge", -260, 2, 3)
+    assert (entry.kind, entry.amount_micros, entry.counts) == ("charge", -260, {"image": 2, "text": 3})
     assert entry.hold_id == admitted.request_id
     books.check(order)
 
@@ -387,7 +387,7 @@ def test_a_new_price_changes_nothing_that_was_charged(books: Books) -> None:
     books.admission.settle(order.account_id, held.request_id).result()
     books.buy(order)
     assert [entry.amount_micros for entry in books.entries(order)] == [-100, -7]
-    assert [entry.image_micros for entry in books.entries(order)] == [100, 7]
+    assert [entry.prices["image"] for entry in books.entries(order)] == [100, 7]
 
 
 def test_the_rate_limit_refills_and_never_overflows(books: Books) -> None:
@@ -539,7 +539,7 @@ def test_a_race_for_coverage_never_passes_the_limit(books: Books, limit: int) ->
     def attempt(number: int) -> str:
         admission = (books.admission, twin)[number % 2]
         try:
-            admission.admit(replace(order, request_id=f"race_{number}", images=2)).result()
+            admission.admit(asking(order, request_id=f"race_{number}", images=2)).result()
         except APIError as refused:
             return refused.code
         admission.settle(order.account_id, f"race_{number}", buckets_of(number)).result()
@@ -619,11 +619,11 @@ def test_what_passes_by_rows_of_before_uses_up_what_they_say_is_left(
     books: Books, terms: dict[str, Any], times: int
 ) -> None:
     """So a flood within the moment for which a caller is remembered is not worked on beyond its limits."""
-    order = replace(books.open(**terms), images=2)
+    order = asking(books.open(**terms), images=2)
     precheck = Precheck(books.database, books.clock)
     precheck.check([order])  # prices are known from now on
     remembered = books.account(order), books.key(order)
-    one = replace(order, images=1)
+    one = asking(order, images=1)
     passed = [precheck.passes(order, [one], *remembered) for _ in range(times + 1)]
     assert passed == [True] * times + [False]
     assert books.account(order).queries_held == 0

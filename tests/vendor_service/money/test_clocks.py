@@ -1,10 +1,11 @@
 """Clocks that step, or are wrong: noticed, told, and never a reason to date a charge into another year."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,25 @@ from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.acts import accounts, invitations, keys, money, own_keys, prices, tokens
-from vendor_service.acts import act as acting
 from vendor_service.acts.act import Act
 from vendor_service.acts.tokens import OperatorScope
 from vendor_service.clock import DAY, SECOND, from_datetime, next_month_start, system_clock, to_datetime
-from vendor_service.database.session import server_time
+from vendor_service.database.session import Database, server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
-from vendor_service.money import invoices, ledger
+from vendor_service.money import clock_watch, ledger
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import ClockReferences, ClockWatch, against_books
-from vendor_service.money.invoice_formats import as_text
+from vendor_service.money.clock_watch import ClockWatch, against_database
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))
 YEARS_LATER = from_datetime(datetime(2038, 1, 19, 3, 14, 7))
+
+
+@pytest.fixture
+def sqlite_books(tmp_path: Path) -> Iterator[Books]:
+    """A clock has nothing but the dates in the books to be held against."""
+    with opened_books(f"sqlite:///{tmp_path / 'alone.db'}") as books:
+        yield books
 
 
 def not_ready(refused: pytest.ExceptionInfo[APIError]) -> bool:
@@ -93,7 +99,7 @@ def test_a_clock_that_stepped_is_seen_from_outside_and_costs_nothing(
     assert "the clock was set forward" in caplog.text
 
 
-def test_one_request_at_a_wrong_clock_is_put_right_and_billed_in_its_month(
+def test_an_account_that_a_wrong_clock_dated_ahead_is_refused_until_it_is_repaired(
     books: Books, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two charges are dated 2038, by a process that nobody told; then the operator repairs."""
@@ -112,19 +118,21 @@ def test_one_request_at_a_wrong_clock_is_put_right_and_billed_in_its_month(
     books.buy(other)  # nobody else is refused
 
     done = books.repair(order)
-    assert (done.redated, done.first_seq, done.last_seq, done.month) == (2, 5, 6, "2026-11")
+    assert done.by_seq == 7
     for _ in range(5):
         books.buy(order)
     books.check(order)
-    assert books.account(order).queries_used == books.key(order).queries_used == 12
-    assert books.invoice(order).lines[0].queries == 12
-    assert books.invoice(order, "2038-01").lines == []
     correction = books.entries(order)[6]
-    assert (correction.kind, correction.amount_micros, correction.redates_seq) == ("adjustment", 0, 5)
-    assert correction.reason in books.invoice(order).notes
-    assert "Entries 5 to 6, which a wrong clock dated 2038-01-19" in as_text(books.invoice(order))
-    assert books.repair(order).by_seq is None  # there is nothing left to do
-    assert len(books.entries(order)) == 12
+    assert (correction.kind, correction.amount_micros, correction.created_at) == (
+        "adjustment",
+        0,
+        books.clock(),
+    )
+    assert correction.reason == "a wrong clock dated entries up to 2038-01-19; they go on from the right date"
+    assert books.invoice(order).lines[0].queries == 9
+    books.clock.now = from_datetime(datetime(2038, 2, 1))
+    assert books.invoice(order, "2038-01").lines[0].queries == 3  # billed once, in the month of their date
+    books.check(order)
 
 
 def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -> None:
@@ -132,15 +140,16 @@ def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -
     books.buy(order)
     books.misdate(order, YEARS_LATER)
     now, books.clock.now = books.clock(), from_datetime(datetime(2030, 1, 1))
-    books.repair(order)
+    assert books.repair(order).by_seq == 3
     books.clock.now = now
     books.misdate(order, YEARS_LATER + DAY)
-    assert books.repair(order).first_seq == 2
+    assert books.repair(order).by_seq == 5
+    assert books.repair(order).by_seq is None  # there is nothing left to do
     books.buy(order)
     books.misdate(order, YEARS_LATER)
     books.repair(order)
     books.check(order)
-    assert books.invoice(order).lines[0].queries == 5
+    assert books.invoice(order).lines[0].queries == 2
     books.clock.now = DECEMBER + DAY
     final = books.invoice(order)
     books.buy(order)
@@ -148,56 +157,50 @@ def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -
     books.check(order)
 
 
-def valid_of_november(books: Books) -> list[int | None]:
-    with books.database.read() as session:
-        return [each.number for each in invoices.valid_of(session, "2026-11")]
-
-
-def test_an_invoice_of_a_month_that_a_wrong_clock_ended_is_void_after_the_repair(books: Books) -> None:
+def test_a_month_that_a_wrong_clock_invoiced_before_its_end_is_not_opened_again(books: Books) -> None:
     order = books.open(quota=3)
     books.buy(order, images=2)
-    now, books.clock.now = books.clock(), YEARS_LATER
+    now, books.clock.now = books.clock(), DECEMBER + DAY
     early = books.invoice(order)
     assert (early.final, early.number) == (True, 1)
     books.clock.now = now
     with pytest.raises(APIError):
         books.buy(order)
-    assert valid_of_november(books) == [1]
-    assert books.repair(order).void_invoices == ["2026-11"]
-    assert valid_of_november(books) == []
-    books.buy(order)
-    draft = books.invoice(order)
-    assert (draft.final, draft.lines[0].queries) == (False, 3)
-    books.check(order)
+    with pytest.raises(OperatorError, match="2026-11 is final"):
+        books.repair(order)
     books.clock.now = DECEMBER
-    # The void one keeps its number.
-    assert books.invoice(order) == draft.model_copy(update={"final": True, "number": 2})
-    assert valid_of_november(books) == [2]
+    books.buy(order)
+    assert books.invoice(order) == early
     books.check(order)
 
 
 def test_a_repair_leaves_the_invoices_of_months_that_were_over_as_they_were(books: Books) -> None:
-    """And it is noted on the invoice of its own month alone."""
     order = books.open()
     books.buy(order)
     books.clock.now = DECEMBER + DAY
     final = books.invoice(order)
     books.misdate(order, YEARS_LATER)
-    assert books.repair(order).void_invoices == []
-    assert (books.invoice(order), valid_of_november(books)) == (final, [1])
-    assert len(books.invoice(order, "2026-12").notes) == 1
+    books.repair(order)
+    assert books.invoice(order) == final
     books.clock.now += 40 * DAY
-    assert books.invoice(order, "2027-01").notes == []
+    assert books.invoice(order, "2026-12").lines == []
     books.check(order)
 
 
-def test_a_repair_counts_what_was_used_in_the_first_hour_of_a_month(books: Books) -> None:
-    order = books.open()
+def test_after_a_repair_the_period_goes_on_with_what_the_wrong_clock_counted(books: Books) -> None:
+    order = books.open(quota=4)
     books.clock.now = DECEMBER + 60 * SECOND
     books.buy(order, images=2)
     books.misdate(order, YEARS_LATER)
     books.repair(order)
-    assert (books.account(order).queries_used, books.key(order).queries_used) == (3, 3)
+    books.buy(order)
+    assert (books.account(order).queries_used, books.key(order).queries_used) == (4, 4)
+    books.clock.now = DECEMBER + 31 * DAY
+    books.buy(order)
+    assert books.account(order).queries_used == 1
+    with books.locked(order) as (session, account):
+        ledger.refund(session, account, 2, books.clock())  # of a charge of an earlier period
+    assert books.account(order).spent_micros == 100
     books.check(order)
 
 
@@ -259,17 +262,22 @@ def test_processes_with_clocks_of_their_own_share_a_months_end(books: Books) -> 
 
 def heard(books: Books, *, trust_clock: bool = False) -> str | None:
     watch = ClockWatch(books.clock, books.clock.steady)
-    ClockReferences(books.database, books.clock, watch, trust_clock=trust_clock).ask()
+    watch.ask(books.database, trust_clock=trust_clock)
     return watch.fault
 
 
-def test_a_start_holds_its_clock_against_the_books_or_the_databases_server(books: Books) -> None:
+def test_a_start_holds_its_clock_against_the_databases_server(postgres: Postgres) -> None:
+    with closing(Database(postgres.create_database(of=laid_out(postgres)))) as database:
+        for trust_clock in (True, False):
+            for clock, is_right in ((FakeClock(), False), (system_clock, True)):
+                watch = ClockWatch(clock)
+                watch.ask(database, trust_clock=trust_clock)
+                assert ("the database's" in (watch.fault or "")) is not is_right
+
+
+def test_a_start_holds_its_clock_against_the_books_where_there_is_no_server(sqlite_books: Books) -> None:
+    books = sqlite_books
     order = books.open()
-    if not books.database.embedded:
-        assert "the database's" in (heard(books) or "")
-        books.clock.now = system_clock()
-        assert heard(books) is None
-        return
     books.buy(order)
     assert heard(books) is None
     books.clock.advance(399 * 86_400)
@@ -281,50 +289,35 @@ def test_a_start_holds_its_clock_against_the_books_or_the_databases_server(books
     assert "vendor accounts repair account-" in (heard(books) or "")
 
 
-def test_what_the_books_have_against_a_clock_ends_with_its_cause(books: Books) -> None:
-    if not books.database.embedded:
-        pytest.skip("PostgreSQL's server knows the time")
+def test_what_the_books_have_against_a_clock_ends_with_its_cause(sqlite_books: Books) -> None:
+    books = sqlite_books
     order = books.open()
     books.misdate(order, YEARS_LATER)
     watch = ClockWatch(books.clock, books.clock.steady)
-    references = ClockReferences(books.database, books.clock, watch, trust_clock=False)
-    references.ask()
+    watch.ask(books.database, trust_clock=False)
     assert watch.fault is not None
     books.repair(order)
-    references.ask()
+    watch.ask(books.database, trust_clock=False)
     assert watch.fault is None
     books.buy(order)
     # Later on, one account that was dated wrongly is that account's trouble.
     books.misdate(order, YEARS_LATER)
-    references.ask()
+    watch.ask(books.database, trust_clock=False)
     assert watch.fault is None
 
 
-def test_a_date_ahead_of_a_clock_does_not_prove_it_right(books: Books) -> None:
+def test_a_date_ahead_of_a_clock_does_not_prove_it_right(sqlite_books: Books) -> None:
+    books = sqlite_books
     books.misdate(books.open(), YEARS_LATER)
-    with books.database.read() as session:
-        assert against_books(session, books.clock(), may_be_behind=False) is None
-        years_on = against_books(session, books.clock() + 402 * DAY, may_be_behind=False)
-    assert "VENDOR_TRUST_CLOCK" in (years_on or "")
-
-
-def test_what_a_wrong_clock_dates_after_the_start_does_not_prove_it_right(books: Books) -> None:
-    if not books.database.embedded:
-        pytest.skip("PostgreSQL's server knows the time")
-    order = books.open()
-    books.buy(order)
-    books.clock.advance(900 * 86_400)
-    watch = ClockWatch(books.clock, books.clock.steady)
-    references = ClockReferences(books.database, books.clock, watch, trust_clock=False)
-    references.ask()
-    assert watch.fault is not None
-    books.another_key(order)
     books.open()
-    references.ask()
-    assert watch.fault is not None
+    with books.database.read() as session:
+        judged = partial(against_database, session, trust_clock=False, may_be_behind=False)
+        assert judged(books.clock()) is None
+        assert "VENDOR_TRUST_CLOCK" in (judged(books.clock() + 402 * DAY) or "")
 
 
-def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(books: Books) -> None:
+def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(sqlite_books: Books) -> None:
+    books = sqlite_books
     name = books.account(books.open()).name
     books.clock.advance(900 * 86_400)
 
@@ -354,7 +347,7 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
     """It closed a month early, redated what was dated rightly, and set prices that never held."""
     url = postgres.create_database(of=laid_out(postgres))
     with opened_books(url) as books, monkeypatch.context() as patch:
-        patch.setattr(acting, "server_time", server_time)
+        patch.setattr(clock_watch, "server_time", server_time)
         books.clock.now = system_clock()
         order = books.open()
         name, month = books.account(order).name, f"{to_datetime(books.clock()):%Y-%m}"

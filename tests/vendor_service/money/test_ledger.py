@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy.exc import DatabaseError
 
 from shared.billing import EstimateRequest, Invoice
-from shared.embeddings import Kind, Prices
+from shared.embeddings import Kind
+from shared.kinds import UnitPrices
 from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
@@ -102,9 +103,8 @@ def test_a_charge_of_nothing_is_given_back_once_and_a_refund_takes_no_money(book
     books.check(order)
     books.buy(order, images=3)
     with books.database.write() as session:  # as an earlier version let it
-        entry = ledger._without_queries("refund", -400)
-        entry.corrects_seq = 4
-        ledger._append(session, session.get_one(Account, order.account_id), entry, books.clock())
+        account = session.get_one(Account, order.account_id)
+        ledger._append(session, account, "refund", -400, books.clock(), corrects_seq=4)
     assert "entry 5 does not give back" in str(books.problem(order))
 
 
@@ -223,15 +223,15 @@ TAMPERING = [
     ("UPDATE api_keys SET spent_micros = 1", "spent_micros of the key"),
     ("UPDATE accounts SET queries_held = 7", "queries_held of the account is 7"),
     ("UPDATE holds SET state = 'voided' WHERE state = 'settled'", "0 settled holds"),
-    ("UPDATE ledger_totals SET images = 3 WHERE images = 2", "running total of charge entries"),
+    ("UPDATE ledger_totals SET quantity = 3 WHERE quantity = 2", "running total of charge entries"),
     ("UPDATE ledger_totals SET model_fingerprint = 'fp_2' WHERE kind = 'charge'", "running total of charge"),
     ("DELETE FROM ledger_totals WHERE kind = 'top_up'", "running total of top_up entries"),
     ("UPDATE ledger_totals SET hour = hour - 1 WHERE kind = 'top_up'", "running total of top_up entries"),
     (
         "INSERT INTO ledger_totals SELECT account_id, hour + 9, kind, key_id, model, model_fingerprint, "
-        "image_micros, text_micros, entries, image_requests, text_requests, images, texts, amount_micros, "
+        "sold, unit_micros, entries, requests, quantity, amount_micros, "
         "first_seq, last_seq FROM ledger_totals WHERE kind = 'top_up'",
-        "there are 3 running totals, but the entries make 2",
+        "there are 4 running totals, but the entries make 3",
     ),
 ]
 
@@ -334,14 +334,14 @@ def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Bo
     now = books.clock()
     with books.database.write() as session:
         prices.set_price(session, "standard", "icon-clip", "image", 5, now)
-        assert prices.publish(session, "icon-clip", 100, None, now + 1) == [
+        assert prices.publish(session, "icon-clip", {"image": 100}, now + 1) == [
             prices.PriceDifference("image", 100, 5)
         ]
-        assert prices.publish(session, "icon-clip", 5, 20, now + 1) == []
-        assert prices.current(session, "standard", "icon-clip", now + 1).image_micros == 5
-        assert prices.publish(session, "a-new-one", 7, None, now) == []
+        assert prices.publish(session, "icon-clip", {"image": 5, "text": 20}, now + 1) == []
+        assert prices.current(session, "standard", "icon-clip", now + 1)["image"] == 5
+        assert prices.publish(session, "a-new-one", {"image": 7}, now) == []
         bought = prices.current(session, "standard", "a-new-one", now)
-        assert (bought.image_micros, bought.text_micros) == (7, 20)
+        assert (bought["image"], bought["text"]) == (7, 20)
 
 
 def test_a_start_prices_a_plan_that_never_named_a_price_and_leaves_others(books: Books) -> None:
@@ -352,25 +352,25 @@ def test_a_start_prices_a_plan_that_never_named_a_price_and_leaves_others(books:
         with books.database.write() as session:
             return prices.publish_plan(session, "research", "icon-clip", asked, at)
 
-    def holding(at: int) -> Prices:
+    def holding(at: int) -> UnitPrices:
         with books.database.read() as session:
             return prices.current(session, "research", "icon-clip", at)
 
     assert publish(wanted, now) == publish(wanted, now + 1) == []
-    assert holding(now) == Prices(image_micros=2, text_micros=20)
-    assert holding(now - 1).image_micros == 100  # what was before stays as it was
+    assert holding(now) == {"image": 2, "text": 20}
+    assert holding(now - 1)["image"] == 100  # what was before stays as it was
     assert publish({"image": 3}, now + 2) == [prices.PriceDifference("image", 3, 2, "research")]
     with books.database.write() as session:
         prices.unset_price(session, "research", "icon-clip", "image", now + 3)
     assert publish(wanted, now + 4) == [prices.PriceDifference("image", 2, None, "research")]
-    assert holding(now + 4).image_micros == 100
+    assert holding(now + 4)["image"] == 100
 
 
 def test_a_price_that_was_set_before_the_first_start_holds_from_the_beginning(books: Books) -> None:
     with books.database.write() as session:
         prices.set_price(session, "standard", "to-come", "image", 5, books.clock())
-        assert prices.publish(session, "to-come", 9, None, books.clock() + 1)
-        assert prices.current(session, "standard", "to-come", 1).image_micros == 5
+        assert prices.publish(session, "to-come", {"image": 9}, books.clock() + 1)
+        assert prices.current(session, "standard", "to-come", 1)["image"] == 5
 
 
 def test_a_price_of_a_plan_can_be_taken_back_and_its_history_stays(books: Books) -> None:

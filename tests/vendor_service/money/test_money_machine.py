@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from shared.kinds import KINDS
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.vendor_service.books import HOLD_SECONDS, Books, asking
 from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
@@ -33,6 +34,7 @@ from vendor_service.errors import APIError, OperatorError
 from vendor_service.money import invoices, ledger
 from vendor_service.money.admission import Admission
 from vendor_service.money.clock_watch import MOST_SKEW, ClockWatch
+from vendor_service.money.invoices import month_bounds
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.periods import is_ahead
 from vendor_service.money.replays import ReplayTerms
@@ -133,7 +135,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self, images: int, texts: int, key: str | None, body: str, which: int, by_project: bool
     ) -> None:
         order = self.of_project if by_project else self.order
-        asked = replace(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
+        asked = asking(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
         try:
             admitted = self.books.admit_by(self.processes[which], asked)
         except APIError as error:
@@ -158,7 +160,7 @@ class MoneyMachine(RuleBasedStateMachine):
         buckets: list[int],
     ) -> None:
         order = self.of_project if by_project else self.order
-        asked = replace(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
+        asked = asking(order, images=images, texts=texts, idempotency_key=key, body_hash=body)
         before = self.books.account(self.order)
         try:
             sold = self.books.sell_by(self.processes[which], asked, buckets[: asked.queries])
@@ -207,7 +209,11 @@ class MoneyMachine(RuleBasedStateMachine):
         repeatable = self.repeatable()
         first = repeatable[which % len(repeatable)]
         asked, _ = self.asked[first]
-        again = replace(asked, images=max(0, asked.images + images), texts=max(0, asked.texts + texts))
+        again = asking(
+            asked,
+            images=max(0, asked.counts["image"] + images),
+            texts=max(0, asked.counts["text"] + texts),
+        )
         if body != "same":
             again = replace(again, body_hash=body)
         for _ in range(times):
@@ -240,7 +246,7 @@ class MoneyMachine(RuleBasedStateMachine):
             ("charge_refunded", self.given_back[seq] == self.cost_of[seq]),
             ("idempotency_key_expired", now >= placed_at + WINDOW_SECONDS * SECOND),
             ("replays_exhausted", self.replays[first] == MOST_REPLAYS),
-            ("conflict", again.images < asked.images or again.texts < asked.texts),
+            ("conflict", any(again.counts[kind] < asked.counts[kind] for kind in KINDS)),
             ("idempotency_key_expired", again.queries > asked.queries),
         ]
         return next((code for code, so in reasons if so), None)
@@ -302,8 +308,8 @@ class MoneyMachine(RuleBasedStateMachine):
         claim = self.bulk[by].claim()
         if claim is None or dies:
             return
-        images = claim.piece.images if answered == "all" else 0
-        texts = 0 if answered == "nothing" else claim.piece.texts
+        images = claim.piece.counts["image"] if answered == "all" else 0
+        texts = 0 if answered == "nothing" else claim.piece.counts["text"]
         try:
             charged = self.bulk[by].settle(
                 claim, images=images, texts=texts, buckets=buckets[: images + texts]
@@ -311,7 +317,7 @@ class MoneyMachine(RuleBasedStateMachine):
         except APIError:
             return  # its hold was swept, or a clock is wrong; the balance shows that it was not charged
         assert self.is_right(by)
-        self.jobs[claim.job.id].remove((claim.piece.images, claim.piece.texts))
+        self.jobs[claim.job.id].remove((claim.piece.counts["image"], claim.piece.counts["text"]))
         assert (charged is None) == (images + texts == 0)
         self.balance -= 50 * images + 10 * texts
         self.answered += charged is not None
@@ -375,9 +381,11 @@ class MoneyMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.is_right(0))
     @rule()
     def repair(self) -> None:
-        done = self.books.repair(self.order)
-        for month in done.void_invoices:
-            self.final.pop(month, None)
+        try:
+            self.books.repair(self.order)
+        except OperatorError:  # a month that is not over was invoiced by a wrong clock
+            assert any(month_bounds(month)[1] > self.books.clock() for month in self.final)
+            return
         account = self.books.account(self.order)
         assert not is_ahead(account, self.books.clock())
 
@@ -492,8 +500,8 @@ class MoneyMachine(RuleBasedStateMachine):
         for first in self.repeatable():
             asked, _ = self.asked[first]
             self.repeat(replace(asked, body_hash="another"), first, 0)
-            self.repeat(replace(asked, texts=asked.texts - 1), first, 0)
-            self.repeat(replace(asked, texts=asked.texts + 1), first, 0)
+            self.repeat(asking(asked, texts=asked.counts["text"] - 1), first, 0)
+            self.repeat(asking(asked, texts=asked.counts["text"] + 1), first, 0)
             for _ in range(MOST_REPLAYS + 1):
                 self.repeat(asked, first, 0)
 

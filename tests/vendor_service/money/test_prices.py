@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.embeddings import Prices
 from shared.http.logging import TextFormatter
+from shared.kinds import cost_micros
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY, SECOND
@@ -52,10 +52,7 @@ def test_bulk_jobs_pay_half_or_what_the_plan_says(books: Books) -> None:
     order = books.open()
     with books.database.write() as session:
         now = books.clock()
-        assert prices.batch(session, "standard", "icon-clip", now).model_dump() == {
-            "image_micros": 50,
-            "text_micros": 10,
-        }
+        assert prices.batch(session, "standard", "icon-clip", now) == {"image": 50, "text": 10}
         prices.set_price(session, "research", "icon-clip", "image", 99, now)
         prices.set_price(session, "standard", "icon-clip", "batch-percent", 80, now + 1)
         prices.set_price(session, "research", "icon-clip", "batch-percent", 33, now + 2)
@@ -68,7 +65,7 @@ def test_bulk_jobs_pay_half_or_what_the_plan_says(books: Books) -> None:
         ):
             for plan, expected in (("standard", standard), ("research", research)):
                 price = prices.batch(session, plan, "icon-clip", now + at)
-                assert (price.image_micros, price.text_micros) == expected
+                assert (price["image"], price["text"]) == expected
     books.clock.advance(1)
     with books.database.write() as session:
         for plan in ("standard", "research"):
@@ -77,8 +74,8 @@ def test_bulk_jobs_pay_half_or_what_the_plan_says(books: Books) -> None:
     with books.database.read() as session:
         for plan, expected in (("standard", (50, 10)), ("research", (50, 10))):
             price = prices.batch(session, plan, "icon-clip", books.clock())
-            assert (price.image_micros, price.text_micros) == expected
-        assert prices.current(session, "research", "icon-clip", books.clock()).image_micros == 99
+            assert (price["image"], price["text"]) == expected
+        assert prices.current(session, "research", "icon-clip", books.clock())["image"] == 99
     assert books.buy(order).cost_micros == 100
 
 
@@ -89,8 +86,8 @@ def test_a_part_of_a_price_is_exact_and_rounded_up(micros: int, percent: int, qu
     assert part <= micros
     assert prices.part_of(micros, 100) == micros
     # A job costs what its chunks cost, however it is cut.
-    whole = Prices(image_micros=part, text_micros=0).cost_micros(queries, 0)
+    whole = cost_micros({"image": queries}, {"image": part, "text": 0})
     assert whole == sum(
-        Prices(image_micros=part, text_micros=0).cost_micros(each, 0)
+        cost_micros({"image": each}, {"image": part, "text": 0})
         for each in (queries // 2, queries - queries // 2)
     )

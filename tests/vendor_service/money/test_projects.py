@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from shared.billing import EstimateRequest
-from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.vendor_service.books import HOLD_SECONDS, Books, asking
 from tests.vendor_service.money.test_admission import refusal
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import KeyTerms, issue_key
@@ -55,8 +55,8 @@ def test_a_project_has_limits_of_its_own_inside_the_accounts(
     assert refused.value.code == code
     precheck = Precheck(books.database, books.clock)
     with pytest.raises(APIError, match=message):
-        precheck.check([replace(another, images=count)])
-    asked = replace(another, images=count)
+        precheck.check([asking(another, images=count)])
+    asked = asking(another, images=count)
     assert not precheck.passes(asked, [asked], books.account(order), books.key(another))
     books.buy(order, images=count)  # of the default project
     for each in (order, one, another):
@@ -65,7 +65,7 @@ def test_a_project_has_limits_of_its_own_inside_the_accounts(
 
 def test_what_a_project_buys_names_it_and_is_counted_for_it(books: Books) -> None:
     with books.database.write() as session:
-        prices.publish(session, "other", 100, 20, books.clock())
+        prices.publish(session, "other", {"image": 100, "text": 20}, books.clock())
     order = books.open(quota=50)
     search = books.open_project(order, ProjectTerms(quota=30))
     books.buy(order, texts=1, model="other", images=0)

@@ -24,7 +24,7 @@ def history(books: Books) -> tuple[Order, str]:
     """Charges of two keys over three days, with a top-up, a refund and an adjustment; and the second key."""
     order = books.open(credit_micros=10**6)
     with books.locked(order) as (session, account):
-        prices.publish(session, "another", 100, 20, books.clock())
+        prices.publish(session, "another", {"image": 100, "text": 20}, books.clock())
         other = issue_key(session, account, KeyTerms("other"), books.clock).key_id
     for day in range(3):
         for number in range(3):
@@ -59,7 +59,7 @@ def test_spending_is_what_the_entries_add_up_to(books: Books, history: tuple[Ord
         mine = [each for each in charges if f"{to_datetime(each.created_at):%Y-%m-%d}" == spent.group]
         assert (spent.requests, spent.queries, spent.charged_micros) == (
             len(mine),
-            sum(each.images + each.texts for each in mine),
+            sum(sum(each.counts.values()) for each in mine),
             -sum(each.amount_micros for each in mine),
         )  # fmt: skip
     assert (by_day[-1].refunded_micros, by_day[-1].adjusted_micros) == (-entries[1].amount_micros, -7)

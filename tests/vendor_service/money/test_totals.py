@@ -5,7 +5,6 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -17,7 +16,7 @@ from sqlalchemy.exc import DatabaseError
 
 from shared.billing import GroupBy
 from tests.support.long_history import write_history
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, asking
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
@@ -43,7 +42,7 @@ def statements(books: Books) -> Iterator[list[tuple[str, Any]]]:
 
 
 def test_what_shares_a_commit_shares_the_writing_of_totals(books: Books) -> None:
-    orders = [replace(books.open(), images=number % 3) for number in range(3)]
+    orders = [asking(books.open(), images=number % 3) for number in range(3)]
     held = [(order, books.admit(order, texts=1).request_id) for order in orders for _ in range(20)]
     with statements(books) as seen, books.database.write():
         settling = [books.admission.settle(order.account_id, request_id) for order, request_id in held]
@@ -75,8 +74,8 @@ def test_usage_of_any_span_is_the_sum_of_its_charges(books: Books) -> None:
             within = [entry for entry in entries if since <= entry.created_at < until]
             assert (total.requests, total.images, total.texts, total.cost_micros) == (
                 len(within),
-                sum(entry.images for entry in within),
-                sum(entry.texts for entry in within),
+                sum(entry.counts["image"] for entry in within),
+                sum(entry.counts["text"] for entry in within),
                 -sum(entry.amount_micros for entry in within),
             )
 
@@ -249,10 +248,10 @@ def test_final_invoices_refuse_every_change(books: Books) -> None:
 
 
 ENTRY = (
-    "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, images, texts, image_micros, "
-    "text_micros, model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
+    "INSERT INTO ledger_entries (account_id, seq, kind, amount_micros, counts, prices, "
+    "model, model_fingerprint, key_id, hold_id, created_at, previous_hash, entry_hash, "
     "reference, reason) "
-    "SELECT account_id, {seq}, kind, amount_micros, images, texts, image_micros, text_micros, model, "
+    "SELECT account_id, {seq}, kind, amount_micros, counts, prices, model, "
     "model_fingerprint, key_id, {hold}, created_at, previous_hash, 'forged', {reference}, reason "
     "FROM ledger_entries WHERE seq = 1"
 )

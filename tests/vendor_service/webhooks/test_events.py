@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -190,7 +191,7 @@ def _buy_all(url: str, order: Order) -> None:
     with suppress(APIError):
         while True:
             number += 1
-            bought = Order(f"req_{number}", order.account_id, order.key_id, "icon-clip", "fp_1", 0, 1, "b")
+            bought = replace(order, request_id=f"req_{number}", counts={"text": 1})
             admission.admit(bought).result()
             admission.settle(order.account_id, bought.request_id).result()
 

@@ -157,7 +157,7 @@ def _add_changing(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/{name}/repair")
     async def repair(name: str, operator: Annotated[Operator, may_change]) -> Repair:
-        """Put right what a wrong clock dated ahead of now. The clock must be right."""
+        """Let its books go on from now, which a wrong clock dated ahead. The clock must be right."""
         return await desk.act(operator, lambda act: acts.repair_dates(act, name))
 
 

@@ -95,7 +95,7 @@ function micros(moment) {
 }
 
 function canonical(entry) {
-  const content = new Map(Object.entries(entry).filter(([name, value]) => value !== null && name !== "entry_hash"));
+  const content = new Map(Object.entries(entry).filter(([name, value]) => value && name !== "entry_hash"));
   content.set("created_at", micros(entry.created_at));
   if (content.has("request_id")) {
     content.set("hold_id", content.get("request_id"));

@@ -99,7 +99,7 @@ class MoneyPages:
     def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
         """The months since the account was opened, with the invoices that are final."""
         account = asked.who.account
-        final = {each.month: json.loads(each.content) for each in invoices.valid(session, account.id)}
+        final = {each.month: json.loads(each.content) for each in invoices.finals(session, account.id)}
         months = [
             {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
             for month in months_since(account.created_at, asked.now)
@@ -117,8 +117,9 @@ class MoneyPages:
     def _shown(self, asked: Asked[Customer]) -> Values:
         found = self._invoice(asked)
         with self.database.read() as session:
-            issued = invoices.valid(session, asked.who.account_id, found.month) if found.final else []
-        return {"invoice": found, "issued_at": to_datetime(issued[-1].issued_at) if issued else None}
+            issued = invoices.finals(session, asked.who.account_id) if found.final else []
+        dates = {each.month: to_datetime(each.issued_at) for each in issued}
+        return {"invoice": found, "issued_at": dates.get(found.month)}
 
     def _saved(self, asked: Asked[Customer]) -> Response:
         found = self._invoice(asked)

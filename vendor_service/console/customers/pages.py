@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from shared.billing import GroupBy, UsageReport
 from shared.errors import ErrorCode
+from shared.kinds import price_fields
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import keys
 from vendor_service.accounts.keys import Scope
@@ -157,7 +158,7 @@ class CustomerPages:
                 "limits": each.terms.limits,
                 "deprecated_at": each.terms.deprecated_at,
                 "sunset_at": each.terms.sunset_at,
-                "prices": prices.current(session, plan, each.facts.id, asked.now),
+                "prices": price_fields(prices.current(session, plan, each.facts.id, asked.now)),
                 "is_default": each is self.models.default,
             }
             for each in self.models

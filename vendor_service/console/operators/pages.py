@@ -10,6 +10,7 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
+from shared.kinds import KINDS
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
@@ -230,7 +231,7 @@ def _given_back(session: Session, account: Account, entries: Sequence[LedgerEntr
 
 def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]]:
     """The invoices of a month that are final, by the account's name."""
-    found = {each.account_id: each for each in invoices.valid_of(session, month)}
+    found = {each.account_id: each for each in invoices.finals_of(session, month)}
     names = session.execute(
         select(Account.id, Account.name)
         .join(FinalInvoice, FinalInvoice.account_id == Account.id)
@@ -265,8 +266,8 @@ def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
 def describe(entry: Entry) -> str:
     """What an entry was for, in words."""
     parts = [
-        f"{number:,} {kind}{'' if number == 1 else 's'}"
-        for number, kind in ((entry.images, "image"), (entry.texts, "text"))
+        f"{number:,} {kind if number == 1 else KINDS[kind]}"
+        for kind, number in entry.counts.items()
         if number
     ]
     return f"{' and '.join(parts)} to {entry.model}" if parts else entry.kind.replace("_", "-")

@@ -11,14 +11,15 @@ STANDARD_PLAN = "standard"
 class Limited:
     """Limits, and counters that are always the sums of the ledger's charges and of the open holds.
 
-    `queries_used` and `spent_micros` count since `period_started_at`, the latter without what was given back
-    of the charges; `NULL` is no limit. An account has its own, and each of its projects and keys may have
-    narrower ones.
+    `queries_used` and `spent_micros` count the period that began at `period_started_at`: the charges behind
+    the entry `period_seq` of the ledger, the latter without what was given back of them. `NULL` is no limit.
+    An account has its own, and each of its projects and keys may have narrower ones.
     """
 
     quota: Mapped[int | None]
     spend_limit_micros: Mapped[int | None]
     period_started_at: Mapped[int] = mapped_column(default=0, server_default="0")
+    period_seq: Mapped[int] = mapped_column(default=0, server_default="0")
     queries_used: Mapped[int] = mapped_column(default=0, server_default="0")
     spent_micros: Mapped[int] = mapped_column(default=0, server_default="0")
     queries_held: Mapped[int] = mapped_column(default=0, server_default="0")

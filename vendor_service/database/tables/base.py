@@ -1,11 +1,43 @@
-"""What tables share: their base, and a secret of which only a hash is kept."""
+"""What tables share: their base, numbers by kind, and a secret of which only a hash is kept."""
 
 import hmac
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
-from sqlalchemy import BigInteger, MetaData, String
+from sqlalchemy import BigInteger, Dialect, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
+from shared.kinds import Kind
 from vendor_service.clock import SECOND
+
+
+class ByKind(TypeDecorator[Mapping[Kind, int]]):
+    """A number for each kind of what is sold, as canonical JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Mapping[Kind, int] | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Write it."""
+        return None if value is None else _written(tuple(sorted(value.items())))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[Kind, int] | None:  # noqa: ARG002
+        """Read it."""
+        return None if value is None else _read(value)
+
+
+# Each request writes and reads the same few.
+@lru_cache(4096)
+def _written(numbers: tuple[tuple[Kind, int], ...]) -> str:
+    return json.dumps(dict(numbers), separators=(",", ":"))
+
+
+@lru_cache(4096)
+def _read(text: str) -> Mapping[Kind, int]:
+    return MappingProxyType(json.loads(text))
 
 
 class Base(DeclarativeBase):

@@ -3,14 +3,15 @@
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from vendor_service.database.tables.base import Base
+from shared.kinds import NOTHING, Counts, UnitPrices
+from vendor_service.database.tables.base import Base, ByKind
 
 
 class StoredFile(Base):
     """A file of a customer: one that was sent in for bulk jobs, or what a job brought.
 
     It is `coming`, `ready`, or `leaving` while its content is deleted. `digest` is the SHA-256 of what was
-    sent in, `endpoint` and `model` are those of its lines, which ask `images` and `texts`. `fault_bytes` is
+    sent in, `endpoint` and `model` are those of its lines, and `counts` what these ask. `fault_bytes` is
     what its pieces keep of lines that cannot be asked. What a job brought is in the files of its chunks.
     """
 
@@ -29,8 +30,7 @@ class StoredFile(Base):
     endpoint: Mapped[str | None] = mapped_column(String(32))
     model: Mapped[str | None]
     lines: Mapped[int] = mapped_column(default=0)
-    images: Mapped[int] = mapped_column(default=0)
-    texts: Mapped[int] = mapped_column(default=0)
+    counts: Mapped[Counts] = mapped_column(ByKind, default=NOTHING)
     fault_bytes: Mapped[int] = mapped_column(default=0, server_default="0")
     batch_id: Mapped[str | None] = mapped_column(String(40))
 
@@ -49,8 +49,7 @@ class FilePiece(Base):
     bytes: Mapped[int]
     first_line: Mapped[int]
     lines: Mapped[int]
-    images: Mapped[int]
-    texts: Mapped[int]
+    counts: Mapped[Counts] = mapped_column(ByKind)
     faults: Mapped[str | None] = mapped_column(Text)
 
 
@@ -84,8 +83,7 @@ class BatchJob(Base):
     endpoint: Mapped[str] = mapped_column(String(32))
     model: Mapped[str]
     model_fingerprint: Mapped[str]
-    image_micros: Mapped[int]
-    text_micros: Mapped[int]
+    prices: Mapped[UnitPrices] = mapped_column(ByKind)
     state: Mapped[str] = mapped_column(String(16))
     labels: Mapped[str | None] = mapped_column(Text)
     idempotency_key: Mapped[str | None]

@@ -3,8 +3,9 @@
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from shared.kinds import Counts, UnitPrices
 from vendor_service.database.tables.accounts import STANDARD_PLAN
-from vendor_service.database.tables.base import Base
+from vendor_service.database.tables.base import Base, ByKind
 
 # In the place of a process: the hold is a bulk job's, which any process may work on.
 BULK = "bulk"
@@ -46,10 +47,8 @@ class Hold(Base):
     state: Mapped[str] = mapped_column(String(8))
     model: Mapped[str]
     model_fingerprint: Mapped[str]
-    images: Mapped[int]
-    texts: Mapped[int]
-    image_micros: Mapped[int]
-    text_micros: Mapped[int]
+    counts: Mapped[Counts] = mapped_column(ByKind)
+    prices: Mapped[UnitPrices] = mapped_column(ByKind)
     cost_micros: Mapped[int]
     idempotency_key: Mapped[str | None]
     body_hash: Mapped[str] = mapped_column(String(64))
@@ -68,10 +67,9 @@ def _index_of_few(name: str, column: str, *, unique: bool) -> Index:
 class LedgerEntry(Base):
     """One movement of money, never edited: triggers refuse UPDATE and DELETE, and INSERT OR REPLACE.
 
-    `amount_micros` is signed: a charge is negative, a top-up or a payment positive. `image_micros` and
-    `text_micros` are the prices that applied, so an old entry keeps them. `corrects_seq` is the charge of
-    which a refund gives back a part or all. `reference` names what was paid or given back, once an account.
-    An entry with a `redates_seq` says that the entries from that one up to itself belong to its own date.
+    `amount_micros` is signed: a charge is negative, a top-up or a payment positive. A charge keeps the
+    `prices` that applied to its `counts`. `corrects_seq` is the charge of which a refund gives back a part or
+    all. `reference` names what was paid or given back, once an account.
     `entry_hash` covers all the other columns.
     """
 
@@ -81,17 +79,14 @@ class LedgerEntry(Base):
         Index("ix_ledger_entries_created_at", "account_id", "created_at"),
         _index_of_few("ix_ledger_entries_corrects_seq", "corrects_seq", unique=False),
         _index_of_few("uq_ledger_entries_reference", "reference", unique=True),
-        _index_of_few("ix_ledger_entries_redates_seq", "redates_seq", unique=False),
     )
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     amount_micros: Mapped[int]
-    images: Mapped[int]
-    texts: Mapped[int]
-    image_micros: Mapped[int]
-    text_micros: Mapped[int]
+    counts: Mapped[Counts] = mapped_column(ByKind)
+    prices: Mapped[UnitPrices] = mapped_column(ByKind)
     model: Mapped[str | None]
     model_fingerprint: Mapped[str | None]
     key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.id"))
@@ -100,7 +95,6 @@ class LedgerEntry(Base):
     corrects_seq: Mapped[int | None]
     reason: Mapped[str | None]
     reference: Mapped[str | None]
-    redates_seq: Mapped[int | None]
     created_at: Mapped[int]
     previous_hash: Mapped[str] = mapped_column(String(64))
     entry_hash: Mapped[str] = mapped_column(String(64))
@@ -109,8 +103,10 @@ class LedgerEntry(Base):
 class LedgerTotal(Base):
     """Sums of the ledger entries of an account that are alike, an hour; always what the entries add up to.
 
-    `hour` counts the hours since the epoch, of the date that the entries belong to. What an entry has not is
-    an empty string here. `image_requests` and `text_requests` are the entries with images, and with texts.
+    `hour` counts the hours since the epoch, of the date that the entries belong to. A charge is counted in a
+    row for each kind of what it sold (`sold`), at its price: `quantity` is how many of it, `requests` the
+    charges that have some. `entries` counts each entry once, in one of its rows. What an entry has not is an
+    empty string here, and so is `sold` for what sold nothing.
     """
 
     __tablename__ = "ledger_totals"
@@ -122,13 +118,11 @@ class LedgerTotal(Base):
     key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
-    image_micros: Mapped[int] = mapped_column(primary_key=True)
-    text_micros: Mapped[int] = mapped_column(primary_key=True)
+    sold: Mapped[str] = mapped_column(String(16), primary_key=True)
+    unit_micros: Mapped[int] = mapped_column(primary_key=True)
     entries: Mapped[int]
-    image_requests: Mapped[int]
-    text_requests: Mapped[int]
-    images: Mapped[int]
-    texts: Mapped[int]
+    requests: Mapped[int]
+    quantity: Mapped[int]
     amount_micros: Mapped[int]
     first_seq: Mapped[int]
     last_seq: Mapped[int]
@@ -138,7 +132,7 @@ class FinalInvoice(Base):
     """The invoice of a month that was over, as it was issued; never edited, as the ledger's entries.
 
     `content` is the invoice as JSON, and `ledger_seq` the account's last entry when it was summed up. Over
-    all accounts the `number`s go from 1 on without a gap; invoices of earlier versions have none.
+    all accounts the `number`s go from 1 on without a gap.
     """
 
     __tablename__ = "final_invoices"

@@ -1,0 +1,94 @@
+"""The kinds of what is sold: each has its price, and a count of its own in usage, ledger, bills and receipts.
+
+Everything else takes `Counts` and `UnitPrices`, mappings by kind. Only this module names the kinds one by
+one: to sell another, add it to `Kind` and `KINDS`, and its fields to the models below. What a request has of
+it is counted in `vendor_service/embed/counting.py`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+Kind = Literal["text", "image"]
+# Each kind with its plural, which names the field of its count. Its price is in the field `KIND_micros`.
+KINDS: Mapping[Kind, str] = {"image": "images", "text": "texts"}
+
+Counts = Mapping[Kind, int]  # how many of each kind; none of one that is missing
+NOTHING: Counts = MappingProxyType({})
+UnitPrices = Mapping[Kind, int]  # what one of each kind costs, in millionths of the currency unit
+
+_Named = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+_Asked = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+
+
+class CountFields(BaseModel):
+    """How many there are of each kind."""
+
+    images: int
+    texts: int
+
+    @property
+    def counts(self) -> Counts:
+        """The same by kind."""
+        return {kind: getattr(self, plural) for kind, plural in KINDS.items()}
+
+
+class AskedFields(CountFields):
+    """How many are asked about of each kind; none of one that is not named."""
+
+    images: _Asked = 0
+    texts: _Asked = 0
+
+
+class PriceFields(BaseModel):
+    """The price of one of each kind, in millionths of the vendor's currency unit."""
+
+    image_micros: int
+    text_micros: int
+
+    @property
+    def by_kind(self) -> UnitPrices:
+        """The same by kind."""
+        return {kind: getattr(self, f"{kind}_micros") for kind in KINDS}
+
+
+class OfferedPriceFields(PriceFields):
+    """The same, as it is offered."""
+
+    image_micros: Annotated[int, Field(ge=0, description="of an image")]
+    text_micros: Annotated[int, Field(ge=0, description="of a text")]
+
+
+class SomePriceFields(BaseModel):
+    """The same, where some are named."""
+
+    image_micros: _Named | None = None
+    text_micros: _Named | None = None
+
+    @property
+    def by_kind(self) -> UnitPrices:
+        """Those that are named, by kind."""
+        found = {kind: getattr(self, f"{kind}_micros") for kind in KINDS}
+        return {kind: micros for kind, micros in found.items() if micros is not None}
+
+
+def count_fields(counts: Counts) -> dict[str, Any]:
+    """Counts as the fields of `CountFields`."""
+    return {plural: counts.get(kind, 0) for kind, plural in KINDS.items()}
+
+
+def price_fields(prices: UnitPrices) -> dict[str, Any]:
+    """Prices as the fields of `PriceFields`."""
+    return {f"{kind}_micros": prices.get(kind, 0) for kind in KINDS}
+
+
+def queries(counts: Counts) -> int:
+    """How many queries these are: what quotas, rates and the largest request are counted in."""
+    return sum(counts.values())
+
+
+def cost_micros(counts: Counts, prices: UnitPrices) -> int:
+    """What they cost together; integers throughout, so it is exact."""
+    return sum(number * prices[kind] for kind, number in counts.items())
