@@ -1,40 +1,41 @@
-"""Group commit: pieces of work that come in while a transaction runs share the next one."""
+"""Group commit: pieces of work that come in while a transaction runs share the next one.
+
+A piece of work is `waiting` until the writer's thread takes it `in hand`, with all that waits. From there
+it is `done`, once the transaction is committed and its outcome told, or goes one of two ways:
+
+- `deferred`, where another transaction has its account locked. A thread apart waits for that account, takes
+  what is deferred for it in hand by itself, and defers it again if the account stays locked.
+- `in doubt`, where the database went away in the middle of a commit that may have done it. It is done again
+  until that is confirmed: the work finds that it was done, or does it.
+
+`work.TRANSITIONS` is the table of that.
+"""
 
 import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
+from vendor_service.database.work import LARGEST_BATCH, Result, State, WorkItem, WorkQueue
 from vendor_service.database.working_set import Touched, WorkingSet, lock_account
 from vendor_service.errors import APIError, CommitInDoubt, RowLocked
 
-Result = TypeVar("Result")
-Outcome = tuple[Any, Exception | None]
-
-# Beyond this a transaction would hold its locks for long.
-_LARGEST_BATCH = 256
-# Where work comes in from several at once, a transaction waits for as much as others did of late, but at most
-# so long: most of what one costs does not depend on how much it does, and whoever was answered comes back.
-# While the process is busy it waits so often: others come as fast as they can be worked on, and a transaction
-# beside that takes several times as long, since both want Python's lock.
-_GATHER_SECONDS, _MOST_WAITS, _BUSY = 0.004, 5, 0.8
 # How long the transactions of all accounts wait for a row that another one has locked.
 _LOCK_SECONDS = 0.1
 # How long work waits for a PostgreSQL that restarts or an account that is locked, and how often it looks.
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.2
-# How long one asks after work of which nobody knows whether it was committed.
+# How long it is tried to confirm a commit.
 _DOUBT_SECONDS = 90.0
 # How many locked accounts are waited for at once, each on a connection of its own, and for how long before
 # others have a turn: that is not yet an outage of the database.
@@ -43,30 +44,22 @@ _TURN_SECONDS = 0.9
 
 _log = logging.getLogger(__name__)
 
+Outcome = tuple[Any, Exception | None]
+_Items = list[WorkItem[Any]]
 
-@dataclass(eq=False)
-class _WorkItem(Generic[Result]):
-    touched: Touched
-    work: Callable[[WorkingSet], Result]
-    future: "Future[Result]"
-    until: float  # on the monotonic clock; what fails after that is not tried again
-    doubt: CommitInDoubt | None = None  # of a commit that may have done it
 
-    def begin(self) -> bool:
-        """Whether it is to be done: from now on nobody can take it back."""
-        return self.future.running() or self.future.set_running_or_notify_cancel()
+@dataclass
+class _Deferred:
+    """What is deferred for one account, in the order in which it came."""
 
-    def tell(self, outcome: Outcome) -> None:
-        """Tell whoever submitted it."""
-        value, failure = outcome
-        if failure is None:
-            self.future.set_result(value)
-        else:
-            self.future.set_exception(failure)
+    items: _Items = field(default_factory=list)
+    has_turn: bool = False  # a thread waits for the account, or works on it
+    contended: bool = False  # somebody else had it when its turn began, or has it still
 
-    def give_up(self, error: Exception) -> None:
-        """Tell that it failed, or that nobody knows, where a commit may have done it."""
-        self.future.set_exception(self.doubt or error)
+    def take(self, most: int) -> _Items:
+        """The oldest items, and no more of them than that."""
+        taken, self.items = self.items[:most], self.items[most:]
+        return taken
 
 
 class Writer:
@@ -78,10 +71,10 @@ class Writer:
     once it is back: a commit may have gone through although nobody said so, and work must allow for that.
 
     One thread does it. It waits for no account that another transaction has locked, and for a moment only
-    for any other row: work that needs such a one is done apart, when that lets go, or is refused
-    (`overloaded`) ten seconds after it was submitted. What comes of its account while a thread waits for that
-    shares its transaction, in the order in which it came. So processes that serve one account take turns,
-    each with all that it has. No transaction holds an account while it waits for another one.
+    for any other row: work that needs such a one is deferred, or refused (`overloaded`) ten seconds after it
+    was submitted. What comes of its account while a thread waits for that shares its transaction, in the
+    order in which it came. So processes that serve one account take turns, each with all that it has. No
+    transaction holds an account while it waits for another one.
     """
 
     def __init__(
@@ -92,17 +85,11 @@ class Writer:
         self._working_set = (
             WorkingSet if write_charges is None else partial(WorkingSet, write_charges=write_charges)
         )
-        self._waiting: deque[_WorkItem[Any]] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
+        self._queue = WorkQueue()
         self._ends = math.inf  # on the monotonic clock; nothing is tried again after that
-        self._enough = 1  # how many pieces of work must wait for the thread to be woken
-        # How many a transaction did: the most, less one for each since; 1 once one came alone.
-        self._of_late = 1
+        self._lock = threading.Lock()
+        self._deferred: dict[str, _Deferred] = {}  # by account
         self._apart = ThreadPoolExecutor(_MOST_APART, "books-apart")
-        self._locked: dict[str, list[_WorkItem[Any]]] = {}  # by account, what waits for its lock
-        # By account among them that has a thread: whether it was free when that wanted it.
-        self._was_free: dict[str, bool] = {}
         self._thread = threading.Thread(target=self._run, name="books", daemon=True)
         self._thread.start()
 
@@ -111,251 +98,238 @@ class Writer:
 
         Once this is closed, the future raises `APIError` (`shutting_down`).
         """
-        piece = _WorkItem(touched, work, Future(), until=time.monotonic() + _PATIENCE_SECONDS)
-        with self._changed:
-            if self._closed:
-                piece.future.set_exception(
-                    APIError(ErrorCode.SHUTTING_DOWN, "the vendor stops", retry_after=1)
-                )
-                return piece.future
-            self._waiting.append(piece)
-            if len(self._waiting) >= self._enough:
-                self._changed.notify()
-        return piece.future
+        item = WorkItem(touched, work, until=time.monotonic() + _PATIENCE_SECONDS)
+        if not self._queue.put(item):
+            item.future.set_exception(APIError(ErrorCode.SHUTTING_DOWN, "the vendor stops", retry_after=1))
+        return item.future
 
     def close(self) -> None:
         """Finish what was submitted, then end the threads."""
-        with self._changed:
-            self._closed, self._ends = True, time.monotonic() + _PATIENCE_SECONDS
-            self._changed.notify()
+        self._ends = time.monotonic() + _PATIENCE_SECONDS
+        self._queue.close()
         self._thread.join()
         self._apart.shutdown()
 
-    def _run(self) -> None:
-        while batch := self._next_batch():
-            begun = [piece for piece in batch if piece.begin()]
-            if here := self._to_try_here(begun):
-                self._finish(here)
+    # The writer's thread.
 
-    def _to_try_here(self, begun: Sequence[_WorkItem[Any]]) -> list[_WorkItem[Any]]:
-        """What can be tried here; work on accounts that have a thread apart is left to that."""
-        here: list[_WorkItem[Any]] = []
-        with self._changed:
-            for piece in begun:
-                account_id = piece.touched.account_id
-                (self._locked[account_id] if account_id in self._was_free else here).append(piece)
+    def _run(self) -> None:
+        while batch := self._queue.next_batch():
+            self._commit_together(self._begun(batch))
+
+    def _begun(self, batch: Sequence[WorkItem[Any]]) -> _Items:
+        """What can be done here; what is of an account that has its turn apart joins that."""
+        here: _Items = []
+        with self._lock:
+            for item in batch:
+                if not item.begin():
+                    continue
+                deferred = self._deferred.get(item.touched.account_id)
+                if deferred is None or not deferred.has_turn:
+                    here.append(item)
+                else:
+                    item.become(State.DEFERRED)
+                    deferred.items.append(item)
         return here
 
-    def _finish(self, begun: list[_WorkItem[Any]]) -> None:
-        """Do the work and tell its outcome; what would have to wait for a lock goes apart."""
-        began = time.monotonic()
-        while begun:
+    def _commit_together(self, items: _Items) -> None:
+        """Do work of several accounts in one transaction, and tell its outcomes; defer what is locked."""
+        patience_ends = time.monotonic() + _PATIENCE_SECONDS
+        while items:
             try:
-                outcomes = self._commit(begun, _LOCK_SECONDS, wait=False)
+                outcomes = self._commit(items, _LOCK_SECONDS, wait=False)
             except RowLocked:
-                self._part(begun)
+                self._commit_by_account(items)
                 return
             except APIError as error:  # the database is not there; SQLite has waited for its lock already
-                begun = self._to_try_again(begun, error)
-                if time.monotonic() > began + _PATIENCE_SECONDS:
-                    self._put_apart(begun)  # what is in doubt, and nobody else waits for that
+                items = self._to_try_again(items, error)
+                if time.monotonic() > patience_ends:  # nothing else waits for what is in doubt
+                    self._confirm_apart(items)
                     return
-                if begun:
-                    time.sleep(_RETRY_SECONDS)
+                time.sleep(_RETRY_SECONDS if items else 0)
             except Exception as error:
-                if len(begun) == 1:
-                    begun[0].give_up(error)
+                if len(items) == 1:
+                    items[0].fail(error)
                     return
-                for alone in begun:  # one of them is at fault, and the others need not suffer
-                    self._finish([alone])
+                for item in items:  # one of them is at fault, and the others need not suffer
+                    self._commit_together([item])
                 return
             else:
-                self._put_apart(_told(begun, outcomes))
+                self._defer(_told(items, outcomes))
                 return
 
-    def _part(self, begun: list[_WorkItem[Any]]) -> None:
-        """Do the work of each account by itself; that of one whose rows are locked goes apart."""
-        by_account = _by_account(begun)
+    def _commit_by_account(self, items: _Items) -> None:
+        """Do the work of each account by itself; defer that of the one whose rows are locked."""
+        by_account = _by_account(items)
         if len(by_account) == 1:
-            self._put_apart(begun)
+            self._defer(items)
             return
         for mine in by_account.values():
-            self._finish(mine)
+            self._commit_together(mine)
 
-    def _put_apart(self, pieces: Iterable[_WorkItem[Any]]) -> None:
-        """Have a thread wait for each account; what may be done already waits by itself, and for longer."""
-        for account_id, mine in _by_account(pieces).items():
-            doubtful, others = _by_doubt(mine)
-            with self._changed:
-                if others and account_id not in self._locked:
-                    self._apart.submit(self._work_off, account_id)
-                if others:
-                    self._locked.setdefault(account_id, []).extend(others)
-            if doubtful:
-                self._apart.submit(self._ask_after, doubtful)
+    # Threads apart: what is deferred, and what is in doubt.
 
-    def _work_off(self, account_id: str, *, waited: bool = False) -> None:
-        """Wait for one account and do what waits for it; what comes later is tried again once it is free.
+    def _defer(self, items: _Items) -> None:
+        """Have a thread wait for the account of each; what is in doubt waits by itself, and for longer."""
+        self._confirm_apart([item for item in items if item.state is State.IN_DOUBT])
+        with self._lock:
+            for item in items:
+                if item.state is State.IN_HAND:
+                    item.become(State.DEFERRED)
+                    account_id = item.touched.account_id
+                    if account_id not in self._deferred:
+                        self._deferred[account_id] = _Deferred()
+                        self._run_apart(self._take_turn, account_id)
+                    self._deferred[account_id].items.append(item)
 
-        Where it stays locked, others that wait for a thread have a turn before this has `waited` for more.
+    def _take_turn(self, account_id: str) -> None:
+        """Wait for one account, and do what is deferred for it.
+
+        Where it stays locked, others that wait for a thread have a turn before it has another.
         """
-        while True:
-            with self._changed:
-                mine = self._take(account_id, _LARGEST_BATCH)
-                self._was_free[account_id] = False
-                seconds = _TURN_SECONDS * min(1.0, _MOST_APART / len(self._locked))
-            doubtful, others = _by_doubt(self._turn(mine, seconds, account_id))
-            with self._changed:
-                late = self._locked[account_id] = others + self._locked[account_id]
-                was_free = self._was_free[account_id] and not waited
-                goes_on = bool(others or (late and (self._closed or not was_free)))
-                if not goes_on:
-                    del self._locked[account_id], self._was_free[account_id]
-                    self._waiting.extendleft(reversed(late))
-                    self._changed.notify()
-                if not self._closed:  # otherwise this thread may be the last one
-                    if doubtful:
-                        self._apart.submit(self._ask_after, doubtful)
-                    if goes_on:
-                        self._apart.submit(self._work_off, account_id, waited=bool(others))
-                    return
-            waited = bool(others)
-            self._ask_after(doubtful)
-            if not goes_on:
+        with self._lock:
+            deferred = self._deferred[account_id]
+            deferred.has_turn = True
+            items = deferred.take(LARGEST_BATCH)
+            seconds = _TURN_SECONDS * min(1.0, _MOST_APART / len(self._deferred))
+        for item in items:
+            item.begin()
+        left = self._try(items, seconds, deferred)
+        self._confirm_apart([item for item in left if item.state is State.IN_DOUBT])
+        self._end_turn(account_id, [item for item in left if item.state is State.IN_HAND])
+
+    def _end_turn(self, account_id: str, undone: _Items) -> None:
+        """Give the account another turn, or its late work back to the shared transactions.
+
+        It has another where something is not done yet, and where it was not free at once: whoever had it
+        will want it again.
+        """
+        with self._lock:
+            deferred = self._deferred[account_id]
+            for item in undone:
+                item.become(State.DEFERRED)
+            deferred.items = undone + deferred.items
+            if undone or (deferred.items and deferred.contended):
+                deferred.contended = bool(undone)
+                self._run_apart(self._take_turn, account_id)
                 return
+            del self._deferred[account_id]
+            for item in deferred.items:
+                item.become(State.WAITING)
+            self._queue.put_back(deferred.items)
 
-    def _take(self, account_id: str, most: int) -> list[_WorkItem[Any]]:
-        """The oldest work that waits for an account, and no more of it than that."""
-        waiting = self._locked[account_id]
-        self._locked[account_id] = waiting[most:]
-        return waiting[:most]
+    def _confirm_apart(self, items: _Items) -> None:
+        for mine in _by_account(items).values():
+            self._run_apart(self._confirm_commit, mine)
 
-    def _ask_after(self, pieces: list[_WorkItem[Any]]) -> None:
-        """Do again what may have been committed: the work finds that it was done, or does it."""
-        while pieces:
-            pieces = self._turn(pieces, _LOCK_SECONDS)
-            with self._changed:
-                if pieces and not self._closed:
-                    self._apart.submit(self._ask_after, pieces)  # after others that wait for a thread
-                    return
+    def _confirm_commit(self, items: _Items) -> None:
+        """Do again what a commit may have done: the work finds that it was done, or does it."""
+        self._confirm_apart(self._try(items, _LOCK_SECONDS))
 
-    def _turn(
-        self, pieces: list[_WorkItem[Any]], seconds: float, account_id: str | None = None
-    ) -> list[_WorkItem[Any]]:
+    def _try(self, items: _Items, seconds: float, deferred: _Deferred | None = None) -> _Items:
         """Do work on one account once nobody has it locked, and tell the outcome; what is to be tried again.
 
-        Where an `account_id` is given, what waits for that too joins the work once it is locked.
+        What is `deferred` for the account by then joins it.
         """
-        seconds = min(seconds, max(piece.until for piece in pieces) - time.monotonic())
+        seconds = min(seconds, max(item.until for item in items) - time.monotonic())
         try:
-            outcomes = self._commit(pieces, seconds, wait=True, account_id=account_id)
-        except APIError as error:
-            again = self._to_try_again(pieces, error)
-            refused = len(pieces) - len(again)
-            if isinstance(error, RowLocked) and refused:
-                of = pieces[0].touched.account_id
+            outcomes = self._commit(items, seconds, wait=True, deferred=deferred)
+        except RowLocked as error:
+            again = self._to_try_again(items, error)
+            if refused := len(items) - len(again):
+                of = items[0].touched.account_id
                 _log.warning("%d changes to %s were refused: a row of it stays locked", refused, of)
-            elif again and not isinstance(error, RowLocked):
-                time.sleep(_RETRY_SECONDS)
+            return again
+        except APIError as error:  # the database is not there
+            again = self._to_try_again(items, error)
+            time.sleep(_RETRY_SECONDS if again else 0)
             return again
         except Exception as error:
-            if len(pieces) == 1:
-                pieces[0].give_up(error)
-                return []
-            return [again for alone in pieces for again in self._turn([alone], seconds)]
-        _told(pieces, outcomes)
+            if len(items) > 1:  # one of them is at fault
+                return [again for item in items for again in self._try([item], seconds)]
+            items[0].fail(error)
+            return []
+        _told(items, outcomes)
         return []
 
-    def _to_try_again(self, pieces: Iterable[_WorkItem[Any]], error: Exception) -> list[_WorkItem[Any]]:
-        """Those that may be tried again; the others are told that they failed."""
-        again: list[_WorkItem[Any]] = []
-        now = time.monotonic()
-        for piece in pieces:
-            if now < min(piece.until, self._ends) and not self._database.embedded:
-                again.append(piece)
-            else:
-                piece.give_up(error)
-        return again
+    def _run_apart(self, task: Callable[..., None], *arguments: object) -> None:
+        """Run it in a thread apart; the writer's own goes on meanwhile, for the work that is brought back."""
+
+        def run() -> None:
+            try:
+                task(*arguments)
+            finally:
+                self._queue.lend(-1)
+
+        self._queue.lend(1)
+        self._apart.submit(run)
+
+    # Both.
 
     def _commit(
-        self, begun: list[_WorkItem[Any]], seconds: float, *, wait: bool, account_id: str | None = None
-    ) -> "list[Outcome | None]":
+        self, items: _Items, lock_seconds: float, *, wait: bool, deferred: _Deferred | None = None
+    ) -> list[Outcome | None]:
         """The outcomes; `None` for work on an account that is locked, if it may not `wait` for that."""
         outcomes: list[Outcome | None] = []
         try:
             # Who may not wait passes over accounts that are locked.
-            with self._database.write(lock_seconds=seconds) as session:
-                if account_id is not None:
-                    was_free = lock_account(session, account_id)
-                    with self._changed:
-                        self._was_free[account_id] = was_free
-                        begun += self._take(account_id, _LARGEST_BATCH - len(begun))
-                rows = self._working_set(session, [piece.touched for piece in begun], wait=wait)
+            with self._database.write(lock_seconds=lock_seconds) as session:
+                if deferred is not None:
+                    self._join(session, deferred, items)
+                rows = self._working_set(session, [item.touched for item in items], wait=wait)
                 outcomes += (
-                    None if piece.touched.account_id in rows.busy else _outcome(piece, rows)
-                    for piece in begun
+                    None if item.touched.account_id in rows.busy else _outcome(item, rows) for item in items
                 )
                 rows.write()
         except CommitInDoubt as doubt:
-            for piece, outcome in zip(begun, outcomes, strict=True):
-                if outcome is not None and piece.doubt is None:
-                    piece.doubt, piece.until = doubt, time.monotonic() + _DOUBT_SECONDS
+            for item, outcome in zip(items, outcomes, strict=True):
+                if outcome is not None and item.doubt is None:
+                    item.become(State.IN_DOUBT)
+                    item.doubt, item.until = doubt, time.monotonic() + _DOUBT_SECONDS
             raise
         return outcomes
 
-    def _next_batch(self) -> list[_WorkItem[Any]]:
-        with self._changed:
-            self._await(1, None)
-            if self._of_late > 1:
-                self._gather()
-            batch = [self._waiting.popleft() for _ in range(min(_LARGEST_BATCH, len(self._waiting)))]
-            self._of_late = max(len(batch), self._of_late - 1) if len(batch) > 1 else 1
-        return batch
+    def _join(self, session: Session, deferred: _Deferred, items: _Items) -> None:
+        """Lock the account, and take in hand what came for it meanwhile."""
+        was_free = lock_account(session, items[0].touched.account_id)
+        with self._lock:
+            deferred.contended = deferred.contended or not was_free
+            late = deferred.take(LARGEST_BATCH - len(items))
+        for item in late:
+            item.begin()
+        items += late
 
-    def _gather(self) -> None:
-        """Wait for as much work as transactions did of late, for longer while the process is busy."""
-        for _ in range(_MOST_WAITS):
-            used, began = time.process_time(), time.monotonic()
-            self._await(self._of_late, _GATHER_SECONDS)
-            if len(self._waiting) >= self._of_late or self._closed:
-                return
-            if time.process_time() - used < _BUSY * (time.monotonic() - began):
-                return
-
-    def _await(self, pieces: int, seconds: float | None) -> None:
-        """Wait until so many pieces of work wait, so many seconds have gone, or nothing more is taken."""
-        self._enough = pieces
-        self._changed.wait_for(lambda: self._closed or len(self._waiting) >= pieces, seconds)
+    def _to_try_again(self, items: Iterable[WorkItem[Any]], error: Exception) -> _Items:
+        """Those that may be tried again; the others are told that they failed."""
+        again: _Items = []
+        now = time.monotonic()
+        for item in items:
+            if now < min(item.until, self._ends) and not self._database.embedded:
+                again.append(item)
+            else:
+                item.fail(error)
+        return again
 
 
-def _outcome(piece: _WorkItem[Result], rows: WorkingSet) -> Outcome:
+def _outcome(item: WorkItem[Result], rows: WorkingSet) -> Outcome:
     try:
-        return piece.work(rows), None
+        return item.work(rows), None
     except APIError as error:
         return None, error
 
 
-def _told(pieces: Sequence[_WorkItem[Any]], outcomes: "Sequence[Outcome | None]") -> list[_WorkItem[Any]]:
-    """Tell each outcome that there is; the pieces that have none."""
-    left: list[_WorkItem[Any]] = []
-    for piece, outcome in zip(pieces, outcomes, strict=True):
+def _told(items: Sequence[WorkItem[Any]], outcomes: "Sequence[Outcome | None]") -> _Items:
+    """Tell each outcome that there is; the items that have none."""
+    left: _Items = []
+    for item, outcome in zip(items, outcomes, strict=True):
         if outcome is None:
-            left.append(piece)
+            left.append(item)
         else:
-            piece.tell(outcome)
+            item.tell(*outcome)
     return left
 
 
-def _by_account(pieces: Iterable[_WorkItem[Any]]) -> dict[str, list[_WorkItem[Any]]]:
-    by_account: dict[str, list[_WorkItem[Any]]] = {}
-    for piece in pieces:
-        by_account.setdefault(piece.touched.account_id, []).append(piece)
+def _by_account(items: Iterable[WorkItem[Any]]) -> dict[str, _Items]:
+    by_account: dict[str, _Items] = {}
+    for item in items:
+        by_account.setdefault(item.touched.account_id, []).append(item)
     return by_account
-
-
-def _by_doubt(pieces: Iterable[_WorkItem[Any]]) -> tuple[list[_WorkItem[Any]], list[_WorkItem[Any]]]:
-    """What may have been done already, and what was not."""
-    doubtful, others = list[_WorkItem[Any]](), list[_WorkItem[Any]]()
-    for piece in pieces:
-        (others if piece.doubt is None else doubtful).append(piece)
-    return doubtful, others

@@ -44,6 +44,18 @@ def held_up(writer: Writer, touched: Touched) -> Iterator[None]:
     first.result(10)
 
 
+def has_turn(writer: Writer, account_id: str) -> bool:
+    """Whether a thread waits for an account."""
+    found = writer._deferred.get(account_id)
+    return found is not None and found.has_turn
+
+
+def deferred(writer: Writer, account_id: str) -> int:
+    """How much is deferred for an account, beside what a thread has in hand."""
+    found = writer._deferred.get(account_id)
+    return 0 if found is None else len(found.items)
+
+
 def test_what_waits_shares_a_transaction_and_fails_alone(books: Books, writer: Writer) -> None:
     commits: list[int] = []
     event.listen(books.database.engine, "commit", lambda _: commits.append(1))
@@ -86,7 +98,7 @@ def test_what_is_submitted_once_it_is_closed_is_refused_and_not_waited_for(books
 def test_where_several_come_at_once_a_transaction_waits_for_more(
     books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
+    monkeypatch.setattr("vendor_service.database.work._GATHER_SECONDS", 60.0)
     touched = Touched(books.open().account_id)
 
     def transaction(rows: WorkingSet) -> WorkingSet:
@@ -116,7 +128,7 @@ def test_while_the_process_is_busy_a_transaction_waits_for_longer(
         asked.append(2 * time.monotonic() if busy else 0.0)
         return asked[-1]
 
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 1.0)
+    monkeypatch.setattr("vendor_service.database.work._GATHER_SECONDS", 1.0)
     monkeypatch.setattr("time.process_time", process_time)
     touched = Touched(books.open().account_id)
     with held_up(writer, touched):
@@ -134,13 +146,13 @@ def test_while_the_process_is_busy_a_transaction_waits_for_longer(
 def test_after_many_came_at_once_who_comes_alone_waits_for_others_once(
     books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 0.1)
+    monkeypatch.setattr("vendor_service.database.work._GATHER_SECONDS", 0.1)
     touched = Touched(books.open().account_id)
     with held_up(writer, touched):
         together = [writer.submit(touched, lambda rows: rows) for _ in range(5)]
     assert len({id(each.result(10)) for each in together}) == 1
     writer.submit(touched, lambda rows: rows).result(10)
-    monkeypatch.setattr("vendor_service.database.writer._GATHER_SECONDS", 60.0)
+    monkeypatch.setattr("vendor_service.database.work._GATHER_SECONDS", 60.0)
     writer.submit(touched, lambda rows: rows).result(10)
 
 
@@ -266,11 +278,11 @@ def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
 
         with locked(url, ACCOUNT, account_id):
             pieces = [submit(0)]
-            wait_until(lambda: account_id in writer._was_free)  # a thread waits for the account
+            wait_until(lambda: has_turn(writer, account_id))
             tried = len(ended)
             for number in range(1, 6):
                 pieces.append(submit(number))
-                wait_until(lambda: len(writer._locked[account_id]) == len(pieces) - 1)
+                wait_until(lambda: deferred(writer, account_id) == len(pieces) - 1)
         for piece in pieces:
             piece.result(10)
         assert done == [0, 1, 2, 3, 4, 5]
@@ -296,7 +308,7 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
             return writer.submit(touched, work)
 
         def wait_for(waiting: int) -> None:
-            wait_until(lambda: len(writer._locked.get(touched.account_id, [])) == waiting)
+            wait_until(lambda: deferred(writer, touched.account_id) == waiting)
 
         with locked(url, ACCOUNT, touched.account_id) as other:
             pieces = [submit(0)]
@@ -310,15 +322,14 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
         wait_for(3)
         if closes:
             closing_it = pool.submit(writer.close)
-            wait_until(lambda: not writer._thread.is_alive())
+            wait_until(lambda: writer._queue._closed)
         for each in go:
             each.set()
         for piece in pieces:
             piece.result(10)
-        wait_until(lambda: not writer._locked)
-        assert writer._was_free == {}
-        last = "books-apart" if closes else "books"
-        assert done == [(0, "books-apart"), (1, "books-apart"), (2, last), (3, last), (4, last)]
+        wait_until(lambda: not writer._deferred)
+        apart, together = "books-apart", "books"
+        assert done == [(0, apart), (1, apart), (2, together), (3, together), (4, together)]
         if closes:
             closing_it.result(10)
 
@@ -347,9 +358,9 @@ def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_wa
         monkeypatch.setattr(dialect, "do_commit", hang_up)
         with locked(url, ACCOUNT, touched.account_id):
             first = writer.submit(touched, work)
-            wait_until(lambda: touched.account_id in writer._was_free)
+            wait_until(lambda: has_turn(writer, touched.account_id))
             writer.submit(Touched("another"), lambda _: None).result(10)
-        wait_until(lambda: writer._was_free == {})
+        wait_until(lambda: not writer._deferred)
         assert writer.submit(touched, lambda _: "second").result(10) == "second"
         assert not first.done()
         known.set()
@@ -441,11 +452,11 @@ def test_an_account_that_is_locked_for_a_moment_does_not_wait_for_many_that_stay
         for order in orders:
             locks.enter_context(locked(url, ACCOUNT, order.account_id))
         stuck = [pool.submit(books.buy, order) for order in orders]
-        wait_until(lambda: len(books.admission._writer._locked) == len(orders))
+        wait_until(lambda: len(books.admission._writer._deferred) == len(orders))
         brief = books.open()
         with locked(url, ACCOUNT, brief.account_id):
             buying = pool.submit(books.buy, brief)
-            wait_until(lambda: brief.account_id in books.admission._writer._locked)
+            wait_until(lambda: brief.account_id in books.admission._writer._deferred)
         buying.result(8)
         assert not any(each.done() for each in stuck)
         locks.close()
