@@ -67,7 +67,13 @@ class NoAdmission(Admission):
         charged = Charged(0, "", 0, "", 0)
         return _done(Admitted(order.request_id, order.counts, 0, False, None, None, charged))
 
-    def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
+    def settle(
+        self,
+        account_id: str,
+        request_id: str,
+        buckets: Collection[int] = (),
+        answered: Order | None = None,
+    ) -> "Future[Charged]":
         """Charge nothing."""
         return _done(Charged(0, "", 0, "", 0))
 

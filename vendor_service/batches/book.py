@@ -13,7 +13,7 @@ from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError
-from vendor_service.money.charging import release_job
+from vendor_service.money.bulk import release_job
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 

@@ -1,29 +1,18 @@
 """A request for embeddings: who asks for what, on which terms, and what its answer has taken so far."""
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from shared.errors import ErrorCode
 from shared.http.capacity import Reservation
 from shared.kinds import Counts
 from vendor_service.accounts.authentication import Caller
 from vendor_service.embed.counting import counts_of
 from vendor_service.encoder.queries import Query
-from vendor_service.errors import APIError
-from vendor_service.money.allowance import cost_of
 
 StepName = Literal["decode", "queue", "model", "books"]
-
-# Errors by which the vendor itself fails; its customer does not pay for them.
-_VENDORS_OWN = {
-    ErrorCode.INTERNAL_ERROR,
-    ErrorCode.OVERLOADED,
-    ErrorCode.NOT_READY,
-    ErrorCode.SHUTTING_DOWN,
-}
 
 
 @dataclass(frozen=True)
@@ -125,41 +114,3 @@ class Request:
     gone: Callable[[], Awaitable[None]]
     terms: Terms = Terms()
     timing: Timing = field(default_factory=Timing)
-
-
-def is_vendors_own(error: BaseException) -> bool:
-    """Whether a request that ended so failed by the vendor itself, and not by its caller or its deadline."""
-    return error.code in _VENDORS_OWN if isinstance(error, APIError) else isinstance(error, Exception)
-
-
-class UnbilledWork:
-    """The queries of one request that were prepared and are not paid for, and those not in the rate yet."""
-
-    def __init__(self, queries: int) -> None:
-        self.unrated = queries
-        self._seconds = dict.fromkeys(range(queries), 0.0)  # of those that are not paid for
-
-    @property
-    def cost(self) -> int:
-        """What those that are not paid for take of the allowance."""
-        return sum(map(cost_of, self._seconds.values()))
-
-    def took(self, index: int, seconds: float) -> None:
-        """Note the processor time that it took to prepare a query."""
-        self._seconds[index] = seconds
-
-    def admitted(self, queries: int) -> None:
-        """Note that queries were admitted, which counts them against the rate."""
-        self.unrated -= queries
-
-    def answered(self, refused: Collection[int]) -> None:
-        """Note that all were answered and are paid for, except those that were refused."""
-        self._seconds = {index: self._seconds[index] for index in refused}
-
-    def ended(self, error: BaseException) -> None:
-        """Note that the request ended in an error."""
-        if is_vendors_own(error):
-            self.unrated = 0
-            self._seconds = {}
-        elif isinstance(error, APIError) and error.code == ErrorCode.RATE_LIMITED:
-            self.unrated = 0  # a caller whose requests overtake each other is to have the whole of its rate

@@ -23,8 +23,9 @@ from vendor_service.database.tables import BULK, Account, Hold
 from vendor_service.database.working_set import Touched
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
-from vendor_service.money import billing_log, ledger, thresholds
-from vendor_service.money.charging import Charging, JobRecord, PartRecord
+from vendor_service.money import billing_log, bulk, ledger, thresholds
+from vendor_service.money.bulk import JobRecord, PartRecord
+from vendor_service.money.charging import Charging
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 from vendor_service.money.replays import STANDARD, ReplayTerms
@@ -81,18 +82,23 @@ class Admission:
         admitting.add_done_callback(partial(self._note_failure, Touched(order.account_id, order.request_id)))
         return admitting
 
-    def settle(self, account_id: str, request_id: str, buckets: Collection[int] = ()) -> "Future[Charged]":
+    def settle(
+        self,
+        account_id: str,
+        request_id: str,
+        buckets: Collection[int] = (),
+        answered: Order | None = None,
+    ) -> "Future[Charged]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
         `buckets` are those that the answer lies in. They are counted with the charge where the account has a
-        coverage limit.
+        coverage limit. Where other queries were `answered` than are held, these are charged.
 
-        The future raises `APIError` (`deadline_exceeded`) if the hold was voided meanwhile; then nothing is
-        charged. Settling again changes nothing.
+        The future raises `APIError`: `deadline_exceeded` if the hold was voided meanwhile, or that of a limit
+        which does not allow more than is held. Nothing is charged then. Settling again changes nothing.
         """
-        return self._writer.submit(
-            Touched(account_id, request_id), partial(self._charging.settle, request_id, buckets)
-        )
+        touched = Touched(account_id, request_id)
+        return self._writer.submit(touched, partial(self._charging.settle, request_id, answered, buckets))
 
     def sell(self, order: Order, buckets: Collection[int] = ()) -> "Future[Admitted]":
         """Admit and settle in one transaction what the model has answered already; it is charged then.
@@ -104,6 +110,11 @@ class Admission:
         selling = self._writer.submit(touched, partial(self._charging.sell, order, buckets))
         selling.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
         return selling
+
+    def look(self, order: Order) -> "Future[Admitted]":
+        """Make sure that an order of which nothing is left may be answered; raises as `admit` does."""
+        touched = Touched(order.account_id, key_id=order.key_id)
+        return self._writer.submit(touched, partial(self._charging.look, order))
 
     def void(self, account_id: str, request_id: str) -> "Future[bool]":
         """Release the hold of a request that is not answered; whether there was one to release.
@@ -128,7 +139,7 @@ class Admission:
         """
         began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id)
-        holding = self._writer.submit(touched, partial(self._charging.hold_job, order, record))
+        holding = self._writer.submit(touched, partial(bulk.hold_job, self._charging, order, record))
         holding.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
         return holding
 
@@ -141,14 +152,14 @@ class Admission:
         charged then. What nothing was answered of has no charge.
         """
         touched = Touched(account_id, hold_id)
-        return self._writer.submit(touched, partial(self._charging.settle_part, hold_id, part, record))
+        return self._writer.submit(touched, partial(bulk.settle_part, self._charging, hold_id, part, record))
 
     def end_job(
         self, account_id: str, hold_id: str, ends: Callable[[Session, Account, int], bool]
     ) -> "Future[bool]":
         """Release what is still held for a bulk job if it `ends` in this transaction; whether it does."""
         return self._writer.submit(
-            Touched(account_id, hold_id), partial(self._charging.end_job, hold_id, ends)
+            Touched(account_id, hold_id), partial(bulk.end_job, self._charging, hold_id, ends)
         )
 
     def take_tokens(self, account_id: str, key_id: str, queries: int) -> "Future[None]":

@@ -1,6 +1,11 @@
-"""Limits: whether an account and a key may ask, and pay, for what an order asks, as they stand."""
+"""Limits: whether an account and a key may ask, and pay for, what an order asks.
 
-from datetime import datetime
+`LIMITS` is the table of what there is to be within, in the order in which it is asked. The rate is not in it,
+since what was paid for and is asked again counts against the rate as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from shared.errors import ErrorCode
 from vendor_service.clock import to_datetime
@@ -8,6 +13,40 @@ from vendor_service.database.tables import Account, ApiKey, Limited, Project, li
 from vendor_service.errors import APIError
 from vendor_service.money import periods
 from vendor_service.money.orders import Order
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An order, its price, and who asks it; all counters are those of the present period."""
+
+    account: Account
+    key: ApiKey
+    order: Order
+    cost_micros: int
+    now: int
+
+
+Limit = Callable[[Asked], APIError | None]
+
+
+def check(asked: Asked) -> None:
+    """Make sure that an order fits what is left of every limit.
+
+    Raises:
+        APIError: that of the first limit that does not allow it.
+    """
+    for limit in LIMITS:
+        if (error := limit(asked)) is not None:
+            raise error
+
+
+def hold(asked: Asked) -> None:
+    """Count an order, which was checked before, against every limit until it is settled or released."""
+    for limited in limited_by(asked.account, asked.key):
+        limited.queries_held += asked.order.queries
+        limited.held_micros += asked.cost_micros
+    if not asked.order.is_bulk:  # a bulk job is no request in flight
+        asked.key.requests_held += 1
 
 
 def check_status(account: Account, key: ApiKey, order: Order, now: int) -> None:
@@ -39,76 +78,78 @@ def check_key(key: ApiKey, now: int) -> None:
         raise APIError(ErrorCode.PROJECT_ARCHIVED, message)
 
 
-def check(account: Account, key: ApiKey, order: Order, cost_micros: int, now: int) -> None:
-    """Make sure that an order fits what is left of every limit; all counters are those of this period.
-
-    Raises:
-        APIError: `max_cost_exceeded`, `quota_exhausted`, `spend_limit_reached`, `insufficient_credit` or
-            `coverage_limit_reached`; `rate_limited` where the key has as many requests in flight as it may,
-            or where those in flight may leave enough coverage.
-    """
-    max_cost = order.max_cost_micros
-    if max_cost is not None and cost_micros > max_cost:
-        message = f"this request costs {cost_micros} micro-units; x-max-cost-micros is {max_cost}"
-        raise APIError(ErrorCode.MAX_COST_EXCEEDED, message)
-    resets_at = periods.resets_at(account, now)
-    for limited in limited_by(account, key):
-        _check(limited, order.queries, cost_micros, resets_at)
-    if account.credit_micros is not None and account.held_micros + cost_micros > account.credit_micros:
-        left = max(0, account.credit_micros - account.held_micros)
-        message = f"this request costs {cost_micros} micro-units; {left} of credit are left: pay in more"
-        raise APIError(ErrorCode.INSUFFICIENT_CREDIT, message)
-    _check_coverage(account, order.queries)
-    if order.held_until is None:  # a bulk job waits for no answer
-        _check_concurrency(key)
-
-
-def hold(account: Account, key: ApiKey, order: Order, cost_micros: int) -> None:
-    """Count an order, which was checked before, against every limit until it is settled or released."""
-    for limited in limited_by(account, key):
-        limited.queries_held += order.queries
-        limited.held_micros += cost_micros
-    if order.held_until is None:  # a bulk job is no request in flight
-        key.requests_held += 1
-
-
 def named(limited: Limited) -> str:
-    """What limits, as refusals name it."""
+    """The name of an account, a project or a key in refusals."""
     if isinstance(limited, Project):
         return f"the project {limited.name}"
     return "this key" if isinstance(limited, ApiKey) else "this account"
 
 
-def _check_concurrency(key: ApiKey) -> None:
-    if key.concurrency is not None and key.requests_held >= key.concurrency:
-        message = f"this key may have {key.concurrency} requests in flight; ask again when one is answered"
-        raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
+def _max_cost(asked: Asked) -> APIError | None:
+    most = asked.order.max_cost_micros
+    if most is None or asked.cost_micros <= most:
+        return None
+    message = f"this request costs {asked.cost_micros} micro-units; x-max-cost-micros is {most}"
+    return APIError(ErrorCode.MAX_COST_EXCEEDED, message)
 
 
-def _check_coverage(account: Account, queries: int) -> None:
-    """Which bucket an answer lies in is known only once it is there: each query may open one."""
+def _quota(asked: Asked) -> APIError | None:
+    for limited in limited_by(asked.account, asked.key):
+        left, queries = limited.quota_left, asked.order.queries
+        if left is not None and queries > left:
+            message = f"this request asks {queries} queries; {named(limited)} has {left} left of its quota"
+            return APIError(
+                ErrorCode.QUOTA_EXHAUSTED,
+                f"{message} of {limited.quota}",
+                resets_at=periods.resets_at(asked.account, asked.now),
+            )
+    return None
+
+
+def _spend_limit(asked: Asked) -> APIError | None:
+    for limited in limited_by(asked.account, asked.key):
+        left, cost = limited.spend_limit_left, asked.cost_micros
+        if left is not None and cost > left:
+            message = f"this request costs {cost} micro-units; {named(limited)} has {left} left of its spend"
+            return APIError(
+                ErrorCode.SPEND_LIMIT_REACHED,
+                f"{message} limit of {limited.spend_limit_micros}",
+                resets_at=periods.resets_at(asked.account, asked.now),
+            )
+    return None
+
+
+def _credit(asked: Asked) -> APIError | None:
+    account, cost = asked.account, asked.cost_micros
+    if account.credit_micros is None or account.held_micros + cost <= account.credit_micros:
+        return None
+    left = max(0, account.credit_micros - account.held_micros)
+    message = f"this request costs {cost} micro-units; {left} of credit are left: pay in more"
+    return APIError(ErrorCode.INSUFFICIENT_CREDIT, message)
+
+
+def _coverage(asked: Asked) -> APIError | None:
+    """In which bucket an answer lies is known only once it is there: each query may open one."""
+    account, queries = asked.account, asked.order.queries
     limit = account.coverage_limit
     if limit is None or queries <= (account.coverage_left or 0):
-        return
-    asked = f"this request asks {queries} queries, each of which may open a bucket of the embedding space"
+        return None
+    may = f"this request asks {queries} queries, each of which may open a bucket of the embedding space"
     left = max(0, limit - account.buckets_covered)
     if queries <= left:
-        message = f"{asked}, and so may those in flight; ask again when they are answered"
-        raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
+        message = f"{may}, and so may those in flight; ask again when they are answered"
+        return APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
     advice = "ask fewer at once" if left else "ask the vendor for a higher limit"
-    message = f"{asked}; this account has {left} left of its coverage limit of {limit}: {advice}"
-    raise APIError(ErrorCode.COVERAGE_LIMIT_REACHED, message)
+    message = f"{may}; this account has {left} left of its coverage limit of {limit}: {advice}"
+    return APIError(ErrorCode.COVERAGE_LIMIT_REACHED, message)
 
 
-def _check(limited: Limited, queries: int, cost: int, resets_at: datetime | None) -> None:
-    left = limited.quota_left
-    if left is not None and queries > left:
-        message = f"this request asks {queries} queries; {named(limited)} has {left} left of its quota"
-        raise APIError(ErrorCode.QUOTA_EXHAUSTED, f"{message} of {limited.quota}", resets_at=resets_at)
-    left = limited.spend_limit_left
-    if left is not None and cost > left:
-        message = (
-            f"this request costs {cost} micro-units; {named(limited)} has {left} left of its spend limit"
-        )
-        limit = limited.spend_limit_micros
-        raise APIError(ErrorCode.SPEND_LIMIT_REACHED, f"{message} of {limit}", resets_at=resets_at)
+def _concurrency(asked: Asked) -> APIError | None:
+    key = asked.key
+    if asked.order.is_bulk or key.concurrency is None or key.requests_held < key.concurrency:
+        return None
+    message = f"this key may have {key.concurrency} requests in flight; ask again when one is answered"
+    return APIError(ErrorCode.RATE_LIMITED, message, retry_after=1)
+
+
+LIMITS: tuple[Limit, ...] = (_max_cost, _quota, _spend_limit, _credit, _coverage, _concurrency)

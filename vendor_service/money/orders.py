@@ -1,10 +1,10 @@
 """Orders: what a request asks for, and on which terms it was admitted."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from shared.kinds import Counts, queries
+from shared.kinds import Counts, Kind, UnitPrices, queries
 
 Job = TypeVar("Job")
 
@@ -13,8 +13,9 @@ Job = TypeVar("Job")
 class Order:
     """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request.
 
-    `secret_hash` is that of the secret by which the caller was known, if it is to be checked once more.
-    A bulk job is held at its own price, outside of the rate, `held_until` some moment.
+    `secret_hash` is that of the secret by which the caller was known, if it is to be checked once more. What
+    `may_shrink` is answered although some of it may turn out not to be readable. A bulk job is held at its
+    own price, outside of the rate, `held_until` some moment.
     """
 
     request_id: str
@@ -28,11 +29,23 @@ class Order:
     max_cost_micros: int | None = None
     secret_hash: str | None = None
     held_until: int | None = None
+    may_shrink: bool = False
 
     @property
     def queries(self) -> int:
         """How many queries it asks."""
         return queries(self.counts)
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it is a bulk job's."""
+        return self.held_until is not None
+
+    def least(self, prices: UnitPrices) -> Mapping[Kind, int]:
+        """The least that may be left of it to be answered: its cheapest query, where it may shrink."""
+        if not self.may_shrink:
+            return self.counts
+        return {min((kind for kind, number in self.counts.items() if number), key=prices.__getitem__): 1}
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Admitted:
     quota_left: int | None
     rate: RateLimitStatus | None
     charged: Charged | None = None
+    prices: UnitPrices | None = None
 
 
 @dataclass(frozen=True)

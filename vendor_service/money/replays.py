@@ -7,10 +7,9 @@ not answer is taken back.
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
-from shared.kinds import queries
+from shared.kinds import Counts, queries
 from vendor_service.clock import SECOND
 from vendor_service.database.rows import HoldRow
-from vendor_service.database.tables import Hold
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
 
@@ -22,7 +21,7 @@ class ReplayTerms:
     window_seconds: int = 72 * 3600
     most: int = 32
 
-    def check(self, hold: Hold | HoldRow, order: Order, now: int) -> bool:
+    def check(self, hold: HoldRow, order: Order, now: int) -> bool:
         """Whether an order repeats what a hold, open or settled, was placed for, and is answered for free.
 
         It does not where the hold has expired and waits to be swept: the order may be a new one then.
@@ -43,27 +42,7 @@ class ReplayTerms:
         self._check_paid(hold, order, now)
         return True
 
-    @staticmethod
-    def check_counts(hold: Hold | HoldRow, order: Order) -> None:
-        """Make sure that as much of a request is answered again as was paid for.
-
-        An input that was passed over the first time may be within the limits by now, or the other way round.
-
-        Raises:
-            APIError: more is left of it now, which is answered no more (`idempotency_key_expired`); or less,
-                which may pass (`conflict`).
-        """
-        paid, now = hold.counts, order.counts
-        told = (
-            f"{queries(paid)} inputs were paid for with this Idempotency-Key, and "
-            f"{order.queries} would be answered now; nothing was charged now"
-        )
-        if any(now.get(kind, 0) < number for kind, number in paid.items()):
-            raise APIError(ErrorCode.CONFLICT, f"{told}; ask again later")
-        if any(number > paid.get(kind, 0) for kind, number in now.items()):
-            raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, f"{told}; to buy them anew, use a new key")
-
-    def _check_paid(self, hold: Hold | HoldRow, order: Order, now: int) -> None:
+    def _check_paid(self, hold: HoldRow, order: Order, now: int) -> None:
         anew = "nothing was charged now; to buy it anew, use a new key"
         if hold.refunded_at is not None:
             message = f"what this Idempotency-Key paid for was refunded; {anew}"
@@ -81,3 +60,23 @@ class ReplayTerms:
 
 
 STANDARD = ReplayTerms()
+
+
+def check_counts(paid: Counts, now: Counts, *, may_shrink: bool = False) -> None:
+    """Make sure that as much of a request is answered again as was paid for.
+
+    An input that was passed over the first time may be within the limits by now, or the other way round.
+    What `may_shrink` still may come to be as much.
+
+    Raises:
+        APIError: more is left of it now, which is answered no more (`idempotency_key_expired`); or less,
+            which may pass (`conflict`).
+    """
+    told = (
+        f"{queries(paid)} inputs were paid for with this Idempotency-Key, and "
+        f"{queries(now)} would be answered now; nothing was charged now"
+    )
+    if any(now.get(kind, 0) < number for kind, number in paid.items()):
+        raise APIError(ErrorCode.CONFLICT, f"{told}; ask again later")
+    if not may_shrink and any(number > paid.get(kind, 0) for kind, number in now.items()):
+        raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, f"{told}; to buy them anew, use a new key")

@@ -54,6 +54,7 @@ from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
+from vendor_service.money.checkout import Checkout
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.precheck import Precheck
 from vendor_service.money.price_watch import PriceWatch
@@ -321,15 +322,8 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     settings, models, capacity = parts.settings, parts.loader.models, parts.capacity
     database, clock, authentication = parts.database, parts.clock, parts.authentication
     only_model = None if settings.tells_models_apart else models.default.facts
-    sales = Sales(
-        models,
-        parts.admission,
-        Precheck(database, clock, parts.replays),
-        parts.allowance,
-        parts.metrics,
-        parts.signer,
-        parts.recorder,
-    )
+    checkout = Checkout(parts.admission, Precheck(clock), parts.allowance, parts.metrics)
+    sales = Sales(models, checkout, parts.metrics, parts.signer, parts.recorder)
     reader = QueryReader(settings.max_inputs, settings.max_request_bytes, settings.max_text_characters)
     selling = sale_router(sales, capacity, only_model, reader, authentication)
     app.include_router(selling)

@@ -1,4 +1,4 @@
-"""Whatever befalls its transactions, each piece of work goes its way by the table and is told the truth once."""
+"""Whatever befalls its transactions, each piece of work goes by the table and is told the truth, once."""
 
 import time
 from collections import Counter, deque

@@ -14,7 +14,7 @@ from vendor_service.accounts.keys import revoke_key
 from vendor_service.database.tables import ApiKey
 from vendor_service.embed import sales
 from vendor_service.embed.results import EmbedResult
-from vendor_service.money import prices
+from vendor_service.money import checkout, prices
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.money.precheck import Precheck
 
@@ -24,7 +24,7 @@ CAT = {"text": "a photo of a cat"}
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, the model answers soon."""
-    monkeypatch.setattr(sales, "_SOON_SECONDS", 20)
+    monkeypatch.setattr(checkout, "_SOON_SECONDS", 20)
 
 
 @pytest.fixture

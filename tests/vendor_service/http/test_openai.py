@@ -21,8 +21,8 @@ from tests.vendor_service.local_vendor import (
     image_file,
     image_input,
 )
-from vendor_service.embed import sales
 from vendor_service.errors import APIError, CommitInDoubt
+from vendor_service.money import checkout
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Admitted, Charged, Order
 
@@ -237,8 +237,8 @@ def lost_charges(monkeypatch: pytest.MonkeyPatch) -> list[Charged]:
 def test_what_may_have_been_charged_is_not_repeated_without_a_key(
     tmp_path: Path, lost_charges: list[Charged], monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    monkeypatch.setattr(sales, "_FEW_QUERIES", 1 if at_once else 0)
-    monkeypatch.setattr(sales, "_SOON_SECONDS", 10)
+    monkeypatch.setattr(checkout, "_FEW_QUERIES", 1 if at_once else 0)
+    monkeypatch.setattr(checkout, "_SOON_SECONDS", 10)
     with (
         LocalVendor(tmp_path) as vendor,
         sdk(vendor, vendor.key(), max_retries=1) as client,
@@ -269,7 +269,7 @@ def test_what_may_have_been_charged_is_repeated_under_its_key(
 def test_a_hold_of_which_nobody_heard_is_no_charge_and_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sales, "_FEW_QUERIES", 0)  # each is held
+    monkeypatch.setattr(checkout, "_FEW_QUERIES", 0)  # each is held
     admit = Admission.admit
     failures = iter([CommitInDoubt.unkeyed()])
 

@@ -590,11 +590,8 @@ def test_the_end_of_coverage_is_told_before_anything_is_held_and_no_month_resets
     books.clock.advance(40 * 86_400)
     with pytest.raises(APIError, match=r"may open a bucket .* 0 left .* limit of 1: ask the vendor"):
         books.admit(order)
-    precheck = Precheck(books.database, books.clock)
-    with pytest.raises(APIError) as looked:
-        precheck.check([order])
-    assert looked.value.code == "coverage_limit_reached"
-    assert not precheck.passes(order, [order], books.account(order), books.key(order))
+    assert refusal(books, order) == "coverage_limit_reached"
+    assert not Precheck(books.clock).passes(order, books.account(order), books.key(order))
     with books.locked(order) as (_, account):
         set_coverage_limit(account, 2)
     books.buy(order, buckets=[2])
@@ -619,15 +616,14 @@ def test_what_passes_by_rows_of_before_uses_up_what_they_say_is_left(
     books: Books, terms: dict[str, Any], times: int
 ) -> None:
     """So a flood within the moment for which a caller is remembered is not worked on beyond its limits."""
-    order = asking(books.open(**terms), images=2)
-    precheck = Precheck(books.database, books.clock)
-    precheck.check([order])  # prices are known from now on
+    order = asking(books.open(**terms), images=2, may_shrink=True)
+    precheck = Precheck(books.clock)
+    precheck.learn("standard", "icon-clip", {"image": 100, "text": 20})
     remembered = books.account(order), books.key(order)
-    one = asking(order, images=1)
-    passed = [precheck.passes(order, [one], *remembered) for _ in range(times + 1)]
+    passed = [precheck.passes(order, *remembered) for _ in range(times + 1)]
     assert passed == [True] * times + [False]
     assert books.account(order).queries_held == 0
-    precheck.check([order])  # by the books nothing was asked yet
+    books.admit(order)  # by the books nothing was asked yet
 
 
 def test_a_race_of_one_idempotency_key_is_paid_once(books: Books) -> None:

@@ -8,7 +8,6 @@ import pytest
 from tests.vendor_service.books import HOLD_SECONDS, opened_books
 from vendor_service.errors import APIError
 from vendor_service.money.billing_log import open_billing_log
-from vendor_service.money.precheck import Precheck
 
 
 def test_a_file_that_cannot_be_opened_again_fails_no_decision_and_loses_no_line(
@@ -25,7 +24,7 @@ def test_a_file_that_cannot_be_opened_again_fails_no_decision_and_loses_no_line(
         folder.rename(old)
         books.buy(order)
         with pytest.raises(APIError, match="spend limit"):
-            Precheck(books.database, books.clock).check([books.open(spend_limit_micros=1)])
+            books.admit(books.open(spend_limit_micros=1))
         books.admit(order)
         books.clock.advance(HOLD_SECONDS + 1)
         assert books.admission.sweep() == 1
