@@ -7,12 +7,14 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Select, func, select, tuple_
 
+from shared.fairness import FairQueue
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent
@@ -38,6 +40,7 @@ class _Parcel:
 
     event_id: str
     endpoint_id: str
+    whose: str
     number: int
     url: str
     body: bytes
@@ -134,33 +137,51 @@ class Dispatcher:
         return senders
 
     def _take(self) -> list[_Parcel]:
+        """Lease what is due and has its turn."""
         now = self._clock()
-        most = _AT_ONCE - len(self._in_hand)
-        if most <= 0:
-            return []
         # To choose takes a look at all that is due, so nobody is locked out meanwhile.
-        with self._database.read() as session:
-            keys = [(event_id, endpoint_id) for event_id, endpoint_id in session.execute(_next(now, most))]
+        keys = self._chosen(now)
         if not keys:
             return []
-        chosen = select(WebhookDelivery).where(
-            tuple_(WebhookDelivery.event_id, WebhookDelivery.endpoint_id).in_(keys),
-            WebhookDelivery.state == "pending",
-            WebhookDelivery.next_at <= now,
-            WebhookDelivery.leased_until <= now,
-        )
+        row = WebhookDelivery
+        due = (row.state == "pending", row.next_at <= now, row.leased_until <= now)
+        chosen = select(row).where(tuple_(row.event_id, row.endpoint_id).in_(keys), *due)
         parcels: list[_Parcel] = []
         with self._database.write() as session:
-            for row in session.scalars(chosen.with_for_update(skip_locked=True)):
-                endpoint = session.get_one(WebhookEndpoint, row.endpoint_id)
+            for delivery in session.scalars(chosen.with_for_update(skip_locked=True)):
+                endpoint = session.get_one(WebhookEndpoint, delivery.endpoint_id)
                 if endpoint.disabled_at is not None:
-                    row.state = "failed"
+                    delivery.state = "failed"
                     self._woken.set()  # what is behind it need not wait
                     continue
-                row.attempts += 1
-                row.lease, row.leased_until = self._lease, now + _LEASE
-                parcels.append(_parcel(row, endpoint, session.get_one(WebhookEvent, row.event_id), now))
+                delivery.attempts += 1
+                delivery.lease, delivery.leased_until = self._lease, now + _LEASE
+                event = session.get_one(WebhookEvent, delivery.event_id)
+                parcels.append(_parcel(delivery, endpoint, event, now))
         return parcels
+
+    def _chosen(self, now: int) -> list[tuple[str, str]]:
+        """The keys of deliveries that are due, as many as there are senders for; accounts take turns.
+
+        Who is slow waits, behind all others, until there is an answer.
+        """
+        of_receivers = Counter(each.endpoint_id for each in self._in_hand)
+        of_accounts = Counter(each.whose for each in self._in_hand)
+        free, waiting = _AT_ONCE - len(self._in_hand), FairQueue[tuple[str, str, str]]()
+        keys: list[tuple[str, str]] = []
+        if free <= 0:
+            return keys
+        with self._database.read() as session:
+            for event_id, endpoint_id, account_id, added_by in session.execute(_due(now)):
+                whose = _whose(account_id, added_by)
+                waiting.put(whose, [(event_id, endpoint_id, whose)])
+        while len(keys) < free and (next_one := waiting.take()) is not None:
+            event_id, endpoint_id, whose = next_one
+            if of_receivers[endpoint_id] < _AT_ONE_RECEIVER and of_accounts[whose] < _AT_ONE_ACCOUNT:
+                of_receivers[endpoint_id] += 1
+                of_accounts[whose] += 1
+                keys.append((event_id, endpoint_id))
+        return keys
 
     def _deliver(self, parcel: _Parcel) -> None:
         at = self._clock()
@@ -209,38 +230,27 @@ class Dispatcher:
             _log.warning("webhook %s to %s failed: %s", parcel.event_id, parcel.endpoint_id, told)
 
 
-def _next(now: int, most: int) -> Select[*tuple[Any, ...]]:
-    """The keys of up to `most` deliveries that are due, the first of each account before the second of any.
-
-    What is being sent, by whatever process, counts as the first ones of its receiver and of its account. So
-    who is slow waits, behind all others, until there is an answer.
-    """
+def _due(now: int) -> Select[*tuple[Any, ...]]:
+    """The first few deliveries of each receiver that nobody sends, and whose receivers these are."""
     row, endpoint = WebhookDelivery, WebhookEndpoint
-    is_sent = (row.leased_until > now).label("is_sent")
-    of_receiver = func.row_number().over(partition_by=row.endpoint_id, order_by=(is_sent.desc(), row.next_at))
+    of_receiver = func.row_number().over(partition_by=row.endpoint_id, order_by=row.next_at)
     due = (
-        select(row.event_id, row.endpoint_id, is_sent, of_receiver.label("number"))
-        .where(row.state == "pending", row.next_at <= now)
+        select(row.event_id, row.endpoint_id, of_receiver.label("number"))
+        .where(row.state == "pending", row.next_at <= now, row.leased_until <= now)
         .subquery()
     )
-    # Receivers that customers added hold up none that operators did. Among equals it is by lot: the oldest
-    # first would be those of whom has most.
-    whose = (endpoint.account_id, endpoint.added_by)
-    of_account = func.row_number().over(
-        partition_by=whose, order_by=(due.c.is_sent.desc(), due.c.number, func.random())
-    )
-    turns = (
-        select(due, of_account.label("turn"))
+    # Among equals it is by lot: the oldest first would be those of whom has most.
+    return (
+        select(due.c.event_id, due.c.endpoint_id, endpoint.account_id, endpoint.added_by)
         .join(endpoint, endpoint.id == due.c.endpoint_id)
         .where(due.c.number <= _AT_ONE_RECEIVER)
-        .subquery()
+        .order_by(due.c.number, func.random())
     )
-    return (
-        select(turns.c.event_id, turns.c.endpoint_id)
-        .where(~turns.c.is_sent, turns.c.turn <= _AT_ONE_ACCOUNT)
-        .order_by(turns.c.turn, func.random())
-        .limit(most)
-    )
+
+
+def _whose(account_id: str | None, added_by: str) -> str:
+    """Whose turn it is: receivers that customers added hold up none that operators did."""
+    return f"{account_id} {added_by}"
 
 
 def _parcel(row: WebhookDelivery, endpoint: WebhookEndpoint, event: WebhookEvent, now: int) -> _Parcel:
@@ -250,6 +260,7 @@ def _parcel(row: WebhookDelivery, endpoint: WebhookEndpoint, event: WebhookEvent
     return _Parcel(
         row.event_id,
         row.endpoint_id,
+        _whose(endpoint.account_id, endpoint.added_by),
         row.attempts,
         endpoint.url,
         event.content.encode(),
