@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from shared.kinds import KINDS, Kind, UnitPrices
@@ -12,19 +12,19 @@ from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Price
 from vendor_service.errors import OperatorError
 
-# What one of a kind costs where nobody has said anything else; nothing where it is not named here.
+# The price of one of a kind where nobody has said anything else; nothing where it is not named here.
 DEFAULT: UnitPrices = {"image": 100, "text": 20}
 # Beside the prices of queries: what bulk jobs pay of them, in percent, and what that is by default.
 BATCH_PERCENT: Literal["batch-percent"] = "batch-percent"
 DEFAULT_BATCH_PERCENT = 50
 PriceKind = Literal[Kind, "batch-percent"]
 # In the place of a price: from this moment on the plan names none, and the standard one holds.
+_NONE = -1
 _OF_PLAN = (
     select(Price.plan, Price.kind, Price.effective_at, Price.micros)
     .where(Price.plan.in_(bindparam("plans", expanding=True)), Price.model == bindparam("model"))
     .order_by(Price.effective_at)
 )
-_NONE = -1
 
 PriceState = Literal["past", "in force", "to come"]
 
@@ -54,19 +54,18 @@ class PriceFact:
 def publish(session: Session, model: str, wanted: UnitPrices, now: int) -> list[PriceDifference]:
     """Give a model standard prices where it has none: these, or the defaults for kinds that are not named.
 
-    Prices that hold are left as they are, so that a start changes none; where others are asked for, it says
-    so.
+    Prices that hold are left as they are, so that a start changes none; the differences are told.
     """
     take_turns(session.connection(), "publish prices")
     differences = []
     for kind in KINDS:
-        asked, holding = wanted.get(kind), _current(session, STANDARD_PLAN, model, kind, now)
-        if session.get(Price, (STANDARD_PLAN, model, kind, 0)) is None:
+        asked, holding = wanted.get(kind), named(session, STANDARD_PLAN, model, kind, now)
+        until_now = [each for each in _history(session, STANDARD_PLAN, model, kind) if each[0] <= now]
+        if not until_now or until_now[0][0] > 0:
             # The first price has always held, so that a clock that steps back finds one too.
-            first = _first(session, model, kind, now)
-            default = DEFAULT.get(kind, 0) if asked is None else asked
-            set_price(session, STANDARD_PLAN, model, kind, default if first is None else first, 0)
-        if asked is not None and holding is not None and holding != asked:
+            first = until_now[0][1] if until_now else DEFAULT.get(kind, 0) if asked is None else asked
+            set_price(session, STANDARD_PLAN, model, kind, first, 0)
+        if asked is not None and holding not in (None, asked):
             differences.append(PriceDifference(kind, asked, holding))
     return differences
 
@@ -78,17 +77,19 @@ def publish_plan(
     take_turns(session.connection(), "publish prices")
     differences = []
     for kind, asked in wanted.items():
-        holding = _current(session, plan, model, kind, now)
-        if session.scalar(_of(plan, model, kind).limit(1)) is None:
+        history = _history(session, plan, model, kind)
+        holding = named(session, plan, model, kind, now)
+        if not history:
             set_price(session, plan, model, kind, asked, now)
-        elif holding is not None and holding != asked:
-            differences.append(PriceDifference(kind, asked, None if holding == _NONE else holding, plan))
+        elif history[0][0] <= now and holding != asked:
+            differences.append(PriceDifference(kind, asked, holding, plan))
     return differences
 
 
 def set_price(session: Session, plan: str, model: str, kind: PriceKind, micros: int, since: int) -> None:
     """Let a price, or the percent of bulk jobs, hold from `since` on, until a later one does."""
     session.merge(Price(plan=plan, model=model, kind=kind, effective_at=since, micros=micros))
+    _forget(session)
 
 
 def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> None:
@@ -100,12 +101,11 @@ def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: i
     Raises:
         OperatorError: there is no such price, or it is a standard one of a model that was served.
     """
-    rows = list(session.scalars(_of(plan, model, kind)))
+    of_kind = (Price.plan == plan, Price.model == model, Price.kind == kind)
+    rows = session.scalars(select(Price).where(*of_kind).order_by(Price.effective_at)).all()
     to_come = [row for row in rows if row.effective_at > now]
-    holding = max(
-        (row for row in rows if row.effective_at <= now), key=lambda row: row.effective_at, default=None
-    )
-    if not to_come and (holding is None or holding.micros == _NONE):
+    holds = named(session, plan, model, kind, now) is not None
+    if not to_come and not holds:
         raise OperatorError(f"the plan {plan!r} has no price of {model} {kind}; see: vendor prices list")
     is_only = plan == STANDARD_PLAN and kind != BATCH_PERCENT
     if is_only and model in served_models(session):
@@ -114,33 +114,20 @@ def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: i
         )
     for row in rows if is_only else to_come:
         session.delete(row)
-    if not is_only and holding is not None:
+    if not is_only and len(to_come) < len(rows):
         set_price(session, plan, model, kind, _NONE, now)
-    session.info.pop("prices", None)
+    _forget(session)
 
 
 def current(session: Session, plan: str, model: str, now: int) -> UnitPrices:
     """The prices that hold now: the plan's, or where it names none the standard ones (published before)."""
-    newest = {
-        (of_plan, kind): micros
-        for of_plan, kind, since, micros in _history(session, plan, model)
-        if since <= now
-    }
-    own = {kind: micros for (of_plan, kind), micros in newest.items() if of_plan == plan and micros != _NONE}
-    return {kind: own[kind] if kind in own else newest[STANDARD_PLAN, kind] for kind in KINDS}
+    return {kind: _of_plan_or_standard(session, plan, model, kind, now, None) for kind in KINDS}
 
 
 def batch(session: Session, plan: str, model: str, now: int) -> UnitPrices:
     """The prices of bulk jobs: the plan's percent of its others, rounded up to a whole micro-unit."""
-    price = current(session, plan, model, now)
-    newest = {
-        of_plan: micros
-        for of_plan, kind, since, micros in _history(session, plan, model)
-        if since <= now and kind == BATCH_PERCENT
-    }
-    named = [newest[each] for each in (plan, STANDARD_PLAN) if newest.get(each, _NONE) != _NONE]
-    percent = named[0] if named else DEFAULT_BATCH_PERCENT
-    return {kind: part_of(micros, percent) for kind, micros in price.items()}
+    percent = _of_plan_or_standard(session, plan, model, BATCH_PERCENT, now, DEFAULT_BATCH_PERCENT)
+    return {kind: part_of(micros, percent) for kind, micros in current(session, plan, model, now).items()}
 
 
 def part_of(micros: int, percent: int) -> int:
@@ -148,27 +135,22 @@ def part_of(micros: int, percent: int) -> int:
     return -(-micros * percent // 100)
 
 
-def _history(session: Session, plan: str, model: str) -> Sequence[tuple[str, str, int, int]]:
-    # All of it, oldest first, read once a transaction: every order in it has a moment of its own.
-    known: dict[tuple[str, str], list[tuple[str, str, int, int]]] = session.info.setdefault("prices", {})
-    if (plan, model) not in known:
-        if session.new or session.deleted:  # a price may be among them; what else was changed can wait
-            session.flush()
-        found = session.connection().execute(_OF_PLAN, {"plans": [plan, STANDARD_PLAN], "model": model})
-        known[plan, model] = [(of_plan, kind, since, micros) for of_plan, kind, since, micros in found]
-    return known[plan, model]
-
-
 def named(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> int | None:
     """The price that the plan itself names now; `None` where it names none."""
-    micros = _current(session, plan, model, kind, now)
-    return None if micros == _NONE else micros
+    until_now = [micros for since, micros in _history(session, plan, model, kind) if since <= now]
+    return until_now[-1] if until_now and until_now[-1] != _NONE else None
 
 
 def history(session: Session, now: int) -> list[PriceFact]:
     """All prices that hold, held or will hold, by plan, model and kind, in the order of time."""
     rows = list(session.scalars(select(Price).order_by(*Price.__table__.primary_key)))
     newest = {(row.plan, row.model, row.kind): row.effective_at for row in rows if row.effective_at <= now}
+
+    def state(row: Price) -> PriceState:
+        if row.effective_at > now:
+            return "to come"
+        return "in force" if row.effective_at == newest[row.plan, row.model, row.kind] else "past"
+
     return [
         PriceFact(
             row.plan,
@@ -176,7 +158,7 @@ def history(session: Session, now: int) -> list[PriceFact]:
             row.kind,
             row.effective_at,
             None if row.micros == _NONE else row.micros,
-            _state(row, newest, now),
+            state(row),
         )
         for row in rows
     ]
@@ -194,23 +176,30 @@ def served_models(session: Session) -> set[str]:
     return set(session.scalars(first.distinct()))
 
 
-def _state(row: Price, newest: dict[tuple[str, str, str], int], now: int) -> PriceState:
-    if row.effective_at > now:
-        return "to come"
-    return "in force" if row.effective_at == newest[row.plan, row.model, row.kind] else "past"
+def _of_plan_or_standard(
+    session: Session, plan: str, model: str, kind: PriceKind, now: int, default: int | None
+) -> int:
+    for each in (plan, STANDARD_PLAN):
+        if (micros := named(session, each, model, kind, now)) is not None:
+            return micros
+    assert default is not None, f"{model} has no standard price of {kind}"
+    return default
 
 
-def _of(plan: str, model: str, kind: PriceKind) -> Select[Any]:
-    return select(Price).where(Price.plan == plan, Price.model == model, Price.kind == kind)
+def _history(session: Session, plan: str, model: str, kind: PriceKind) -> Sequence[tuple[int, int]]:
+    """All prices of a plan, with the moments from which they hold, oldest first.
+
+    They are read once a transaction: every order in it has a moment of its own.
+    """
+    known: dict[tuple[str, str], dict[str, list[tuple[int, int]]]] = session.info.setdefault("prices", {})
+    if (plan, model) not in known:
+        known |= {(each, model): {} for each in (plan, STANDARD_PLAN)}
+        found = session.connection().execute(_OF_PLAN, {"plans": [plan, STANDARD_PLAN], "model": model})
+        for of_plan, of_kind, since, micros in found:
+            known[of_plan, model].setdefault(of_kind, []).append((since, micros))
+    return known[plan, model].get(kind, [])
 
 
-def _first(session: Session, model: str, kind: Kind, now: int) -> int | None:
-    earliest = _of(STANDARD_PLAN, model, kind).where(Price.effective_at <= now).order_by(Price.effective_at)
-    row = session.scalars(earliest.limit(1)).first()
-    return None if row is None else row.micros
-
-
-def _current(session: Session, plan: str, model: str, kind: PriceKind, now: int) -> int | None:
-    newest = _of(plan, model, kind).where(Price.effective_at <= now).order_by(Price.effective_at.desc())
-    row = session.scalars(newest.limit(1)).first()
-    return None if row is None else row.micros
+def _forget(session: Session) -> None:
+    session.flush()
+    session.info.pop("prices", None)
