@@ -1,11 +1,10 @@
 """The vendor's own Prometheus metrics, beside those of every server."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Self
 
-import torch
 from prometheus_client import Gauge
 
 from shared.embeddings import Kind, Usage
@@ -136,14 +135,11 @@ class Metrics(RequestMetrics):
             for kind in _KINDS:
                 self._gauge_of(name, text, **self._of, kind=kind).set_function(partial(read, kind))
 
-    def show_gpu_memory(self, devices: Iterable[torch.device]) -> None:
-        """Tell how much of each CUDA device's memory this process holds, and how much there is."""
+    def show_gpu_memory(self, readings: Mapping[tuple[str, str], Callable[[], float]]) -> None:
+        """Tell how much of each CUDA device's memory is in a state, in bytes, by device and state."""
         gauge = self._gauge_for("gpu_memory_bytes", "Memory of the device.", "device", "state")
-        for device in devices:
-            total = torch.cuda.get_device_properties(device).total_memory
-            gauge.labels(str(device), "allocated").set_function(partial(torch.cuda.memory_allocated, device))
-            gauge.labels(str(device), "reserved").set_function(partial(torch.cuda.memory_reserved, device))
-            gauge.labels(str(device), "total").set(total)
+        for labels, read in readings.items():
+            gauge.labels(*labels).set_function(read)
 
     def withdraw(self) -> None:
         """Show nothing more of a model that is no longer served; what was counted of it stays."""

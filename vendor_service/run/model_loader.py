@@ -5,11 +5,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
+
+import torch
 
 from shared.embeddings import Limits
 from vendor_service.clock import Clock
@@ -218,4 +221,15 @@ def _show(model: ServedModel) -> None:
     if isinstance(encoder, Engine):
         metrics.show_devices(lambda: encoder.batcher.living)
         if on_cuda := {device for device in encoder.model.devices if device.type == "cuda"}:
-            metrics.show_gpu_memory(on_cuda)
+            metrics.show_gpu_memory(_gpu_memory(on_cuda))
+
+
+def _gpu_memory(devices: Iterable[torch.device]) -> dict[tuple[str, str], Callable[[], float]]:
+    """How to read what this process holds of each device's memory, and how much there is, in bytes."""
+    readings: dict[tuple[str, str], Callable[[], float]] = {}
+    for device in devices:
+        total = torch.cuda.get_device_properties(device).total_memory
+        readings[str(device), "allocated"] = partial(torch.cuda.memory_allocated, device)
+        readings[str(device), "reserved"] = partial(torch.cuda.memory_reserved, device)
+        readings[str(device), "total"] = partial(float, total)
+    return readings
