@@ -33,6 +33,7 @@ CONTEXT.set_forkserver_preload(
         "vendor_service.run.serve",
         "tests.support.brief",
         "torch._dynamo",  # which whatever trains would import each time
+        "tests.support.preloaded",
         "tests.support.frozen",
     ]
 )

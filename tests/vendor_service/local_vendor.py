@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import httpx
 import pytest
-import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
@@ -19,6 +18,7 @@ from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from shared.http.connections import Config
 from tests.support.forking import launch_decoding
+from tests.support.loaded_models import loaded_once
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.clocks import FakeClock
@@ -28,11 +28,9 @@ from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
-from vendor_service.encoder.sources import ModelSource
 from vendor_service.run import factory
 from vendor_service.run.app import create_app
 from vendor_service.run.reread import Hangups
@@ -90,27 +88,6 @@ class Vendor:
             return session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
 
 
-_MODELS: dict[tuple[Any, ...], ClipModel] = {}
-
-
-def _loaded_once(
-    source: ModelSource, devices: Sequence[torch.device], *args: Any, **options: Any
-) -> ClipModel:
-    """A model that was loaded for an earlier vendor, which is as good as new: it has no state."""
-    known = (
-        source.id,
-        source.name,
-        source.pretrained,
-        *map(str, devices),
-        *args,
-        options["halves"],
-        options["compiled"],
-    )
-    if known not in _MODELS:
-        _MODELS[known] = ClipModel(source, devices, *args, **options)
-    return _MODELS[known]
-
-
 class LocalVendor(Vendor):
     """A vendor on a free port; `settings` are those of `Settings`.
 
@@ -125,7 +102,7 @@ class LocalVendor(Vendor):
         super().__init__(f"sqlite:///{folder / 'local.db'}")
         lay_out(self.database_url)
         self.clock = FakeClock()
-        with patch.object(factory, "ClipModel", _loaded_once):
+        with patch.object(factory, "ClipModel", loaded_once):
             self.app: FastAPI = create_app(
                 GivenSettings(database_url=self.database_url, **settings),
                 self.clock,
