@@ -15,8 +15,9 @@ def loaded_once(
     source: ModelSource, devices: Sequence[torch.device], *args: Any, **options: Any
 ) -> ClipModel:
     """A model that was loaded for an earlier vendor, which is as good as new: it has no state."""
+    files = [(str(file), file.stat().st_mtime_ns) for file in source.files()]
     chosen = (options["halves"], options["compiled"])
-    known = (source.id, source.name, source.pretrained, *map(str, devices), *args, *chosen)
+    known = (source.id, source.pretrained, *files, *map(str, devices), *args, *chosen)
     if known not in _MODELS:
         _MODELS[known] = ClipModel(source, devices, *args, **options)
     return _MODELS[known]
