@@ -14,8 +14,8 @@ from hypothesis import settings
 from shared.http.logging import JsonFormatter, TextFormatter
 from shared.http.memory import give_back
 from tests.support.postgres import Postgres, started_postgres
+from tests.support.quick import make_quick
 from tests.support.student_process import StudentProcess
-from tests.support.undurable import make_undurable
 from tests.support.vendor_process import VendorProcess
 from tests.support.workers import pytest_runtestloop, start_server_of_forks
 
@@ -34,11 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
-    Have no commit wait for the disk, and the tree of a command line's commands made once. And heed Ctrl-C, as
-    is every process to do that a test starts: a shell's background jobs do not.
+    Have the tree of a command line's commands made once. And heed Ctrl-C, as every process should that a test
+    starts: a shell's background jobs do not.
     """
     VendorProcess.forked = StudentProcess.forked = True
-    make_undurable()
+    make_quick()
     typer.main.get_command = cache(typer.main.get_command)
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")

@@ -70,11 +70,11 @@ def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
 
 
 def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(client: Command) -> None:
-    client(*_erm(steps=100))
+    client(*_erm(steps=40))
     run = client.folder / "run"
     before = _files(run)
     _add_image(client)
-    with client.start(*_erm("--replace", steps=100)) as process:
+    with client.start(*_erm("--replace", steps=40)) as process:
         while not (run / "replacement" / "checkpoint.pt").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -85,13 +85,14 @@ def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(cli
     assert left == before
     image = "toy/red/circle/00.png"
     assert client("predict", "run", image).stdout
-    assert "Going on after step" in client(*_erm("--replace", steps=100)).stderr
+    assert "Going on after step" in client(*_erm("--replace", steps=40)).stderr
     assert _files(run)["student.safetensors"] != before["student.safetensors"]
 
 
-def test_what_is_put_in_place_is_put_there_whole_whenever_it_is_interrupted(
+def test_a_question_on_a_terminal_may_be_answered_and_a_replacement_is_put_in_place_whole(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The student is put in place whole, whenever that is interrupted."""
     client(*_erm())
     _add_image(client)
     moves = 0
@@ -104,9 +105,13 @@ def test_what_is_put_in_place_is_put_there_whole_whenever_it_is_interrupted(
             raise KeyboardInterrupt
         return move(path, target)
 
+    answers = iter([False, True])
     with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        patch.setattr("typer.confirm", lambda *_, **__: next(answers))
+        assert "left as it is" in client(*_erm(), code=2).stderr
         patch.setattr(Path, "replace", interrupted)
-        client(*_erm("--replace"), code=130)
+        client(*_erm(), code=130)
     assert (client.folder / "run" / "replacement").exists()
     assert "trained already" in client(*_erm()).stderr
     run = RunFolder(client.folder / "run")
@@ -115,18 +120,7 @@ def test_what_is_put_in_place_is_put_there_whole_whenever_it_is_interrupted(
     assert run.onnx.exists()
 
 
-def test_a_question_on_a_terminal_may_be_answered(client: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    client(*_erm())
-    _add_image(client)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    answers = iter([False, True])
-    monkeypatch.setattr("typer.confirm", lambda *_, **__: next(answers))
-    assert "left as it is" in client(*_erm(), code=2).stderr
-    client(*_erm())
-    assert json.loads(_files(client.folder / "run")["summary.json"])["train_images"] > 28
-
-
-def test_a_typo_in_the_weights_is_found_first_and_what_has_nothing_yet_can_be_corrected(
+def test_weights_are_read_before_a_run_begins_and_its_student_is_for_whom_the_umask_lets(
     client: Command,
 ) -> None:
     refused = client(*_erm("--student-weights", "wieghts.safetensors"), code=2)
@@ -134,18 +128,13 @@ def test_a_typo_in_the_weights_is_found_first_and_what_has_nothing_yet_can_be_co
     assert not (client.folder / "run").exists()
     (client.folder / "bad.safetensors").write_bytes(b"no weights")
     client(*_erm("--student-weights", "bad.safetensors"), code=2)
-    client(*_erm())
-    refused = client(*_erm("--seed", "3"), code=2)
-    assert "seed: 0 -> 3" in refused.stderr
-
-
-def test_a_students_file_may_be_read_by_whom_the_umask_lets(client: Command) -> None:
     before = os.umask(0o022)
     try:
-        client(*_erm())
+        client(*_erm())  # nothing was there yet, so the weights can be corrected
         client("export", "run", "--out", "out.safetensors")
     finally:
         os.umask(before)
     for file in ("run/student.safetensors", "out.safetensors"):
         assert (client.folder / file).stat().st_mode & 0o777 == 0o644
     assert load_file(client.folder / "out.safetensors")
+    assert "seed: 0 -> 3" in client(*_erm("--seed", "3"), code=2).stderr

@@ -31,10 +31,8 @@ CONTEXT.set_forkserver_preload(
         "client.serving.student",
         "vendor_service.cli.main",
         "vendor_service.run.serve",
-        "tests.support.brief",
         "torch._dynamo",  # which whatever trains would import each time
         "tests.support.preloaded",
-        "tests.support.frozen",
     ]
 )
 

@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from tests.support.forking import CONTEXT
 from tests.support.postgres import Postgres
+from tests.support.quick import configure_durable
 from tests.support.sqlite_writer import writing
-from tests.support.undurable import configure_durable
 from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.database import schema
 from vendor_service.database.session import Database
