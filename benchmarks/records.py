@@ -18,7 +18,7 @@ from typing import Any
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.results.comparison_table import RunResult
 from client.runs.cells import Cell
-from client.runs.folder import RunConfig
+from client.runs.config import RunConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 _TEACHER = ROOT / "vendor_service" / "models" / "icon_clip" / "open_clip_model.safetensors"

@@ -31,9 +31,10 @@ from client.learning.recipe import Recipe
 from client.progress import Display
 from client.purchase.teacher import Teacher
 from client.results.records import Summary
+from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.distillation import Distillation
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.trainer import FeatureInputs
 from client.vendors.query import Query
@@ -179,7 +180,10 @@ class Runs:
         folder = f"weak-{student}-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
         run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")
         data = icons() if most is None else _few(most, target)
-        config = RunConfig(str(data), target, method, student, size, seed, "stratified", recipe)
+        config = RunConfig(
+            data=data, target_domain=target, method=method, student=student, image_size=size, seed=seed,
+            recipe=recipe,
+        )  # fmt: skip
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
         options: dict[str, Any] = {

@@ -6,14 +6,14 @@ help of a notebook are all read from here.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path", str: "a text"}
@@ -186,6 +186,16 @@ def documented(model: type[BaseModel]) -> str:
     ]
     text = (model.__doc__ or "").rstrip()
     return "\n".join([text, "", "Attributes:", *meanings]) if meanings else text
+
+
+def refusal_words(error: ValidationError, options: Sequence[Declared] = ()) -> str:
+    """What to say of a value that a model does not take, with the name of its option as it is typed."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    place = tuple(str(each) for each in first["loc"])
+    typed = next((option.spelled for option in options if option.path == place[: len(option.path)]), None)
+    return f"{typed or f'`{place[0]}`'}: {first['msg']}, not {first['input']!r}."
 
 
 def _in_order(model: type[BaseModel]) -> Iterator[tuple[type, str]]:

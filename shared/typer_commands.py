@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 import typer
 from pydantic import BaseModel, ValidationError
 
-from shared.declared import Declared, declared, needed
+from shared.declared import Declared, declared, needed, refusal_words
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -110,16 +110,6 @@ def _given(
             holder = instance if len(option.path) == 1 else getattr(instance, option.path[0])
             holder.model_fields_set.discard(option.path[-1])
     return instance
-
-
-def refusal_words(error: ValidationError, options: Sequence[Declared] = ()) -> str:
-    """What to say of a value that a model does not take, with the name of its option as it is typed."""
-    first = error.errors()[0]
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    place = tuple(str(each) for each in first["loc"])
-    typed = next((option.spelled for option in options if option.path == place[: len(option.path)]), None)
-    return f"{typed or f'`{place[0]}`'}: {first['msg']}, not {first['input']!r}."
 
 
 def _rank(context: typer.Context, option: Declared) -> int:

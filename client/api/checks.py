@@ -1,34 +1,11 @@
 """What is refused before anything is written or bought."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from client.data.domains import CLASSES_SUFFIX
 from client.errors import UsageError
-from client.learning.recipe import Recipe, SelectionName
 from client.options.training import DEFAULT_DATA
 from client.paths import absence, is_file, is_there, resolved
-
-# What the numbers of a recipe must be.
-_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        (
-            *("steps", "images_per_domain", "domains_in_batch", "evaluations"),
-            *("align_steps", "align_images_per_domain", "align_views"),
-        ),
-    ),
-    ("at least 0", lambda value: value >= 0, ("passes",)),
-    ("more than 0", lambda value: value > 0, ("learning_rate", "align_learning_rate")),
-    ("at least 0 and less than 1", lambda value: 0 <= value < 1, ("unlabelled_share", "holdout")),
-    (
-        "from 0 to 1",
-        lambda value: 0 <= value <= 1,
-        ("image_weight", "pseudo_labels", "frozen", "warmup"),
-    ),
-)
 
 
 def require_outside(out: Path, data: Path) -> None:
@@ -42,16 +19,6 @@ def require_outside(out: Path, data: Path) -> None:
             f"{out} lies inside --data {data}, where folders are domains: the next command would take it for "
             "one. Choose an --out elsewhere."
         )
-
-
-def require_file(option: str, file: Path | None) -> None:
-    """Refuse a file that is not there.
-
-    Raises:
-        UsageError: it is given, and is no file.
-    """
-    if file is not None and not is_file(file):
-        raise UsageError(f"{option} {file} is not a file.")
 
 
 def require_named(data: Path, *, how: str = "with --data") -> None:
@@ -92,20 +59,6 @@ def require_class_names(classes: Path | None) -> None:
         raise UsageError(
             f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, a line each."
         )
-
-
-def require_sound(recipe: Recipe) -> None:
-    """Refuse a recipe that nothing can be learnt by.
-
-    Raises:
-        UsageError: one of its numbers is out of range, or nobody knows its selection.
-    """
-    for words, holds, names in _RANGES:
-        for name in names:
-            if not holds(value := getattr(recipe, name)):
-                raise UsageError(f"The recipe's {name} is {value}; it must be {words}.")
-    if recipe.selection not in (known := get_args(SelectionName)):
-        raise UsageError(f"The recipe's selection is {recipe.selection!r}; it must be {' or '.join(known)}.")
 
 
 def chosen_device(name: str) -> str:

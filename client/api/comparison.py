@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from client.api.checks import chosen_device, require_named, require_outside, require_sound
-from client.api.configs import pool_words, recipe_of, student_image_size
+from client.api.checks import chosen_device, require_named, require_outside
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
+from client.api.settling import settled_options
 from client.data.domains import composed
 from client.errors import UsageError
 from client.learning.methods import with_steps
@@ -110,25 +110,17 @@ def _comparison(
         )
     require_named(options.data)
     require_outside(options.out, options.data)
-    recipe = recipe_of(options)
-    for row in options.methods:
-        if isinstance(row, Variant):
-            require_sound(row.recipe)
+    settled = settled_options(options, options)
+    recipe = settled.pop("recipe")
     config = runs.ComparisonConfig(
-        data=options.data,
-        image_size=student_image_size(options),
+        **settled,
         variants=[
             row if isinstance(row, Variant) else Variant(row, row, with_steps(recipe, row, options.steps))
             for row in options.methods
         ],
         targets=[composed(name) for name in options.target_domains],
         seeds=range(options.seeds),
-        student=options.student,
-        student_weights=options.student_weights,
-        select=options.select,
         queries=options.budget,
-        group_by_name=options.group_by_name,
-        unlabelled=pool_words(options.unlabelled),
     )
     return runs.ComparisonRunner(
         config,

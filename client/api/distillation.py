@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import chosen_device, require_outside
-from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases, replacements
 from client.api.connection import connect
+from client.api.settling import run_config
 from client.api.students import Student, load_student
 from client.data.domains import ImageFolder, list_folder
 from client.data.manifests import styles_of
@@ -23,10 +22,11 @@ from client.progress import Display, ProgressListener
 from client.purchase.teacher import Teacher
 from client.results.records import Plan, Purchase, Summary
 from client.runs.cells import as_file_name
+from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.distillation import Distillation
-from client.runs.folder import RunConfig, RunFolder, WatchedRun, default_run_path
+from client.runs.folder import RunFolder, WatchedRun
 from client.runs.generations import first_weights
 from client.runs.memo import Memo
 from client.runs.pages import write_pages
@@ -126,12 +126,12 @@ def distill(
         SpendingStopped: a limit was reached; the same options with a larger one go on from there.
         ClientError: see client/errors.py; what was bought and trained so far is kept.
     """
-    config = config_of(options)
+    config = run_config(options)
     if options.budget is None and method_of(config.method).buys:
         raise UsageError(
             "Say how many queries may be paid for: --budget N. `client plan` shows how many it takes."
         )
-    path = options.out or default_run_path(config)
+    path = options.out or config.usual_folder
     require_outside(path, options.labelled)
     without = _left_out_in_turn(config, path) if options.leave_one_out else {}
     with launched(chosen_device(options.device)) as (processes, device):
@@ -224,7 +224,7 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
         UsageError: a domain is held out already, there is only one, or they would ask what the run itself
             does not.
     """
-    folder = list_folder(Path(config.data))
+    folder = list_folder(config.data)
     domains = folder.domains
     if config.target_domain is not None or len(domains) < 2:
         raise UsageError(
@@ -233,11 +233,10 @@ def _left_out_in_turn(config: RunConfig, path: Path) -> dict[str, tuple[RunConfi
         )
     _require_same_styles(config, folder)
     first = first_weights(config.student_weights)
-    unseeing = replace(config, student_weights=first, unlabelled=config.pools, adapt=())
+    unseeing = config.changed(student_weights=first, unlabelled=config.pools, adapt=())
     folders = path / "leave-one-out"
     return {
-        domain: (replace(unseeing, target_domain=domain), folders / as_file_name(domain))
-        for domain in domains
+        domain: (unseeing.changed(target_domain=domain), folders / as_file_name(domain)) for domain in domains
     }
 
 

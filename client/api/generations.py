@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from client.api.configs import pool_words
+from client.api.settling import pool_words
 from client.learning.backbones import OPEN_CLIP
 from client.learning.methods import without_variants
 from client.learning.tensor_file import load_metadata
@@ -49,7 +49,7 @@ def of_next(run: Path, options: DistillOptions) -> DistillOptions:
     if "method" in explicit:  # the variants are the last one's
         kept["recipe"] = without_variants(before.method, before.recipe)
     kept["student_weights"] = None if before.student.startswith(OPEN_CLIP) else folder.student
-    kept |= {"data": Path(before.data), "out": _numbered_on(folder.path), "steps": None, "classes": None}
+    kept |= {"data": before.data, "out": _numbered_on(folder.path), "steps": None, "classes": None}
     if "classes" in explicit:
         del kept["data"]
     changes = {name: value for name, value in kept.items() if name not in explicit}

@@ -2,9 +2,9 @@
 
 import hashlib
 
-from client.api.configs import config_of
 from client.api.confirm import Confirm, purchases
 from client.api.connection import connect
+from client.api.settling import run_config
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.options.training import DistillOptions
@@ -12,8 +12,9 @@ from client.progress import ProgressListener
 from client.purchase.teacher import Teacher
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.folder import RunConfig, RunFolder, default_run_path
+from client.runs.folder import RunFolder
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
@@ -61,7 +62,7 @@ def _planned(
         raise UsageError(
             f"--probe {probe} is more than --budget {options.budget}: nothing is bought beyond the budget."
         )
-    config, connection = config_of(options), connect(options, progress)
+    config, connection = run_config(options), connect(options, progress)
     run = None if options.out is None else RunFolder(options.out)
     run_id = "plan"
     if run is not None:
@@ -98,7 +99,7 @@ def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None
         BudgetExhausted: the budget does not reach the class prompts, or an image to train on.
         VendorError: the vendor does not answer, or refuses.
     """
-    path = options.out or default_run_path(config_of(options))
+    path = options.out or run_config(options).usual_folder
     begun = options.model_copy(update={"out": path})
     return _planned(begun, probe=0, confirm=None, progress=progress, is_dry_run=True)
 

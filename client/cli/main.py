@@ -18,8 +18,8 @@ from client.cli.settings import read_settings
 from client.errors import ClientError, UsageError
 from client.interrupts import interruptible
 from client.progress import Display
+from shared.declared import refusal_words
 from shared.threads import share_processors
-from shared.typer_commands import refusal_words
 
 __all__ = ["app", "main"]
 

@@ -2,13 +2,21 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
 
 # Cosines are multiplied by this before a softmax: CLIP's own temperature, as the paper's predict uses it.
 LOGIT_SCALE = 100.0
 _UNLABELLED_ALIGNED = 2048
 
 SelectionName = Literal["best", "swad"]
+
+# What the numbers of a recipe may be; options are held to it.
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,25 @@ class Recipe:
         selection: "best", the state that is best on the hold-outs, or "swad", a mean over many.
     """
 
-    image_weight: float = 0.5
+    image_weight: Share = 0.5
     weigh_teacher: bool = True
-    unlabelled_share: float = 1 / 3
-    pseudo_labels: float = 0.9
-    holdout: float = 0.2
+    unlabelled_share: Part = 1 / 3
+    pseudo_labels: Share = 0.9
+    holdout: Part = 0.2
     augmentation: Augmentation = Augmentation()
-    align_views: int = 6
-    align_steps: int = 1200
-    align_images_per_domain: int = 64
-    align_learning_rate: float = 1e-3
-    steps: int = 1200
-    passes: int = 2
-    images_per_domain: int = 8
-    domains_in_batch: int = 4
-    learning_rate: float = 1e-3
-    frozen: float = 0.375
+    align_views: Count = 6
+    align_steps: Count = 1200
+    align_images_per_domain: Count = 64
+    align_learning_rate: Rate = 1e-3
+    steps: Count = 1200
+    passes: Annotated[int, Field(ge=0)] = 2
+    images_per_domain: Count = 8
+    domains_in_batch: Count = 4
+    learning_rate: Rate = 1e-3
+    frozen: Share = 0.375
     cosine: bool = True
-    warmup: float = 0.2
-    evaluations: int = 10
+    warmup: Share = 0.2
+    evaluations: Count = 10
     selection: SelectionName = "best"
 
     def with_steps(self, steps: int | None) -> "Recipe":

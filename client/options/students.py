@@ -21,8 +21,8 @@ class RejectOptions(Options):
         default=None,
         ge=0.01,
         le=0.5,
-        description="Answer 'none of these' about images that seem to show no class, at this rate of false "
-        "rejects on the hold-outs; 0.05, say (default: always name a class).",
+        description="Answer 'none of these' about images that seem to show no class, at this rate of "
+        "false rejects on the hold-outs; 0.05, say (default: always name a class).",
     )
 
 
@@ -51,8 +51,8 @@ class AskOptions(AgreementOptions):
     )
     keep: Annotated[Path | None, Option(metavar="DIR")] = Field(
         default=None,
-        description="Keep the images that the vendor answered about, for the next student (`client distill "
-        "--from RUN --adapt DIR --budget N`); `client cache forget DIR` deletes them.",
+        description="Keep the images that the vendor answered about, for the next student (`client "
+        "distill --from RUN --adapt DIR --budget N`); `client cache forget DIR` deletes them.",
     )
     keep_at_most: int = Field(
         default=10_000, ge=1, le=10**7, description="Keep at most this many images; the oldest are deleted."

@@ -1,9 +1,10 @@
 """What a student learns from, and how: the options of a run, and of a comparison of many."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, RecipeName, Variant
@@ -13,6 +14,20 @@ from shared.declared import Option
 
 SelectionStrategy = Literal["stratified", "random"]
 DEFAULT_DATA = Path("data")
+
+
+def _sound(recipe: Recipe) -> Recipe:
+    """A recipe whose numbers are within their bounds: a dataclass does not check them by itself."""
+    return TypeAdapter(Recipe).validate_python(asdict(recipe))
+
+
+def _sound_row(row: Variant) -> Variant:
+    _sound(row.recipe)
+    return row
+
+
+_Recipe = Annotated[Recipe, AfterValidator(_sound)]
+_Row = Annotated[Variant, AfterValidator(_sound_row)]
 
 
 class DeviceOptions(Options):
@@ -30,10 +45,14 @@ class DataOptions(Options):
 
     data: Annotated[Path, Option(env="TUITION_DATA")] = Field(
         default=DEFAULT_DATA,
-        description="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or a"
-        " table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and "
-        "split.",
+        description="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or "
+        "a table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split.",
     )
+
+    @property
+    def labelled(self) -> Path:
+        """The labelled images, or what stands in their place."""
+        return self.data
 
 
 class ImageOptions(DataOptions):
@@ -41,9 +60,9 @@ class ImageOptions(DataOptions):
 
     unlabelled: tuple[str | Path, ...] = Field(
         default=(),
-        description="Images without labels, of any thing in any style, to learn from once all labelled ones"
-        " are bought: a folder, a file, a pattern, or a table (CSV, JSON lines, Parquet) with a"
-        " column path. Give it again for more.",
+        description="Images without labels, of any thing in any style, to learn from once all labelled "
+        "ones are bought: a folder, a file, a pattern, or a table (CSV, JSON lines, Parquet) with a "
+        "column path. Give it again for more.",
     )
     group_by_name: bool = Field(
         default=False,
@@ -52,8 +71,8 @@ class ImageOptions(DataOptions):
     )
     select: SelectionStrategy = Field(
         default="stratified",
-        description="Which images to buy when the budget does not reach all. stratified: the same number of"
-        " each class in each domain, drawn at random; random: drawn from all alike.",
+        description="Which images to buy when the budget does not reach all. stratified: the same number "
+        "of each class in each domain, drawn at random; random: drawn from all alike.",
     )
 
 
@@ -68,18 +87,18 @@ class StudentOptions(Options):
     )
     student_weights: Path | None = Field(
         default=None,
-        description="The backbone's weights (safetensors or torch), instead of the model hub's. Images that"
-        " another run's student was trained on are not held out from one that begins with its "
+        description="The backbone's weights (safetensors or torch), instead of the model hub's. Images "
+        "that another run's student was trained on are not held out from one that begins with its "
         "weights.",
     )
     image_size: int | None = Field(
         default=None,
         ge=16,
         le=1024,
-        description="Side of the student's input in pixels (default: its own). Where images are smaller, a "
-        "size a little above theirs is faster, and can be more accurate.",
+        description="Side of the student's input in pixels (default: its own). Where images are smaller, "
+        "a size a little above theirs is faster, and can be more accurate.",
     )
-    recipe: RecipeName | Recipe = Field(
+    recipe: RecipeName | _Recipe = Field(
         default="default",
         description="Training protocol: Tuition's own, or the paper's (hours on a CPU).",
     )
@@ -152,12 +171,12 @@ class CompareOptions(ImageOptions, TrainingOptions, PurchaseOptions, DeviceOptio
     out: Annotated[Path, Option(one_command=True)] = Field(
         description="The comparison's folder: runs and tables."
     )
-    methods: Annotated[tuple[str | Variant, ...], Option(commas=True)] = Field(
+    methods: Annotated[tuple[str | _Row, ...], Option(commas=True)] = Field(
         default=("erm", "vl2v-adip"),
         min_length=1,
-        description="Rows, comma-separated, as `client methods` lists them, each with or without +swad; and"
-        " zero-shot, the teacher itself, for which target images are sent to the vendor. In "
-        "Python also `Variant`s.",
+        description="Rows, comma-separated, as `client methods` lists them, each with or without +swad; "
+        "and zero-shot, the teacher itself, for which target images are sent to the vendor. In Python "
+        "also `Variant`s.",
     )
     target_domains: Annotated[tuple[str, ...], Option(name="target_domain", commas=True, nothing="all")] = (
         Field(default=(), description="Domains to hold out, comma-separated, or all.")
@@ -167,6 +186,6 @@ class CompareOptions(ImageOptions, TrainingOptions, PurchaseOptions, DeviceOptio
         default=None,
         ge=1,
         le=10**12,
-        description="Embeddings that each run may use, prompts included, whoever paid (default: all it asks"
-        " for); zero-shot and unlimited are not limited.",
+        description="Embeddings that each run may use, prompts included, whoever paid (default: all it "
+        "asks for); zero-shot and unlimited are not limited.",
     )

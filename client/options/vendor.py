@@ -39,8 +39,8 @@ class VendorOptions(CacheOptions):
     )
     protocol: Annotated[ProtocolName, Option(env="TUITION_PROTOCOL")] = Field(
         default="tuition",
-        description="The vendor's protocol: Tuition's own, or OpenAI's with images as infinity-emb or Jina "
-        "does.",
+        description="The vendor's protocol: Tuition's own, or OpenAI's with images as infinity-emb or "
+        "Jina does.",
     )
     model: str | None = Field(
         default=None, description="Which of the vendor's models to ask (default: the vendor's own default)."

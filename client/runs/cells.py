@@ -8,7 +8,8 @@ from client.learning.methods import method_of
 from client.learning.recipe import Variant
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary, held_out_whole
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.config import RunConfig
+from client.runs.folder import RunFolder
 from client.runs.trainer import same_steps
 from client.runs.zero_shot import ZERO_SHOT, ZeroShotPlan, ZeroShotSummary
 

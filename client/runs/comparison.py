@@ -33,11 +33,12 @@ from client.results.comparison_table import (
     as_text,
 )
 from client.runs.cells import Cell, by_steps, name_of_run
+from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
@@ -210,7 +211,7 @@ class ComparisonRunner:
             method, recipe = parse_method(variant.method, recipe)
             learns_unlabelled = method.learns_unlabelled
         run = RunConfig(
-            data=str(self._data),
+            data=self._data,
             target_domain=target,
             method=variant.method,
             student=config.student,
@@ -218,7 +219,7 @@ class ComparisonRunner:
             seed=seed,
             select=config.select,
             recipe=replace(recipe, passes=0),  # rows that take as many steps can be compared
-            student_weights=None if config.student_weights is None else str(resolved(config.student_weights)),
+            student_weights=None if config.student_weights is None else resolved(config.student_weights),
             use_at_most=config.queries,
             group_by_name=config.group_by_name,
             unlabelled=config.unlabelled if learns_unlabelled else (),

@@ -34,9 +34,10 @@ from client.results.records import (
     Summary,
     TeacherCheck,
 )
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
 from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.pages import write_pages
 from client.runs.review import review
 from client.runs.zero_shot import known_zero_shot

@@ -18,8 +18,8 @@ from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
 from client.purchase.selection import Stratum
+from client.runs.config import RunConfig
 from client.runs.digest import StageInputs
-from client.runs.folder import RunConfig
 from client.runs.generations import NOTHING_SEEN, Seen, is_adapted, seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import (
@@ -193,7 +193,7 @@ def read_dataset(
     """
     memo = memo or Memo()
     seen = seen_before(config, None, display) if seen is None else seen
-    folder = list_folder(Path(config.data), group_by_name=config.group_by_name)
+    folder = list_folder(config.data, group_by_name=config.group_by_name)
     folder.require_classes()
     if known := recognise(folder):
         mention_differences(known, folder, display)

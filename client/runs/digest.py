@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FunctionType
 
 import numpy as np
+from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def _parts(value: object) -> Iterator[bytes | memoryview]:
         for field in fields(value):
             yield field.name.encode()
             yield from _parts(getattr(value, field.name))
+    elif isinstance(value, BaseModel):
+        yield from (b"record", type(value).__name__.encode(), str(len(type(value).model_fields)).encode())
+        for name, each in value:
+            yield name.encode()
+            yield from _parts(each)
     elif isinstance(value, str | bool | int | float | None):
         yield repr(value).encode("utf-8", "backslashreplace")
     elif isinstance(value, bytes):

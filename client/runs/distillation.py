@@ -23,8 +23,9 @@ from client.results.records import (
     TeacherCheck,
 )
 from client.runs.conclusion import Conclusion
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
@@ -160,8 +161,7 @@ class Distillation:
             if dataset.unlabelled:
                 pool = recipe.unlabelled_in_batch(recipe.images_per_domain, domains)
                 self._processes.shard(labelled + pool)
-        weights = None if config.student_weights is None else Path(config.student_weights)
-        backbone = load_backbone(config.student, image_size=config.image_size, weights=weights)
+        backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
         require_layers(self._method, config.recipe, config.student, backbone)
         if self._teacher is not None:
             require_student(self._method, config.student, backbone, self._teacher.model)

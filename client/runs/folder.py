@@ -1,68 +1,26 @@
 """A run's directory: what was asked, what was bought, how training went, and what came out."""
 
 import json
-import os
 import secrets
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from client.errors import ClientError, UsageError, unwritable
-from client.learning.recipe import Augmentation, Recipe
 from client.paths import is_there, replace_text
 from client.purchase.lock import run_lock
-from client.purchase.selection import SelectionStrategy
 from client.results.records import Begun, MetricsRow, Record, Stage
+from client.runs.config import RunConfig
+from shared.declared import refusal_words
 from shared.embeddings import ModelCard
 
 R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What makes a run this run and no other; the budget is not part of it, so a run can go on with more.
-
-    Attributes:
-        data: the image folder.
-        target_domain: the domain that is held out; `None` where every domain trains.
-        method: a method and its variants, as `parse_method` takes them.
-        student: the backbone's name.
-        image_size: side of the student's input in pixels.
-        seed: of split, batches, views, projector and order of purchase.
-        select: how images are chosen where a budget does not reach all.
-        recipe: the training protocol, variants applied.
-        student_weights: a file of weights to start from; `None` for those of the name.
-        use_at_most: how many embeddings the run may use, whoever bought them; `None` for no limit.
-        group_by_name: whether files named `<set>__<name>` may be variants of one drawing (`list_folder`).
-        unlabelled: where images without labels are (`find_pool`).
-        adapt: where images without labels are that show the domain where the student will work.
-    """
-
-    data: str
-    target_domain: str | None
-    method: str
-    student: str
-    image_size: int
-    seed: int
-    select: SelectionStrategy
-    recipe: Recipe
-    student_weights: str | None = None
-    use_at_most: int | None = None
-    group_by_name: bool = False
-    unlabelled: tuple[str, ...] = ()
-    adapt: tuple[str, ...] = ()
-
-    @property
-    def pools(self) -> tuple[str, ...]:
-        """Where images without labels are."""
-        return (*self.unlabelled, *self.adapt)
 
 
 class Mirror(Protocol):
@@ -115,7 +73,7 @@ class RunFolder:
             RunBusy: another process begins it, or works on it with options that would be corrected.
             ClientError: it cannot be written.
         """
-        wanted = _as_json(config)
+        wanted = config.to_json()
         if not is_there(self.config):
             self.make(self.config, "not a run")
             with self.claimed():
@@ -154,7 +112,7 @@ class RunFolder:
         Raises:
             UsageError: the directory holds a run with other options.
         """
-        return self._held(_as_json(config))[0] if is_there(self.config) else None
+        return self._held(config.to_json())[0] if is_there(self.config) else None
 
     def read_config(self) -> RunConfig:
         """What makes it this run.
@@ -162,16 +120,14 @@ class RunFolder:
         Raises:
             ClientError: there is no run, or its configuration is not what this version of Tuition writes.
         """
-        found: dict[str, Any] = {**_DEFAULTS, **self.read(self.config)}
+        found = self.read(self.config)
+        found.pop("run_id", None)
         try:
-            recipe = {**_RECIPE_DEFAULTS, **found.pop("recipe")}
-            seen = recipe.pop("augmentation")
-            augmentation = Augmentation(**{**seen, "crop_scale": tuple(seen["crop_scale"])})
-            del found["run_id"]
-            found |= {name: tuple(found[name]) for name in ("unlabelled", "adapt")}
-            return RunConfig(**found, recipe=Recipe(**recipe, augmentation=augmentation))
-        except (KeyError, TypeError) as error:
-            raise ClientError(f"{self.config} is not the configuration of a run: {error}.") from error
+            return RunConfig.model_validate(found)
+        except ValidationError as error:
+            raise ClientError(
+                f"{self.config} is not what this version of Tuition writes: {refusal_words(error)}"
+            ) from error
 
     def _held(self, wanted: dict[str, Any]) -> tuple[str, bool]:
         """The id of the run in the directory, and whether its options are to be corrected."""
@@ -179,9 +135,6 @@ class RunFolder:
         run_id = found.pop("run_id", None)
         if not isinstance(run_id, str):
             raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
-        recipe = found.get("recipe")
-        # What a protocol did not say when the run was begun is what is asked for now.
-        found = {**_DEFAULTS, **found, "recipe": {**wanted["recipe"], **recipe} if recipe else recipe}
         changed = list(_differences(found, wanted))
         if changed and self.has_begun:
             raise UsageError(
@@ -189,14 +142,6 @@ class RunFolder:
                 "Choose another --out, or give the same options to resume it."
             )
         return run_id, bool(changed)
-
-    def learns_from(self, data: Path) -> bool:
-        """Whether its configuration, if there is one, names this as its data.
-
-        Raises:
-            ClientError: the configuration cannot be read.
-        """
-        return is_there(self.config) and self.read(self.config).get("data") == str(data)
 
     @property
     def has_begun(self) -> bool:
@@ -398,32 +343,8 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
             yield f"{name}: {before} -> {now}"
 
 
-def _as_json(config: RunConfig) -> dict[str, Any]:
-    """The configuration as it reads back from JSON (tuples become lists)."""
-    value: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return value
-
-
-def _defaults(of: type[RunConfig] | type[Recipe]) -> dict[str, Any]:
-    """As JSON, what an option was in runs that were begun before there was one."""
-    simple = {each.name: each.default for each in fields(of) if isinstance(each.default, _SIMPLE)}
-    value: dict[str, Any] = json.loads(json.dumps(simple))
-    return value
-
-
-_SIMPLE = (str, int, float, bool, tuple, type(None))
-_DEFAULTS, _RECIPE_DEFAULTS = _defaults(RunConfig), _defaults(Recipe)
-
-
 def _delete(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def default_run_path(config: RunConfig) -> Path:
-    """Where a run goes when --out is not given: a name that says what it is."""
-    data = Path(config.data).name or "images"
-    name = f"{data}-{config.target_domain or 'all'}-{config.method}-seed{config.seed}"
-    return Path("runs") / name.replace(os.sep, "-")

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import compress
 from statistics import fmean
 
@@ -27,8 +27,8 @@ from client.learning.teacher_weights import (
 )
 from client.purchase.teacher import Teacher
 from client.results.records import TeacherCheck, ZeroShotAccuracy
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
-from client.runs.folder import RunConfig
 from client.runs.supervision import known_of
 from client.runs.teacher_queries import require_unrefused, teacher_queries
 
@@ -130,7 +130,7 @@ def probe(
         BudgetExhausted: what was bought for it before leaves too little.
         DataError: the vendor refused a class text.
     """
-    asked = teacher_queries(replace(config, use_at_most=None, select="stratified"), dataset)
+    asked = teacher_queries(config.changed(use_at_most=None, select="stratified"), dataset)
     labelled = len(asked.of("labelled").positions)
     if labelled < _FEWEST:
         raise UsageError(

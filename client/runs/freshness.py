@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from client.learning.backbones import BUNDLED_TEACHER, local_files
 from client.learning.methods import method_of
 from client.results.records import Plan
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs, contents, digest_of
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.plans import describe_plan
 from client.runs.targets import Targets
 

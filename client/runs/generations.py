@@ -15,8 +15,9 @@ from client.learning.student_file import load_student_metadata
 from client.learning.student_metadata import StudentMetadata
 from client.learning.tensor_file import load_metadata, load_tensors, save_tensors
 from client.progress import Display
+from client.runs.config import RunConfig
 from client.runs.digest import FileContent
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 
 _NONE: NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -124,7 +125,7 @@ def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> S
     """
     if config.student_weights is None:
         return NOTHING_SEEN
-    weights = Path(config.student_weights)
+    weights = config.student_weights
     content = content_of(weights)
     for file in () if run is None else (run.seen, run.replacement.seen):
         copied = _read(file)
@@ -210,7 +211,7 @@ def _numbers(examples: Iterable[Example]) -> NDArray[np.int64]:
     return np.frombuffer(first, ">i8").astype(np.int64).reshape(-1, 2)
 
 
-def first_weights(weights: str | None) -> str | None:
+def first_weights(weights: Path | None) -> Path | None:
     """The weights that the first of some generations began with, which have seen none of their images.
 
     Args:
@@ -219,14 +220,14 @@ def first_weights(weights: str | None) -> str | None:
     Returns:
         A file; `None` for those of the name, also where no file tells any more what the first began with.
     """
-    passed = set[str]()
-    while weights is not None and _is_student(Path(weights)):
+    passed = set[Path]()
+    while weights is not None and _is_student(weights):
         run = _run_of(weights)
         if run is None or weights in passed:
             return None  # a copy of a student's file, or a run that lies where the one before it lay
         passed.add(weights)
         weights = run.read_config().student_weights
-    return weights if weights is not None and Path(weights).is_file() else None
+    return weights if weights is not None and weights.is_file() else None
 
 
 def is_adapted(config: RunConfig) -> bool:
@@ -234,13 +235,13 @@ def is_adapted(config: RunConfig) -> bool:
     it will work.
     """
     weights = config.student_weights
-    return bool(config.adapt) or (weights is not None and bool(_metadata(Path(weights)).adapted))
+    return bool(config.adapt) or (weights is not None and bool(_metadata(weights).adapted))
 
 
-def _run_of(weights: str) -> RunFolder | None:
+def _run_of(weights: Path) -> RunFolder | None:
     """The run whose student these weights are; `None` of any other file, and of a copy."""
-    run = RunFolder(Path(weights).parent)
-    lies_there = run.student == Path(weights) and run.config.exists()
+    run = RunFolder(weights.parent)
+    lies_there = run.student == weights and run.config.exists()
     return run if lies_there and _is_student(run.student) else None
 
 

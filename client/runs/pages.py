@@ -29,7 +29,7 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
         ClientError: a file that they are made of is missing or damaged, or they cannot be written.
     """
     config, answers = run.read_config(), read_predictions(run.answers)
-    data = Path(config.data)
+    data = config.data
     folder = data.parent if is_file(data) else data
     review = run.record(Review, run.review) if run.review.exists() else None
     likes = review.neighbours if review else {}
@@ -44,7 +44,7 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
     doubts = [_pictured(folder, each) for each in review.disagreements] if review else []
     exports = run.record(Exports, run.exports) if run.exports.exists() else None
     found = ReportData(
-        summary, run.record(Plan, run.plan), config.data, config.recipe, run.rows(), answers, mistakes,
+        summary, run.record(Plan, run.plan), str(config.data), config.recipe, run.rows(), answers, mistakes,
         review, doubts, exports, folder=str(stands_in or run.path), in_browser=_is_in_browser(run),
     )  # fmt: skip
     run.write_text(run.report, render_report(found))

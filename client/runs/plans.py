@@ -11,8 +11,8 @@ from client.purchase.budget import PurchasePlan
 from client.purchase.teacher import PurchaseOutlook
 from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
-from client.runs.folder import RunConfig
 from shared.embeddings import ModelCard
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from client.learning.methods import method_of
 from client.learning.supervision import ROWS_AT_ONCE, Supervision
 from client.purchase.teacher import Teacher
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
-from client.runs.folder import RunConfig
 from client.runs.mapped import mapped_zeros
 from client.runs.teacher_queries import ImageQueries, TeacherQueries
 from client.vendors.query import Query

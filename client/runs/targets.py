@@ -30,9 +30,10 @@ from client.purchase.budget import PurchasePlan, TrancheName
 from client.purchase.purchase import PurchaseResult
 from client.purchase.teacher import Teacher
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
 from client.runs.digest import StageInputs, digest_of
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.forecast import check_teacher
 from client.runs.mapped import mapped_zeros
 from client.runs.mentions import mention_skipped

@@ -11,8 +11,8 @@ from client.learning.methods import method_of
 from client.purchase.budget import Tranche, TrancheName, purchase_order
 from client.purchase.selection import image_order
 from client.purchase.teacher import Teacher
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
-from client.runs.folder import RunConfig
 from client.vendors.query import Query
 
 

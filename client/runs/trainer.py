@@ -40,9 +40,10 @@ from client.learning.weight_selection import SelectedWeights
 from client.paths import discard
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
 from client.runs.digest import FileContent, StageInputs, contents
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 
@@ -410,7 +411,7 @@ def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMeta
 def same_steps(config: RunConfig) -> RunConfig:
     """The configuration without what only chooses among the states of the last stage: equal, equal steps."""
     recipe = replace(config.recipe, selection="best")
-    return replace(config, method=method_of(config.method).name, recipe=recipe)
+    return config.changed(method=method_of(config.method).name, recipe=recipe)
 
 
 def stamp_of(path: Path) -> str | None:

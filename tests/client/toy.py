@@ -1,9 +1,13 @@
 """A folder of toy pictures: three shapes in three colour schemes, which are the domains."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from client.learning.recipe import Recipe
+from client.runs.config import RunConfig
 
 CLASSES = ("circle", "square", "tall_bar")
 DOMAINS = {"dark": ("black", "white"), "light": ("white", "black"), "red": ("white", "red")}
@@ -46,3 +50,9 @@ def make_folder(root: Path, *, images: int = 10) -> Path:
             for n in range(images):
                 draw(name, ground, ink, seed=1000 * d + 100 * c + n).save(folder / f"{n:02}.png")
     return root
+
+
+def run_config(data: Path | str = "toy", **changes: Any) -> RunConfig:
+    """The configuration of a run of these pictures, which holds the red ones out, unless `changes` say so."""
+    usual = {"target_domain": "red", "method": "erm", "student": "none", "image_size": 32, "recipe": Recipe()}
+    return RunConfig(data=Path(data), **{**usual, **changes})

@@ -22,7 +22,8 @@ from client.proofs.swap import SwapEvidence
 from client.results.comparison_table import Setting, as_csv
 from client.results.predictions import predictions_as_csv
 from client.runs.comparison import ComparisonConfig
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.config import RunConfig
+from client.runs.folder import RunFolder
 from client.serving.web_folder import WebStudent
 from shared.billing import Invoice
 from tests.surface.shapes import fields

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -52,7 +52,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
         yield from (f"{name}.{field}: {_field(info)}" for field, info in kind.model_fields.items())
     elif dataclasses.is_dataclass(kind):
         yield from (
-            f"{name}.{each.name}: {_type(each.type)}{_given(each)}"
+            f"{name}.{each.name}: {_checked(each.type)}{_given(each)}"
             for each in dataclasses.fields(kind)
             if not each.name.startswith("_")
         )
@@ -74,15 +74,21 @@ def _members(kind: type) -> dict[str, Any]:
 
 def _field(info: FieldInfo) -> str:
     """The type of a model's field with its bounds, as JSON has it where it can."""
-    annotated: Any = Annotated[(info.annotation, None, *info.metadata)]
-    try:
-        schema = TypeAdapter(annotated).json_schema()
-        kind = next(fields(schema, schema)).partition(": ")[2]
-    except PydanticUserError:  # it holds what is no JSON
-        kind = _type(info.annotation)
+    kind = _checked(Annotated[(info.annotation, None, *info.metadata)])
     if info.is_required():
         return f"{kind} required"
     return f"{kind} = {'(computed)' if info.default_factory else _default(info.default)}"
+
+
+def _checked(hint: Any) -> str:
+    """A type with its bounds, as JSON has it where it can."""
+    if get_origin(hint) is not Annotated:
+        return _type(hint)
+    try:
+        schema = TypeAdapter(hint).json_schema()
+    except PydanticUserError:  # it holds what is no JSON
+        return _type(get_args(hint)[0])
+    return next(fields(schema, schema)).partition(": ")[2]
 
 
 def _given(field: "dataclasses.Field[Any]") -> str:

@@ -131,7 +131,7 @@ def test_a_row_that_freezes_all_that_its_method_trains_is_refused(tmp_path: Path
         replace(
             cell,
             variant=replace(cell.variant, method=method),
-            config=replace(cell.config, recipe=replace(Recipe(), frozen=1.0)),
+            config=cell.config.changed(recipe=replace(Recipe(), frozen=1.0)),
         )
         for cell in comparison.cells
         for method in ("erm", "text-only")

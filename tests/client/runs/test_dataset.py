@@ -16,17 +16,18 @@ from client.data.kept_images import KeptImages
 from client.errors import DataError
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts, read_dataset
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
-from tests.client.toy import make_folder
+from tests.client.toy import make_folder, run_config
 
 
 def _config(root: Path, *, group_by_name: bool = False, seed: int = 0) -> RunConfig:
     student, recipe = "tf_efficientnet_lite0", Recipe()
-    config = RunConfig(str(root), "red", "vl2v-adip", student, 32, seed, "stratified", recipe)
-    return replace(config, group_by_name=group_by_name)
+    config = run_config(root, method="vl2v-adip", student=student, seed=seed, recipe=recipe)
+    return config.changed(group_by_name=group_by_name)
 
 
 def _read(root: Path, *, group_by_name: bool = False, seed: int = 0) -> tuple[Dataset, str]:
@@ -83,13 +84,13 @@ def test_one_class_is_nothing_to_tell_apart(tmp_path: Path, stray: str, said: st
     else:
         shutil.rmtree(root / "square")
         shutil.rmtree(root / "tall_bar")
-    config = replace(_config(root), target_domain=None)
+    config = _config(root).changed(target_domain=None)
     with pytest.raises(DataError, match=rf"has one class only {said}"):
         read_dataset(config, Display.of_nobody())
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["path,label", *(f"{file},one" for file in root.rglob("*.png"))]))
     with pytest.raises(DataError, match=r"has one class only \(one\).*`label` tells the class"):
-        read_dataset(replace(config, data=str(table)), Display.of_nobody())
+        read_dataset(config.changed(data=str(table)), Display.of_nobody())
 
 
 def test_two_classes_of_one_prompt_are_refused(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_two_classes_of_one_prompt_are_refused(tmp_path: Path) -> None:
     rows = [f"{file},{('hot_dog', 'hot dog')[n % 2]}" for n, file in enumerate(root.rglob("*.png"))]
     table.write_text("\n".join(["path,label", *rows]))
     for data in (names, table):
-        config = replace(_config(data), target_domain=None, unlabelled=(str(root),))
+        config = _config(data).changed(target_domain=None, unlabelled=(str(root),))
         with pytest.raises(DataError, match=r"classes 'hot dog' and 'hot_dog', .* as 'a photo of a hot dog'"):
             read_dataset(config, Display.of_nobody())
 
@@ -118,7 +119,7 @@ def test_kept_images_are_those_of_the_domain_where_a_student_works(tmp_path: Pat
         ([str(mixed)], [], False, []),
         ([str(mixed)], [str(kept)], True, []),
     ):
-        config, said = replace(_config(root), unlabelled=tuple(unlabelled), adapt=tuple(adapt)), StringIO()
+        config, said = _config(root).changed(unlabelled=tuple(unlabelled), adapt=tuple(adapt)), StringIO()
         dataset = read_dataset(config, Display(Console(file=said, width=1000)))
         assert adapts(config, dataset) is adapted
         found = re.findall("(.+) has, by their names, images that a student was asked about", said.getvalue())
@@ -181,7 +182,7 @@ def test_a_target_that_a_pool_is_compared_with_is_refused_if_no_image_of_it_is_r
         file.write_bytes(b"")
     assert _read(root)[0].train
     with pytest.raises(DataError, match=r"'red' to evaluate on; the first: red/circle/00\.png: empty file"):
-        read_dataset(replace(_config(root), unlabelled=(str(pool),)), Display.of_nobody())
+        read_dataset(_config(root).changed(unlabelled=(str(pool),)), Display.of_nobody())
 
 
 def test_a_table_that_holds_out_all_that_is_there_is_refused_unless_there_is_a_pool(tmp_path: Path) -> None:
@@ -200,9 +201,9 @@ def test_a_table_that_holds_out_all_that_is_there_is_refused_unless_there_is_a_p
     ) as refused:
         _read(table)
     assert "--unlabelled" in str(refused.value)
-    with_pool = replace(_config(table), unlabelled=(str(pool),))
+    with_pool = _config(table).changed(unlabelled=(str(pool),))
     assert read_dataset(with_pool, Display.of_nobody()).unlabelled
-    zero_shot = replace(_config(table), method="zero-shot")  # it trains nothing
+    zero_shot = _config(table).changed(method="zero-shot")  # it trains nothing
     assert len(read_dataset(zero_shot, Display.of_nobody()).holdout) == 12
 
 
@@ -223,7 +224,7 @@ def test_a_file_whose_name_is_not_utf_8_is_left_out_with_the_reason(tmp_path: Pa
 def test_what_is_left_out_of_a_pool_is_not_among_the_labelled_files_that_are(tmp_path: Path) -> None:
     root, pool = make_folder(tmp_path / "toy", images=3), make_folder(tmp_path / "pool", images=5)
     (root / "dark" / "circle" / "broken.png").write_bytes(b"no picture")
-    dataset = read_dataset(replace(_config(root), unlabelled=(str(pool),)), Display())
+    dataset = read_dataset(_config(root).changed(unlabelled=(str(pool),)), Display())
     assert [file.path.name for file in dataset.skipped] == ["broken.png"]
     copies = len(dataset.skipped_of_pools)
     assert copies + len(dataset.unlabelled) == 5 * 9
@@ -236,9 +237,9 @@ def test_a_pool_of_which_nothing_is_left_is_named_with_its_option(tmp_path: Path
     root, empty, pool = make_folder(tmp_path / "toy", images=2), tmp_path / "empty", str(tmp_path / "toy")
     empty.mkdir()
     for config, named in (
-        (replace(_config(root), adapt=(pool,)), f"^--adapt {pool}: there is no image left"),
+        (_config(root).changed(adapt=(pool,)), f"^--adapt {pool}: there is no image left"),
         (
-            replace(_config(root), unlabelled=(str(empty),), adapt=(pool,)),
+            _config(root).changed(unlabelled=(str(empty),), adapt=(pool,)),
             f"^--unlabelled {empty} --adapt {pool}: there is no image left",
         ),
     ):
@@ -279,6 +280,6 @@ def test_the_papers_recipe_over_domainnet_names_the_one_for_it(
 ) -> None:
     root = make_folder(tmp_path / name, images=2)
     notes = StringIO()
-    read_dataset(replace(_config(root), recipe=recipe), Display(Console(file=notes)))
+    read_dataset(_config(root).changed(recipe=recipe), Display(Console(file=notes)))
     shown = " ".join(notes.getvalue().split())
     assert ("15,000 steps a stage and not 5,000: take --recipe paper-domainnet." in shown) == said

@@ -10,15 +10,16 @@ import pytest
 
 from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
+from client.runs.config import RunConfig
 from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
-from client.runs.folder import RunConfig
 from client.runs.freshness import StudentInputs
 from client.runs.targets import TargetInputs
 from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
+from tests.client.toy import run_config
 
 FILES = (FileContent(Path(__file__)),)
-CONFIG = RunConfig("data", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+CONFIG = run_config("data", method="vl2v-adip")
 FEATURES = FeatureInputs("student", FILES, 32, 0, 6, Augmentation(), "images")
 INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
@@ -62,7 +63,9 @@ def _other(value: Any) -> Any:
             return value + 1
         case Recipe():
             return replace(value, steps=value.steps + 1)
-        case RunConfig() | FeatureInputs():
+        case RunConfig():
+            return value.changed(seed=value.seed + 1)
+        case FeatureInputs():
             return replace(value, seed=value.seed + 1)
         case Augmentation():
             return replace(value, jitter=0.9)
@@ -91,7 +94,7 @@ def test_every_number_of_a_recipe_counts() -> None:
         }
         others.append(replace(Recipe(), **change))
     digests = {
-        digest_of(DistillInputs(replace(CONFIG, recipe=each), "", np.zeros(1), None)) for each in others
+        digest_of(DistillInputs(CONFIG.changed(recipe=each), "", np.zeros(1), None)) for each in others
     }
     assert len(digests) == len(others)
 

@@ -19,11 +19,11 @@ from client.results.records import MetricsRow, Plan, Summary
 from client.runs.cells import Cell
 from client.runs.dataset import read_dataset
 from client.runs.distillation import Distillation
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 from client.runs.trainer import Trainer
-from tests.client.toy import CLASSES, draw, make_folder, table_of
+from tests.client.toy import CLASSES, draw, make_folder, run_config, table_of
 
 
 class _First(Processes):
@@ -44,17 +44,7 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
     data, pool = make_folder(tmp_path / "toy", images=5), tmp_path / "pool"
     pool.mkdir()
     draw("tall_bar", "blue", "yellow", seed=0).save(pool / "0.png")
-    config = RunConfig(
-        str(data),
-        "red",
-        "vl2v-adip",
-        "test_efficientnet",
-        32,
-        0,
-        "stratified",
-        Recipe(),
-        unlabelled=(str(pool),),
-    )
+    config = run_config(data, method="vl2v-adip", student="test_efficientnet", unlabelled=(str(pool),))
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
     run = Distillation(
@@ -76,7 +66,7 @@ def test_a_recipe_that_freezes_all_that_a_method_trains_is_refused(
 ) -> None:
     """The default student has 8 groups of layers; `erm` trains its classifier as well."""
     data, recipe = make_folder(tmp_path / "toy", images=5), replace(Recipe(), frozen=frozen)
-    config = RunConfig(str(data), "red", method, "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    config = run_config(data, method=method, student="tf_efficientnet_lite0", recipe=recipe)
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
     run = Distillation(config, folder, None, Display.of_nobody(), device="cpu", pixels=tmp_path / "pixels")
@@ -101,7 +91,7 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
     """The settings are the same; the steps, or the images of a batch, are those that follow from the data."""
     data = make_folder(tmp_path / "toy", images=5)
     recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
-    config = RunConfig(str(data), "red", method, "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    config = run_config(data, method=method, student="tf_efficientnet_lite0", recipe=recipe)
     folder, said = RunFolder(tmp_path / "run"), StringIO()
     folder.begin(config)
 
@@ -140,7 +130,7 @@ def test_a_run_goes_on_and_stands_where_its_targets_are_rounded_otherwise(
     """As they are by another number of threads, or another processor."""
     data = make_folder(tmp_path / "toy", images=5)
     recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
-    config = RunConfig(str(data), "red", "label-only", "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    config = run_config(data, method="label-only", student="tf_efficientnet_lite0", recipe=recipe)
     folder, said = RunFolder(tmp_path / "run"), StringIO()
     folder.begin(config)
 
@@ -175,9 +165,7 @@ def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_the
     draw("tall_bar", "blue", "yellow", seed=0).save(pool / "0.png")
     table = table_of(toy, tmp_path / "table.csv", "dark", "light", "red")
     table.write_text(table.read_text().replace(",light,", f",{pool},"))
-    config = RunConfig(
-        str(table), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe(), unlabelled=(str(pool),)
-    )
+    config = run_config(table, method="vl2v-adip", unlabelled=(str(pool),))
     dataset = read_dataset(config, Display.of_nobody())
     run = Distillation(
         config,
@@ -193,7 +181,7 @@ def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_the
 
 
 def test_the_best_hold_out_that_is_shown_is_that_of_the_whole_run_also_after_a_resume(tmp_path: Path) -> None:
-    config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
+    config = run_config()
     run, shown = RunFolder(tmp_path), []
     trainer = Trainer(config, METHODS["erm"], run, Display.of_nobody(), device="cpu", memo=Memo())
     run.log(MetricsRow(stage="distill", step=50, loss=1.0, holdout_domain_mean_accuracy=0.9))
@@ -209,7 +197,7 @@ def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_pat
     toy = make_folder(tmp_path / "toy", images=5)
     table = table_of(toy, tmp_path / "table.csv", "dark", "light", "red", held_out="light")
     recipe = Recipe(steps=1, images_per_domain=1, domains_in_batch=1, evaluations=1)
-    config = RunConfig(str(table), "red", "erm", "tf_efficientnet_lite0", 32, 0, "stratified", recipe)
+    config = run_config(table, student="tf_efficientnet_lite0", recipe=recipe)
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
 
@@ -230,6 +218,6 @@ def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_pat
     summary = run(1).execute()
     assert summary is not None
     assert summary.steps == folder.record(Plan, folder.plan).steps == 24
-    asks_at_each_step = replace(config, method="unlimited", recipe=recipe.with_steps(5))
+    asks_at_each_step = config.changed(method="unlimited", recipe=recipe.with_steps(5))
     cell = Cell(Variant("unlimited", "unlimited", recipe), asks_at_each_step, folder)
     assert cell.result.queries == len(CLASSES) + 6 * 12 + 5

@@ -11,10 +11,11 @@ import pytest
 from client.errors import ClientError, RunBusy, UsageError
 from client.learning.recipe import Recipe
 from client.results.records import MetricsRow
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from tests.client.cards import MODEL
+from tests.client.toy import run_config
 
-CONFIG = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
+CONFIG = run_config()
 
 
 class _Overtaken(RunFolder):
@@ -93,13 +94,13 @@ def test_it_tells_of_the_model_that_it_began_with(tmp_path: Path) -> None:
 
 def test_of_other_options_those_are_named_that_differ(tmp_path: Path) -> None:
     run, recipe = RunFolder(tmp_path), Recipe(steps=4)
-    config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", recipe)
+    config = run_config(recipe=recipe)
     run.begin(config)
     run.metrics.touch()
     other = replace(recipe, steps=5, augmentation=replace(recipe.augmentation, jitter=0.5))
     with pytest.raises(UsageError) as refused:
-        run.begin(replace(config, seed=1, recipe=other))
-    assert "options (seed: 0 -> 1; jitter: 0.3 -> 0.5; steps: 4 -> 5). Choose" in str(refused.value)
+        run.begin(config.changed(seed=1, recipe=other))
+    assert "options (jitter: 0.3 -> 0.5; steps: 4 -> 5; seed: 0 -> 1). Choose" in str(refused.value)
     known = json.loads(run.config.read_text())
     known["recipe"]["momentum"] = 0.9
     run.write(run.config, known)

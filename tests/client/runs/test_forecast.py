@@ -15,10 +15,10 @@ from client.learning.recipe import Recipe
 from client.learning.supervision import Supervision
 from client.learning.teacher_weights import weighed
 from client.runs.dataset import Dataset
-from client.runs.folder import RunConfig
 from client.runs.forecast import check_teacher
+from tests.client.toy import run_config
 
-_CONFIG = RunConfig("", None, "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+_CONFIG = run_config("", target_domain=None, method="vl2v-adip")
 
 
 def _dataset(labels: Tensor, classes: int, domains: str = "ab") -> Dataset:
@@ -103,7 +103,7 @@ def test_how_right_it_is_by_the_names_in_use_is_told_from_how_right_it_is_by_the
     labels = torch.arange(4).repeat(20)
     places = torch.where(torch.arange(80) // 4 % 10 == 9, (labels + 1) % 4, labels)
     known = Supervision(labels, torch.eye(4)[[0, 1, 3, 2]], torch.eye(4)[places], labels >= 0, 0.5)
-    config = replace(_CONFIG, recipe=replace(Recipe(), weigh_teacher=weighs))
+    config = _CONFIG.changed(recipe=replace(Recipe(), weigh_teacher=weighs))
     checked = check_teacher(config, _dataset(labels, 4), known)
     assert checked.check is not None
     assert checked.check.named_by_images == ["2", "3"]

@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.learning.recipe import Recipe
 from client.progress import Display
 from client.runs import freshness
 from client.runs.dataset import read_dataset
-from client.runs.folder import RunConfig
 from client.runs.freshness import student_stamp
 from client.runs.targets import Targets
-from tests.client.toy import make_folder
+from tests.client.toy import make_folder, run_config
 
 
 @pytest.fixture
@@ -28,10 +26,8 @@ def model(tmp_path: Path) -> Path:
 
 def _stamp(tmp_path: Path, student: str, method: str = "vl2v-sd") -> str:
     data = tmp_path / "toy"
-    config = RunConfig(
-        str(data if data.exists() else make_folder(data, images=1)), "red", method, student, 32, 0,
-        "stratified", Recipe(),
-    )  # fmt: skip
+    folder = data if data.exists() else make_folder(data, images=1)
+    config = run_config(folder, method=method, student=student)
     dataset = read_dataset(config, Display.of_nobody())
     return student_stamp(config, dataset, Targets(torch.zeros(1, 2), dataset.train, None, 2, ""))
 

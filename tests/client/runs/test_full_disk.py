@@ -9,13 +9,13 @@ import torch
 
 from client.errors import ClientError, unwritable
 from client.learning.methods import METHODS
-from client.learning.recipe import Recipe
 from client.learning.tensor_file import load_tensors, save_tensors
 from client.progress import Display
 from client.runs.embedding import _write_whole
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.trainer import Trainer
+from tests.client.toy import run_config
 
 LARGE = torch.zeros(1000, 1000)
 
@@ -30,7 +30,7 @@ def test_tensors(small_disk: Path) -> None:
 
 
 def _trainer(folder: Path) -> Trainer:
-    config = RunConfig("toy", "red", "erm", "none", 32, 0, "stratified", Recipe())
+    config = run_config()
     return Trainer(config, METHODS["erm"], RunFolder(folder), Display.of_nobody(), device="cpu", memo=Memo())
 
 

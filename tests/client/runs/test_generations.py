@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from client.data import examples
 from client.data.examples import Example
 from client.data.sending import as_png
 from client.errors import ClientError, UsageError
-from client.learning.recipe import Recipe
 from client.learning.tensor_file import save_tensors
 from client.progress import Display
+from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.generations import (
     NOTHING_SEEN,
     Seen,
@@ -28,13 +27,12 @@ from client.runs.generations import (
     seen_before,
     seen_by_student,
 )
-from tests.client.toy import CLASSES, draw, make_folder
+from tests.client.toy import CLASSES, draw, make_folder, run_config
 
 
 def _run(path: Path, weights: Path | None) -> Path:
     """A run that began with these weights; its student's file."""
-    begun_with = None if weights is None else str(weights)
-    config = RunConfig("toy", None, "erm", "none", 32, 0, "stratified", Recipe(), student_weights=begun_with)
+    config = run_config(target_domain=None, student_weights=weights)
     run = RunFolder(path)
     run.begin(config)
     save_tensors({"weight": torch.zeros(1)}, run.student, {"classes": "[]"})
@@ -45,13 +43,13 @@ def test_generations_lead_back_to_the_weights_that_the_first_one_began_with(tmp_
     backbone = tmp_path / "backbone.safetensors"
     save_tensors({"weight": torch.zeros(1)}, backbone, {})
     assert first_weights(None) is None
-    assert first_weights(str(backbone)) == str(backbone)
+    assert first_weights(backbone) == backbone
     for start, begun_with in (("named", None), ("own", backbone)):
         first = _run(tmp_path / start, begun_with)
         second = _run(tmp_path / f"{start}-2", first)
-        assert first_weights(str(second)) == first_weights(str(first)) == (begun_with and str(begun_with))
+        assert first_weights(second) == first_weights(first) == begun_with
     backbone.unlink()
-    assert first_weights(str(second)) is None
+    assert first_weights(second) is None
 
 
 def test_weights_that_may_have_seen_the_images_are_not_begun_with(tmp_path: Path) -> None:
@@ -59,11 +57,11 @@ def test_weights_that_may_have_seen_the_images_are_not_begun_with(tmp_path: Path
     second = _run(tmp_path / "run-2", first)
     copy = tmp_path / "student.safetensors"
     shutil.copy(second, copy)
-    assert first_weights(str(copy)) is None
+    assert first_weights(copy) is None
     shutil.rmtree(first.parent)
-    assert first_weights(str(second)) is None
+    assert first_weights(second) is None
     second.parent.rename(first.parent)  # now it says that it began with its own student
-    assert first_weights(str(first)) is None
+    assert first_weights(first) is None
 
 
 _NOBODY = Display.of_nobody()
@@ -71,9 +69,7 @@ _NOBODY = Display.of_nobody()
 
 def _config(root: Path, weights: Path | None = None, *, seed: int = 0) -> RunConfig:
     begun_with = None if weights is None else str(weights)
-    return RunConfig(
-        str(root), None, "erm", "none", 32, seed, "stratified", Recipe(), student_weights=begun_with
-    )
+    return run_config(root, target_domain=None, seed=seed, student_weights=begun_with)
 
 
 def _finish(
@@ -173,7 +169,7 @@ def test_a_finished_run_is_not_refused_where_its_images_are_to_be_tested_on_by_n
     held = _digests(dataset, dataset.holdout)
     assert kept.digest in held
     assert trained.digest not in held
-    assert read_dataset(replace(_config(root), target_domain="red"), _NOBODY, seen=seen).target == "red"
+    assert read_dataset(_config(root).changed(target_domain="red"), _NOBODY, seen=seen).target == "red"
 
 
 def test_a_domain_all_of_which_was_seen_is_not_measured(tmp_path: Path) -> None:
@@ -217,10 +213,10 @@ def test_a_target_that_an_earlier_generation_was_trained_on_is_refused(tmp_path:
     shutil.rmtree(tmp_path / "fewer" / "red")
     second, _ = _generation(tmp_path / "run-2", _config(tmp_path / "fewer", first.student))
     learnt = sum(before.examples[position].domain == "red" for position in before.train)
-    wanted = replace(_config(root, second.student), target_domain="red")
+    wanted = _config(root, second.student).changed(target_domain="red")
     with pytest.raises(UsageError, match=f"trained on {learnt} of the 15 images of red, so"):
         read_dataset(wanted, _NOBODY)
-    assert read_dataset(replace(wanted, student_weights=None), _NOBODY).target == "red"
+    assert read_dataset(wanted.changed(student_weights=None), _NOBODY).target == "red"
 
 
 def test_a_target_that_chose_the_weights_of_an_earlier_generation_is_refused(tmp_path: Path) -> None:
@@ -235,7 +231,7 @@ def test_a_target_that_chose_the_weights_of_an_earlier_generation_is_refused(tmp
     seen = seen_before(_config(root, weights), second, _NOBODY)
     _finish(second, others, seen, weight=1, held=red[9:10])
     for run, held in ((first, 9), (second, 10)):
-        wanted = replace(_config(root, run.student), target_domain="red")
+        wanted = _config(root, run.student).changed(target_domain="red")
         with pytest.raises(UsageError, match=f"chosen by their answers about {held} of the 15 images of red"):
             read_dataset(wanted, _NOBODY)
         assert seen_by_student(run).copies_among(red, of=()) == list(range(held))
@@ -269,7 +265,7 @@ def test_images_are_known_again_by_what_pillow_encodes_in_another_way(
     assert [after.examples[position].file for position in seen.among(after.examples)] == [
         each.file for each in trained
     ]
-    wanted = replace(_config(root, first.student), target_domain="red")
+    wanted = _config(root, first.student).changed(target_domain="red")
     with pytest.raises(UsageError, match="of the 6 images of red, so"):
         read_dataset(wanted, _NOBODY)
 
@@ -333,7 +329,7 @@ def test_who_begins_with_an_adapted_student_is_adapted(tmp_path: Path) -> None:
     config = _config(tmp_path, weights)
     assert not is_adapted(_config(tmp_path))
     assert not is_adapted(config)  # there is no such file
-    assert is_adapted(replace(config, adapt=("pool",)))
+    assert is_adapted(config.changed(adapt=("pool",)))
     for said, told in (({}, False), ({"adapted": "False"}, False), ({"adapted": "True"}, True)):
         save_tensors({"weight": torch.zeros(1)}, weights, {"classes": "[]", **said})
         assert is_adapted(config) is told

@@ -6,17 +6,17 @@ import pytest
 
 from client import load_run
 from client.errors import ClientError
-from client.learning.recipe import Recipe
 from client.results.predictions import LabelledPrediction, predictions_as_csv
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from tests.client.results.test_records import PLAN, SUMMARY
+from tests.client.toy import run_config
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """What the pages are made of, some wrong answers aside."""
     run = RunFolder(tmp_path / "run")
-    run.begin(RunConfig("toy", "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe()))
+    run.begin(run_config(method="vl2v-adip"))
     run.write(run.plan, PLAN)
     run.write(run.summary, {**SUMMARY, "leave_one_out": {}})  # a domain is held out
     answer = LabelledPrediction("red/circle/0.png", "red", False, "circle", "circle", 0.9)

@@ -33,7 +33,7 @@ from client.purchase.vendor_check import CANARIES
 from client.runs import supervision, targets
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
-from client.runs.folder import RunConfig, RunFolder
+from client.runs.folder import RunFolder
 from client.runs.forecast import probe
 from client.runs.joint_purchase import Asked, JointPurchase
 from client.runs.targets import TargetBuilder, Targets
@@ -42,7 +42,7 @@ from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import Usage
-from tests.client.toy import make_folder
+from tests.client.toy import make_folder, run_config
 from tests.vendor_service.local_vendor import LocalVendor
 
 
@@ -69,7 +69,7 @@ class Pupil:
 
     def __post_init__(self) -> None:
         self.data = make_folder(self.folder / "toy", images=5)
-        self.config = RunConfig(str(self.data), "red", "vl2v-adip", "none", 32, 0, "stratified", Recipe())
+        self.config = run_config(self.data, method="vl2v-adip")
         self.shown = StringIO()
         self.agreed: list[int] = []
 
@@ -83,7 +83,7 @@ class Pupil:
         batch: bool = False,
     ) -> Targets:
         """What the run learns; it may be a run that has learnt before."""
-        config, method = replace(self.config, method=method_name), METHODS[method_name]
+        config, method = self.config.changed(method=method_name), METHODS[method_name]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
         bulk = Bulk(self.client, buys=batch)
@@ -144,7 +144,7 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
 @pytest.mark.parametrize("spare", [-2, 2])
 def test_an_image_that_is_refused_makes_room_for_the_next(pupil: Pupil, spare: int, batch: bool) -> None:
     """Many labelled images are refused, and one without a label comes after them."""
-    pupil.config = replace(pupil.config, unlabelled=pupil.pool())
+    pupil.config = pupil.config.changed(unlabelled=pupil.pool())
     large = {str(path) for path in pupil.data.glob("*/*/0[0-2].png")}
     for path in large:
         Image.open(path).resize((101, 100)).save(path)
@@ -267,7 +267,7 @@ def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
     pupil: Pupil, confidence: float, weight: float
 ) -> None:
     recipe = replace(Recipe(), pseudo_labels=confidence, weigh_teacher=False)
-    pupil.config = replace(pupil.config, recipe=recipe, unlabelled=pupil.pool())
+    pupil.config = pupil.config.changed(recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=100)
     (position,) = pupil.dataset.unlabelled
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
@@ -299,7 +299,7 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
 
     monkeypatch.setattr(Teacher, "lookup", confused)
     data = make_folder(pupil.folder / "more", images=12)
-    pupil.config = replace(pupil.config, data=str(data), recipe=recipe, unlabelled=pupil.pool())
+    pupil.config = pupil.config.changed(data=str(data), recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=200, method_name=method)
     dataset, check = pupil.dataset, pupil.builder.check
     assert learnt.text_head is not None
@@ -324,7 +324,7 @@ def test_nobody_is_asked_to_pay_for_what_is_known_not_to_be_bought(
 ) -> None:
     monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
     pupil.learn("run", budget=3 + 24)
-    pupil.config = replace(pupil.config, unlabelled=pupil.pool())
+    pupil.config = pupil.config.changed(unlabelled=pupil.pool())
     pupil.learn("with a pool", budget=100)
     plan = pupil.read("with a pool/plan.json")["purchase"]
     assert (plan["cached"], plan["to_buy"], plan["cost_micros"]) == (3 + 24, 0, 0)
@@ -361,7 +361,7 @@ def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pu
 @pytest.mark.parametrize("by", ["a probe", "a comparison"])
 def test_where_a_class_prompt_is_refused_no_image_is_bought(pupil: Pupil, by: str) -> None:
     pupil.rename("circle", "circle_of_a_long_name")
-    config = replace(pupil.config, unlabelled=pupil.pool())
+    config = pupil.config.changed(unlabelled=pupil.pool())
     dataset = read_dataset(config, Display.of_nobody())
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=100)
 
@@ -391,7 +391,7 @@ def test_a_probe_without_labelled_images_to_judge_by_buys_nothing(
     _leave_no_label(pupil)
     if images:
         data = make_folder(pupil.folder / "few", images=images)
-        pupil.config = replace(pupil.config, data=str(data), target_domain="red", method=method)
+        pupil.config = pupil.config.changed(data=str(data), target_domain="red", method=method)
     dataset = read_dataset(pupil.config, Display.of_nobody())
     teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=30)
     with pytest.raises(UsageError, match=rf"labelled images or more, and the run asks about {labelled}\."):
@@ -558,7 +558,7 @@ def _leave_no_label(pupil: Pupil) -> None:
     """Names of classes, and one image without a label."""
     names = pupil.folder / "classes.txt"
     names.write_text("circle\nsquare\ntall bar\n")
-    pupil.config = replace(pupil.config, data=str(names), target_domain=None, unlabelled=pupil.pool())
+    pupil.config = pupil.config.changed(data=str(names), target_domain=None, unlabelled=pupil.pool())
 
 
 def test_where_money_does_not_reach_the_class_prompts_the_money_that_does_is_named(pupil: Pupil) -> None:

@@ -1,7 +1,6 @@
 """What a run asks, and never more than it may use."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,18 @@ from client.data.images import decode_square
 from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.progress import Display
+from client.runs.config import RunConfig
 from client.runs.dataset import read_dataset
 from client.runs.embedding import collect_inputs
-from client.runs.folder import RunConfig
 from client.runs.plans import describe_plan
 from client.runs.teacher_queries import query_of, teacher_queries
-from tests.client.toy import CLASSES, make_folder, table_of
+from tests.client.toy import CLASSES, make_folder, run_config, table_of
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     data = make_folder(tmp_path / "toy", images=3)
-    return RunConfig(str(data), "red", "vl2v-adip", "tf_efficientnet_lite0", 32, 0, "stratified", Recipe())
+    return run_config(data, method="vl2v-adip", student="tf_efficientnet_lite0")
 
 
 @pytest.mark.parametrize("recipe", [Recipe(images_per_domain=1, steps=1), Recipe().with_steps(1)])
@@ -35,13 +34,18 @@ def test_a_domain_that_a_table_holds_out_whole_changes_neither_steps_nor_purchas
     pool.mkdir()
     for number in range(20):
         Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
-    config = RunConfig(
-        "", None, "no-align", "test_efficientnet", 32, 0, "stratified", recipe, unlabelled=(str(pool),)
+    config = run_config(
+        "",
+        target_domain=None,
+        method="no-align",
+        student="test_efficientnet",
+        recipe=recipe,
+        unlabelled=(str(pool),),
     )
     found = []
     for domains in (("dark", "red"), ("dark", "light", "red")):
         table = table_of(root, tmp_path / "table.csv", *domains, held_out="light")
-        dataset = read_dataset(replace(config, data=str(table)), Display())
+        dataset = read_dataset(config.changed(data=str(table)), Display())
         assert dataset.taught_domains == ("dark", "red")
         assert {dataset.examples[i].domain for i in dataset.holdout} == set(domains)
         found.append((teacher_queries(config, dataset).all, describe_plan(config, dataset, None, None)))
@@ -64,7 +68,7 @@ def test_more_unlabelled_images_than_the_steps_see_are_asked_about_only_to_align
     for number in range(6):
         Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
     recipe = Recipe(images_per_domain=1, domains_in_batch=1).with_steps(2)
-    config = replace(config, method=method, recipe=recipe, unlabelled=(str(pool),))
+    config = config.changed(method=method, recipe=recipe, unlabelled=(str(pool),))
     dataset = read_dataset(config, Display())
     assert len(teacher_queries(config, dataset).of("unlabelled").queries) == asked
     assert describe_plan(config, dataset, None, None).unseen_images == 6 - asked
@@ -81,7 +85,7 @@ def test_images_without_labels_alone_are_drawn_whatever_images_are_chosen_by(
     pool.mkdir()
     for number in range(6):
         Image.effect_noise((40, 40), 40 + number).save(pool / f"{number}.png")
-    config = replace(config, data=str(tmp_path / data), target_domain=None, unlabelled=(str(pool),))
+    config = config.changed(data=str(tmp_path / data), target_domain=None, unlabelled=(str(pool),))
     dataset = read_dataset(config, Display())
     assert not dataset.train
     assert len(teacher_queries(config, dataset).of("unlabelled").queries) == 6
@@ -112,7 +116,7 @@ def test_no_more_is_asked_than_may_be_used(config: RunConfig, rounds: float) -> 
     dataset = read_dataset(config, Display())
     images = len(dataset.train)
     limit = len(CLASSES) + int(rounds * images)
-    asked = teacher_queries(replace(config, use_at_most=limit), dataset)
+    asked = teacher_queries(config.changed(use_at_most=limit), dataset)
     everything = teacher_queries(config, dataset)
     assert len(set(asked.all)) == min(limit, len(set(everything.all)))
     assert asked.all == everything.all[: len(asked.all)]
@@ -123,22 +127,22 @@ def test_no_more_is_asked_than_may_be_used(config: RunConfig, rounds: float) -> 
 
 
 def test_a_method_may_ask_about_no_image(config: RunConfig) -> None:
-    dataset = read_dataset(replace(config, method="text-only"), Display())
-    asked = teacher_queries(replace(config, method="text-only"), dataset)
+    dataset = read_dataset(config.changed(method="text-only"), Display())
+    asked = teacher_queries(config.changed(method="text-only"), dataset)
     assert [query.kind for query in asked.all] == ["text"] * len(CLASSES)
 
 
 def test_the_sentences_of_rise_are_queries_like_others(config: RunConfig) -> None:
-    config = replace(config, method="rise", recipe=Recipe())
+    config = config.changed(method="rise", recipe=Recipe())
     dataset = read_dataset(config, Display())
     asked = teacher_queries(config, dataset)
     texts = len(CLASSES) * (7 + len(dataset.domains))
     assert len(asked.prompts) == texts
     assert "a dark of a tall bar" in {query.name for query in asked.prompts}
     assert not any("red" in query.name for query in asked.prompts)
-    few = teacher_queries(replace(config, use_at_most=texts + 2), dataset)
+    few = teacher_queries(config.changed(use_at_most=texts + 2), dataset)
     assert few.all == [*asked.prompts, *asked.of("labelled").queries[:2]]
     with pytest.raises(
         UsageError, match=rf"{texts - 1} queries a run do not reach the {texts} class prompts"
     ):
-        teacher_queries(replace(config, use_at_most=texts - 1), dataset)
+        teacher_queries(config.changed(use_at_most=texts - 1), dataset)

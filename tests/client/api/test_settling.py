@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from client.api.configs import config_of, pool_words
 from client.api.generations import next_options, of_next
+from client.api.settling import pool_words, run_config
 from client.data.domains import list_folder
 from client.data.pool import find_pool
 from client.learning.recipe import Recipe, RecipeName
@@ -47,9 +47,9 @@ def test_a_file_behind_a_link_is_read_under_the_links_name(tmp_path: Path, name:
     (tmp_path / "stored").write_text("path,label\na.png,cat\n")  # as DVC keeps it
     link = tmp_path / "data" / name
     link.symlink_to("../stored")
-    config = config_of(DistillOptions(data=link, method="erm"))
-    assert list_folder(Path(config.data)) == list_folder(link)
-    assert config.data == str(tmp_path.resolve() / "data" / name)
+    config = run_config(DistillOptions(data=link, method="erm"))
+    assert list_folder(config.data) == list_folder(link)
+    assert config.data == tmp_path.resolve() / "data" / name
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_another_method_of_a_next_generation_does_not_have_the_variants_of_the_l
     steps: int | None,
     tmp_path: Path,
 ) -> None:
-    first = config_of(DistillOptions(data=tmp_path, method=before, recipe=recipe, steps=steps))
+    first = run_config(DistillOptions(data=tmp_path, method=before, recipe=recipe, steps=steps))
     run = RunFolder(tmp_path / "run")
     run.begin(first)
     save_file({"weight": torch.zeros(1)}, run.student)
-    assert config_of(next_options(run.path, seed=1)).recipe == first.recipe
-    second = config_of(next_options(run.path, method=now)).recipe
+    assert run_config(next_options(run.path, seed=1)).recipe == first.recipe
+    second = run_config(next_options(run.path, method=now)).recipe
     assert second.selection == selection
     assert replace(second, selection=first.recipe.selection) == first.recipe
-    anew = config_of(next_options(run.path, method="erm", recipe="paper")).recipe
+    anew = run_config(next_options(run.path, method="erm", recipe="paper")).recipe
     assert anew.selection == "swad"
 
 
@@ -87,7 +87,7 @@ def test_a_next_generation_is_otherwise_where_somebody_says_so(
 ) -> None:
     """What the environment or tuition.toml says counts for the vendor, and not for what the run is."""
     run = RunFolder(tmp_path / "run")
-    run.begin(config_of(DistillOptions(data=tmp_path, seed=4, unlabelled=("/pool",))))
+    run.begin(run_config(DistillOptions(data=tmp_path, seed=4, unlabelled=("/pool",))))
     save_file({"weight": torch.zeros(1)}, run.student)
     monkeypatch.setenv("TUITION_DATA", "environed")
     monkeypatch.setenv("TUITION_CACHE", "environed.db")

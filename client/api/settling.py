@@ -1,0 +1,80 @@
+"""The options that somebody gave, settled: what makes a run this run and no other."""
+
+from collections.abc import Sequence
+from glob import escape, has_magic
+from pathlib import Path
+from typing import Any
+
+from client.api.checks import require_class_names, require_named
+from client.data.domains import composed
+from client.data.finder import require_name
+from client.errors import UsageError
+from client.learning.backbones import native_image_size
+from client.learning.methods import METHODS, parse_method, with_steps
+from client.learning.recipe import RECIPES, Recipe
+from client.options.training import DistillOptions, ImageOptions, StudentOptions
+from client.paths import is_file, is_there, resolved, rooted
+from client.runs.config import RunConfig
+
+
+def run_config(options: DistillOptions) -> RunConfig:
+    """The configuration of a run that somebody asks for.
+
+    Raises:
+        UsageError: a file, a student or a method is not there, or the method takes no such images.
+    """
+    require_named(options.labelled)
+    require_class_names(options.classes)
+    settled = settled_options(options, options)
+    recipe = with_steps(settled["recipe"], options.method, options.steps)
+    method, settled["recipe"] = parse_method(options.method, recipe)
+    adapt = pool_words(options.adapt)
+    if (settled["unlabelled"] or adapt) and not method.learns_unlabelled:
+        able = ", ".join(each.name for each in METHODS.values() if each.learns_unlabelled)
+        raise UsageError(
+            f"The method {method.name} learns from labelled images alone: leave out --unlabelled and "
+            f"--adapt, or take one of {able}."
+        )
+    target = None if options.target_domain is None else composed(options.target_domain)
+    return RunConfig(**settled, target_domain=target, adapt=adapt, method=options.method, seed=options.seed)
+
+
+def settled_options(images: ImageOptions, student: StudentOptions) -> dict[str, Any]:
+    """The options that runs of one comparison share, settled, by their names; the recipe is without variants.
+
+    Raises:
+        UsageError: the student's weights are not a file, nobody knows its name, or a name is empty.
+    """
+    weights = student.student_weights
+    if weights is not None and not is_file(weights):
+        raise UsageError(f"--student-weights {weights} is not a file.")
+    native = native_image_size(student.student)  # asked in any case: it refuses a name that nobody knows
+    recipe = student.recipe if isinstance(student.recipe, Recipe) else RECIPES[student.recipe]
+    return {
+        "data": rooted(images.labelled),
+        "unlabelled": pool_words(images.unlabelled),
+        "group_by_name": images.group_by_name,
+        "select": images.select,
+        "student": student.student,
+        "student_weights": None if weights is None else resolved(weights),
+        "image_size": student.image_size or native,
+        "recipe": recipe,
+    }
+
+
+def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:
+    """Where unlabelled images are, wherever the command is run from.
+
+    The folder that it is run from is no part of a pattern, whatever its name.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    for word in words:
+        require_name(str(word))
+    return tuple(str(_rooted_word(Path(word))) for word in words)
+
+
+def _rooted_word(word: Path) -> Path:
+    is_pattern = has_magic(str(word)) and not is_there(word)
+    return Path(escape(str(Path.cwd()))) / word if is_pattern else word.absolute()
