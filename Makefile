@@ -11,8 +11,6 @@ BOUND_TESTS := tests/shared $(addprefix tests/client/,cache/test_cache.py proofs
 	vendors/test_tuition.py results) \
 	$(addprefix tests/vendor_service/,api/test_embed.py database) \
 	$(addprefix tests/end_to_end/test_,python.py embed_command.py)
-# A thread that waits for the others of its team sleeps: another worker of the tests needs the processor.
-TEST_THREADS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 # Some environments keep no bytecode; every process that a test starts would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,7 +33,7 @@ demo: $(READY)  ## vendor, key, budget, distillation and result table on the bun
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## all tests but the slow ones
-	@$(TEST_THREADS) $(BIN)/python -m pytest --workers 6  # they wait as much as they compute
+	@$(BIN)/python -m pytest --workers 6  # they wait as much as they compute
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times, 10,000 mutated requests, schemathesis
 	@$(BIN)/python -m pytest -m slow
@@ -62,11 +60,11 @@ test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb s
 	@touch $@
 
 test-lowest: .venv-lowest/.ready  ## a part of the tests with the oldest libraries that pyproject.toml allows
-	@$(TEST_THREADS) .venv-lowest/bin/python -m pytest --override-ini filterwarnings= $(BOUND_TESTS)
+	@.venv-lowest/bin/python -m pytest --override-ini filterwarnings= $(BOUND_TESTS)
 
 test-newest: .venv-newest/.ready  ## the same with the newest ones that there are
 	@rm .venv-newest/.ready  # another day has other releases
-	@$(TEST_THREADS) .venv-newest/bin/python -m pytest $(BOUND_TESTS)
+	@.venv-newest/bin/python -m pytest $(BOUND_TESTS)
 
 test-scale: $(READY)  ## the HTTP contract and replicas that die, against the vendor on a local Ray cluster
 	@$(BIN)/python -m pytest --on-ray $(addprefix tests/vendor_service/http/test_,embed.py openai.py wire.py customer.py)

@@ -590,6 +590,7 @@ def test_a_plan_says_what_jobs_are_to_bring(client: Command, vendor: LocalVendor
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("onnx")
 def test_a_student_is_distilled_from_what_jobs_bring(client: Command, vendor: LocalVendor) -> None:
     make_folder(client.folder / "toys", images=4)
     small = (*TINY, "--image-size", "32", "--steps", "3", "--out", "run")

@@ -27,8 +27,6 @@ from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 from tools.site.run_files import TABLE, faults
 
-pytestmark = pytest.mark.usefixtures("without_onnx")
-
 IMAGES = 5
 EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)
 _OF_LITE0 = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")

@@ -97,6 +97,7 @@ def test_what_only_shows_a_plan_writes_to_the_cache_and_beside_it_alone(client: 
     assert made == {("new",), *caches}
 
 
+@pytest.mark.usefixtures("onnx")
 def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorProcess) -> None:
     plan = json.loads(client("plan", "--data", "toy", "--target-domain", "red", "--json").stdout)
     needed = plan["train_images"] + len(CLASSES)
@@ -287,6 +288,7 @@ def test_rise_pays_for_its_texts_and_its_student_is_read_back(
     assert "trained already" in client(*_distill(*rise, budget=texts + 10)).stderr
 
 
+@pytest.mark.usefixtures("onnx")
 def test_erm_needs_no_vendor_and_a_student_that_cannot_be_exported_is_evaluated_all_the_same(
     client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

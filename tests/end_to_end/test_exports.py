@@ -188,7 +188,6 @@ def test_the_report_and_the_files_are_measured_on_the_same_images(client: Comman
     assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_a_target_domain_of_copies_alone_measures_nothing(client: Command) -> None:
     alike = client.folder / "alike"
     shutil.copytree(client.folder / "toy", alike)

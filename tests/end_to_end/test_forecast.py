@@ -13,8 +13,6 @@ from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
-pytestmark = pytest.mark.usefixtures("without_onnx")
-
 _SMALL = ("--data", "toy", "--image-size", "32")
 
 

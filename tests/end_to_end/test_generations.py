@@ -109,7 +109,7 @@ def test_what_the_last_student_was_trained_on_does_not_measure_the_next(
     assert not (client.folder / "other" / "plan.json").exists()
 
 
-@pytest.mark.usefixtures("trusted", "without_onnx")
+@pytest.mark.usefixtures("trusted")
 def test_another_split_holds_out_what_the_last_one_held_out(client: Command) -> None:
     changes = ("--seed", "4", "--group-by-name", "--out", "drawn", "--steps", "2")
     client("distill", "--from", "first", "--budget", "1000", *changes)
@@ -117,7 +117,6 @@ def test_another_split_holds_out_what_the_last_one_held_out(client: Command) -> 
     assert _measured(client, "drawn") == _measured(client, "first")
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_students_that_leave_a_domain_out_do_not_begin_with_weights_that_have_seen_it(
     client: Command,
 ) -> None:
@@ -134,7 +133,7 @@ def test_students_that_leave_a_domain_out_do_not_begin_with_weights_that_have_se
     assert set(_json(client, "every-2/summary.json")["leave_one_out"]) == set(DOMAINS)
 
 
-@pytest.mark.usefixtures("trusted", "without_onnx")
+@pytest.mark.usefixtures("trusted")
 def test_students_that_leave_a_domain_out_learn_from_what_the_next_generation_buys(client: Command) -> None:
     small = ("--image-size", "32", "--steps", "2", "--method", "vl2v-adip")
     client("distill", "--data", "toy", *TINY, *small, "--out", "asked", "--budget", "1000")
@@ -158,7 +157,6 @@ def every(client: Command) -> Command:
 _ASKS_NOBODY = ("--image-size", "32", "--steps", "2", "--method", "erm")
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_images_that_are_added_put_none_among_the_hold_outs_that_was_trained_on(every: Command) -> None:
     trained = _trained(every, "learnt", "toys")
     more = every.folder / "more"
@@ -190,7 +188,7 @@ def test_images_that_are_added_put_none_among_the_hold_outs_that_was_trained_on(
     record.with_suffix(".away").rename(record)
 
 
-@pytest.mark.usefixtures("trusted", "without_onnx")
+@pytest.mark.usefixtures("trusted")
 def test_images_that_were_learnt_from_without_labels_are_not_held_out_once_they_have_some(
     client: Command,
 ) -> None:
@@ -204,7 +202,7 @@ def test_images_that_were_learnt_from_without_labels_are_not_held_out_once_they_
     assert not {name for name in _measured(client, "named") if "pool" in name}
 
 
-@pytest.mark.usefixtures("trusted", "without_onnx")
+@pytest.mark.usefixtures("trusted")
 def test_a_domain_of_images_that_were_learnt_from_without_labels_is_no_target(client: Command) -> None:
     shutil.copytree(client.folder / "toy", client.folder / "wider")
     for name, numbers in zip(CLASSES, ((0, 1), (2, 3), (4, 5)), strict=True):
@@ -217,7 +215,6 @@ def test_a_domain_of_images_that_were_learnt_from_without_labels_is_no_target(cl
     assert "were trained on 6 of the 6 images of noisy, so" in refused.stderr
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_a_domain_that_an_earlier_generation_was_trained_on_is_no_target(every: Command) -> None:
     shutil.copytree(every.folder / "toys", every.folder / "fewer")
     shutil.rmtree(every.folder / "fewer" / "red")
@@ -226,7 +223,6 @@ def test_a_domain_that_an_earlier_generation_was_trained_on_is_no_target(every: 
     assert "were trained on 12 of the 15 images of red, so" in every(*run, code=2).stderr
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_a_domain_that_chose_the_weights_of_an_earlier_generation_is_no_target(every: Command) -> None:
     files = [path.relative_to(every.folder) for path in sorted(every.folder.glob("toys/*/*/*.png"))]
     rows = [f"{file},{file.parts[2]},{file.parts[1]},{'holdout' * ('red' in file.parts)}" for file in files]
@@ -253,7 +249,6 @@ def test_a_students_file_is_no_way_round(every: Command, command: tuple[str, ...
     assert "were trained on 12 of the 15 images of red, so" in refused.stderr
 
 
-@pytest.mark.usefixtures("without_onnx")
 def test_a_student_from_a_copied_file_is_not_said_to_have_never_seen_what_it_is_tested_on(
     every: Command,
 ) -> None:

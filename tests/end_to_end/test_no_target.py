@@ -12,8 +12,6 @@ from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
-pytestmark = pytest.mark.usefixtures("without_onnx")
-
 _SMALL = (*TINY, "--data", "toy", "--budget", "200", "--image-size", "32", "--steps", "4", "--out", "run")
 
 

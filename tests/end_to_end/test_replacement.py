@@ -89,6 +89,7 @@ def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(cli
     assert _files(run)["student.safetensors"] != before["student.safetensors"]
 
 
+@pytest.mark.usefixtures("onnx")
 def test_a_question_on_a_terminal_may_be_answered_and_a_replacement_is_put_in_place_whole(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ _SMALL = ("--data", "toy", "--target-domain", "red", "--image-size", "32")
 _POOL = 12
 
 
-pytestmark = pytest.mark.usefixtures("trusted", "without_onnx")
+pytestmark = pytest.mark.usefixtures("trusted")
 
 
 @pytest.fixture

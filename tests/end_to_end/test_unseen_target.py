@@ -11,8 +11,6 @@ from tests.client.toy import make_folder
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 
-pytestmark = pytest.mark.usefixtures("without_onnx")
-
 
 @pytest.mark.parametrize(
     ("method", "student"),
