@@ -21,12 +21,12 @@ from unittest.mock import patch
 
 from tests.support.long_history import write_history
 from tests.vendor_service import local_vendor
-from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import OperatorScope
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account
 from vendor_service.http import history_rate

@@ -136,7 +136,7 @@ def new_api_key() -> str:
     if not any(account["account"] == "demo" for account in ask_vendor("accounts", "list")):
         ask_vendor("accounts", "create", "demo", "--quota", str(QUOTA), "--period", "total")
     else:
-        ask_vendor("accounts", "set-quota", "demo", str(QUOTA))
+        ask_vendor("accounts", "set", "demo", "--quota", str(QUOTA))
     console.print(f"Account demo, quota {QUOTA} queries in all; a new key for this run.")
     key: str = ask_vendor("keys", "create", "demo", "--label", secrets.token_hex(4))["api_key"]
     return key

@@ -19,10 +19,10 @@ from playwright.sync_api import Browser, Page
 
 from examples.demo import ROOT
 from tests.support.browser import chromium
-from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.console.furnished import Customer, admin_of, furnish
+from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor, image_file
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import OperatorScope
 
 IMAGES = ROOT / "docs" / "images"
 Theme = Literal["light", "dark"]

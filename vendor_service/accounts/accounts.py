@@ -2,7 +2,9 @@
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,8 +15,26 @@ from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.money import ledger, periods, prices
+from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
+# What may be agreed otherwise later.
+CHANGEABLE = ("quota", "spend_limit_micros", "queries_per_second", "coverage_limit", "plan")
 _NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
+
+
+Plan = Annotated[
+    str,
+    Term("The plan whose prices hold: see vendor prices.", label="Plan", typed="--plan", choices="plans"),
+]
+CoverageLimit = Annotated[
+    int | None,
+    Term(
+        "Buckets of the embedding space, over all time.",
+        label="Coverage, in buckets",
+        typed="--coverage-limit",
+        form="coverage",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -26,13 +46,27 @@ class Terms:
     the embedding space, over all time.
     """
 
-    quota: int | None = None
-    quota_period: QuotaPeriod = "month"
-    spend_limit_micros: int | None = None
-    credit_micros: int | None = None
-    queries_per_second: int | None = None
-    coverage_limit: int | None = None
-    plan: str = STANDARD_PLAN
+    quota: Quota = None
+    quota_period: Annotated[
+        QuotaPeriod,
+        Term(
+            "A calendar month in UTC, or all time.",
+            label="Period",
+            typed="--period",
+            form="quota_period",
+            choices={"month": "a month", "total": "all time"},
+        ),
+    ] = "month"
+    spend_limit_micros: SpendLimit = None
+    credit_micros: Annotated[
+        int | None,
+        Term(
+            "Prepaid micro-units.", label="Prepaid credit", typed="--credit", unit=Unit.MONEY, none="invoiced"
+        ),
+    ] = None
+    queries_per_second: Rate = None
+    coverage_limit: CoverageLimit = None
+    plan: Plan = STANDARD_PLAN
 
 
 def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Account:
@@ -98,64 +132,25 @@ def list_accounts(session: Session, after: str = "", limit: int | None = None) -
     return list(session.scalars(found))
 
 
-def set_quota(account: Account, quota: int | None) -> None:
-    """Agree on another quota, from now on; what was used of the former one counts.
+def change_terms(
+    session: Session, account: Account, changes: Mapping[str, int | str | None], now: int
+) -> None:
+    """Agree on something else, from now on; what was used of former limits counts.
+
+    This transaction must have locked the account. `changes` names some fields of `Terms`, all but
+    `quota_period` and `credit_micros`.
 
     Raises:
-        UsageError: the number cannot be.
-    """
-    check_numbers(quota=quota)
-    account.quota = quota
-
-
-def set_spend_limit(account: Account, micros: int | None) -> None:
-    """Agree on another spend limit, from now on; what was spent within the former one counts.
-
-    Raises:
-        UsageError: the number cannot be.
-    """
-    check_numbers(spend_limit_micros=micros)
-    account.spend_limit_micros = micros
-
-
-def set_rate_limit(account: Account, queries_per_second: int | None) -> None:
-    """Agree on another rate, from now on.
-
-    Raises:
-        UsageError: the number cannot be.
-    """
-    check_rate(queries_per_second)
-    account.queries_per_second = queries_per_second
-
-
-def set_coverage_limit(account: Account, buckets: int | None) -> None:
-    """Agree on another coverage limit, from now on; what was covered before counts.
-
-    Raises:
-        UsageError: the number cannot be.
-    """
-    check_numbers(coverage_limit=buckets)
-    account.coverage_limit = buckets
-
-
-def set_plan(session: Session, account: Account, plan: str, now: int) -> None:
-    """Let another plan's prices hold for what is asked from now on.
-
-    Raises:
+        UsageError: a number cannot be.
         UnknownName: there is no such plan.
     """
-    _check_plan(session, plan, now)
-    account.plan = plan
-
-
-def suspend(account: Account) -> None:
-    """Refuse what is asked from now on; what is in flight is answered and charged."""
-    account.status = "suspended"
-
-
-def resume(account: Account) -> None:
-    """Serve a suspended account again."""
-    account.status = "active"
+    terms: dict[str, Any] = {name: getattr(account, name) for name in CHANGEABLE} | dict(changes)
+    check_numbers(**{name: terms[name] for name in ("quota", "spend_limit_micros", "coverage_limit")})
+    check_rate(terms["queries_per_second"])
+    if terms["plan"] != account.plan:
+        _check_plan(session, terms["plan"], now)
+    for name in CHANGEABLE:
+        setattr(account, name, terms[name])
 
 
 def check_numbers(**numbers: int | None) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from sqlalchemy.orm import Session
 
-from shared.keys import KeyInfo
+from shared.keys import KeyInfo, NewSecret
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.accounts import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
@@ -20,6 +20,7 @@ from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.money import periods
+from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
@@ -41,14 +42,11 @@ class Scope(StrEnum):
 # What limits a key beside the limits of its account and its project.
 OWN_LIMITS = ("quota", "spend_limit_micros", "queries_per_second", "concurrency", "expires_at")
 DEFAULT_SCOPES = frozenset({Scope.EMBED, Scope.READ_USAGE})
-
-
-@dataclass(frozen=True)
-class IssuedKey:
-    """A new secret; `api_key` is the only copy of it."""
-
-    key_id: str
-    api_key: str
+SCOPES = {
+    Scope.EMBED: "embed: buy embeddings",
+    Scope.READ_USAGE: "usage:read: see usage, ledger and the console",
+    Scope.ADMIN: "admin: change keys, and all of the above",
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +55,51 @@ class KeyTerms:
 
     `quota` and `spend_limit_micros` are for the account's quota period; `concurrency` is how many requests
     may be in flight. The key ends at `expires_at`, in microseconds since the epoch, or with `None` never.
+    Without a `project` it belongs to that of the key by which it is issued, or to the default one.
     """
 
-    label: str = ""
-    scopes: frozenset[Scope] = DEFAULT_SCOPES
-    quota: int | None = None
-    spend_limit_micros: int | None = None
-    queries_per_second: int | None = None
-    concurrency: int | None = None
-    expires_at: int | None = None
-    project: str = DEFAULT_PROJECT
+    label: Annotated[
+        str, Term("What the key is for.", label="What it is for", typed="--label", longest=_LONGEST_LABEL)
+    ] = ""
+    scopes: Annotated[
+        frozenset[Scope],
+        Term("What the key may do.", label="Permissions", typed="--scope", form="scope", choices=SCOPES),
+    ] = DEFAULT_SCOPES
+    quota: Quota = None
+    spend_limit_micros: SpendLimit = None
+    queries_per_second: Rate = None
+    concurrency: Annotated[
+        int | None,
+        Term(
+            "Requests that may be in flight.",
+            label="Requests at once",
+            typed="--concurrency",
+            none="no limit",
+        ),
+    ] = None
+    expires_at: Annotated[
+        int | None,
+        Term(
+            "When the key ends, UTC.",
+            label="Ends (UTC)",
+            typed="--expires",
+            unit=Unit.MOMENT,
+            none="never",
+        ),
+    ] = None
+    project: Annotated[
+        str | None,
+        Term(
+            "The project that the key belongs to.",
+            label="Project",
+            typed="--project",
+            none=DEFAULT_PROJECT,
+            choices="projects",
+        ),
+    ] = None
 
 
-def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock) -> IssuedKey:
+def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock) -> NewSecret:
     """Give an account one more key.
 
     Raises:
@@ -96,7 +126,7 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
             period_started_at=account.period_started_at,
         )
     )
-    return IssuedKey(key_id, f"tk_{key_id}_{secret}")
+    return NewSecret(key_id=key_id, api_key=f"tk_{key_id}_{secret}")
 
 
 def verify_key(session: Session, api_key: str, now: int) -> tuple[Account, ApiKey] | None:
@@ -123,7 +153,7 @@ def id_of(api_key: str) -> str | None:
     return None if match is None else match[1]
 
 
-def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) -> IssuedKey:
+def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) -> NewSecret:
     """Give a key another secret. The present one is good for `grace_seconds` more, an older one no longer.
 
     The key stays the same one, with its scopes, its limits and what it used of them.
@@ -139,7 +169,7 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
         raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
     secret = secrets.token_hex(_SECRET_BYTES)
     row.replace_secret(_hash(secret), clock(), grace_seconds)
-    return IssuedKey(key_id, f"tk_{key_id}_{secret}")
+    return NewSecret(key_id=key_id, api_key=f"tk_{key_id}_{secret}")
 
 
 def change_limits(key: ApiKey, limits: Mapping[str, int | None], now: int) -> None:
@@ -216,8 +246,8 @@ def _check(terms: KeyTerms, now: int) -> None:
         raise UsageError("a key expires in the future, not in the past")
 
 
-def _project_id(session: Session, account: Account, name: str) -> str | None:
-    if name == DEFAULT_PROJECT:
+def _project_id(session: Session, account: Account, name: str | None) -> str | None:
+    if name in (None, DEFAULT_PROJECT):
         return None
     project = find_project(session, account, name)
     if project.archived_at is not None:

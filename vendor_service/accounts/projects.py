@@ -12,15 +12,16 @@ from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UnknownName
 from vendor_service.money import periods, rate
+from vendor_service.terms import Quota, Rate, SpendLimit
 
 
 @dataclass(frozen=True)
 class ProjectTerms:
     """A project's own limits, the first two in the account's quota period; `None`: only the account's."""
 
-    quota: int | None = None
-    spend_limit_micros: int | None = None
-    queries_per_second: int | None = None
+    quota: Quota = None
+    spend_limit_micros: SpendLimit = None
+    queries_per_second: Rate = None
 
 
 def create_project(

@@ -1,154 +1,326 @@
-"""Acts on accounts: opening one, changing what is agreed, putting right what a wrong clock dated."""
+"""Accounts: opening one, changing what is agreed, and putting right what a wrong clock dated."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel
 
 from shared.billing import AccountStatus
 from vendor_service.accounts import accounts
-from vendor_service.accounts.accounts import Terms
-from vendor_service.acts.act import Act
+from vendor_service.accounts.accounts import CHANGEABLE, Terms, find_account
+from vendor_service.acts.act import Act, OperatorScope
+from vendor_service.acts.declaration import Changes, act, changes_of, preview, query
+from vendor_service.acts.names import Named
+from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
-from vendor_service.extraction.report import forget
-from vendor_service.money import periods, thresholds
+from vendor_service.errors import UsageError
+from vendor_service.extraction.report import Extraction, extraction, forget, meaning
 from vendor_service.money.repair import Repair, repair
 from vendor_service.money.usage import account_status
+from vendor_service.terms import Term, money
 
-_AGREED = (
-    "status",
-    "plan",
-    "quota",
-    "quota_period",
-    "spend_limit_micros",
-    "queries_per_second",
-    "coverage_limit",
+NO_LIMIT = "no limit"
+_STATUS = Literal["active", "suspended"]
+
+
+class AccountPage(BaseModel):
+    """Accounts by name; the name to ask behind for the next ones, `null` where there are no more."""
+
+    data: list[AccountStatus]
+    next_after: str | None
+
+
+class ExtractionReport(BaseModel):
+    """A row for each model."""
+
+    data: list[Extraction]
+
+
+def by_name(act: Act, name: str, *, lock: bool = False) -> Account:
+    """The account that an act is about; raises what `find_account` does."""
+    return find_account(act.session, name, lock=lock)
+
+
+def by_account(act: Act, account: str, *, lock: bool = False) -> Account:
+    """The account of what an act is about; raises what `find_account` does."""
+    return find_account(act.session, account, lock=lock)
+
+
+def _hint(status: AccountStatus) -> str | None:
+    if (status.quota, status.spend_limit_micros, status.credit_micros) != (None, None, None):
+        return None
+    rate = ", nor a rate limit" if status.rate_limit is None else ""
+    return (
+        f"{status.account} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
+        f"{rate}. Set one with: vendor accounts set {status.account} --quota QUERIES"
+    )
+
+
+@act(
+    "account.create",
+    command="accounts create",
+    route="POST /accounts",
+    status=201,
+    scope=OperatorScope.ACCOUNTS,
+    title="Open an account",
+    done="The account {name} is open. Next: make it a key, or invite somebody.",
+    none=NO_LIMIT,
+    hint=_hint,
+    begins_books=True,
 )
+def open_account(act: Act, name: Named, terms: Terms) -> AccountStatus:
+    """Open an account. Credit that it starts with is money, which takes a token with the scope `money`.
 
-
-def open_account(act: Act, name: str, terms: Terms) -> AccountStatus:
-    """Open an account; raises what `accounts.open_account` and `Act.believe_clock` do."""
+    Example: vendor accounts create acme --quota 50000 --period month
+    """
+    if terms.credit_micros:
+        act.require(OperatorScope.MONEY)
     act.believe_clock()
     account = accounts.open_account(act.session, name, terms, act.clock)
-    act.record("account.create", name, None, _agreed(account) | {"credit_micros": account.credit_micros})
-    return _status(act, account)
+    agreed = _agreed(account)
+    act.record(name, None, agreed | {"credit_micros": account.credit_micros})
+    return account_status(act.session, account.id, act.now)
 
 
-def set_quota(act: Act, name: str, quota: int | None) -> AccountStatus:
-    """Agree on another quota, from now on; raises what `accounts.set_quota` does."""
-    with _changing(act, name, "account.set_quota") as account:
-        accounts.set_quota(account, quota)
-    return _status(act, account)
+@act(
+    "account.set",
+    command="accounts set",
+    route="PATCH /accounts/{name}",
+    scope=OperatorScope.ACCOUNTS,
+    title="Change the limits",
+    done="The limits of {name} were changed.",
+    none=NO_LIMIT,
+    of=by_name,
+    state=lambda account: (account.quota_period, _agreed(account)),
+)
+def change(
+    act: Act,
+    name: Named,
+    changes: Annotated[
+        Mapping[str, int | str | None], Changes(Terms, omit=("quota_period", "credit_micros"))
+    ],
+    status: Annotated[_STATUS | None, Term()] = None,
+) -> AccountStatus:
+    """Agree on other limits or another plan, from now on: those that are named, all of them or none.
 
+    What was used of the former limits counts. `none` takes a limit away.
 
-def set_spend_limit(act: Act, name: str, micros: int | None) -> AccountStatus:
-    """Agree on another spend limit, from now on; raises what `accounts.set_spend_limit` does."""
-    with _changing(act, name, "account.set_spend_limit") as account:
-        accounts.set_spend_limit(account, micros)
-    return _status(act, account)
-
-
-def set_rate_limit(act: Act, name: str, queries_per_second: int | None) -> AccountStatus:
-    """Agree on another rate, from now on; raises what `accounts.set_rate_limit` does."""
-    with _changing(act, name, "account.set_rate_limit") as account:
-        accounts.set_rate_limit(account, queries_per_second)
-    return _status(act, account)
-
-
-def set_coverage_limit(act: Act, name: str, buckets: int | None) -> AccountStatus:
-    """Agree on another coverage limit, from now on; raises what `accounts.set_coverage_limit` does."""
-    with _changing(act, name, "account.set_coverage_limit") as account:
-        accounts.set_coverage_limit(account, buckets)
-    return _status(act, account)
-
-
-def set_plan(act: Act, name: str, plan: str) -> AccountStatus:
-    """Let another plan's prices hold from now on; raises what `accounts.set_plan` does."""
-    with _changing(act, name, "account.set_plan") as account:
-        accounts.set_plan(act.session, account, plan, act.now)
-    return _status(act, account)
-
-
-def suspend(act: Act, name: str) -> AccountStatus:
-    """Sell an account nothing from now on."""
-    with _changing(act, name, "account.suspend") as account:
-        accounts.suspend(account)
-    return _status(act, account)
-
-
-def resume(act: Act, name: str) -> AccountStatus:
-    """Serve a suspended account again."""
-    with _changing(act, name, "account.resume") as account:
-        accounts.resume(account)
-    return _status(act, account)
-
-
-def set_terms(act: Act, name: str, changes: Mapping[str, int | str | None]) -> AccountStatus:
-    """Agree on something else, from now on: each field of `changes` that differs is an act of its own.
-
-    The fields are those of `Terms` without `quota_period` and `credit_micros`, and `status`. Raises what
-    these acts do.
+    Example: vendor accounts set acme --quota 80000 --spend-limit none --plan research
     """
-    account = accounts.find_account(act.session, name, lock=True)
-    for field, change in _CHANGES.items():
-        if field in changes and changes[field] != getattr(account, field):
-            change(act, name, changes[field])
-    return _status(act, account)
+    if not changes and status is None:
+        raise UsageError("name at least one field that is to change")
+    account = find_account(act.session, name, lock=True)
+    if changes:
+        with act.changing(account, account, CHANGEABLE):
+            accounts.change_terms(act.session, account, changes, act.now)
+    if status is not None:
+        (suspend if status == "suspended" else resume)(act, name)
+    return account_status(act.session, account.id, act.now)
 
 
-def repair_dates(act: Act, name: str) -> Repair:
-    """Let an account's books go on from now, which a wrong clock dated ahead.
+@preview(change)
+def _of_change(
+    act: Act, name: str, changes: Mapping[str, int | str | None], status: str | None = None
+) -> Iterator[str]:
+    account = find_account(act.session, name)
+    facts = changes_of(Terms, account, changes, NO_LIMIT)
+    if not facts:
+        raise UsageError("nothing would change; write another number first")
+    yield from facts
+    now = account_status(act.session, account.id, act.now)
+    yield f"What was used of this period ({now.queries_used:,} queries, {money(now.spent_micros)}) counts."
+    yield "It holds at once."
 
-    Raises what `money.repair` and `Act.believe_clock` do.
+
+@act(
+    "account.suspend",
+    command="accounts suspend",
+    scope=OperatorScope.ACCOUNTS,
+    title="Suspend the account",
+    done="{name} is suspended.",
+    of=by_name,
+    applies=lambda account: account.status == "active",
+)
+def suspend(act: Act, name: Named) -> AccountStatus:
+    """Sell an account nothing from now on; it may still read. What is in flight is answered and charged.
+
+    Example: vendor accounts suspend acme
     """
-    account = accounts.find_account(act.session, name, lock=True)
+    return _set_status(act, name, "suspended")
+
+
+@preview(suspend)
+def _of_suspend(act: Act, name: str) -> Iterator[str]:
+    account = find_account(act.session, name)
+    yield f"Nothing is sold to {name} from now on: requests get account_suspended."
+    yield f"What is in flight ({account.queries_held:,} queries) is answered and charged."
+    yield "It may still read what it was charged, here and by its keys."
+
+
+@act(
+    "account.resume",
+    command="accounts resume",
+    scope=OperatorScope.ACCOUNTS,
+    title="Resume the account",
+    done="{name} is active again.",
+    of=by_name,
+    applies=lambda account: account.status != "active",
+)
+def resume(act: Act, name: Named) -> AccountStatus:
+    """Serve a suspended account again.
+
+    Example: vendor accounts resume acme
+    """
+    return _set_status(act, name, "active")
+
+
+@preview(resume)
+def _of_resume(act: Act, name: str) -> Iterator[str]:
+    yield f"{name} may buy again from now on, within its limits."
+
+
+@act(
+    "account.repair",
+    command="accounts repair",
+    route="POST /accounts/{name}/repair",
+    scope=OperatorScope.ACCOUNTS,
+    title="Go on after a wrong clock",
+    done="The books of {name} go on from now.",
+    hint=lambda done: (
+        None if done.by_seq is not None else "nothing was dated ahead of now; nothing was changed"
+    ),
+    of=by_name,
+    dangerous=True,
+)
+def repair_dates(act: Act, name: Named) -> Repair:
+    """Let the books of an account go on from now, which a wrong clock dated ahead of it.
+
+    An adjustment of nothing says so in the ledger. Entries that were dated ahead keep their dates, and are on
+    the invoice of their month. Set this machine's clock right first.
+
+    Example: vendor accounts repair acme
+    """
+    account = find_account(act.session, name, lock=True)
     act.believe_clock()
     done = repair(act.session, account, act.now)
     if done.by_seq is not None:
-        act.record("account.repair", name, None, asdict(done))
+        act.record(name, None, asdict(done))
     return done
 
 
-def forget_sketches(act: Act, name: str) -> AccountStatus:
-    """Delete what is known of all that an account asked about; see `extraction.report.forget`."""
-    account = accounts.find_account(act.session, name, lock=True)
+@preview(repair_dates)
+def _of_repair(act: Act, name: str) -> Iterator[str]:
+    find_account(act.session, name)
+    yield f"The books of {name} go on from {to_datetime(act.now):%Y-%m-%d %H:%M:%S} UTC."
+    yield "This machine's clock must be right."
+
+
+@act(
+    "account.forget_sketches",
+    command="extraction forget",
+    route="DELETE /accounts/{name}/sketches",
+    scope=OperatorScope.ACCOUNTS,
+    title="Delete the sketches",
+    done="The sketches of {name} are deleted.",
+    of=by_name,
+    dangerous=True,
+)
+def forget_sketches(act: Act, name: Named) -> AccountStatus:
+    """Delete the sketches of an account. Under a coverage limit its buckets stay, by which that is counted.
+
+    Example: vendor extraction forget acme
+    """
+    account = find_account(act.session, name, lock=True)
     forget(act.session, account)
-    act.record("account.forget_sketches", name, None, None)
-    return _status(act, account)
-
-
-def _set_status(act: Act, name: str, status: str) -> AccountStatus:
-    return (suspend if status == "suspended" else resume)(act, name)
-
-
-_CHANGES: Mapping[str, Callable[[Act, str, Any], AccountStatus]] = {
-    "quota": set_quota,
-    "spend_limit_micros": set_spend_limit,
-    "queries_per_second": set_rate_limit,
-    "coverage_limit": set_coverage_limit,
-    "plan": set_plan,
-    "status": _set_status,
-}
-
-
-@contextmanager
-def _changing(act: Act, name: str, action: str) -> Iterator[Account]:
-    """The account, locked, to be changed; what the change was, if there was one, is recorded."""
-    account = accounts.find_account(act.session, name, lock=True)
-    before, stood = _agreed(account), thresholds.levels(account)
-    yield account
-    after = _agreed(account)
-    if not periods.is_over(account, account, act.now):  # what was used of a former period is no news
-        thresholds.tell(act.session, account, stood, act.percents, act.now)
-    changed = [field for field in _AGREED if before[field] != after[field]]
-    if changed:
-        sides = [{field: side[field] for field in changed} for side in (before, after)]
-        act.record(action, name, *sides)
-
-
-def _agreed(account: Account) -> dict[str, str | int | None]:
-    return {field: getattr(account, field) for field in _AGREED}
-
-
-def _status(act: Act, account: Account) -> AccountStatus:
+    act.record(name, None, None)
     return account_status(act.session, account.id, act.now)
+
+
+@preview(forget_sketches)
+def _of_forget(act: Act, name: str) -> Iterator[str]:
+    find_account(act.session, name)
+    yield f"What is known of all that {name} asked about is lost."
+
+
+@query(command="accounts list", route="GET /accounts")
+def list_accounts(
+    act: Act,
+    after: str = "",
+    limit: Annotated[int | None, Term(least=1, most=1000)] = 100,
+) -> AccountPage:
+    """List all accounts with what they have used, by name.
+
+    Example: vendor accounts list --json
+    """
+    found = accounts.list_accounts(act.session, after, limit)
+    data = [account_status(act.session, each.id, act.now) for each in found]
+    return AccountPage(data=data, next_after=found[-1].name if found and len(found) == limit else None)
+
+
+@query(command="accounts show", route="GET /accounts/{name}")
+def show_account(act: Act, name: Named) -> AccountStatus:
+    """Show one account.
+
+    Example: vendor accounts show acme
+    """
+    return account_status(act.session, find_account(act.session, name).id, act.now)
+
+
+def _rows(report: ExtractionReport) -> Iterator[dict[str, Any]]:
+    for row in report.data:
+        yield {
+            "account": row.account,
+            "model": row.model,
+            "queries": row.queries,
+            "inputs": row.distinct_inputs,
+            "buckets": row.buckets,
+            "coverage": f"{row.coverage:.1%}",
+            "rank": row.effective_rank,
+            "copy_cosine": row.cosine,
+            "copy_agrees": _percent(row.agreement),
+            "most_like": row.alike,
+            "same_inputs": _percent(row.shared_inputs),
+            "same_buckets": _percent(row.shared_buckets),
+        }
+
+
+def _meaning(report: ExtractionReport) -> str:
+    if not report.data:
+        return "Nothing was sold since sketches are kept; VENDOR_SKETCHES=false keeps none."
+    return meaning(report.data[0])
+
+
+@query(command="extraction report", route="GET /accounts/{name}/extraction", rows=_rows, note=_meaning)
+def extraction_report(
+    act: Act,
+    account: Annotated[
+        str | None,
+        Term(
+            "One account.", typed="[ACCOUNT]", wire="name", none="the 200 that cover most, and these together"
+        ),
+    ] = None,
+) -> ExtractionReport:
+    """Report what accounts asked about, how much of the model that covers, and how good a copy it would make.
+
+    Vendors write what they know every five seconds. docs/extraction.md says what the figures mean.
+
+    Example: vendor extraction report acme
+    """
+    one = None if account is None else find_account(act.session, account)
+    return ExtractionReport(data=extraction(act.session, one))
+
+
+def _set_status(act: Act, name: str, status: _STATUS) -> AccountStatus:
+    account = find_account(act.session, name, lock=True)
+    with act.changing(account, account, ("status",)):
+        account.status = status
+    return account_status(act.session, account.id, act.now)
+
+
+def _agreed(account: Account) -> dict[str, int | str | None]:
+    return {field: getattr(account, field) for field in ("status", "quota_period", *CHANGEABLE)}
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.0%}"

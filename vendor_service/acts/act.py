@@ -1,22 +1,62 @@
-"""An act: one transaction in which somebody changes the books, and its entry in the audit log."""
+"""An act: one transaction in which somebody changes the books, with its entry in the audit log."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
 
 from sqlalchemy.orm import Session
 
+from shared.errors import ErrorCode
+from vendor_service.acts.verification import LedgerVerifier, Progress
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
-from vendor_service.clock import Clock
-from vendor_service.errors import WrongClock
-from vendor_service.money import thresholds
+from vendor_service.clock import DAY, Clock, system_clock
+from vendor_service.database.session import Database
+from vendor_service.database.tables import Account, ApiKey, Limited, Project
+from vendor_service.errors import APIError, WrongClock
+from vendor_service.money import periods, thresholds
 from vendor_service.money.clock_watch import ClockWatch, against_database
+
+
+class OperatorScope(StrEnum):
+    """What an operator's token may do. Every token may read; `ALL` includes the others, and tokens."""
+
+    READ = "read"
+    ACCOUNTS = "accounts"
+    MONEY = "money"
+    ALL = "all"
+
+
+def check_scope(scopes: Collection[str], scope: OperatorScope) -> None:
+    """Make sure that a token of these scopes may do what takes the scope; every token may read.
+
+    Raises:
+        APIError: `insufficient_scope`.
+    """
+    if scope is not OperatorScope.READ and not {scope, OperatorScope.ALL} & set(scopes):
+        message = f"this token may not do this; it takes one with the scope {scope}"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+@dataclass(frozen=True)
+class Customer:
+    """Somebody who acts on their own account: by a key of it, or with `None` as somebody who was invited."""
+
+    account_id: str
+    name: str
+    key: ApiKey | None
 
 
 @dataclass(frozen=True)
 class Act:
-    """The transaction, who acts (see `audit.actors`), and the clock; see `believe_clock`.
+    """The transaction, who acts (see `audit.actors`), and the clock. A query has one that only reads.
 
-    `percents` are the thresholds of which receivers of events are told.
+    `percents` are the thresholds that receivers hear of. A `customer` may act on their own account alone.
+    `scopes` are those of an operator's token; whoever may open the database has no need of any. `action` is
+    the act's name in the audit log.
     """
 
     session: Session
@@ -25,19 +65,111 @@ class Act:
     trust_clock: bool = False
     percents: tuple[int, ...] = thresholds.STANDARD
     watch: ClockWatch | None = None
+    customer: Customer | None = None
+    scopes: frozenset[str] | None = None
+    action: str = ""
 
     @property
     def now(self) -> int:
         """The time, in microseconds since the epoch."""
         return self.clock()
 
-    def record(self, action: str, subject: str, before: Facts | None, after: Facts | None) -> None:
-        """Write the act into the audit log; the last thing that an act does."""
-        log.append(self.session, self.actor, action, subject[:255], before, after, self.now)
+    def require(self, scope: OperatorScope) -> None:
+        """Make sure that an operator's token has the scope; raises what `check_scope` does."""
+        if self.scopes is not None:
+            check_scope(self.scopes, scope)
+
+    def record(self, subject: str, before: Facts | None, after: Facts | None, *, action: str = "") -> None:
+        """Write the act, or another `action`, into the audit log; the last thing that an act does."""
+        log.append(self.session, self.actor, action or self.action, subject[:255], before, after, self.now)
 
     def believe_clock(self) -> None:
         """Make sure that this machine's clock may be right; raises what `believe_clock` does."""
         believe_clock(self.session, self.clock, trust_clock=self.trust_clock, watch=self.watch)
+
+    @contextmanager
+    def changing(
+        self,
+        owner: Account,
+        row: Account | Project | ApiKey,
+        fields: Collection[str],
+        named: Facts | None = None,
+    ) -> Iterator[None]:
+        """Change an account, or a project or key of it, and record which of these fields differ, if any.
+
+        `named` says in the record which project or key it is. Receivers hear of thresholds that are reached
+        by it. The transaction has locked what is changed.
+        """
+        before, stood = _values(row, fields), thresholds.levels(row)
+        yield
+        after = _values(row, fields)
+        if not periods.is_over(row, owner, self.now):  # what was used of a former period is no news
+            of = None if row is owner else row
+            thresholds.tell(self.session, owner, stood, self.percents, self.now, of=of)
+        changed = [field for field in fields if before[field] != after[field]]
+        if changed:
+            sides = [
+                dict(named or {}) | {field: side[field] for field in changed} for side in (before, after)
+            ]
+            self.record(owner.name, *sides)
+
+
+@dataclass(frozen=True)
+class ActContext:
+    """What acts are done with: the books, the clock, the vendor's files, and on whose behalf; see `Act`.
+
+    `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. Files of a bulk
+    job that is cancelled are kept for `keep_micros`. `reload_models` has the vendor read its file of models
+    again; it is `None` where there is none. Those who share a `verifier` verify the ledger one at a time;
+    `progress` hears how far that is.
+    """
+
+    database: Database
+    clock: Clock = system_clock
+    trust_clock: bool = False
+    percents: tuple[int, ...] = thresholds.STANDARD
+    watch: ClockWatch | None = None
+    signing_key_in: Path | None = None
+    keep_micros: int = 30 * DAY
+    reload_models: Callable[[], None] | None = None
+    verifier: LedgerVerifier | None = None
+    progress: Progress | None = None
+    actor: str = ""
+    customer: Customer | None = None
+    scopes: frozenset[str] | None = None
+    action: str = ""
+
+    def by(
+        self, actor: str, *, customer: Customer | None = None, scopes: frozenset[str] | None = None
+    ) -> Self:
+        """The same on behalf of somebody."""
+        return replace(self, actor=actor, customer=customer, scopes=scopes)
+
+    @contextmanager
+    def write(self) -> Iterator[Act]:
+        """One transaction that may change the books; raises what `Database.write` does."""
+        with self.database.write() as session:
+            yield self.act_in(session)
+
+    @contextmanager
+    def read(self) -> Iterator[Act]:
+        """One transaction that only reads; raises what `Database.read` does."""
+        with self.database.read() as session:
+            yield self.act_in(session)
+
+    def act_in(self, session: Session) -> Act:
+        """An act, or a query, in a transaction that is open already."""
+        return Act(
+            session,
+            self.actor,
+            self.clock,
+            self.trust_clock,
+            self.percents,
+            self.watch,
+            self.customer,
+            self.scopes,
+            self.action,
+        )
 
 
 def believe_clock(
@@ -53,3 +185,7 @@ def believe_clock(
     fault = fault or against_database(session, clock(), trust_clock=trust_clock, may_be_behind=False)
     if fault is not None:
         raise WrongClock(fault)
+
+
+def _values(row: Limited, fields: Collection[str]) -> dict[str, str | int | None]:
+    return {field: getattr(row, field) for field in fields}

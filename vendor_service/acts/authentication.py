@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
-from vendor_service.acts import tokens
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import operators
+from vendor_service.acts.act import OperatorScope, check_scope
 from vendor_service.audit import actors
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
@@ -27,10 +27,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Operator:
-    """Who asks: a token, its name, and how the audit log names it."""
+    """Who asks: a token, its name, and its scopes."""
 
     token_id: str
     name: str
+    scopes: frozenset[str]
 
     @property
     def actor(self) -> str:
@@ -93,7 +94,7 @@ class OperatorAuthentication:
         Raises:
             APIError: `invalid_api_key`, `key_revoked`, `insufficient_scope` or `rate_limited`.
         """
-        now, parts = self._clock(), tokens.split(token)
+        now, parts = self._clock(), operators.split(token)
         row = None
         if parts is not None:
             with self._database.read() as session:
@@ -107,22 +108,11 @@ class OperatorAuthentication:
             )
         if row.revoked_at is not None:
             raise APIError(ErrorCode.KEY_REVOKED, "this token was revoked")
-        check_scope(row, scope)
+        check_scope(row.scopes.split(), scope)
         if now - (row.last_used_at or 0) > _NOTED_EVERY:
             self._note_use(row.id, now)
-        return Operator(row.id, row.name)
+        return Operator(row.id, row.name, frozenset(row.scopes.split()))
 
     def _note_use(self, token_id: str, now: int) -> None:
         with suppress(APIError), self._database.write(lock_seconds=1) as session:  # the next use is noted
             session.get_one(OperatorToken, token_id).last_used_at = now
-
-
-def check_scope(row: OperatorToken, scope: OperatorScope) -> None:
-    """Make sure that a token may do what takes the scope; every token may read.
-
-    Raises:
-        APIError: `insufficient_scope`.
-    """
-    if scope is not OperatorScope.READ and not {scope, OperatorScope.ALL} & set(row.scopes.split()):
-        message = f"this token may not do this; it takes one with the scope {scope}"
-        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)

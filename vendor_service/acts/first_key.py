@@ -10,8 +10,8 @@ from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.acts.accounts import open_account
 from vendor_service.acts.act import Act
-from vendor_service.acts.currency import name_currency
 from vendor_service.acts.keys import issue
+from vendor_service.acts.prices import name_currency
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database, take_turns

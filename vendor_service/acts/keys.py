@@ -1,78 +1,434 @@
-"""Acts on keys. The audit log names a key by its id, among what was done to its account."""
+"""Keys: issued, limited, rotated and revoked by operators, and by customers as far as they are their own.
 
-from collections.abc import Mapping
-from typing import Any
+The audit log names a key by its id, among what was done to its account.
+"""
 
-from shared.keys import KeyInfo
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Annotated
+
+from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select, true, tuple_
+from sqlalchemy.orm import Session
+
+from shared.errors import ErrorCode
+from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
-from vendor_service.accounts.keys import IssuedKey, KeyTerms
-from vendor_service.acts.act import Act
-from vendor_service.database.tables import Account, ApiKey
-from vendor_service.money import periods, thresholds
+from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms
+from vendor_service.acts.act import Act, Customer, OperatorScope
+from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts_of, preview, query
+from vendor_service.acts.names import AccountName, GraceSeconds, KeyId
+from vendor_service.clock import DAY
+from vendor_service.database.tables import Account, ApiKey, Project, WebhookEvent
+from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError, WrongClock
+from vendor_service.money.limits import check_key
+from vendor_service.terms import Term
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
+NO_LIMIT = "only the account's limit"
+# A customer's own requests make no more keys than this, and make and rotate so many in a day; operators may.
+_MOST_KEYS = 1000
+_MOST_A_DAY = 1000
 
-def issue(act: Act, account: str, terms: KeyTerms) -> IssuedKey:
-    """Give an account one more key; raises what `keys.issue_key` and `Act.believe_clock` do."""
+
+def by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
+    """The key that an act is about; a customer's is one that they may manage, and was not revoked.
+
+    Raises:
+        UnknownName: an operator names one that is not there.
+        APIError: `not_found` or `key_revoked`; a customer may not manage it, or it was revoked.
+    """
+    if act.customer is None:
+        return keys.find_key(act.session, key_id, lock=lock)
+    if lock:
+        act.session.get_one(Account, act.customer.account_id, with_for_update=True)  # one at a time
+    key = _own(act.session, act.customer, key_id)
+    if key.revoked_at is not None:
+        raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
+    return keys.find_key(act.session, key_id, lock=True) if lock else key
+
+
+@act(
+    "key.create",
+    command="keys create",
+    route="POST /accounts/{name}/keys",
+    status=201,
+    own=Own(route="POST /v1/keys", form="/keys/create", asks=False),
+    scope=OperatorScope.ACCOUNTS,
+    title="Make a key",
+    done="{account} has another key.",
+    none=NO_LIMIT,
+    reveals="api_key",
+)
+def issue(act: Act, account: AccountName, terms: KeyTerms) -> NewSecret:
+    """Issue a key to an account; its secret is shown this once.
+
+    A customer's key that has limits or an end of its own issues none.
+
+    Example: vendor keys create acme --label laptop --quota 1000 --expires 2031-06-30
+    """
+    if act.customer is not None:
+        return _issue_own(act, act.customer, terms)
+    return _issue(act, account, terms)
+
+
+def _issue(act: Act, account: str, terms: KeyTerms) -> NewSecret:
     owner = accounts.find_account(act.session, account)
     act.believe_clock()
     issued = keys.issue_key(act.session, owner, terms, act.clock)
-    after: dict[str, Any] = {
+    facts = {
         "key_id": issued.key_id,
         "label": terms.label,
         "scopes": sorted(terms.scopes),
         "quota": terms.quota,
         "spend_limit_micros": terms.spend_limit_micros,
     }
-    later = ("queries_per_second", "concurrency", "expires_at")
-    after |= {name: value for name in later if (value := getattr(terms, name)) is not None}
-    if terms.project != DEFAULT_PROJECT:
-        after["project"] = terms.project
-    act.record("key.create", account, None, after)
+    later = ("queries_per_second", "concurrency", "expires_at", "project")
+    facts |= {name: value for name in later if (value := getattr(terms, name)) not in (None, DEFAULT_PROJECT)}
+    act.record(account, None, facts)
     return issued
 
 
-def rotate(act: Act, key_id: str, grace_seconds: int) -> IssuedKey:
-    """Give a key another secret; raises what `keys.rotate_key` and `Act.believe_clock` do."""
-    key, owner = _of(act, key_id)
-    act.believe_clock()
-    before = _rotation(key)
+def _issue_own(act: Act, customer: Customer, terms: KeyTerms) -> NewSecret:
+    """Issue a key as its customer may.
+
+    Raises:
+        APIError: `insufficient_scope`; the asking key has limits, or belongs to another project.
+            `conflict`; the account has too many keys, or got too many in a day. `invalid_request`; what
+            `keys.issue_key` refuses. `not_ready`; the vendor's clock cannot be right.
+    """
+    owner, by = accounts.find_account(act.session, customer.name, lock=True), customer.key
+    if by is not None and is_limited(by):
+        message = "this key has limits or an end of its own, which another key would not have: it issues none"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+    own_project = None if by is None or by.project is None else by.project.name
+    project = terms.project or own_project
+    if own_project not in (None, project):
+        message = f"this key belongs to the project {own_project}, and issues keys of that one alone"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
+    _check_room(act, owner)
+    try:
+        return _issue(act, customer.name, replace(terms, project=project))
+    except UnknownName as error:
+        message = f"this account has no project {project!r}"
+        raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
+    except WrongClock as error:
+        raise _not_ready() from error
+    except OperatorError as error:
+        raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+
+
+@preview(issue)
+def _of_issue(act: Act, account: str, terms: KeyTerms) -> Iterator[str]:
+    owner = accounts.find_account(act.session, account)
+    project = terms.project or DEFAULT_PROJECT
+    may = ", ".join(sorted(terms.scopes))
+    yield f"{owner.name} gets a key of the project {project} that may: {may}."
+    given = {name: value for name in OWN_LIMITS if (value := getattr(terms, name)) is not None}
+    yield from facts_of(KeyTerms, given) or ["It has only the account's limits."]
+    yield "Its secret is shown once."
+
+
+@act(
+    "key.rotate",
+    command="keys rotate",
+    route="POST /keys/{key_id}/rotate",
+    own=Own(route="POST /v1/keys/{key_id}/rotate", form="/keys/{key_id}/rotate"),
+    scope=OperatorScope.ACCOUNTS,
+    title="Rotate the key",
+    done="The key {key_id} has another secret.",
+    of=by_id,
+    state=lambda key: key.secret_hash,
+    applies=lambda key: key.revoked_at is None,
+    reveals="api_key",
+)
+def rotate(act: Act, key_id: KeyId, grace_seconds: GraceSeconds = 0) -> NewSecret:
+    """Give a key another secret, shown this once. Its limits, and what it used of them, stay.
+
+    The present secret is good for the grace more. A customer's key that has limits or an end of its own
+    rotates itself alone, and one that expired or whose project was archived gets no other secret.
+
+    Example: vendor keys rotate 0f3c7a91d2b45e68 --grace 86400
+    """
+    key = by_id(act, key_id, lock=True)
+    if act.customer is not None:
+        _check_may_rotate(act, act.customer, key)
+        _check_rotations(act, key.account_id)
+    try:
+        act.believe_clock()
+    except WrongClock as error:
+        if act.customer is not None:
+            raise _not_ready() from error
+        raise
+    owner, before = act.session.get_one(Account, key.account_id), _rotation(key)
     issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
     told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}
     events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now)
-    act.record("key.rotate", owner.name, before, _rotation(key))
+    act.record(owner.name, before, _rotation(key))
     return issued
 
 
-def set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> KeyInfo:
-    """Let other limits of a key hold from now on; raises what `keys.change_limits` does."""
-    account_id = keys.find_key(act.session, key_id).account_id
+@preview(rotate)
+def _of_rotate(act: Act, key_id: str, grace_seconds: int = 0) -> Iterator[str]:
+    key = by_id(act, key_id)
+    if act.customer is not None:
+        _check_may_rotate(act, act.customer, key)
+    until = f"in {grace_seconds:,} seconds" if grace_seconds else "at once"
+    yield f"The key {_named(key)} gets another secret, which is shown once."
+    yield f"The present secret stops working {until}, and so does every program that still uses it."
+    yield "Its limits, its scopes and what it used of them stay."
+    if (key.former_until or 0) > act.now:
+        yield "The secret that it had before the present one stops working at once."
+
+
+@act(
+    "key.set",
+    command="keys set",
+    route="PATCH /keys/{key_id}",
+    scope=OperatorScope.ACCOUNTS,
+    title="Change the limits of the key",
+    done="The limits of the key {key_id} were changed.",
+    none=NO_LIMIT,
+    of=by_id,
+    state=lambda key: [getattr(key, name) for name in OWN_LIMITS],
+    applies=lambda key: key.revoked_at is None,
+)
+def set_limits(
+    act: Act,
+    key_id: KeyId,
+    limits: Annotated[Mapping[str, int | None], Changes(KeyTerms, omit=("label", "scopes", "project"))],
+) -> KeyInfo:
+    """Let other limits of a key, or another end, hold from now on: those that are named, all or none.
+
+    What was used of the former limits counts. `none` takes a limit away.
+
+    Example: vendor keys set 0f3c7a91d2b45e68 --quota 2000 --expires none
+    """
+    if not limits:
+        raise UsageError("name at least one field that is to change")
+    account_id = by_id(act, key_id).account_id
     owner = act.session.get_one(Account, account_id, with_for_update=True, populate_existing=True)
     key = keys.find_key(act.session, key_id, lock=True)
-    before, stood = {name: getattr(key, name) for name in limits}, thresholds.levels(key)
-    keys.change_limits(key, limits, act.now)
-    if not periods.is_over(key, owner, act.now):  # what was used of a former period is no news
-        thresholds.tell(act.session, owner, stood, act.percents, act.now, of=key)
-    if before != limits:
-        act.record("key.set_limits", owner.name, *({"key_id": key_id, **side} for side in (before, limits)))
+    with act.changing(owner, key, OWN_LIMITS, {"key_id": key_id}):
+        keys.change_limits(key, limits, act.now)
     return keys.public(key, owner, act.now)
 
 
-def revoke(act: Act, key_id: str) -> KeyInfo:
-    """End a key at once and for good; raises what `keys.revoke_key` does."""
-    key, owner = _of(act, key_id)
-    before = {"key_id": key_id, "revoked_at": key.revoked_at}
+@preview(set_limits)
+def _of_set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> Iterator[str]:
+    facts = changes_of(KeyTerms, by_id(act, key_id), limits, NO_LIMIT)
+    if not facts:
+        raise UsageError("nothing would change; write another number first")
+    yield from facts
+    yield "What was used of the former limits counts. It holds at once."
+
+
+@act(
+    "key.revoke",
+    command="keys revoke",
+    route="POST /keys/{key_id}/revoke",
+    own=Own(route="POST /v1/keys/{key_id}/revoke", form="/keys/{key_id}/revoke"),
+    scope=OperatorScope.ACCOUNTS,
+    title="Revoke the key",
+    done="The key {key_id} was revoked.",
+    of=by_id,
+    applies=lambda key: key.revoked_at is None,
+    dangerous=True,
+)
+def revoke(act: Act, key_id: KeyId) -> KeyInfo:
+    """End a key at once and for good.
+
+    Example: vendor keys revoke 0f3c7a91d2b45e68
+    """
+    key = by_id(act, key_id, lock=True)
+    owner, before = act.session.get_one(Account, key.account_id), key.revoked_at
     keys.revoke_key(act.session, key_id, act.clock)
-    if before["revoked_at"] is None:
-        act.record("key.revoke", owner.name, before, {"key_id": key_id, "revoked_at": key.revoked_at})
+    if before is None:
+        act.record(owner.name, *({"key_id": key_id, "revoked_at": each} for each in (None, key.revoked_at)))
     return keys.public(key, owner, act.now)
 
 
-def _of(act: Act, key_id: str) -> tuple[ApiKey, Account]:
-    key = keys.find_key(act.session, key_id, lock=True)
-    return key, act.session.get_one(Account, key.account_id)
+@preview(revoke)
+def _of_revoke(act: Act, key_id: str) -> Iterator[str]:
+    key = by_id(act, key_id)
+    if key.revoked_at is not None:
+        return
+    owner = act.session.get_one(Account, key.account_id)
+    yield f"The key {_named(key)} of {owner.name} ends at once and for good; nobody can bring it back."
+    yield "Every program that uses it is refused from then on."
+    yield "What was bought with it stays in the ledger."
+    if act.customer is not None and act.customer.key is not None and act.customer.key.id == key_id:
+        yield "You signed in with this key: you will be signed out."
+
+
+@query(
+    command="keys list",
+    route="GET /accounts/{name}/keys",
+    command_limit=1000,
+    own="GET /v1/keys",
+    own_limit=100,
+)
+def list_keys(
+    act: Act,
+    account: AccountName,
+    after: Annotated[
+        str | None,
+        Term("Only keys newer than this one, named by its id.", typed="--after", id_of=keys.id_of),
+    ] = None,
+    limit: Annotated[int, Term("How many keys to list.", typed="--limit", least=1, most=1000)] = 100,
+) -> KeyList:
+    """List an account's keys, the oldest first, without their secrets.
+
+    When a key was last used is some seconds late.
+
+    Example: vendor keys list acme
+    """
+    owner = accounts.find_account(act.session, account)
+    everybody = Customer(owner.id, owner.name, None)
+    found, more = page(act.session, act.customer or everybody, after, limit)
+    return KeyList(data=[keys.public(key, owner, act.now) for key in found], has_more=more)
+
+
+def may_manage(customer: Customer, key: ApiKey) -> bool:
+    """Whether a customer may manage a key.
+
+    By a key of the default project, or by an invitation, they may manage all keys of the account, by another
+    key those of its project.
+    """
+    by = customer.key
+    return key.account_id == customer.account_id and (by is None or by.project_id in (None, key.project_id))
+
+
+def managed(customer: Customer) -> ColumnElement[bool]:
+    """What is so of the keys that a customer may manage (see `may_manage`)."""
+    by = customer.key
+    of_project = true() if by is None or by.project_id is None else ApiKey.project_id == by.project_id
+    return and_(ApiKey.account_id == customer.account_id, of_project)
+
+
+def good(account_id: str, now: int) -> ColumnElement[bool]:
+    """What is so of an account's keys of which `check_key` says that they have not ended."""
+    archived = select(Project.id).where(Project.account_id == account_id, Project.archived_at.is_not(None))
+    return and_(
+        ApiKey.revoked_at.is_(None),
+        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
+        or_(ApiKey.project_id.is_(None), ApiKey.project_id.not_in(archived)),
+    )
+
+
+def is_limited(key: ApiKey) -> bool:
+    """Whether a key has limits or an end of its own, past which no other key may help it."""
+    return any(getattr(key, name) is not None for name in OWN_LIMITS)
+
+
+def why_ended(key: ApiKey, now: int) -> str:
+    """Why a key is good no longer, in a word or two; nothing where it is good."""
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at is not None and key.expires_at <= now:
+        return "expired"
+    return "project archived" if key.project is not None and key.project.archived_at is not None else ""
+
+
+def newest(
+    session: Session, customer: Customer, before: str | None, limit: int, *, now: int, ended: bool
+) -> tuple[list[ApiKey], bool]:
+    """Keys that a customer may manage, and that are good or have `ended`; and whether there are more.
+
+    They are up to `limit` of those older than the key `before`, the newest first.
+
+    Raises:
+        APIError: `not_found`; there is no key `before` that may be managed.
+    """
+    wanted = good(customer.account_id, now)
+    found = select(ApiKey).where(managed(customer), not_(wanted) if ended else wanted)
+    if before is not None:
+        last = _own(session, customer, before)
+        found = found.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(last.created_at, last.id))
+    return _some(session, found.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()), limit)
+
+
+def page(session: Session, customer: Customer, after: str | None, limit: int) -> tuple[list[ApiKey], bool]:
+    """Up to `limit` keys that a customer may manage behind `after`, the oldest first; are there more?
+
+    Raises:
+        APIError: `not_found`; there is no key `after` that may be managed.
+    """
+    order = (ApiKey.created_at, ApiKey.id)
+    found = select(ApiKey).where(managed(customer))
+    if after is not None:
+        last = _own(session, customer, after)
+        found = found.where(tuple_(*order) > tuple_(last.created_at, last.id))
+    return _some(session, found.order_by(*order), limit)
+
+
+def _some(session: Session, found: Select[ApiKey], limit: int) -> tuple[list[ApiKey], bool]:
+    listed = session.scalars(found.limit(limit + 1)).all()
+    return list(listed[:limit]), len(listed) > limit
+
+
+def _own(session: Session, customer: Customer, key_id: str) -> ApiKey:
+    key = session.get(ApiKey, key_id)
+    if key is None or not may_manage(customer, key):
+        raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
+    return key
+
+
+def _check_may_rotate(act: Act, customer: Customer, key: ApiKey) -> None:
+    """Make sure that a key is good for another secret, which the customer is shown.
+
+    Raises:
+        APIError: `key_revoked`, `key_expired` or `project_archived`; or `insufficient_scope`, the asking key
+            has limits or an end of its own, and is another one.
+    """
+    try:
+        check_key(key, act.now)
+    except APIError as error:
+        message = f"the key {key.id} gets no other secret: {error.message}"
+        raise APIError(error.code, message, param="key_id") from error
+    by = customer.key
+    if by is not None and by.id != key.id and is_limited(by):
+        message = "this key has limits or an end of its own, so it rotates itself alone"
+        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
+
+
+def _check_rotations(act: Act, account_id: str) -> None:
+    """Raises an `APIError`, `conflict`, where the account rotated its keys too often in a day.
+
+    The account is locked: nobody counts beside this.
+    """
+    rotated = select(func.count()).where(
+        WebhookEvent.account_id == account_id,
+        WebhookEvent.kind == EventKind.KEY_ROTATED,
+        WebhookEvent.created_at > act.now - DAY,
+    )
+    if (act.session.scalar(rotated) or 0) >= _MOST_A_DAY:  # what is logged of each stays for good
+        message = f"keys of this account were rotated {_MOST_A_DAY} times in 24 hours; try again tomorrow"
+        raise APIError(ErrorCode.CONFLICT, message)
+
+
+def _check_room(act: Act, owner: Account) -> None:
+    live = func.count().filter(ApiKey.revoked_at.is_(None))
+    today = func.count().filter(ApiKey.created_at > act.now - DAY)
+    counted = act.session.execute(select(live, today).where(ApiKey.account_id == owner.id)).one()
+    if counted[0] >= _MOST_KEYS:
+        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
+        raise APIError(ErrorCode.CONFLICT, message)
+    if counted[1] >= _MOST_A_DAY:  # rows of revoked keys stay for good
+        message = (
+            f"this account got {_MOST_A_DAY} keys in 24 hours, revoked ones included; try again tomorrow"
+        )
+        raise APIError(ErrorCode.CONFLICT, message)
+
+
+def _not_ready() -> APIError:
+    message = "the vendor's clock is wrong, so no key can be issued or rotated now; try again later"
+    return APIError(ErrorCode.NOT_READY, message, retry_after=30)
+
+
+def _named(key: ApiKey) -> str:
+    return f"{key.id} ({key.label})" if key.label else key.id
 
 
 def _rotation(key: ApiKey) -> dict[str, str | int | None]:

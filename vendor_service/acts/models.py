@@ -1,11 +1,15 @@
-"""The act of having a vendor read its file of models again."""
+"""The models that a vendor serves."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from pydantic import BaseModel
 
-from vendor_service.acts.act import Act
+from shared.errors import ErrorCode
+from vendor_service.acts.act import Act, ActContext, OperatorScope
+from vendor_service.acts.declaration import act, preview
 from vendor_service.clock import to_datetime
+from vendor_service.errors import APIError
 
 
 class Reload(BaseModel):
@@ -14,7 +18,29 @@ class Reload(BaseModel):
     asked_at: datetime
 
 
-def reload(act: Act) -> Reload:
-    """Record that the vendor is asked; whoever asks it does so once this is committed."""
-    act.record("models.reload", "models", None, None)
-    return Reload(asked_at=to_datetime(act.now))
+@act(
+    "models.reload",
+    route="POST /models/reload",
+    status=202,
+    scope=OperatorScope.ALL,
+    title="Read the file of models again",
+    done="The vendor reads its file of models again; its log says what became of it.",
+    transaction=False,
+)
+def reload(context: ActContext) -> Reload:
+    """Have the vendor read its file of models again; its log says what became of it."""
+    if context.reload_models is None:
+        raise APIError(
+            ErrorCode.CONFLICT, "this vendor serves no file of models: start it with --models FILE"
+        )
+    with context.write() as act:
+        act.record("models", None, None)
+        asked = Reload(asked_at=to_datetime(act.now))
+    context.reload_models()
+    return asked
+
+
+@preview(reload)
+def _of_reload(act: Act) -> Iterator[str]:
+    yield "The vendor beside this process reads its file of models again, as at SIGHUP."
+    yield "What it served before, it serves until the others are loaded."

@@ -1,19 +1,34 @@
-"""Acts on prices, and the history of prices as operators see it."""
+"""Prices and the currency in which they are: what a query costs, by plan, model and kind, and since when."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Annotated
 
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 
 from shared.kinds import UnitPrices, price_fields
-from vendor_service.acts.act import Act
+from vendor_service.acts.act import Act, OperatorScope
+from vendor_service.acts.declaration import act, preview, query
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
 from vendor_service.money import currency, prices
-from vendor_service.money.prices import BATCH_PERCENT, PriceDifference, PriceKind, PriceState
+from vendor_service.money.prices import (
+    BATCH_PERCENT,
+    DEFAULT_BATCH_PERCENT,
+    PriceDifference,
+    PriceKind,
+    PriceState,
+)
+from vendor_service.terms import Term, Unit, money
 
 MOST_MICROS = 10**12
+
+Model = Annotated[str, Term("The model's id.", label="Model", typed="MODEL", choices="models", is_open=True)]
+KindOfPrice = Annotated[PriceKind, Term("What is priced.", label="Kind", typed="KIND")]
+OfPlan = Annotated[
+    str, Term("The plan whose price it is.", label="Plan", typed="--plan", choices="plans", is_open=True)
+]
 
 
 class PriceLine(BaseModel):
@@ -31,41 +46,61 @@ class PriceLine(BaseModel):
     state: PriceState
 
 
-def history(session: Session, now: int, *, past: bool = False) -> list[PriceLine]:
-    """The prices that hold or will hold, with those of the `past` if wanted."""
-    unit = currency.current(session)
-    return [
-        PriceLine(
-            plan=each.plan,
-            model=each.model,
-            kind=each.kind,
-            since=to_datetime(each.since) if each.since else None,
-            micros=each.micros,
-            currency=unit,
-            state=each.state,
-        )
-        for each in prices.history(session, now)
-        if past or (each.state != "past" and each.micros is not None)
-    ]
+class CurrencyName(BaseModel):
+    """The currency of all money in the books, by its code in ISO 4217; `None`: nobody has named it."""
+
+    currency: str | None
 
 
+@act(
+    "price.set",
+    command="prices set",
+    route="POST /prices",
+    scope=OperatorScope.MONEY,
+    title="Set the price",
+    done="The price of {kind} to {model} on the plan {plan} is set.",
+)
 def set_price(
     act: Act,
-    plan: str,
-    model: str,
-    kind: PriceKind,
-    micros: int,
-    since: int | None = None,
-    *,
-    new: bool = False,
-) -> None:
-    """Let a price hold from `since` on (`None`: now); `new` allows a plan or a model that is not known yet.
+    model: Model,
+    kind: KindOfPrice,
+    micros: Annotated[
+        int,
+        Term(
+            "Micro-units a query; for batch-percent, percent of them.",
+            label="One query (for batch-percent a percentage)",
+            typed="MICROS",
+            form="price",
+            unit=Unit.PRICE,
+        ),
+    ],
+    plan: OfPlan = STANDARD_PLAN,
+    since: Annotated[
+        int | None,
+        Term(
+            "First moment, UTC, not in the past.",
+            label="From (UTC)",
+            typed="--from",
+            unit=Unit.MOMENT,
+            none="now",
+        ),
+    ] = None,
+    new: Annotated[
+        bool,
+        Term(
+            "Make a plan, or price a model that was not served here yet.",
+            label="This plan or model is new",
+            typed="--new",
+        ),
+    ] = False,
+) -> list[PriceLine]:
+    """Let a price hold from a moment on. What was charged before keeps its price.
 
-    Raises:
-        UsageError: the price cannot be, or begins in the past.
-        UnknownName: there is no such plan or model.
-        WrongClock: this clock cannot be right.
-    """
+    A plan that names no price for a model and kind has the standard one. batch-percent is what bulk jobs pay
+    of the other two: 50 where nobody has said anything else.
+
+    Example: vendor prices set icon-clip image 80 --plan research --new
+    """  # fmt: skip
     now = act.now
     if not 0 <= micros <= MOST_MICROS:
         raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
@@ -83,15 +118,109 @@ def set_price(
     before = prices.named(act.session, plan, model, kind, moment)
     prices.set_price(act.session, plan, model, kind, micros, moment)
     after = {"micros": micros, "since": to_datetime(moment).isoformat()}
-    act.record("price.set", _subject(plan, model, kind), {"micros": before}, after)
+    act.record(_subject(plan, model, kind), {"micros": before}, after)
+    return history(act)
 
 
-def unset_price(act: Act, plan: str, model: str, kind: PriceKind) -> None:
-    """Take a plan's price back, from now on; raises what `prices.unset_price` and `Act.believe_clock` do."""
+@preview(set_price)
+def _of_set_price(
+    act: Act,
+    model: str,
+    kind: PriceKind,
+    micros: int,
+    plan: str = STANDARD_PLAN,
+    since: int | None = None,
+    new: bool = False,
+) -> Iterator[str]:
+    holding = prices.named(act.session, plan, model, kind, act.now)
+    before = "names none" if holding is None else f"is {_shown(kind, holding)}"
+    when = "at once" if since is None else f"from {to_datetime(since):%Y-%m-%d %H:%M} UTC on"
+    yield f"{_what(kind, model)} is {_shown(kind, micros)} on the plan {plan!r}, {when}; now it {before}."
+    yield "What was charged before keeps its price. Who agreed to less is refused, not charged more."
+
+
+@act(
+    "price.unset",
+    command="prices unset",
+    route="POST /prices/unset",
+    scope=OperatorScope.MONEY,
+    title="Take the price back",
+    done="The plan {plan} names no price of {kind} to {model} any more.",
+    dangerous=True,
+    word="plan",
+)
+def unset_price(act: Act, model: Model, kind: KindOfPrice, plan: OfPlan = STANDARD_PLAN) -> list[PriceLine]:
+    """Take a price back, from now on: a plan has the standard one then. What was charged stays.
+
+    Example: vendor prices unset icon-clip image --plan research
+    """
     act.believe_clock()
     before = prices.named(act.session, plan, model, kind, act.now)
     prices.unset_price(act.session, plan, model, kind, act.now)
-    act.record("price.unset", _subject(plan, model, kind), {"micros": before}, {"micros": None})
+    act.record(_subject(plan, model, kind), {"micros": before}, {"micros": None})
+    return history(act)
+
+
+@preview(unset_price)
+def _of_unset_price(act: Act, model: str, kind: PriceKind, plan: str = STANDARD_PLAN) -> Iterator[str]:
+    standard = prices.named(act.session, STANDARD_PLAN, model, kind, act.now)
+    if standard is None and kind == BATCH_PERCENT:
+        standard = DEFAULT_BATCH_PERCENT
+    what = _what(kind, model)
+    yield f"{what[0].lower()}{what[1:]} is named by the plan {plan!r} no more."
+    yield f"The standard one holds for it then{'' if standard is None else f': {_shown(kind, standard)}'}."
+
+
+@query(command="prices list", route="GET /prices")
+def history(
+    act: Act,
+    past: Annotated[bool, Term("List former prices as well: every change.", typed="--all")] = False,
+) -> list[PriceLine]:
+    """List all prices that hold or will hold.
+
+    Example: vendor prices list --all
+    """
+    unit = currency.current(act.session)
+    return [
+        PriceLine(
+            plan=each.plan,
+            model=each.model,
+            kind=each.kind,
+            since=to_datetime(each.since) if each.since else None,
+            micros=each.micros,
+            currency=unit,
+            state=each.state,
+        )
+        for each in prices.history(act.session, act.now)
+        if past or (each.state != "past" and each.micros is not None)
+    ]
+
+
+@act(
+    "currency.set",
+    route="POST /currency",
+    scope=OperatorScope.MONEY,
+    title="Name the currency",
+    done="All sums are in {code}.",
+)
+def name_currency(
+    act: Act,
+    code: Annotated[
+        str,
+        Term("The currency, a code of ISO 4217.", label="Code of ISO 4217", typed="CODE", wire="currency"),
+    ],
+) -> CurrencyName:
+    """Name the currency of which all sums are millionths. It stays the same once money has moved."""
+    before = currency.name(act.session, code)
+    if before != code:
+        act.record(code, {"currency": before}, {"currency": code})
+    return CurrencyName(currency=code)
+
+
+@query(route="GET /currency")
+def show_currency(act: Act) -> CurrencyName:
+    """The currency of which all sums are millionths; `null` where nobody has named it."""
+    return CurrencyName(currency=currency.current(act.session))
 
 
 def publish(act: Act, model: str, wanted: UnitPrices) -> list[PriceDifference]:
@@ -101,7 +230,7 @@ def publish(act: Act, model: str, wanted: UnitPrices) -> list[PriceDifference]:
     if not known:
         act.session.flush()
         after = price_fields(prices.current(act.session, STANDARD_PLAN, model, act.now))
-        act.record("price.publish", model, None, after)
+        act.record(model, None, after, action="price.publish")
     return differences
 
 
@@ -112,12 +241,20 @@ def publish_plan(act: Act, plan: str, model: str, wanted: UnitPrices) -> list[Pr
     act.session.flush()
     for kind, micros in wanted.items():
         if before[kind] is None and prices.named(act.session, plan, model, kind, act.now) is not None:
-            act.record("price.publish", _subject(plan, model, kind), None, {"micros": micros})
+            act.record(_subject(plan, model, kind), None, {"micros": micros}, action="price.publish")
     return differences
 
 
 def _subject(plan: str, model: str, kind: PriceKind) -> str:
     return f"{plan} {model} {kind}"
+
+
+def _what(kind: PriceKind, model: str) -> str:
+    return f"The percentage of bulk jobs with {model}" if kind == BATCH_PERCENT else f"One {kind} to {model}"
+
+
+def _shown(kind: PriceKind, value: int) -> str:
+    return f"{value}%" if kind == BATCH_PERCENT else money(value)
 
 
 def _require(what: str, name: str, known: set[str]) -> None:

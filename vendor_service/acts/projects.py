@@ -1,90 +1,168 @@
-"""Acts on projects. The audit log names a project among what was done to its account."""
+"""Projects: parts of an account, which the audit log names among what was done to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Annotated
 
-from shared.projects import ProjectInfo
+from sqlalchemy.orm import Session
+
+from shared.projects import DEFAULT_PROJECT, ProjectInfo, ProjectList
 from vendor_service.accounts import accounts, projects
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.acts.act import Act
+from vendor_service.acts.act import Act, OperatorScope
+from vendor_service.acts.declaration import Changes, act, changes_of, facts_of, preview, query
+from vendor_service.acts.names import AccountName, ProjectName
 from vendor_service.database.tables import Account, Project
-from vendor_service.money import periods, thresholds
+from vendor_service.errors import UsageError
+from vendor_service.terms import Term
+
+_NO_LIMIT = "only the account's limit"
+_LIMITS = ("quota", "spend_limit_micros", "queries_per_second")
 
 
-def create(act: Act, account: str, name: str, terms: ProjectTerms) -> ProjectInfo:
-    """Add a project to an account; raises what `projects.create_project` does."""
+def by_name(act: Act, account: str, name: str, *, lock: bool = False) -> Project:
+    """The project that an act is about, with its account locked if it is to be changed.
+
+    Raises:
+        UnknownName: there is no such account or project.
+    """
+    owner = accounts.find_account(act.session, account, lock=lock)
+    return projects.find_project(act.session, owner, name)
+
+
+@act(
+    "project.create",
+    command="projects create",
+    route="POST /accounts/{name}/projects",
+    status=201,
+    scope=OperatorScope.ACCOUNTS,
+    title="Add a project",
+    done="{account} has a project {name}. Next: make it a key.",
+    none=_NO_LIMIT,
+)
+def create(
+    act: Act,
+    account: AccountName,
+    name: Annotated[str, Term("The project's name.", label="Name", typed="NAME", wire="project")],
+    terms: ProjectTerms,
+) -> ProjectInfo:
+    """Add a project to an account; the account's own limits hold beside those of the project.
+
+    Example: vendor projects create acme search --quota 10000
+    """
     owner = accounts.find_account(act.session, account, lock=True)
     project = projects.create_project(act.session, owner, name, terms, act.clock)
     act.session.flush()
-    act.record("project.create", account, None, {"project": name, **asdict(terms)})
+    act.record(account, None, {"project": name, **asdict(terms)})
     return projects.public(project, owner, act.now)
 
 
-def set_quota(act: Act, account: str, name: str, quota: int | None) -> ProjectInfo:
-    """Let another quota hold from now on; raises what `projects.change_terms` does."""
+@preview(create)
+def _of_create(act: Act, account: str, name: str, terms: ProjectTerms) -> Iterator[str]:
+    yield f"{accounts.find_account(act.session, account).name} gets a project {name!r}."
+    yield from facts_of(ProjectTerms, asdict(terms))
+    yield "Its limits hold inside those of the account. Keys are made for it, and stay in it."
+
+
+@act(
+    "project.set",
+    command="projects set",
+    route="PATCH /accounts/{name}/projects/{project}",
+    scope=OperatorScope.ACCOUNTS,
+    title="Change the limits of the project",
+    done="The limits of {name} of {account} were changed.",
+    none=_NO_LIMIT,
+    of=by_name,
+    state=lambda project: [getattr(project, name) for name in _LIMITS],
+    applies=lambda project: project.archived_at is None,
+)
+def change(
+    act: Act,
+    account: AccountName,
+    name: ProjectName,
+    limits: Annotated[Mapping[str, int | None], Changes(ProjectTerms)],
+) -> ProjectInfo:
+    """Let other limits hold from now on: those that are named, all of them or none.
+
+    What was used of the former limits counts. `none` takes a limit away.
+
+    Example: vendor projects set acme search --quota 20000 --rate none
+    """
+    if not limits:
+        raise UsageError("name at least one field that is to change")
     owner, project = _locked(act, account, name)
-    return _change(act, owner, project, "quota", replace(projects.terms_of(project), quota=quota))
+    with act.changing(owner, project, _LIMITS, {"project": name}):
+        projects.change_terms(project, replace(projects.terms_of(project), **limits))
+    return projects.public(project, owner, act.now)
 
 
-def set_spend_limit(act: Act, account: str, name: str, micros: int | None) -> ProjectInfo:
-    """Let another spend limit hold from now on; raises what `projects.change_terms` does."""
-    owner, project = _locked(act, account, name)
-    terms = replace(projects.terms_of(project), spend_limit_micros=micros)
-    return _change(act, owner, project, "spend_limit", terms)
+@preview(change)
+def _of_change(act: Act, account: str, name: str, limits: Mapping[str, int | None]) -> Iterator[str]:
+    project = by_name(act, account, name)
+    facts = changes_of(ProjectTerms, project, limits, _NO_LIMIT)
+    if not facts:
+        raise UsageError("nothing would change; write another number first")
+    yield from facts
+    owner = act.session.get_one(Account, project.account_id)
+    used = projects.public(project, owner, act.now).queries_used
+    yield f"What was used of this period ({used:,} queries) counts. It holds at once."
 
 
-def set_rate_limit(act: Act, account: str, name: str, queries_per_second: int | None) -> ProjectInfo:
-    """Let another rate hold from now on; raises what `projects.change_terms` does."""
-    owner, project = _locked(act, account, name)
-    terms = replace(projects.terms_of(project), queries_per_second=queries_per_second)
-    return _change(act, owner, project, "rate_limit", terms)
+@act(
+    "project.archive",
+    command="projects archive",
+    route="POST /accounts/{name}/projects/{project}/archive",
+    scope=OperatorScope.ACCOUNTS,
+    title="Archive the project",
+    done="The project {name} of {account} was archived.",
+    of=by_name,
+    applies=lambda project: project.archived_at is None,
+    dangerous=True,
+)
+def archive(act: Act, account: AccountName, name: ProjectName) -> ProjectInfo:
+    """End a project for good: its keys are refused. What is in flight is answered and charged.
 
-
-def set_terms(act: Act, account: str, name: str, changes: Mapping[str, int | None]) -> ProjectInfo:
-    """Let other limits hold from now on: each field of `changes` that differs is an act of its own.
-
-    The fields are those of `ProjectTerms`. Raises what `projects.change_terms` does.
+    Example: vendor projects archive acme search
     """
     owner, project = _locked(act, account, name)
-    for field, change in _CHANGES.items():
-        if field in changes and changes[field] != getattr(project, field):
-            change(act, account, name, changes[field])
+    with act.changing(owner, project, ("archived_at",), {"project": name}):
+        projects.archive(project, act.now)
     return projects.public(project, owner, act.now)
 
 
-def archive(act: Act, account: str, name: str) -> ProjectInfo:
-    """End a project for good; its keys are refused from now on."""
-    owner, project = _locked(act, account, name)
-    before = project.archived_at
-    projects.archive(project, act.now)
-    if before is None:
-        told = [{"project": name, "archived_at": moment} for moment in (before, project.archived_at)]
-        act.record("project.archive", account, *told)
-    return projects.public(project, owner, act.now)
+@preview(archive)
+def _of_archive(act: Act, account: str, name: str) -> Iterator[str]:
+    project = by_name(act, account, name)
+    if project.archived_at is not None:
+        return
+    yield f"The project {name} of {account} ends at once and for good."
+    yield "All its keys are refused from then on, and who signed in with one is signed out."
+    yield f"What is in flight ({project.queries_held:,} queries) is answered and charged."
+    yield "What was bought for it stays in the ledger, and its name is not free again."
 
 
-_CHANGES: Mapping[str, Callable[[Act, str, str, int | None], ProjectInfo]] = {
-    "quota": set_quota,
-    "spend_limit_micros": set_spend_limit,
-    "queries_per_second": set_rate_limit,
-}
+@query(command="projects list", route="GET /accounts/{name}/projects")
+def list_projects(act: Act, account: AccountName) -> ProjectList:
+    """List an account's projects with what they have used. The default one has the account's limits alone.
+
+    Example: vendor projects list acme
+    """
+    owner = accounts.find_account(act.session, account)
+    found = projects.list_projects(act.session, owner)
+    return ProjectList(data=[projects.public(each, owner, act.now) for each in found])
+
+
+def of_account(session: Session, owner: Account, now: int) -> list[ProjectInfo]:
+    """An account's projects with what they used, those in use first."""
+    found = [projects.public(each, owner, now) for each in projects.list_projects(session, owner)]
+    return sorted(found, key=lambda each: each.archived_at is not None)
+
+
+def open_names(found: Sequence[ProjectInfo]) -> list[str]:
+    """The projects that a new key can belong to."""
+    return [DEFAULT_PROJECT, *(each.name for each in found if each.archived_at is None)]
 
 
 def _locked(act: Act, account: str, name: str) -> tuple[Account, Project]:
-    owner = accounts.find_account(act.session, account, lock=True)
-    return owner, projects.find_project(act.session, owner, name)
-
-
-def _change(act: Act, owner: Account, project: Project, what: str, terms: ProjectTerms) -> ProjectInfo:
-    before, stood = asdict(projects.terms_of(project)), thresholds.levels(project)
-    projects.change_terms(project, terms)
-    if not periods.is_over(project, owner, act.now):  # what was used of a former period is no news
-        thresholds.tell(act.session, owner, stood, act.percents, act.now, of=project)
-    after = asdict(terms)
-    changed = [field for field in after if before[field] != after[field]]
-    facts = [
-        {"project": project.name} | {field: side[field] for field in changed} for side in (before, after)
-    ]
-    if changed:
-        act.record(f"project.set_{what}", owner.name, *facts)
-    return projects.public(project, owner, act.now)
+    project = by_name(act, account, name, lock=True)
+    return act.session.get_one(Account, project.account_id), project

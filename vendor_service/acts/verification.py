@@ -11,7 +11,7 @@ from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
 from vendor_service.money.verification import Verification, verify
 
-# The account that is verified, how many entries there are in all that are, and how many more were read.
+# The account that is verified, how many entries there are to verify in total, and how many more were read.
 Progress = Callable[[str, int, int], object]
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject, RequestCounts
 from shared.errors import ErrorCode
-from vendor_service.acts.act import Act
+from vendor_service.audit import log
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.working_set import Touched, WorkingSet
@@ -36,25 +36,26 @@ def end(session: Session, account: Account, job: BatchJob, state: str, now: int,
         events.emit(session, EventKind.BATCH_COMPLETED, account, data, now)
 
 
-def cancel(act: Act, account_id: str, batch_id: str, keep_micros: int) -> BatchObject:
-    """End a job now; one that has ended stays as it is.
+def cancel(
+    session: Session, account_id: str, batch_id: str, keep_micros: int, actor: str, now: int
+) -> BatchObject:
+    """End a job now, and record who did; one that has ended stays as it is.
 
     What is answered is charged, and its files are kept for `keep_micros` from now; the rest is released.
 
     Raises:
         APIError: `not_found`.
     """
-    session = act.session
     hold_id = find(session, account_id, batch_id).hold_id
     rows = WorkingSet(session, [Touched(account_id, hold_id)])
     job = session.get_one(BatchJob, batch_id, with_for_update=True, populate_existing=True)
     account, hold = rows.account(account_id), rows.hold(hold_id)
     if job.state == "in_progress" and hold is not None:
-        end(session, account, job, "cancelled", act.now, keep_micros)
-        release_job(rows, hold, act.now)
+        end(session, account, job, "cancelled", now, keep_micros)
+        release_job(rows, hold, now)
         rows.write()
-        lines = {"lines": job.lines, "completed": job.completed, "failed": job.failed}
-        act.record("batch.cancel", account.name, None, {"batch": job.id, **lines})
+        facts = {"batch": job.id, "lines": job.lines, "completed": job.completed, "failed": job.failed}
+        log.append(session, actor, "batch.cancel", account.name, None, facts, now)
     return public(session, job)
 
 

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from shared.errors import ErrorCode
 from shared.http.middleware import new_request_id
-from vendor_service.acts.act import Act
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.clock import DAY, HOUR, SECOND, Clock
@@ -126,8 +125,8 @@ class Jobs:
         """End a job now, as one of its account; raises what `cancel` does."""
         with self._database.write() as session:
             was_running = book.find(session, account_id, batch_id).state == "in_progress"
-            act = Act(session, actor, self._clock)
-            job = book.cancel(act, account_id, batch_id, self._limits.keep_micros)
+            keep = self._limits.keep_micros
+            job = book.cancel(session, account_id, batch_id, keep, actor, self._clock())
         if was_running and job.status == "cancelled":
             self._metrics.decided("voided")
         return job

@@ -1,6 +1,7 @@
 """An operator is asked before a command that cannot be undone."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,18 +13,19 @@ from vendor_service.errors import UsageError
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
 
-def confirm(loss: str, word: str, *, yes: bool) -> None:
-    """Return if the operator wants it: by --yes, or by typing the `word` once told of the `loss`.
+def confirm(facts: Sequence[str], word: str, *, yes: bool = False) -> None:
+    """Return if nothing is lost, or if the operator wants it: by --yes, or by typing the `word`.
 
     Raises:
         UsageError: not wanted, or there is no terminal to ask at.
     """
-    if yes:
+    if yes or not facts:
         return
+    loss = " ".join(facts)
     if not sys.stdin.isatty():
         raise UsageError(f"{loss} Add --yes if that is meant. Nothing was changed.")
     typer.echo(escaped(loss), err=True)
     with interruptible_question():
-        typed = typer.prompt(f"Type {word} to go on", default="", show_default=False, err=True)
+        typed = typer.prompt(f"Type {word} to continue", default="", show_default=False, err=True)
     if typed != word:
         raise UsageError("Nothing was changed.")

@@ -8,26 +8,13 @@ from typing import Annotated
 
 import typer
 
+from shared.errors import ErrorCode
 from shared.http.logging import escaped, masked
 from shared.threads import share_processors
-from vendor_service.cli import (
-    accounts,
-    audit,
-    batches,
-    currency,
-    database,
-    extraction,
-    keys,
-    money,
-    operators,
-    prices,
-    projects,
-    receipts_key,
-    usage,
-    webhooks,
-)
-from vendor_service.cli.books import AsJson, DatabaseUrl, print_json, print_rows
-from vendor_service.cli.receipts_key import SigningKeyFile
+from vendor_service.cli import database, money
+from vendor_service.cli.books import AsJson, DatabaseUrl
+from vendor_service.cli.declared import SigningKeyFile, add_commands
+from vendor_service.cli.printing import print_json, print_rows
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
 from vendor_service.run.settings import DtypeChoice, LogFormat, Settings
 
@@ -36,26 +23,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(accounts.app, name="accounts")
-app.add_typer(projects.app, name="projects")
-app.add_typer(keys.app, name="keys")
-app.add_typer(prices.app, name="prices")
-app.add_typer(batches.app, name="batches")
-app.add_typer(money.ledger_app, name="ledger")
-app.add_typer(operators.app, name="operators")
-app.add_typer(webhooks.app, name="webhooks")
-app.add_typer(audit.app, name="audit")
-app.add_typer(database.app, name="db")
-app.add_typer(receipts_key.app, name="receipts-key")
-app.add_typer(extraction.app, name="extraction")
-app.command("top-up")(money.top_up)
-app.command("payment")(money.payment)
-app.command("refund")(money.refund)
-app.command("adjust")(money.adjust)
+_GROUPS = {
+    name: typer.Typer(help=text, no_args_is_help=True)
+    for name, text in {
+        "accounts": "Customers and what is agreed with them.",
+        "projects": "Parts of an account, each with limits of its own.",
+        "keys": "The keys with which customers ask.",
+        "prices": "What a query costs: by plan, model and kind, and since when.",
+        "batches": "The bulk jobs of an account.",
+        "ledger": "The record of every charge and correction.",
+        "operators": "The tokens with which operators ask /admin.",
+        "webhooks": "Receivers of events, and the deliveries to them.",
+        "audit": "The record of who changed what in the books.",
+        "receipts-key": "The keys that sign receipts.",
+        "extraction": "How much of a model its answers have given away.",
+    }.items()
+}
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
+add_commands(app, _GROUPS)
+_GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
-app.command("usage")(usage.usage)
-app.command("currency")(currency.currency)
-app.command("holds")(usage.holds)
+app.command("currency")(money.currency)
+app.add_typer(database.app, name="db")
 
 
 def main() -> None:
@@ -69,7 +59,13 @@ def main() -> None:
         sys.exit(OperatorError.exit_code)
     except (OperatorError, APIError) as error:
         typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
-        sys.exit(error.exit_code if isinstance(error, OperatorError) else OperatorError.exit_code)
+        sys.exit(_exit_code(error))
+
+
+def _exit_code(error: OperatorError | APIError) -> int:
+    if isinstance(error, OperatorError):
+        return error.exit_code
+    return (UsageError if error.code is ErrorCode.INVALID_REQUEST else OperatorError).exit_code
 
 
 def _require_utf8(arguments: list[str]) -> None:
@@ -252,4 +248,4 @@ def _show_specs(file: Path, *, as_json: bool) -> None:
         }
         for each in found
     ]
-    print_rows(rows, as_json=as_json)
+    (print_json if as_json else print_rows)(rows)

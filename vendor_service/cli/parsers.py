@@ -7,6 +7,7 @@ digits for the seconds since 1970, which makes 1970 of 20261201.
 import re
 from datetime import datetime
 
+from vendor_service.clock import from_datetime
 from vendor_service.errors import UsageError
 
 _WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
@@ -34,15 +35,23 @@ def micro_units(written: str | int) -> int:
         ) from error
 
 
-def moment(written: str) -> datetime:
-    """A day or a time as in ISO 8601, but not of digits alone; without a zone it is meant in UTC.
+def price(written: str | int) -> int:
+    """A price, in micro-units or for bulk jobs in percent; raises what `whole_number` does."""
+    try:
+        return micro_units(written)
+    except UsageError as error:
+        raise UsageError(f"{error}; what bulk jobs pay is in percent, as in 50") from error
+
+
+def moment(written: str) -> int:
+    """A day or a time as in ISO 8601, but not of digits alone, in microseconds; without a zone it is in UTC.
 
     Raises:
         UsageError: it is written in another way.
     """
     try:
         if not written.isdigit():
-            return datetime.fromisoformat(written)
+            return from_datetime(datetime.fromisoformat(written))
     except ValueError:
         pass
     raise UsageError(f"{written!r} is not a moment; write a day as in 2027-06-30, or 2027-06-30T12:00")

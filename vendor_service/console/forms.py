@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from urllib.parse import parse_qsl
 
@@ -91,6 +91,25 @@ class Fields:
             return day
         except ValueError as error:
             raise UsageError(f"{name.replace('_', ' ')}: write a day as in 2026-11-15") from error
+
+    def moment(self, name: str) -> datetime | None:
+        """A moment as 2026-11-15T12:00, in UTC unless it names a zone; `None` where nothing was written.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        written = self.get(name)
+        try:
+            if written.isdigit():
+                raise ValueError
+            return datetime.fromisoformat(written) if written else None
+        except ValueError as error:
+            message = "write a moment in UTC as in 2026-12-01T00:00"
+            raise UsageError(f"{name.replace('_', ' ')}: {message}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a field, even an empty one."""
+        return name in self._by_name
 
     def required(self, name: str) -> str:
         """What was written there.

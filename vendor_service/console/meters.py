@@ -9,8 +9,8 @@ from markupsafe import Markup
 from shared.billing import AccountStatus
 from vendor_service.clock import DAY, from_datetime, month_start
 from vendor_service.console import charts
-from vendor_service.console.rendering import money
 from vendor_service.database.tables import Account
+from vendor_service.terms import money
 
 
 @dataclass(frozen=True)

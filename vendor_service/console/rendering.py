@@ -11,10 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vendor_service.clock import to_datetime
+from vendor_service.terms import money
 
 ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
-_UNIT = 1_000_000
-_MINUS = "\u2212"
 _PACKAGE = "vendor_service.console"
 
 
@@ -57,13 +56,6 @@ def read_asset(name: str) -> bytes:
 def asset_path(name: str) -> str:
     """The file's path below the console's, which changes with its content."""
     return f"assets/{name}?{hashlib.sha256(read_asset(name)).hexdigest()[:12]}"
-
-
-def money(micros: int) -> str:
-    """An amount in units of the currency, exact, with two digits at least behind the point."""
-    sign, size = _MINUS if micros < 0 else "", abs(micros)
-    digits = f"{size % _UNIT:06d}".rstrip("0")
-    return f"{sign}{size // _UNIT:,}.{digits:0<2}"
 
 
 def readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act or an event has recorded

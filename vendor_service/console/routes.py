@@ -1,14 +1,12 @@
 """What a site consists of: pages, and actions with what is asked before them and what they answer."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from shared.errors import APIError, ErrorCode
 from vendor_service.console.forms import Fields
 
 
@@ -36,7 +34,7 @@ Who = TypeVar("Who", bound=Visitor)
 
 
 @dataclass(frozen=True)
-class Asked(Generic[Who]):
+class ConsoleRequest(Generic[Who]):
     """A request: by whom, what its URL and its form say, when, and how this site is reached."""
 
     who: Who
@@ -46,15 +44,6 @@ class Asked(Generic[Who]):
     now: int
     base_url: str
 
-    def check_state(self, state: str, message: str) -> None:
-        """Make sure that what the question was about is in this state, as it was when it was asked.
-
-        Raises:
-            APIError: `conflict`, with this message.
-        """
-        if self.form.get("state") != state:
-            raise APIError(ErrorCode.CONFLICT, message)
-
 
 Built = Mapping[str, Any] | Response
 
@@ -63,8 +52,8 @@ Built = Mapping[str, Any] | Response
 class Later:
     """A page that is built once the session of its request has ended.
 
-    What opens a session of its own is done here: who holds one and waits for another can wait for ever. It
-    may write, as an action does.
+    Whatever opens a session of its own is done here: who holds one and waits for another can wait for ever.
+    It may write, as an action does.
     """
 
     build: Callable[[], Built]
@@ -74,14 +63,14 @@ class Later:
 class Page(Generic[Who]):
     """A page below the site's root: `build` gives what its template shows, or a whole response.
 
-    Pages with a `menu` are listed there, under that heading. One with a `cost` counts as so many pages where
-    a visitor may ask for so many a second.
+    Pages with a `menu` are listed there, under that heading. Where a visitor may ask for a few pages a
+    second, one with a `cost` counts as that many.
     """
 
     path: str
     title: str
     template: str
-    build: Callable[[Asked[Who], Session], Built | Later]
+    build: Callable[[ConsoleRequest[Who], Session], Built | Later]
     menu: str | None = None
     cost: int = 1
 
@@ -90,7 +79,7 @@ class Page(Generic[Who]):
 class Question:
     """What is asked before something is done: what it will do, fact by fact.
 
-    The answer brings the `state` back (see `state_of`), for `Asked.check_state`.
+    The answer brings the `state` back (see `DeclaredAct.state_of`).
     """
 
     title: str
@@ -98,11 +87,6 @@ class Question:
     button: str
     dangerous: bool = False
     state: str = ""
-
-
-def state_of(*facts: object) -> str:
-    """What a question keeps of these facts, to see later whether they still hold; it tells none of them."""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,22 +99,22 @@ class Done:
 
 @dataclass(frozen=True)
 class Shown:
-    """Something was done, and is shown this once."""
+    """Something was done, and its result is a page."""
 
     title: str
     template: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Action(Generic[Who]):
-    """What a form does: for whom, after which question, if any.
+    """What a form does: for whom, and after which question, if any.
 
-    `allow` raises an `APIError` for who may not; `back` is the page to go back to.
+    `allow` raises an `APIError` for who may not; `back` gives the page to go back to.
     """
 
     path: str
-    back: str
+    back: Callable[[ConsoleRequest[Who]], str]
     allow: Callable[[Who], None]
-    do: Callable[[Asked[Who]], Done | Shown]
-    ask: Callable[[Asked[Who], Session], Question] | None = None
+    do: Callable[[ConsoleRequest[Who]], Done | Shown]
+    ask: Callable[[ConsoleRequest[Who]], Question | None] | None = None

@@ -1,68 +1,46 @@
-"""A site: what the pages of customers and those of operators share: who asks, forms, errors, the look."""
+"""A site: what customers' and operators' pages share: who asks, pages, forms, the ways in and out."""
 
 import asyncio
 import hmac
-import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import cookie_of
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
+from vendor_service.console.answers import Answers
 from vendor_service.console.forms import Fields, read_form, read_query
-from vendor_service.console.routes import Action, Asked, Built, Done, Later, Page, Question, Who
+from vendor_service.console.routes import (
+    Action,
+    Built,
+    ConsoleRequest,
+    Done,
+    Later,
+    Page,
+    Question,
+    Who,
+)
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ConsoleSession
-from vendor_service.errors import CommitInDoubt, OperatorError
+from vendor_service.errors import OperatorError
 from vendor_service.money import currency
 
 T = TypeVar("T")
 
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "content-security-policy": _POLICY,
-    # Not `no-referrer`, under which browsers do not tell where a form comes from.
-    "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
 _ASSET_SECONDS = 30 * 86_400
-_FLASH_SECONDS = 60
 _OTHER_SITE = "this came from another site; open the console in a tab of its own and try again"
-_NOT_THIS_SESSION = "this page is of another session; reload it and try again"
-# Its own message is for who sends requests, which have keys that make them count once.
-_IN_DOUBT = "The vendor's database went away before it said whether this was done; it may have been"
-_AFTER_DOUBT = (
-    "Before you do it again, look whether it was done: on the page that would show it, "
-    "in the ledger or in the audit log."
-)
-# What to do next, by the code of an error.
-_NEXT = {
-    ErrorCode.RATE_LIMITED: "Wait a moment, then reload the page.",
-    ErrorCode.IDEMPOTENCY_IN_FLIGHT: "Wait a moment, then reload the page.",
-    ErrorCode.OVERLOADED: "Nothing was changed. Wait a moment and try again.",
-    ErrorCode.NOT_READY: "Nothing was changed. Try again later.",
-    ErrorCode.INSUFFICIENT_SCOPE: "Sign in with a key or a token that has this scope, or ask who has one.",
-    ErrorCode.ACCOUNT_SUSPENDED: "You can still read everything here. Ask the vendor why.",
-    ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Begin at the overview.",
-    ErrorCode.INTERNAL_ERROR: "Try again; if it stays, tell the vendor the time and what you did.",
-}
+_OTHER_SESSION = "you signed in again; reload this page and try again"
 
 
 class SignedOut(Exception):
@@ -84,7 +62,7 @@ class Threads(Generic[Who]):
 class Site(Generic[Who]):
     """The pages of one kind of visitors. `identify` gives the visitor of a session, if it still holds.
 
-    `limit` raises an `APIError` where a visitor asks for pages, or for so costly ones, too fast. A form
+    `limit` raises an `APIError` where a visitor asks for pages too fast, or for too costly ones. A form
     counts as a page. What a visitor asks for is done in the `threads`, once it is known who asks.
     """
 
@@ -99,55 +77,80 @@ class Site(Generic[Who]):
         limit: Callable[[Who, int], None] = lambda _, __: None,
         threads: Threads[Who] | None = None,
     ) -> None:
+        self.answers = Answers(kind, title, seal)
         self.limit = limit
         self.threads = threads or Threads[Who]()
         self.kind = kind
-        self.title = title
         self.database = database
         self.clock = clock
-        self.seal = seal
+        self.router = APIRouter(include_in_schema=False)
+        self._seal = seal
         self._identify = identify
-        self._menu: list[tuple[str, Page[Who]]] = []
 
-    def add_pages(self, router: APIRouter, pages: Sequence[Page[Who]]) -> None:
+    def add(self, method: str, path: str, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        """Add a route below the site's root."""
+        self.router.add_api_route(f"{self.kind.path}{path}", answer, methods=[method], response_model=None)
+
+    def add_pages(self, pages: Sequence[Page[Who]]) -> None:
         """Serve pages, and list them in the menu."""
         for page in pages:
-            if page.menu is not None:
-                self._menu.append((page.menu, page))
-            router.add_api_route(
-                f"{self.kind.path}{page.path}", self._showing(page), methods=["GET"], response_model=None
-            )
+            self.answers.list_in_menu(page)
+            self.add("GET", page.path, partial(self._show_page, page))
 
-    def add_actions(self, router: APIRouter, actions: Sequence[Action[Who]]) -> None:
+    def add_actions(self, actions: Sequence[Action[Who]]) -> None:
         """Serve what forms do."""
         for action in actions:
-            router.add_api_route(
-                f"{self.kind.path}{action.path}", self._doing(action), methods=["POST"], response_model=None
-            )
+            self.add("POST", action.path, partial(self._act, action))
 
-    def add_assets(self, router: APIRouter) -> None:
+    def add_assets(self) -> None:
         """Serve the files that pages load."""
 
         async def asset(request: Request) -> Response:
             name = request.path_params["name"]
             if name not in rendering.ASSETS:
-                return await asyncio.to_thread(
-                    self.failed, request, APIError(ErrorCode.NOT_FOUND, "there is no such file")
-                )
+                return await self._refused(request, "there is no such file")
             headers = {
                 "cache-control": f"max-age={_ASSET_SECONDS}, immutable",
                 "x-content-type-options": "nosniff",
             }
             return Response(rendering.read_asset(name), media_type=rendering.ASSETS[name], headers=headers)
 
-        router.add_api_route(f"{self.kind.path}/assets/{{name}}", asset, methods=["GET"], response_model=None)
+        self.add("GET", "/assets/{name}", asset)
 
-    def add_signing_out(
-        self, router: APIRouter, everywhere: Callable[[Session, Who], Sequence[ConsoleSession]]
+    def add_way_in(
+        self, path: str, template: str, title: str, enter: Callable[[Fields, str], Awaitable[str]]
     ) -> None:
+        """Serve a way to sign in: a page with a form, whose fields and sender's address make a cookie."""
+
+        def page(request: Request, problem: str = "", status: int = 200) -> Response:
+            query = request.query_params
+            values = {
+                "problem": problem,
+                "next": query.get("next", ""),
+                "lost": "lost" in query,
+                "code": query.get("code", ""),
+            }
+            return self.answers.shown(request, template, title, values, None, status)
+
+        async def show(request: Request) -> Response:
+            return await asyncio.to_thread(page, request)
+
+        async def sign_in(request: Request) -> Response:
+            try:
+                check_origin(request)
+                cookie = await enter(await read_form(request), address_of(request))
+            except APIError as error:
+                request.state.error_code = error.code.value
+                return await asyncio.to_thread(page, request, error.message, error.code.kind.status)
+            return self.answers.begun(request, cookie)
+
+        self.add("GET", path, show)
+        self.add("POST", path, sign_in)
+
+    def add_way_out(self, everywhere: Callable[[Session, Who], Sequence[ConsoleSession]]) -> None:
         """Serve the ways out: of this browser, and of all; `everywhere` ends all sessions of a visitor."""
 
-        def leave(asked: Asked[Who]) -> Done:
+        def leave(asked: ConsoleRequest[Who]) -> Done:
             with self.database.write() as session:
                 if asked.form.get("everywhere"):
                     ended = everywhere(session, asked.who)
@@ -156,19 +159,15 @@ class Site(Generic[Who]):
                 sessions.end(session, asked.who.session_id)
                 return Done("You are signed out.", "/sign-in")
 
-        action = Action[Who]("/sign-out", "", lambda _: None, leave)
-        self.add_actions(router, [action])
+        self.add_actions([Action[Who]("/sign-out", lambda _: "", lambda _: None, leave)])
 
-    def add_fallback(self, router: APIRouter) -> None:
+    def add_fallback(self) -> None:
         """Answer what is no page of this site; the last route."""
 
         async def nothing(request: Request) -> Response:
-            error = APIError(ErrorCode.NOT_FOUND, "there is no such page")
-            return await asyncio.to_thread(self.failed, request, error)
+            return await self._refused(request, "there is no such page")
 
-        router.add_api_route(f"{self.kind.path}/{{path:path}}", nothing, methods=["GET"], response_model=None)
-
-    # What pages and actions need.
+        self.add("GET", "/{path:path}", nothing)
 
     async def enter(self, request: Request) -> Who:
         """Who asks, looked up beside the event loop; raises what `visitor` does."""
@@ -188,7 +187,7 @@ class Site(Generic[Who]):
         cookie = cookie_of(request, self.kind.cookie)
         found = None
         if cookie is not None:
-            found = sessions.find(session, self.seal, self.kind, cookie, self.clock())
+            found = sessions.find(session, self._seal, self.kind, cookie, self.clock())
         who = None if found is None else self._identify(session, found[0], found[1], self.clock())
         if found is None or who is None:
             raise SignedOut
@@ -205,146 +204,36 @@ class Site(Generic[Who]):
         """
         check_origin(request)
         if not hmac.compare_digest(csrf.encode(), who.csrf.encode()):
-            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, _NOT_THIS_SESSION)
+            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, _OTHER_SESSION)
 
-    def asked(self, request: Request, who: Who, form: Fields) -> Asked[Who]:
+    def asked(self, request: Request, who: Who, form: Fields) -> ConsoleRequest[Who]:
         """The request as pages and actions see it."""
-        return Asked(
-            who,
-            request.path_params,
-            read_query(request),
-            form,
-            self.clock(),
-            str(request.base_url).rstrip("/"),
-        )
-
-    def shown(
-        self,
-        request: Request,
-        template: str,
-        title: str,
-        values: Mapping[str, Any],
-        who: Who | None = None,
-        status: int = 200,
-    ) -> Response:
-        """A page as HTML; with its menu, if somebody is signed in."""
-        root = self.root(request)
-        flash = self.seal.open("flash", cookie_of(request, self._flash) or ".")
-        here = request.url.path
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for heading, page in self._menu if who is not None else []:
-            current = here == f"{root}{page.path}" or (
-                page.path != "" and here.startswith(f"{root}{page.path}/")
-            )
-            link = {"url": f"{root}{page.path}", "title": page.title, "current": current}
-            groups.setdefault(heading, []).append(link)
-        shared = {"root": root, "site": self.title, "who": who, "title": title, "menu": groups}
-        shared["currency"] = named = getattr(request.state, "currency", None)
-        shared["unit"] = named or "units of the currency"
-        shared |= {"flash": json.loads(flash) if flash else None, "kind": self.kind.name}
-        html = rendering.render(template, {**shared, **values})
-        response = HTMLResponse(html, status, HEADERS)
-        if flash:
-            response.delete_cookie(self._flash, path="/", secure=True, httponly=True)
-        return response
-
-    def failed(
-        self,
-        request: Request,
-        error: APIError | OperatorError,
-        who: Who | None = None,
-        back: str = "",
-        told: str | None = None,
-    ) -> Response:
-        """The page of an error: what is wrong, and what to do next; if nothing is `told`, by its code."""
-        request.state.error_code = error.code.value
-        message = str(error)  # an operator's may begin with a name
-        if isinstance(error, APIError):
-            message = f"{error.message[:1].upper()}{error.message[1:]}"
-        told = told or _NEXT.get(error.code, "Go back, change it, and send it again. Nothing was changed.")
-        if isinstance(error, CommitInDoubt):  # its code is that of errors after which nothing was changed
-            message, told = _IN_DOUBT, _AFTER_DOUBT
-        values = {
-            "message": message,
-            "next": told,
-            "back": f"{self.root(request)}{back}",
-        }
-        response = self.shown(request, "error.html", "That did not work", values, who, error.code.kind.status)
-        if isinstance(error, APIError) and error.retry_after is not None:
-            response.headers["retry-after"] = str(error.retry_after)
-        return response
-
-    def to_sign_in(self, request: Request) -> Response:
-        """Send somebody to sign in, and then back."""
-        asked: dict[str, str] = {}
-        if request.method == "GET":
-            path = request.url.path.removeprefix(self.root(request))
-            asked = {"next": path + (f"?{request.url.query}" if request.url.query else "")}
-            if "begun" in request.query_params:  # who just signed in, and whose browser kept no cookie
-                asked = {"lost": "1"}
-        query = f"?{urlencode(asked)}" if any(asked.values()) else ""
-        return self.redirect(f"{self.root(request)}/sign-in{query}")
-
-    def redirect(self, to: str, message: str = "") -> Response:
-        """Send the browser to another page, which shows the message once."""
-        response = RedirectResponse(to, 303, HEADERS)
-        if message:
-            value = self.seal.close("flash", json.dumps(message))
-            response.set_cookie(
-                self._flash, value, _FLASH_SECONDS, path="/", secure=True, httponly=True, samesite="lax"
-            )
-        return response
-
-    def begun(self, request: Request, cookie: str, after: str) -> Response:
-        """Send somebody who signed in to the page that was asked for."""
-        root = self.root(request)
-        safe = after.startswith("/") and not after.startswith(("//", "/\\", "/sign-", "/invitation"))
-        separator = "&" if "?" in after else "?"
-        response = self.redirect(
-            f"{root}{quote(after, safe='/?=&%:.-_~') if safe else ''}{separator if safe else '?'}begun=1"
-        )
-        same_site: Any = self.kind.same_site
-        response.set_cookie(
-            self.kind.cookie,
-            cookie,
-            self.kind.lifetime_seconds,
-            path="/",
-            secure=True,
-            httponly=True,
-            samesite=same_site,
-        )
-        return response
-
-    def root(self, request: Request) -> str:
-        """The path of the site's first page."""
-        return f"{str(request.scope.get('root_path', '')).rstrip('/')}{self.kind.path}"
-
-    @property
-    def _flash(self) -> str:
-        return f"{self.kind.cookie}-told"
+        query, base_url = read_query(request), str(request.base_url).rstrip("/")
+        return ConsoleRequest(who, request.path_params, query, form, self.clock(), base_url)
 
     def _holds(self, session: Session, row: ConsoleSession, now: int) -> bool:
         """Whether somebody is signed in by this session."""
         return not sessions.is_over(row, self.kind, now) and self._identify(session, row, "", now) is not None
 
-    def _showing(self, page: Page[Who]) -> Callable[[Request], Any]:
-        async def show(request: Request) -> Response:
-            who: Who | None = None
-            try:
-                who = await self.enter(request)
-                self.limit(who, page.cost)
-                shown = await self.threads.read(who, partial(self._show, request, page, who))
-                if isinstance(shown, Later):
-                    finish = partial(self._show_built, request, page, who, shown.build)
-                    shown = await self.threads.do(who, finish)
-            except SignedOut:
-                return self.to_sign_in(request)
-            except (APIError, OperatorError) as error:
-                return await asyncio.to_thread(self.failed, request, error, who)
-            await self._note_use(request, who)
-            return shown
+    async def _refused(self, request: Request, message: str) -> Response:
+        error = APIError(ErrorCode.NOT_FOUND, message)
+        return await asyncio.to_thread(self.answers.failed, request, error)
 
-        return show
+    async def _show_page(self, page: Page[Who], request: Request) -> Response:
+        who: Who | None = None
+        try:
+            who = await self.enter(request)
+            self.limit(who, page.cost)
+            shown = await self.threads.read(who, partial(self._show, request, page, who))
+            if isinstance(shown, Later):
+                finish = partial(self._show_built, request, page, who, shown.build)
+                shown = await self.threads.do(who, finish)
+        except SignedOut:
+            return self.answers.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return await asyncio.to_thread(self.answers.failed, request, error, who)
+        await self._note_use(request, who)
+        return shown
 
     def _show(self, request: Request, page: Page[Who], who: Who) -> Response | Later:
         with self.database.read() as session:
@@ -357,47 +246,50 @@ class Site(Generic[Who]):
         built = build()
         if isinstance(built, Response):
             return built
-        return self.shown(request, page.template, page.title, built, who)
+        return self.answers.shown(request, page.template, page.title, built, who)
 
-    def _doing(self, action: Action[Who]) -> Callable[[Request], Any]:
-        async def do(request: Request) -> Response:
-            who: Who | None = None
-            try:
-                who = await self.enter(request)
-                self.limit(who, 1)
-                form = await read_form(request)
-                self.check_form(request, who, form.get("csrf"))
-                action.allow(who)
-                if action.ask is not None and form.get("confirmed") != "yes":
-                    ask = partial(self._ask, request, who, action, form, action.ask)
-                    return await self.threads.read(who, ask)
-                done = await self.threads.do(who, partial(self._do, request, who, action, form))
-            except SignedOut:
-                return self.to_sign_in(request)
-            except (APIError, OperatorError) as error:
-                return await asyncio.to_thread(self.failed, request, error, who, self._back(request, action))
-            await self._note_use(request, who)
-            return done
+    async def _act(self, action: Action[Who], request: Request) -> Response:
+        who: Who | None = None
+        back = ""
+        try:
+            who = await self.enter(request)
+            self.limit(who, 1)
+            form = await read_form(request)
+            self.check_form(request, who, form.get("csrf"))
+            action.allow(who)
+            asked = self.asked(request, who, form)
+            back = action.back(asked)
+            if action.ask is not None and form.get("confirmed") != "yes":
+                question = await self.threads.read(who, partial(action.ask, asked))
+                if question is not None:
+                    confirm = partial(self._confirm, request, asked, question, back)
+                    return await asyncio.to_thread(confirm)
+            done = await self.threads.do(who, partial(self._do, request, action, asked))
+        except SignedOut:
+            return self.answers.to_sign_in(request)
+        except (APIError, OperatorError) as error:
+            return await asyncio.to_thread(self.answers.failed, request, error, who, back)
+        await self._note_use(request, who)
+        return done
 
-        return do
-
-    def _ask(
-        self,
-        request: Request,
-        who: Who,
-        action: Action[Who],
-        form: Fields,
-        ask: Callable[[Asked[Who], Session], Question],
-    ) -> Response:
-        with self.database.read() as session:
-            question = ask(self.asked(request, who, form), session)
-        return self._confirm(request, who, action, form, question)
-
-    def _do(self, request: Request, who: Who, action: Action[Who], form: Fields) -> Response:
-        done = action.do(self.asked(request, who, form))
+    def _do(self, request: Request, action: Action[Who], asked: ConsoleRequest[Who]) -> Response:
+        done = action.do(asked)
         if isinstance(done, Done):
-            return self.redirect(f"{self.root(request)}{done.to}", done.message)
-        return self.shown(request, done.template, done.title, done.values, who)
+            return self.answers.redirect(f"{self.answers.root(request)}{done.to}", done.message)
+        return self.answers.shown(request, done.template, done.title, done.values, asked.who)
+
+    def _confirm(
+        self, request: Request, asked: ConsoleRequest[Who], question: Question, back: str
+    ) -> Response:
+        own = ("csrf", "confirmed", "once", "state")
+        values: dict[str, Any] = {
+            "question": question,
+            "fields": [(name, value) for name, value in asked.form.pairs if name not in own],
+            "once": secrets.token_urlsafe(16),
+            "back": f"{self.answers.root(request)}{back}",
+            "to": request.url.path,
+        }
+        return self.answers.shown(request, "confirm.html", question.title, values, asked.who)
 
     async def _note_use(self, request: Request, who: Who) -> None:
         """Write down, now and then, that a session is used."""
@@ -410,26 +302,6 @@ class Site(Generic[Who]):
             kept = session.get(ConsoleSession, id_)
             if kept is not None:
                 kept.last_used_at = self.clock()
-
-    def _confirm(
-        self, request: Request, who: Who, action: Action[Who], form: Fields, question: Question
-    ) -> Response:
-        own = ("csrf", "confirmed", "once", "state")
-        kept = [(name, value) for name, value in form.pairs if name not in own]
-        values = {
-            "question": question,
-            "fields": kept,
-            "once": secrets.token_urlsafe(16),
-            "back": f"{self.root(request)}{self._back(request, action)}",
-            "to": request.url.path,
-        }
-        return self.shown(request, "confirm.html", question.title, values, who)
-
-    def _back(self, request: Request, action: Action[Who]) -> str:
-        back = action.back
-        for name, value in request.path_params.items():
-            back = back.replace(f"{{{name}}}", quote(str(value), safe=""))
-        return back
 
 
 def check_origin(request: Request) -> None:

@@ -7,8 +7,8 @@ from datetime import date
 from markupsafe import Markup
 
 from vendor_service.console import charts
-from vendor_service.console.rendering import money
 from vendor_service.money.spending import Spent
+from vendor_service.terms import money
 
 _UNIT = 1_000_000
 _MOST_SHOWN = 12

@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from shared.http import server
 from shared.http.capacity import Capacity
@@ -25,24 +25,20 @@ from shared.http.errors import refused
 from shared.http.logging import configure_logging
 from shared.http.metrics import RequestMetrics
 from shared.http.middleware import RequestGate
+from vendor_service.acts.act import ActContext
+from vendor_service.acts.authentication import OperatorAuthentication
+from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.acts.verification import LedgerVerifier
-from vendor_service.api.admin.accounts import accounts_router, keys_router
-from vendor_service.api.admin.batches import admin_batches_router
-from vendor_service.api.admin.desk import Desk
-from vendor_service.api.admin.models import models_router
-from vendor_service.api.admin.money import money_router
-from vendor_service.api.admin.prices import currency_router, prices_router
-from vendor_service.api.admin.projects import projects_router
-from vendor_service.api.admin.security import audit_router, operators_router, receipts_keys_router
-from vendor_service.api.admin.webhooks import webhooks_router
 from vendor_service.clock import DAY, Clock, steady_clock, system_clock
-from vendor_service.console.operators.monitor import Monitor, VendorLine
+from vendor_service.console.operators.monitor import MetricsClient, Monitor
 from vendor_service.console.operators.router import operator_router
 from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError, OperatorError
+from vendor_service.http.admin import AdminContext
 from vendor_service.http.application import CRASH, new_application
+from vendor_service.http.declared import add_routes
 from vendor_service.http.docs import docs_router
 from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.run.chores import repeated
@@ -83,7 +79,7 @@ def create_admin_app(
     line = (
         None
         if vendor_url is None
-        else VendorLine(vendor_url, None if token is None else token.get_secret_value())
+        else MetricsClient(vendor_url, None if token is None else token.get_secret_value())
     )
     monitor = Monitor(line)
     # Each act asks the books and the database's server; the books must not forbid their own repair.
@@ -96,29 +92,29 @@ def create_admin_app(
     # What `serve` drains before it stops. No act is long, so there is nothing to count.
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
     app.add_exception_handler(OperatorError, _on_operator_error)
-    desk = Desk(database, clock, watch, trust_clock=settings.trust_clock, percents=settings.thresholds)
-    verifier = LedgerVerifier(database)
-    for router in (
-        *(accounts_router(desk), keys_router(desk), money_router(desk, verifier), prices_router(desk)),
-        *(operators_router(desk), receipts_keys_router(desk, settings.signing_key_in), audit_router(desk)),
-        *(projects_router(desk), currency_router(desk)),
-        admin_batches_router(desk, settings.batch_keep_days * DAY),
-        *(webhooks_router(desk), models_router(desk, reload_models)),
-        docs_router(app.title),
-    ):
-        app.include_router(router)
+    authentication = OperatorAuthentication(database, clock)
+    acts = ActContext(
+        database,
+        clock,
+        settings.trust_clock,
+        settings.thresholds,
+        watch,
+        signing_key_in=settings.signing_key_in,
+        keep_micros=settings.batch_keep_days * DAY,
+        reload_models=reload_models,
+        verifier=LedgerVerifier(database),
+    )
+    router = APIRouter()
+    add_routes(router, AdminContext(acts, authentication), [*ACTS.values(), *QUERIES.values()])
+    app.include_router(router)
+    app.include_router(docs_router(app.title))
     app.include_router(
         operator_router(
-            database,
-            clock,
+            acts,
             read_or_make_seal(database, settings.console_key_in),
-            desk.authentication,
-            verifier,
+            authentication,
             monitor,
             lambda: app.state.capacity.closed,
-            trust_clock=settings.trust_clock,
-            percents=settings.thresholds,
-            watch=watch,
         )
     )
 

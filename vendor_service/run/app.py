@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
@@ -17,8 +17,8 @@ from shared.http.middleware import RequestGate
 from shared.kinds import KINDS
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.acts import prices
-from vendor_service.acts.act import Act
-from vendor_service.api.keys import keys_router
+from vendor_service.acts.act import Act, ActContext
+from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.audit.actors import os_user
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
@@ -26,7 +26,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.services import BatchServices
 from vendor_service.batches.upkeep import Upkeep
-from vendor_service.clock import Clock, steady_clock, system_clock
+from vendor_service.clock import DAY, Clock, steady_clock, system_clock
 from vendor_service.console.customers.router import Limits, console_router
 from vendor_service.console.seal import read_or_make_seal
 from vendor_service.database import schema
@@ -42,12 +42,14 @@ from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.batches import batches_router
 from vendor_service.http.billing import billing_router
+from vendor_service.http.declared import add_routes
 from vendor_service.http.direct import DirectRoutes
 from vendor_service.http.docs import docs_router
 from vendor_service.http.files import files_router
 from vendor_service.http.health import Readiness, health_router
 from vendor_service.http.metrics import metrics_router
 from vendor_service.http.models import catalogue_router
+from vendor_service.http.own import OwnContext
 from vendor_service.http.sale import QueryReader, sale_router
 from vendor_service.http.signing import signing_router
 from vendor_service.metrics import Metrics
@@ -335,9 +337,17 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
     app.include_router(
         billing_router(database, clock, authentication, models, parts.watch, parts.signer, threads)
     )
-    app.include_router(
-        keys_router(database, clock, authentication, threads, trust_clock=settings.trust_clock)
+    acts = ActContext(
+        database,
+        clock,
+        settings.trust_clock,
+        settings.thresholds,
+        parts.watch,
+        keep_micros=settings.batch_keep_days * DAY,
     )
+    own = APIRouter()
+    add_routes(own, OwnContext(acts, authentication, threads), [*ACTS.values(), *QUERIES.values()])
+    app.include_router(own)
     app.include_router(signing_router(database))
     if parts.batches is not None:
         app.include_router(files_router(parts.batches, capacity, threads))
@@ -348,9 +358,8 @@ def _add_routes(app: FastAPI, parts: _Parts) -> list[BaseRoute]:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
         console = console_router(
-            database, clock, seal, authentication, models, parts.watch, sales, capacity, limits, threads,
-            parts.batches, trust_clock=settings.trust_clock,
-        )  # fmt: skip
+            acts, seal, authentication, models, sales, capacity, limits, threads, parts.batches
+        )
         app.include_router(console)
     return selling.routes
 

@@ -5,22 +5,23 @@ import time
 import pytest
 
 from shared.errors import ErrorCode
+from shared.keys import NewSecret
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import KEY, locked
 from vendor_service.accounts.authentication import Authentication
-from vendor_service.accounts.keys import IssuedKey, KeyTerms, issue_key
+from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
 
 
-def issue(books: Books) -> IssuedKey:
+def issue(books: Books) -> NewSecret:
     with books.locked(books.open()) as (session, account):
         return issue_key(session, account, KeyTerms(), books.clock)
 
 
-def last_used(books: Books, key: IssuedKey) -> int | None:
+def last_used(books: Books, key: NewSecret) -> int | None:
     with books.database.read() as session:
         return session.get_one(ApiKey, key.key_id).last_used_at
 

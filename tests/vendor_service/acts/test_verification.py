@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books
 from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import error_code
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import OperatorScope
 from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.errors import APIError, UnknownName
 from vendor_service.money.verification import Verification, verify

@@ -12,9 +12,8 @@ from tests.vendor_service.books import Books
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.acts import accounts, keys, projects, receipts_keys, tokens, webhooks
-from vendor_service.acts.act import Act
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import accounts, keys, operators, projects, receipts_keys, receivers
+from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.audit import log
 from vendor_service.audit.log import AuditRecord, AuditVerification
 from vendor_service.database.tables import SigningKeyRow
@@ -26,7 +25,7 @@ def open_and_limit(books: Books, name: str = "acme") -> None:
     with books.database.write() as session:
         accounts.open_account(Act(session, "os:anna", books.clock), name, Terms(quota=5))
     with books.database.write() as session:
-        accounts.set_quota(Act(session, "os:ben", books.clock), name, 8)
+        accounts.change(Act(session, "os:ben", books.clock), name, {"quota": 8})
 
 
 def entries(books: Books, **chosen: int | str) -> list[AuditRecord]:
@@ -42,7 +41,7 @@ def verified(books: Books) -> AuditVerification:
 def test_an_act_is_recorded_with_it_or_not_at_all(books: Books) -> None:
     open_and_limit(books)
     with pytest.raises(UsageError), books.database.write() as session:
-        accounts.set_quota(Act(session, "os:ben", books.clock), "acme", -1)
+        accounts.change(Act(session, "os:ben", books.clock), "acme", {"quota": -1})
     with suppress(ZeroDivisionError), books.database.write() as session:
         accounts.suspend(Act(session, "os:ben", books.clock), "acme")
         raise ZeroDivisionError
@@ -53,7 +52,7 @@ def test_an_act_is_recorded_with_it_or_not_at_all(books: Books) -> None:
     )
     assert opened.after is not None
     assert (opened.after["quota"], opened.after["status"]) == (5, "active")
-    assert (limited.actor, limited.action) == ("os:ben", "account.set_quota")
+    assert (limited.actor, limited.action) == ("os:ben", "account.set")
     assert (limited.before, limited.after) == ({"quota": 5}, {"quota": 8})
     assert verified(books) == AuditVerification(2, limited.entry_hash, None)
 
@@ -64,18 +63,18 @@ def test_an_act_that_was_done_before_is_not_recorded(books: Books) -> None:
         accounts.open_account(act, "acme", Terms())
         key_id = keys.issue(act, "acme", KeyTerms()).key_id
         projects.create(act, "acme", "search", ProjectTerms())
-        token_id = tokens.issue(act, "deploy", [OperatorScope.READ]).token_id
-        endpoint_id = webhooks.create(act, "https://example.com/").endpoint_id
+        token_id = operators.issue(act, "deploy", [OperatorScope.READ]).token_id
+        endpoint_id = receivers.create(act, "https://example.com/").endpoint_id
         session.add(SigningKeyRow(kid="kid", x="x", created_at=books.clock()))
     acts: dict[str, Callable[[Act], object]] = {
-        "account.set_quota": lambda act: accounts.set_quota(act, "acme", 5),
+        "account.set": lambda act: accounts.change(act, "acme", {"quota": 5}),
         "account.suspend": lambda act: accounts.suspend(act, "acme"),
-        "key.set_limits": lambda act: keys.set_limits(act, key_id, {"quota": 5}),
+        "key.set": lambda act: keys.set_limits(act, key_id, {"quota": 5}),
         "key.revoke": lambda act: keys.revoke(act, key_id),
-        "project.set_quota": lambda act: projects.set_quota(act, "acme", "search", 5),
+        "project.set": lambda act: projects.change(act, "acme", "search", {"quota": 5}),
         "project.archive": lambda act: projects.archive(act, "acme", "search"),
-        "operator.revoke": lambda act: tokens.revoke(act, token_id),
-        "webhook.disable": lambda act: webhooks.disable(act, endpoint_id),
+        "operator.revoke": lambda act: operators.revoke(act, token_id),
+        "webhook.disable": lambda act: receivers.disable(act, endpoint_id),
         "receipts_key.withdraw": lambda act: receipts_keys.withdraw(act, "kid"),
     }
     begun = verified(books).entries
@@ -136,7 +135,7 @@ def test_acts_at_the_same_moment_make_one_chain(books: Books) -> None:
         with books.database.write() as session:
             by = Act(session, f"os:{number}", books.clock)
             if number % 3:
-                accounts.set_quota(by, ("acme", "beta")[number % 2], 100 + number)
+                accounts.change(by, ("acme", "beta")[number % 2], {"quota": 100 + number})
             else:
                 keys.issue(by, "acme", KeyTerms())
 

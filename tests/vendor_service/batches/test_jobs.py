@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from shared.batches import WINDOW_SECONDS, BatchObject, BatchRequest
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
+from tests.vendor_service.agreed import suspend
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import locked
-from vendor_service.accounts.accounts import suspend
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
 from vendor_service.batches.jobs import JobTerms

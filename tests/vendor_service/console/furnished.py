@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
-from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.books import Books
 from tests.vendor_service.console.jobs import begun, ended
+from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.acts import accounts, currency, keys, money, prices, projects, webhooks
+from vendor_service.acts import accounts, keys, money, prices, projects, receivers
 from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
 
@@ -49,8 +49,8 @@ def furnish(vendor: LocalVendor) -> Customer:
     vendor.clock.advance(-31 * DAY)
     with vendor.books.write() as session:
         act = Act(session, "os:operator", vendor.clock)
-        currency.name_currency(act, "EUR")
-        prices.set_price(act, "research", "icon-clip", "image", 50, new=True)
+        prices.name_currency(act, "EUR")
+        prices.set_price(act, "icon-clip", "image", 50, "research", new=True)
     acme = open_customer(
         vendor,
         "acme",
@@ -62,7 +62,7 @@ def furnish(vendor: LocalVendor) -> Customer:
     ]
     with vendor.books.write() as session:
         act = Act(session, "os:operator", vendor.clock)
-        webhooks.create(act, "https://acme.example/hooks/tuition", account="acme")
+        receivers.create(act, "https://acme.example/hooks/tuition", account="acme")
         laptop = keys.issue(act, "acme", KeyTerms("laptop", quota=100, spend_limit_micros=5_000)).api_key
         projects.create(act, "acme", "search", ProjectTerms(quota=300, queries_per_second=20))
         terms = KeyTerms(

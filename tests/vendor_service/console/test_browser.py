@@ -12,19 +12,18 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.vendor_service.api.admin.local_admin import LocalAdmin
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.console.customers.people import PAGES, key_id
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
 from tests.vendor_service.console.jobs import begun, ended
 from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
+from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts import keys, projects
-from vendor_service.acts.act import Act
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import Act, OperatorScope
 
 SECRET = re.compile(r"^tk_[0-9a-f]{16}_[0-9a-f]{48}$")
 
@@ -115,12 +114,12 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
     page.goto(f"{sites.console}/keys")
     page.get_by_label("What it is for").fill("from the browser")
     page.get_by_label("Quota, in queries").fill("5")
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Make a key").click()
     secret = page.locator("#secret").inner_text()
     assert SECRET.match(secret)
     bought = sites.vendor.embed(secret, CAT, image_input())
     assert bought.status_code == 200
-    page.get_by_role("link", name="back to the keys").click()
+    page.get_by_role("link", name="I have copied it").click()
     row = page.locator("tr", has_text=key_id(secret))
     expect(row).to_contain_text("2 of 5")
 
@@ -138,11 +137,11 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
     page.goto(f"{sites.operator}/accounts?q={key_id(secret)}")
     page.get_by_role("link", name="acme").click()
     number = entry.removeprefix("entry-")
-    page.locator("summary", has_text=f"Refund charge {number}").click()
-    page.get_by_role("button", name=f"Refund charge {number}", exact=True).click()
+    page.locator("summary", has_text=f"Refund the charge {number}").click()
+    page.get_by_role("button", name=f"Refund the charge {number}", exact=True).click()
     expect(page.locator("main")).to_contain_text("1 image and 1 text to icon-clip for 0.00012")
-    confirm(page, "Give 0.00012 back")
-    expect(page.get_by_role("status")).to_contain_text("was given back")
+    confirm(page, "Refund the charge")
+    expect(page.get_by_role("status")).to_contain_text("was recorded")
 
     page.goto(f"{sites.console}/ledger?kind=refund")
     expect(page.locator("tbody tr")).to_contain_text("0.00012")
@@ -150,7 +149,7 @@ def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
     expect(page.locator("tbody tr").first).to_contain_text("money.refund")
     page.goto(f"{sites.console}/keys")
     page.locator("tr", has_text=key_id(secret)).locator("summary").click()
-    page.get_by_role("button", name="Revoke from the browser").click()
+    page.get_by_role("button", name="Revoke the key from the browser").click()
     confirm(page, "Revoke the key")
     expect(page.get_by_role("status")).to_contain_text("was revoked")
     assert sites.vendor.embed(secret, CAT).status_code == 403
@@ -190,12 +189,12 @@ def test_a_receiver_is_added_and_disabled(sites: Sites, page: Page) -> None:
     page.goto(f"{sites.console}/events")
     page.get_by_label("Address").fill("https://example.com/hooks")
     page.get_by_label("invoice.finalized").check()
-    page.get_by_role("button", name="Add the receiver").click()
+    page.get_by_role("button", name="Add a receiver").click()
     expect(page.locator("#secret")).to_have_text(re.compile("^whsec_"))
-    page.get_by_role("link", name="I have it").click()
+    page.get_by_role("link", name="I have copied it").click()
     row = page.locator("tr", has_text="https://example.com/hooks")
     expect(row).to_contain_text("invoice.finalized")
-    row.get_by_role("button", name="Disable").click()
+    row.get_by_role("button", name="Disable the receiver").click()
     confirm(page, "Disable the receiver")
     expect(row).to_contain_text("disabled")
 

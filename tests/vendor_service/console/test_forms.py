@@ -3,8 +3,8 @@
 import pytest
 
 from vendor_service.console.forms import Fields
-from vendor_service.console.rendering import money
 from vendor_service.errors import UsageError
+from vendor_service.terms import money
 
 
 def field(written: str) -> Fields:

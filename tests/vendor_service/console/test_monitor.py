@@ -12,10 +12,10 @@ from tests.vendor_service.console.promql import Vector, evaluate
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.accounts import Terms
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import OperatorScope
 from vendor_service.clock import to_datetime
 from vendor_service.console.operators import alerts, scrapes
-from vendor_service.console.operators.monitor import Monitor, Now, VendorLine
+from vendor_service.console.operators.monitor import MetricsClient, Monitor, Now
 from vendor_service.money import spending
 
 SECONDS = 20.0
@@ -211,13 +211,13 @@ def test_a_worker_that_misses_a_scrape_does_not_count_all_it_ever_did_again() ->
 
 def test_a_vendor_that_does_not_answer_is_away_and_comes_back(vendor: LocalVendor) -> None:
     now = [0.0]
-    line = VendorLine("http://127.0.0.1:9", None)
+    line = MetricsClient("http://127.0.0.1:9", None)
     monitor = Monitor(line, lambda: now[0])
     monitor.refresh()
     assert "does not answer" in (monitor.away or "")
     assert monitor.is_ready()[0] is False
     assert [each.alert.name for each in alerts.states(monitor, NOW) if each.message] == ["VendorDown"]
-    monitor._line = VendorLine(f"http://127.0.0.1:{vendor.port}", None)
+    monitor._line = MetricsClient(f"http://127.0.0.1:{vendor.port}", None)
     for now[0] in (2.0, 2.5, 4.0):
         monitor.refresh()
     assert (monitor.away, len(monitor.points()), monitor.is_ready()) == (None, 2, (True, "ready"))

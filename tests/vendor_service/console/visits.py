@@ -83,5 +83,6 @@ def problem_of(answer: httpx.Response) -> str:
 
 def told_by(visit: Visit, done: httpx.Response) -> str:
     """What the page says to which an action sent the browser."""
-    kept = "; ".join(each.partition(";")[0] for each in done.headers.get_list("set-cookie"))
+    sent = [each.partition(";")[0] for each in done.headers.get_list("set-cookie")]
+    kept = "; ".join([visit.cookie, *sent])
     return visit.http.get(done.headers["location"], headers={"cookie": kept}).text

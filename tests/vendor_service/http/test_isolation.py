@@ -18,7 +18,7 @@ from tests.vendor_service.local_vendor import LocalVendor, Vendor
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.projects import ProjectTerms, create_project
-from vendor_service.acts import own_keys
+from vendor_service.acts import keys
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
 from vendor_service.clock import to_datetime
@@ -36,7 +36,7 @@ READS: dict[str, tuple[Any, str]] = {
     "/v1/usage": (billing, "usage_report"),
     "/v1/ledger": (ledger, "page"),
     "/v1/ledger/head": (ledger, "head"),
-    "/v1/keys": (own_keys, "page"),
+    "/v1/keys": (keys, "page"),
     "/v1/files": (Files, "page"),
     "/v1/files/none": (Files, "get"),
     "/v1/batches": (Jobs, "page"),
@@ -45,7 +45,7 @@ READS: dict[str, tuple[Any, str]] = {
     "/console": (pages, "account_status"),
     "/console/usage.csv": (pages, "usage_report"),
     "/console/models": (pages, "payers"),
-    "/console/keys": (own_keys, "newest"),
+    "/console/keys": (keys, "newest"),
     "/console/ledger/entries": (ledger, "page"),
     "/console/invoices/2026-11": (invoices, "issue"),
     "/console/sessions": (sessions, "of_account"),

@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.agreed import set_coverage_limit
 from tests.vendor_service.books import HOLD_SECONDS, Books, asking, opened_books
-from vendor_service.accounts.accounts import set_coverage_limit
 from vendor_service.accounts.keys import KeyTerms, revoke_key
 from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database

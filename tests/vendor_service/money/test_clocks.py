@@ -18,9 +18,8 @@ from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
-from vendor_service.acts import accounts, invitations, keys, money, own_keys, prices, tokens
-from vendor_service.acts.act import Act
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import accounts, invitations, keys, money, operators, prices
+from vendor_service.acts.act import Act, ActContext, Customer, OperatorScope
 from vendor_service.clock import DAY, SECOND, from_datetime, next_month_start, system_clock, to_datetime
 from vendor_service.database.session import Database, server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
@@ -318,7 +317,7 @@ def test_a_date_ahead_of_a_clock_does_not_prove_it_right(sqlite_books: Books) ->
 
 def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(sqlite_books: Books) -> None:
     books = sqlite_books
-    name = books.account(books.open()).name
+    account = books.account(books.open())
     books.clock.advance(900 * 86_400)
 
     def do(*, trust_clock: bool) -> None:
@@ -332,9 +331,10 @@ def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(sqlite
     with books.database.write() as session:
         act = Act(session, "os:test", books.clock)
         with pytest.raises(WrongClock, match="VENDOR_TRUST_CLOCK"):
-            keys.issue(act, name, KeyTerms())
+            keys.issue(act, account.name, KeyTerms())
+        own = replace(act, customer=Customer(account.id, account.name, None))
         with pytest.raises(APIError) as refused:
-            own_keys.issue(act, name, None, KeyTerms(), None)
+            keys.issue(own, account.name, KeyTerms())
     assert not_ready(refused)
     assert "VENDOR" not in refused.value.message
     do(trust_clock=True)
@@ -353,14 +353,14 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
         name, month = books.account(order).name, f"{to_datetime(books.clock()):%Y-%m}"
         books.buy(order)
         with books.database.write() as session:
-            token = tokens.issue(Act(session, "os:test", books.clock), "crm", [OperatorScope.READ])
+            token = operators.issue(Act(session, "os:test", books.clock), "crm", [OperatorScope.READ])
         acts: list[Callable[[Act], object]] = [
             lambda act: accounts.repair_dates(act, name),
             lambda act: money.adjust(act, name, 5, "a reason"),
-            lambda act: prices.set_price(act, "research", "icon-clip", "image", 7, new=True),
-            lambda act: prices.unset_price(act, "research", "icon-clip", "image"),
+            lambda act: prices.set_price(act, "icon-clip", "image", 7, "research", new=True),
+            lambda act: prices.unset_price(act, "icon-clip", "image", "research"),
             lambda act: keys.rotate(act, order.key_id, 60),
-            lambda act: tokens.rotate(act, token.token_id, 60),
+            lambda act: operators.rotate(act, token.token_id, 60),
         ]
 
         def do(work: Callable[[Act], object]) -> None:
@@ -368,8 +368,8 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
                 work(Act(session, "os:test", books.clock, trust_clock=True))
 
         def issue() -> bool:
-            how = (books.database, "os:test", books.clock, name, month)
-            return money.issue_invoice(*how, trust_clock=True).final
+            context = ActContext(books.database, books.clock, trust_clock=True, actor="os:test")
+            return money.issue_invoice(context, name, month).final
 
         books.clock.now += days * DAY
         for work in acts:
@@ -389,11 +389,11 @@ def test_no_operator_acts_by_a_clock_that_its_watch_saw_step(books: Books) -> No
     books.clock.step(40 * 86_400)
     with books.database.write() as session, pytest.raises(WrongClock, match="was set forward"):
         money.adjust(Act(session, "os:test", books.clock, watch=books.watch), name, 5, "a reason")
-    how = (books.database, "os:test", books.clock, name, "2026-11")
+    context = ActContext(books.database, books.clock, watch=books.watch, actor="os:test")
     with pytest.raises(WrongClock, match="was set forward"):
-        money.issue_invoice(*how, watch=books.watch)
+        money.issue_invoice(context, name, "2026-11")
     books.clock.step(-40 * 86_400)
-    assert not money.issue_invoice(*how, watch=books.watch).final
+    assert not money.issue_invoice(context, name, "2026-11").final
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -9,12 +9,12 @@ from sqlalchemy.exc import DatabaseError
 from shared.billing import EstimateRequest, Invoice
 from shared.embeddings import Kind
 from shared.kinds import UnitPrices
+from tests.vendor_service.agreed import set_plan, suspend
 from tests.vendor_service.books import Books
-from vendor_service.accounts.accounts import set_plan, suspend
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.acts import money
 from vendor_service.acts.act import Act
-from vendor_service.acts.money import Recorded
+from vendor_service.acts.declaration import Recorded
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import APIError, OperatorError, UsageError

@@ -20,10 +20,10 @@ from hypothesis.stateful import (
 )
 
 from shared.kinds import KINDS
+from tests.vendor_service.agreed import resume, set_coverage_limit, set_quota, suspend
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books, asking
 from tests.vendor_service.clocks import FakeClock, OtherClock
-from vendor_service.accounts.accounts import resume, set_coverage_limit, set_quota, suspend
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
 from vendor_service.acts import money

@@ -16,9 +16,8 @@ from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.encoder.test_processes import failing
 from tests.vendor_service.given_settings import GivenSettings
 from tests.vendor_service.run.dying import be_killed
-from vendor_service.acts import tokens
-from vendor_service.acts.act import Act
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import operators
+from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
@@ -30,7 +29,7 @@ def token_of(vendor: VendorProcess) -> str:
     """A token that may do all."""
     database = Database(vendor.database_url)
     with database.write() as session:
-        made = tokens.issue(Act(session, "os:test", system_clock), "test", [OperatorScope.ALL])
+        made = operators.issue(Act(session, "os:test", system_clock), "test", [OperatorScope.ALL])
     database.close()
     return made.token
 

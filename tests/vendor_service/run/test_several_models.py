@@ -27,9 +27,8 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from tests.vendor_service.run.test_metrics import Scrape
-from vendor_service.acts import tokens
-from vendor_service.acts.act import Act
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import operators
+from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
@@ -182,7 +181,7 @@ def test_metrics_readiness_and_signed_cards_are_of_each_model(shop: Shop) -> Non
 
 def test_an_operator_has_the_file_of_models_read_again(shop: Shop) -> None:
     with closing(Database(shop.database_url)) as database, database.write() as session:
-        token = tokens.issue(Act(session, "os:test", system_clock), "test", [OperatorScope.ALL]).token
+        token = operators.issue(Act(session, "os:test", system_clock), "test", [OperatorScope.ALL]).token
     shop.file.write_text(ICONS)
     headers = {"authorization": f"Bearer {token}"}
     asked = httpx.post(f"{shop.admin_url}/admin/models/reload", headers=headers)

@@ -27,19 +27,24 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.webhooks.receiver import Received, Receiver
-from vendor_service.acts import webhooks
+from vendor_service.acts import receivers as acts
 from vendor_service.acts.act import Act
-from vendor_service.acts.webhooks import DeliveryInfo
+from vendor_service.acts.receivers import DeliveryInfo, NewEndpoint
 from vendor_service.audit import log
 from vendor_service.clock import HOUR, SECOND, system_clock
-from vendor_service.database.tables import Account, WebhookAttempt, WebhookDelivery, WebhookEvent
+from vendor_service.database.tables import (
+    Account,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEvent,
+)
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money.orders import Order
 from vendor_service.run import app
 from vendor_service.webhooks import dispatcher as delivering
-from vendor_service.webhooks import endpoints, events, sending
+from vendor_service.webhooks import events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher
-from vendor_service.webhooks.endpoints import NewEndpoint
 from vendor_service.webhooks.events import EventKind
 from vendor_service.webhooks.sending import Outcome, networks, send
 
@@ -54,7 +59,7 @@ def receiver() -> Iterator[Receiver]:
 
 def add(books: Books, url: str, *kinds: EventKind, account: str | None = None) -> NewEndpoint:
     with books.database.write() as session:
-        return webhooks.create(Act(session, "os:test", books.clock), url, kinds, account)
+        return acts.create(Act(session, "os:test", books.clock), url, kinds, account)
 
 
 def emit(books: Books, count: int = 1) -> None:
@@ -67,7 +72,7 @@ def emit(books: Books, count: int = 1) -> None:
 
 def deliveries(books: Books) -> list[DeliveryInfo]:
     with books.database.read() as session:
-        return webhooks.deliveries(session)
+        return acts.deliveries(Act(session, "os:test", books.clock))
 
 
 def certificate(folder: Path) -> Path:
@@ -108,7 +113,7 @@ def test_an_event_is_delivered_as_the_specification_has_it(books: Books, receive
     with pytest.raises(WebhookVerificationError):
         verified(Received(first.path, first.headers, first.body + b" "), made.secret)
     with books.database.write() as session:
-        newer = webhooks.rotate(Act(session, "os:test", books.clock), made.endpoint_id, 60)
+        newer = acts.rotate(Act(session, "os:test", books.clock), made.endpoint_id, 60)
     for seconds, good, bad in ((0, [made.secret, newer.secret], []), (61, [newer.secret], [made.secret])):
         books.clock.advance(seconds)
         emit(books)
@@ -129,12 +134,12 @@ def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgre
     with opened_books(postgres.create_database(of=laid_out(postgres))) as books:
         made = add(books, "https://example.com/")
         with books.database.write() as session:
-            row = endpoints.find(session, made.endpoint_id)  # as who asks for it has it before it is locked
+            row = session.get_one(WebhookEndpoint, made.endpoint_id)  # as it is before it is locked
             with books.database.write() as other:
-                second = webhooks.rotate(Act(other, "os:test", books.clock), row.id, 60)
-            third = webhooks.rotate(Act(session, "os:test", books.clock), row.id, 60)
+                second = acts.rotate(Act(other, "os:test", books.clock), row.id, 60)
+            third = acts.rotate(Act(session, "os:test", books.clock), row.id, 60)
         with books.database.read() as session:
-            row = endpoints.find(session, made.endpoint_id)
+            row = session.get_one(WebhookEndpoint, made.endpoint_id)
             assert (row.secret, row.former_secret) == (third.secret, second.secret)
 
 
@@ -199,7 +204,7 @@ def test_a_failure_is_tried_again_later_and_a_redirect_is_one(books: Books, rece
     given_up = deliveries(books)[0]
     assert (given_up.state, given_up.attempts, given_up.last_status) == ("failed", 10, 503)
     with books.database.write() as session:
-        webhooks.replay(Act(session, "os:test", books.clock), given_up.event_id, made.endpoint_id)
+        acts.replay(Act(session, "os:test", books.clock), given_up.event_id, made.endpoint_id)
     assert dispatcher.once() == 1
     assert deliveries(books)[0].state == "delivered"
     assert receiver.ids.count(given_up.event_id) == 11
@@ -256,12 +261,12 @@ def test_a_receiver_that_is_gone_or_disabled_is_told_no_more(books: Books, recei
     assert len(receiver.received) <= 2  # two were under way at once
     event_id = deliveries(books)[0].event_id
     with pytest.raises(OperatorError, match="is disabled"), books.database.write() as session:
-        webhooks.replay(Act(session, "os:test", books.clock), event_id, made.endpoint_id)
+        acts.replay(Act(session, "os:test", books.clock), event_id, made.endpoint_id)
 
 
 def test_an_event_is_sent_again_to_no_receiver_of_another_account(books: Books) -> None:
     ours, theirs = (books.account(books.open()) for _ in range(2))
-    receivers = {
+    added = {
         whose: add(books, f"https://{whose}.example/", account=whose) for whose in (ours.name, theirs.name)
     }
     with books.database.write() as session:
@@ -274,15 +279,15 @@ def test_an_event_is_sent_again_to_no_receiver_of_another_account(books: Books) 
     def replay(kind: EventKind, made: NewEndpoint) -> str:
         with books.database.write() as session:
             act = Act(session, "os:test", books.clock)
-            return webhooks.replay(act, found[kind], made.endpoint_id).state
+            return acts.replay(act, found[kind], made.endpoint_id).state
 
-    assert replay(EventKind.QUOTA, receivers[ours.name]) == "pending"
+    assert replay(EventKind.QUOTA, added[ours.name]) == "pending"
     assert replay(EventKind.QUOTA, of_all) == replay(EventKind.MODEL_DEPRECATED, of_all) == "pending"
-    assert replay(EventKind.MODEL_DEPRECATED, receivers[theirs.name]) == "pending"  # it is of all accounts
-    with pytest.raises(OperatorError, match="is not an event of it"):
-        replay(EventKind.QUOTA, receivers[theirs.name])
+    assert replay(EventKind.MODEL_DEPRECATED, added[theirs.name]) == "pending"  # it is of all accounts
+    with pytest.raises(OperatorError, match="is not one of them"):
+        replay(EventKind.QUOTA, added[theirs.name])
     assert {each.endpoint_id for each in deliveries(books) if each.event == EventKind.QUOTA} == {
-        receivers[ours.name].endpoint_id,
+        added[ours.name].endpoint_id,
         of_all.endpoint_id,
     }
 
@@ -337,7 +342,7 @@ def test_what_a_disabled_receiver_was_to_be_sent_has_failed_and_is_not_waited_fo
     made = add(books, "https://gone.example/")
     emit(books, 20)
     with books.database.write() as session:
-        endpoints.disable(session, made.endpoint_id, books.clock())
+        acts.disable(Act(session, "os:test", books.clock), made.endpoint_id)
     dispatcher = Dispatcher(books.database, books.clock)
     dispatcher.start(3600.0)
     try:
@@ -527,7 +532,7 @@ def test_look_up_connections_and_answer_share_one_time(monkeypatch: pytest.Monke
 )
 def test_a_url_that_cannot_be_is_refused(books: Books, url: str) -> None:
     with pytest.raises(UsageError, match="https://HOST/PATH"), books.database.write() as session:
-        endpoints.add(session, url, [], None, books.clock())
+        acts.create(Act(session, "os:test", books.clock), url)
 
 
 def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
@@ -546,8 +551,9 @@ def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
     name = books.account(order).name
     theirs = [f"{receiver.url}theirs", "https://postgres.internal/", "https://nobody.internal/"]
     for url in theirs:
+        made = add(books, url, EventKind.QUOTA, account=name)
         with books.database.write() as session:
-            webhooks.create(Act(session, "key:1", books.clock), url, [EventKind.QUOTA], name, "customer")
+            session.get_one(WebhookEndpoint, made.endpoint_id).added_by = "customer"
     ours = add(books, f"{receiver.url}ours", EventKind.QUOTA, account=name)
     books.buy(order)
     dispatcher = Dispatcher(books.database, books.clock, HERE)
@@ -566,7 +572,7 @@ def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receive
     with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8", webhook_thresholds="50") as vendor:
         key = vendor.key(quota=4)
         with vendor.books.write() as session:
-            webhooks.create(Act(session, "os:test", vendor.clock), receiver.url)
+            acts.create(Act(session, "os:test", vendor.clock), receiver.url)
         for _ in range(2):
             assert vendor.embed(key, {"text": "a cat"}).status_code == 200
         wait_until(lambda: bool(receiver.received), seconds=20)
@@ -582,7 +588,7 @@ def test_a_vendor_that_runs_sends_nothing_while_its_clock_is_wrong(
         now = vendor.clock()
         vendor.clock.step(900 * 86_400)
         with vendor.books.write() as session:
-            webhooks.create(Act(session, "os:test", vendor.clock), receiver.url)
+            acts.create(Act(session, "os:test", vendor.clock), receiver.url)
             events.emit(session, EventKind.MODEL_DEPRECATED, None, {}, now)
         time.sleep(1.0)
         assert receiver.received == []

@@ -18,7 +18,7 @@ from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import HOLD_SECONDS, Books
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.acts import accounts, keys, money, projects, webhooks
+from vendor_service.acts import accounts, keys, money, projects, receivers
 from vendor_service.acts.act import Act
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database.session import Database
@@ -72,7 +72,7 @@ def test_a_threshold_is_told_again_in_another_month_and_after_a_refund_or_anothe
     books.buy(order, images=5)
     assert reached(books, "quota")[50] == 2
     with books.database.write() as session:
-        accounts.set_quota(Act(session, "os:test", books.clock), books.account(order).name, 6)
+        accounts.change(Act(session, "os:test", books.clock), books.account(order).name, {"quota": 6})
     assert reached(books, "quota") == {50: 2, 80: 2, 100: 1}
 
 
@@ -138,7 +138,7 @@ def test_thresholds_of_projects_and_keys_are_told_as_those_of_accounts_are(books
     assert {each["key_id"] for each in spent} == {search.key_id}
     assert sorted(each["percent"] for each in spent) == [50, 80, 100]
     with books.database.write() as session:
-        projects.set_quota(Act(session, "os:test", books.clock), name, "search", 2)
+        projects.change(Act(session, "os:test", books.clock), name, "search", {"quota": 2})
     assert reached(books, "quota") == {50: 1, 80: 1, 100: 1}
 
 
@@ -171,7 +171,7 @@ def test_what_concerns_all_accounts_is_told_to_the_receivers_of_each_that_want_i
     with books.database.write() as session:
         act = Act(session, "os:test", books.clock)
         made = {
-            (whose, kinds): webhooks.create(act, "https://example.com/", kinds, whose).endpoint_id
+            (whose, kinds): receivers.create(act, "https://example.com/", kinds, whose).endpoint_id
             for whose in (None, name)
             for kinds in ((), (EventKind.MODEL_DEPRECATED,), (EventKind.QUOTA,))
         }
@@ -179,7 +179,7 @@ def test_what_concerns_all_accounts_is_told_to_the_receivers_of_each_that_want_i
     with books.database.write() as session:
         model_notices.tell(session, "icon-clip", at, None, books.clock())
     with books.database.read() as session:
-        sent = {each.endpoint_id for each in webhooks.deliveries(session)}
+        sent = {each.endpoint_id for each in receivers.deliveries(Act(session, "os:test", books.clock))}
     assert sent == {each for (_, kinds), each in made.items() if EventKind.QUOTA not in kinds}
 
 

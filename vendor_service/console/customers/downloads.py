@@ -9,7 +9,7 @@ from starlette.responses import Response
 from shared.errors import APIError, ErrorCode
 from shared.http.capacity import Capacity
 from vendor_service.batches.services import BatchServices
-from vendor_service.console.customers.visitor import Customer
+from vendor_service.console.customers.visitor import SignedInCustomer
 from vendor_service.console.site import SignedOut, Site
 from vendor_service.errors import OperatorError
 from vendor_service.http.files import streamed
@@ -19,23 +19,23 @@ from vendor_service.http.files import streamed
 class Downloads:
     """The links to files, and what is behind them."""
 
-    site: Site[Customer]
-    desk: BatchServices
+    site: Site[SignedInCustomer]
+    jobs: BatchServices
     capacity: Capacity
 
     async def answer(self, request: Request) -> Response:
         """Send a file; one that is not there, or not theirs, is the page of an error."""
-        who: Customer | None = None
+        who: SignedInCustomer | None = None
         try:
             who = visitor = await self.site.enter(request)
             self.site.limit(visitor, 1)
             _require_buying(visitor)
             file_id = request.path_params["file_id"]
-            response = await streamed(self.desk, self.capacity, request, visitor.account_id, file_id)
+            response = await streamed(self.jobs, self.capacity, request, visitor.account_id, file_id)
         except SignedOut:
-            return self.site.to_sign_in(request)
+            return self.site.answers.to_sign_in(request)
         except (APIError, OperatorError) as error:
-            return await asyncio.to_thread(self.site.failed, request, error, who, "/batches")
+            return await asyncio.to_thread(self.site.answers.failed, request, error, who, "/batches")
         # Its own name is the customer's; the id names it as well, and can be written into a header.
         response.headers["content-disposition"] = f'attachment; filename="{file_id}.jsonl"'
         response.headers["cache-control"] = "no-store"
@@ -43,7 +43,7 @@ class Downloads:
         return response
 
 
-def _require_buying(who: Customer) -> None:
+def _require_buying(who: SignedInCustomer) -> None:
     if who.account.status != "active":
         raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended, and its files are not sent")
     if not who.may_buy:

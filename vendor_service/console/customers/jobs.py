@@ -1,4 +1,4 @@
-"""Bulk jobs as customers' pages show them, and what a customer can do about one."""
+"""Bulk jobs as customers' pages show them."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,13 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject, FileObject
-from shared.errors import APIError, ErrorCode
 from vendor_service.batches import book, files
-from vendor_service.batches.services import BatchServices
 from vendor_service.console import charts
-from vendor_service.console.customers.visitor import Customer, require_acting
-from vendor_service.console.rendering import money
-from vendor_service.console.routes import Action, Asked, Done, Question
 from vendor_service.database.tables import StoredFile
 
 _JOBS = 25
@@ -71,37 +66,3 @@ def _shown(session: Session, job: BatchObject) -> ShownJob:
 
 def _moment(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-@dataclass(frozen=True)
-class JobActions:
-    """The actions, where the vendor runs jobs."""
-
-    desk: BatchServices
-
-    def all(self) -> list[Action[Customer]]:
-        """Every action."""
-        return [
-            Action("/batches/{batch_id}/cancel", "/batches", require_acting, self.cancel, self.ask_to_cancel)
-        ]
-
-    def ask_to_cancel(self, asked: Asked[Customer], session: Session) -> Question:
-        """What the end of a job means."""
-        job = book.public(session, book.find(session, asked.who.account_id, asked.path["batch_id"]))
-        if job.status != "in_progress":
-            message = f"the job {job.id} has ended already: it is {job.status}"
-            raise APIError(ErrorCode.CONFLICT, message, param="batch_id")
-        counts = job.request_counts
-        facts = [
-            f"The job {job.id} ends at once; {counts.left:,} of its {counts.total:,} lines are not answered.",
-            f"What is answered stays charged ({money(job.cost_micros)} so far), and can be downloaded.",
-            f"What is held for the rest, at most {money(job.held_micros)}, is free again.",
-        ]
-        return Question("Cancel this job?", facts, "Cancel the job", dangerous=True)
-
-    def cancel(self, asked: Asked[Customer]) -> Done:
-        """End a job."""
-        job = self.desk.jobs.cancel(asked.who.account_id, asked.path["batch_id"], asked.who.actor)
-        if job.status != "cancelled":
-            return Done(f"The job {job.id} had ended before: it is {job.status}.", "/batches")
-        return Done(f"The job {job.id} was cancelled.", "/batches")

@@ -13,9 +13,9 @@ from shared.billing import EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
 from vendor_service.clock import to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
-from vendor_service.console.customers.visitor import Customer, labels_of, newest_labels
+from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, newest_labels
 from vendor_service.console.forms import Fields
-from vendor_service.console.routes import Asked, Later, Page
+from vendor_service.console.routes import ConsoleRequest, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
 from vendor_service.money import entry_search, invoices, ledger, spending
@@ -24,6 +24,7 @@ from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.invoice_formats import as_pdf
 
 Values = Mapping[str, Any]
+Asked = ConsoleRequest[SignedInCustomer]
 
 _ENTRIES = 50
 _MOST_EXPORTED = 10_000
@@ -36,9 +37,9 @@ class MoneyPages:
     """The pages, and what they need beside the books' session."""
 
     database: Database
-    watch: ClockWatch
+    watch: ClockWatch | None
 
-    def all(self) -> list[Page[Customer]]:
+    def all(self) -> list[Page[SignedInCustomer]]:
         """Every page, in the order of the menu."""
         money = "Money"
         return [
@@ -50,7 +51,7 @@ class MoneyPages:
             Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
         ]
 
-    def ledger_page(self, asked: Asked[Customer], session: Session) -> Values:
+    def ledger_page(self, asked: Asked, session: Session) -> Values:
         """The entries, the newest first."""
         wanted, before = _filter(asked.query), asked.query.number("before")
         account_id = asked.who.account_id
@@ -76,7 +77,7 @@ class MoneyPages:
             "balance": asked.who.account.credit_micros,
         }  # fmt: skip
 
-    def ledger_csv(self, asked: Asked[Customer], session: Session) -> Response:
+    def ledger_csv(self, asked: Asked, session: Session) -> Response:
         """The newest of the same entries for a spreadsheet, with money in micro-units."""
         found = entry_search.search(
             session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
@@ -87,7 +88,7 @@ class MoneyPages:
                    "entry_hash")  # fmt: skip
         return csv_file(columns, rows, f"ledger-{asked.who.name}.csv")
 
-    def entries(self, asked: Asked[Customer], session: Session) -> Response:
+    def entries(self, asked: Asked, session: Session) -> Response:
         """Entries behind one, oldest first, for the script that verifies the chain."""
         after = asked.query.number("after") or 0
         found = ledger.page(session, asked.who.account_id, min(max(after, 0), ledger.MAX_NUMBER), _PORTION)
@@ -96,7 +97,7 @@ class MoneyPages:
         told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
         return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
 
-    def invoices_page(self, asked: Asked[Customer], session: Session) -> Values:
+    def invoices_page(self, asked: Asked, session: Session) -> Values:
         """The months since the account was opened, with the invoices that are final."""
         account = asked.who.account
         final = {each.month: json.loads(each.content) for each in invoices.finals(session, account.id)}
@@ -106,26 +107,26 @@ class MoneyPages:
         ]
         return {"months": months}
 
-    def invoice(self, asked: Asked[Customer], _: Session) -> Later:
+    def invoice(self, asked: Asked, _: Session) -> Later:
         """One invoice, as it was issued, or as it stands."""
         return Later(lambda: self._shown(asked))
 
-    def invoice_pdf(self, asked: Asked[Customer], _: Session) -> Later:
+    def invoice_pdf(self, asked: Asked, _: Session) -> Later:
         """The same to keep."""
         return Later(lambda: self._saved(asked))
 
-    def _shown(self, asked: Asked[Customer]) -> Values:
+    def _shown(self, asked: Asked) -> Values:
         found = self._invoice(asked)
         with self.database.read() as session:
             issued = invoices.finals(session, asked.who.account_id) if found.final else []
         dates = {each.month: to_datetime(each.issued_at) for each in issued}
         return {"invoice": found, "issued_at": dates.get(found.month)}
 
-    def _saved(self, asked: Asked[Customer]) -> Response:
+    def _saved(self, asked: Asked) -> Response:
         found = self._invoice(asked)
         return saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
 
-    def _invoice(self, asked: Asked[Customer]) -> Invoice:
+    def _invoice(self, asked: Asked) -> Invoice:
         month = asked.path["month"]
         if month not in months_since(asked.who.account.created_at, asked.now):
             raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -14,25 +15,22 @@ from starlette.responses import Response
 from shared.billing import GroupBy, UsageReport
 from shared.errors import ErrorCode
 from shared.kinds import price_fields
-from shared.projects import DEFAULT_PROJECT, ProjectInfo
-from vendor_service.accounts import keys
-from vendor_service.accounts.keys import Scope
-from vendor_service.acts import own_keys
-from vendor_service.acts.own_receivers import is_own
-from vendor_service.batches.services import BatchServices
-from vendor_service.clock import DAY, Clock, from_datetime, to_datetime
-from vendor_service.console import projects, sessions
-from vendor_service.console.api_keys import why_ended
+from shared.projects import DEFAULT_PROJECT
+from vendor_service.accounts.keys import public as key_info
+from vendor_service.acts import keys, projects, receivers
+from vendor_service.acts.act import ActContext
+from vendor_service.clock import DAY, from_datetime, to_datetime
+from vendor_service.console import sessions
+from vendor_service.console.acts import ActForm, Acts
 from vendor_service.console.customers import jobs
 from vendor_service.console.customers.money_pages import MoneyPages
 from vendor_service.console.customers.saved import csv_file
-from vendor_service.console.customers.visitor import Customer, identify, labels_of, payers
+from vendor_service.console.customers.visitor import SignedInCustomer, identify, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.rendering import readable
-from vendor_service.console.routes import Asked, Page
+from vendor_service.console.routes import ConsoleRequest, Page
 from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
-from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     ApiKey,
     ConsoleSession,
@@ -44,16 +42,13 @@ from vendor_service.database.tables import (
 from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
 from vendor_service.money import prices, spending
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.refusals import refused_since
 from vendor_service.money.usage import account_status, usage_report
-from vendor_service.webhooks import endpoints
-from vendor_service.webhooks.events import EventKind
 
 Values = Mapping[str, Any]
+Asked = ConsoleRequest[SignedInCustomer]
 
-# For how long the former secret of a rotated key may stay good, in seconds.
-GRACES = {0: "none: it ends at once", 3600: "an hour", 24 * 3600: "a day", 7 * 24 * 3600: "a week"}
+_ON_KEY = ("key.rotate", "key.revoke")
 _DAYS = 30
 _EVENTS = 50
 _KEYS = 50  # that are in use, and that ended
@@ -62,7 +57,7 @@ _MOST_ROWS = 1000  # of a report; one by key has as many as there were keys that
 # What a customer can do about a refusal, by its code.
 ADVICE = {
     ErrorCode.QUOTA_EXHAUSTED: "The quota of the account, of its project or of the key is used up; a monthly "
-    "one starts anew next month, and the vendor can raise it.",
+    "one resets next month, and the vendor can raise it.",
     ErrorCode.SPEND_LIMIT_REACHED: "The spend limit of the account, of its project or of the key is reached.",
     ErrorCode.INSUFFICIENT_CREDIT: "The prepaid credit is used up; top it up with the vendor.",
     ErrorCode.COVERAGE_LIMIT_REACHED: "The answers cover as much of the model as was agreed.",
@@ -77,15 +72,14 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class CustomerPages:
-    """The pages, and what they need beside the books' session; without a `desk` there are no bulk jobs."""
+    """The pages, and what they need beside the books' session; there may be none of bulk jobs."""
 
-    database: Database
-    clock: Clock
+    acts: ActContext
     models: Models
-    watch: ClockWatch
-    desk: BatchServices | None = None
+    forms: Acts[SignedInCustomer]
+    runs_jobs: bool = False
 
-    def all(self) -> list[Page[Customer]]:
+    def all(self) -> list[Page[SignedInCustomer]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""
         use, set_up = "Use", "Set up"
         batches = Page("/batches", "Batches", "customers/batches.html", self.batches, use)
@@ -94,15 +88,15 @@ class CustomerPages:
             Page("/usage", "Usage", "customers/usage.html", self.usage, use),
             Page("/usage.csv", "Usage", "", self.usage_csv),
             Page("/models", "Models", "customers/models.html", self.models_page, use),
-            *([] if self.desk is None else [batches]),
-            *MoneyPages(self.database, self.watch).all(),
+            *([batches] if self.runs_jobs else []),
+            *MoneyPages(self.acts.database, self.acts.watch).all(),
             Page("/keys", "Keys", "customers/keys.html", self.keys_page, set_up),
             Page("/events", "Events", "customers/events.html", self.events, set_up),
             Page("/sessions", "Sessions", "customers/sessions.html", self.sessions_page, set_up),
             Page("/quick-start", "Quick start", "customers/quick_start.html", self.quick_start, set_up),
         ]
 
-    def overview(self, asked: Asked[Customer], session: Session) -> Values:
+    def overview(self, asked: Asked, session: Session) -> Values:
         """Where the account stands, and what it spent on what."""
         who, today = asked.who, to_datetime(asked.now).date()
         first = today - timedelta(days=_DAYS - 1)
@@ -124,7 +118,7 @@ class CustomerPages:
             "advice": ADVICE,
         }
 
-    def usage(self, asked: Asked[Customer], session: Session) -> Values:
+    def usage(self, asked: Asked, session: Session) -> Values:
         """What was bought in a range, in groups."""
         first, last, group = _range(asked.query, asked.now)
         report = self._report(asked, session)
@@ -142,14 +136,14 @@ class CustomerPages:
             "labels": labels_of(session, asked.who, by_key),
         }
 
-    def usage_csv(self, asked: Asked[Customer], session: Session) -> Response:
+    def usage_csv(self, asked: Asked, session: Session) -> Response:
         """The same for a spreadsheet, with money in micro-units."""
         report = self._report(asked, session)
         rows = [row.model_dump() for row in (*report.rows, report.total)]
         columns = ("group", "requests", "images", "texts", "billed_queries", "cost_micros")
         return csv_file(columns, rows, f"usage-{report.account}.csv")
 
-    def models_page(self, asked: Asked[Customer], session: Session) -> Values:
+    def models_page(self, asked: Asked, session: Session) -> Values:
         """What can be bought at which price, and a form to try it."""
         plan = asked.who.account.plan
         cards = [
@@ -171,62 +165,71 @@ class CustomerPages:
             "result": None,
         }
 
-    def batches(self, asked: Asked[Customer], session: Session) -> Values:
+    def batches(self, asked: Asked, session: Session) -> Values:
         """The bulk jobs, the newest first."""
         after = asked.query.get("after") or None
         found, more = jobs.page_of(session, asked.who.account_id, after)
-        return {"jobs": found, "more": found[-1].job.id if more else None, "after": after}
-
-    def keys_page(self, asked: Asked[Customer], session: Session) -> Values:
-        """The account's keys, or those of the project that one is signed in to, those in use first."""
-        account, by, now = asked.who.account, asked.who.key, asked.now
-        before, ended_before = asked.query.get("before") or None, asked.query.get("ended") or None
-        live, more = own_keys.newest(session, account.id, by, before, _KEYS, now=now, ended=False)
-        ended, more_ended = own_keys.newest(session, account.id, by, ended_before, _KEYS, now=now, ended=True)
-        mine = _own_projects(session, asked)
+        running = [each.job.id for each in found if each.job.status == "in_progress"]
+        cancel = {each: self.forms.form(asked.who, "batch.cancel", batch_id=each) for each in running}
         return {
-            "projects": mine,
-            "names": projects.open_names(mine) if asked.who.of_whole_account else [],
-            "live": [keys.public(each, account, now) for each in live],
-            "more": live[-1].id if more else None,
-            "ended": [(keys.public(each, account, now), why_ended(each, now)) for each in ended],
-            "more_ended": ended[-1].id if more_ended else None,
-            "scopes": list(Scope),
-            "graces": GRACES,
-            "own": None if by is None else by.id,
+            "jobs": found,
+            "more": found[-1].job.id if more else None,
+            "after": after,
+            "cancel": defaultdict(lambda: None, cancel),
+            "may_cancel": any(cancel.values()),
         }
 
-    def events(self, asked: Asked[Customer], session: Session) -> Values:
+    def keys_page(self, asked: Asked, session: Session) -> Values:
+        """The account's keys, or those of the project that one is signed in to, those in use first."""
+        account, customer, now = asked.who.account, asked.who.customer, asked.now
+        before, ended_before = asked.query.get("before") or None, asked.query.get("ended") or None
+        live, more = keys.newest(session, customer, before, _KEYS, now=now, ended=False)
+        ended, more_ended = keys.newest(session, customer, ended_before, _KEYS, now=now, ended=True)
+        own = None if customer.key is None else customer.key.project_id
+        found = projects.of_account(session, account, now)
+        theirs = [each for each in found if own in (None, each.project_id)]
+        names = projects.open_names(theirs) if asked.who.of_whole_account else []
+        return {
+            "projects": theirs,
+            "live": [
+                (key_info(each, account, now), self.forms.some(asked.who, _ON_KEY, each, key_id=each.id))
+                for each in live
+            ],
+            "more": live[-1].id if more else None,
+            "ended": [(key_info(each, account, now), keys.why_ended(each, now)) for each in ended],
+            "more_ended": ended[-1].id if more_ended else None,
+            "create": self.forms.form(asked.who, "key.create", choices={"projects": names}),
+            "own": None if customer.key is None else customer.key.id,
+        }
+
+    def events(self, asked: Asked, session: Session) -> Values:
         """What happened, who was told of it, and how that went."""
         account_id = asked.who.account_id
         whose = WebhookEvent.account_id
         mine = select(WebhookEvent).where(or_(whose.is_(None), whose == account_id))
         found = session.scalars(mine.order_by(WebhookEvent.created_at.desc()).limit(_EVENTS)).all()
-        receivers = session.scalars(
+        added = session.scalars(
             select(WebhookEndpoint).where(WebhookEndpoint.account_id == account_id)
             .order_by(WebhookEndpoint.created_at)
         ).all()  # fmt: skip
-        own = {each.id: each for each in receivers}
-        told: list[dict[str, Any]] = [json.loads(each.content)["data"] for each in found]
-        labels = labels_of(session, asked.who, [data["key_id"] for data in told if "key_id" in data])
+        own = {each.id: each for each in added}
+        data: list[dict[str, Any]] = [json.loads(each.content)["data"] for each in found]
+        labels = labels_of(session, asked.who, [each["key_id"] for each in data if "key_id" in each])
         return {
             "events": [
                 {
-                    "id": each.id,
                     "kind": each.kind,
                     "at": to_datetime(each.created_at),
-                    "data": _told(data, labels),
-                    "deliveries": _deliveries(session, each.id, own),
+                    "data": _readable(facts, labels),
+                    "deliveries": self._deliveries(asked.who, session, each.id, own),
                 }
-                for each, data in zip(found, told, strict=True)
+                for each, facts in zip(found, data, strict=True)
             ],
-            "receivers": [endpoints.public(each) for each in receivers],
-            "live": {each.id for each in receivers if is_own(each) and each.disabled_at is None},
-            "kinds": [*EventKind],
-            "may_change": asked.who.may_act and asked.who.of_whole_account,
+            "receivers": [(receivers.public(each), self._receiver_forms(asked.who, each)) for each in added],
+            "add": self.forms.form(asked.who, "webhook.create") if asked.who.of_whole_account else None,
         }
 
-    def sessions_page(self, asked: Asked[Customer], session: Session) -> Values:
+    def sessions_page(self, asked: Asked, session: Session) -> Values:
         """Who is signed in to this account, by what, since when."""
         found = [
             {
@@ -241,16 +244,47 @@ class CustomerPages:
         ]
         return {"sessions": found}
 
-    def quick_start(self, asked: Asked[Customer], _: Session) -> Values:
+    def quick_start(self, asked: Asked, _: Session) -> Values:
         """The first request, in several languages, with this vendor's own address."""
         return {"url": asked.base_url, "model": self.models.default.facts.id}
 
-    def _by_project(self, session: Session, who: Customer, first: date, last: date) -> list[Share]:
+    def _receiver_forms(self, who: SignedInCustomer, receiver: WebhookEndpoint) -> list[ActForm]:
+        if not who.of_whole_account or not receivers.is_own(receiver):
+            return []
+        names = ("webhook.rotate", "webhook.disable")
+        return self.forms.some(who, names, receiver, endpoint_id=receiver.id)
+
+    def _deliveries(
+        self,
+        who: SignedInCustomer,
+        session: Session,
+        event_id: str,
+        own: Mapping[str, WebhookEndpoint],
+    ) -> list[dict[str, Any]]:
+        found = session.scalars(select(WebhookDelivery).where(WebhookDelivery.event_id == event_id)).all()
+        deliveries = []
+        for each in found:
+            receiver = own.get(each.endpoint_id)
+            if receiver is None:
+                continue
+            last, again = receivers.last_attempt(session, each), None
+            live = who.of_whole_account and receivers.is_own(receiver) and receiver.disabled_at is None
+            if live and each.state != "pending":
+                again = self.forms.form(who, "webhook.replay", event_id=event_id, endpoint_id=receiver.id)
+            deliveries.append({
+                "state": each.state,
+                "attempts": each.attempts,
+                "last": None if last is None else _outcome(last, receiver),
+                "again": again,
+            })  # fmt: skip
+        return deliveries
+
+    def _by_project(self, session: Session, who: SignedInCustomer, first: date, last: date) -> list[Share]:
         """What was charged to each project; nothing where there is only the default one."""
         spent = spending.by_group(session, who.account_id, "project", first, last)
         return shares_of(spent) if any(each.group != DEFAULT_PROJECT for each in spent) else []
 
-    def _report(self, asked: Asked[Customer], session: Session) -> UsageReport:
+    def _report(self, asked: Asked, session: Session) -> UsageReport:
         first, last, group = _range(asked.query, asked.now)
         since, until = _instant(first), _instant(last + timedelta(days=1))
         return usage_report(session, asked.who.account_id, group, since, until)
@@ -272,49 +306,21 @@ def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
 
 
-def _own_projects(session: Session, asked: Asked[Customer]) -> list[ProjectInfo]:
-    """The account's projects, or the one of the key with which one signed in, as `/v1/projects` has them."""
-    own = None if asked.who.key is None else asked.who.key.project_id
-    found = projects.all_of(session, asked.who.account, asked.now)
-    return [each for each in found if own in (None, each.project_id)]
-
-
-def _may_see(session: Session, who: Customer, of: ConsoleSession) -> bool:
+def _may_see(session: Session, who: SignedInCustomer, of: ConsoleSession) -> bool:
     """Whether a session of the account is theirs to see: those of a project are by keys of it."""
     key = None if of.key_id is None else session.get(ApiKey, of.key_id)
     return who.of_whole_account if key is None else who.may_manage(key)
-
-
-def _deliveries(
-    session: Session, event_id: str, receivers: Mapping[str, WebhookEndpoint]
-) -> list[dict[str, Any]]:
-    found = session.scalars(select(WebhookDelivery).where(WebhookDelivery.event_id == event_id)).all()
-    deliveries = []
-    for each in found:
-        if each.endpoint_id not in receivers:
-            continue
-        tries = select(WebhookAttempt).where(
-            WebhookAttempt.event_id == event_id, WebhookAttempt.endpoint_id == each.endpoint_id
-        )
-        last = session.scalars(tries.order_by(WebhookAttempt.number.desc()).limit(1)).first()
-        deliveries.append({
-            "endpoint_id": each.endpoint_id,
-            "state": each.state,
-            "attempts": each.attempts,
-            "last": None if last is None else _outcome(last, receivers[each.endpoint_id]),
-        })  # fmt: skip
-    return deliveries
 
 
 def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
     if last.error is None:
         return f"HTTP {last.status}"
     # The error of a receiver that operators added may name addresses of their own network.
-    return last.error if is_own(receiver) else "not reached"
+    return last.error if receivers.is_own(receiver) else "not reached"
 
 
-def _told(data: Values, labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What an event tells, with the label of a key if that is one of the `labels`, by id."""
+def _readable(data: Values, labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The facts of an event, with the label of a key if that is one of the `labels`, by id."""
     hidden = {"account"} if data.get("key_id") in labels else {"account", "label"}
     return [
         (

@@ -15,9 +15,8 @@ from shared.http.capacity import Capacity, Reservation
 from shared.http.multipart import Form, FormBody, FormShape, Part
 from vendor_service.accounts.authentication import Caller
 from vendor_service.console.customers.pages import CustomerPages
-from vendor_service.console.customers.visitor import Customer, payers, require_acting
+from vendor_service.console.customers.visitor import SignedInCustomer, payers, require_acting
 from vendor_service.console.forms import Fields
-from vendor_service.console.rendering import money
 from vendor_service.console.site import SignedOut, Site, check_origin
 from vendor_service.embed.request import Queries, Terms
 from vendor_service.embed.results import EmbedResult, as_json
@@ -25,6 +24,7 @@ from vendor_service.embed.sales import Sales
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import OperatorError
 from vendor_service.http.sale import asked_by
+from vendor_service.terms import money
 
 _INPUTS = 3
 _FIELDS = frozenset({"csrf", "model", "key", "most", "once"})
@@ -55,7 +55,7 @@ class TryIt:
 
     def __init__(
         self,
-        site: Site[Customer],
+        site: Site[SignedInCustomer],
         pages: CustomerPages,
         sales: Sales,
         capacity: Capacity,
@@ -71,7 +71,7 @@ class TryIt:
 
     async def answer(self, request: Request) -> Response:
         """Answer the form with the page of the models and what came of it."""
-        who: Customer | None = None
+        who: SignedInCustomer | None = None
         try:
             check_origin(request)
             who = visitor = await self._site.enter(request)
@@ -84,16 +84,16 @@ class TryIt:
             trial = await self._embed(request, caller, form, reservation)
             return await self._site.threads.read(visitor, partial(self._page, request, visitor, trial))
         except SignedOut:
-            return self._site.to_sign_in(request)
+            return self._site.answers.to_sign_in(request)
         except (APIError, OperatorError) as error:
-            return await asyncio.to_thread(self._site.failed, request, error, who, "/models")
+            return await asyncio.to_thread(self._site.answers.failed, request, error, who, "/models")
 
     async def _form(self, request: Request, reservation: Reservation) -> Form:
         media_type(request, multipart.MEDIA_TYPE)
         body = FormBody(request.headers["content-type"], self._shape)
         return await self._bodies.read(request, reservation, body, lambda form: form)
 
-    def _caller(self, who: Customer, form: Form) -> Caller:
+    def _caller(self, who: SignedInCustomer, form: Form) -> Caller:
         """The key that pays, as a caller."""
         if who.key is None or form.fields.get("key") != who.key.id:
             require_acting(who)
@@ -130,15 +130,15 @@ class TryIt:
         took = 1000 * (loop.time() - began)
         return Trial(_pairs(result, names), result.usage.cost_micros, result.id, took)
 
-    def _page(self, request: Request, who: Customer, trial: Trial) -> Response:
+    def _page(self, request: Request, who: SignedInCustomer, trial: Trial) -> Response:
         try:
             with self._site.database.read() as session:
                 asked = self._site.asked(request, who, Fields())
                 values = dict(self._pages.models_page(asked, session)) | {"result": trial}
         except (APIError, OperatorError) as error:  # it was charged, whatever the database does by now
             failed = APIError(error.code, _charged(request, trial))
-            return self._site.failed(request, failed, who, "/models", _AFTER_CHARGE)
-        return self._site.shown(request, "customers/models.html", "Models", values, who)
+            return self._site.answers.failed(request, failed, who, "/models", _AFTER_CHARGE)
+        return self._site.answers.shown(request, "customers/models.html", "Models", values, who)
 
 
 def _charged(request: Request, trial: Trial) -> str:

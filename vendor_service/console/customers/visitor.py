@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from shared.errors import APIError, ErrorCode
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
-from vendor_service.acts import invitations, own_keys
-from vendor_service.acts.act import Act
+from vendor_service.acts import invitations, keys
+from vendor_service.acts.act import Act, Customer
 from vendor_service.acts.authentication import WrongTries
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
-from vendor_service.console.api_keys import is_good
+from vendor_service.console.forms import Fields
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
@@ -28,7 +28,7 @@ _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
 
 
 @dataclass(frozen=True)
-class Customer:
+class SignedInCustomer:
     """Who is signed in to an account, and by which key, if by any."""
 
     account: Account = field(repr=False)
@@ -49,6 +49,11 @@ class Customer:
         return self.account.id
 
     @property
+    def customer(self) -> Customer:
+        """Who they are to the acts on their account."""
+        return Customer(self.account.id, self.account.name, self.key)
+
+    @property
     def of_whole_account(self) -> bool:
         """Whether they are more than a part of the account: a key of a project is one."""
         return self.key is None or self.key.project_id is None
@@ -67,10 +72,10 @@ class Customer:
 
     def may_manage(self, key: ApiKey) -> bool:
         """Whether a key is theirs to see and to change, as for `/v1/keys`."""
-        return own_keys.may_manage(self.account.id, self.key, key)
+        return keys.may_manage(self.customer, key)
 
 
-def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Customer | None:
+def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> SignedInCustomer | None:
     """The customer of a session, unless what it was begun by is good no longer.
 
     A key's session holds no longer than the key itself: until it is revoked, expires or gets another secret,
@@ -82,18 +87,18 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Cust
     active = account.status == "active"
     if row.key_id is None:
         actor = actors.invited(str(row.invitation_id))
-        return Customer(account, None, row.id, csrf, actor, active)
+        return SignedInCustomer(account, None, row.id, csrf, actor, active)
     key = session.get(ApiKey, row.key_id)
-    if key is None or not is_good(key, now) or not key.is_secret(row.secret_hash, now):
+    if key is None or keys.why_ended(key, now) or not key.is_secret(row.secret_hash, now):
         return None
     scopes = set(key.scopes.split())
     if not scopes & {Scope.READ_USAGE, Scope.ADMIN}:
         return None
     actor = actors.customer_key(key.id)
-    return Customer(account, key, row.id, csrf, actor, active and Scope.ADMIN in scopes)
+    return SignedInCustomer(account, key, row.id, csrf, actor, active and Scope.ADMIN in scopes)
 
 
-def require_acting(who: Customer) -> None:
+def require_acting(who: SignedInCustomer) -> None:
     """Make sure that a customer may change something.
 
     Raises:
@@ -127,7 +132,7 @@ class CustomersDoor:
         self._threads = threads
         self._tries = WrongTries(what="key or invitation of the console")
 
-    async def by_key(self, api_key: str, address: str) -> str:
+    async def by_key(self, form: Fields, address: str) -> str:
         """Sign in with an API key; what the cookie has to have.
 
         Wrong secrets of one key count for themselves; see `OperatorAuthentication`.
@@ -135,6 +140,7 @@ class CustomersDoor:
         Raises:
             APIError: as of `Authentication.identify`, or `rate_limited`.
         """
+        api_key = form.get("key")
         caller = await asyncio.to_thread(self._caller, api_key, address)
         return await self._threads.do(caller.account_id, self._begin, caller, api_key)
 
@@ -160,7 +166,7 @@ class CustomersDoor:
                 key_id=caller.key_id,
             )
 
-    async def by_invitation(self, code: str, address: str) -> str:
+    async def by_invitation(self, form: Fields, address: str) -> str:
         """Sign in by an invitation, which is used up by that; what the cookie has to have.
 
         Wrong secrets of one invitation count for themselves, as those of a key.
@@ -168,6 +174,7 @@ class CustomersDoor:
         Raises:
             APIError: `not_found` for one that is not good, or not any more; or `rate_limited`.
         """
+        code = form.get("code")
         who, account_id = await asyncio.to_thread(self._invited, code, address)
         cookie = None
         if account_id is not None:
@@ -209,21 +216,21 @@ class CustomersDoor:
             return address if session.get(what, given_id) is None else f"{address} with the id {given_id}"
 
 
-def labels_of(session: Session, who: Customer, key_ids: Collection[str]) -> dict[str, str]:
+def labels_of(session: Session, who: SignedInCustomer, key_ids: Collection[str]) -> dict[str, str]:
     """What each of these keys is for, by its id; of those that they may manage."""
-    theirs = own_keys.managed(who.account_id, who.key)
+    theirs = keys.managed(who.customer)
     found = session.execute(select(ApiKey.id, ApiKey.label).where(theirs, ApiKey.id.in_(key_ids)))
     return {each.id: each.label for each in found}
 
 
-def newest_labels(session: Session, who: Customer) -> dict[str, str]:
+def newest_labels(session: Session, who: SignedInCustomer) -> dict[str, str]:
     """The same of the keys that were made last, the newest first."""
-    theirs = own_keys.managed(who.account_id, who.key)
+    theirs = keys.managed(who.customer)
     found = select(ApiKey.id, ApiKey.label).where(theirs).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
     return {each.id: each.label for each in session.execute(found.limit(_MOST_OFFERED))}
 
 
-def payers(session: Session, who: Customer, now: int, key_id: str | None = None) -> list[ApiKey]:
+def payers(session: Session, who: SignedInCustomer, now: int, key_id: str | None = None) -> list[ApiKey]:
     """The keys on which who asks may buy: their own, or any that they may manage for who may act.
 
     A key with limits or an end of its own buys on no other one, whose limits are not its own. Of many they
@@ -231,9 +238,9 @@ def payers(session: Session, who: Customer, now: int, key_id: str | None = None)
     """
     own = None if who.key is None else who.key.id
     may_buy = or_(ApiKey.scopes.contains(Scope.EMBED), ApiKey.scopes.contains(Scope.ADMIN))
-    theirs = own_keys.managed(who.account_id, who.key)
-    found = select(ApiKey).where(theirs, own_keys.good(who.account_id, now), may_buy)
-    if not who.may_act or (who.key is not None and own_keys.is_limited(who.key)):
+    theirs = keys.managed(who.customer)
+    found = select(ApiKey).where(theirs, keys.good(who.account_id, now), may_buy)
+    if not who.may_act or (who.key is not None and keys.is_limited(who.key)):
         found = found.where(ApiKey.id == own)
     if key_id is not None:
         found = found.where(ApiKey.id == key_id)

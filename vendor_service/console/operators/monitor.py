@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from vendor_service.console.operators import scrapes
@@ -30,7 +31,7 @@ class VendorAway(Exception):
     """The vendor does not answer; the message says why."""
 
 
-class VendorLine:
+class MetricsClient:
     """Asks a vendor by its URL; `token` is that of its metrics, if they take one."""
 
     def __init__(self, url: str, token: str | None) -> None:
@@ -78,7 +79,7 @@ class Now:
 class Monitor:
     """Keeps the scrapes of the last quarter of an hour. Thread-safe."""
 
-    def __init__(self, line: VendorLine | None, steady: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, line: MetricsClient | None, steady: Callable[[], float] = time.monotonic) -> None:
         self._line = line
         self._steady = steady
         self._asking = threading.Lock()
@@ -225,7 +226,27 @@ class _Rates:
         return sorted(found, key=lambda each: -each[1])
 
 
-def figures_of(now: Now) -> dict[str, str]:
+def live(monitor: Monitor) -> dict[str, Any] | None:
+    """What the page of the present shows, and what its stream sends: figures, lines and refusals a minute.
+
+    `None` while nothing is known.
+    """
+    points = monitor.points()
+    if monitor.away is not None or not points:
+        return None
+    now = points[-1]
+    return {
+        "figures": _figures_of(now),
+        "lines": {
+            "queries": [round(each.queries_per_second or 0.0, 3) for each in points],
+            "p99": [round(each.p99_seconds or 0.0, 5) for each in points],
+            "queue": [each.queue for each in points],
+        },
+        "refusals": [(code, f"{60 * rate:.1f}") for code, rate in now.refusals],
+    }
+
+
+def _figures_of(now: Now) -> dict[str, str]:
     """The numbers as the page shows them."""
     return {
         "queries": _number(now.queries_per_second),
@@ -244,20 +265,6 @@ def figures_of(now: Now) -> dict[str, str]:
         if now.revenue_micros_per_hour is None
         else f"{now.revenue_micros_per_hour / 1e6:,.4f}",
     }
-
-
-def lines_of(points: list[Now]) -> dict[str, list[float]]:
-    """What is drawn as lines."""
-    return {
-        "queries": [round(each.queries_per_second or 0.0, 3) for each in points],
-        "p99": [round(each.p99_seconds or 0.0, 5) for each in points],
-        "queue": [each.queue for each in points],
-    }
-
-
-def refusals_of(now: Now) -> list[tuple[str, str]]:
-    """Refusals a minute, by code."""
-    return [(code, f"{60 * rate:.1f}") for code, rate in now.refusals]
 
 
 def _number(value: float | None) -> str:

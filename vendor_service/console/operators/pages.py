@@ -4,31 +4,43 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from shared.billing import Entry
-from shared.kinds import KINDS
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
-from vendor_service.accounts.keys import Scope
-from vendor_service.acts import own_keys
-from vendor_service.acts import prices as price_acts
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts.act import ActContext, Customer
+from vendor_service.acts.declaration import DeclaredAct, data_of
+from vendor_service.acts.keys import newest, why_ended
+from vendor_service.acts.money import describe
+from vendor_service.acts.prices import PriceLine, history
+from vendor_service.acts.projects import of_account as projects_of
+from vendor_service.acts.projects import open_names
+from vendor_service.acts.registry import QUERIES
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.audit import log
-from vendor_service.clock import DAY, SECOND, Clock, to_datetime
-from vendor_service.console import projects
-from vendor_service.console.api_keys import why_ended
+from vendor_service.clock import DAY, SECOND, to_datetime
+from vendor_service.console.acts import ActForm, Acts, Choices
 from vendor_service.console.meters import meters_of
 from vendor_service.console.operators import alerts
-from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
+from vendor_service.console.operators.monitor import Monitor, live
 from vendor_service.console.operators.visitor import SignedInOperator
 from vendor_service.console.rendering import readable
-from vendor_service.console.routes import Asked, Page
+from vendor_service.console.routes import Action, ConsoleRequest, Done, Page, Shown
 from vendor_service.console.spent import chart_of_days, shares_of, shown_days
-from vendor_service.database.tables import Account, ApiKey, AuditHead, FinalInvoice, LedgerEntry
+from vendor_service.database.tables import (
+    STANDARD_PLAN,
+    Account,
+    ApiKey,
+    AuditHead,
+    FinalInvoice,
+    LedgerEntry,
+    Project,
+)
+from vendor_service.errors import OperatorError
 from vendor_service.money import currency, entry_search, invoices, ledger, prices, spending
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
@@ -36,21 +48,32 @@ from vendor_service.money.refusals import refused_since
 from vendor_service.money.usage import account_status
 
 Values = Mapping[str, Any]
+Asked = ConsoleRequest[SignedInOperator]
 
+_ON_KEY = ("key.set", "key.rotate", "key.revoke")
+_ON_PROJECT = ("project.set", "project.archive")
 _DAYS = 30
 _PAGE = 50
 _ENTRIES = 25
 _KEYS = 25  # of an account that are in use, and that ended
 _HOLDS = 50
 _MOST_ACCOUNTS = 500  # of a month that are listed, those that were charged most
+# What is set up for the whole vendor: the query that lists it, by the noun of its acts.
+_SET_UP = {
+    "operators": ("Operators' tokens", "operators list"),
+    "receivers": ("Receivers of events", "webhooks list"),
+    "receipts_keys": ("Keys that sign receipts", "receipts-key list"),
+    "models": ("Models", None),
+}
 
 
 @dataclass(frozen=True)
 class OperatorPages:
     """The pages, and what they need beside the books' session."""
 
-    clock: Clock
+    acts: ActContext
     monitor: Monitor
+    forms: Acts[SignedInOperator]
 
     def all(self) -> list[Page[SignedInOperator]]:
         """Every page, in the order of the menu. A new one is a line here, a function and a template."""
@@ -62,40 +85,44 @@ class OperatorPages:
             Page("/accounts", "Accounts", "operators/accounts.html", self.accounts, run),
             Page("/accounts/{name}", "Account", "operators/account.html", self.account),
             Page("/models", "Models", "operators/models.html", self.models, run),
+            Page("/set-up", "Set up", "operators/set_up.html", self.set_up, run),
             Page("/audit", "Audit log", "operators/audit.html", self.audit, run),
         ]
 
-    def now(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def verifications(self) -> list[Action[SignedInOperator]]:
+        """What reads all of the books, when a button is pressed."""
+        return [
+            Action("/money/verify", lambda _: "/money", lambda _: None, self.verify_ledger),
+            Action("/audit/verify", lambda _: "/audit", lambda _: None, self.verify_log),
+        ]
+
+    def now(self, asked: Asked, session: Session) -> Values:
         """What happens now."""
         self.monitor.refresh()
-        points = self.monitor.points()
-        firing = [each for each in alerts.states(self.monitor, asked.now / SECOND) if each.message]
         today = to_datetime(asked.now).date()
         (of_today,) = spending.by_day(session, None, today, today)
         return {
-            "figures": figures_of(points[-1]) if points else None,
-            "lines": lines_of(points),
-            "refusals": refusals_of(points[-1]) if points else [],
+            "live": live(self.monitor),
             "away": self.monitor.away,
-            "firing": firing,
+            "firing": [each for each in alerts.states(self.monitor, asked.now / SECOND) if each.message],
             "today": of_today,
         }
 
-    def health(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def health(self, asked: Asked, session: Session) -> Values:
         """What the alerts say."""
         self.monitor.refresh()
-        ready, told = self.monitor.is_ready()
+        ready, why = self.monitor.is_ready()
         newest = self.monitor.newest()
         verified = 0.0 if newest is None else newest.highest("tuition_ledger_verified_timestamp_seconds")
         return {
             "states": alerts.states(self.monitor, asked.now / SECOND),
             "ready": ready,
-            "told": told,
+            "why": why,
             "verified": to_datetime(round(verified * SECOND)) if verified else None,
             "holds": count_open(session),
         }
 
-    def money(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def money(self, asked: Asked, session: Session) -> Values:
         """What was earned, what is held, and the invoices of a month."""
         today = to_datetime(asked.now).date()
         first = today - timedelta(days=_DAYS - 1)
@@ -122,7 +149,7 @@ class OperatorPages:
             "final": final,
         }
 
-    def accounts(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def accounts(self, asked: Asked, session: Session) -> Values:
         """Accounts by name, or those that a search finds."""
         wanted, after = asked.query.get("q"), asked.query.get("after")
         found = select(Account).where(Account.name > after).order_by(Account.name).limit(_PAGE + 1)
@@ -140,25 +167,17 @@ class OperatorPages:
             "statuses": [account_status(session, each.id, asked.now) for each in rows[:_PAGE]],
             "more": rows[_PAGE - 1].name if len(rows) > _PAGE else None,
             "wanted": wanted,
-            "plans": sorted(prices.plans(session, asked.now)),
+            "open": self.forms.form(asked.who, "account.create", choices=_choices(session, asked.now)),
         }
 
-    def account(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def account(self, asked: Asked, session: Session) -> Values:
         """One account, and everything that can be done about it."""
         account = find_account(session, asked.path["name"])
         status = account_status(session, account.id, asked.now)
         today = to_datetime(asked.now).date()
         days = spending.by_day(session, account.id, today - timedelta(days=_DAYS - 1), today)
-        before = asked.query.number("before")
-        entries = entry_search.search(
-            session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
-        )
-        found = projects.all_of(session, account, asked.now)
-        older, older_ended = asked.query.get("keys") or None, asked.query.get("ended") or None
-        live, more_live = own_keys.newest(session, account.id, None, older, _KEYS, now=asked.now, ended=False)
-        ended, more_ended = own_keys.newest(
-            session, account.id, None, older_ended, _KEYS, now=asked.now, ended=True
-        )
+        projects = projects_of(session, account, asked.now)
+        choices = {**_choices(session, asked.now), "projects": open_names(projects)}
         return {
             "account": account,
             "status": status,
@@ -166,27 +185,26 @@ class OperatorPages:
             "meters": meters_of(status, account, asked.now),
             "chart": chart_of_days("Charges by day", days, status.currency),
             "days": shown_days(days),
-            "keys": [
-                (keys.public(each, account, asked.now), why_ended(each, asked.now))
-                for each in (*live, *ended)
+            "forms": self.forms.forms(asked.who, account, choices=choices, name=account.name),
+            "projects": [
+                (
+                    each,
+                    self.forms.some(
+                        *(asked.who, _ON_PROJECT, session.get_one(Project, each.project_id)),
+                        account=account.name,
+                        name=each.name,
+                    ),
+                )
+                for each in projects
             ],
-            "more_live": live[-1].id if more_live else None,
-            "more_ended": ended[-1].id if more_ended else None,
-            "projects": found,
-            "names": projects.open_names(found),
-            "scopes": list(Scope),
-            "entries": [ledger.public(each) for each in entries[:_ENTRIES]],
-            "given_back": _given_back(session, account, entries),
-            "more": entries[_ENTRIES - 1].seq if len(entries) > _ENTRIES else None,
             "refused": refused_since(session, account.id, asked.now - _DAYS * DAY),
-            "acts": log.entries(session, limit=10, subject=account.name)[::-1],
-            "plans": sorted(prices.plans(session, asked.now)),
+            "records": log.entries(session, limit=10, subject=account.name)[::-1],
             "describe": describe,
-            "may_change": asked.who.may(OperatorScope.ACCOUNTS),
-            "may_move_money": asked.who.may(OperatorScope.MONEY),
+            **self._keys(asked, session, account),
+            **self._entries(asked, session, account),
         }
 
-    def models(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def models(self, asked: Asked, session: Session) -> Values:
         """What is served, and what it costs on which plan."""
         self.monitor.refresh()
         newest = self.monitor.newest()
@@ -195,23 +213,114 @@ class OperatorPages:
         first = today - timedelta(days=_DAYS - 1)
         return {
             "served": [dict(labels) for labels in served],
-            "prices": price_acts.history(session, asked.now, past=True),
-            "known": sorted(prices.served_models(session)),
-            "plans": sorted(prices.plans(session, asked.now)),
+            "prices": [
+                (each, self._price_form(asked.who, each))
+                for each in history(self.acts.act_in(session), past=True)
+            ],
             "by_model": shares_of(spending.by_group(session, None, "model", first, today)),
-            "may_move_money": asked.who.may(OperatorScope.MONEY),
+            "set_price": self.forms.form(asked.who, "price.set", choices=_choices(session, asked.now)),
+            "currency_form": self.forms.form(asked.who, "currency.set"),
         }
 
-    def audit(self, asked: Asked[SignedInOperator], session: Session) -> Values:
+    def set_up(self, asked: Asked, session: Session) -> Values:
+        """What is set up for the whole vendor, and the acts on it: made from their declarations alone."""
+        return {
+            "sections": [
+                self._section(asked.who, session, noun, title, query)
+                for noun, (title, query) in _SET_UP.items()
+            ]
+        }
+
+    def audit(self, asked: Asked, session: Session) -> Values:
         """Who did what, the newest first."""
         subject, before = asked.query.get("subject"), asked.query.number("before")
         found = log.entries(session, before=before, limit=_PAGE + 1, subject=subject or None)[::-1]
         return {
-            "records": [_told(each) for each in found[:_PAGE]],
+            "records": [(each, _changes(each)) for each in found[:_PAGE]],
             "subject": subject,
             "older": found[_PAGE - 1].seq if len(found) > _PAGE else None,
             "entries": session.scalars(select(AuditHead.seq)).one(),
         }
+
+    def verify_ledger(self, asked: Asked) -> Shown:
+        """Recompute chains, sums and counters, of one account or of all; one verification at a time."""
+        verifier = self.acts.verifier or LedgerVerifier(self.acts.database)
+        found = verifier.verify(asked.form.get("account"))
+        return Shown("What the verification found", "operators/verified.html", {"found": found})
+
+    def verify_log(self, _: Asked) -> Done:
+        """Recompute the chain of the audit log."""
+        with self.acts.read() as act:
+            found = log.verify(act.session)
+        if found.problem is not None:
+            raise OperatorError(f"the audit log is not in order: {found.problem}")
+        return Done(f"The audit log is in order: {found.entries:,} entries.", "/audit")
+
+    def _keys(self, asked: Asked, session: Session, account: Account) -> Values:
+        everybody, now = Customer(account.id, account.name, None), asked.now
+        older, older_ended = asked.query.get("keys") or None, asked.query.get("ended") or None
+        live, more_live = newest(session, everybody, older, _KEYS, now=now, ended=False)
+        ended, more_ended = newest(session, everybody, older_ended, _KEYS, now=now, ended=True)
+        return {
+            "keys": [
+                (
+                    keys.public(each, account, now),
+                    why_ended(each, now),
+                    self.forms.some(asked.who, _ON_KEY, each, key_id=each.id),
+                )
+                for each in (*live, *ended)
+            ],
+            "more_live": live[-1].id if more_live else None,
+            "more_ended": ended[-1].id if more_ended else None,
+        }
+
+    def _entries(self, asked: Asked, session: Session, account: Account) -> Values:
+        before = asked.query.number("before")
+        found = entry_search.search(
+            session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
+        )
+        given_back = _given_back(session, account, found)
+        entries = []
+        for each in map(ledger.public, found[:_ENTRIES]):
+            left = -each.amount_micros - given_back.get(each.seq, 0)
+            open_charge = each.kind == "charge" and (left or each.seq not in given_back)
+            refund = self.forms.form(asked.who, "money.refund", account=account.name, seq=each.seq)
+            entries.append((each, given_back.get(each.seq), left, refund if open_charge else None))
+        return {"entries": entries, "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None}
+
+    def _price_form(self, who: SignedInOperator, line: PriceLine) -> ActForm | None:
+        if line.plan == STANDARD_PLAN or line.state == "past" or line.micros is None:
+            return None
+        return self.forms.form(who, "price.unset", model=line.model, kind=line.kind, plan=line.plan)
+
+    def _section(
+        self, who: SignedInOperator, session: Session, noun: str, title: str, query: str | None
+    ) -> Values:
+        """A list of things with the acts on each of them, and those that are on none."""
+        rows = [] if query is None else data_of(QUERIES[query].call(self.acts.act_in(session), {}))
+        declared = [each for each in self.forms.declared.values() if each.noun == noun]
+        listed = []
+        for row in rows:
+            found = [
+                self.forms.form(who, each.name, SimpleNamespace(**row), **_named(each, row))
+                for each in declared
+                if each.subjects
+            ]
+            facts = {name: readable(name, value) for name, value in row.items()}
+            listed.append((facts, [each for each in found if each is not None]))
+        forms = self.forms.some(who, [each.name for each in declared if not each.subjects])
+        return {"title": title, "rows": listed, "forms": forms}
+
+
+def _named(declared: DeclaredAct, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: row[each.name] for each in declared.subjects}
+
+
+def _choices(session: Session, now: int) -> Choices:
+    return {
+        "plans": sorted(prices.plans(session, now)),
+        "models": sorted(prices.served_models(session)),
+    }
 
 
 def _owners_of(key_id: str) -> Select[str]:
@@ -240,11 +349,11 @@ def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]
     return {name: json.loads(found[each].content) for each, name in names if each in found}
 
 
-def _told(record: log.AuditRecord) -> dict[str, Any]:
-    """An entry of the log, with what it changed as pairs."""
+def _changes(record: log.AuditRecord) -> list[tuple[str, str, str, bool]]:
+    """What an entry of the log changed: a name, before and after, and whether there was something before."""
     before, after = (_facts(record, each or {}) for each in (record.before, record.after))
     names = [*before, *(name for name in after if name not in before)]
-    changes = [
+    return [
         (
             name.removesuffix("_micros").replace("_", " "),
             readable(name, before.get(name)),
@@ -253,7 +362,6 @@ def _told(record: log.AuditRecord) -> dict[str, Any]:
         )
         for name in names
     ]
-    return {"record": record, "changes": changes}
 
 
 def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,13 +369,3 @@ def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
     if record.action.startswith("price.") and record.subject.endswith(f" {prices.BATCH_PERCENT}"):
         return {"percent" if name == "micros" else name: value for name, value in facts.items()}
     return dict(facts)
-
-
-def describe(entry: Entry) -> str:
-    """What an entry was for, in words."""
-    parts = [
-        f"{number:,} {kind if number == 1 else KINDS[kind]}"
-        for kind, number in entry.counts.items()
-        if number
-    ]
-    return f"{' and '.join(parts)} to {entry.model}" if parts else entry.kind.replace("_", "-")

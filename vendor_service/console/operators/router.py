@@ -1,85 +1,58 @@
-"""`/operator`: the pages of operators, their actions, a stream of what happens now, and the way in."""
+"""`/operator`: the pages of operators, their acts, a stream of what happens now, and the way in."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.acts.act import ActContext
 from vendor_service.acts.authentication import OperatorAuthentication
-from vendor_service.acts.verification import LedgerVerifier
-from vendor_service.clock import Clock
-from vendor_service.console.forms import read_form
-from vendor_service.console.operators.actions import OperatorActions, end_everywhere
-from vendor_service.console.operators.monitor import Monitor, figures_of, lines_of, refusals_of
+from vendor_service.console import sessions
+from vendor_service.console.acts import Acts
+from vendor_service.console.answers import HEADERS
+from vendor_service.console.operators.acts import OperatorFace
+from vendor_service.console.operators.monitor import Monitor, live
 from vendor_service.console.operators.pages import OperatorPages
 from vendor_service.console.operators.visitor import OperatorsDoor, SignedInOperator, identify
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import OPERATORS
-from vendor_service.console.site import HEADERS, SignedOut, Site, address_of, check_origin
-from vendor_service.database.session import Database
-from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.console.site import SignedOut, Site
+from vendor_service.database.tables import ConsoleSession
 
 _TICK_SECONDS = 2.0
 _MOST_STREAMS = 32
 
 
 def operator_router(
-    database: Database,
-    clock: Clock,
+    acts: ActContext,
     seal: Seal,
     authentication: OperatorAuthentication,
-    verifier: LedgerVerifier,
     monitor: Monitor,
     stopping: Callable[[], bool],
-    *,
-    trust_clock: bool,
-    percents: tuple[int, ...],
-    watch: ClockWatch,
 ) -> APIRouter:
     """The routes; none is in the OpenAPI document, for they are for people."""
-    router = APIRouter(include_in_schema=False)
+    database, clock = acts.database, acts.clock
     site = Site(OPERATORS, "Tuition operators", database, clock, seal, identify)
-    site.add_assets(router)
-    _add_way_in(router, site, OperatorsDoor(database, clock, seal, authentication))
-    site.add_signing_out(router, end_everywhere)
-    stream = _Stream(site, monitor, stopping)
-    router.add_api_route(f"{OPERATORS.path}/stream", stream.answer, methods=["GET"], response_model=None)
-    site.add_pages(router, OperatorPages(clock, monitor).all())
-    actions = OperatorActions(database, clock, trust_clock, percents, watch, verifier)
-    site.add_actions(router, actions.all())
-    site.add_fallback(router)
-    return router
+    forms = Acts(OperatorFace(acts))
+    pages = OperatorPages(acts, monitor, forms)
+    door = OperatorsDoor(database, clock, seal, authentication)
+    site.add_assets()
+    site.add_way_in("/sign-in", "sign_in.html", "Sign in", door.by_token)
+    site.add_way_out(_end_everywhere)
+    site.add("GET", "/stream", _Stream(site, monitor, stopping).answer)
+    site.add_pages(pages.all())
+    site.add_actions([*forms.actions(), *pages.verifications()])
+    site.add_fallback()
+    return site.router
 
 
-def _add_way_in(router: APIRouter, site: Site[SignedInOperator], door: OperatorsDoor) -> None:
-    def page(request: Request, problem: str = "", status: int = 200) -> Response:
-        values = {
-            "problem": problem,
-            "next": request.query_params.get("next", ""),
-            "lost": "lost" in request.query_params,
-        }
-        return site.shown(request, "operators/sign_in.html", "Sign in", values, None, status)
-
-    async def show(request: Request) -> Response:
-        return await asyncio.to_thread(page, request)
-
-    async def enter(request: Request) -> Response:
-        try:
-            check_origin(request)
-            form = await read_form(request)
-            cookie = await asyncio.to_thread(door.by_token, form.get("token"), address_of(request))
-        except APIError as error:
-            request.state.error_code = error.code.value
-            return await asyncio.to_thread(page, request, error.message, error.code.kind.status)
-        return site.begun(request, cookie, request.query_params.get("next", ""))
-
-    path = f"{OPERATORS.path}/sign-in"
-    router.add_api_route(path, show, methods=["GET"], response_model=None)
-    router.add_api_route(path, enter, methods=["POST"], response_model=None)
+def _end_everywhere(session: Session, who: SignedInOperator) -> Sequence[ConsoleSession]:
+    return sessions.end_all(session, token_id=who.token.id)
 
 
 class _Stream:
@@ -99,7 +72,7 @@ class _Stream:
             if self._open >= _MOST_STREAMS:
                 raise APIError(ErrorCode.OVERLOADED, "too many pages are live", retry_after=30)
         except APIError as error:
-            return await asyncio.to_thread(self._site.failed, request, error)
+            return await asyncio.to_thread(self._site.answers.failed, request, error)
         headers = HEADERS | {"x-accel-buffering": "no"}
         return StreamingResponse(self._events(request), media_type="text/event-stream", headers=headers)
 
@@ -122,12 +95,8 @@ class _Stream:
 
     def _now(self) -> str:
         self._monitor.refresh()
-        points = self._monitor.points()
-        if self._monitor.away is not None or not points:
-            return _event("away", self._monitor.away)
-        now = points[-1]
-        told = {"figures": figures_of(now), "lines": lines_of(points), "refusals": refusals_of(now)}
-        return _event("now", told)
+        now = live(self._monitor)
+        return _event("away", self._monitor.away) if now is None else _event("now", now)
 
     def _holds(self, request: Request) -> bool:
         try:

@@ -1,15 +1,17 @@
 """Operators who are signed in, by a token."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from vendor_service.acts import tokens
-from vendor_service.acts.authentication import OperatorAuthentication, check_scope
-from vendor_service.acts.tokens import OperatorScope
+from vendor_service.acts import operators
+from vendor_service.acts.act import OperatorScope, check_scope
+from vendor_service.acts.authentication import OperatorAuthentication
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
+from vendor_service.console.forms import Fields
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import OPERATORS
 from vendor_service.database.session import Database
@@ -35,17 +37,18 @@ class SignedInOperator:
         return actors.operator(self.token.id, self.token.name)
 
     @property
+    def scopes(self) -> frozenset[str]:
+        """What the token may do."""
+        return frozenset(self.token.scopes.split())
+
+    @property
     def may_act(self) -> bool:
         """Whether the token has another scope than reading."""
-        return bool(set(self.token.scopes.split()) - {OperatorScope.READ})
-
-    def may(self, scope: OperatorScope) -> bool:
-        """Whether the token may do what takes this scope."""
-        return bool({scope, OperatorScope.ALL} & set(self.token.scopes.split()))
+        return bool(self.scopes - {OperatorScope.READ})
 
     def require(self, scope: OperatorScope) -> None:
-        """Make sure of that; raises what `check_scope` does."""
-        check_scope(self.token, scope)
+        """Make sure that the token may do what takes this scope; raises what `check_scope` does."""
+        check_scope(self.scopes, scope)
 
 
 def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> SignedInOperator | None:
@@ -67,13 +70,16 @@ class OperatorsDoor:
         self._seal = seal
         self._authentication = authentication
 
-    def by_token(self, token: str, address: str) -> str:
+    async def by_token(self, form: Fields, address: str) -> str:
         """Sign in with a token; what the cookie has to have.
 
         Raises what `OperatorAuthentication.identify` does.
         """
+        return await asyncio.to_thread(self._begin, form.get("token"), address)
+
+    def _begin(self, token: str, address: str) -> str:
         operator = self._authentication.identify(token, OperatorScope.READ, address)
-        parts = tokens.split(token)
+        parts = operators.split(token)
         assert parts is not None
         with self._database.write() as session:
             return sessions.begin(

@@ -1,6 +1,7 @@
 """Customers at the console: how they got there, and what there is of theirs."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,7 +14,8 @@ from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts import invitations, keys, projects
 from vendor_service.acts.act import Act
-from vendor_service.console.customers.actions import CustomerActions
+from vendor_service.console.acts import Acts
+from vendor_service.console.customers.acts import CustomerFace
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.database.tables import (
     Account,
@@ -31,10 +33,22 @@ HOOK = "https://example.com/hooks"
 SIGNING = re.compile(r"whsec_[A-Za-z0-9+/=]{40,}")
 SECRET = re.compile("tk_[0-9a-f]{16}_[0-9a-f]{48}")
 Files = list[tuple[str, tuple[str | None, bytes | str]]]
-# Every page, with the names that its path takes.
-DESK: Any = object()  # of bulk jobs, which have pages where there is one
-PAGES = [page.path for page in CustomerPages.all(CustomerPages(None, None, None, None, DESK))]  # type: ignore[arg-type]
-ACTIONS = [action.path for action in CustomerActions.all(CustomerActions(None, None, DESK))]  # type: ignore[arg-type]
+
+
+def _site(*, runs_jobs: bool) -> tuple[list[str], list[str]]:
+    """The paths of all pages and of all actions, with the names that they take."""
+    nothing: Any = SimpleNamespace(database=None, watch=None)
+    forms = Acts(CustomerFace(nothing, runs_jobs))
+    pages = CustomerPages(nothing, nothing, forms, runs_jobs).all()
+    return [page.path for page in pages], [action.path for action in forms.actions()]
+
+
+PAGES, ACTIONS = _site(runs_jobs=True)
+
+
+def paths(*, runs_jobs: bool) -> list[str]:
+    """The paths of all pages and actions where the vendor runs jobs, or none."""
+    return [path for each in _site(runs_jobs=runs_jobs) for path in each]
 
 
 def signed_in(vendor: LocalVendor, key: str) -> Visit:

@@ -5,17 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.vendor_service.batches.held_model import HeldModel
-from tests.vendor_service.console.customers.people import HOUR, PAGES, admin_of, path_of, signed_in
+from tests.vendor_service.console.customers.people import HOUR, PAGES, admin_of, path_of, paths, signed_in
 from tests.vendor_service.console.jobs import begun, ended
-from tests.vendor_service.console.visits import problem_of
+from tests.vendor_service.console.visits import told_by
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts import accounts as account_acts
 from vendor_service.acts.act import Act
-from vendor_service.console.customers.actions import CustomerActions
-from vendor_service.console.customers.pages import CustomerPages
-from vendor_service.console.rendering import money as money_shown
 from vendor_service.database import session as sessions
+from vendor_service.terms import money as money_shown
 
 
 def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(vendor: LocalVendor) -> None:
@@ -63,10 +61,7 @@ def test_every_page_and_question_takes_one_connection_to_the_books(
 
 
 def test_without_jobs_there_is_no_page_of_them() -> None:
-    pages = CustomerPages.all(CustomerPages(None, None, None, None))  # type: ignore[arg-type]
-    actions = CustomerActions.all(CustomerActions(None, None))  # type: ignore[arg-type]
-    paths = [*(each.path for each in pages), *(each.path for each in actions)]
-    assert not [each for each in paths if "batches" in each]
+    assert not [each for each in paths(runs_jobs=False) if "batches" in each]
 
 
 def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
@@ -87,5 +82,5 @@ def test_a_job_is_cancelled_after_a_question_that_says_what_stays(
     assert admin.confirm(f"/batches/{job['id']}/cancel", asked).headers["location"] == "/console/batches"
     held.go()
     assert vendor.get(f"/v1/batches/{job['id']}", key)["status"] == "cancelled"
-    assert "it is cancelled" in problem_of(admin.ask(f"/batches/{job['id']}/cancel"))
+    assert "has ended" in told_by(admin, admin.ask(f"/batches/{job['id']}/cancel"))
     assert vendor.account(key).held_micros == 0

@@ -18,8 +18,8 @@ from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.acts import projects
 from vendor_service.acts.act import Act
+from vendor_service.acts.keys import why_ended
 from vendor_service.clock import SECOND
-from vendor_service.console.api_keys import is_good
 from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account, ApiKey
 
@@ -64,7 +64,7 @@ def test_keys_stand_page_by_page_the_newest_first_and_those_in_use_before_those_
         account_id = vendor.account(owner).id
         order = (ApiKey.created_at.desc(), ApiKey.id.desc())
         found = session.scalars(select(ApiKey).where(ApiKey.account_id == account_id).order_by(*order)).all()
-        good = [each.id for each in found if is_good(each, vendor.clock())]
+        good = [each.id for each in found if not why_ended(each, vendor.clock())]
         ended = [each.id for each in found if each.id not in good]
     assert {key_id(expired), key_id(without)} <= set(ended)
     assert {key_id(owner), key_id(of_project)} <= set(good)

@@ -22,7 +22,7 @@ from tests.vendor_service.console.customers.people import (
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
-from vendor_service.acts import currency, money
+from vendor_service.acts import money, prices
 from vendor_service.acts.act import Act
 from vendor_service.clock import DAY, next_month_start
 
@@ -184,7 +184,7 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         key = vendor.key(spend_limit_micros=10**6)
         with vendor.books.write() as session:
             act = Act(session, "os:test", vendor.clock)
-            currency.name_currency(act, "EUR")
+            prices.name_currency(act, "EUR")
         vendor.embed(key, CAT, CAT)
         vendor.clock.advance(31 * 24 * HOUR)
         visit = signed_in(vendor, key)

@@ -1,0 +1,344 @@
+"""Every act by every face: the same in the books, the same record, refused alike, money once."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from tests.vendor_service.acts.faces import Faces, Given, form_of, request_of, without_names
+from tests.vendor_service.batches.bulk_books import BulkProcess
+from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.cli.command import Command
+from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.http.local_admin import LocalAdmin
+from vendor_service.accounts.keys import Scope
+from vendor_service.acts import accounts, operators, prices, receipts_keys, receivers
+from vendor_service.acts.act import Act, ActContext, OperatorScope
+from vendor_service.acts.declaration import DeclaredAct, data_of
+from vendor_service.acts.registry import ACTS, QUERIES
+from vendor_service.audit import log
+from vendor_service.clock import DAY
+from vendor_service.database.tables import BooksHead, WebhookEvent
+from vendor_service.money.orders import Order
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+READ, ACCOUNTS, MONEY, ALL = OperatorScope
+URL = "https://example.com/hooks"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What an act finds: an account with a charge, a key, a project and a job, and what else there is."""
+
+    books: Books
+    context: ActContext
+    order: Order
+    mark: str
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+        return self.books.account(self.order).name
+
+    def concerns(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line of a list is not about the account of another stage."""
+        account = line.get("account")
+        return account in (None, self.account) or self.mark in account
+
+    def do(self, work: Callable[[Act], Any]) -> Any:
+        """Lay something out."""
+        with self.context.write() as act:
+            return work(act)
+
+    def another(self, name: str) -> str:
+        """A name that nothing has."""
+        return f"{name}-of-{self.mark}"
+
+    def token(self) -> str:
+        """A new token's id."""
+        return str(self.do(lambda act: operators.issue(act, "crm", [READ])).token_id)
+
+    def receiver(self) -> str:
+        """A new receiver's id."""
+        return str(self.do(lambda act: receivers.create(act, f"{URL}/{self.mark}")).endpoint_id)
+
+    def event(self) -> str:
+        """The id of an event of the account."""
+        with self.context.write() as act:
+            events.emit(act.session, EventKind.KEY_ROTATED, self.books.account(self.order), {}, act.now)
+            act.session.flush()
+            mine = select(WebhookEvent.id).where(WebhookEvent.account_id == self.order.account_id)
+            return str(act.session.scalars(mine).first())
+
+    def job(self) -> str:
+        """A job's id."""
+        bulk = BulkProcess(self.books.database, self.books.clock, self.books.admission)
+        return bulk.begin(self.order, (1, 0)).id
+
+    def plan(self) -> str:
+        """A plan that names a price of images."""
+        plan = self.another("plan")
+        self.do(lambda act: prices.set_price(act, "icon-clip", "image", 70, plan, new=True))
+        self.books.clock.advance(1)
+        return plan
+
+    def signing_key(self) -> str:
+        """A key that signs receipts."""
+        self.books.clock.advance(1)
+        return receipts_keys.rotate(self.context)[0].key
+
+    def suspended(self) -> str:
+        """The account's name, once it is suspended."""
+        self.do(lambda act: accounts.suspend(act, self.account))
+        return self.account
+
+    def unnamed(self) -> str:
+        """A currency, which nobody has named before."""
+        with self.context.write() as act:
+            act.session.execute(update(BooksHead).values(currency=None))
+        return "EUR"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An act: what is given to it at a stage, and on which terms the account is."""
+
+    given: Callable[[Stage], dict[str, Any]]
+    terms: Mapping[str, Any] = field(default_factory=dict)
+
+
+def key_of(stage: Stage) -> dict[str, Any]:
+    return {"key_id": stage.order.key_id}
+
+
+def project_of(stage: Stage) -> dict[str, Any]:
+    return {"account": stage.account, "name": "search"}
+
+
+CASES: dict[str, Case] = {
+    "account.create": Case(lambda stage: {
+        "name": stage.another("acme"), "quota": 5, "quota_period": "total", "spend_limit_micros": 2_500_000,
+        "credit_micros": 500, "queries_per_second": 7, "coverage_limit": 9, "plan": "standard",
+    }),
+    "account.set": Case(lambda stage: {
+        "name": stage.account, "quota": 8, "spend_limit_micros": None, "queries_per_second": 6,
+        "coverage_limit": 5, "plan": stage.plan(),
+    }, {"spend_limit_micros": 900_000}),
+    "account.suspend": Case(lambda stage: {"name": stage.account}),
+    "account.resume": Case(lambda stage: {"name": stage.suspended()}),
+    "account.repair": Case(lambda stage: {"name": stage.account}),
+    "account.forget_sketches": Case(lambda stage: {"name": stage.account}),
+    "account.invite": Case(lambda stage: {"name": stage.account, "hours": 5, "address": "https://v.example"}),
+    "key.create": Case(lambda stage: {
+        "account": stage.account, "label": "laptop", "scopes": [Scope.EMBED], "quota": 9,
+        "spend_limit_micros": 1_000_000, "queries_per_second": 5, "concurrency": 4,
+        "expires_at": stage.books.clock() // (60 * 10**6) * 60 * 10**6 + DAY, "project": "search",
+    }),
+    "key.set": Case(lambda stage: key_of(stage) | {"quota": 7, "spend_limit_micros": 2_000_000}),
+    "key.rotate": Case(lambda stage: key_of(stage) | {"grace_seconds": 3600}),
+    "key.revoke": Case(key_of),
+    "project.create": Case(lambda stage: {"account": stage.account, "name": "news", "quota": 10}),
+    "project.set": Case(lambda stage: project_of(stage) | {"quota": 8, "queries_per_second": None}),
+    "project.archive": Case(project_of),
+    "money.top_up": Case(
+        lambda stage: {"account": stage.account, "micros": 1_500_000, "reference": "bank 1"},
+        {"credit_micros": 10_000},
+    ),
+    "money.payment": Case(lambda stage: {"account": stage.account, "micros": -70, "reference": "bank 2"}),
+    "money.refund": Case(
+        lambda stage: {"account": stage.account, "seq": 1, "micros": 30, "reference": "ticket 812"}
+    ),
+    "money.adjustment": Case(lambda stage: {"account": stage.account, "micros": -20, "reason": "a mistake"}),
+    "batch.cancel": Case(lambda stage: {"account": stage.account, "batch_id": stage.job()}),
+    "price.set": Case(lambda stage: {
+        "model": "icon-clip", "kind": "text", "micros": 500_000, "plan": stage.another("plan"), "new": True,
+        "since": stage.books.clock() // (60 * 10**6) * 60 * 10**6 + DAY,
+    }),
+    "price.unset": Case(lambda stage: {"model": "icon-clip", "kind": "image", "plan": stage.plan()}),
+    "currency.set": Case(lambda stage: {"code": stage.unnamed()}),
+    "operator.create": Case(lambda _: {"name": "deploy", "scopes": [ACCOUNTS, MONEY]}),
+    "operator.rotate": Case(lambda stage: {"token_id": stage.token(), "grace_seconds": 3600}),
+    "operator.revoke": Case(lambda stage: {"token_id": stage.token()}),
+    "receipts_key.rotate": Case(lambda _: {}),
+    "receipts_key.withdraw": Case(lambda stage: {"key": stage.signing_key()}),
+    "webhook.create": Case(lambda stage: {"url": URL, "kinds": [EventKind.QUOTA], "account": stage.account}),
+    "webhook.rotate": Case(lambda stage: {"endpoint_id": stage.receiver(), "grace_seconds": 0}),
+    "webhook.disable": Case(lambda stage: {"endpoint_id": stage.receiver()}),
+    "webhook.replay": Case(lambda stage: {"endpoint_id": stage.receiver(), "event_id": stage.event()}),
+    "models.reload": Case(lambda _: {}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What came of an act: who is said to have done it, what is recorded, and what its account has then."""
+
+    actors: set[str]
+    recorded: list[str]
+    books: list[str]
+
+
+# The lines of lists and reports, each with the name of its query.
+Look = set[tuple[str, str]]
+
+
+def listed(data: Any) -> list[Any]:
+    """The lines of a list, as it is or as a page of it; a report is one line."""
+    found = data.get("data", [data]) if isinstance(data, dict) else data
+    return found if isinstance(found, list) else [found]
+
+
+class World:
+    """Books with all faces, and a new stage for each act."""
+
+    def __init__(
+        self, books: Books, admin: LocalAdmin, visits: Mapping[OperatorScope, Visit], context: ActContext
+    ) -> None:
+        self.books = books
+        self.admin = admin
+        self.visits = visits
+        self.context = context
+        self._stages = 0
+
+    def stage(self, terms: Mapping[str, Any]) -> Stage:
+        """A new account on these terms, which has bought something and has a project."""
+        self._stages += 1
+        order = self.books.open(**terms)
+        self.books.open_project(order, name="search")
+        self.books.buy(order)
+        return Stage(self.books, self.context, order, f"stage-{self._stages}-")
+
+    def look(self, stage: Stage) -> Look:
+        """What all lists and reports say now that are read in one transaction, line by line."""
+        asked, lines = {"account": stage.account, "name": stage.account}, set()
+        with self.context.read() as act:
+            for name, each in QUERIES.items():
+                if each.transaction and not name.startswith("audit"):
+                    takes = {one.name for one in each.parameters}
+                    data = data_of(each.call(act, {key: asked[key] for key in asked if key in takes}))
+                    lines |= {(name, json.dumps(line)) for line in listed(data) if stage.concerns(line)}
+        return lines
+
+    def effect(self, stage: Stage, before: Look, last: int) -> Effect:
+        """What has come of what was done since this look at the books, and this entry of the log."""
+        names = {stage.account: "<account>", stage.order.key_id: "<key>", stage.mark: "<stage>"}
+        now = self.look(stage)
+        with self.context.read() as act:
+            records = log.entries(act.session, after=last, limit=100)
+        facts = [json.dumps([each.action, each.subject, each.before, each.after]) for each in records]
+        return Effect(
+            {each.actor.partition(":")[0] for each in records},
+            [without_names(each, names) for each in facts],
+            sorted(f"{name}: {without_names(line, names)}" for name, line in now - before),
+        )
+
+    def last(self) -> int:
+        """The number of the log's last entry."""
+        with self.context.read() as act:
+            found = log.entries(act.session, limit=1)
+        return found[0].seq if found else 0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("books")
+    with opened_books(f"sqlite:///{folder / 'books.db'}") as books:
+        signing = folder / "signing.key"
+        with LocalAdmin(books, reload_models=lambda: None, signing_key_in=signing) as admin:
+            visits = {scope: Visit(admin.http, "/operator") for scope in OperatorScope}
+            for scope, visit in visits.items():
+                visit.sign_in(token=admin.tokens[scope])
+            context = ActContext(books.database, books.clock, signing_key_in=signing, actor="os:test")
+            context = replace(context, reload_models=lambda: None)
+            yield World(books, admin, visits, context)
+
+
+@pytest.fixture
+def faces(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Faces:
+    """The faces of the world; commands have its clock and its files."""
+    url = world.books.database.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("VENDOR_DATABASE_URL", url)
+    monkeypatch.setenv("VENDOR_SIGNING_KEY_IN", str(world.context.signing_key_in))
+    monkeypatch.setattr("vendor_service.cli.books.system_clock", world.books.clock)
+    return Faces(world.admin, Command(capsys, monkeypatch), world.visits)
+
+
+def test_every_act_has_a_case_here() -> None:
+    assert set(CASES) == set(ACTS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_face_does_the_same_and_leaves_the_same_record(world: World, faces: Faces, name: str) -> None:
+    declared, case = ACTS[name], CASES[name]
+    ways: dict[str, Callable[[DeclaredAct, Given], None]] = {
+        "test": lambda declared, given: declared.perform(world.context, given),
+        "operator": faces.by_form,
+    }
+    if declared.command:
+        ways["os"] = faces.by_command
+    if declared.route:
+        ways["route"] = faces.by_route
+    effects = {}
+    for way, do in ways.items():
+        stage = world.stage(case.terms)
+        given = case.given(stage)
+        before, last = world.look(stage), world.last()
+        do(declared, given)
+        effects[way] = world.effect(stage, before, last)
+        assert len(effects[way].recorded) == (0 if name == "account.repair" else 1), effects[way]
+        assert effects[way].actors <= {"os", "operator"}
+    expected = effects.pop("test")
+    for way, effect in effects.items():
+        assert effect.recorded == expected.recorded, way
+        assert effect.books == expected.books, way
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_face_does_what_the_scope_of_a_token_does_not_allow(world: World, faces: Faces, name: str) -> None:
+    declared, case = ACTS[name], CASES[name]
+    stage = world.stage(case.terms)
+    given, before = case.given(stage), world.last()
+    for scope in {READ, ACCOUNTS, MONEY} - {declared.scope}:
+        if declared.route:
+            assert faces.ask(declared, given, scope).status_code == 403
+        visit = faces.visits[scope]
+        assert visit.do(f"/do/{name}", **form_of(declared, given)).status_code == 403
+    if declared.route:
+        method, path, body = request_of(declared.route, declared, given)
+        unread = faces.admin.http.request(method, f"/admin{path}", json=body)
+        assert unread.status_code == 401
+    visit = faces.visits[ALL]
+    for csrf in ("", faces.visits[READ].csrf):
+        sent = {**form_of(declared, given), "csrf": csrf, "confirmed": "yes", "once": "1"}
+        assert visit.send(f"/do/{name}", sent).status_code == 403
+    assert world.last() == before
+
+
+@pytest.mark.parametrize("name", [name for name, each in QUERIES.items() if each.route])
+def test_every_token_reads_and_nobody_else_does(world: World, faces: Faces, name: str) -> None:
+    stage = world.stage({})
+    path = QUERIES[name].route.removeprefix("GET /").replace("{name}", stage.account)
+    admin, path = faces.admin, path.replace("{month}", "2026-11")
+    answers = [admin.ask("GET", path, scope=READ), admin.http.get(f"/admin/{path}")]
+    assert [each.status_code for each in answers] == [200, 401]
+
+
+@pytest.mark.parametrize("name", [name for name, each in QUERIES.items() if each.command and each.route])
+def test_a_list_or_a_report_is_the_same_by_command_and_by_route(
+    world: World, faces: Faces, name: str
+) -> None:
+    declared, stage = QUERIES[name], world.stage({"credit_micros": 10_000})
+    named = [each for each in declared.parameters if each.on_wire == "name" or each.name == "account"]
+    path = declared.route.partition(" ")[2].replace("{name}", stage.account).removeprefix("/")
+    if named and "{" not in declared.route:
+        path += f"?account={stage.account}"
+    told = listed(faces.admin.done("GET", path))
+    words = [*declared.command.split(), *([stage.account] if named else [])]
+    assert listed(faces.vendor.json(*words))[: len(told)] == told
+    code, shown, _ = faces.vendor(*words)
+    assert code == 0
+    assert shown or not told

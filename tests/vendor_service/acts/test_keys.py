@@ -1,0 +1,124 @@
+"""The keys that customers issue and rotate themselves: how many, and what it takes to count them."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, insert
+
+from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.money.test_totals import statements
+from vendor_service.accounts.keys import KeyTerms
+from vendor_service.acts import keys
+from vendor_service.acts.act import Act, Customer
+from vendor_service.clock import DAY
+from vendor_service.database.tables import ApiKey
+from vendor_service.errors import APIError
+from vendor_service.money.orders import Order
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+
+def customer(books: Books, order: Order) -> Customer:
+    return Customer(order.account_id, books.account(order).name, None)
+
+
+def issue(books: Books, order: Order) -> None:
+    whose = customer(books, order)
+    with books.database.write() as session:
+        keys.issue(Act(session, "key:1", books.clock, customer=whose), whose.name, KeyTerms())
+
+
+def rotate(books: Books, order: Order) -> None:
+    whose = customer(books, order)
+    with books.database.write() as session:
+        keys.rotate(Act(session, "key:1", books.clock, customer=whose), order.key_id)
+
+
+def had(books: Books, order: Order, count: int, *, revoked: bool) -> None:
+    """Have an account have got so many keys just now."""
+    now = books.clock()
+    row = {"account_id": order.account_id, "secret_hash": "x", "label": "", "created_at": now}
+    row["revoked_at"] = now if revoked else None
+    with books.database.write() as session:
+        session.execute(insert(ApiKey), [row | {"id": secrets.token_hex(8)} for _ in range(count)])
+
+
+@contextmanager
+def loads() -> Iterator[list[str]]:
+    """The ids of the keys that are read whole."""
+    ids: list[str] = []
+
+    def note(key: ApiKey, _: object) -> None:
+        ids.append(key.id)
+
+    event.listen(ApiKey, "load", note)
+    try:
+        yield ids
+    finally:
+        event.remove(ApiKey, "load", note)
+
+
+def test_keys_that_were_revoked_leave_room_and_are_not_read(books: Books) -> None:
+    order = books.open()
+    had(books, order, 1500, revoked=True)
+    books.clock.now += DAY
+    had(books, order, 998, revoked=False)
+    books.clock.now += DAY
+    with loads() as ids:
+        issue(books, order)
+    assert ids == []
+    with pytest.raises(APIError, match="has 1000 keys; revoke one") as refused:
+        issue(books, order)
+    assert refused.value.code == "conflict"
+
+
+def test_a_page_of_keys_is_found_without_a_look_at_all_of_them(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
+        order = books.open()
+        whose = customer(books, order)
+        with statements(books) as seen, books.database.read() as session:
+            keys.page(session, whose, order.key_id, 10)
+            for ended in (False, True):
+                keys.newest(session, whose, order.key_id, 10, now=1, ended=ended)
+        pages = [each for each in seen if "ORDER BY api_keys.created_at" in each[0]]
+        assert len(pages) == 3
+        with books.database.engine.connect() as connection:
+            for statement, parameters in pages:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+                steps = [step.detail for step in plan]
+                assert any("account_id=? AND created_at" in each for each in steps), steps
+                assert "USE TEMP B-TREE FOR ORDER BY" not in steps
+
+
+def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Books) -> None:
+    order, other = books.open(), books.open()
+    had(books, order, 998, revoked=True)
+    issue(books, order)
+    with pytest.raises(APIError, match="in 24 hours") as refused:
+        issue(books, order)
+    assert refused.value.code == "conflict"
+    issue(books, other)
+    books.clock.now += DAY
+    issue(books, order)
+
+
+def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_MOST_A_DAY", 3)
+    order, other = books.open(), books.open()
+    second = books.another_key(order)
+    with books.locked(order) as (session, account):  # what else is told does not count
+        events.emit(session, EventKind.QUOTA, account, {}, books.clock())
+    for each in (order, second, order):
+        rotate(books, each)
+    for each in (order, second):
+        with pytest.raises(APIError, match="rotated 3 times in 24 hours; try again tomorrow") as refused:
+            rotate(books, each)
+        assert refused.value.code == "conflict"
+    rotate(books, other)
+    with books.database.write() as session:  # operators may
+        keys.rotate(Act(session, "os:test", books.clock), order.key_id, 0)
+    books.clock.now += DAY
+    rotate(books, order)

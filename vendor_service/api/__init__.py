@@ -1,1 +1,0 @@
-"""All that speaks HTTP: routes, bodies, and the errors that answer them."""

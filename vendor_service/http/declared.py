@@ -1,0 +1,218 @@
+"""Routes made from the declared acts and queries: who asks, what is given, and what is answered."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from shared.billing import Entry
+from shared.errors import ErrorCode
+from shared.http.body import read_model
+from shared.moments import Moment
+from vendor_service.acts.declaration import (
+    REQUIRED,
+    Declared,
+    DeclaredAct,
+    DeclaredQuery,
+    Parameter,
+    Recorded,
+    Value,
+)
+from vendor_service.clock import from_datetime
+from vendor_service.errors import APIError
+from vendor_service.terms import Unit
+
+Who = TypeVar("Who", contravariant=True)
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="idempotency-key",
+        min_length=1,
+        max_length=255,
+        description="A name of your own for this request; sent again under it, it is done once.",
+    ),
+]
+_TAGS = {"jobs": "bulk jobs", "receipts_keys": "receipts", "receivers": "webhooks"}
+
+
+@dataclass(frozen=True)
+class Once:
+    """What moves money: its idempotency key, and all that tells the request from another one."""
+
+    key: str
+    asked: str
+
+
+class Door(Protocol, Generic[Who]):
+    """Who may ask by which routes, and where it is done what they ask."""
+
+    def route_of(self, declared: Declared) -> str:
+        """The method and the whole path, or nothing where there is no route."""
+
+    def admit(self, declared: Declared, /) -> Value:
+        """The type of a parameter by which FastAPI finds who asks, if they may."""
+
+    def adapted(self, declared: Declared) -> Sequence[Parameter]:
+        """What has to be given here."""
+
+    def documented(self, declared: Declared) -> dict[str, Value]:
+        """What the OpenAPI document says of a route besides."""
+
+    async def ask(self, who: Who, declared: DeclaredQuery, given: dict[str, Value]) -> Value:
+        """Ask a query."""
+
+    async def perform(
+        self, who: Who, declared: DeclaredAct, given: dict[str, Value], once: Once | None
+    ) -> Value:
+        """Do an act."""
+
+
+def add_routes(router: APIRouter, door: Door[Who], declared: Iterable[Declared]) -> None:
+    """Add a route for each act and query that has one here."""
+    for each in declared:
+        if not (route := door.route_of(each)):
+            continue
+        method, _, path = route.partition(" ")
+        parameters = door.adapted(each)
+        outside = [
+            one
+            for one in parameters
+            if method in ("GET", "DELETE") or one.term.in_query or f"{{{one.on_wire}}}" in path
+        ]
+        inside = [one for one in parameters if one not in outside]
+        body = _body(each, inside) if inside else None
+        returned = each.hints["return"]
+        router.add_api_route(
+            path,
+            _endpoint(door, each, path, outside, body),
+            methods=[method],
+            status_code=each.status if isinstance(each, DeclaredAct) else 200,
+            response_model=Entry if returned is Recorded else returned,
+            description=each.description,
+            tags=[_TAGS.get(each.noun, each.noun)],
+            openapi_extra=door.documented(each) | ({} if body is None else _taking(body.model)),
+        )
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What a body has to be, and which parameters its fields are."""
+
+    model: type[BaseModel]
+    parameters: Sequence[Parameter]
+
+    def given_by(self, sent: BaseModel) -> dict[str, Value]:
+        """What was sent, by the names of parameters."""
+        return {
+            each.name: _inside(each, getattr(sent, each.on_wire))
+            for each in self.parameters
+            if each.on_wire in sent.model_fields_set
+        }
+
+
+def _endpoint(
+    door: Door[Who], declared: Declared, path: str, outside: Sequence[Parameter], body: _Body | None
+) -> Callable[..., Awaitable[Value]]:
+    """A function of the parameters outside the body, which it reads itself, once it is known who asks."""
+
+    async def answer(
+        request: Request, who: Who, idempotency_key: str | None = None, **values: Value
+    ) -> Value:
+        given = {each.name: _inside(each, values[each.name]) for each in outside}
+        if isinstance(declared, DeclaredQuery):
+            return await door.ask(who, declared, given)
+        assert isinstance(declared, DeclaredAct)
+        once = None
+        if body is not None:
+            sent = await read_model(request, body.model)
+            given |= body.given_by(sent)
+            if idempotency_key is not None:
+                once = Once(idempotency_key, f"{request.url.path} {sent.model_dump_json()}")
+        return await door.perform(who, declared, given, once)
+
+    taken: dict[str, tuple[Value, Value]] = {
+        "request": (Request, REQUIRED),
+        "who": (door.admit(declared), REQUIRED),
+    }
+    if isinstance(declared, DeclaredAct) and declared.moves_money:
+        taken["idempotency_key"] = (IdempotencyKey, REQUIRED)
+    taken |= {each.name: _outside(each, path) for each in outside}
+    answer.__name__ = inspect.unwrap(declared.function).__name__
+    answer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in taken.items()
+        ]
+    )
+    return answer
+
+
+def _outside(each: Parameter, path: str) -> tuple[Value, Value]:
+    """The type and the default of a parameter in the path or in the query."""
+    kind, told = _kind(each), {"alias": each.on_wire, **_bounds(each)}
+    if f"{{{each.on_wire}}}" in path:
+        return Annotated[kind, Path(**told)], REQUIRED
+    return Annotated[kind | None if each.default is None else kind, Query(**told)], each.default
+
+
+def _body(declared: Declared, parameters: Sequence[Parameter]) -> _Body:
+    """A body of these fields and no others, with numbers that are numbers."""
+    fields: dict[str, Any] = {}
+    for each in parameters:
+        kind: Any = _kind(each)
+        default = ... if each.is_required else None if each.only_changes else each.default
+        if isinstance(default, frozenset | tuple):
+            default = sorted(default)
+        fields[each.on_wire] = (kind | None if each.may_be_none else kind, Field(default, **_bounds(each)))
+    config = ConfigDict(extra="forbid", strict=True)
+    name = "".join(word.capitalize() for word in declared.name.replace(".", "_").split("_"))
+    return _Body(create_model(name, __config__=config, __doc__=declared.description, **fields), parameters)
+
+
+def _bounds(each: Parameter) -> dict[str, Any]:
+    """What the document of the routes says of a value, and what is made sure of."""
+    term = each.term
+    told = {
+        "description": term.help or None,
+        "ge": term.least,
+        "le": term.most,
+        "max_length": term.longest,
+        "pattern": term.pattern,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _taking(model: type[BaseModel]) -> dict[str, Any]:
+    """What the OpenAPI document says of a body that a route reads itself."""
+    schema = {"content": {"application/json": {"schema": model.model_json_schema()}}}
+    return {"requestBody": {"required": True, **schema}}
+
+
+def _kind(each: Parameter) -> Value:
+    """The type of a value on the wire."""
+    if each.term.unit is Unit.MOMENT:
+        return Moment
+    if each.several is None:
+        return each.kind
+    return list[Literal[tuple(map(str, each.several))]]  # type: ignore[misc]
+
+
+def _inside(each: Parameter, value: Value) -> Value:
+    """A value of the wire as the function takes it.
+
+    Raises:
+        APIError: `not_found`; a whole secret stands for an id, and belongs in no URL.
+    """
+    if value is None:
+        return None
+    if each.term.unit is Unit.MOMENT:
+        return from_datetime(value)
+    if each.several is not None:
+        return frozenset(map(each.several, value))
+    if each.term.id_of is not None and (only := each.term.id_of(value)) is not None:
+        message = f"that has its secret in it, which belongs in no URL; name the id alone, {only}"
+        raise APIError(ErrorCode.NOT_FOUND, message, param=each.on_wire)
+    return value

@@ -1,0 +1,89 @@
+"""What customers do with what is their own: the declared acts and queries that have a route of `/v1`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, TypeVar
+
+from fastapi import Depends
+
+from vendor_service.accounts import keys
+from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.acts.act import ActContext, Customer
+from vendor_service.acts.declaration import Declared, DeclaredAct, DeclaredQuery, Parameter, Value
+from vendor_service.audit.actors import customer_key
+from vendor_service.errors import APIError, OperatorError
+from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import requiring
+from vendor_service.http.declared import Once
+
+T = TypeVar("T")
+ACCOUNT = "account"
+
+
+@dataclass(frozen=True)
+class OwnContext:
+    """What customers act with over HTTP, by a key with the scope `admin`; a `Door`."""
+
+    acts: ActContext
+    authentication: Authentication
+    threads: AccountThreads
+
+    def route_of(self, declared: Declared) -> str:
+        """See `Door`."""
+        if isinstance(declared, DeclaredQuery):
+            return declared.own
+        assert isinstance(declared, DeclaredAct)
+        return "" if declared.own is None else declared.own.route
+
+    def adapted(self, declared: Declared) -> Sequence[Parameter]:
+        """All but the account, which is their own; of a list they get fewer at once."""
+        found = [each for each in declared.parameters if each.name != ACCOUNT]
+        most = declared.own_limit if isinstance(declared, DeclaredQuery) else None
+        return [
+            replace(each, default=most, term=replace(each.term, most=most))
+            if each.name == "limit" and most is not None
+            else each
+            for each in found
+        ]
+
+    def admit(self, _: Declared) -> Value:
+        """See `Door`."""
+        return Annotated[Caller, Depends(requiring(self.authentication, keys.Scope.ADMIN))]
+
+    def documented(self, _: Declared) -> dict[str, Value]:
+        """See `Door`."""
+        return {}
+
+    async def ask(self, who: Caller, declared: DeclaredQuery, given: dict[str, Value]) -> Value:
+        """Ask a query, in a thread that the account may have."""
+        return await self.threads.read(
+            who.account_id, translated, lambda: declared.ask(self._by(who), self._own(who, declared, given))
+        )
+
+    async def perform(
+        self, who: Caller, declared: DeclaredAct, given: dict[str, Value], once: Once | None
+    ) -> Value:
+        """Do an act, in a thread that the account may have."""
+        assert once is None, "customers move no money"
+        return await self.threads.do(
+            who.account_id,
+            translated,
+            lambda: declared.perform(self._by(who), self._own(who, declared, given)),
+        )
+
+    def _by(self, who: Caller) -> ActContext:
+        customer = Customer(who.account_id, who.account.name, who.key)
+        return self.acts.by(customer_key(who.key_id), customer=customer)
+
+    def _own(self, who: Caller, declared: Declared, given: dict[str, Value]) -> dict[str, Value]:
+        if any(each.name == ACCOUNT for each in declared.parameters):
+            return given | {ACCOUNT: who.account.name}
+        return given
+
+
+def translated(work: Callable[[], T]) -> T:
+    """Do something; what an operator would be told is told to a customer as a refusal."""
+    try:
+        return work()
+    except OperatorError as error:
+        raise APIError(error.code, str(error)) from error
