@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
+from client.cache.tables import StoredEmbedding
 from client.vendors.query import Query
 
 FINGERPRINT = "fp_benchmark"

@@ -120,7 +120,7 @@ def _judge(url: str, books: VendorProcess, key: str, paths: list[Path], folder: 
     with VendorClient(url, key) as client, EmbeddingCache(folder / "cache.db") as cache:
         have = len(cache.known(client.model().fingerprint, queries))
         found = reconcile(client.ledger(), cache.receipts(), client.key_id)
-        owed = len(cache.pending_batches.of_run())
+        owed = len(cache.notes.of_run())
     charges = books.charges(key)
     wait_until(lambda: books.open_holds() == 0, seconds=60)
     print(f"embeddings: {have}; queries charged: {charges.queries}, in {charges.entries} ledger entries")

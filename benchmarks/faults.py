@@ -65,9 +65,9 @@ def suffer(scene: Scene, folder: Path, images: int) -> None:
             times = _repeat_while_buying(scene, client)
         buyer = stack.enter_context(Customer(scene.url, client.api_key))
         with EmbeddingCache(folder / "cache.db") as cache:
-            assert not cache.pending_batches.of_run()
+            assert not cache.notes.of_run()
             for each in cache.receipts():
-                buyer.receipts[each.request_id] = Receipt(each.images + each.texts, each.cost_micros)
+                buyer.receipts[each.request_id] = Receipt(each.queries, each.cost_micros)
         bought = sum(each.queries for each in buyer.receipts.values())
         verdict = judge(books, [*customers, buyer])
     answers = sum((each.answers for each in customers), Counter[str]())

@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks.planning import beside_icons, draw
 from benchmarks.watching import Watch
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
+from client.cache.tables import StoredEmbedding
 from client.vendors.protocols.tuition import VendorClient
 from tests.support.vendor_process import VendorProcess, resident_bytes
 

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from client.api.connection import connect
-from client.cache.receipts import receipt_pins
 from client.errors import RequestRefused
 from client.options.vendor import VendorOptions
 from client.progress import ProgressListener
@@ -97,10 +96,10 @@ def reconcile(options: VendorOptions, *, progress: ProgressListener | None = Non
             cache.heads.pin(head)
         # Runs may be buying meanwhile. What is to be in the ledger is read before it. Whatever it charges was
         # noted before that, so notes are read after it, and after these the receipts that take their places.
-        pins = [*cache.heads.all(), *receipt_pins(cache.billed.signed())]
+        pins = [*cache.heads.all(), *cache.billed.pins()]
         before = {receipt.request_id for receipt in cache.receipts()}
         entries = list(vendor.ledger())
-        notes = cache.pending_batches.of_run()
+        notes = [note for note in cache.notes.of_run() if not note.batch.is_job]
         is_busy = {run: is_locked(cache.path, run) for run in {note.batch.run_id for note in notes}}
         in_hand = [note for note in notes if note.seconds_left and is_busy[note.batch.run_id]]
         known = before | {entry.request_id for entry in entries}

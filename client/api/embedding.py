@@ -11,7 +11,7 @@ from client.api.connection import connect
 from client.data.finder import counted, described
 from client.options.vendor import EmbedOptions
 from client.progress import Display, ProgressListener
-from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.result import PurchaseProgress, PurchaseResult
 from client.purchase.teacher import Teacher
 from client.results.records import Name, Record
 from client.runs.embedding import (

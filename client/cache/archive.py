@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
 from client.cache.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
+from client.cache.tables import StoredEmbedding
 from client.errors import CacheError, EmbeddingsDiffer, UsageError
 from client.paths import discard
 from shared.embeddings import Kind

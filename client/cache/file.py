@@ -1,18 +1,16 @@
-"""The SQLite file under the cache: how it is laid out, opened, read and changed, and what its errors mean."""
+"""The SQLite file under the cache: how it is laid out, opened and changed, and what its errors mean."""
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from client.errors import CacheError
 from shared.sqlite import write_ahead
 
-T = TypeVar("T")
-
-_VERSION = 3
+_VERSION = 4
 # Large pages, so that a vector of any usual size shares its page with others and little is left empty.
 _PAGE_BYTES = 32_768
 # Reads go through the page cache of the system, which saves a copy (1.5 times as many entries a second).
@@ -35,13 +33,13 @@ CREATE TABLE IF NOT EXISTS embeddings (
     digest BLOB NOT NULL,       -- SHA-256 of the exact bytes that were sent
     vector BLOB NOT NULL,       -- little-endian, float32 or float16
     checksum INTEGER NOT NULL,  -- CRC-32 of digest and vector
-    origin INTEGER REFERENCES origins (id),  -- NULL: of before origins were noted
+    origin INTEGER NOT NULL REFERENCES origins (id),
     UNIQUE (model, kind, digest)
 );
 CREATE TABLE IF NOT EXISTS origins (
     id INTEGER PRIMARY KEY,
     model INTEGER NOT NULL REFERENCES models (id),
-    name TEXT NOT NULL,         -- a vendor's address, an imported file, or '' for before they were noted
+    name TEXT NOT NULL,         -- a vendor's address, or an imported file; '' where nobody said
     pool INTEGER NOT NULL,      -- the same for origins that were found to agree
     UNIQUE (model, name)
 );
@@ -50,74 +48,46 @@ CREATE TABLE IF NOT EXISTS receipts (
     request_id TEXT NOT NULL,
     run_id TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    images INTEGER NOT NULL,
-    texts INTEGER NOT NULL,
+    counts TEXT NOT NULL,       -- JSON: how many queries of each kind were billed
+    queries INTEGER NOT NULL,   -- their sum
     cost_micros INTEGER NOT NULL,
-    received_at TEXT NOT NULL,
-    key_id TEXT,                -- the public half of the API key
+    received_at REAL NOT NULL,  -- in seconds since 1970
     vendor TEXT,                -- the address of who billed it
+    key_id TEXT,                -- the public half of the API key
     fault TEXT,                 -- why the answer was not taken; NULL where it was
     signed TEXT,                -- the vendor's receipt, a compact JWS; NULL where it signed none
     sold BLOB                   -- what that is a receipt of, see `proofs.pack`
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signing_keys (
-    kid TEXT PRIMARY KEY,
-    x TEXT NOT NULL             -- the public key, as its JWK has it
-) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
-CREATE TABLE IF NOT EXISTS heads (
-    account_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,       -- of the ledger's last entry, when it was signed
-    entry_hash TEXT NOT NULL,
-    signed TEXT NOT NULL,       -- the vendor's statement, a compact JWS
-    kid TEXT NOT NULL REFERENCES signing_keys (kid),
-    PRIMARY KEY (account_id, seq, entry_hash)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS cards (
-    signed TEXT PRIMARY KEY,    -- what the vendor promised of a model, a compact JWS
-    fingerprint TEXT NOT NULL,
-    kid TEXT NOT NULL REFERENCES signing_keys (kid)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS pending (
-    idempotency_key TEXT PRIMARY KEY,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    queries TEXT NOT NULL,      -- JSON, see `pending.queries_json`, in the order sent
-    noted_at REAL NOT NULL,     -- when it was last sent, in seconds since 1970
-    vendor TEXT,                -- the address that it was last sent to
-    key_id TEXT,                -- the public half of the API key that it was last sent with
-    agreed_micros INTEGER       -- the most that it may cost
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bulk_jobs (
-    idempotency_key TEXT PRIMARY KEY,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    vendor TEXT NOT NULL,       -- the address that it was sent to
-    key_id TEXT,                -- the public half of the API key
-    content TEXT NOT NULL,      -- JSON: the prices agreed, and the queries of each line
-    noted_at REAL NOT NULL,     -- in seconds since 1970
-    batch_id TEXT               -- the vendor's name for it, once that is known
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refusals (
     request_id TEXT PRIMARY KEY,  -- of a request that was refused, and so is never to be charged
     run_id TEXT NOT NULL,
     key_id TEXT
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    idempotency_key TEXT PRIMARY KEY,
+    run_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    vendor TEXT,                -- the address that it was last sent to
+    key_id TEXT,                -- the public half of the API key that it was last sent with
+    noted_at REAL NOT NULL,     -- when it was last sent, in seconds since 1970
+    prices TEXT,                -- JSON: what a query of each kind may cost
+    queries TEXT NOT NULL,      -- JSON, see `notes.py`, in the order sent
+    lines TEXT,                 -- JSON: how many queries each line of a bulk job has; NULL of a request
+    job TEXT                    -- the vendor's name for a bulk job, once that is known
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signing_keys (
+    kid TEXT PRIMARY KEY,
+    x TEXT NOT NULL             -- the public key, as its JWK has it
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS statements (
+    name TEXT PRIMARY KEY,      -- the same for statements that say the same
+    kind TEXT NOT NULL,         -- 'head' or 'card'
+    about TEXT NOT NULL,        -- an account, or a model's fingerprint
+    signed TEXT NOT NULL,       -- what the vendor signed, a compact JWS
+    kid TEXT NOT NULL REFERENCES signing_keys (kid)
+) WITHOUT ROWID;
 """
-# What version 1 lacks; its embeddings are of origins that nobody noted.
-_FROM_VERSION_1 = (
-    "ALTER TABLE embeddings ADD COLUMN origin INTEGER REFERENCES origins (id)",
-    "ALTER TABLE receipts ADD COLUMN vendor TEXT",
-    "ALTER TABLE receipts ADD COLUMN fault TEXT",
-    "ALTER TABLE pending ADD COLUMN vendor TEXT",
-    "ALTER TABLE pending ADD COLUMN key_id TEXT",
-    "ALTER TABLE pending ADD COLUMN agreed_micros INTEGER",
-)
-# What versions 1 and 2 lack.
-_FROM_VERSION_2 = (
-    "ALTER TABLE receipts ADD COLUMN signed TEXT",
-    "ALTER TABLE receipts ADD COLUMN sold BLOB",
-)
 
 
 class CacheFile:
@@ -136,10 +106,10 @@ class CacheFile:
             dtype: of the vectors, where the file is created; a file keeps what it was created with.
 
         Raises:
-            CacheError: it cannot be opened, is no cache, or was written by a newer Tuition.
+            CacheError: it cannot be opened, is no cache, or one of another version.
         """
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -159,21 +129,21 @@ class CacheFile:
         with self._lock:  # an interrupted purchase may be storing a last answer
             self.connection.close()
 
-    def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """The rows that a statement gives."""
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is done in it, or nothing; other threads wait."""
+        with self._lock, self._translated(), self._begun():
+            yield
+
+    def rows(self, statement: str, *parameters: object) -> list[Any]:
+        """What a statement gives."""
         with self._lock, self._translated():
             return self.connection.execute(statement, parameters).fetchall()
 
-    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        """The answer to a question that changes nothing."""
+    def changed(self, statement: str, rows: Iterable[Iterable[object]]) -> int:
+        """How many rows a statement changes, which is given these parameters one after the other."""
         with self._lock, self._translated():
-            return question(self.connection)
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of what is done in it, or nothing."""
-        with self._lock, self._translated(), self._begun():
-            yield self.connection
+            return self.connection.executemany(statement, map(tuple, rows)).rowcount
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
@@ -194,13 +164,15 @@ class CacheFile:
         self.connection.execute("PRAGMA synchronous=FULL")
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         with self._begun():
-            self._lay_out()
-        self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
+            for statement in _SCHEMA.split(";\n"):
+                self.connection.execute(statement)
+            self.connection.execute(f"PRAGMA user_version={_VERSION}")
+            self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
         (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
         return str(found)
 
     def _require_ours(self) -> None:
-        """Refuse a file that holds something and is no cache, before anything in it is changed."""
+        """Refuse a file that holds something and is no cache of this version, before anything is changed."""
         self.connection.execute("BEGIN")  # one moment's answers: another process may be making the tables
         (application,) = self.connection.execute("PRAGMA application_id").fetchone()
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
@@ -212,23 +184,10 @@ class CacheFile:
                 f"The cache {self._path} cannot be used: the file was made for something else. "
                 "Name another --cache."
             )
-
-    def _lay_out(self) -> None:
-        """Make the tables of this version, or add to an older one's."""
-        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
+        if version not in (0, _VERSION):
             raise CacheError(
-                f"The cache {self._path} was written by a newer Tuition. Upgrade, or name another --cache."
+                f"The cache {self._path} is of another version of Tuition: name another --cache."
             )
-        missing = {1: _FROM_VERSION_1 + _FROM_VERSION_2, 2: _FROM_VERSION_2}
-        for statement in missing.get(version, ()):
-            self.connection.execute(statement)
-        for statement in _SCHEMA.split(";\n"):
-            self.connection.execute(statement)
-        if version == 1:
-            self.connection.execute("INSERT INTO origins (model, name, pool) SELECT id, '', 0 FROM models")
-            self.connection.execute("UPDATE origins SET pool = id")
-        self.connection.execute(f"PRAGMA user_version={_VERSION}")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -1,16 +1,14 @@
-"""The origins of embeddings: vendors and files, and which of them were found to agree on a model."""
+"""The origins of embeddings: vendors and files, and whether what two of them say of a model agrees."""
 
-import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from client.cache.file import CacheFile
 from client.vendors.query import Query
 from shared.encoding import Vector
 
-# What was stored before origins were noted.
+# Where nobody said.
 UNKNOWN = ""
 # However tolerant a vendor says that its model is, answers of one model differ by no more than this.
 _MOST_TOLERANCE = 0.05
@@ -24,60 +22,6 @@ def origin_of(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return f"{parts.scheme}://{parts.hostname}:{port}"
-
-
-class Origins:
-    """The origins of one cache's embeddings. Those that agree form a pool; each begins in one of its own."""
-
-    def __init__(self, file: CacheFile) -> None:
-        self._file = file
-
-    def pools(self, fingerprint: str) -> dict[str, int]:
-        """The pool of each origin of a model, by the origin's name."""
-        rows = self._file.read(
-            "SELECT name, pool FROM origins WHERE model = (SELECT id FROM models WHERE fingerprint = ?)",
-            (fingerprint,),
-        )
-        return dict(rows)
-
-    def by_id(self, fingerprint: str) -> dict[int | None, tuple[str, int]]:
-        """The name and the pool of each origin of a model, by what embeddings refer to it as."""
-        rows = self._file.read(
-            "SELECT id, name, pool FROM origins WHERE model = (SELECT id FROM models WHERE fingerprint = ?)",
-            (fingerprint,),
-        )
-        found: dict[int | None, tuple[str, int]] = {id_: (name, pool) for id_, name, pool in rows}
-        unknown = next((each for each in found.values() if each[0] == UNKNOWN), (UNKNOWN, 0))
-        return found | {None: unknown}
-
-
-def origin_id(connection: sqlite3.Connection, model: int, name: str) -> int:
-    """The number of an origin of a model, which is noted if it is new."""
-    found = connection.execute(
-        "SELECT id FROM origins WHERE model = ? AND name = ?", (model, name)
-    ).fetchone()
-    if found is None:
-        connection.execute("INSERT INTO origins (model, name, pool) VALUES (?, ?, 0)", (model, name))
-        found = connection.execute("SELECT last_insert_rowid()").fetchone()
-        connection.execute("UPDATE origins SET pool = id WHERE id = ?", found)
-    return int(found[0])
-
-
-def join_pools(connection: sqlite3.Connection, model: int, origins: Iterable[int]) -> None:
-    """Note that these origins agree, and so do all that agree with one of them."""
-    numbers = sorted(set(origins))
-    marks = ",".join("?" * len(numbers))
-    pools = [
-        pool
-        for (pool,) in connection.execute(
-            f"SELECT DISTINCT pool FROM origins WHERE id IN ({marks})",  # noqa: S608 (marks)
-            numbers,
-        )
-    ]
-    for pool in pools[1:]:
-        connection.execute(
-            "UPDATE origins SET pool = ? WHERE model = ? AND pool = ?", (pools[0], model, pool)
-        )
 
 
 def difference(

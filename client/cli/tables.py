@@ -11,7 +11,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from client.cache.cache import CacheContents
+from client.cache.embeddings import CacheContents
 from client.cli.command import print_line
 from client.data.finder import described
 from client.progress import printable

@@ -16,12 +16,16 @@ from client.cache.cache import EmbeddingCache
 from client.errors import Bill, ClientError, RequestTooLarge, SpendingStopped, UsageError, VendorError
 from client.proofs.swap import Contradiction, SignedAnswer, SwapEvidence
 from client.purchase.budget import Budget
-from client.purchase.checkout import Checkout, Request
-from client.purchase.request_queue import RequestQueue
+from client.purchase.checkout import Checkout, Order
+from client.purchase.lifecycle import Event
+from client.purchase.queue import BuyingQueue
+from client.purchase.requests import Requests
+from client.purchase.result import Tally
 from client.vendors.proofs import Proof
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
 from client.vendors.statements import PinnedCard
+from client.vendors.transport import NO_HOOKS
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from shared.encoding import Vector
@@ -93,7 +97,9 @@ class Canary:
         self._vendor = vendor
         self._cache = cache
         self._model = model
-        self._checkout = Checkout(vendor, cache, model)
+        # A run of its own each time: an answer that was paid for before might only be repeated.
+        self._checkout = Checkout(vendor, cache, model, f"canary-{secrets.token_hex(8)}", Budget(None))
+        self._requests = Requests(self._checkout, Tally(lambda _: None), lambda: None)
         self._card = vendor.signed_card(model.id)
         self._result = CanaryResult(model.fingerprint)
         self._is_proven = False
@@ -132,20 +138,19 @@ class Canary:
             if query not in before or (query.digest, vector_digest(before[query])) not in receipts:
                 before[query] = vector  # rather what the vendor has signed
         bought = self._cache.known(self._model.fingerprint, chosen)
-        # A run of its own each time: an answer that was paid for before might only be repeated.
-        run_id = f"canary-{secrets.token_hex(8)}"
-        queue = RequestQueue(self._checkout, run_id, Budget(None), _cannot_ask, again=True)
-        queue.append(sorted(chosen, key=lambda query: query.kind == "image"))
+        queue = BuyingQueue(self._checkout, self._model.prices, _cannot_ask, lambda _: set())
+        queue.line_up(sorted(chosen, key=lambda query: query.kind == "image"))
         try:
-            while (request := queue.take()) is not None:
+            while (order := self._requests.pack(queue)) is not None:
+                self._checkout.note(order, again=True)
                 try:
-                    self._ask_some(request, before, receipts)
+                    self._ask_some(order, before, receipts)
                 except RequestTooLarge:
-                    if len(request.contents) == 1:
+                    if len(order.queries) == 1:
                         raise
-                    queue.put_back(requests=queue.halves(request))
+                    queue.put_ready(self._requests.halves(order))
                 else:
-                    self._result.own += sum(query in bought for query in request.batch.queries)
+                    self._result.own += sum(query in bought for query in order.queries)
         except ClientError as error:
             if not self._result.swapped:
                 raise
@@ -186,29 +191,24 @@ class Canary:
         return found
 
     def _ask_some(
-        self,
-        request: Request,
-        before: Mapping[Query, Vector],
-        receipts: Mapping[tuple[str, str], Proof],
+        self, order: Order, before: Mapping[Query, Vector], receipts: Mapping[tuple[str, str], Proof]
     ) -> None:
-        batch = request.batch
-        self._cache.begin(batch, payer=self._checkout.payer, agreed_micros=request.agreed_micros, again=True)
         try:
-            answer = self._checkout.buy(request, on_push_back=lambda: None, on_unsure=lambda: None)
+            answer = self._requests.send(order, order.reserved.cost_micros, NO_HOOKS)
         except (VendorError, SpendingStopped) as error:
             if not error.unsure:  # nothing of it was served
-                self._cache.abandon(batch, error.request_id, self._vendor.key_id)
+                self._checkout.apply(order, Event.REFUSE, request_id=error.request_id)
             raise
         self._result.asked += answer.usage.billed_queries
         self._result.cost_micros += answer.usage.cost_micros
         differing = list(self._differing(answer, before, receipts))
         if not differing:
-            self._checkout.store(batch, answer)
+            self._checkout.apply(order, Event.ANSWER, answer=answer)
             return
         self._result.differences += differing
         bill = Bill(answer.request_id, self._model.fingerprint, answer.usage)
-        fault = f"answered otherwise than before about {len(differing)} of {len(batch.queries)} known inputs"
-        self._cache.reject(batch, bill, fault, self._checkout.payer, proof=answer.proof, for_good=True)
+        fault = f"answered otherwise than before about {len(differing)} of {len(order.queries)} known inputs"
+        self._checkout.apply(order, Event.DISPUTE, answer=answer, bill=bill, fault=fault)
 
     def _differing(
         self, answer: EmbedResult, before: Mapping[Query, Vector], receipts: Mapping[tuple[str, str], Proof]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from client.proofs.reconciliation import Discrepancy
 from client.proofs.swap import SwapCheck, SwapEvidence, check_swap
 from client.vendors.proofs import Proof
 from client.vendors.signatures import BadSignature, by_id, signer_of
+from client.vendors.units import counts_of
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
 from shared.receipts import RECEIPT_TYPE, KeySet, PublicKey, ReceiptClaims, Sold
@@ -66,7 +68,7 @@ class Evidence:
     def add(self, claims: ReceiptClaims, key: PublicKey, vendor: str | None) -> None:
         """Count a receipt that is right."""
         self.receipts += 1
-        self.queries += claims.images + claims.texts
+        self.queries += sum(counts_of(claims).values())
         self.cost_micros += claims.cost_micros
         self.first = claims.iat if self.first is None else min(self.first, claims.iat)
         self.last = claims.iat if self.last is None else max(self.last, claims.iat)
@@ -125,11 +127,11 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
         except BadSignature as error:
             found.find_fault(bill.request_id, f"the vendor {error}")
             continue
-        stored = (bill.fingerprint, bill.images, bill.texts, bill.cost_micros)
-        if stored != (claims.model_fingerprint, claims.images, claims.texts, claims.cost_micros):
+        stored = (bill.fingerprint, +Counter(bill.counts), bill.cost_micros)
+        if stored != (claims.model_fingerprint, +Counter(counts_of(claims)), claims.cost_micros):
             found.find_fault(bill.request_id, "what is stored of the bill is not what the vendor signed")
             continue
-        found.add(claims, each.proof.key, each.vendor)
+        found.add(claims, each.proof.key, each.receipt.vendor)
         for one in each.proof.sold:
             name = (claims.model_fingerprint, one.kind, bytes.fromhex(one.asked))
             sold.setdefault(name, set()).add(bytes.fromhex(one.answered))
@@ -143,7 +145,7 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
     Raises:
         ClientError: the file cannot be written.
     """
-    proofs = [(each.vendor, each.proof) for each in cache.billed.signed() if each.proof is not None]
+    proofs = [(each.receipt.vendor, each.proof) for each in cache.billed.signed() if each.proof is not None]
     exported = ExportedReceipts(
         keys=list({proof.key.kid: proof.key for _, proof in proofs}.values()),
         receipts=[

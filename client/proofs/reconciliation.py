@@ -1,14 +1,16 @@
 """Reconciliation: the client's receipts against the vendor's ledger, entry by entry."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from client.cache.pending import PendingBatch
-from client.cache.receipts import LOST, Receipt
-from client.cache.statements import Pin
+from client.cache.notes import Note
+from client.cache.receipts import LOST, Pin
+from client.cache.tables import Receipt
 from client.vendors.signatures import time_of
 from client.vendors.statements import SignedHead
+from client.vendors.units import Counts, counts_of
 from shared.billing import Entry, entry_hash
 
 _GENESIS = "0" * 64
@@ -96,8 +98,8 @@ def reconcile(
     receipts: Sequence[Receipt],
     key_id: str | None,
     *,
-    owed: Sequence[PendingBatch] = (),
-    in_hand: Sequence[PendingBatch] = (),
+    owed: Sequence[Note] = (),
+    in_hand: Sequence[Note] = (),
     refused: Collection[str] = (),
     pins: Sequence[Pin] = (),
     head: SignedHead | None = None,
@@ -120,153 +122,144 @@ def reconcile(
         head: the ledger's end, as it was signed just before the entries were asked for.
     """
     found = Reconciliation(head=None if head is None else head.token)
-    charges, corrected, hashes = _charges(entries, found)
-    keys = {charge.key_id for charge in charges.values()} | {key_id}
+    books = _Books(entries, found)
+    keys = {charge.key_id for charge in books.charges.values()} | {key_id}
     account = None if head is None else head.claims.account_id
-    mine = [pin for pin in pins if pin.key_id in keys or (account and pin.account_id == account)]
-    _compare_pins(mine, hashes, found)
+    books.compare_pins([p for p in pins if p.key_id in keys or (account and p.account_id == account)])
+    lost = [receipt for receipt in receipts if receipt.request_id == LOST]
     for receipt in receipts:
-        if receipt.request_id == LOST:
-            continue
-        charge = charges.pop(receipt.request_id, None)
-        if charge is not None:
-            _compare(receipt, charge, found, is_corrected=charge.seq in corrected)
-        elif not receipt.images + receipt.texts and not receipt.cost_micros:
-            continue  # every input was refused, and nothing was to be charged
-        elif receipt.key_id is not None and receipt.key_id in keys:
-            problem = f"the receipt of {receipt.cost_micros} micros is not in the ledger"
-            found.differences.append(Discrepancy(receipt.request_id, problem))
-        else:
-            found.of_other_accounts += 1
-    _find_refused(charges, refused, found)
-    _find_lost(charges, receipts, found)
-    found.in_hand = sum(_charge_of_note(charges, note) is not None for note in in_hand)
-    _find_owed(charges, owed, corrected, found)
-    for charge in charges.values():
+        if receipt.request_id != LOST:
+            books.compare_receipt(receipt, is_ours=receipt.key_id is not None and receipt.key_id in keys)
+    books.find_refused(refused)
+    found.lost = sum(books.take(each.counts, each.fingerprint, each.key_id) is not None for each in lost)
+    found.in_hand = sum(books.take_of(note) is not None for note in in_hand)
+    books.find_owed(owed)
+    for charge in books.charges.values():
         found.elsewhere.charges += 1
-        found.elsewhere.queries += charge.images + charge.texts
+        found.elsewhere.queries += sum(counts_of(charge).values())
         found.elsewhere.cost_micros -= charge.amount_micros
         found.elsewhere.of_other_keys += charge.key_id != key_id
     return found
 
 
-def _charges(
-    entries: Iterable[Entry], found: Reconciliation
-) -> tuple[dict[str, Entry], set[int], dict[int, str]]:
-    """The charges by request, which were corrected, and all hashes; what does not follow is a difference."""
-    hashes = {0: _GENESIS}
-    charges: dict[str, Entry] = {}
-    corrected: set[int] = set()
-    before: Entry | None = None
-    for entry in entries:
+class _Books:
+    """An account's ledger, whose charges are taken out one after the other as they are explained."""
+
+    def __init__(self, entries: Iterable[Entry], found: Reconciliation) -> None:
+        self.charges: dict[str, Entry] = {}  # by request
+        self._hashes = {0: _GENESIS}
+        self._corrected: set[int] = set()
+        self._found = found
+        before: Entry | None = None
+        for entry in entries:
+            self._read(entry, before)
+            before = entry
+
+    def _read(self, entry: Entry, before: Entry | None) -> None:
+        """Note an entry; what does not follow from the one before is a difference."""
+        request_id = entry.request_id or ""
         seq, previous = (0, entry.previous_hash) if before is None else (before.seq, before.entry_hash)
         if (entry.seq, entry.previous_hash) != (seq + 1, previous):
-            problem = f"entry {entry.seq} does not follow from the one before it"
-            found.differences.append(Discrepancy(entry.request_id or "", problem))
+            self._differs(request_id, f"entry {entry.seq} does not follow from the one before it")
         if entry.account_id is not None and entry.entry_hash != entry_hash(entry):
-            problem = f"entry {entry.seq} says something else than what its hash is of"
-            found.differences.append(Discrepancy(entry.request_id or "", problem))
-        hashes[entry.seq] = entry.entry_hash
+            self._differs(request_id, f"entry {entry.seq} says something else than what its hash is of")
+        self._hashes[entry.seq] = entry.entry_hash
         if entry.kind == "charge":
-            request_id = entry.request_id or ""
-            if request_id in charges:
-                found.differences.append(Discrepancy(request_id, f"entry {entry.seq} charges it again"))
-            charges[request_id] = entry
+            if request_id in self.charges:
+                self._differs(request_id, f"entry {entry.seq} charges it again")
+            self.charges[request_id] = entry
         if entry.corrects_seq is not None:
-            corrected.add(entry.corrects_seq)
-        before = entry
-    return charges, corrected, hashes
+            self._corrected.add(entry.corrects_seq)
 
+    def _differs(self, request_id: str, problem: str) -> None:
+        self._found.differences.append(Discrepancy(request_id, problem))
 
-def _compare_pins(pins: Sequence[Pin], hashes: dict[int, str], found: Reconciliation) -> None:
-    """Hold what the vendor has signed of its ledger against what it shows."""
-    for pin in pins:
-        shown = hashes.get(pin.seq)
-        if shown == pin.entry_hash:
-            found.pinned += 1
-            continue
-        found.rewritten.append(Rewritten(pin.seq, pin.entry_hash, shown, pin.signed_at, pin.token))
-        day = time_of(pin.signed_at, "%Y-%m-%d %H:%M")
-        now = "its ledger ends before that" if shown is None else f"it has {shown[:16]} there now"
-        problem = (
-            f"the vendor signed on {day} UTC that entry {pin.seq} is {pin.entry_hash[:16]}, "
-            f"and {now}: the ledger was rewritten since"
-        )
-        found.differences.append(Discrepancy(pin.request_id, problem))
+    def compare_pins(self, pins: Iterable[Pin]) -> None:
+        """Hold what the vendor has signed of its ledger against what it shows."""
+        for pin in pins:
+            shown = self._hashes.get(pin.seq)
+            if shown == pin.entry_hash:
+                self._found.pinned += 1
+                continue
+            rewritten = Rewritten(pin.seq, pin.entry_hash, shown, pin.signed_at, pin.token)
+            self._found.rewritten.append(rewritten)
+            day = time_of(pin.signed_at, "%Y-%m-%d %H:%M")
+            now = "its ledger ends before that" if shown is None else f"it has {shown[:16]} there now"
+            self._differs(
+                pin.request_id,
+                f"the vendor signed on {day} UTC that entry {pin.seq} is {pin.entry_hash[:16]}, "
+                f"and {now}: the ledger was rewritten since",
+            )
 
-
-def _compare(receipt: Receipt, charge: Entry, found: Reconciliation, *, is_corrected: bool) -> None:
-    here = (receipt.images, receipt.texts, receipt.cost_micros, receipt.fingerprint)
-    there = (charge.images, charge.texts, -charge.amount_micros, charge.model_fingerprint)
-    names = ("images", "texts", "micros", "model")
-    differing = [
-        f"{name}: {mine} by the receipt, {theirs} by entry {charge.seq}"
-        for name, mine, theirs in zip(names, here, there, strict=True)
-        if mine != theirs
-    ]
-    if differing:
-        found.differences.append(Discrepancy(receipt.request_id, "; ".join(differing)))
-        return
-    if receipt.fault is not None and not is_corrected:
-        problem = f"entry {charge.seq} charges {receipt.cost_micros} micros for an answer that was not taken"
-        found.differences.append(Discrepancy(receipt.request_id, f"{problem}: {receipt.fault}"))
-        return
-    found.matched += 1
-    found.queries += receipt.images + receipt.texts
-    found.cost_micros += receipt.cost_micros
-
-
-def _find_refused(charges: dict[str, Entry], refused: Collection[str], found: Reconciliation) -> None:
-    for request_id in charges.keys() & set(refused):
-        charge = charges.pop(request_id)
-        problem = f"entry {charge.seq} charges {-charge.amount_micros} micros for what the vendor had refused"
-        found.differences.append(Discrepancy(request_id, problem))
-
-
-def _find_lost(charges: dict[str, Entry], receipts: Sequence[Receipt], found: Reconciliation) -> None:
-    for receipt in receipts:
-        if receipt.request_id == LOST:
-            size = (receipt.images, receipt.texts)
-            charge = _charge_of(charges, size, receipt.fingerprint, receipt.key_id)
-            if charge is not None:
-                found.lost += 1
-
-
-def _find_owed(
-    charges: dict[str, Entry], owed: Sequence[PendingBatch], corrected: set[int], found: Reconciliation
-) -> None:
-    for note in sorted(owed, key=lambda note: note.is_expired):  # first those that one can do something about
-        charge = _charge_of_note(charges, note)
-        if charge is None or charge.seq in corrected:
-            continue
-        if note.is_expired:
-            found.lost += 1
+    def compare_receipt(self, receipt: Receipt, *, is_ours: bool) -> None:
+        """Hold a receipt against its charge, which is taken out."""
+        charge, cost = self.charges.pop(receipt.request_id, None), receipt.cost_micros
+        if charge is not None:
+            self._compare(receipt, charge)
+        elif not receipt.queries and not cost:
+            pass  # every input was refused, and nothing was to be charged
+        elif is_ours:
+            self._differs(receipt.request_id, f"the receipt of {cost} micros is not in the ledger")
         else:
-            problem = (
+            self._found.of_other_accounts += 1
+
+    def _compare(self, receipt: Receipt, charge: Entry) -> None:
+        there = counts_of(charge)
+        pairs = [(f"{kind}s", receipt.counts.get(kind, 0), there[kind]) for kind in there]
+        pairs.append(("micros", receipt.cost_micros, -charge.amount_micros))
+        differing = [
+            f"{name}: {mine} by the receipt, {theirs} by entry {charge.seq}"
+            for name, mine, theirs in (*pairs, ("model", receipt.fingerprint, charge.model_fingerprint))
+            if mine != theirs
+        ]
+        if differing:
+            self._differs(receipt.request_id, "; ".join(differing))
+        elif receipt.fault is not None and charge.seq not in self._corrected:
+            cost = receipt.cost_micros
+            problem = f"entry {charge.seq} charges {cost} micros for an answer that was not taken"
+            self._differs(receipt.request_id, f"{problem}: {receipt.fault}")
+        else:
+            self._found.matched += 1
+            self._found.queries += receipt.queries
+            self._found.cost_micros += receipt.cost_micros
+
+    def find_refused(self, refused: Collection[str]) -> None:
+        """Take out what is charged although the vendor had refused it."""
+        for request_id in self.charges.keys() & set(refused):
+            charge = self.charges.pop(request_id)
+            cost = -charge.amount_micros
+            problem = f"entry {charge.seq} charges {cost} micros for what the vendor had refused"
+            self._differs(request_id, problem)
+
+    def find_owed(self, owed: Sequence[Note]) -> None:
+        """Take out what is charged and owed; first what one can do something about."""
+        for note in sorted(owed, key=lambda note: note.is_expired):
+            charge = self.take_of(note)
+            if charge is None or charge.seq in self._corrected:
+                continue
+            if note.is_expired:
+                self._found.lost += 1
+                continue
+            self._differs(
+                charge.request_id or "",
                 f"entry {charge.seq} charges {-charge.amount_micros} micros, and there is no receipt here: "
                 "its answer never came. Repeat the command that was interrupted: it is fetched free of "
                 "charge. Where none fetches it, as of a canary or a served student, ask the vendor for a "
-                "refund; after three days it counts as given up"
+                "refund; after three days it counts as given up",
             )
-            found.differences.append(Discrepancy(charge.request_id or "", problem))
 
+    def take_of(self, note: Note) -> Entry | None:
+        """Take out the charge that is of a noted batch."""
+        asked = Counter(query.kind for query in note.batch.queries)
+        return self.take(asked, note.batch.fingerprint, note.sender.key_id)
 
-def _charge_of_note(charges: dict[str, Entry], note: PendingBatch) -> Entry | None:
-    size = (note.images, len(note.batch.queries) - note.images)
-    return _charge_of(charges, size, note.batch.fingerprint, note.key_id)
-
-
-def _charge_of(
-    charges: dict[str, Entry], size: tuple[int, int], fingerprint: str, key_id: str | None
-) -> Entry | None:
-    """Take the charge that is of a request of so many images and texts, skipped ones among them."""
-    images, texts = size
-    fitting = [
-        (images - charge.images + texts - charge.texts, request_id)
-        for request_id, charge in charges.items()
-        if charge.model_fingerprint == fingerprint
-        and (key_id is None or charge.key_id == key_id)
-        and charge.images <= images
-        and charge.texts <= texts
-    ]
-    return charges.pop(min(fitting)[1]) if fitting else None
+    def take(self, asked: Counts, fingerprint: str, key_id: str | None) -> Entry | None:
+        """Take out the charge that is of a request of so many queries by kind, skipped ones among them."""
+        fitting = [
+            (sum(asked.values()) - sum(counts_of(charge).values()), request_id)
+            for request_id, charge in self.charges.items()
+            if charge.model_fingerprint == fingerprint
+            and (key_id is None or charge.key_id == key_id)
+            and all(number <= asked.get(kind, 0) for kind, number in counts_of(charge).items())
+        ]
+        return self.charges.pop(min(fitting)[1]) if fitting else None

@@ -1,180 +1,194 @@
-"""One request at one vendor: its bill compared with what was agreed, its answer or its bill stored."""
+"""Where the batches of one run are paid: what happens to one is recorded here, and nowhere else."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import BinaryIO, Self, TypedDict, Unpack
 
 from client.cache.cache import EmbeddingCache
+from client.cache.notes import Batch, Note, Payer
 from client.cache.origins import origin_of
-from client.cache.pending import Payer, RequestBatch
-from client.errors import Bill, EmbeddingsDiffer, VendorError
-from client.purchase.identification import identify
+from client.cache.receipts import NOT_PAID, Paid
+from client.errors import AnswerRejected, Bill, EmbeddingsDiffer
+from client.purchase.budget import NOTHING, Budget
+from client.purchase.lifecycle import ENDS, TRANSITIONS, Event, Record, State
+from client.purchase.lock import is_locked
 from client.vendors.query import Query, Spending
 from client.vendors.tracing import Traces
-from client.vendors.transport import Hooks
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import rejected
 from shared.embeddings import ModelCard
 
-# What is sent so soon after it was noted need not be noted once more.
-_JUST_NOTED_SECONDS = 1.0
+
+@dataclass
+class Order:
+    """A batch in hand.
+
+    Attributes:
+        note: the batch, its prices, and who sends it.
+        state: where it is.
+        reserved: what is set aside for it in the budget.
+        contents: of a request, the bytes of its queries, in order.
+        file: of a bulk job, what is sent.
+        is_doubtful: whether it was sent before, and the vendor may be answering that only now.
+    """
+
+    note: Note
+    state: State = State.PLANNED
+    reserved: Spending = NOTHING
+    contents: Sequence[bytes] = ()
+    file: BinaryIO | None = None
+    is_doubtful: bool = False
+
+    @classmethod
+    def found(cls, note: Note) -> Self:
+        """A batch that was noted before."""
+        state = State.IN_DOUBT if note.job is None else State.SENT
+        return cls(note, state, is_doubtful=note.seconds_left > 0)
+
+    def close(self) -> None:
+        """Delete its file, if it has one."""
+        if self.file is not None:
+            self.file.close()
+
+    @property
+    def batch(self) -> Batch:
+        """The batch."""
+        return self.note.batch
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """What is asked, in order."""
+        return self.note.batch.queries
+
+
+class Details(TypedDict, total=False):
+    """What comes with an event."""
+
+    answer: EmbedResult
+    part: Batch  # of a bulk job
+    bill: Bill
+    fault: str
+    request_id: str | None
+    job: str
+    lost: Sequence[Query]  # of a bulk job
+    cost_micros: int  # of what is lost
 
 
 @dataclass(frozen=True)
-class Request:
-    """A batch with the bytes of its queries.
-
-    Attributes:
-        batch: the batch.
-        contents: the bytes, in order.
-        price: what is set aside for it in the budget.
-        agreed_micros: the most that it may cost, whenever it is charged; `None` where that was not noted.
-        doubtful: whether it was sent before, and the vendor may be answering that only now.
-    """
-
-    batch: RequestBatch
-    contents: Sequence[bytes]
-    price: Spending
-    agreed_micros: int | None
-    doubtful: bool = False
-
-    @property
-    def asked(self) -> list[tuple[Query, bytes]]:
-        """The queries with their bytes, as a vendor takes them."""
-        return list(zip(self.batch.queries, self.contents, strict=True))
-
-
 class Checkout:
-    """Where requests for one model are paid. Thread-safe.
+    """One model of one vendor, bought by one run. Thread-safe.
 
     Attributes:
         vendor: who sells.
-        cache: where requests are noted, and answers stored.
-        model: what is bought, at its prices.
-        origin: the vendor, as the cache names it.
-        payer: the vendor and the key, as notes and receipts name them.
+        cache: where batches are noted, and answers stored.
+        model: what is bought, at the prices of requests.
+        run_id: who pays.
+        budget: of the run.
+        released: notes of others that hold nothing back from this run, which is not told of them.
+        traces: where the spans of batches go.
     """
 
-    def __init__(
-        self, vendor: Vendor, cache: EmbeddingCache, model: ModelCard, traces: Traces | None = None
-    ) -> None:
-        self.vendor = vendor
-        self.cache = cache
-        self.model = model
-        self._traces = traces
-        self.origin = origin_of(vendor.url)
-        self.payer = Payer(self.origin, vendor.key_id)
+    vendor: Vendor
+    cache: EmbeddingCache
+    model: ModelCard
+    run_id: str
+    budget: Budget
+    released: set[str] = field(default_factory=set)
+    traces: Traces | None = None
 
-    def of_model(self, fingerprint: str) -> "Checkout | None":
-        """The same for another model of the vendor's; `None` of one that it does not sell."""
-        model = identify(self.vendor, self.cache, fingerprint=fingerprint)
-        return (
-            Checkout(self.vendor, self.cache, model, self._traces)
-            if model.fingerprint == fingerprint
-            else None
+    @property
+    def payer(self) -> Payer:
+        """The vendor and the key, as notes and receipts name them."""
+        return Payer(origin_of(self.vendor.url), self.vendor.key_id)
+
+    def note(self, order: Order, *, again: bool = False) -> set[Query]:
+        """Note a batch before it is sent, unless another run has some of it: those queries.
+
+        Args:
+            order: the batch.
+            again: whether it is bought although the cache has it, to be compared with that.
+        """
+        held = self.cache.begin(
+            order.batch,
+            payer=self.payer,
+            prices=order.note.prices,
+            again=again,
+            alive=partial(is_locked, self.cache.path),
+            released=self.released if self.vendor.repeats_are_free else None,
         )
+        self._move(order, Event.HELD if held else Event.NOTE, NOT_PAID)
+        return held
 
-    def buy(
-        self, request: Request, *, on_push_back: Callable[[], None], on_unsure: Callable[[], None]
-    ) -> EmbedResult:
-        """Send a request that was noted just now, at its price; nothing is stored of the answer yet.
-
-        Raises:
-            AnswerRejected: the vendor billed more; the bill is stored.
-            ClientError: what `Vendor.embed` raises; a bill that comes with it is stored.
-        """
-        noted_at = time.time()  # as notes have it, which a computer that sleeps does not stop
-
-        def note_again() -> None:
-            if abs(time.time() - noted_at) > _JUST_NOTED_SECONDS:
-                self.cache.pending_batches.refresh(request.batch)
-
-        cost = request.price.cost_micros
-        answer = self._embed(request, cost, on_push_back, on_unsure, on_try=note_again)
-        usage = answer.usage
-        agreed = max(
-            request.agreed_micros if request.doubtful and request.agreed_micros else 0,
-            self.model.prices.cost_micros(images=usage.images, texts=usage.texts),
-        )
-        self._check(request, answer, agreed)
-        return answer
-
-    def fetch_charged(
-        self, request: Request, *, on_push_back: Callable[[], None] = lambda: None
-    ) -> EmbedResult:
-        """Fetch the answer of a request that may have been charged; nothing is stored of it yet.
-
-        It is asked for at a cost of nothing: had the vendor charged it, the answer is free; had it not, the
-        vendor refuses.
+    def apply(self, order: Order, event: Event, **details: Unpack[Details]) -> Spending:
+        """Record what happens to a batch; returns what was paid by it.
 
         Raises:
-            PriceRaised: it was not charged.
-            AnswerRejected: it was charged at more than was agreed.
-            ClientError: what `Vendor.embed` raises; a bill that comes with it is stored.
+            KeyError: it cannot happen to a batch in that state.
+            AnswerRejected: an answer differs from what the cache has; its bill is stored instead.
         """
-        answer = self._embed(request, 0, on_push_back, lambda: None)
-        if request.agreed_micros is not None:
-            self._check(request, answer, request.agreed_micros)
-        return answer
-
-    def store(self, batch: RequestBatch, answer: EmbedResult) -> bool:
-        """Store an answer and its receipt, and clear the note; False where its receipt was stored before.
-
-        Raises:
-            AnswerRejected: it differs from what the cache has; the bill is stored.
-        """
+        _, record = TRANSITIONS[order.state, event]
         try:
-            return self.cache.commit(
-                batch,
-                answer.vectors,
-                answer.usage,
-                answer.request_id,
-                self.vendor.key_id,
-                origin=self.origin,
-                tolerance=self.model.tolerance,
-                proof=answer.proof,
-            )
+            paid = self._record(record, order, details)
         except EmbeddingsDiffer as error:
-            fault = (
-                f"at {self.vendor.url} says that it sells {batch.fingerprint}, of which the cache "
-                f"{self.cache.path} has other embeddings: they differ {error}. One of the vendors does not "
-                "sell what it says, and they are never mixed. Name another --cache for this one, or delete "
-                "what is there with `client cache prune` if that is what is wrong"
-            )
-            raise self._rejected(batch, answer, fault) from error
+            raise self.reject(
+                order, details["answer"], self._difference(error), details.get("part")
+            ) from error
+        self._move(order, event, paid)
+        return paid.amount
 
-    def _embed(
-        self,
-        request: Request,
-        max_cost_micros: int,
-        on_push_back: Callable[[], None],
-        on_unsure: Callable[[], None],
-        on_try: Callable[[], None] = lambda: None,
-    ) -> EmbedResult:
-        traced = nullcontext() if self._traces is None else self._traces.batch(len(request.contents))
-        try:
-            with traced:
-                return self.vendor.embed(
-                    request.asked,
-                    model=self.model,
-                    idempotency_key=request.batch.idempotency_key,
-                    max_cost_micros=max_cost_micros,
-                    hooks=Hooks(on_try, on_push_back, on_unsure),
-                )
-        except VendorError as error:
-            if error.bill is not None:
-                self.cache.reject(request.batch, error.bill, error.fault or str(error), self.payer)
-            raise
+    def reject(
+        self, order: Order, answer: EmbedResult, fault: str, part: Batch | None = None
+    ) -> AnswerRejected:
+        """Store the bill of an answer that cannot be taken, and no more; the error to raise."""
+        bill = Bill(answer.request_id, order.batch.fingerprint, answer.usage)
+        self.apply(order, Event.BILL, bill=bill, fault=fault, part=part or order.batch)
+        return rejected(bill, fault)
 
-    def _check(self, request: Request, answer: EmbedResult, agreed_micros: int) -> None:
-        cost = answer.usage.cost_micros
-        if cost > agreed_micros:
-            fault = f"billed {cost} micros, where at most {agreed_micros} were agreed"
-            raise self._rejected(request.batch, answer, fault)
+    def _move(self, order: Order, event: Event, paid: Paid) -> None:
+        """Have state and budget follow what was recorded."""
+        order.state, _ = TRANSITIONS[order.state, event]
+        if order.batch.run_id == self.run_id:
+            reserved = order.reserved if order.state in ENDS else order.reserved.at_most(paid.added)
+            self.budget.settle(reserved, paid=paid.added)
+            order.reserved -= reserved
 
-    def _rejected(self, batch: RequestBatch, answer: EmbedResult, fault: str) -> VendorError:
-        bill = Bill(answer.request_id, self.model.fingerprint, answer.usage)
-        error = rejected(bill, fault)
-        self.cache.reject(batch, bill, fault, self.payer)
-        return error
+    def _record(self, record: Record, order: Order, given: Details) -> Paid:
+        cache, note, batch = self.cache, order.note, order.batch
+        match record:
+            case Record.RENEW:
+                cache.notes.renew(batch)
+            case Record.NAME:
+                order.note = cache.name_job(note, given["job"])
+            case Record.STORE:
+                answer, part = given["answer"], given.get("part", batch)
+                return cache.commit(
+                    part, answer.vectors, answer.usage, answer.request_id, self.payer,
+                    tolerance=self.model.tolerance, proof=answer.proof,
+                )  # fmt: skip
+            case Record.BILL:
+                return cache.reject(given.get("part", batch), given["bill"], given["fault"], self.payer)
+            case Record.DISPUTE:
+                proof, bill = given["answer"].proof, given["bill"]
+                return cache.reject(batch, bill, given["fault"], self.payer, proof=proof, for_good=True)
+            case Record.REFUSE:
+                cache.abandon(batch, given["request_id"], self.vendor.key_id)
+            case Record.LOSE if batch.is_job:
+                return cache.lose_rest(note, given["lost"], given["cost_micros"])
+            case Record.LOSE | Record.LOSE_TRY:
+                return cache.lose(note, self.model.prices, sent_again=record is Record.LOSE_TRY)
+            case Record.DROP:
+                cache.abandon(batch)
+        return NOT_PAID
+
+    def _difference(self, error: EmbeddingsDiffer) -> str:
+        return (
+            f"at {self.vendor.url} says that it sells {self.model.fingerprint}, of which the cache "
+            f"{self.cache.path} has other embeddings: they differ {error}. One of the vendors does not "
+            "sell what it says, and they are never mixed. Name another --cache for this one, or delete "
+            "what is there with `client cache prune` if that is what is wrong"
+        )
+
+    def of_model(self, model: ModelCard) -> Self:
+        """The same for another model of the vendor's."""
+        return replace(self, model=model)

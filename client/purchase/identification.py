@@ -8,16 +8,18 @@ answers.
 import base64
 import hashlib
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
 from client.cache.cache import EmbeddingCache
+from client.cache.notes import Batch, Payer
 from client.cache.origins import origin_of
-from client.cache.pending import Payer, RequestBatch
 from client.errors import Bill, CacheError, ClientError, VendorError
 from client.vendors.query import Query
+from client.vendors.units import usage_of
 from client.vendors.vendor import Vendor
-from shared.embeddings import ModelCard, Usage
+from shared.embeddings import ModelCard
 from shared.encoding import Vector
 
 # A text, and a PNG of 8 x 8 pixels in four colours.
@@ -81,9 +83,15 @@ def _recognised(
     content = b"".join(vector.tobytes() for vector in vectors.values())
     fingerprint = known or f"{prefix}{hashlib.sha256(content).hexdigest()[:16]}"
     receipt = secrets.token_hex(8)
-    batch = RequestBatch(f"{_RUN}:{receipt}", _RUN, fingerprint, tuple(vectors))
-    request_id, origin = f"{model.owned_by}-{receipt}", origin_of(vendor.url)
-    cache.commit(batch, {} if known else dict(vectors), _usage(tuple(vectors)), request_id, origin=origin)
+    batch = Batch(f"{_RUN}:{receipt}", _RUN, fingerprint, tuple(vectors))
+    request_id, payer = f"{model.owned_by}-{receipt}", Payer(origin_of(vendor.url))
+    cache.commit(
+        batch,
+        {} if known else vectors,
+        usage_of(Counter(query.kind for query in vectors), 0),
+        request_id,
+        payer,
+    )
     return model.model_copy(update={"dimensions": text, "fingerprint": fingerprint, "tolerance": _TOLERANCE})
 
 
@@ -102,12 +110,7 @@ def _known(cache: EmbeddingCache, prefix: str, vectors: Mapping[Query, Vector]) 
 def _note_in_vain(vendor: Vendor, cache: EmbeddingCache, model: ModelCard, paid: tuple[Query, ...]) -> None:
     """Store the receipt of queries that did not show which model this is."""
     receipt, asked = secrets.token_hex(8), f"{model.owned_by}:{model.id}"
-    batch = RequestBatch(f"{_RUN}:{receipt}", _RUN, asked, paid)
-    bill = Bill(f"{model.owned_by}-{receipt}", asked, _usage(paid))
+    batch = Batch(f"{_RUN}:{receipt}", _RUN, asked, paid)
+    bill = Bill(f"{model.owned_by}-{receipt}", asked, usage_of(Counter(query.kind for query in paid), 0))
     with suppress(CacheError):  # it may be what went wrong in the first place
         cache.reject(batch, bill, "did not show which model it is", Payer(origin_of(vendor.url)))
-
-
-def _usage(queries: tuple[Query, ...]) -> Usage:
-    images = sum(query.kind == "image" for query in queries)
-    return Usage(images=images, texts=len(queries) - images, billed_queries=len(queries), cost_micros=0)

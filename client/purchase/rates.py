@@ -1,11 +1,13 @@
 """The rate of recent purchases of a model, measured from their receipts."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
+from types import MappingProxyType
 
-from client.cache.receipts import PaidRequest
+from client.cache.tables import Receipt
+from shared.embeddings import Kind
 
 # A longer time between two receipts is a pause, and not what the vendor takes.
 _PAUSE_SECONDS = 30
@@ -19,36 +21,43 @@ _MEASURED_SECONDS = 1
 _COMPARABLE_SHARE = 0.1
 
 
-def recent_rate(sales: Iterable[PaidRequest], *, images: int = 0, texts: int = 0) -> float | None:
-    """Queries a second in the latest purchase that compares with one of so many images and texts.
+def recent_rate(sales: Iterable[Receipt], wanted: Mapping[Kind, int] = MappingProxyType({})) -> float | None:
+    """Queries a second in the latest purchase that compares with one of so many queries of each kind.
 
     A purchase is what one run bought without a pause. It compares if it is a tenth as large at least, and
-    most of it is of the same kind. With no number given, any does.
+    most of it is of the same kind. With nothing wanted, any does.
 
     Returns:
         `None` where none compares, or the latest that does was too short to be measured.
     """
+    total = sum(wanted.values())
     for purchase in _latest_first(sales):
-        counted = purchase[1:]  # the time that the first took is not known
-        seconds = purchase[-1].at - purchase[0].at
-        bought = sum(sale.images for sale in counted), sum(sale.texts for sale in counted)
-        like = not (images or texts) or (images >= texts) == (bought[0] >= bought[1])
-        if like and sum(bought) >= _COMPARABLE_SHARE * (images + texts):
-            return sum(bought) / seconds if seconds >= _MEASURED_SECONDS else None
+        seconds = purchase[-1].received_at - purchase[0].received_at
+        bought: Counter[Kind] = Counter()
+        for sale in purchase[1:]:  # the time that the first took is not known
+            bought.update(sale.counts)
+        like = not total or _mostly(bought) == _mostly(wanted)
+        if like and bought.total() >= _COMPARABLE_SHARE * total:
+            return bought.total() / seconds if seconds >= _MEASURED_SECONDS else None
     return None
 
 
-def _latest_first(sales: Iterable[PaidRequest]) -> list[Sequence[PaidRequest]]:
+def _mostly(counts: Mapping[Kind, int]) -> Kind | None:
+    """The kind of most of some queries."""
+    return max(sorted(counts), key=lambda kind: counts[kind], default=None)
+
+
+def _latest_first(sales: Iterable[Receipt]) -> list[Sequence[Receipt]]:
     """What each run bought without a pause, in the order of time; what ended last comes first."""
-    by_run: dict[str, list[PaidRequest]] = defaultdict(list)
-    for sale in sorted(sales, key=lambda sale: sale.at):
+    by_run: dict[str, list[Receipt]] = defaultdict(list)
+    for sale in sorted(sales, key=lambda sale: sale.received_at):
         by_run[sale.run_id].append(sale)
     purchases = [purchase for run in by_run.values() for purchase in _unbroken(run)]
-    return sorted(purchases, key=lambda purchase: -purchase[-1].at)
+    return sorted(purchases, key=lambda purchase: -purchase[-1].received_at)
 
 
-def _unbroken(sales: Sequence[PaidRequest]) -> Iterator[Sequence[PaidRequest]]:
-    gaps = [later.at - sale.at for sale, later in pairwise(sales)]
+def _unbroken(sales: Sequence[Receipt]) -> Iterator[Sequence[Receipt]]:
+    gaps = [later.received_at - sale.received_at for sale, later in pairwise(sales)]
     short = max(_SHORT_PAUSE_SECONDS, _FAR_CLOSER * median(gaps)) if gaps else 0
     pauses = [place for place, gap in enumerate(gaps, start=1) if gap > min(short, _PAUSE_SECONDS)]
     for start, end in pairwise([0, *pauses, len(sales)]):

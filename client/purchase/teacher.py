@@ -9,27 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cache.bulk_notes import being_bought
 from client.cache.cache import EmbeddingCache
 from client.errors import UsageError, VendorError
-from client.purchase.budget import (
-    Budget,
-    PurchasePlan,
-    Tranche,
-    affordable,
-    plan_purchase,
-    price,
-    purchase_order,
-)
-from client.purchase.bulk import BulkPurchaser, owed_to_jobs
+from client.purchase.budget import NOTHING, Budget, price
 from client.purchase.checkout import Checkout
 from client.purchase.lock import run_lock
 from client.purchase.pinning import Pinning
-from client.purchase.purchase import PurchaseProgress, PurchaseResult
-from client.purchase.purchaser import Purchaser
+from client.purchase.plan import PurchasePlan, Tranche, affordable, plan_purchase, purchase_order
+from client.purchase.purchase import Purchase
 from client.purchase.rates import recent_rate
-from client.purchase.recovery import may_cost
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.result import PurchaseProgress, PurchaseResult
 from client.vendors.query import Query, Spending
 from client.vendors.tracing import Traces
 from client.vendors.vendor import Vendor
@@ -59,12 +48,10 @@ class Bulk:
     """How a run uses the bulk jobs of a vendor.
 
     Attributes:
-        vendor: the vendor.
         buys: whether the run buys by them, at their prices.
         wait: whether jobs are waited for.
     """
 
-    vendor: VendorClient
     buys: bool = False
     wait: bool = True
 
@@ -82,7 +69,7 @@ class Teacher:
 
     Attributes:
         vendor: who sells.
-        model: the model.
+        model: the model, at the prices at which the run buys.
         refused: what could not be embedded of what was bought here, and before `for_run`, with the reason.
     """
 
@@ -110,25 +97,24 @@ class Teacher:
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
             traces: where the spans of purchases go.
             say: told what a person should know of a purchase.
-            bulk: its bulk jobs, where it may have any.
+            bulk: how it uses bulk jobs.
 
         Raises:
             UsageError: it is to buy by bulk jobs, and the vendor runs none.
         """
         self.vendor = vendor
-        self._bulk = bulk
+        self.model = at_bulk_prices(model) if bulk is not None and bulk.buys else model
+        self.refused: dict[Query, str] = {}
         self._card = model
-        if bulk is not None and bulk.buys:
-            model = at_bulk_prices(model)
         self._cache = cache
-        self.model = model
         self._run_id = run_id
         self._limits = (budget, max_spend_micros)
         self._traces = traces
         self._say = say
+        self._bulk = bulk or Bulk()
+        self._released: set[str] = set()
         self._pinning = Pinning(cache, model, say)
         self._said_owed = 0
-        self.refused: dict[Query, str] = {}
 
     def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Teacher":
         """The same model of the same vendor, with the same cache, for another run.
@@ -137,28 +123,25 @@ class Teacher:
         many runs, and is not to hold the images that they asked about.
         """
         other = Teacher(
-            self.vendor,
-            self._cache,
-            model=self._card,
-            run_id=run_id,
-            budget=budget,
-            max_spend_micros=max_spend_micros,
-            traces=self._traces,
-            say=self._say,
-            bulk=self._bulk,
-        )
-        other.refused, other._pinning = dict(self.refused), self._pinning
+            self.vendor, self._cache, model=self._card, run_id=run_id, budget=budget,
+            max_spend_micros=max_spend_micros, traces=self._traces, say=self._say, bulk=self._bulk,
+        )  # fmt: skip
+        other.refused = dict(self.refused)
+        other._pinning, other._released = self._pinning, self._released
         return other
+
+    def _checkout(self) -> Checkout:
+        budget = Budget(*self._limits, spent=self.spending)
+        return Checkout(
+            self.vendor, self._cache, self._card, self._run_id, budget, self._released, self._traces
+        )
 
     @property
     def budget(self) -> Budget:
         """The run's budget as its receipts leave it, and what it may have paid elsewhere."""
-        budget = self._budget_by_receipts()
+        budget = Budget(*self._limits, spent=self.spending)
         budget.set_aside(self.owed_elsewhere)
         return budget
-
-    def _budget_by_receipts(self) -> Budget:
-        return Budget(*self._limits, spent=self.spending)
 
     @property
     def owed_elsewhere(self) -> Spending:
@@ -166,18 +149,13 @@ class Teacher:
 
         It counts in the budget until that vendor is asked with that key.
         """
-        payer, notes = Checkout(self.vendor, self._cache, self._card).payer, self._cache.bulk_notes
-        jobs = [
-            each
-            for each in notes.of_run(self._run_id)
-            if (each.vendor, each.key_id, each.fingerprint)
-            != (payer.vendor, payer.key_id, self.model.fingerprint)
+        payer, fingerprint = self._checkout().payer, self._card.fingerprint
+        elsewhere = [
+            note
+            for note in self._cache.notes.of_run(self._run_id)
+            if not note.sent_by(payer) or (note.batch.is_job and note.batch.fingerprint != fingerprint)
         ]
-        owed = owed_to_jobs(self._cache, jobs)
-        for note in self._cache.pending_batches.of_run(self._run_id):
-            if not note.sent_by(payer):
-                owed += may_cost(note, self._card.prices, self._cache.billed)
-        return owed
+        return sum((self._cache.billed.owed(note, self._card.prices) for note in elsewhere), NOTHING)
 
     @property
     def spending(self) -> Spending:
@@ -187,8 +165,7 @@ class Teacher:
     @property
     def awaits_answers(self) -> bool:
         """Whether the run has sent something that may still be answered, and is in no receipt until then."""
-        notes = self._cache.pending_batches.of_run(self._run_id), self._cache.bulk_notes.of_run(self._run_id)
-        return any(notes)
+        return bool(self._cache.notes.of_run(self._run_id))
 
     def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
         """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
@@ -204,10 +181,10 @@ class Teacher:
 
     def left_to_jobs(self, queries: Sequence[Query]) -> int:
         """How many of these bulk jobs of this key are to bring, so that they are not paid for twice."""
-        checkout = Checkout(self.vendor, self._cache, self._card)
-        notes = self._cache.bulk_notes.of_model(checkout.origin, self.model.fingerprint)
-        mine = [note for note in notes if note.key_id in (None, checkout.payer.key_id)]
-        return len({query for note in mine for query in note.queries}.intersection(queries))
+        payer, fingerprint = self._checkout().payer, self._card.fingerprint
+        jobs = [note for note in self._cache.notes.of_run() if note.batch.is_job and note.sent_by(payer)]
+        mine = (note.batch.queries for note in jobs if note.batch.fingerprint == fingerprint)
+        return len({query for each in mine for query in each}.intersection(queries))
 
     def enough_for(self, queries: Sequence[Query], *, counted_by: str = "--budget") -> str:
         """The options with which the run can buy what is missing of these; see `Budget.enough_for`."""
@@ -217,28 +194,25 @@ class Teacher:
 
     def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
         """What the vendor asks for these, whether it would sell them now, and how long they would take."""
-        kinds = Counter(query.kind for query in queries)
+        counts = Counter(query.kind for query in queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
-            images, texts = kinds["image"], kinds["text"]
-            if self._bulk is not None and self._bulk.buys:
-                quote = self._bulk.vendor.estimate(images=images, texts=texts, model=self.model, batch=True)
-            else:
-                quote = self.vendor.estimate(images=images, texts=texts, model=self.model)
-        sales = self._cache.sales(self.model.fingerprint)
-        rate = recent_rate(sales, images=kinds["image"], texts=kinds["text"])
+            quote = self.vendor.estimate(
+                images=counts["image"], texts=counts["text"], model=self.model, batch=self._bulk.buys
+            )
+        rate = recent_rate(self._cache.billed.sales(self.model.fingerprint), counts)
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)
         return PurchaseOutlook(quote, self.vendor.states_prices, seconds)
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images that are in no file whose answers are owed, and let go of others."""
-        self._cache.pending_batches.hold(images)
+        self._cache.notes.hold(images)
 
     @property
     def recent_rate(self) -> float | None:
         """Queries a second at which this model was last bought from; `None` where that is not known."""
-        return recent_rate(self._cache.sales(self.model.fingerprint))
+        return recent_rate(self._cache.billed.sales(self.model.fingerprint))
 
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""
@@ -267,24 +241,20 @@ class Teacher:
         Raises:
             RunBusy: another process is buying for this run.
             QuotaExhausted: the vendor's limit was reached; all that was paid for is stored.
+            JobRunning: a bulk job goes on at the vendor, and is not waited for.
             ClientError: something else ended it; all that was answered is stored, the rest noted as pending.
         """
-        used = queries if used is None else used
-        turn = nullcontext() if patience is None else self._turn(patience)
         traced = nullcontext() if self._traces is None else self._traces.buying(len(queries))
-        with turn, traced:
-            if self._bulk is not None and self._bulk.buys:
-                purchase = self._buy_in_bulk(queries, used, self._bulk, on_progress)
-            else:
-                self._fetch_jobs(queries)
-                budget = self._budget_by_receipts()
-                budget.set_aside(owed_to_jobs(self._cache, self._cache.bulk_notes.of_run(self._run_id)))
-                purchase = self._purchaser(self.model, budget, on_progress).run(queries, used)
+        with nullcontext() if patience is None else self._turn(patience), traced:
+            purchase = Purchase(
+                self._checkout(), on_progress, self._say, by_jobs=self._bulk.buys, wait=self._bulk.wait
+            )
+            result = purchase.run(queries, queries if used is None else used)
         self._say_owed()
-        if purchase.cost_micros:
+        if result.cost_micros:
             self._pinning.pin(self.vendor)
-        self.refused.update(purchase.refused)
-        return purchase
+        self.refused.update(result.refused)
+        return result
 
     def _say_owed(self) -> None:
         owed = self.owed_elsewhere.queries
@@ -295,54 +265,6 @@ class Teacher:
                 "or with another key, and was not told whether they are paid for. The same command with that "
                 "--vendor and key settles them."
             )
-
-    def _purchaser(
-        self, model: ModelCard, budget: Budget, on_progress: Callable[[PurchaseProgress], None]
-    ) -> Purchaser:
-        return Purchaser(
-            self.vendor, self._cache, model, self._run_id, budget, on_progress, self._say, self._traces
-        )
-
-    def _buy_in_bulk(
-        self,
-        queries: Sequence[Query],
-        used: Collection[Query],
-        bulk: Bulk,
-        on_progress: Callable[[PurchaseProgress], None],
-    ) -> PurchaseResult:
-        # What was sent before and not answered is settled first, at the price of requests, and what jobs of
-        # before brought is fetched. Then a vendor that is new to the cache is asked a few known queries, at
-        # the price of requests too.
-        budget = self._budget_by_receipts()
-        purchaser = self._purchaser(self._card, budget, on_progress)
-        settled = purchaser.settle(queries)
-        jobs = BulkPurchaser(
-            bulk.vendor, self._cache, self.model, self._run_id, budget, on_progress, self._say,
-            wait=bulk.wait, settled=settled, undecided=purchaser.undecided,
-        )  # fmt: skip
-        jobs.finish(queries)
-        purchaser.compare_stranger(used)
-        purchase = jobs.run(queries)
-        purchaser.require_told()
-        return purchase
-
-    def _fetch_jobs(self, queries: Sequence[Query]) -> None:
-        """Store what bulk jobs brought of these; what they still are to bring is not paid for twice."""
-        bulk = self._bulk
-        if bulk is None or not self._cache.bulk_notes.count():
-            return
-        running = BulkPurchaser(
-            bulk.vendor,
-            self._cache,
-            self.model,
-            self._run_id,
-            self._budget_by_receipts(),
-            lambda _: None,
-            self._say,
-            wait=False,
-        ).fetch(queries)
-        if running:
-            raise being_bought(running)
 
     def _turn(self, patience: float) -> AbstractContextManager[None]:
         return run_lock(self._cache.path, f"a turn in {self._run_id}", patience=patience)

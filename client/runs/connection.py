@@ -77,7 +77,6 @@ class Connection(Storage):
                     f"A vendor that speaks {options.protocol} has no bulk jobs: leave --batch out."
                 )
             waits = not isinstance(options, BulkOptions) or options.wait
-            bulk = Bulk(client, at_bulk_prices, waits) if isinstance(client, VendorClient) else None
             yield Teacher(
                 client,
                 cache,
@@ -87,7 +86,7 @@ class Connection(Storage):
                 max_spend_micros=max_spend_micros,
                 traces=traces,
                 say=self.display.note,
-                bulk=bulk,
+                bulk=Bulk(at_bulk_prices, waits),
             )
 
     @contextmanager

@@ -21,7 +21,7 @@ from client.data.sending import as_sent
 from client.errors import BudgetExhausted, UsageError, unwritable
 from client.paths import discard, obstacle
 from client.progress import Display
-from client.purchase.purchase import PurchaseProgress, PurchaseResult
+from client.purchase.result import PurchaseProgress, PurchaseResult
 from client.purchase.teacher import Teacher
 from client.vendors.query import Query
 

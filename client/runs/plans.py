@@ -7,7 +7,7 @@ from client.data.domains import (
 )
 from client.data.finder import counted
 from client.learning.methods import method_of, steps_of
-from client.purchase.budget import PurchasePlan
+from client.purchase.plan import PurchasePlan
 from client.purchase.teacher import PurchaseOutlook
 from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile

@@ -26,8 +26,8 @@ from client.learning.supervision import ROWS_AT_ONCE, Supervision
 from client.learning.teacher_weights import Named, labels_alone, pseudo_labelled, weighed
 from client.learning.temperature import evenly, fitted_temperature
 from client.progress import Display
-from client.purchase.budget import PurchasePlan, TrancheName
-from client.purchase.purchase import PurchaseResult
+from client.purchase.plan import PurchasePlan, TrancheName
+from client.purchase.result import PurchaseResult
 from client.purchase.teacher import Teacher
 from client.results.records import Purchase, RefusedQuery, TeacherCheck, described_check
 from client.runs.config import RunConfig

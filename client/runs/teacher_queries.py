@@ -8,7 +8,7 @@ from client.data.examples import Example
 from client.data.manifests import styles_of
 from client.errors import DataError, UsageError
 from client.learning.methods import method_of
-from client.purchase.budget import Tranche, TrancheName, purchase_order
+from client.purchase.plan import Tranche, TrancheName, purchase_order
 from client.purchase.selection import image_order
 from client.purchase.teacher import Teacher
 from client.runs.config import RunConfig

@@ -23,7 +23,7 @@ from client.serving.answers import Answer, teacher_probabilities
 from client.vendors.query import Query
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
-    from client.purchase.purchase import PurchaseProgress
+    from client.purchase.result import PurchaseProgress
     from client.purchase.teacher import Teacher
 
 _DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}

@@ -1,10 +1,11 @@
 """A vendor's bulk jobs over HTTP: its Files and Batch API, which are OpenAI's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import quote
 
 from client.vendors import transport
+from client.vendors.signatures import KeyRing
 from client.vendors.transport import FileBody, Hooks, HttpTransport, parse
 from shared.batches import (
     WINDOW,
@@ -25,8 +26,10 @@ KEY_LABEL = "tuition_key"
 class BulkApi:
     """The jobs of one account. Thread-safe. Each method raises what `VendorClient` says."""
 
-    def __init__(self, http: HttpTransport) -> None:
+    def __init__(self, http: HttpTransport, keys: KeyRing) -> None:
+        """Ask nothing yet; `keys` are those of the receipts."""
         self._http = http
+        self.keys = keys
 
     def send_file(self, file: BinaryIO) -> FileObject:
         """Send a file of lines."""
@@ -56,12 +59,9 @@ class BulkApi:
         idempotency_key: str,
         max_cost_micros: int,
         fingerprint: str,
-        on_try: Callable[[], None],
+        hooks: Hooks,
     ) -> BatchObject:
-        """Begin a job with a file of requests of `/embed`, or find it: once at most under this key.
-
-        `on_try` is called before each try.
-        """
+        """Begin a job with a file of requests of `/embed`, or find it: once at most under this key."""
         asked = BatchRequest(
             input_file_id=file_id,
             endpoint="/embed",
@@ -79,7 +79,7 @@ class BulkApi:
             json=asked.model_dump(),
             headers=headers,
             patience=transport.PATIENCE,
-            hooks=Hooks(on_try=on_try),
+            hooks=hooks,
         )
         return parse(BatchObject, answer)
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -11,9 +12,10 @@ from client.errors import Bill, VendorError
 from client.vendors.proofs import prove
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.units import cost_of, counts_of, usage_of
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import clean, read_embeddings, rejected
-from shared.embeddings import EmbedResponse, ModelCard, Prices, Usage
+from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices
 from shared.encoding import Vector
 from shared.errors import ErrorBody
 from shared.receipts import Sold, vector_digest
@@ -107,23 +109,23 @@ def read_chunk(
     vectors: dict[Query, Vector] = {}
     refused: dict[Query, str] = {}
     sold: list[Sold] = []
-    request_id, images, texts, cost = "", 0, 0, 0
+    request_id, billed, cost = "", Counter[Kind](), 0
     starts = [sum(map(len, lines[:place])) for place in range(len(lines))]
     for each in answered:
         queries = lines[each.place - first]
         one = read_embeddings(each.body, queries, model)
         request_id = one.request_id
-        images, texts = images + one.usage.images, texts + one.usage.texts
+        billed.update(counts_of(one.usage))
         cost += one.usage.cost_micros
         for place, query in enumerate(queries, start=starts[each.place - first]):
             if query in one.vectors:
                 sold.append(Sold(place, query.kind, query.digest, vector_digest(one.vectors[query])))
         vectors |= one.vectors
         refused |= one.refused
-    usage = Usage(images=images, texts=texts, billed_queries=images + texts, cost_micros=cost)
+    usage, agreed = usage_of(billed, cost), cost_of(billed, prices)
     bill = Bill(request_id, model.fingerprint, usage)
-    if cost > prices.cost_micros(images, texts):
-        raise rejected(bill, f"billed {cost} micros, where {prices.cost_micros(images, texts)} were agreed")
+    if cost > agreed:
+        raise rejected(bill, f"billed {cost} micros, where {agreed} were agreed")
     try:
         proof = prove(token, keys, tuple(sold), bill)
     except BadSignature as error:

@@ -9,6 +9,7 @@ name or the dimensions that it answers with.
 import base64
 import secrets
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -29,9 +30,10 @@ from client.errors import (
 from client.vendors import transport
 from client.vendors.query import Query
 from client.vendors.transport import NO_HOOKS, Hooks, parse
+from client.vendors.units import usage_of
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import MOST_DIMENSIONS, most_bytes
-from shared.embeddings import Kind, Limits, ModelCard, Prices, Usage
+from shared.embeddings import Kind, Limits, ModelCard, Prices
 from shared.encoding import Vector, from_wire
 
 # After these the request may have been served, and charged, all the same.
@@ -104,7 +106,12 @@ class OpenAIVendor(Vendor):
         )
         vectors = self._read(parse(_Embeddings, answer), asked, model)
         request_id = f"{self.name}-{secrets.token_hex(8)}"
-        return EmbedResult(dict(zip(asked, vectors, strict=True)), {}, _usage(asked), request_id)
+        return EmbedResult(
+            dict(zip(asked, vectors, strict=True)),
+            {},
+            usage_of(Counter(query.kind for query in asked), 0),
+            request_id,
+        )
 
     def _only_model(self) -> str:
         names = [model.id for model in parse(_Models, self._http.send("GET", "/models")).data]
@@ -172,11 +179,6 @@ def _served(message: str) -> FingerprintChanged:
     error = FingerprintChanged(message)
     error.unsure = True
     return error
-
-
-def _usage(queries: Sequence[Query]) -> Usage:
-    images = sum(query.kind == "image" for query in queries)
-    return Usage(images=images, texts=len(queries) - images, billed_queries=len(queries), cost_micros=0)
 
 
 _KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from client.errors import Bill
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing, opened, require_possible, signer_of
+from client.vendors.units import counts_of
 from shared.embeddings import Kind
 from shared.encoding import Vector
 from shared.receipts import (
@@ -113,13 +114,13 @@ def unpack(packed: bytes) -> tuple[Sold, ...]:
 def _compare(claims: ReceiptClaims, bill: Bill) -> None:
     require_possible(claims)
     usage = bill.usage
-    pairs = {
+    signed, billed = counts_of(claims), counts_of(usage)
+    pairs: dict[str, tuple[object, object]] = {
         "request": (claims.request_id, bill.request_id),
         "model": (claims.model_fingerprint, bill.fingerprint),
-        "images": (claims.images, usage.images),
-        "texts": (claims.texts, usage.texts),
+        **{f"{kind}s": (signed[kind], billed[kind]) for kind in signed},
         "micros": (claims.cost_micros, usage.cost_micros),
     }
-    for name, (signed, said) in pairs.items():
-        if signed != said:
-            raise BadSignature(f"signed a receipt of {name} {signed!r}, and answered {said!r}")
+    for name, (stated, said) in pairs.items():
+        if stated != said:
+            raise BadSignature(f"signed a receipt of {name} {stated!r}, and answered {said!r}")

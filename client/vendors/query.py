@@ -58,7 +58,7 @@ class Query:
         return content
 
     def sendable(self, most_image_bytes: int) -> bytes:
-        """The bytes, for a vendor that takes images of so many bytes.
+        """The bytes, for a vendor that takes images of up to this many bytes.
 
         Raises:
             OSError, ValueError: as `content`, or the image is larger.
@@ -85,3 +85,7 @@ class Spending:
 
     def __sub__(self, other: Self) -> Self:
         return type(self)(self.queries - other.queries, self.cost_micros - other.cost_micros)
+
+    def at_most(self, other: Self) -> Self:
+        """The smaller of both, in queries and in cost."""
+        return type(self)(min(self.queries, other.queries), min(self.cost_micros, other.cost_micros))

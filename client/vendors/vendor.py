@@ -143,8 +143,15 @@ class Vendor(ABC):
             hooks: what to call meanwhile.
         """
 
-    def estimate(self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None) -> Quote:  # noqa: ARG002
-        """What so many queries of a model would cost, and whether limits allow them.
+    def estimate(
+        self,
+        *,
+        images: int = 0,  # noqa: ARG002
+        texts: int = 0,  # noqa: ARG002
+        model: ModelCard | None = None,  # noqa: ARG002
+        batch: bool = False,  # noqa: ARG002
+    ) -> Quote:
+        """What queries of a model would cost, as a bulk job if a `batch`, and whether limits allow it.
 
         Raises:
             VendorError: it states no prices.

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -15,6 +16,7 @@ from client.vendors.proofs import prove, what_was_sold
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.transport import AnswerTooLong, parse
+from client.vendors.units import by_kind, counts_of
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import EmbedResponse, ModelCard, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
@@ -69,7 +71,7 @@ def check_card(card: ModelCard, url: str) -> None:
         VendorError: it cannot.
     """
     limits = card.limits
-    prices = [*card.prices.model_dump().values(), *(card.batch_prices or card.prices).model_dump().values()]
+    prices = [*by_kind(card.prices).values(), *by_kind(card.batch_prices or card.prices).values()]
     sane = (
         0 < card.dimensions <= MOST_DIMENSIONS
         and 0 <= card.tolerance < math.inf
@@ -217,13 +219,11 @@ def _fault(reply: _Reply, asked: int, model: ModelCard) -> str | None:
 
 def _overcharge(usage: Usage, answered: Iterable[Query], max_cost_micros: int | None) -> str | None:
     """What is wrong with the bill, if anything is."""
-    kinds = [query.kind for query in answered]
-    images, texts = kinds.count("image"), kinds.count("text")
-    if (usage.images, usage.texts, usage.billed_queries) != (images, texts, len(kinds)):
-        return (
-            f"answered {images} images and {texts} texts, and billed {usage.images} and "
-            f"{usage.texts}, {usage.billed_queries} queries in all"
-        )
+    counts, billed = Counter(query.kind for query in answered), counts_of(usage)
+    if usage.billed_queries != counts.total() or any(n != counts[kind] for kind, n in billed.items()):
+        answers = " and ".join(f"{counts[kind]} {kind}s" for kind in billed)
+        bills = " and ".join(map(str, billed.values()))
+        return f"answered {answers}, and billed {bills}, {usage.billed_queries} queries in all"
     if usage.cost_micros < 0:
         return f"billed {usage.cost_micros} micros"
     if max_cost_micros and usage.cost_micros > max_cost_micros:

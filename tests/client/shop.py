@@ -1,14 +1,20 @@
 """A scripted vendor that keeps books of its own, a cache, and teachers that buy from that vendor."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
 import numpy as np
 
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import ContentOf, file_content
+from client.cache.notes import ContentOf, file_content
+from client.purchase.budget import Budget
+from client.purchase.checkout import Checkout
+from client.purchase.requests import Requests
+from client.purchase.result import Tally
+from client.purchase.settlement import Settlement
 from client.purchase.teacher import Teacher
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
@@ -102,6 +108,14 @@ class Shop:
 
     def teacher(self, budget: int | None = None, model: ModelCard = MODEL) -> Teacher:
         return Teacher(self.client, self.cache, model=model, run_id="run", budget=budget)
+
+    def settlement(self, queries: Sequence[Query]) -> Settlement:
+        """What a purchase of these queries settles."""
+        checkout, tally = Checkout(self.client, self.cache, MODEL, "run", Budget(None)), Tally(lambda _: None)
+        requests = Requests(checkout, tally, lambda: None)
+        settlement = Settlement(checkout, requests, None, False, tally, time.sleep, lambda _: None)
+        settlement.wanted = {query: query for query in queries}
+        return settlement
 
     def close(self) -> None:
         self.client.__exit__()

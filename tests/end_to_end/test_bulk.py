@@ -3,10 +3,9 @@
 import json
 import sqlite3
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,22 +14,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.cache.bulk_notes import BulkNote, BulkNotes
 from client.cache.cache import EmbeddingCache
+from client.cache.notes import Batch, Payer
 from client.cache.origins import origin_of
+from client.cache.receipts import Paid
 from client.errors import JobRunning, RequestTooLarge, VendorError
-from client.purchase.budget import NOTHING, Budget
-from client.purchase.bulk import BulkPurchaser
+from client.purchase.budget import Budget
 from client.purchase.checkout import Checkout
 from client.purchase.lock import is_locked, run_lock
-from client.purchase.purchase import PurchaseProgress, PurchaseResult
-from client.purchase.purchaser import Purchaser
-from client.purchase.teacher import at_bulk_prices
+from client.purchase.purchase import Purchase
+from client.purchase.result import PurchaseProgress
 from client.purchase.vendor_check import CANARIES
 from client.runs.embedding import run_id_of
-from client.vendors.bulk_api import BulkApi
+from client.vendors.bulk_api import KEY_LABEL, BulkApi
 from client.vendors.protocols.tuition import VendorClient
-from client.vendors.query import Query, Spending
+from client.vendors.query import Query
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command
@@ -62,7 +60,21 @@ def texts(*words: str) -> list[str]:
     return [each for word in words for each in ("--text", word)]
 
 
+def purchase(api: VendorClient, cache: EmbeddingCache, run: str, budget: int | None, **how: Any) -> Purchase:
+    """A purchase by bulk jobs, unless it is said how."""
+    checkout = Checkout(api, cache, api.model(), run, Budget(budget))
+    return Purchase(checkout, **{"by_jobs": True} | how)
+
+
+def note_a_job(api: VendorClient, cache: EmbeddingCache, run: str, queries: Sequence[Query]) -> None:
+    """Note a job, as a run does that is killed before it sends it."""
+    model, payer = api.model(), Payer(origin_of(api.url), api.key_id)
+    batch = Batch("bulk-1", run, model.fingerprint, tuple(queries), (len(queries),))
+    assert not cache.begin(batch, payer=payer, prices=model.batch_prices)
+
+
 MANY = texts(*(f"number {place}" for place in range(100)))
+BY_REQUESTS = {"by_jobs": False}
 OUT = ("--out", "out.npy")
 
 
@@ -116,15 +128,15 @@ def test_a_client_that_is_stopped_at_a_bad_moment_pays_once(
     """It is stopped before it knows what its job is called, or with a part of the answers stored."""
     calls = []
 
-    def stop(*given: object, **_: object) -> bool:
+    def stop(*given: Any, **named: Any) -> Paid:
         calls.append(given)
         if fails == "name" or len(calls) == 2:
             raise KeyboardInterrupt
-        return store(*given)  # type: ignore[arg-type]
+        return store(*given, **named)
 
-    store = Checkout.store
+    store = EmbeddingCache.commit
     with monkeypatch.context() as patched:
-        patched.setattr(*((BulkNotes, "name", stop) if fails == "name" else (Checkout, "store", stop)))
+        patched.setattr(EmbeddingCache, "name_job" if fails == "name" else "commit", stop)
         client("embed", *MANY, *OUT, "--batch", code=130)
     client("embed", *MANY, *OUT, "--batch")
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
@@ -138,15 +150,15 @@ def test_what_was_stored_of_a_job_before_it_was_stopped_counts_once(
     """Of the 90 that its budget allows, a first chunk of 64 is stored; then ten more are to be bought."""
     calls = []
 
-    def stop(*given: object) -> bool:
+    def stop(*given: Any, **named: Any) -> Paid:
         calls.append(given)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return store(*given)  # type: ignore[arg-type]
+        return store(*given, **named)
 
-    store = Checkout.store
+    store = EmbeddingCache.commit
     with monkeypatch.context() as patched:
-        patched.setattr(Checkout, "store", stop)
+        patched.setattr(EmbeddingCache, "commit", stop)
         client("embed", *MANY, *OUT, "--batch", "--budget", "90", code=130)
     told = json.loads(client("embed", *MANY, *OUT, "--batch", "--budget", "100", "--json").stdout)
     assert (told["queries_bought"], told["cost_micros"]) == (26 + 10, 360)
@@ -178,69 +190,56 @@ def test_a_job_of_the_run_counts_in_its_budget_whatever_is_wanted_by_now(
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
     ):
-
-        def purchaser(*, wait: bool) -> BulkPurchaser:
-            card = at_bulk_prices(api.model())
-            return BulkPurchaser(api, cache, card, "run", Budget(60), lambda _: None, wait=wait)
-
-        with pytest.raises(JobRunning):
-            purchaser(wait=False).run(words[:50])
-        with pytest.raises(JobRunning):
-            purchaser(wait=False).run(words[50:])
-        assert len(purchaser(wait=False).fetch(words[50:])) == 1
+        for wanted, how in (
+            (words[:50], {"wait": False}),
+            (words[50:], {"wait": False}),
+            (words[50:], BY_REQUESTS),
+        ):
+            with pytest.raises(JobRunning):
+                purchase(api, cache, "run", 60, **how).run(wanted, wanted)
         model.go()
-        purchase = purchaser(wait=True).run(words[50:])
-        assert (purchase.bought, purchase.out_of_budget, cache.bulk_notes.count()) == (60, True, 0)
+        done = purchase(api, cache, "run", 60).run(words[50:], words)
+        assert (done.bought, done.out_of_budget, cache.notes.of_run()) == (60, True, [])
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 60)
-
-
-@contextmanager
-def with_a_noted_job(
-    client: Command, queries: Sequence[Query]
-) -> Iterator[tuple[EmbeddingCache, Callable[[int], BulkPurchaser]]]:
-    """The cache of a run that was killed before it sent a job; and that run, by its budget, once more."""
-    with (
-        VendorClient(client.url, client.api_key) as api,
-        EmbeddingCache(client.folder / "cache.db") as cache,
-    ):
-        card = at_bulk_prices(api.model())
-        terms = (origin_of(client.url), api.key_id, card.prices)
-        note = BulkNote("bulk-1", "run", card.fingerprint, *terms, (tuple(queries),), time.time())
-        assert not cache.begin_job(note, alive=lambda _: False)
-        yield (
-            cache,
-            lambda budget: BulkPurchaser(api, cache, card, "run", Budget(budget), lambda _: None, wait=True),
-        )
 
 
 def test_a_job_that_its_run_never_sent_and_no_longer_wants_is_not_sent(
     client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = [Query.text(word) for word in MANY[1::2]]
-    with with_a_noted_job(client, words[:9]) as (cache, buyer):
-        run = buyer(12).run
-        assert run(words[10:14]).out_of_budget
-        assert cache.bulk_notes.count() == 1  # it may be beginning, and counts
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        note_a_job(api, cache, "run", words[:9])
+        assert purchase(api, cache, "run", 12).run(words[10:14], words).out_of_budget
+        assert len(cache.notes.of_run()) == 1  # it may be beginning, and counts
         assert vendor.account(client.api_key).queries_used == 3
-        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
-        run(words[10:16])
-        assert cache.bulk_notes.count() == 0
+        monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
+        purchase(api, cache, "run", 12).run(words[10:16], words)
+        assert not cache.notes.of_run()
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (2, 6)
 
 
-def test_a_job_that_may_be_beginning_is_sent_again_only_within_the_budget_and_never_later(
-    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", [{}, BY_REQUESTS])
+def test_a_job_that_may_be_beginning_is_sent_again_within_the_budget_or_else_waited_for(
+    client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
 ) -> None:
-    words = [Query.text(word) for word in MANY[1::2]]
-    with with_a_noted_job(client, words[:9]) as (cache, buyer):
-        for buy in (buyer(5).run, buyer(9).fetch):
-            with pytest.raises(VendorError, match="may be beginning"):
-                buy(words[:9])
-        assert jobs(client) == []
-        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
-        assert buyer(5).run(words[:9]).bought == 5
-        assert cache.bulk_notes.count() == 0
-    assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 5)
+    words, said = [Query.text(word) for word in MANY[1:19:2]], list[str]()
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 1.0)
+    with (
+        VendorClient(client.url, client.api_key) as api,
+        EmbeddingCache(client.folder / "cache.db") as cache,
+    ):
+        note_a_job(api, cache, "run", words)
+        assert purchase(api, cache, "run", 5, say=said.append, **how).run(words, words).bought == 5
+        assert [each.startswith("Waiting") for each in said[:1]] == [True]
+        assert not cache.notes.of_run()
+        note_a_job(api, cache, "other", more := [Query.text("one"), Query.text("more")])
+        assert purchase(api, cache, "other", 2, say=said.append, **how).run(more, more).bought == 2
+    assert len(jobs(client)) == (0 if how else 2)
+    assert ({KEY_LABEL: "bulk-1"} in [job["metadata"] for job in jobs(client)]) == (not how)
+    assert vendor.account(client.api_key).queries_used == 7
 
 
 def test_a_job_whose_file_never_came_through_is_forgotten(
@@ -265,7 +264,7 @@ def test_what_requests_had_paid_for_is_not_paid_for_by_a_job(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkout, "store", stop)
+        patched.setattr(EmbeddingCache, "commit", stop)
         client("embed", *MANY, *OUT, "--budget", "100", code=130)
     paid = vendor.account(client.api_key).queries_used
     assert paid > 0
@@ -279,16 +278,16 @@ def test_a_new_vendor_is_asked_known_queries_only_before_it_sells_and_in_the_tur
     client: Command, vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same vendor under another name has sold what is known."""
-    compare, cache = Purchaser._compare, client.folder / "cache.db"
+    compare, cache = Purchase._compare, client.folder / "cache.db"
     more = [*MANY, *texts("one more")]
     run = run_id_of([Query.text(word) for word in more[1::2]])
     turns: list[bool] = []
 
-    def noted(purchaser: Purchaser, sample: Sequence[Query]) -> bool:
+    def noted(self: Purchase, sample: Sequence[Query]) -> bool:
         turns.append(is_locked(cache, run))
-        return compare(purchaser, sample)
+        return compare(self, sample)
 
-    monkeypatch.setattr(Purchaser, "_compare", noted)
+    monkeypatch.setattr(Purchase, "_compare", noted)
     Command(client.folder, f"http://localhost:{vendor.port}", vendor.key())("embed", *MANY, *OUT)
     client("embed", *MANY, *OUT, "--batch")
     with run_lock(cache, run):
@@ -337,23 +336,20 @@ def test_a_job_that_its_run_is_sending_is_waited_for(
         assert go.wait(20)
         return send_file(self, file)
 
-    def sleep(_: float) -> None:
+    def busy(*given: Any) -> bool:
         go.set()
-        time.sleep(0.05)
+        return is_locked(*given)
 
-    def purchaser(run: str) -> BulkPurchaser:
-        model = at_bulk_prices(api.model())
-        return BulkPurchaser(api, cache, model, run, Budget(100), lambda _: None, wait=True, sleep=sleep)
-
+    monkeypatch.setattr("client.purchase.jobs.is_locked", busy)
     monkeypatch.setattr(BulkApi, "send_file", held)
     with (
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
         ThreadPoolExecutor(1) as pool,
     ):
-        first = pool.submit(purchaser("first").run, queries)
+        first = pool.submit(purchase(api, cache, "first", 100).run, queries, queries)
         assert sending.wait(20)
-        purchaser("second").run(queries)
+        purchase(api, cache, "second", 100).run(queries, queries)
         first.result(timeout=20)
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 100)
 
@@ -365,7 +361,7 @@ def test_a_job_whose_note_is_gone_when_it_is_begun_is_waited_for_and_not_begun_a
 
     def meanwhile(self: BulkApi, *given: Any, **named: Any) -> BatchObject:
         with closing(sqlite3.connect(client.folder / "cache.db")) as cache, cache:
-            cache.execute("DELETE FROM bulk_jobs")
+            cache.execute("DELETE FROM notes")
         return begin(self, *given, **named)
 
     monkeypatch.setattr(BulkApi, "begin", meanwhile)
@@ -384,22 +380,14 @@ def test_a_job_that_is_refused_binds_no_budget_and_another_runs_is_left_alone_wh
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
     ):
-        model, budget = at_bulk_prices(api.model()), Budget(1)
-        run = BulkPurchaser(api, cache, model, "run", budget, lambda _: None, wait=True).run
-        terms = (origin_of(client.url), api.key_id, model.prices)
-        note = BulkNote("bulk-1", "killed", model.fingerprint, *terms, (tuple(theirs),), time.time())
-        assert not cache.begin_job(note, alive=lambda _: False)
+        note_a_job(api, cache, "killed", theirs)
         with monkeypatch.context() as patched:
             patched.setattr(BulkApi, "begin", refuse)
             with pytest.raises(RequestTooLarge):
-                run(ours)
-            with pytest.raises(VendorError, match="may be beginning"):
-                run(theirs)
-        assert cache.bulk_notes.count() == 1
-        assert budget.reserve(Spending(1, 0))
-        budget.settle(Spending(1, 0), paid=NOTHING)
-        monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
-        assert run(theirs).bought == 1
+                purchase(api, cache, "run", 1).run(ours, ours)
+        assert [note.batch.run_id for note in cache.notes.of_run()] == ["killed"]
+        monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
+        assert purchase(api, cache, "run", 1).run(theirs, theirs).bought == 1
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 1)
 
 
@@ -413,7 +401,7 @@ def test_runs_that_buy_the_same_by_jobs_at_once_pay_once(
 ) -> None:
     """While one is about to begin its job, the other buys the same, or begins a job for it."""
     model.stop_at("number 7")
-    begin_job, others = EmbeddingCache.begin_job, iter([(*MANY, *texts("one more"))])
+    begin, others = EmbeddingCache.begin, iter([(*MANY, *texts("one more"))])
 
     def meanwhile(self: EmbeddingCache, *given: Any, **named: Any) -> set[Query]:
         for inputs in others:
@@ -421,9 +409,9 @@ def test_runs_that_buy_the_same_by_jobs_at_once_pay_once(
                 model.go()
             client("embed", *inputs, "--out", "more.npy", "--batch", *then, code=3 if then else 0)
             model.go()
-        return begin_job(self, *given, **named)
+        return begin(self, *given, **named)
 
-    monkeypatch.setattr(EmbeddingCache, "begin_job", meanwhile)
+    monkeypatch.setattr(EmbeddingCache, "begin", meanwhile)
     client("embed", *MANY, *OUT, "--batch")
     assert np.isfinite(np.load(client.folder / "out.npy")).all()
     assert (len(jobs(client)), vendor.account(client.api_key).queries_used) == (1, 101)
@@ -498,8 +486,7 @@ def test_a_job_that_another_account_may_have_begun_is_not_begun_by_this_one(
         client("embed", *MANY, *OUT, "--batch", code=130)
     other = Command(client.folder, client.url, vendor.key())
     few = texts("number 1", "number 2")
-    assert "may be beginning" in other("embed", *few, *OUT, "--batch", code=1).stderr
-    monkeypatch.setattr("client.cache.bulk_notes.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 1.0)
     other("embed", *few, *OUT, "--batch")
     assert (len(jobs(other)), vendor.account(other.api_key).queries_used) == (1, 2)
 
@@ -527,7 +514,7 @@ def test_files_of_jobs_that_are_refused_or_were_begun_before_are_deleted(
     assert (len(jobs(client)), files(client.api_key)) == (1, [])
 
 
-def test_progress_ends_at_all_that_is_bought_whatever_was_settled_and_whoever_began_the_job(
+def test_progress_ends_at_all_that_is_bought_whoever_began_the_job(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[PurchaseProgress] = []
@@ -549,11 +536,9 @@ def test_progress_ends_at_all_that_is_bought_whatever_was_settled_and_whoever_be
         VendorClient(client.url, client.api_key) as api,
         EmbeddingCache(client.folder / "cache.db") as cache,
     ):
-        model, settled = at_bulk_prices(api.model()), PurchaseResult(bought=50)
-        BulkPurchaser(
-            api, cache, model, "run", Budget(None), told.append, wait=True, settled=settled
-        ).run([Query.text(word) for word in (*MANY[1:20:2], *MANY[81:120:2])])  # fmt: skip
-    assert [(each.bought, each.total) for each in told] == [(90, 110), (110, 110)]
+        wanted = [Query.text(word) for word in (*MANY[1:20:2], *MANY[81:120:2])]
+        purchase(api, cache, "run", None, on_progress=told.append).run(wanted, wanted)
+    assert [(each.bought, each.total) for each in told] == [(40, 60), (40, 60), (60, 60), (60, 60)]
 
 
 def test_the_budget_bounds_a_job_and_the_rest_is_bought_later(client: Command, vendor: LocalVendor) -> None:

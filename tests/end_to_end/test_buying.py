@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.cache import pending
+from client.cache import notes as pending
 from client.cache.cache import EmbeddingCache
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
-from client.purchase.purchase import PurchaseProgress
+from client.purchase.result import PurchaseProgress
 from client.purchase.teacher import Teacher
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
@@ -89,7 +89,7 @@ def test_a_quota_is_used_to_the_last_query_and_nothing_is_lost(
         customer.teacher().buy(queries)
     assert vendor_process.charges(api_key).queries == 75
     assert int(customer.teacher().lookup(queries)[1].sum()) == 75
-    assert not customer.cache.pending_batches.of_run("run")
+    assert not customer.cache.notes.of_run("run")
 
 
 def test_coverage_is_used_to_the_last_bucket_and_nothing_is_lost(
@@ -104,7 +104,7 @@ def test_coverage_is_used_to_the_last_bucket_and_nothing_is_lost(
     bought = vendor_process.charges(api_key).queries
     assert 5 <= bought < 200
     assert int(customer.teacher().lookup(queries)[1].sum()) == bought
-    assert not customer.cache.pending_batches.of_run("run")
+    assert not customer.cache.notes.of_run("run")
 
 
 def test_bad_images_are_named_and_not_charged(
@@ -129,7 +129,7 @@ def test_bad_images_are_named_and_not_charged(
 def test_requests_that_are_too_large_are_split(
     vendor_process: VendorProcess, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.purchase.request_queue.BATCH_BYTES", 10**9)
+    monkeypatch.setattr("client.purchase.requests.BATCH_BYTES", 10**9)
     api_key = vendor_process.create_key()
     queries = []
     rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_a_wrong_key_stops_before_anything_is_owed(
     customer = Customer(vendor_process.url, wrong, tmp_path / "cache.db", stack)
     with pytest.raises(KeyRefused, match="TUITION_API_KEY"):
         customer.teacher().buy(_texts(3))
-    assert not customer.cache.pending_batches.of_run("run")
+    assert not customer.cache.notes.of_run("run")
 
 
 def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
@@ -178,7 +178,7 @@ def test_a_key_that_is_revoked_in_the_middle_loses_nothing_and_another_goes_on(
         customer.teacher().buy(_texts(2000), revoke)
     charged = vendor_process.charges(api_key).queries
     assert 0 < charged == customer.cache.spending("run").queries < 2000
-    assert not customer.cache.pending_batches.of_run("run")
+    assert not customer.cache.notes.of_run("run")
     again = Customer(vendor_process.url, successors[0], tmp_path / "cache.db", stack)
     again.teacher().buy(_texts(2000))
     assert vendor_process.charges(api_key).queries == again.cache.spending("run").queries == 2000
@@ -324,7 +324,7 @@ def test_what_a_killed_client_had_paid_for_is_free_for_any_other_run(
     ]
     assert subprocess.run(command, check=False).returncode == -9
     wait_until(lambda: vendor_process.open_holds() == 0)
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)  # not to wait for what was never charged
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)  # not to wait for what was never charged
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     customer.teacher(run_id="other").buy(_texts(320))
     assert customer.teacher().lookup(_texts(320))[1].all()

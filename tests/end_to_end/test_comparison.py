@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import Payer, make_batch
+from client.cache.notes import Payer, make_batch
 from client.errors import UsageError
 from client.learning.recipe import Recipe, Variant
 from client.learning.tensor_file import load_tensors
@@ -22,6 +22,7 @@ from client.progress import Display
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.vendors.query import Query
+from shared.embeddings import Prices
 from tests.client.toy import CLASSES, DOMAINS, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
@@ -158,7 +159,11 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
     run_id = json.loads((client.folder / "table" / "comparison.json").read_text())["run_id"]
     sent_elsewhere, owed = make_batch(run_id, "fp_1", (Query.text("asked of another vendor"),)), 700
     with EmbeddingCache(client.folder / "cache.db") as cache:
-        cache.begin(sent_elsewhere, payer=Payer("http://other:80", "a"), agreed_micros=owed)
+        cache.begin(
+            sent_elsewhere,
+            payer=Payer("http://other:80", "a"),
+            prices=Prices(image_micros=0, text_micros=owed),
+        )
     stopped = client(*arguments, "--max-spend", "1000", code=3)
     assert f"with a --max-spend of at least {price + owed} goes on" in stopped.stderr
     client(*arguments, "--max-spend", str(price + owed))

@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that tries again at once and asks for little at a time, to be hit in the middle more often."""
     monkeypatch.setattr("client.vendors.transport.FIRST_DELAY", 0.02)
     monkeypatch.setattr("client.vendors.transport.LONGEST_DELAY", 0.5)
-    monkeypatch.setattr("client.purchase.request_queue.BATCH_SIZE", 3)
+    monkeypatch.setattr("client.purchase.requests.BATCH_SIZE", 3)
 
 
 # On SQLite, two workers of one vendor are in tests/vendor_service/run/test_workers.py.
@@ -58,7 +58,7 @@ def assert_receipts_are_the_ledger(client: VendorClient, cache: EmbeddingCache) 
     found = reconcile(client.ledger(), cache.receipts(), client.key_id)
     assert found.differences == []
     assert found.elsewhere.charges == found.lost == found.of_other_accounts == 0
-    assert not cache.pending_batches.of_run()
+    assert not cache.notes.of_run()
     return found.matched
 
 

@@ -29,7 +29,7 @@ def _buy(url: str, api_key: str, cache: Path, budget: int, seed: int) -> None:
     with (
         # This vendor has long given up by then what a client asked that was killed. It is set here, since a
         # client that is forked knows nothing of what a test sets.
-        patch("client.cache.pending.FRESH_SECONDS", 20),
+        patch("client.cache.notes.FRESH_SECONDS", 20),
         VendorClient(url, api_key) as client,
         EmbeddingCache(cache) as store,
     ):
@@ -71,7 +71,7 @@ def test_a_client_that_is_killed_at_any_moment_pays_once_for_each_query(
     with EmbeddingCache(cache) as store, VendorClient(vendor_process.url, api_key) as client:
         spending = store.spending(RUN)
         kept = store.known(client.model().fingerprint, _texts())
-        owed = store.pending_batches.of_run(RUN)
+        owed = store.notes.of_run(RUN)
         found = reconcile(client.ledger(), store.receipts(), client.key_id)
     assert charges.queries == len(kept) == spending.queries == budget
     assert charges.cost_micros == spending.cost_micros

@@ -59,7 +59,7 @@ def test_receipts_and_ledger_agree_until_somebody_changes_one(
     assert found["elsewhere"] == {"charges": 1, "queries": 1, "cost_micros": 20, "of_other_keys": 0}
     assert "1 charges were made elsewhere" in run("usage", "--reconcile")[1]
     with sqlite3.connect(cache) as connection:
-        connection.execute("UPDATE receipts SET cost_micros = cost_micros - 1 WHERE texts = 8")
+        connection.execute("UPDATE receipts SET cost_micros = cost_micros - 1 WHERE queries = 8")
     connection.close()
     assert run("usage", "--reconcile")[0] == 1
     (difference,) = json.loads(run("usage", "--reconcile", "--json")[1])["differences"]

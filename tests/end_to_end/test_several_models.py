@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from client.cache.pending import make_batch
+from client.cache.notes import Payer, make_batch
+from client.cache.origins import origin_of
 from client.options.vendor import VendorOptions
 from client.progress import Display
-from client.purchase.checkout import Checkout
 from client.runs.connection import Connection
 from client.runs.embedding import run_id_of
 from client.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client:
     with connection.vendor() as vendor, connection.cache() as cache:
         model = vendor.model("icon-clip")
         batch = make_batch(run_id_of([query]), model.fingerprint, (query,))
-        cache.begin(batch, payer=Checkout(vendor, cache, model).payer, agreed_micros=20)
+        cache.begin(batch, payer=Payer(origin_of(vendor.url), vendor.key_id), prices=model.prices)
         asked = [(query, query.content())]
         vendor.embed(asked, model=model, idempotency_key=batch.idempotency_key)
     for name in ("tiny/1", "icon-clip"):
@@ -104,7 +104,7 @@ def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client:
     assert charged(shop, client) == {"icon-clip": 1, "tiny/1": 1}
     with connection.cache() as cache:
         assert cache.spending(batch.run_id).queries == 2
-        assert not cache.pending_batches.of_run(batch.run_id)
+        assert not cache.notes.of_run(batch.run_id)
 
 
 def test_a_plan_is_at_the_prices_of_the_model(client: Command) -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from client.cache.archive import SUFFIXES, export_embeddings
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
+from client.cache.tables import StoredEmbedding
 from client.learning.student_metadata import StudentMetadata
 from client.proofs.evidence import ExportedReceipts
 from client.proofs.swap import SwapEvidence

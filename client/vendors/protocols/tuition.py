@@ -74,7 +74,7 @@ class VendorClient(Vendor):
             url, api_key, transport=transport, timeout=timeout, on_wait=on_wait, trace_headers=trace_headers
         )
         self.signing_keys = KeyRing(self._fetch_keys)
-        self.bulk = BulkApi(self._http)
+        self.bulk = BulkApi(self._http, self.signing_keys)
         self.key_id = _key_id(api_key)
         self._say = on_wait
         self._told_unsigned = False

@@ -11,7 +11,7 @@ import pytest
 
 from client.api.account import batches, cancel_batch, reconcile
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import Payer, RequestBatch
+from client.cache.notes import Batch, Payer
 from client.errors import NotFound, RequestRefused, UsageError
 from client.options.vendor import VendorOptions
 from client.purchase.lock import run_lock
@@ -57,7 +57,7 @@ def test_a_vendor_without_bulk_jobs_is_named_as_such(sell: Callable[[ModelCard, 
         cancel_batch(OPTIONS, "batch_1")
 
 
-def _entry(batch: RequestBatch, seq: int) -> Entry:
+def _entry(batch: Batch, seq: int) -> Entry:
     return Entry(
         seq=seq, kind="charge", amount_micros=-20, images=0, texts=1, image_micros=100, text_micros=20,
         model="m", model_fingerprint=batch.fingerprint, key_id="tk_1", request_id=f"req_{batch.run_id}",
@@ -67,15 +67,15 @@ def _entry(batch: RequestBatch, seq: int) -> Entry:
 
 
 def test_what_is_bought_meanwhile_is_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    early, busy, late = (RequestBatch(run, run, "fp_1", (Query.text(run),)) for run in ("a", "b", "c"))
+    early, busy, late = (Batch(run, run, "fp_1", (Query.text(run),)) for run in ("a", "b", "c"))
     ledger = EntryPage(data=[_entry(early, 1), _entry(busy, 2)], next_after=2)
     path = tmp_path / "cache.db"
     with EmbeddingCache(path) as cache:
 
-        def store(batch: RequestBatch) -> None:
+        def store(batch: Batch) -> None:
             vectors = {query: np.full(2, 0.5, np.float32) for query in batch.queries}
             usage = Usage(images=0, texts=1, billed_queries=1, cost_micros=20)
-            cache.commit(batch, vectors, usage, f"req_{batch.run_id}", "tk_1")
+            cache.commit(batch, vectors, usage, f"req_{batch.run_id}", Payer(None, "tk_1"))
 
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path != "/v1/ledger":

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from client.cache.archive import SUFFIXES, export_embeddings, import_embeddings
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
+from client.cache.tables import StoredEmbedding
 from client.errors import CacheError, UsageError
 from client.vendors.query import Query
 from shared.encoding import Vector

@@ -12,10 +12,10 @@ import pytest
 
 from client.cache import file as cache_file
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import Payer, RequestBatch
+from client.cache.notes import Batch, Payer
 from client.errors import Bill, CacheError, ClientError
 from client.vendors.query import Query, Spending
-from shared.embeddings import Usage
+from shared.embeddings import Prices, Usage
 from shared.encoding import Vector
 from tests.support.forking import CONTEXT
 from tests.support.sqlite_writer import writing
@@ -23,11 +23,11 @@ from tests.support.sqlite_writer import writing
 DIMENSIONS = 8
 
 
-def _batch(*names: str, key: str = "key", run: str = "run") -> RequestBatch:
-    return RequestBatch(key, run, "fp_1", tuple(Query.text(name) for name in names))
+def _batch(*names: str, key: str = "key", run: str = "run") -> Batch:
+    return Batch(key, run, "fp_1", tuple(Query.text(name) for name in names))
 
 
-def _vectors(batch: RequestBatch, seed: int = 0) -> dict[Query, Vector]:
+def _vectors(batch: Batch, seed: int = 0) -> dict[Query, Vector]:
     rows = np.random.default_rng(seed).normal(size=(len(batch.queries), DIMENSIONS)).astype(np.float32)
     return dict(zip(batch.queries, rows, strict=True))
 
@@ -36,7 +36,7 @@ def _usage(texts: int) -> Usage:
     return Usage(images=0, texts=texts, billed_queries=texts, cost_micros=20 * texts)
 
 
-def _store(cache: EmbeddingCache, batch: RequestBatch) -> dict[Query, Vector]:
+def _store(cache: EmbeddingCache, batch: Batch) -> dict[Query, Vector]:
     vectors = _vectors(batch)
     cache.begin(batch)
     cache.commit(batch, vectors, _usage(len(batch.queries)), "req_1")
@@ -118,7 +118,7 @@ def test_damage_is_found_pruned_and_bought_again(cache: EmbeddingCache, column: 
 
 def test_a_model_is_pruned_alone_and_its_receipts_stay(cache: EmbeddingCache) -> None:
     _store(cache, _batch(*(str(i) for i in range(1200)), key="1"))
-    _store(cache, RequestBatch("2", "run", "fp_2", (Query.text("a"),)))
+    _store(cache, Batch("2", "run", "fp_2", (Query.text("a"),)))
     cache._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = cache.path.stat().st_size
     assert cache.prune("fp_1") == 1200
@@ -154,9 +154,9 @@ def test_a_model_that_is_pruned_while_its_origins_are_read_is_of_nobody_known(
     cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = _batch("cat")
-    cache.commit(batch, _vectors(batch), _usage(1), "req_1", origin="http://vendor:80")
+    cache.commit(batch, _vectors(batch), _usage(1), "req_1", Payer("http://vendor:80"))
     with EmbeddingCache(cache.path) as other:
-        _meanwhile(monkeypatch, cache._origins, "by_id", lambda: other.prune("fp_1"))
+        _meanwhile(monkeypatch, cache._file, "origins", lambda: other.prune("fp_1"))
         assert cache.origins("fp_1", batch.queries) == {batch.queries[0]: ("", 0)}
 
 
@@ -186,7 +186,7 @@ def test_nothing_of_what_is_forgotten_is_left_in_the_files_of_a_cache_that_other
     cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = tuple(Query("image", hashlib.sha256(bytes([n])).hexdigest(), "", bytes) for n in range(9))
-    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    _store(cache, Batch("1", "run", "fp_1", images))
     monkeypatch.setattr(cache_file, "_BUSY_SECONDS", 0.1)
     doomed = [image.digest for image in images[::2]]
     with EmbeddingCache(cache.path) as other:
@@ -203,14 +203,14 @@ def test_a_large_cache_is_read_once_through_and_an_image_is_found_in_it_without_
     cache: EmbeddingCache,
 ) -> None:
     images = tuple(Query("image", hashlib.sha256(bytes([n])).hexdigest(), "", bytes) for n in range(9))
-    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    _store(cache, Batch("1", "run", "fp_1", images))
     connection, traced = cache._file.connection, list[str]()
     connection.set_trace_callback(traced.append)
     assert len(list(cache.stored("fp_1"))) == 9
     assert cache.forget([image.digest for image in images]) == 9
     connection.set_trace_callback(None)
     asked = [each for each in traced if each.startswith(("SELECT", "DELETE"))]
-    assert len(asked) == 11  # two chunks, of which one is empty, and nine images
+    assert len(asked) == 12  # the model, two chunks, of which one is empty, and nine images
     for statement in asked:
         for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}"):
             assert "SCAN" not in step
@@ -219,7 +219,7 @@ def test_a_large_cache_is_read_once_through_and_an_image_is_found_in_it_without_
 
 def test_others_may_write_while_many_images_are_forgotten(cache: EmbeddingCache) -> None:
     images = tuple(Query("image", f"{n:064x}", "", bytes) for n in range(1200))
-    _store(cache, RequestBatch("1", "run", "fp_1", images))
+    _store(cache, Batch("1", "run", "fp_1", images))
     traced: list[str] = []
     cache._file.connection.set_trace_callback(traced.append)
     assert cache.forget([image.digest for image in images]) == 1200
@@ -251,22 +251,22 @@ def test_what_was_sent_and_not_answered_is_remembered_with_its_content(
 ) -> None:
     image = tmp_path / "cat.png"
     image.write_bytes(b"pixels")
-    batch = RequestBatch("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
+    batch = Batch("key", "run", "fp_1", (Query.text("a cat"), Query.image_file(image)))
     cache.begin(batch)
     with EmbeddingCache(cache.path) as reopened:
-        (note,) = reopened.pending_batches.of_run("run")
+        (note,) = reopened.notes.of_run("run")
     owed = note.batch
     assert owed == batch
     assert [query.content() for query in owed.queries] == [b"a cat", b"pixels"]
-    assert not cache.pending_batches.of_run("other")
+    assert not cache.notes.of_run("other")
     cache.commit(owed, _vectors(owed), _usage(2), "req")
-    assert not cache.pending_batches.of_run("run")
+    assert not cache.notes.of_run("run")
 
 
 def test_a_refused_batch_is_owed_nothing(cache: EmbeddingCache) -> None:
     cache.begin(_batch("a"))
     cache.abandon(_batch("a"))
-    assert not cache.pending_batches.of_run("run")
+    assert not cache.notes.of_run("run")
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
@@ -285,9 +285,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_sales_are_those_of_the_model(cache: EmbeddingCache) -> None:
     _store(cache, _batch("a", "b", key="k"))
-    (sale,) = cache.sales("fp_1")
-    assert (sale.run_id, sale.images, sale.texts) == ("run", 0, 2)
-    assert cache.sales("fp_2") == []
+    (sale,) = cache.billed.sales("fp_1")
+    assert (sale.run_id, sale.counts) == ("run", {"text": 2})
+    assert cache.billed.sales("fp_2") == []
 
 
 def test_threads_share_one_cache(cache: EmbeddingCache) -> None:
@@ -340,16 +340,16 @@ def test_a_cache_that_the_disk_has_no_room_for_is_said_to_have_none(small_disk: 
         EmbeddingCache(small_disk / "cache.db")
 
 
-@pytest.mark.parametrize("trouble", ["not a database", "a folder", "newer", "no folder"])
+@pytest.mark.parametrize("trouble", ["not a database", "a folder", "another version", "no folder"])
 def test_a_cache_that_cannot_be_used_is_said_to_be_one(tmp_path: Path, trouble: str) -> None:
     path = tmp_path / "cache.db"
     if trouble == "not a database":
         path.write_bytes(b"something else entirely" * 100)
     elif trouble == "a folder":
         path.mkdir()
-    elif trouble == "newer":
-        with EmbeddingCache(path) as newer:
-            newer._file.connection.execute("PRAGMA user_version = 99")
+    elif trouble == "another version":
+        with EmbeddingCache(path) as other:
+            other._file.connection.execute("PRAGMA user_version = 3")
     else:
         (tmp_path / "file").write_text("")
         path = tmp_path / "file" / "cache.db"
@@ -373,25 +373,26 @@ def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCach
     _store(cache, _batch("cat"))
     other = _batch("dog", key="other")
     cache.begin(other)
-    assert len(cache.pending_batches.of_run()) == 1
-    cache.commit(other, _vectors(other), _usage(1), "req_2", "0123")
+    assert len(cache.notes.of_run()) == 1
+    cache.commit(other, _vectors(other), _usage(1), "req_2", Payer(None, "0123"))
     assert {(each.request_id, each.key_id) for each in cache.receipts()} == {
         ("req_1", None),
         ("req_2", "0123"),
     }
-    assert not cache.pending_batches.of_run()
+    assert not cache.notes.of_run()
 
 
 def test_a_bill_counts_for_a_note_of_its_own_sender_alone(cache: EmbeddingCache) -> None:
     """What another vendor, or another account, has billed under the same key leaves the note owed whole."""
     batch = _batch("cat")
     cache.begin(batch, payer=Payer("http://vendor:80", "a"))
-    (note,) = cache.pending_batches.of_run()
+    (note,) = cache.notes.of_run()
     for number, payer in enumerate((Payer("http://other:80", "a"), Payer("http://vendor:80", "b"))):
         cache.reject(batch, Bill(f"req_{number}", "fp_1", _usage(1)), "not finite", payer)
-    assert cache.billed.rejected(note) == Spending(0, 0)
+    prices = Prices(image_micros=100, text_micros=20)
+    assert cache.billed.owed(note, prices) == Spending(1, 20)
     cache.reject(batch, Bill("req_own", "fp_1", _usage(1)), "not finite", Payer("http://vendor:80", "a"))
-    assert cache.billed.rejected(note) == Spending(1, 20)
+    assert cache.billed.owed(note, prices) == Spending(0, 0)
 
 
 def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> None:
@@ -404,7 +405,7 @@ def test_a_cache_of_float16_is_half_as_large_and_stays_so(tmp_path: Path) -> Non
     for half in (False, True):
         path = tmp_path / f"{half}.db"
         with EmbeddingCache(path, half=half) as cache:
-            batch = RequestBatch("key", "run", "fp_1", tuple(vectors))
+            batch = Batch("key", "run", "fp_1", tuple(vectors))
             usage = Usage(images=0, texts=2000, billed_queries=2000, cost_micros=0)
             cache.commit(batch, vectors, usage, "req")
         with EmbeddingCache(path, half=not half) as cache:  # it stays what it was made as

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import RequestBatch
+from client.cache.notes import Batch
 from client.cli.main import main
 from client.data import file_memory
 from client.data.examples import UNLABELLED, Example, read_files
@@ -37,7 +37,7 @@ def kept(tmp_path: Path) -> list[KeptFile]:
     KeptImages(tmp_path / "kept", at_most=9).keep(contents)
     found = list(kept_in(tmp_path / "kept"))
     queries = tuple(Query("image", each.digest, "", bytes) for each in found)
-    batch = RequestBatch("key", "run", "fp_1", queries)
+    batch = Batch("key", "run", "fp_1", queries)
     vectors = {query: np.full(4, 0.5, np.float32) for query in queries}
     with EmbeddingCache(tmp_path / "bought.db") as cache:
         cache.commit(batch, vectors, Usage(images=3, texts=0, billed_queries=3, cost_micros=3), "req_1")

@@ -49,7 +49,7 @@ def test_a_canary_sends_no_more_at_once_than_the_vendor_takes(
     assert shop.vendor.too_large == too_large
     assert sum(shop.vendor.sizes) == 13
     assert max(shop.vendor.sizes) <= model.limits.max_inputs
-    assert not shop.cache.pending_batches.of_run()
+    assert not shop.cache.notes.of_run()
 
 
 def test_one_image_that_the_vendor_takes_no_more_is_an_error(
@@ -61,4 +61,4 @@ def test_one_image_that_the_vendor_takes_no_more_is_an_error(
     monkeypatch.setattr("tests.client.shop.LIMITS", _with(max_request_bytes=3000).limits)
     with pytest.raises(RequestTooLarge):
         _ask(shop, queries)
-    assert not shop.cache.pending_batches.of_run()
+    assert not shop.cache.notes.of_run()

@@ -15,8 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
-from client.cache.pending import RequestBatch
+from client.cache.notes import Batch
+from client.cache.tables import StoredEmbedding
 from client.errors import AnswerRejected, ClientError, QuotaExhausted, UsageError
 from client.proofs import evidence
 from client.proofs.canary import Canary, CanaryResult
@@ -162,7 +162,7 @@ def _nothing_is_stored(cache: EmbeddingCache) -> None:
     assert not list(cache.billed.signed())
     (receipt,) = cache.receipts()
     assert receipt.fault is not None
-    assert len(cache.pending_batches.of_run()) == 1  # asked again under its key, which is free
+    assert len(cache.notes.of_run()) == 1  # asked again under its key, which is free
 
 
 def test_a_signature_that_is_not_the_vendors_is_refused(cache: EmbeddingCache) -> None:
@@ -353,29 +353,6 @@ def test_what_was_sold_is_packed_and_unpacked() -> None:
             unpack(broken)
 
 
-def test_a_cache_of_the_former_version_gets_what_receipts_need(tmp_path: Path) -> None:
-    path = tmp_path / "cache.db"
-    with EmbeddingCache(path) as cache:
-        vendor = Signing()
-        vendor.published, vendor.headers = None, {RECEIPT_HEADER: None}
-        _buy(cache, vendor)
-    with closing(sqlite3.connect(path)) as file, file:
-        for statement in (
-            "DROP TABLE signing_keys",
-            "ALTER TABLE receipts DROP COLUMN signed",
-            "ALTER TABLE receipts DROP COLUMN sold",
-            "PRAGMA user_version = 2",
-        ):
-            file.execute(statement)
-    with EmbeddingCache(path) as cache:
-        found = evidence.check_cache(cache)
-        assert (found.unsigned, found.unproven) == (1, 3)
-        cache.prune("fp_1")
-        _buy(cache, Signing(), run="next")
-        found = evidence.check_cache(cache)
-        assert (found.receipts, found.unsigned, found.proven) == (1, 1, 3)
-
-
 def _ask_again(cache: EmbeddingCache, vendor: Signing) -> CanaryResult:
     with VendorClient("http://vendor", "tk_1_s", transport=vendor) as client:
         canary = Canary(client, cache, MODEL)
@@ -398,7 +375,7 @@ def test_a_canary_asks_what_was_bought_and_finds_a_swap(cache: EmbeddingCache) -
     assert not check_swap(found.evidence, KeySet(keys=[])).proven
     # Nothing of the other model is stored, and nothing is owed.
     assert np.array_equal(cache.lookup("fp_1", QUERIES)[QUERIES[0]], ROWS[0])
-    assert not cache.pending_batches.of_run()
+    assert not cache.notes.of_run()
 
 
 def test_a_swap_of_a_vendor_that_does_not_sign_is_found_and_not_proved(cache: EmbeddingCache) -> None:
@@ -427,7 +404,7 @@ def test_what_a_canary_has_found_is_told_although_the_next_inputs_are_refused(ca
     _buy(cache, vendor)
     image = Query("image", hashlib.sha256(b"image").hexdigest(), "a.png", lambda: b"image")
     usage = Usage(images=1, texts=0, billed_queries=1, cost_micros=100)
-    cache.commit(RequestBatch("key", "run", "fp_1", (image,)), {image: ROWS[0]}, usage, "req_0")
+    cache.commit(Batch("key", "run", "fp_1", (image,)), {image: ROWS[0]}, usage, "req_0")
     vendor.refusal, vendor.rows = None, ROWS[::-1].copy()
     with VendorClient("http://vendor", "tk_1_s", transport=vendor) as client:
         found = Canary(client, cache, MODEL).ask([image, *QUERIES])
@@ -436,7 +413,7 @@ def test_what_a_canary_has_found_is_told_although_the_next_inputs_are_refused(ca
     assert "quota" in found.stopped
     assert found.evidence is not None
     assert check_swap(found.evidence, KeySet(keys=[vendor.key.public])).pairs == 2
-    assert not cache.pending_batches.of_run()
+    assert not cache.notes.of_run()
 
 
 def test_a_canary_that_is_refused_owes_nothing(cache: EmbeddingCache) -> None:
@@ -445,4 +422,4 @@ def test_a_canary_that_is_refused_owes_nothing(cache: EmbeddingCache) -> None:
     vendor.refusal = _refusal(402, "quota_exhausted")
     with pytest.raises(QuotaExhausted):
         _ask_again(cache, vendor)
-    assert not cache.pending_batches.of_run()
+    assert not cache.notes.of_run()

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from client.cache.pending import PendingBatch, RequestBatch
-from client.cache.receipts import Receipt
-from client.cache.statements import Pin
+from client.cache.notes import Batch, Note, Payer
+from client.cache.receipts import Pin
+from client.cache.tables import Receipt
 from client.proofs.reconciliation import UnknownCharges, reconcile
 from client.vendors.query import Query
 from client.vendors.statements import SignedHead
 from shared.billing import Entry, entry_hash
 from shared.receipts import HeadClaims, PublicKey
 
-RECEIPT = Receipt("req_1", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
+RECEIPT = Receipt("req_1", "fp_1", {"image": 2, "text": 1}, cost_micros=220, key_id="mine")
 RECEIPTS = [RECEIPT, replace(RECEIPT, request_id="req_2")]
 
 
@@ -46,9 +46,9 @@ def problems(entries: list[Entry], receipts: list[Receipt], **known: Any) -> lis
     return [f"{each.request_id}: {each.problem}" for each in found.differences]
 
 
-def note(*words: str, key_id: str | None = "mine", hours: float = 0) -> PendingBatch:
-    batch = RequestBatch("key", "run", "fp_1", tuple(Query.text(word) for word in words))
-    return PendingBatch(batch, time.time() - 3600 * hours, "http://vendor:80", key_id, 20 * len(words))
+def note(*words: str, key_id: str | None = "mine", hours: float = 0) -> Note:
+    batch = Batch("key", "run", "fp_1", tuple(Query.text(word) for word in words))
+    return Note(batch, time.time() - 3600 * hours, Payer("http://vendor:80", key_id))
 
 
 def test_what_agrees_is_counted() -> None:
@@ -59,9 +59,14 @@ def test_what_agrees_is_counted() -> None:
 
 
 def test_every_number_and_the_model_are_compared() -> None:
-    changes: dict[str, Any] = {"images": 1, "texts": 9, "cost_micros": 219, "fingerprint": "fp_2"}
-    for field, value in changes.items():
-        (problem,) = problems([entry(1)], [replace(RECEIPT, **{field: value})])
+    changes: list[tuple[str, Any, Any]] = [
+        ("counts", {"image": 1, "text": 1}, 1),
+        ("counts", {"image": 2, "text": 9}, 9),
+        ("cost_micros", 219, 219),
+        ("fingerprint", "fp_2", "fp_2"),
+    ]
+    for field, changed, value in changes:
+        (problem,) = problems([entry(1)], [replace(RECEIPT, **{field: changed})])
         assert f"{value} by the receipt" in problem
 
 
@@ -97,7 +102,7 @@ def test_what_curl_or_an_sdk_bought_was_made_elsewhere_and_is_summed_up() -> Non
 
 
 def test_a_request_in_which_every_input_was_refused_needs_no_charge() -> None:
-    nothing = replace(RECEIPT, request_id="req_0", images=0, texts=0, cost_micros=0)
+    nothing = replace(RECEIPT, request_id="req_0", counts={}, cost_micros=0)
     assert problems([entry(1)], [RECEIPT, nothing]) == []
     assert "0 by the receipt" in problems([entry(1), entry(2, request_id="req_0")], [RECEIPT, nothing])[0]
 
@@ -134,7 +139,7 @@ def test_a_charge_for_what_was_refused_is_an_alarm() -> None:
 
 
 def test_what_was_given_up_explains_its_charge() -> None:
-    lost = Receipt("lost", "fp_1", images=2, texts=1, cost_micros=220, key_id="mine")
+    lost = Receipt("lost", "fp_1", RECEIPT.counts, cost_micros=220, key_id="mine")
     found = reconcile([entry(1), entry(2, request_id="req_l")], [RECEIPT, lost, lost], "mine")
     assert (found.lost, found.elsewhere.charges, found.of_other_accounts) == (1, 0, 0)
     assert not found.differences

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.purchase.budget import NOTHING, Budget, PurchasePlan, Tranche, plan_purchase
+from client.purchase.budget import NOTHING, Budget
+from client.purchase.plan import PurchasePlan, Tranche, plan_purchase
 from client.purchase.selection import SelectionStrategy, image_order
 from client.vendors.query import Query, Spending
 from shared.embeddings import Prices

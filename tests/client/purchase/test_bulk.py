@@ -2,32 +2,32 @@
 
 import errno
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import httpx
 import pytest
 
-from client.cache.bulk_notes import BulkNote
 from client.cache.cache import EmbeddingCache
+from client.cache.notes import Batch, Note, Payer
 from client.cache.origins import origin_of
 from client.errors import AnswerRejected, ClientError, NotFound, NotOffered, RequestTooLarge, VendorError
-from client.purchase import bulk_answers, job_files
+from client.purchase import jobs
 from client.purchase.budget import Budget
-from client.purchase.bulk import BulkPurchaser
-from client.purchase.purchase import PurchaseResult
-from client.purchase.teacher import at_bulk_prices
+from client.purchase.checkout import Checkout
+from client.purchase.purchase import Purchase
+from client.purchase.result import PurchaseResult
 from client.vendors import transport
 from client.vendors.bulk_api import KEY_LABEL, BulkApi
+from client.vendors.bulk_lines import write_line
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query, Spending
 from shared.batches import BatchObject, ChunkReceipt
@@ -68,31 +68,25 @@ class Customer:
     cache: EmbeddingCache
     edge: Edge
 
-    def purchaser(self, run: str = "run", budget: int | None = None) -> BulkPurchaser:
-        model = at_bulk_prices(self.client.model())
-        return BulkPurchaser(
-            self.client, self.cache, model, run, Budget(budget), lambda _: None, wait=True
-        )  # fmt: skip
-
     def buy(self, run: str = "run", budget: int | None = None) -> PurchaseResult:
-        return self.purchaser(run, budget).run(WORDS)
+        checkout = Checkout(self.client, self.cache, self.client.model(), run, Budget(budget))
+        return Purchase(checkout, by_jobs=True).run(WORDS, WORDS)
 
-    def note_a_job(self) -> BulkNote:
+    def note_a_job(self) -> Note:
         """Note that a job is about to be begun, as a run does that is killed then."""
-        model = at_bulk_prices(self.client.model())
-        terms = (origin_of(self.client.url), self.client.key_id, model.prices)
-        note = BulkNote("bulk-1", "run", model.fingerprint, *terms, (tuple(WORDS),), time.time())
-        assert not self.cache.begin_job(note, alive=lambda _: False)
-        return note
+        model, payer = self.client.model(), Payer(origin_of(self.client.url), self.client.key_id)
+        batch = Batch("bulk-1", "run", model.fingerprint, tuple(WORDS), (len(WORDS),))
+        assert not self.cache.begin(batch, payer=payer, prices=model.batch_prices)
+        return self.notes[0]
 
     def age_notes(self) -> None:
         """Let the notes of jobs be of long ago."""
         with closing(sqlite3.connect(self.cache.path)) as file, file:
-            file.execute("UPDATE bulk_jobs SET noted_at = 0")
+            file.execute("UPDATE notes SET noted_at = 0")
 
     @property
-    def notes(self) -> list[BulkNote]:
-        return self.cache.bulk_notes.of_run("run")
+    def notes(self) -> list[Note]:
+        return self.cache.notes.of_run("run")
 
     @property
     def jobs(self) -> list[BatchObject]:
@@ -151,25 +145,23 @@ def test_a_job_that_may_be_beginning_is_known_from_its_last_try_on_and_begun_onc
 
     def answers(code: int) -> Step:
         def step() -> httpx.Response:
-            fresh.extend(note.is_fresh for note in customer.notes)
+            fresh.extend(note.seconds_left > 0 for note in customer.notes)
             customer.age_notes()
             return busy() if code == 429 else status(code)
 
         return step
 
     def dies() -> httpx.Response:
-        fresh.extend(note.is_fresh for note in customer.notes)
+        fresh.extend(note.seconds_left > 0 for note in customer.notes)
         raise KeyboardInterrupt
 
     customer.edge.steps[BEGIN] = [answers(504), answers(429), dies if killed else answers(504)]
     with pytest.raises(KeyboardInterrupt if killed else VendorError):
         customer.buy()
     (note,) = customer.notes
-    assert [*fresh, note.is_fresh] == [True] * 4
-    with pytest.raises(VendorError, match="may be beginning"):
-        customer.buy("another run")
+    assert [*fresh, note.seconds_left > 0] == [True] * 4
     assert customer.buy().bought == len(WORDS)
-    assert [job.metadata for job in customer.jobs] == [{KEY_LABEL: note.idempotency_key}]
+    assert [job.metadata for job in customer.jobs] == [{KEY_LABEL: note.batch.idempotency_key}]
     assert (customer.charged, customer.notes) == (len(WORDS), [])
 
 
@@ -181,7 +173,7 @@ def test_a_refusal_of_a_second_try_does_not_prove_that_the_first_began_no_job(
     customer.edge.steps["POST", path] = [lambda: status(413)]
     with pytest.raises(RequestTooLarge):
         customer.buy()
-    assert [each.idempotency_key for each in customer.notes] == [note.idempotency_key]
+    assert [each.batch.idempotency_key for each in customer.notes] == [note.batch.idempotency_key]
     assert customer.buy().bought == len(WORDS)
     assert (len(customer.jobs), customer.charged) == (1, len(WORDS))
 
@@ -213,10 +205,10 @@ def test_a_completed_job_that_brings_nothing_counts_as_paid_and_no_other_is_begu
         return begin(self, *given, **named)
 
     monkeypatch.setattr(BulkApi, "begin", not_without_end)
-    for jobs, paid in ((1, 20), (2, 30)):
+    for begun, paid in ((1, 20), (2, 30)):
         with pytest.raises(VendorError, match=f"{paid % 20 or 20} of its queries were neither answered nor"):
             customer.buy(budget=30)
-        assert (len(customer.jobs), customer.charged, customer.notes) == (jobs, paid, [])
+        assert (len(customer.jobs), customer.charged, customer.notes) == (begun, paid, [])
         assert customer.cache.spending("run") == Spending(paid, 10 * paid)
     assert customer.buy(budget=30).out_of_budget
     assert len(customer.jobs) == 2
@@ -230,11 +222,11 @@ def test_a_job_of_now_whose_answers_are_gone_counts_as_paid_and_no_other_is_begu
         raise NotFound("there is no such file")
 
     monkeypatch.setattr(BulkApi, "download", gone)
-    for jobs in (1, 2):
+    for begun in (1, 2):
         with pytest.raises(VendorError, match="20 of its queries are not stored"):
             customer.buy()
-        assert (len(customer.jobs), customer.charged, customer.notes) == (jobs, 20 * jobs, [])
-        assert customer.cache.spending("run") == Spending(20 * jobs, 200 * jobs)
+        assert (len(customer.jobs), customer.charged, customer.notes) == (begun, 20 * begun, [])
+        assert customer.cache.spending("run") == Spending(20 * begun, 200 * begun)
 
 
 @pytest.mark.parametrize(
@@ -279,19 +271,19 @@ def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_nothing_of_the_file_of_a_job_is_left_where_the_client_is_killed(tmp_path: Path) -> None:
-    sending = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from client.purchase.job_files import file_beside\n"
-        "with file_beside(Path(sys.argv[1])) as file:\n"
-        "    file.write(bytes(2**20))\n"
-        "    file.flush()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", sending, str(tmp_path / "cache.db")], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert list(tmp_path.iterdir()) == []
+def test_the_file_of_a_job_has_no_name_so_that_nothing_of_it_is_left_where_the_client_is_killed(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[set[str]] = []
+
+    def looking(*given: Any) -> None:
+        write_line(*given)
+        named.append({each.name for each in customer.cache.path.parent.iterdir()})
+
+    monkeypatch.setattr(jobs, "write_line", looking)
+    customer.buy()
+    assert named
+    assert set.union(*named) == {"cache.db", "cache.db-shm", "cache.db-wal", "cache.db.locks"}
 
 
 class OnAFullDisk(BytesIO):
@@ -305,17 +297,20 @@ def test_a_full_disk_is_said_to_be_one_and_the_same_command_goes_on(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     with monkeypatch.context() as patched:
-        if place == "file":
-            patched.setattr(job_files, "TemporaryFile", full)
-        elif place == "line":
-            patched.setattr(job_files, "write_line", full)
+        if place == "line":
+            patched.setattr(jobs, "write_line", full)
         else:
-            make = full if place == "answers" else lambda **_: OnAFullDisk()
-            patched.setattr(bulk_answers, "TemporaryFile", make)
-        purchaser = customer.purchaser(budget=20)
+            number = count(1)
+
+            def on_a_full_disk(**given: Any) -> Any:
+                if next(number) != (1 if place == "file" else 2):
+                    return TemporaryFile(**given)
+                return OnAFullDisk() if place == "what they say" else full()
+
+            patched.setattr(jobs, "TemporaryFile", on_a_full_disk)
         with pytest.raises(ClientError, match="cannot be written: the disk is full"):
-            purchaser.run(WORDS)
-    assert purchaser.run(WORDS).bought == len(WORDS)
+            customer.buy(budget=20)
+    assert customer.buy(budget=20).bought == len(WORDS)
     assert (len(customer.jobs), customer.charged, customer.notes) == (1, len(WORDS), [])
 
 
@@ -328,14 +323,14 @@ class Left:
     said: list[str]
 
     def note(self, *, days: float, key_id: str = "1", batch_id: str | None = None) -> None:
-        terms = (MODEL.fingerprint, origin_of(self.client.url), key_id, MODEL.prices, (tuple(WORDS),))
-        note = BulkNote("bulk-1", "run", *terms, time.time() - days * 86400, batch_id)
-        assert not self.cache.begin_job(note, alive=lambda _: False)
+        batch = Batch("bulk-1", "run", MODEL.fingerprint, tuple(WORDS), (len(WORDS),))
+        payer, noted_at = Payer(origin_of(self.client.url), key_id), time.time() - days * 86400
+        self.cache.notes.put(Note(batch, noted_at, payer, MODEL.prices, batch_id))
 
-    def fetch(self, run: str, model: ModelCard = MODEL) -> list[BulkNote]:
-        return BulkPurchaser(
-            self.client, self.cache, model, run, Budget(None), lambda _: None, self.said.append, wait=False
-        ).fetch(WORDS)  # fmt: skip
+    def fetch(self, run: str, model: ModelCard = MODEL) -> PurchaseResult:
+        """Fetch what the job brought, and buy nothing."""
+        checkout = Checkout(self.client, self.cache, model, run, Budget(0))
+        return Purchase(checkout, say=self.said.append).run(WORDS, WORDS)
 
 
 @pytest.fixture
@@ -357,8 +352,8 @@ def test_a_job_at_a_vendor_that_runs_none_any_more_counts_as_paid_once_its_day_i
     left: Left, run: str, batch_id: str | None
 ) -> None:
     left.note(days=1.1, batch_id=batch_id)
-    assert left.fetch(run) == []
-    assert left.cache.bulk_notes.count() == 0
+    left.fetch(run)
+    assert left.cache.notes.of_run() == []
     assert left.cache.spending("run") == Spending(len(WORDS), 20 * len(WORDS))
     assert ["no longer has" in each for each in left.said] == [True]
 
@@ -370,13 +365,13 @@ def test_a_job_at_a_vendor_that_runs_none_at_present_is_kept_for_its_day(
     left.note(days=0.9, batch_id=batch_id)
     with pytest.raises(VendorError, match="runs no bulk jobs at present"):
         left.fetch("run")
-    assert (left.cache.bulk_notes.count(), left.cache.spending("run")) == (1, Spending(0, 0))
+    assert (len(left.cache.notes.of_run()), left.cache.spending("run")) == (1, Spending(0, 0))
 
 
 def test_a_job_of_another_key_at_a_vendor_that_runs_none_any_more_is_left_to_that_key(left: Left) -> None:
     left.note(days=40, key_id="2", batch_id="batch_1")
-    assert left.fetch("another run") == []
-    assert (left.cache.bulk_notes.count(), left.cache.spending("run")) == (1, Spending(0, 0))
+    left.fetch("another run")
+    assert (len(left.cache.notes.of_run()), left.cache.spending("run")) == (1, Spending(0, 0))
     assert ["has no such bulk job" in each for each in left.said] == [True]
 
 
@@ -384,4 +379,4 @@ def test_a_vendor_that_sells_bulk_jobs_and_denies_them_is_not_believed(left: Lef
     left.note(days=40, batch_id="batch_1")
     with pytest.raises(NotOffered):
         left.fetch("run", MODEL.model_copy(update={"batch_prices": MODEL.prices}))
-    assert left.cache.bulk_notes.count() == 1
+    assert len(left.cache.notes.of_run()) == 1

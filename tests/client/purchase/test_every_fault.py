@@ -12,7 +12,7 @@ from _pytest.mark import ParameterSet
 from client.cache.cache import EmbeddingCache
 from client.errors import ClientError
 from client.proofs.reconciliation import reconcile
-from client.purchase import purchaser, request_queue
+from client.purchase import requests
 from client.purchase.teacher import Teacher
 from client.vendors import transport
 from client.vendors.protocols.tuition import VendorClient
@@ -44,9 +44,9 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.0)
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "TRIES", 2)
-    monkeypatch.setattr(purchaser, "LARGEST", 1)
-    monkeypatch.setattr(request_queue, "BATCH_SIZE", 2)
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(requests, "LARGEST", 1)
+    monkeypatch.setattr(requests, "BATCH_SIZE", 2)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Customer:
         """Every charge is a receipt, and every query was charged once, but for those that are lost."""
         with VendorClient(self.url, self.api_key, transport=self.edge) as client:
             ledger = list(client.ledger())
-            notes, refused = self.cache.pending_batches.of_run(), self.cache.billed.refused()
+            notes, refused = self.cache.notes.of_run(), self.cache.billed.refused()
             found = reconcile(ledger, self.cache.receipts(), client.key_id, owed=notes, refused=refused)
         assert found.differences == []
         assert found.elsewhere.charges == found.of_other_accounts == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client.cache.pending import FRESH_SECONDS, make_batch
+from client.cache.notes import FRESH_SECONDS, make_batch
 from client.cache.receipts import LOST
 from client.errors import (
     AnswerRejected,
@@ -20,7 +20,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
-from client.purchase.purchase import PurchaseProgress
+from client.purchase.result import PurchaseProgress
 from client.purchase.teacher import Teacher
 from client.vendors import transport
 from client.vendors.protocols.tuition import VendorClient
@@ -134,7 +134,7 @@ def test_an_answer_that_is_lost_or_garbled_is_had_again_without_paying(
     assert 0 < len(shop.cache.known("fp_1", _texts(WANTED))) < shop.vendor.charged
     shop.teacher().buy(_texts(WANTED))
     assert shop.vendor.charged == shop.cache.spending("run").queries == WANTED
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_what_ends_a_purchase_in_the_middle_leaves_what_was_bought_and_owes_noth
         with pytest.raises(expected):
             shop.teacher().buy(_texts(WANTED))
     assert 0 < shop.vendor.charged == shop.cache.spending("run").queries < WANTED
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
     shop.teacher().buy(_texts(WANTED))
     assert shop.vendor.charged == WANTED
 
@@ -167,7 +167,7 @@ def test_vectors_of_another_model_are_never_stored_as_this_ones(
     with pytest.raises(FingerprintChanged, match="fp_2"):
         shop.teacher().buy(_texts(WANTED))
     believed = [each for each in shop.cache.receipts() if each.fault is None]
-    assert len(shop.cache.known("fp_1", _texts(WANTED))) == sum(each.texts for each in believed)
+    assert len(shop.cache.known("fp_1", _texts(WANTED))) == sum(each.queries for each in believed)
     billed = [each for each in shop.cache.receipts() if each.fault is not None]
     assert billed
     assert {each.fingerprint for each in billed} == {"fp_2"}
@@ -179,9 +179,9 @@ def test_a_run_does_not_wait_for_one_that_was_killed_with_a_wrong_clock(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("client.cache.pending.time.time", lambda: 1.8e9 + skew)
+        patch.setattr("client.cache.notes.time.time", lambda: 1.8e9 + skew)
         shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.cache.pending.time.time", lambda: 1.8e9)
+    monkeypatch.setattr("client.cache.notes.time.time", lambda: 1.8e9)
     assert shop.teacher().buy(_texts(3)).bought == 3
 
 
@@ -217,13 +217,13 @@ def test_whenever_a_batch_is_sent_it_is_noted_as_sent_then(
 ) -> None:
     """Before each try more time goes by than a note lasts, as a `Retry-After` may have it."""
     now, left = 1.8e9, list[float]()
-    monkeypatch.setattr("client.cache.pending.time.time", lambda: now)
+    monkeypatch.setattr("client.cache.notes.time.time", lambda: now)
     answer = shop.vendor.handle_request
 
     def late(request: httpx.Request) -> httpx.Response:
         nonlocal now
         if request.url.path == "/embed":
-            left.extend(note.seconds_left for note in shop.cache.pending_batches.of_run("run"))
+            left.extend(note.seconds_left for note in shop.cache.notes.of_run("run"))
         now += 300
         return trouble() if 0 < len(left) < 3 else answer(request)
 
@@ -301,7 +301,7 @@ def test_what_a_vendor_may_not_bill_or_answer_stops_the_run_and_its_bill_is_note
     (receipt,) = shop.cache.receipts()
     assert receipt.fault is not None
     assert said.split(",")[0] in receipt.fault
-    assert shop.cache.spending("run").queries == receipt.texts >= 3
+    assert shop.cache.spending("run").queries == receipt.queries >= 3
     assert shop.vendor.charged == 3
     assert shop.teacher().buy(_texts(3)).bought == 3  # a vendor that answers well after all is believed
     assert shop.vendor.charged == 3
@@ -310,7 +310,7 @@ def test_what_a_vendor_may_not_bill_or_answer_stops_the_run_and_its_bill_is_note
 def _reject_the_first_of_two(shop: Shop, monkeypatch: pytest.MonkeyPatch, *, model: ModelCard = MODEL) -> str:
     """Have 32 of 64 texts billed and not taken; the key of that request."""
     with monkeypatch.context() as patch:
-        patch.setattr("client.purchase.purchaser.LARGEST", 1)
+        patch.setattr("client.purchase.requests.LARGEST", 1)
         _disturb(shop, patch, _not_numbers, after=0)
         with pytest.raises(AnswerRejected):
             shop.teacher(64, model).buy(_texts(64))
@@ -347,7 +347,7 @@ def test_a_bill_of_what_was_not_taken_counts_once_when_the_answer_is_lost(
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (64, 32, False)
     assert shop.vendor.charged == shop.cache.spending("run").queries == 96
     lost = [each for each in shop.cache.receipts() if each.request_id == LOST]
-    assert [(each.images, each.texts) for each in lost] == [(0, 0)]  # it explains no charge of another's
+    assert [each.queries for each in lost] == [0]  # it explains no charge of another's
 
 
 def test_a_bill_of_what_was_not_taken_counts_once_while_nobody_tells(
@@ -393,13 +393,13 @@ def test_what_was_deleted_and_is_answered_no_more_is_bought_anew_and_nothing_is_
 def test_what_a_killed_run_asked_for_once_more_and_is_answered_no_more_is_not_counted_twice(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
     Teacher(shop.client, shop.cache, model=MODEL, run_id="killed", budget=None).buy(_texts(3))
     shop.cache.prune("fp_1")
     shop.vendor.spent |= shop.vendor.paid.keys()
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
     assert shop.teacher().buy(_texts(3)).bought == 3
-    assert (shop.cache.spending("killed").queries, shop.cache.pending_batches.of_run("killed")) == (3, [])
+    assert (shop.cache.spending("killed").queries, shop.cache.notes.of_run("killed")) == (3, [])
 
 
 def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:
@@ -414,7 +414,7 @@ def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> Non
 def test_what_a_living_run_has_sent_is_left_alone_however_long_it_takes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
     texts = _texts(3)
     slow = threading.Event()
     go = threading.Event()

@@ -17,17 +17,16 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.cache import pending
+from client.cache import notes as pending
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import Payer, RequestBatch, make_batch
+from client.cache.notes import Batch, Payer, make_batch
 from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
-from client.purchase import request_queue
-from client.purchase.budget import Tranche
-from client.purchase.checkout import Checkout
+from client.purchase import requests
 from client.purchase.concurrency import START
 from client.purchase.lock import is_locked, run_lock
-from client.purchase.recovery import DeadRuns
-from client.purchase.request_queue import BATCH_SIZE
+from client.purchase.plan import Tranche
+from client.purchase.requests import BATCH_SIZE
+from client.purchase.settlement import Settlement
 from client.purchase.teacher import Teacher
 from client.vendors import transport
 from client.vendors.protocols.tuition import VendorClient
@@ -53,15 +52,15 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noted counts as sent so long ago that no vendor can be answering it any more."""
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
 
 
 def _image(content: bytes, name: str) -> Query:
     return Query("image", hashlib.sha256(content).hexdigest(), name, lambda: content)
 
 
-def _noted(cache: EmbeddingCache, run_id: str) -> list[RequestBatch]:
-    return [note.batch for note in cache.pending_batches.of_run(run_id)]
+def _noted(cache: EmbeddingCache, run_id: str) -> list[Batch]:
+    return [note.batch for note in cache.notes.of_run(run_id)]
 
 
 def _fail() -> None:
@@ -89,7 +88,7 @@ def test_whatever_is_refused_neither_budget_nor_quota_is_exceeded_or_left_unused
         assert min(good, budget) > quota
     assert shop.vendor.charged == min(good, budget, good if quota is None else quota)
     assert shop.cache.spending("run").queries == shop.vendor.charged
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
     shop.close()
 
 
@@ -124,7 +123,7 @@ def test_what_is_too_large_alone_costs_no_budget(shop: Shop, tmp_path: Path) -> 
     purchase = shop.teacher(11, MODEL.model_copy(update={"limits": limits})).buy(queries)
     assert purchase.refused.keys() == {queries[0], queries[2]}
     assert purchase.bought == shop.vendor.charged == 11
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_what_is_in_flight_when_the_quota_ends_is_kept(shop: Shop) -> None:
@@ -157,7 +156,7 @@ def test_a_batch_that_was_noted_and_never_charged_costs_nothing_and_binds_no_bud
     shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(32, "good unwanted"))))
     assert shop.teacher(10).buy(_texts(32)).out_of_budget
     assert shop.vendor.charged == 10
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
     assert shop.teacher(32).buy(_texts(32)).bought == 22
 
 
@@ -186,7 +185,7 @@ def test_batches_that_were_charged_come_before_those_that_were_not(shop: Shop) -
     wanted = [query for batch in batches for query in batch.queries]
     assert shop.teacher(35).buy(wanted).out_of_budget
     assert shop.vendor.charged == shop.cache.spending("run").queries == 35
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
@@ -194,7 +193,7 @@ def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop:
     shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(10))))
     assert shop.teacher(20).buy(_texts(20)).bought == 0
     assert shop.vendor.charged == 20
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_an_owed_batch_that_was_charged_is_had_for_nothing_whatever_the_budget(
@@ -219,7 +218,7 @@ def test_an_owed_batch_is_found_again_where_the_folder_has_moved(shop: Shop, tmp
     after = [Query.image_file(tmp_path / "after" / Path(query.name).name) for query in before]
     assert shop.teacher().buy(after).bought == 3
     assert list(shop.vendor.paid) == [batch.idempotency_key]
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 @pytest.mark.usefixtures("long_ago")
@@ -236,7 +235,7 @@ def test_an_owed_batch_is_found_again_from_another_folder(
     monkeypatch.chdir("images")
     assert shop.teacher().buy([Query.image_file(tmp_path / named[0])]).bought == 3
     assert list(shop.vendor.paid) == [batch.idempotency_key]
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_an_image_that_is_no_file_is_noted_although_the_folder_is_gone(
@@ -259,7 +258,7 @@ def test_an_owed_batch_whose_file_has_changed_stays_owed_and_the_others_are_boug
     Path(queries[0].name).write_bytes(b"something else")
     purchase = shop.teacher(5).buy(queries)
     assert (purchase.bought, list(purchase.refused)) == (2, [queries[0]])
-    assert len(shop.cache.pending_batches.of_run("run")) == 1
+    assert len(shop.cache.notes.of_run("run")) == 1
 
 
 def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_to_be_had(
@@ -268,10 +267,10 @@ def test_an_owed_batch_whose_file_is_gone_counts_as_lost_once_its_answer_is_not_
     gone = _images(tmp_path / "images", [400] * 3)
     shop.cache.begin(make_batch("run", "fp_1", tuple(gone)))
     Path(gone[0].name).unlink()
-    monkeypatch.setattr("client.cache.pending._REPLAY_SECONDS", -1)
+    monkeypatch.setattr("client.cache.notes._REPLAY_SECONDS", -1)
     purchase = shop.teacher(5).buy(_texts(3))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (2, 3, True)
-    assert shop.cache.pending_batches.of_run("run") == []
+    assert shop.cache.notes.of_run("run") == []
     assert shop.cache.spending("run").queries == 5
 
 
@@ -291,7 +290,7 @@ def test_a_batch_of_a_former_model_counts_only_if_it_was_charged(shop: Shop) -> 
 def test_what_another_run_buys_meanwhile_is_not_bought_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.purchase.purchaser.LARGEST", 1)  # so that nothing else is in flight
+    monkeypatch.setattr("client.purchase.requests.LARGEST", 1)  # so that nothing else is in flight
     other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
     texts = _texts(40 * BATCH_SIZE)
     first = threading.Event()
@@ -327,14 +326,14 @@ def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Sho
 def test_what_another_process_buys_for_the_run_before_it_has_its_turn_counts_in_the_budget(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recover, others = DeadRuns.recover, iter([_texts(20, "good other")])
+    recover, others = Settlement.recover, iter([_texts(20, "good other")])
 
-    def meanwhile(self: DeadRuns, *given: Any, **named: Any) -> None:
+    def meanwhile(self: Settlement, *given: Any, **named: Any) -> None:
         for queries in others:
             shop.teacher(30).buy(queries)
         recover(self, *given, **named)
 
-    monkeypatch.setattr(DeadRuns, "recover", meanwhile)
+    monkeypatch.setattr(Settlement, "recover", meanwhile)
     purchase = shop.teacher(30).buy(_texts(30))
     assert (purchase.bought, purchase.out_of_budget, shop.vendor.charged) == (10, True, 30)
 
@@ -343,10 +342,10 @@ def test_what_a_killed_run_was_buying_is_bought_in_the_end(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.5)
     assert shop.teacher().buy(_texts(100)).bought == 100
     # The vendor had not charged it, and cannot be answering it.
-    assert not shop.cache.pending_batches.of_run("killed")
+    assert not shop.cache.notes.of_run("killed")
 
 
 @pytest.mark.parametrize("charged", [True, False])
@@ -356,7 +355,7 @@ def test_what_a_run_had_paid_for_that_is_killed_meanwhile_is_not_paid_for_again(
     texts = _texts(100)
     batch = make_batch("other", "fp_1", tuple(texts[:3]))
     shop.cache.begin(batch)
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.5)
     with ThreadPoolExecutor(1) as pool:
         with run_lock(shop.cache.path, "other"):  # it is alive, and its request in flight
             purchase = pool.submit(shop.teacher().buy, texts)
@@ -371,7 +370,7 @@ def test_what_another_run_is_buying_is_bought_in_the_end_from_files_of_our_own(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A note has no more than a file's name, and an image may be sent as something else than its bytes."""
-    monkeypatch.setattr("client.cache.pending.FRESH_SECONDS", 0.5)
+    monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.5)
     shop.cache.begin(make_batch("killed", "fp_1", (_image(b"as it is sent", "images/a.gif"),)))
     purchase = shop.teacher().buy([_image(b"as it is sent", "images/a.gif"), *_texts(3)])
     assert (purchase.bought, purchase.refused) == (4, {})
@@ -452,10 +451,11 @@ def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_tell_of_it(
 def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_know_of_it(
     shop: Shop, long_ago: None, url: str, key: str, is_told: bool
 ) -> None:
-    texts, dear, said = _texts(100), 9_999, list[str]()
+    texts, dear, said = _texts(100), 10_000, list[str]()
+    prices = Prices(image_micros=0, text_micros=dear // 4)
     charged, owed = (make_batch("run", "fp_1", tuple(queries)) for queries in (texts[:5], texts[5:9]))
     for batch in (charged, owed):
-        shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"), agreed_micros=dear)
+        shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"), prices=prices)
     shop.vendor.paid[charged.idempotency_key] = 5  # whoever tells of a charge is believed
     with VendorClient(url, key, transport=shop.vendor) as client:
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30, say=said.append)
@@ -469,7 +469,7 @@ def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_kno
     assert _noted(shop.cache, "run") == ([] if is_told else [owed])
     shop.vendor.paid[owed.idempotency_key] = 4
     assert shop.teacher().buy(texts).bought == (0 if is_told else 4 + 74)
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 @pytest.mark.parametrize(("url", "key"), [("http://other", "tk_a_secret"), ("http://vendor", "tk_b_secret")])
@@ -489,7 +489,7 @@ def test_an_own_note_stays_where_another_vendor_or_account_has_spent_its_key(
     with VendorClient("http://vendor", "tk_a_secret", transport=shop.vendor) as client:
         teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
         assert teacher.buy(_texts(5)).bought == 5  # its own vendor and account are asked after all
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
     assert shop.cache.spending("run").queries == shop.vendor.charged == 9
 
 
@@ -542,11 +542,10 @@ def test_what_a_killed_run_had_paid_for_is_not_paid_for_again_by_another(shop: S
     for batch in (paid, unpaid, unwanted):
         shop.cache.begin(batch)
     shop.vendor.paid |= {paid.idempotency_key: 32, unwanted.idempotency_key: 9}
-    wanted = {query: query for query in texts}
     with run_lock(shop.cache.path, "killed"):  # as long as it lives, it is left alone
-        DeadRuns(Checkout(shop.client, shop.cache, MODEL), "run").recover(wanted, texts)
+        shop.settlement(texts).recover(texts)
     assert not shop.vendor.sizes
-    DeadRuns(Checkout(shop.client, shop.cache, MODEL), "run").recover(wanted, texts)
+    shop.settlement(texts).recover(texts)
     assert shop.cache.known("fp_1", texts) == set(texts[:32])
     assert (shop.cache.spending("killed").queries, shop.cache.spending("run").queries) == (32, 0)
     assert {batch.idempotency_key for batch in _noted(shop.cache, "killed")} == {
@@ -620,13 +619,13 @@ def test_the_price_is_a_cap(shop: Shop) -> None:
     with pytest.raises(PriceRaised, match="price"):
         shop.teacher(model=cheap).buy(_texts(40))
     assert shop.vendor.charged == 0
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_what_is_charged_late_at_the_price_of_its_time_is_taken_though_prices_fell(shop: Shop) -> None:
     """It was noted at 20 micros a text. As it is sent once more, for half of that, it is charged."""
     batch, asked = make_batch("run", "fp_1", tuple(_texts(5))), list[int]()
-    shop.cache.begin(batch, agreed_micros=100)
+    shop.cache.begin(batch, prices=MODEL.prices)
 
     def charge_late() -> None:
         asked.append(len(asked))
@@ -639,7 +638,7 @@ def test_what_is_charged_late_at_the_price_of_its_time_is_taken_though_prices_fe
     assert (purchase.bought, purchase.cost_micros) == (5, 100)
     assert shop.cache.spending("run") == Spending(5, 100)
     assert shop.vendor.charged == 5
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_what_was_agreed_stays_noted_while_an_answer_is_owed(
@@ -649,7 +648,7 @@ def test_what_was_agreed_stays_noted_while_an_answer_is_owed(
     monkeypatch.setattr(transport, "PATIENCE", 0.0)
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     batch = make_batch("run", "fp_1", tuple(_texts(5)))
-    shop.cache.begin(batch, agreed_micros=100)
+    shop.cache.begin(batch, prices=MODEL.prices)
     answer, asked = shop.vendor.handle_request, list[httpx.Request]()
 
     def lose_what_is_bought(request: httpx.Request) -> httpx.Response:
@@ -664,8 +663,8 @@ def test_what_was_agreed_stays_noted_while_an_answer_is_owed(
         with pytest.raises(VendorError):
             shop.teacher(model=cheap).buy(_texts(5))
     assert asked
-    (note,) = shop.cache.pending_batches.of_run("run")
-    assert note.agreed_micros == 100
+    (note,) = shop.cache.notes.of_run("run")
+    assert note.prices == MODEL.prices
     shop.vendor.paid[batch.idempotency_key] = 5
     assert shop.teacher(model=cheap).buy(_texts(5)).cost_micros == 100
     assert shop.vendor.charged == 5
@@ -717,7 +716,7 @@ def test_a_vendor_that_pushes_back_has_fewer_requests_in_flight(
 def test_memory_holds_a_few_batches_however_large_the_images(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_queue, "BATCH_BYTES", 4000)
+    monkeypatch.setattr(requests, "BATCH_BYTES", 4000)
     assert shop.teacher().buy(_images(tmp_path / "images", [1200] * 12)).bought == 12
     assert set(shop.vendor.sizes) == {2}
 
@@ -745,7 +744,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_an_interruption_ends_soon_though_the_vendor_hangs(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr("client.purchase.purchaser._GRACE", 0.2)
+    monkeypatch.setattr("client.purchase.purchase._GRACE", 0.2)
     released = threading.Event()
 
     def hang() -> None:
@@ -757,7 +756,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
     with pytest.raises(KeyboardInterrupt):
         shop.teacher().buy(_texts(300))
     assert time.monotonic() - started < 5
-    owed = shop.cache.pending_batches.of_run("run")
+    owed = shop.cache.notes.of_run("run")
     released.set()
     assert owed
 
@@ -765,7 +764,7 @@ def test_an_interruption_ends_soon_though_the_vendor_hangs(
 def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, interrupt: threading.Event
 ) -> None:
-    monkeypatch.setattr("client.purchase.purchaser._GRACE", 9.0)
+    monkeypatch.setattr("client.purchase.purchase._GRACE", 9.0)
 
     def wait(_: httpx.Request) -> httpx.Response:
         interrupt.set()
@@ -776,4 +775,4 @@ def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
     with pytest.raises(KeyboardInterrupt):
         shop.teacher().buy(_texts(300))
     assert time.monotonic() - started < 5
-    assert shop.cache.pending_batches.of_run("run")
+    assert shop.cache.notes.of_run("run")

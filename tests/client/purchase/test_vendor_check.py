@@ -1,9 +1,7 @@
 """A fingerprint is only what a vendor says: what one sold is used with another's once both agree."""
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -12,7 +10,6 @@ import pytest
 
 from client.cache.archive import export_embeddings, import_embeddings
 from client.cache.cache import EmbeddingCache
-from client.cache.embeddings import StoredEmbedding
 from client.cache.origins import origin_of
 from client.errors import AnswerRejected, BudgetExhausted, CacheError, QuotaExhausted
 from client.purchase.budget import Budget
@@ -28,40 +25,6 @@ from tests.client.shop import refusal as _refusal
 
 pytestmark = pytest.mark.usefixtures("hurry")
 
-# The tables of a cache as they were before vendors were noted.
-_VERSION_1 = """
-CREATE TABLE models (id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE);
-CREATE TABLE storage (only INTEGER PRIMARY KEY CHECK (only = 1), dtype TEXT NOT NULL);
-CREATE TABLE embeddings (
-    id INTEGER PRIMARY KEY,
-    model INTEGER NOT NULL REFERENCES models (id),
-    kind TEXT NOT NULL,
-    digest BLOB NOT NULL,
-    vector BLOB NOT NULL,
-    checksum INTEGER NOT NULL,
-    UNIQUE (model, kind, digest)
-);
-CREATE TABLE receipts (
-    idempotency_key TEXT PRIMARY KEY,
-    request_id TEXT NOT NULL,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    images INTEGER NOT NULL,
-    texts INTEGER NOT NULL,
-    cost_micros INTEGER NOT NULL,
-    received_at TEXT NOT NULL,
-    key_id TEXT
-) WITHOUT ROWID;
-CREATE INDEX receipts_by_run ON receipts (run_id);
-CREATE TABLE pending (
-    idempotency_key TEXT PRIMARY KEY,
-    run_id TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    queries TEXT NOT NULL,
-    noted_at REAL NOT NULL
-) WITHOUT ROWID;
-PRAGMA user_version=1;
-"""
 OLD = [Query.text(f"old {number}") for number in range(20)]
 NEW = [Query.text(f"new {number}") for number in range(5)]
 
@@ -183,7 +146,7 @@ def test_a_vendor_that_only_says_that_it_sells_the_model_is_found_out_and_nothin
     found = cache.lookup("fp_1", OLD)
     assert all((found[query] == _vector(query.content(), "false")).all() for query in OLD)
     faults = [receipt for receipt in cache.receipts() if receipt.fault]
-    assert sum(receipt.texts for receipt in faults) == CANARIES
+    assert sum(receipt.queries for receipt in faults) == CANARIES
     assert cache.prune("fp_1") == len(OLD)  # what its message says
     # What was billed and not taken comes back free of charge, and all else is bought.
     assert _teacher(cache, honest, "http://honest", run="anew").buy([*OLD, *NEW]).bought == 25 - CANARIES
@@ -231,51 +194,6 @@ def test_what_a_budget_does_not_reach_to_compare_is_not_used_together(cache: Emb
     assert len(second.asked) == len(NEW)
     with pytest.raises(BudgetExhausted, match="20 queries does not suffice to compare the vendor"):
         purchase.require_compared(Budget(len(OLD)))
-
-
-def _old_cache(path: Path, model: str) -> None:
-    """A cache as the version before made it: what a vendor sold, and a request that was not answered."""
-    entries = [
-        StoredEmbedding("text", bytes.fromhex(q.digest), _vector(q.content(), model).tobytes()) for q in OLD
-    ]
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript(_VERSION_1)
-        connection.execute("INSERT INTO storage VALUES (1, '<f4')")
-        connection.execute("INSERT INTO models VALUES (1, 'fp_1')")
-        connection.executemany(
-            "INSERT INTO embeddings (model, kind, digest, vector, checksum) VALUES (1, ?, ?, ?, ?)",
-            [(each.kind, each.digest, each.vector, each.checksum) for each in entries],
-        )
-        connection.execute(
-            "INSERT INTO receipts VALUES ('k', 'req_0', 'run', 'fp_1', 0, 20, 400, '2026-01-01T00:00', 'id')"
-        )
-        queries = f'[["text", "{NEW[0].digest}", "{NEW[0].name}"]]'
-        connection.execute("INSERT INTO pending VALUES ('owed', 'other', 'fp_1', ?, 1.0)", (queries,))
-
-
-def test_a_cache_of_the_version_before_opens_and_is_adopted_by_who_agrees_with_it(tmp_path: Path) -> None:
-    path = tmp_path / "cache.db"
-    _old_cache(path, "true")
-    for _ in range(2):  # it is brought up to date once
-        with EmbeddingCache(path) as cache:
-            assert cache.known("fp_1", OLD) == set(OLD)
-            assert cache.spending("run").queries == 20
-            assert [note.batch.queries for note in cache.pending_batches.of_run("other")] == [(NEW[0],)]
-            assert cache.verify() == 0
-    with EmbeddingCache(path) as cache:
-        seller = Seller("true")
-        assert _teacher(cache, seller, "http://vendor").buy(OLD).bought == 0
-        assert not seller.asked
-        purchase = _teacher(cache, seller, "http://vendor").buy([*OLD, *NEW[1:]])
-        assert (len(seller.asked), purchase.bought) == (CANARIES + 4, 4)
-        assert _teacher(cache, seller, "http://vendor").buy([*OLD, Query.text("more")]).bought == 1
-        assert len(seller.asked) == CANARIES + 5
-
-
-def test_a_cache_of_the_version_before_is_not_mixed_with_who_disagrees(tmp_path: Path) -> None:
-    _old_cache(tmp_path / "cache.db", "false")
-    with EmbeddingCache(tmp_path / "cache.db") as cache, pytest.raises(AnswerRejected):
-        _teacher(cache, Seller("true"), "http://vendor").buy([*OLD, *NEW[1:]])
 
 
 @pytest.mark.parametrize(("model", "believed"), [("true", True), ("false", False)])

@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import RequestBatch
+from client.cache.notes import Batch, Payer
+from client.cache.receipts import Paid
 from client.data.domains import class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.methods import METHODS
@@ -27,7 +28,6 @@ from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.options.vendor import VendorOptions
 from client.progress import Display
-from client.purchase.checkout import Checkout
 from client.purchase.teacher import Bulk, Teacher
 from client.purchase.vendor_check import CANARIES
 from client.runs import supervision, targets
@@ -40,7 +40,6 @@ from client.runs.targets import TargetBuilder, Targets
 from client.runs.teacher_queries import query_of, teacher_queries
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
-from client.vendors.vendor import EmbedResult
 from shared.embeddings import Usage
 from tests.client.toy import make_folder, run_config
 from tests.vendor_service.local_vendor import LocalVendor
@@ -86,7 +85,7 @@ class Pupil:
         config, method = self.config.changed(method=method_name), METHODS[method_name]
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
-        bulk = Bulk(self.client, buys=batch)
+        bulk = Bulk(buys=batch)
         teacher = Teacher(
             self.client,
             self.cache,
@@ -407,15 +406,15 @@ def test_an_image_that_was_refused_in_a_request_of_before_keeps_nothing_else_fro
     first = teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody())).of("labelled")
     large = first.queries[0].name
     Image.new("RGB", (101, 100)).save(large)
-    store = Checkout.store
+    store = EmbeddingCache.commit
 
-    def stop(checkout: Checkout, batch: RequestBatch, answer: EmbedResult) -> None:
+    def stop(cache: EmbeddingCache, batch: Batch, *given: Any, **named: Any) -> Paid:
         if batch.queries[0].kind == "image":
             raise KeyboardInterrupt
-        store(checkout, batch, answer)
+        return store(cache, batch, *given, **named)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkout, "store", stop)
+        patched.setattr(EmbeddingCache, "commit", stop)
         with pytest.raises(KeyboardInterrupt):
             pupil.learn("run", budget=10)
     pupil.learn("run", budget=100, batch=batch)
@@ -488,9 +487,9 @@ def _sell_elsewhere(pupil: Pupil, *what: str) -> None:
     queries = (*(asked.prompts if "texts" in what else ()), *asked.of("labelled").queries[:10])
     directions = np.random.default_rng(0).normal(size=(len(queries), model.dimensions))
     vectors = {query: _unit(row.astype(np.float32)) for query, row in zip(queries, directions, strict=True)}
-    batch = RequestBatch("key", "elsewhere", model.fingerprint, queries)
+    batch = Batch("key", "elsewhere", model.fingerprint, queries)
     usage = Usage(images=0, texts=0, billed_queries=0, cost_micros=0)
-    pupil.cache.commit(batch, vectors, usage, "req_1", origin="http://elsewhere:80")
+    pupil.cache.commit(batch, vectors, usage, "req_1", Payer("http://elsewhere:80"))
 
 
 def test_what_another_run_buys_meanwhile_comes_from_the_cache(

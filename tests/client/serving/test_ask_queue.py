@@ -17,8 +17,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from client.cache import pending
-from client.cache.pending import make_batch
+from client.cache import notes as pending
+from client.cache.notes import make_batch
 from client.data.kept_images import KeptImages, kept_in
 from client.errors import (
     CacheError,
@@ -179,7 +179,7 @@ def test_an_image_whose_answer_was_lost_is_paid_once_whoever_asks_next_and_then_
 
     assert _run(_asker(shop), work) == ["student", "student", "vendor", "cache"]
     assert shop.vendor.charged == 2 + 4
-    assert not shop.cache.pending_batches.of_run()
+    assert not shop.cache.notes.of_run()
 
 
 def test_a_price_that_rises_is_not_paid_and_what_is_known_is_answered(
@@ -229,8 +229,8 @@ def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
     images = [_image(each) for each in (b"first", b"second", b"four")]
     shop.cache.begin(make_batch("run", "fp_1", tuple(images)))
     for image in images:
-        shop.cache.pending_batches.hold([image, _image(b"of no note")])
-    (note,) = shop.cache.pending_batches.of_run()
+        shop.cache.notes.hold([image, _image(b"of no note")])
+    (note,) = shop.cache.notes.of_run()
     with pytest.raises(OSError, match="an image"):  # it is looked for in a file
         note.batch.queries[0].content()
     assert [query.content() for query in note.batch.queries[1:]] == [b"second", b"four"]

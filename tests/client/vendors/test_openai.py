@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.cache.cache import EmbeddingCache
-from client.cache.pending import Payer, make_batch
+from client.cache.notes import Payer, make_batch
 from client.errors import (
     Bill,
     CacheError,
@@ -204,7 +204,7 @@ def test_whatever_is_lost_what_may_have_been_paid_never_exceeds_the_budget(
         finally:
             shop.server.trouble = []
     assert shop.server.charged <= shop.cache.spending("run").queries <= budget
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
     shop.close()
 
 
@@ -222,7 +222,7 @@ def test_what_was_certainly_not_served_costs_nothing(shop: Shop) -> None:
         shop.server.trouble = [trouble] * transport.TRIES
         with pytest.raises(VendorUnreachable):
             teacher.buy(_texts(20))
-        assert not shop.cache.pending_batches.of_run("run")
+        assert not shop.cache.notes.of_run("run")
     shop.server.trouble = ["busy"] * transport.TRIES
     with pytest.raises(VendorError, match="busy"):
         teacher.buy(_texts(20))
@@ -235,7 +235,7 @@ def test_what_a_killed_run_had_sent_is_written_off(shop: Shop) -> None:
     shop.cache.begin(make_batch("run", teacher.model.fingerprint, tuple(_texts(32))))
     purchase = teacher.buy(_texts(50))
     assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (18, 32, True)
-    assert not shop.cache.pending_batches.of_run("run")
+    assert not shop.cache.notes.of_run("run")
 
 
 def test_what_was_billed_and_not_taken_is_not_counted_again(shop: Shop) -> None:
@@ -255,7 +255,7 @@ def test_what_was_sent_to_another_vendor_stays_noted_and_is_never_sent_here(shop
     shop.cache.begin(batch, payer=Payer("http://elsewhere:80", "a"))
     purchase = teacher.buy(_texts(50, "other"))
     assert (purchase.bought, purchase.lost, shop.server.charged) == (18, 0, 18)
-    assert [note.batch for note in shop.cache.pending_batches.of_run("run")] == [batch]
+    assert [note.batch for note in shop.cache.notes.of_run("run")] == [batch]
 
 
 def test_what_cannot_be_embedded_is_found_and_skipped(shop: Shop) -> None:
@@ -328,7 +328,7 @@ def test_a_model_that_embeds_no_images_was_paid_for_the_text_in_vain(shop: Shop)
     shop.server.embeds_images = False
     error = _identify_in_vain(shop)
     assert (type(error), error.paid_in_vain, shop.server.charged) == (InputRefused, True, 1)
-    assert [receipt.texts for receipt in shop.cache.receipts()] == [1]
+    assert [receipt.queries for receipt in shop.cache.receipts()] == [1]
 
 
 def test_a_model_of_two_widths_is_refused_and_was_paid_in_vain(

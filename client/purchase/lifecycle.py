@@ -1,0 +1,95 @@
+"""What may happen to a batch: from which state, by which event, to which, and what the cache records of it.
+
+A batch is one request, or one bulk job, which is the same purchase over a slow transport. `TRANSITIONS` is
+all that there is: whoever buys, recovers or gives up a batch goes through it (`Checkout.apply`), and the
+property test draws from it (tests/client/purchase/test_lifecycle.py).
+
+Each record is one SQLite transaction. The budget follows from what is recorded: what a note may still cost is
+set aside, what a receipt says is paid, and all else is free.
+
+A process may be killed anywhere. What is left then is the last record: a note is a batch in doubt, a note
+with the vendor's name for a bulk job is a job that was sent, and no note is the end.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a batch is."""
+
+    PLANNED = "planned"  # its queries are chosen, and set aside in the budget
+    NOTED = "noted"  # about to be sent, or sent: the vendor may be answering it
+    SENT = "sent"  # a bulk job that the vendor has begun
+    IN_DOUBT = "in doubt"  # a try may have been served, and no answer is stored
+    SETTLED = "settled"  # its embeddings and its receipt are stored
+    REFUSED = "refused"  # no try was served, and it cost nothing
+    LOST = "lost"  # its answer is not to be had any more: it counts as paid
+    ABANDONED = "abandoned"  # nobody was asked, or the vendor has not charged it and cannot any more
+
+
+ENDS = frozenset({State.SETTLED, State.REFUSED, State.LOST, State.ABANDONED})
+
+
+class Event(StrEnum):
+    """What happens to a batch."""
+
+    NOTE = "it is noted, for the first time or to be sent again under its old key"
+    HELD = "another run has bought some of it, is buying it, or may have paid for it"
+    TRY = "it is sent, for the first time or again"
+    REPEAT = "it may have been charged, and is sent again where that costs a second time"
+    BEGIN = "the vendor has begun the bulk job, and named it"
+    ANSWER = "it is answered; or a part of a bulk job is, which has a key and a receipt of its own"
+    COMPLETE = "all that a bulk job brought is stored"
+    BILL = "it, or a part of it, is billed, and the answer cannot be taken"
+    DISPUTE = "its answer contradicts what the vendor answered before, and is kept as evidence alone"
+    REFUSE = "the vendor refuses it, and no try of it can have been served"
+    DOUBT = "nobody knows whether it was served"
+    UNCHARGED = "the vendor has not charged it, and cannot be answering it any more"
+    UNTOLD = "the vendor does not tell whether it charged it"
+    GONE = "the vendor answers it no more"
+
+
+class Record(StrEnum):
+    """What the cache does, in one transaction."""
+
+    NOTHING = "nothing"
+    NOTE = "writes the note, unless another run has some of it"
+    RENEW = "notes that it is sent just now"
+    NAME = "notes the vendor's name for the job"
+    STORE = "stores embeddings and receipt, and removes the note under the same key"
+    BILL = "stores a receipt with its fault; the note stays"
+    DISPUTE = "stores a receipt with its fault and its proof, and removes the note"
+    REFUSE = "stores the refusal, and removes the note"
+    LOSE = "stores a receipt of what is lost, and removes the note"
+    LOSE_TRY = "stores a receipt of what is lost; the note stays, for it is sent again"
+    DROP = "removes the note"
+
+
+_S, _E, _R = State, Event, Record
+TRANSITIONS: Mapping[tuple[State, Event], tuple[State, Record]] = {
+    (_S.PLANNED, _E.NOTE): (_S.NOTED, _R.NOTE),
+    (_S.PLANNED, _E.HELD): (_S.ABANDONED, _R.NOTHING),
+    (_S.NOTED, _E.TRY): (_S.NOTED, _R.RENEW),
+    (_S.NOTED, _E.REPEAT): (_S.NOTED, _R.LOSE_TRY),
+    (_S.NOTED, _E.BEGIN): (_S.SENT, _R.NAME),
+    (_S.NOTED, _E.ANSWER): (_S.SETTLED, _R.STORE),
+    (_S.NOTED, _E.BILL): (_S.IN_DOUBT, _R.BILL),
+    (_S.NOTED, _E.DISPUTE): (_S.SETTLED, _R.DISPUTE),
+    (_S.NOTED, _E.REFUSE): (_S.REFUSED, _R.REFUSE),
+    (_S.NOTED, _E.DOUBT): (_S.IN_DOUBT, _R.RENEW),
+    (_S.NOTED, _E.GONE): (_S.LOST, _R.LOSE),
+    (_S.SENT, _E.ANSWER): (_S.SENT, _R.STORE),
+    (_S.SENT, _E.BILL): (_S.SENT, _R.BILL),
+    (_S.SENT, _E.COMPLETE): (_S.SETTLED, _R.DROP),
+    (_S.SENT, _E.UNTOLD): (_S.SENT, _R.NOTHING),
+    (_S.SENT, _E.GONE): (_S.LOST, _R.LOSE),
+    (_S.IN_DOUBT, _E.NOTE): (_S.NOTED, _R.NOTE),
+    (_S.IN_DOUBT, _E.HELD): (_S.IN_DOUBT, _R.NOTHING),
+    (_S.IN_DOUBT, _E.BEGIN): (_S.SENT, _R.NAME),
+    (_S.IN_DOUBT, _E.ANSWER): (_S.SETTLED, _R.STORE),
+    (_S.IN_DOUBT, _E.BILL): (_S.IN_DOUBT, _R.BILL),
+    (_S.IN_DOUBT, _E.UNCHARGED): (_S.ABANDONED, _R.DROP),
+    (_S.IN_DOUBT, _E.UNTOLD): (_S.IN_DOUBT, _R.NOTHING),
+    (_S.IN_DOUBT, _E.GONE): (_S.LOST, _R.LOSE),
+}
