@@ -1,8 +1,7 @@
 """Everything that was ever paid for: embeddings, receipts, and notes of batches whose answers are owed."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -10,12 +9,12 @@ from typing import Self
 from client.cache.embeddings import Embeddings
 from client.cache.notes import Batch, ContentOf, Note, Notes, Payer, file_content
 from client.cache.origins import UNKNOWN
-from client.cache.receipts import NOT_PAID, Paid, Receipts
+from client.cache.receipts import NOT_PAID, Owed, Paid, Receipts
 from client.cache.statements import Cards, Heads
 from client.cache.tables import Receipt, StoredEmbedding, Tables
 from client.errors import Bill
-from client.vendors.proofs import Proof
 from client.vendors.query import Query, Spending
+from client.vendors.statements import Proof
 from shared.embeddings import Prices, Usage
 from shared.encoding import Vector
 
@@ -190,36 +189,29 @@ class EmbeddingCache(Embeddings):
                 self._file.delete_note(batch.idempotency_key)
         return paid
 
-    def abandon(self, batch: Batch, request_id: str | None = None, key_id: str | None = None) -> None:
+    def abandon(self, batch: Batch, request_id: str | None = None) -> None:
         """Remove the note of a batch that was not charged; where it was refused, note that as well."""
         with self._file.transaction():
             if request_id is not None:
-                self._file.add_refusal(request_id, batch.run_id, key_id)
+                self._file.add_refusal(request_id)
             self._file.delete_note(batch.idempotency_key)
 
-    def lose(self, note: Note, today: Prices, *, sent_again: bool = False) -> Paid:
-        """Turn the note of a request whose answer is lost for good into a receipt: it may be paid for.
+    def lose(self, note: Note, owed: Owed, *, sent_again: bool = False) -> Paid:
+        """Turn the note of a batch whose answer is lost for good into a receipt: it may be paid for.
 
         Args:
             note: the note.
-            today: the prices, where none were noted.
+            owed: what counts as paid.
             sent_again: whether it is sent once more, and the note stays.
 
         Returns:
             What counts as paid.
         """
-        with self._file.transaction():
-            paid = self.billed.add_lost(note, *self.billed.owed_counts(note, today))
-            if not sent_again:
-                self._file.delete_note(note.batch.idempotency_key)
-        return paid
-
-    def lose_rest(self, note: Note, lost: Sequence[Query], cost_micros: int) -> Paid:
-        """The same of a bulk job, of which some queries are lost; where nothing was, the note only goes."""
         paid = NOT_PAID
         with self._file.transaction():
-            if lost or cost_micros:
-                counts = Counter(query.kind for query in lost)
-                paid = self.billed.add_lost(note, counts, cost_micros)
-            self._file.delete_note(note.batch.idempotency_key)
+            # The key of a request is spent even where nothing of it is to be paid.
+            if owed.counts or owed.cost_micros or not note.batch.is_job:
+                paid = self.billed.add_lost(note, owed)
+            if not sent_again:
+                self._file.delete_note(note.batch.idempotency_key)
         return paid

@@ -56,13 +56,12 @@ CREATE TABLE IF NOT EXISTS receipts (
     key_id TEXT,                -- the public half of the API key
     fault TEXT,                 -- why the answer was not taken; NULL where it was
     signed TEXT,                -- the vendor's receipt, a compact JWS; NULL where it signed none
-    sold BLOB                   -- what that is a receipt of, see `proofs.pack`
+    signer TEXT,                -- the public key that signed it, as its JWK has it
+    sold BLOB                   -- what that is a receipt of, see `statements.pack`
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_run ON receipts (run_id);
 CREATE TABLE IF NOT EXISTS refusals (
-    request_id TEXT PRIMARY KEY,  -- of a request that was refused, and so is never to be charged
-    run_id TEXT NOT NULL,
-    key_id TEXT
+    request_id TEXT PRIMARY KEY  -- of a request that was refused, and so is never to be charged
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notes (
     idempotency_key TEXT PRIMARY KEY,
@@ -76,16 +75,12 @@ CREATE TABLE IF NOT EXISTS notes (
     lines TEXT,                 -- JSON: how many queries each line of a bulk job has; NULL of a request
     job TEXT                    -- the vendor's name for a bulk job, once that is known
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signing_keys (
-    kid TEXT PRIMARY KEY,
-    x TEXT NOT NULL             -- the public key, as its JWK has it
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS statements (
     name TEXT PRIMARY KEY,      -- the same for statements that say the same
     kind TEXT NOT NULL,         -- 'head' or 'card'
     about TEXT NOT NULL,        -- an account, or a model's fingerprint
     signed TEXT NOT NULL,       -- what the vendor signed, a compact JWS
-    kid TEXT NOT NULL REFERENCES signing_keys (kid)
+    signer TEXT NOT NULL        -- the public key, as its JWK has it
 ) WITHOUT ROWID;
 """
 

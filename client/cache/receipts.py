@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,25 +10,16 @@ from typing import NamedTuple
 from client.cache.notes import Batch, Note, Payer
 from client.cache.tables import Receipt, Tables
 from client.errors import Bill
-from client.vendors.proofs import Proof, pack, unpack
 from client.vendors.query import Spending
-from client.vendors.signatures import BadSignature, signer_of
-from client.vendors.units import Counts, cost_of, counts_of
+from client.vendors.signatures import BadSignature
+from client.vendors.statements import Proof, pack
+from client.vendors.units import cost_of, counts_of
 from shared.embeddings import Kind, Prices
-from shared.receipts import RECEIPT_TYPE, PublicKey
 
 LOST = "lost"
 _RECENT = 10_000
 # Beyond any bill in earnest; sums of many fit SQLite's integers.
 _MOST = 10**15
-
-
-@dataclass(frozen=True)
-class SignedReceipt:
-    """A receipt with what its vendor signed; `proof` is `None` where what is stored cannot be read."""
-
-    receipt: Receipt
-    proof: Proof | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,18 @@ class Paid(NamedTuple):
     added: Spending
 
 
+class Owed(NamedTuple):
+    """What may still have to be paid: queries by kind, and their cost in millionths of a unit."""
+
+    counts: Counter[Kind]
+    cost_micros: int
+
+    @property
+    def spending(self) -> Spending:
+        """The queries of all kinds, and their cost."""
+        return Spending(self.counts.total(), self.cost_micros)
+
+
 NOT_PAID = Paid(Spending(0, 0), Spending(0, 0))
 
 
@@ -76,20 +79,23 @@ class Receipts:
         """Those of every run, vendor and account that the cache was used with."""
         return self._tables.receipts()
 
-    def signed(self) -> Iterator[SignedReceipt]:
-        """Those that are signed, in the order in which they came."""
-        keys = self._tables.signing_keys()
+    def signed(self) -> Iterator[tuple[Receipt, Proof | None]]:
+        """The signed receipts in the order in which they came; no proof where the stored one is damaged."""
         for name in self._tables.signed_keys():
             for receipt in self._tables.receipts(name, name):
-                yield SignedReceipt(receipt, _proof(receipt, keys))
+                proof = None
+                with suppress(ValueError):
+                    signer, sold = receipt.signer or "", receipt.sold or b""
+                    proof = Proof.kept(receipt.signed or "", signer, sold)
+                yield receipt, proof
 
     def pins(self) -> Iterator[Pin]:
-        """What those receipts pin whose signature is right."""
-        for each in self.signed():
+        """The places in ledgers that receipts with a right signature pin."""
+        for _, proof in self.signed():
             with suppress(BadSignature):
-                if each.proof is not None:
-                    claims = each.proof.claims()
-                    place = (claims.ledger_seq, claims.entry_hash, claims.iat, each.proof.token)
+                if proof is not None:
+                    claims = proof.claims()
+                    place = (claims.ledger_seq, claims.entry_hash, claims.iat, proof.token)
                     yield Pin(*place, key_id=claims.key_id, request_id=claims.request_id)
 
     def unsigned(self) -> int:
@@ -129,24 +135,19 @@ class Receipts:
         """Whether the answer to a noted request was stored before: then it counts by that receipt."""
         return not note.batch.is_job and any(each.fault is None for each in self.of(note))
 
-    def owed(self, note: Note, today: Prices) -> Spending:
+    def owed(self, note: Note, today: Prices) -> Owed:
         """The most that a noted batch may still cost, at the prices of today where none were noted.
 
         The bill of an answer that could not be taken counts by its receipt, and so no more here.
         """
-        counts, cost = self.owed_counts(note, today)
-        return Spending(counts.total(), cost)
-
-    def owed_counts(self, note: Note, today: Prices) -> tuple[Counter[Kind], int]:
-        """As `owed`, with the queries by kind."""
         if self.is_answered(note):
-            return Counter(), 0
+            return Owed(Counter(), 0)
         billed = self.of(note)
         left = Counter(query.kind for query in note.batch.queries)
         cost = cost_of(left, note.prices or today) - sum(each.cost_micros for each in billed)
         for each in billed:
             left -= Counter(each.counts)
-        return left, max(0, cost)
+        return Owed(left, max(0, cost))
 
     def add(
         self, batch: Batch, bill: Bill, payer: Payer, *, fault: str | None = None, proof: Proof | None = None
@@ -166,10 +167,13 @@ class Receipts:
             before = tables.receipts(key, key)
         if before and before[0].fault is None:
             return NOT_PAID
+        counts, cost = _bounded(bill)
         receipt = Receipt(
-            *(bill.request_id, bill.fingerprint, *_bounded(bill), payer.key_id, fault, payer.vendor),
-            *(batch.run_id, time.time(), *((proof.token, pack(proof.sold)) if proof else (None, None)), key),
-        )
+            bill.request_id, bill.fingerprint, counts, cost, payer.key_id, fault, payer.vendor, batch.run_id,
+            received_at=time.time(), idempotency_key=key,
+        )  # fmt: skip
+        if proof is not None:
+            receipt = replace(receipt, signed=proof.token, signer=proof.key.x, sold=pack(proof.sold))
         paid = added = Spending(receipt.queries, receipt.cost_micros)
         for former in before:
             receipt = replace(
@@ -178,35 +182,24 @@ class Receipts:
             )  # fmt: skip
             added -= Spending(former.queries, former.cost_micros)
         tables.put_receipt(receipt)
-        if proof is not None:
-            tables.add_key(proof.key.kid, proof.key.x)
         return Paid(paid, added)
 
-    def add_lost(self, note: Note, counts: Counts, cost_micros: int) -> Paid:
+    def add_lost(self, note: Note, owed: Owed) -> Paid:
         """Store that a batch whose answer is lost for good may have been paid for; returns as `add`.
 
         Where its bill is stored already, this one is of nothing, and only says that the key is spent. It is
         part of a transaction.
         """
-        batch, sender, cost = note.batch, note.sender, min(cost_micros, _MOST)
+        batch, sender, cost = note.batch, note.sender, min(owed.cost_micros, _MOST)
         key = f"{batch.idempotency_key}:{LOST}:{time.time_ns()}"
         receipt = Receipt(
-            *(LOST, batch.fingerprint, counts, cost, sender.key_id, None, sender.vendor, batch.run_id),
+            *(LOST, batch.fingerprint, owed.counts, cost, sender.key_id, None, sender.vendor, batch.run_id),
             received_at=time.time(),
             idempotency_key=key,
         )
         self._tables.put_receipt(receipt)
         paid = Spending(receipt.queries, cost)
         return Paid(paid, paid)
-
-
-def _proof(receipt: Receipt, keys: Mapping[str, str]) -> Proof | None:
-    token = receipt.signed or ""
-    try:
-        kid = signer_of(token, RECEIPT_TYPE)
-        return Proof(token, PublicKey(kid=kid, x=keys[kid]), unpack(receipt.sold or b""))
-    except (KeyError, ValueError):
-        return None
 
 
 def _bounded(bill: Bill) -> tuple[dict[Kind, int], int]:

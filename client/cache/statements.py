@@ -1,12 +1,12 @@
-"""What vendors have signed beside receipts, kept for later: heads of their ledgers, and cards of models."""
+"""Heads of vendors' ledgers and cards of their models, kept for later."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from client.cache.receipts import Pin
 from client.cache.tables import Tables
-from client.vendors.signatures import BadSignature, opened
-from client.vendors.statements import PinnedCard, SignedHead
-from shared.receipts import CardClaims, HeadClaims, PublicKey
+from client.vendors.signatures import BadSignature
+from client.vendors.statements import PinnedCard, SignedHead, key_of
 
 
 class Heads:
@@ -19,19 +19,18 @@ class Heads:
         """Keep a head for good."""
         claims = head.claims
         name = f"{claims.account_id} {claims.ledger_seq} {claims.entry_hash}"
-        with self._tables.transaction():
-            self._tables.add_key(head.key.kid, head.key.x)
-            self._tables.add_statement(name, "head", claims.account_id, head.token, head.key.kid)
+        self._tables.put_statement(name, "head", claims.account_id, head.token, head.key.x)
 
     def all(self) -> list[Pin]:
-        """What those heads pin, of all accounts, whose signature is still right; the first entries first."""
-        pins = []
-        for token, kid, x in self._tables.statements("head"):
+        """The pins of those heads, of all accounts, whose signature is still right, in the ledger's order."""
+        return sorted(self._pins(), key=lambda pin: pin.seq)
+
+    def _pins(self) -> Iterator[Pin]:
+        for token, signer in self._tables.statements("head"):
             with suppress(BadSignature):
-                claims = opened(token, PublicKey(kid=kid, x=x), HeadClaims)
+                claims = SignedHead.read(token, key_of(signer)).claims
                 place = (claims.ledger_seq, claims.entry_hash, claims.iat, token)
-                pins.append(Pin(*place, account_id=claims.account_id))
-        return sorted(pins, key=lambda pin: pin.seq)
+                yield Pin(*place, account_id=claims.account_id)
 
 
 class Cards:
@@ -45,16 +44,14 @@ class Cards:
         fingerprint = card.claims.model_fingerprint
         contradictions = [each.contradicted_by(card) for each in self.of(fingerprint)]
         if None not in contradictions:
-            with self._tables.transaction():
-                self._tables.add_key(card.key.kid, card.key.x)
-                self._tables.add_statement(card.token, "card", fingerprint, card.token, card.key.kid)
+            self._tables.put_statement(card.token, "card", fingerprint, card.token, card.key.x)
         return next((each for each in contradictions if each is not None), None)
 
     def of(self, fingerprint: str) -> list[PinnedCard]:
-        """Those of a model whose signature is still right, the oldest first."""
-        found = []
-        for token, kid, x in self._tables.statements("card", fingerprint):
-            key = PublicKey(kid=kid, x=x)
+        """The cards of a model whose signature is still right, the oldest first."""
+        return sorted(self._cards(fingerprint), key=lambda card: card.claims.iat)
+
+    def _cards(self, fingerprint: str) -> Iterator[PinnedCard]:
+        for token, signer in self._tables.statements("card", fingerprint):
             with suppress(BadSignature):
-                found.append(PinnedCard(opened(token, key, CardClaims), token, key))
-        return sorted(found, key=lambda card: card.claims.iat)
+                yield PinnedCard.read(token, key_of(signer))

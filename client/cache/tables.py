@@ -57,7 +57,8 @@ class Receipt:
         run_id: the run that paid.
         received_at: in seconds since 1970.
         signed: the vendor's receipt, a compact JWS, where it signs.
-        sold: what that is a receipt of, see `proofs.pack`.
+        signer: the public key that signed it.
+        sold: what that is a receipt of, see `statements.pack`.
         idempotency_key: under which it was charged.
     """
 
@@ -71,6 +72,7 @@ class Receipt:
     run_id: str = ""
     received_at: float = 0.0
     signed: str | None = None
+    signer: str | None = None
     sold: bytes | None = None
     idempotency_key: str = ""
 
@@ -95,6 +97,7 @@ class NoteRow(NamedTuple):
     job: str | None
 
 
+_EMBEDDING = "id, kind, digest, vector, checksum, origin FROM embeddings"
 _RECEIPT = [each.name for each in fields(Receipt)]
 
 
@@ -201,20 +204,17 @@ class Tables(CacheFile):
     # Receipts and refusals
 
     def put_receipt(self, receipt: Receipt) -> None:
-        """Store a receipt in place of what there is under its key."""
-        stored = vars(receipt) | {"counts": json.dumps(dict(receipt.counts)), "queries": receipt.queries}
-        marks = ", ".join("?" * len(stored))
-        self.rows(f"INSERT OR REPLACE INTO receipts ({', '.join(stored)}) VALUES ({marks})", *stored.values())
+        """Store a receipt in place of the one under its key."""
+        self._put("receipts", vars(receipt) | {"queries": receipt.queries})
 
     def receipts(self, first: str = "", last: str = "\U0010ffff") -> list[Receipt]:
         """The receipts whose keys lie between these, both included."""
-        where = "WHERE idempotency_key BETWEEN ? AND ?"
-        return _receipts(self.rows(f"SELECT {', '.join(_RECEIPT)} FROM receipts {where}", first, last))
+        return self._receipts("idempotency_key BETWEEN ? AND ?", first, last)
 
     def latest_receipts(self, fingerprint: str, most: int) -> list[Receipt]:
         """The latest receipts of a model of answers that were taken."""
-        where = "WHERE fingerprint = ? AND fault IS NULL ORDER BY received_at DESC LIMIT ?"
-        return _receipts(self.rows(f"SELECT {', '.join(_RECEIPT)} FROM receipts {where}", fingerprint, most))
+        where = "fingerprint = ? AND fault IS NULL ORDER BY received_at DESC LIMIT ?"
+        return self._receipts(where, fingerprint, most)
 
     def signed_keys(self) -> list[str]:
         """The idempotency keys of receipts that are signed, in the order in which they came."""
@@ -228,14 +228,14 @@ class Tables(CacheFile):
 
     def spending(self, run_id: str | None) -> tuple[int, int]:
         """The queries and the cost of the receipts of a run, or of all."""
-        of_run, given = ("", ()) if run_id is None else ("WHERE run_id = ?", (run_id,))
         sums = "coalesce(sum(queries), 0), coalesce(sum(cost_micros), 0)"
+        of_run, given = ("", ()) if run_id is None else ("WHERE run_id = ?", (run_id,))
         ((queries, cost),) = self.rows(f"SELECT {sums} FROM receipts {of_run}", *given)
         return queries, cost
 
-    def add_refusal(self, request_id: str, run_id: str, key_id: str | None) -> None:
+    def add_refusal(self, request_id: str) -> None:
         """Store that a request was refused."""
-        self.rows("INSERT OR IGNORE INTO refusals VALUES (?, ?, ?)", request_id, run_id, key_id)
+        self._put("refusals", {"request_id": request_id})
 
     def refusals(self) -> set[str]:
         """The ids of requests that were refused."""
@@ -244,10 +244,8 @@ class Tables(CacheFile):
     # Notes
 
     def put_note(self, row: NoteRow) -> None:
-        """Store a note in place of what there is under its key."""
-        stored = row._asdict() | {"prices": _json(row.prices), "lines": _json(row.lines)}
-        marks = ", ".join("?" * len(stored))
-        self.rows(f"INSERT OR REPLACE INTO notes ({', '.join(stored)}) VALUES ({marks})", *stored.values())
+        """Store a note in place of the one under its key."""
+        self._put("notes", row._asdict())
 
     def notes(self, run_id: str | None = None, key: str | None = None) -> list[NoteRow]:
         """The notes of a run, or under a key, or all; the oldest first."""
@@ -264,26 +262,17 @@ class Tables(CacheFile):
         """Remove a note, if it is there."""
         self.rows("DELETE FROM notes WHERE idempotency_key = ?", key)
 
-    # What vendors have signed
+    # Statements that vendors have signed
 
-    def add_key(self, kid: str, x: str) -> None:
-        """Keep a public key."""
-        self.rows("INSERT OR IGNORE INTO signing_keys VALUES (?, ?)", kid, x)
+    def put_statement(self, name: str, kind: str, about: str, signed: str, signer: str) -> None:
+        """Keep a statement in place of one that says the same."""
+        row = {"name": name, "kind": kind, "about": about, "signed": signed, "signer": signer}
+        self._put("statements", row)
 
-    def signing_keys(self) -> dict[str, str]:
-        """The public keys by their ids."""
-        return dict(self.rows("SELECT kid, x FROM signing_keys"))
-
-    def add_statement(self, name: str, kind: str, about: str, signed: str, kid: str) -> None:
-        """Keep a statement, unless one that says the same is kept already."""
-        self.rows("INSERT OR IGNORE INTO statements VALUES (?, ?, ?, ?, ?)", name, kind, about, signed, kid)
-
-    def statements(self, kind: str, about: str | None = None) -> list[tuple[str, str, str]]:
-        """What was signed of a kind, about one thing or all, with the key's id and the key."""
+    def statements(self, kind: str, about: str | None = None) -> list[tuple[str, str]]:
+        """The statements of a kind, about one thing or all, each with the public key that signed it."""
         where = "WHERE kind = ? AND coalesce(about = ?, 1)"
-        return self.rows(
-            f"SELECT signed, kid, x FROM statements JOIN signing_keys USING (kid) {where}", kind, about
-        )
+        return self.rows(f"SELECT signed, signer FROM statements {where}", kind, about)
 
     # The file
 
@@ -298,21 +287,24 @@ class Tables(CacheFile):
         ((busy, *_),) = self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         return not busy
 
+    def _put(self, table: str, row: Mapping[str, object]) -> None:
+        """Store a row in place of the one under its key; what is no plain value as JSON."""
+        values = (
+            json.dumps(dict(value) if isinstance(value, Mapping) else value)
+            if isinstance(value, Mapping | tuple) else value
+            for value in row.values()
+        )  # fmt: skip
+        marks = ", ".join("?" * len(row))
+        self.rows(f"INSERT OR REPLACE INTO {table} ({', '.join(row)}) VALUES ({marks})", *values)
 
-_EMBEDDING = "id, kind, digest, vector, checksum, origin FROM embeddings"
+    def _receipts(self, where: str, *parameters: object) -> list[Receipt]:
+        rows = self.rows(f"SELECT {', '.join(_RECEIPT)} FROM receipts WHERE {where}", *parameters)
+        found = (dict(zip(_RECEIPT, row, strict=True)) for row in rows)
+        return [Receipt(**each | {"counts": json.loads(each["counts"])}) for each in found]
 
 
 def _embeddings(rows: Iterable[tuple[Any, ...]]) -> list[EmbeddingRow]:
     return [EmbeddingRow(row[0], StoredEmbedding(*row[1:4]), *row[4:]) for row in rows]
-
-
-def _receipts(rows: Iterable[tuple[Any, ...]]) -> list[Receipt]:
-    found = (dict(zip(_RECEIPT, row, strict=True)) for row in rows)
-    return [Receipt(**each | {"counts": json.loads(each["counts"])}) for each in found]
-
-
-def _json(value: object) -> str | None:
-    return None if value is None else json.dumps(value)
 
 
 def _value(text: Any) -> Any:  # noqa: ANN401 (what JSON holds)

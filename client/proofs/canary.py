@@ -21,10 +21,9 @@ from client.purchase.lifecycle import Event
 from client.purchase.queue import BuyingQueue
 from client.purchase.requests import Requests
 from client.purchase.result import Tally
-from client.vendors.proofs import Proof
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
-from client.vendors.statements import PinnedCard
+from client.vendors.statements import PinnedCard, Proof
 from client.vendors.transport import NO_HOOKS
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
@@ -184,9 +183,8 @@ class Canary:
         """Signed receipts of these queries, by what was asked and what was answered."""
         wanted = {query.digest for query in queries}
         found: dict[tuple[str, str], Proof] = {}
-        for each in self._cache.billed.signed():
-            proof = each.proof
-            if proof is not None and each.receipt.fingerprint == self._model.fingerprint:
+        for receipt, proof in self._cache.billed.signed():
+            if proof is not None and receipt.fingerprint == self._model.fingerprint:
                 found |= {(sold.asked, sold.answered): proof for sold in proof.sold if sold.asked in wanted}
         return found
 

@@ -16,12 +16,12 @@ from client.errors import UsageError, unwritable
 from client.paths import replace_text
 from client.proofs.reconciliation import Discrepancy
 from client.proofs.swap import SwapCheck, SwapEvidence, check_swap
-from client.vendors.proofs import Proof
-from client.vendors.signatures import BadSignature, by_id, signer_of
+from client.vendors.signatures import BadSignature, by_id
+from client.vendors.statements import Proof
 from client.vendors.units import counts_of
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
-from shared.receipts import RECEIPT_TYPE, KeySet, PublicKey, ReceiptClaims, Sold
+from shared.receipts import KeySet, PublicKey, ReceiptClaims, Sold
 
 Content = TypeVar("Content", bound=BaseModel)
 
@@ -88,17 +88,6 @@ class ExportedReceipt(BaseModel):
     receipt: str
     sold: list[tuple[int, Kind, str, str]]
 
-    def proof(self, keys: Mapping[str, PublicKey]) -> Proof:
-        """The receipt as a proof.
-
-        Raises:
-            BadSignature: none of these keys is said to have signed it.
-        """
-        kid = signer_of(self.receipt, RECEIPT_TYPE)
-        if kid not in keys:
-            raise BadSignature(f"signed by {kid}, which is not among the keys")
-        return Proof(self.receipt, keys[kid], tuple(Sold(*each) for each in self.sold))
-
 
 class ExportedReceipts(BaseModel):
     """An exported file, which needs neither the cache nor the vendor."""
@@ -118,12 +107,11 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
     """Check every signed receipt of a cache, and every embedding against what its receipts say was sold."""
     found = Evidence(unsigned=cache.billed.unsigned())
     sold: dict[tuple[str, Kind, bytes], set[bytes]] = {}
-    for each in cache.billed.signed():
-        bill = each.receipt
+    for bill, proof in cache.billed.signed():
         try:
-            if each.proof is None:
+            if proof is None:
                 raise BadSignature("signed a receipt of which this cache has lost the key or the contents")
-            claims = each.proof.claims()
+            claims = proof.claims()
         except BadSignature as error:
             found.find_fault(bill.request_id, f"the vendor {error}")
             continue
@@ -131,8 +119,8 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
         if stored != (claims.model_fingerprint, +Counter(counts_of(claims)), claims.cost_micros):
             found.find_fault(bill.request_id, "what is stored of the bill is not what the vendor signed")
             continue
-        found.add(claims, each.proof.key, each.receipt.vendor)
-        for one in each.proof.sold:
+        found.add(claims, proof.key, bill.vendor)
+        for one in proof.sold:
             name = (claims.model_fingerprint, one.kind, bytes.fromhex(one.asked))
             sold.setdefault(name, set()).add(bytes.fromhex(one.answered))
     _check_embeddings(cache, sold, found)
@@ -145,7 +133,7 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
     Raises:
         ClientError: the file cannot be written.
     """
-    proofs = [(each.receipt.vendor, each.proof) for each in cache.billed.signed() if each.proof is not None]
+    proofs = [(receipt.vendor, proof) for receipt, proof in cache.billed.signed() if proof is not None]
     exported = ExportedReceipts(
         keys=list({proof.key.kid: proof.key for _, proof in proofs}.values()),
         receipts=[
@@ -174,8 +162,7 @@ def check_file(file: Path, keys: KeySet | None = None) -> Evidence | SwapCheck:
     seen: set[str] = set()
     for number, each in enumerate(exported.receipts, start=1):
         try:
-            proof = each.proof(known)
-            claims = proof.claims()
+            proof, claims = Proof.of(each.receipt, known.get, tuple(Sold(*one) for one in each.sold))
         except (BadSignature, ValueError) as error:
             found.find_fault(f"receipt {number}", str(error))
             continue

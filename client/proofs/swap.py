@@ -11,20 +11,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from client.proofs.reconciliation import Discrepancy
-from client.vendors.proofs import Proof
-from client.vendors.signatures import BadSignature, by_id, opened, signer_of
-from client.vendors.statements import PinnedCard
+from client.vendors.signatures import BadSignature, by_id
+from client.vendors.statements import PinnedCard, Proof
 from shared.embeddings import Kind
 from shared.encoding import Vector, from_wire, to_base64
-from shared.receipts import (
-    CARD_TYPE,
-    RECEIPT_TYPE,
-    CardClaims,
-    KeySet,
-    PublicKey,
-    Sold,
-    vector_digest,
-)
+from shared.receipts import KeySet, PublicKey, Sold, vector_digest
 
 _MOST_DIMENSIONS = 2**16
 
@@ -113,8 +104,7 @@ class _Checker:
     def check(self) -> SwapCheck:
         for number, token in enumerate(self._evidence.cards, start=1):
             try:
-                key = self._key(token, CARD_TYPE)
-                card = PinnedCard(opened(token, key, CardClaims), token, key)
+                card = PinnedCard.read(token, self._find_key)
             except BadSignature as error:
                 self._found.problems.append(Discrepancy(f"card {number}", f"the vendor {error}"))
                 continue
@@ -150,7 +140,7 @@ class _Checker:
             self._promised(pair, vector)
             return vector
         sold = tuple(Sold(*each) for each in answer.sold)
-        claims = Proof(answer.receipt, self._key(answer.receipt, RECEIPT_TYPE), sold).claims()
+        _, claims = Proof.of(answer.receipt, self._find_key, sold)
         if claims.model_fingerprint != self._evidence.model_fingerprint:
             raise ValueError("a receipt is of another model")
         wanted = (pair.kind, pair.asked, vector_digest(vector))
@@ -165,10 +155,7 @@ class _Checker:
                     return
         raise ValueError("an answer has no receipt, and no card promises it")
 
-    def _key(self, token: str, kind: str) -> PublicKey:
-        kid = signer_of(token, kind)
-        if kid not in self._keys:
-            raise BadSignature(f"signed by {kid}, which is not among the keys")
-        if kid not in self._found.keys:
+    def _find_key(self, kid: str) -> PublicKey | None:
+        if kid in self._keys and kid not in self._found.keys:
             self._found.keys.append(kid)
-        return self._keys[kid]
+        return self._keys.get(kid)

@@ -8,7 +8,7 @@ from typing import BinaryIO, Self, TypedDict, Unpack
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Note, Payer
 from client.cache.origins import origin_of
-from client.cache.receipts import NOT_PAID, Paid
+from client.cache.receipts import NOT_PAID, Owed, Paid
 from client.errors import AnswerRejected, Bill, EmbeddingsDiffer
 from client.purchase.budget import NOTHING, Budget
 from client.purchase.lifecycle import ENDS, TRANSITIONS, Event, Record, State
@@ -71,8 +71,7 @@ class Details(TypedDict, total=False):
     fault: str
     request_id: str | None
     job: str
-    lost: Sequence[Query]  # of a bulk job
-    cost_micros: int  # of what is lost
+    lost: Owed  # of a bulk job
 
 
 @dataclass(frozen=True)
@@ -172,11 +171,10 @@ class Checkout:
                 proof, bill = given["answer"].proof, given["bill"]
                 return cache.reject(batch, bill, given["fault"], self.payer, proof=proof, for_good=True)
             case Record.REFUSE:
-                cache.abandon(batch, given["request_id"], self.vendor.key_id)
-            case Record.LOSE if batch.is_job:
-                return cache.lose_rest(note, given["lost"], given["cost_micros"])
+                cache.abandon(batch, given["request_id"])
             case Record.LOSE | Record.LOSE_TRY:
-                return cache.lose(note, self.model.prices, sent_again=record is Record.LOSE_TRY)
+                lost = given.get("lost") or cache.billed.owed(note, self.model.prices)
+                return cache.lose(note, lost, sent_again=record is Record.LOSE_TRY)
             case Record.DROP:
                 cache.abandon(batch)
         return NOT_PAID

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from client.cache.notes import Batch, Note
+from client.cache.receipts import Owed
 from client.errors import ClientError, JobRunning, NotFound, NotOffered, VendorError, unwritable
 from client.purchase.budget import price
 from client.purchase.checkout import Checkout, Order
@@ -181,7 +183,7 @@ class Jobs:
         """Count as paid what is not stored of a job, or more if more was billed; how many queries that is."""
         lost = self._unknown(order)
         cost = max(price(lost, order.note.prices or self.prices).cost_micros, billed_micros)
-        self.checkout.apply(order, Event.GONE, lost=lost, cost_micros=cost)
+        self.checkout.apply(order, Event.GONE, lost=Owed(Counter(query.kind for query in lost), cost))
         if order.batch.run_id == self.checkout.run_id:
             self.tally.lose(len(lost))
         return len(lost)

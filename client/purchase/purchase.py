@@ -131,7 +131,7 @@ class Purchase:
     def _set_aside(self, order: Order) -> None:
         """Set aside what a batch of this run may still cost, whatever the budget is."""
         if order.batch.run_id == self._checkout.run_id and order.state not in ENDS:
-            order.reserved = self._cache.billed.owed(order.note, self._checkout.model.prices)
+            order.reserved = self._cache.billed.owed(order.note, self._checkout.model.prices).spending
             self._budget.set_aside(order.reserved)
 
     def _send_again(self, order: Order, missing: set[Query]) -> bool:

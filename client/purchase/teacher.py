@@ -155,7 +155,7 @@ class Teacher:
             for note in self._cache.notes.of_run(self._run_id)
             if not note.sent_by(payer) or (note.batch.is_job and note.batch.fingerprint != fingerprint)
         ]
-        return sum((self._cache.billed.owed(note, self._card.prices) for note in elsewhere), NOTHING)
+        return sum((self._cache.billed.owed(note, self._card.prices).spending for note in elsewhere), NOTHING)
 
     @property
     def spending(self) -> Spending:

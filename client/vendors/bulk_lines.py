@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, Field, ValidationError
 
 from client.errors import Bill, VendorError
-from client.vendors.proofs import prove
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.statements import prove
 from client.vendors.units import cost_of, counts_of, usage_of
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import clean, read_embeddings, rejected

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,8 @@ _MOST_BYTES = 2**20
 # The last second that a date can have, and the last entry that the cache can note.
 _LATEST, _LAST_ENTRY = 253_402_300_799, 2**63 - 1
 Claims = TypeVar("Claims", bound=BaseModel)
+FindKey = Callable[[str], PublicKey | None]
+"""Gives the key of an id, if it is known."""
 
 
 class BadSignature(ValueError):
@@ -26,11 +28,65 @@ class BadSignature(ValueError):
 
 @dataclass(frozen=True)
 class Signed(Generic[Claims]):
-    """A statement, a compact JWS, whose signature was found to be by `key`."""
+    """A statement whose signature is right.
 
+    Attributes:
+        media_type: of this kind of statement, as its header names it.
+        content: the model of its claims.
+        claims: what it says.
+        token: the statement, a compact JWS.
+        key: the public half of the key that signed it.
+    """
+
+    media_type: ClassVar[str]
+    content: ClassVar[type[BaseModel]]
     claims: Claims
     token: str
     key: PublicKey
+
+    @classmethod
+    def read(cls, token: str, find_key: FindKey) -> Self:
+        """Check a statement.
+
+        Raises:
+            BadSignature: its signature is not right, or it makes no sense.
+        """
+        import jwt
+
+        kid = cls._signer(token)
+        key = find_key(kid)
+        if key is None:
+            raise BadSignature(f"signed by a key that it does not publish, {kid}")
+        try:
+            content = jwt.PyJWS().decode(token, jwt.PyJWK(key.model_dump()).key, algorithms=[ALGORITHM])
+            claims: Claims = cls.content.model_validate_json(content)  # type: ignore[assignment]
+        except jwt.PyJWTError as error:
+            raise BadSignature(f"signed a statement whose signature is not by its key {kid}") from error
+        except ValidationError as error:
+            raise BadSignature("signed a statement that lacks what it should say") from error
+        return cls(claims, token, key)
+
+    @classmethod
+    def _signer(cls, token: str) -> str:
+        """The id of the key that a statement names as its signer.
+
+        Raises:
+            BadSignature: it is no statement of this kind.
+        """
+        import jwt
+
+        if len(token) > _MOST_BYTES:
+            raise BadSignature("signed what is too long to be a statement")
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.PyJWTError as error:
+            raise BadSignature("signed what is no compact JWS") from error
+        kid = header.get("kid")
+        if header.get("typ") != cls.media_type or not isinstance(kid, str):
+            raise BadSignature(f"signed another kind of statement than {cls.media_type}")
+        if not re.fullmatch("[A-Za-z0-9_-]{43}", kid):
+            raise BadSignature("signed by a key whose id is no thumbprint")
+        return kid
 
 
 class KeyRing:
@@ -62,17 +118,6 @@ class KeyRing:
                 self._keys = None  # it may have been made since
             return self._known().get(kid)
 
-    def read(self, token: str, kind: str, model: type[Claims], what: str) -> Signed[Claims]:
-        """A vendor's statement of a kind, once its signature is right; `what` names it in messages.
-
-        Raises:
-            BadSignature: it is not.
-        """
-        key = self.find(signer_of(token, kind))
-        if key is None:
-            raise BadSignature(f"signed {what} by a key that it does not publish")
-        return Signed(opened(token, key, model), token, key)
-
     def _known(self) -> dict[str, PublicKey]:
         if self._keys is None:
             found = self._fetch()
@@ -83,45 +128,6 @@ class KeyRing:
 def by_id(keys: Iterable[PublicKey]) -> dict[str, PublicKey]:
     """Keys by their ids, without those whose id is another key's."""
     return {key.kid: key for key in keys if key.kid == thumbprint(key.x)}
-
-
-def signer_of(token: str, kind: str) -> str:
-    """The id of the key that is said to have signed a statement of this kind.
-
-    Raises:
-        BadSignature: it is no such statement.
-    """
-    import jwt
-
-    if len(token) > _MOST_BYTES:
-        raise BadSignature("signed what is too long to be a statement")
-    try:
-        header = jwt.get_unverified_header(token)
-    except jwt.PyJWTError as error:
-        raise BadSignature("signed what is no compact JWS") from error
-    kid = header.get("kid")
-    if header.get("typ") != kind or not isinstance(kid, str):
-        raise BadSignature(f"signed another kind of statement than {kind}")
-    if not re.fullmatch("[A-Za-z0-9_-]{43}", kid):
-        raise BadSignature("signed by a key whose id is no thumbprint")
-    return kid
-
-
-def opened(token: str, key: PublicKey, model: type[Claims]) -> Claims:
-    """What a statement says, once its signature is found to be by this key.
-
-    Raises:
-        BadSignature: it is not, or says what makes no sense.
-    """
-    import jwt
-
-    try:
-        content = jwt.PyJWS().decode(token, jwt.PyJWK(key.model_dump()).key, algorithms=[ALGORITHM])
-        return model.model_validate_json(content)
-    except jwt.PyJWTError as error:
-        raise BadSignature(f"signed a statement whose signature is not by its key {key.kid}") from error
-    except ValidationError as error:
-        raise BadSignature("signed a statement that lacks what it should say") from error
 
 
 def require_possible(claims: HeadClaims | ReceiptClaims) -> None:

@@ -13,9 +13,8 @@ import httpx
 
 from client.errors import ClientError, VendorError
 from client.vendors.bulk_api import BulkApi
-from client.vendors.proofs import Proof
 from client.vendors.query import Query
-from client.vendors.statements import PinnedCard, SignedHead
+from client.vendors.statements import PinnedCard, Proof, SignedHead
 from client.vendors.transport import NO_HOOKS, Hooks, HttpTransport
 from shared.billing import Quote
 from shared.embeddings import ModelCard, Usage

@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
-from client.vendors.proofs import prove, what_was_sold
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.statements import prove, what_was_sold
 from client.vendors.transport import AnswerTooLong, parse
 from client.vendors.units import by_kind, counts_of
 from client.vendors.vendor import EmbedResult

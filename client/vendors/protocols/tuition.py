@@ -1,6 +1,7 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from urllib.parse import quote
 
@@ -25,8 +26,8 @@ from client.progress import printable
 from client.vendors import transport
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
-from client.vendors.signatures import KeyRing
-from client.vendors.statements import PinnedCard, SignedHead, read_card, read_head
+from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.statements import PinnedCard, SignedHead, read_head
 from client.vendors.transport import NO_HOOKS, AnswerTooLong, Hooks, parse
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
@@ -131,7 +132,8 @@ class VendorClient(Vendor):
             answer = parse(SignedCard, self._http.send("GET", path, tries=tries, timeout=within))
         except RequestRefused:
             return None
-        return read_card(answer.signed, self.signing_keys, self.url)
+        with self._signed_rightly():
+            return PinnedCard.read(answer.signed, self.signing_keys.find)
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
@@ -186,7 +188,15 @@ class VendorClient(Vendor):
         if not self.signing_keys.signs:
             return None
         answer = parse(LedgerHead, self._http.send("GET", "/v1/ledger/head", tries=1, timeout=within))
-        return read_head(answer, self.signing_keys, self.url)
+        with self._signed_rightly():
+            return read_head(answer, self.signing_keys)
+
+    @contextmanager
+    def _signed_rightly(self) -> Iterator[None]:
+        try:
+            yield
+        except BadSignature as error:
+            raise VendorError(f"{self.url} {error}.") from error
 
     def invoice(self, month: str) -> Invoice:
         """The invoice of a month, "YYYY-MM" (UTC); it is `final` once the month is over."""

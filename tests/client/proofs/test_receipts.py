@@ -22,9 +22,9 @@ from client.proofs import evidence
 from client.proofs.canary import Canary, CanaryResult
 from client.proofs.swap import check_swap
 from client.purchase.teacher import Teacher
-from client.vendors.proofs import pack, unpack
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.statements import pack, unpack
 from shared.embeddings import Usage
 from shared.encoding import to_rows
 from shared.receipts import (
