@@ -124,4 +124,5 @@ class BulkApi:
 
     def download(self, file_id: str, to: BinaryIO, most_bytes: int) -> None:
         """Write what is in a file, of up to so many bytes."""
-        self._http.download(f"/v1/files/{quote(file_id, safe='')}/content", to, most_bytes)
+        path = f"/v1/files/{quote(file_id, safe='')}/content"
+        self._http.send("GET", path, to=to, most_bytes=most_bytes, patience=transport.PATIENCE)

@@ -7,7 +7,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
@@ -36,16 +38,14 @@ _LONGEST_RETRY_AFTER = 300
 # The longest answer that is read to its end, in bytes, and an error's. An embed request has its own.
 ANSWER_BYTES = 8 * 2**20
 _ERROR_BYTES = 2**16
-# An answer that trickles in is given up after this many times the wait for one that does not come at all.
-_TRICKLES = 5
-# A file may be of any length, so it is given up when it has not brought this many bytes more in that time.
-_STEADY = 2**20
+# An answer is given up that brings less than this many bytes in this many times the wait for one that does
+# not come at all.
+_TRICKLES, _STEADY = 5, 2**20
 _PIECE = 2**16
 # As many connections stay open as requests are ever in flight.
 _KEPT_ALIVE = 16
 
 Model = TypeVar("Model", bound=BaseModel)
-T = TypeVar("T")
 
 
 def _nothing() -> None:
@@ -188,6 +188,7 @@ class HttpTransport:
         most_bytes: int = ANSWER_BYTES,
         hooks: Hooks = NO_HOOKS,
         body: "FileBody | None" = None,
+        to: BinaryIO | None = None,
         **request: Any,  # noqa: ANN401 (httpx's own)
     ) -> httpx.Response:
         """Send until it is answered for good.
@@ -199,9 +200,10 @@ class HttpTransport:
             most_bytes: the longest answer that makes sense.
             hooks: what to call meanwhile.
             body: what is sent, where that is a file.
+            to: the file to which a successful answer is written, from its beginning.
 
         Raises:
-            VendorUnreachable: nothing answered.
+            VendorUnreachable: nothing answered, or not to its end.
             AnswerTooLong: a success was longer than that.
             ClientError: what `as_error` makes of an answer that is no success.
         """
@@ -214,7 +216,7 @@ class HttpTransport:
             )
             sent.stream = pieces = _Pieces(sent.content) if body is None else body
             try:
-                answer = self._receive(sent, most_bytes, _TRICKLES * seconds)
+                answer = self._receive(sent, to, most_bytes, _TRICKLES * seconds)
             except httpx.RequestError as error:
                 # What did not leave this machine whole was not served.
                 unsent = pieces.cut or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -225,28 +227,9 @@ class HttpTransport:
 
         return self._persist(attempt, TRIES if tries is None else tries, patience, hooks)
 
-    def download(self, path: str, to: BinaryIO, most_bytes: int) -> None:
-        """Write an answer of up to `most_bytes` to a file, and from its beginning where it is cut off.
-
-        Raises:
-            VendorUnreachable: nothing answered, or not to its end.
-            AnswerTooLong: it is longer.
-            ClientError: what `as_error` makes of an answer that is no success.
-        """
-
-        def attempt() -> None:
-            to.seek(0)
-            to.truncate()
-            try:
-                answer = self._write(path, to, most_bytes)
-            except httpx.RequestError as error:
-                raise self._unreachable(error, unsure=False) from error
-            if answer is not None:
-                raise self._refused(answer)
-
-        self._persist(attempt, TRIES, PATIENCE, NO_HOOKS)
-
-    def _persist(self, attempt: Callable[[], T], tries: int, patience: float, hooks: Hooks) -> T:
+    def _persist(
+        self, attempt: Callable[[], httpx.Response], tries: int, patience: float, hooks: Hooks
+    ) -> httpx.Response:
         """Try until it succeeds, cannot succeed, or was tried often and long enough."""
         deadline, tried, doubt = math.inf, 0, False
         while True:
@@ -287,67 +270,52 @@ class HttpTransport:
         error = self._as_error(answer, self.url)
         return _Failed(error, unsure=error.unsure, why=f"{self.url} said {answer.status_code}", answer=answer)
 
-    def _receive(self, request: httpx.Request, most_bytes: int, longest: float) -> httpx.Response:
-        """Send a request once and read the answer, as far as that makes sense, for `longest` seconds at most.
+    def _receive(
+        self, request: httpx.Request, to: BinaryIO | None, most_bytes: int, longest: float
+    ) -> httpx.Response:
+        """Send a request once and read the answer, as far as that makes sense.
 
         Raises:
-            httpx.RequestError: nothing answered, or not in time.
+            httpx.RequestError: nothing answered, or fewer than `_STEADY` bytes came in `longest` seconds.
             AnswerTooLong: a success is longer than `most_bytes`, or compressed.
         """
         answer = self._http.send(request, stream=True)
-        deadline = time.monotonic() + longest  # however long the request took to send
-        try:
+        with closing(answer):
+            kept = BytesIO()
+            read: BinaryIO = to if to is not None and answer.is_success else kept
+            read.seek(0)
+            read.truncate()
             limit = most_bytes if answer.is_success else _ERROR_BYTES
             if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
                 limit = -1
-            content = bytearray()
-            for piece in answer.stream if limit >= 0 else ():  # type: ignore[union-attr]
-                content += piece
-                if len(content) > limit:
+            for piece in _steadily(answer, longest) if limit >= 0 else ():
+                read.write(piece)
+                if read.tell() > limit:
                     break
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer does not end", request=request)
-        finally:
-            answer.close()
-        if answer.is_success and not len(content) <= limit:
+        if answer.is_success and not read.tell() <= limit:
             raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(limit)}.")
         return httpx.Response(
             answer.status_code,
             headers=[each for each in answer.headers.raw if each[0].lower() != b"content-encoding"],
-            content=bytes(content[: max(0, limit)]),
+            content=kept.getvalue()[: max(0, limit)],
             request=request,
         )
 
-    def _write(self, path: str, to: BinaryIO, most_bytes: int) -> httpx.Response | None:
-        """Write an answer to a file once; one that is no success is not written, but returned."""
-        with self._http.stream("GET", path, headers=dict(self._trace_headers())) as answer:
-            pieces = self._steadily(answer)
-            if not answer.is_success:
-                content = b""
-                while len(content) < _ERROR_BYTES and (piece := next(pieces, b"")):
-                    content += piece
-                return httpx.Response(answer.status_code, content=content)
-            for piece in pieces:
-                to.write(piece)
-                if to.tell() > most_bytes:
-                    raise AnswerTooLong(answer.headers, f"{self.url} answered with {_too_much(most_bytes)}.")
-        return None
 
-    def _steadily(self, answer: httpx.Response) -> Iterator[bytes]:
-        """The pieces of an answer, as long as it brings enough of them in time.
+def _steadily(answer: httpx.Response, longest: float) -> Iterator[bytes]:
+    """The pieces of an answer, as long as it brings enough of them in time.
 
-        Raises:
-            httpx.ReadTimeout: it does not.
-        """
-        longest = _TRICKLES * self._timeout
-        deadline, due = time.monotonic() + longest, _STEADY
-        for piece in answer.iter_raw():
-            yield piece
-            due -= len(piece)
-            if due <= 0:
-                deadline, due = time.monotonic() + longest, _STEADY
-            elif time.monotonic() > deadline:
-                raise httpx.ReadTimeout("the answer does not end", request=answer.request)
+    Raises:
+        httpx.ReadTimeout: it does not.
+    """
+    deadline, due = time.monotonic() + longest, _STEADY  # however long the request took to send
+    for piece in answer.stream:  # type: ignore[union-attr]
+        yield piece
+        due -= len(piece)
+        if due <= 0:
+            deadline, due = time.monotonic() + longest, _STEADY
+        elif time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the answer does not end", request=answer.request)
 
 
 class _Pieces(httpx.ByteStream):

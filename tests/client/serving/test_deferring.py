@@ -261,17 +261,11 @@ def test_another_model_than_the_teacher_is_refused(
     for each in file.metadata_props:
         each.value = "fp_other" if each.key == "taught_by" else each.value
     onnx.save(file, tmp_path / "other.onnx")
-    options = (
-        "--ask-vendor",
-        vendor_process.url,
-        "--ask-budget",
-        "5",
-        "--api-key-file",
-        str(tmp_path / "key"),
-    )
+    asked = ("--ask-vendor", vendor_process.url, "--ask-budget", "5")
+    kept = ("--api-key-file", str(tmp_path / "key"), "--cache", str(tmp_path / "cache.db"))
     with (
         pytest.raises(AssertionError, match="learnt from the model fp_other"),
-        StudentProcess(tmp_path / "other.onnx", tmp_path, *options),
+        StudentProcess(tmp_path / "other.onnx", tmp_path, *asked, *kept),
     ):
         pass
     assert vendor_process.charges(key).queries == 0
