@@ -20,7 +20,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from client.purchase.teacher import Teacher
 from client.results.records import Summary
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
+from client.runs.context import RunContext
 from client.runs.distillation import Distillation
 from client.runs.folder import RunFolder
 from client.runs.memo import Memo
@@ -186,18 +186,13 @@ class Runs:
         )  # fmt: skip
         run.path.parent.mkdir(exist_ok=True)
         run_id = run.begin(config)
-        options: dict[str, Any] = {
-            "device": "cpu",
-            "pixels": RUNS / "pixels",
-            "onnx": False,
-            "memo": self._memo,
-        }
+        context = RunContext(Display(), "cpu", RUNS / "pixels", self._memo)
         with ExitStack() as stack:
             teacher: Teacher | None = None
             if isinstance(taught_by, Weakness):
                 asked = stack.enter_context(connection.teacher(run_id=run_id, budget=None))
                 teacher = WeakTeacher(asked, taught_by.spoil)
-            summary = Distillation(config, run, teacher, Display(), **options).execute()
+            summary = Distillation(config, run, teacher, context, onnx=False).execute()
         assert summary is not None
         return summary
 

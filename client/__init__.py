@@ -26,159 +26,140 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.api.account import AccountUsage, batches, cancel_batch, models, reconcile, usage
-    from client.api.canary import canary
-    from client.api.comparison import Comparison, ComparisonPlan, compare, plan_comparison
-    from client.api.distillation import Run, distill, load_run
-    from client.api.embedding import Embeddings, embed
-    from client.api.exports import Exported, export
-    from client.api.folders import check_folder, unpack_example
-    from client.api.generations import next_options
-    from client.api.planning import plan
-    from client.api.receipts import export_receipts, verify_receipts, verify_receipts_file
-    from client.api.serving import serve
-    from client.api.students import (
-        DomainAccuracy,
-        Predictions,
-        Student,
-        evaluate,
-        load_student,
+    from client.api.account import (
+        AccountUsage as AccountUsage,
     )
-    from client.cache.cache import EmbeddingCache
-    from client.data.inspection import Inspection
-    from client.errors import ClientError
-    from client.learning.recipe import Recipe, Variant
-    from client.options.students import AskOptions, ServeOptions
-    from client.options.training import CompareOptions, DistillOptions
-    from client.options.vendor import CanaryOptions, EmbedOptions, VendorOptions
-    from client.progress import Display, ProgressListener
-    from client.proofs.canary import CanaryResult
-    from client.proofs.evidence import Evidence
-    from client.proofs.reconciliation import Reconciliation
-    from client.proofs.swap import SwapCheck
-    from client.purchase.budget import Budget
-    from client.purchase.teacher import Teacher
-    from client.results.records import Plan, Purchase, Summary
-    from client.vendors.protocols.tuition import VendorClient
-    from client.vendors.query import Query
+    from client.api.account import (
+        batches as batches,
+    )
+    from client.api.account import (
+        cancel_batch as cancel_batch,
+    )
+    from client.api.account import (
+        models as models,
+    )
+    from client.api.account import (
+        reconcile as reconcile,
+    )
+    from client.api.account import (
+        usage as usage,
+    )
+    from client.api.canary import canary as canary
+    from client.api.comparison import (
+        Comparison as Comparison,
+    )
+    from client.api.comparison import (
+        ComparisonPlan as ComparisonPlan,
+    )
+    from client.api.comparison import (
+        compare as compare,
+    )
+    from client.api.comparison import (
+        plan_comparison as plan_comparison,
+    )
+    from client.api.distillation import Run as Run
+    from client.api.distillation import distill as distill
+    from client.api.distillation import load_run as load_run
+    from client.api.embedding import Embeddings as Embeddings
+    from client.api.embedding import embed as embed
+    from client.api.exports import Exported as Exported
+    from client.api.exports import export as export
+    from client.api.folders import check_folder as check_folder
+    from client.api.folders import unpack_example as unpack_example
+    from client.api.generations import next_options as next_options
+    from client.api.planning import plan as plan
+    from client.api.receipts import (
+        export_receipts as export_receipts,
+    )
+    from client.api.receipts import (
+        verify_receipts as verify_receipts,
+    )
+    from client.api.receipts import (
+        verify_receipts_file as verify_receipts_file,
+    )
+    from client.api.serving import serve as serve
+    from client.api.students import (
+        DomainAccuracy as DomainAccuracy,
+    )
+    from client.api.students import (
+        Predictions as Predictions,
+    )
+    from client.api.students import (
+        Student as Student,
+    )
+    from client.api.students import (
+        evaluate as evaluate,
+    )
+    from client.api.students import (
+        load_student as load_student,
+    )
+    from client.cache.cache import EmbeddingCache as EmbeddingCache
+    from client.data.inspection import Inspection as Inspection
+    from client.errors import ClientError as ClientError
+    from client.learning.recipe import Recipe as Recipe
+    from client.learning.recipe import Variant as Variant
+    from client.options.students import AskOptions as AskOptions
+    from client.options.students import ServeOptions as ServeOptions
+    from client.options.training import CompareOptions as CompareOptions
+    from client.options.training import DistillOptions as DistillOptions
+    from client.options.vendor import (
+        CanaryOptions as CanaryOptions,
+    )
+    from client.options.vendor import (
+        EmbedOptions as EmbedOptions,
+    )
+    from client.options.vendor import (
+        VendorOptions as VendorOptions,
+    )
+    from client.progress import Display as Display
+    from client.progress import ProgressListener as ProgressListener
+    from client.proofs.canary import CanaryResult as CanaryResult
+    from client.proofs.evidence import Evidence as Evidence
+    from client.proofs.reconciliation import Reconciliation as Reconciliation
+    from client.proofs.swap import SwapCheck as SwapCheck
+    from client.purchase.budget import Budget as Budget
+    from client.purchase.teacher import Teacher as Teacher
+    from client.results.records import Plan as Plan
+    from client.results.records import Purchase as Purchase
+    from client.results.records import Summary as Summary
+    from client.vendors.protocols.tuition import VendorClient as VendorClient
+    from client.vendors.query import Query as Query
 
-_HOMES = {
-    "AccountUsage": "client.api.account",
-    "AskOptions": "client.options.students",
-    "Budget": "client.purchase.budget",
-    "CanaryOptions": "client.options.vendor",
-    "CanaryResult": "client.proofs.canary",
-    "ClientError": "client.errors",
-    "CompareOptions": "client.options.training",
-    "Comparison": "client.api.comparison",
-    "ComparisonPlan": "client.api.comparison",
-    "Display": "client.progress",
-    "DistillOptions": "client.options.training",
-    "DomainAccuracy": "client.api.students",
-    "EmbedOptions": "client.options.vendor",
-    "EmbeddingCache": "client.cache.cache",
-    "Embeddings": "client.api.embedding",
-    "Evidence": "client.proofs.evidence",
-    "Exported": "client.api.exports",
-    "Inspection": "client.data.inspection",
-    "Plan": "client.results.records",
-    "Predictions": "client.api.students",
-    "ProgressListener": "client.progress",
-    "Purchase": "client.results.records",
-    "Query": "client.vendors.query",
-    "Recipe": "client.learning.recipe",
-    "Reconciliation": "client.proofs.reconciliation",
-    "Run": "client.api.distillation",
-    "ServeOptions": "client.options.students",
-    "Student": "client.api.students",
-    "SwapCheck": "client.proofs.swap",
-    "Summary": "client.results.records",
-    "Teacher": "client.purchase.teacher",
-    "Variant": "client.learning.recipe",
-    "VendorClient": "client.vendors.protocols.tuition",
-    "VendorOptions": "client.options.vendor",
-    "batches": "client.api.account",
-    "canary": "client.api.canary",
-    "cancel_batch": "client.api.account",
-    "check_folder": "client.api.folders",
-    "compare": "client.api.comparison",
-    "distill": "client.api.distillation",
-    "embed": "client.api.embedding",
-    "evaluate": "client.api.students",
-    "export": "client.api.exports",
-    "export_receipts": "client.api.receipts",
-    "load_run": "client.api.distillation",
-    "load_student": "client.api.students",
-    "models": "client.api.account",
-    "next_options": "client.api.generations",
-    "plan": "client.api.planning",
-    "plan_comparison": "client.api.comparison",
-    "reconcile": "client.api.account",
-    "serve": "client.api.serving",
-    "unpack_example": "client.api.folders",
-    "usage": "client.api.account",
-    "verify_receipts": "client.api.receipts",
-    "verify_receipts_file": "client.api.receipts",
+# Where each public name lives; it is imported when it is first asked for.
+_MODULES = {
+    "client.api.account": ("AccountUsage", "batches", "cancel_batch", "models", "reconcile", "usage"),
+    "client.api.canary": ("canary",),
+    "client.api.comparison": ("Comparison", "ComparisonPlan", "compare", "plan_comparison"),
+    "client.api.distillation": ("Run", "distill", "load_run"),
+    "client.api.embedding": ("Embeddings", "embed"),
+    "client.api.exports": ("Exported", "export"),
+    "client.api.folders": ("check_folder", "unpack_example"),
+    "client.api.generations": ("next_options",),
+    "client.api.planning": ("plan",),
+    "client.api.receipts": ("export_receipts", "verify_receipts", "verify_receipts_file"),
+    "client.api.serving": ("serve",),
+    "client.api.students": ("DomainAccuracy", "Predictions", "Student", "evaluate", "load_student"),
+    "client.cache.cache": ("EmbeddingCache",),
+    "client.data.inspection": ("Inspection",),
+    "client.errors": ("ClientError",),
+    "client.learning.recipe": ("Recipe", "Variant"),
+    "client.options.students": ("AskOptions", "ServeOptions"),
+    "client.options.training": ("CompareOptions", "DistillOptions"),
+    "client.options.vendor": ("CanaryOptions", "EmbedOptions", "VendorOptions"),
+    "client.progress": ("Display", "ProgressListener"),
+    "client.proofs.canary": ("CanaryResult",),
+    "client.proofs.evidence": ("Evidence",),
+    "client.proofs.reconciliation": ("Reconciliation",),
+    "client.proofs.swap": ("SwapCheck",),
+    "client.purchase.budget": ("Budget",),
+    "client.purchase.teacher": ("Teacher",),
+    "client.results.records": ("Plan", "Purchase", "Summary"),
+    "client.vendors.protocols.tuition": ("VendorClient",),
+    "client.vendors.query": ("Query",),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "AccountUsage",
-    "AskOptions",
-    "Budget",
-    "CanaryOptions",
-    "CanaryResult",
-    "ClientError",
-    "CompareOptions",
-    "Comparison",
-    "ComparisonPlan",
-    "Display",
-    "DistillOptions",
-    "DomainAccuracy",
-    "EmbedOptions",
-    "EmbeddingCache",
-    "Embeddings",
-    "Evidence",
-    "Exported",
-    "Inspection",
-    "Plan",
-    "Predictions",
-    "ProgressListener",
-    "Purchase",
-    "Query",
-    "Recipe",
-    "Reconciliation",
-    "Run",
-    "ServeOptions",
-    "Student",
-    "Summary",
-    "SwapCheck",
-    "Teacher",
-    "Variant",
-    "VendorClient",
-    "VendorOptions",
-    "batches",
-    "canary",
-    "cancel_batch",
-    "check_folder",
-    "compare",
-    "distill",
-    "embed",
-    "evaluate",
-    "export",
-    "export_receipts",
-    "load_run",
-    "load_student",
-    "models",
-    "next_options",
-    "plan",
-    "plan_comparison",
-    "reconcile",
-    "serve",
-    "unpack_example",
-    "usage",
-    "verify_receipts",
-    "verify_receipts_file",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever it is that is asked for)

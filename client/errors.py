@@ -33,7 +33,7 @@ from shared.embeddings import Usage
 
 @dataclass(frozen=True)
 class Bill:
-    """What a vendor says that one request was charged, and by which model it was answered."""
+    """The charge of one request and the model that answered it, as the vendor states them."""
 
     request_id: str
     fingerprint: str
@@ -111,7 +111,7 @@ class NotOffered(RequestRefused):
 
 
 class IdempotencyKeySpent(RequestRefused):
-    """What was paid for under this idempotency key is no longer to be had, and nothing else is under it."""
+    """The answer that was paid for under this idempotency key is gone, and the key cannot be used again."""
 
 
 class FingerprintChanged(RequestRefused):
@@ -153,7 +153,7 @@ class JobRunning(SpendingStopped):
 
 
 def unwritable(path: Path, error: BaseException) -> ClientError:
-    """What to say of a file that could not be written, whatever its writer made of the system's refusal."""
+    """The error for a file that could not be written, however its writer reports the system's refusal."""
     context = error.__context__
     refusal = context if isinstance(context, OSError) and not isinstance(error, OSError) else error
     number = refusal.errno if isinstance(refusal, OSError) else None

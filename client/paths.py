@@ -1,4 +1,4 @@
-"""What is at a path that somebody named, where the system may refuse to say; and a text file replaced whole.
+"""Paths that users name, where the system may refuse to look; and text files replaced whole.
 
 In Python 3.11 `Path.is_file` and its like raise where a name is too long, or a folder above may not be
 entered, and `Path.resolve` where a link leads to itself.

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: bars on a terminal, plain lines elsewhere, on standard error."""
+"""Progress on standard error while a command works: bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 class ProgressListener(Protocol):
-    """Whoever is told how work goes on; `Display` is one, and a program may pass one of its own."""
+    """A listener to the progress of work; `Display` is one, and a program may pass its own."""
 
     def note(self, text: str) -> None:
         """Hear one thing that a person should know."""

@@ -106,7 +106,7 @@ class Declared:
 
     @property
     def metavar(self) -> str | None:
-        """What stands for its value in help; `None` for what stands for its type."""
+        """The placeholder of its value in help; `None` for that of its type."""
         if self.option.metavar or not self.option.argument:
             return self.option.metavar or ("TEXT" if self.is_list else None)
         return self.spelled
@@ -143,7 +143,7 @@ class Declared:
 
 
 def declared(model: type[BaseModel]) -> list[Declared]:
-    """What a model can be given, its own fields before those of its bases.
+    """The fields that a model declares, its own before those of its bases.
 
     A nested model that has `Option.needs` is given by its own fields.
     """
@@ -189,7 +189,7 @@ def documented(model: type[BaseModel]) -> str:
 
 
 def refusal_words(error: ValidationError, options: Sequence[Declared] = ()) -> str:
-    """What to say of a value that a model does not take, with the name of its option as it is typed."""
+    """The message about a value that a model does not take, with the name of its option as it is typed."""
     first = error.errors()[0]
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])

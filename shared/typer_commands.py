@@ -139,7 +139,7 @@ def _only_with(
     ranks: Mapping[Declared, int],
     refusal: Callable[[str], Exception],
 ) -> list[Declared]:
-    """What was said, without a nested model's fields where the one is missing that all of them are about."""
+    """Drop the fields of a nested model where the field that it needs is missing."""
     inside = [option for option in said if option.path[0] == nested]
     if any(option.path[-1] == key for option in inside):
         return list(said)
@@ -154,7 +154,7 @@ def _spelling_of(key: str, nested: str, options: Collection[Declared]) -> str:
 
 
 def _value(option: Declared, values: Mapping[str, Any], refusal: Callable[[str], Exception]) -> Any:  # noqa: ANN401 (each option has a type)
-    """What was said, as the field takes it."""
+    """The value that was given, as the field takes it."""
     if option.option.hidden:
         return os.environ[option.option.env or ""]
     value = values[parameter_of(option)]

@@ -1,4 +1,4 @@
-"""What a vendor sells, and what it says that an account used and was billed."""
+"""A vendor's models, and an account's usage and bills by the vendor's own books."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from client.api.connection import connect
 from client.errors import RequestRefused
 from client.options.vendor import VendorOptions
 from client.progress import ProgressListener
 from client.proofs.reconciliation import Reconciliation
 from client.proofs.reconciliation import reconcile as compare_books
 from client.purchase.lock import is_locked
+from client.runs.connection import Connection
 from client.vendors.protocols.tuition import VendorClient
 from shared.batches import BatchObject
 from shared.billing import AccountStatus, GroupBy, UsageReport
@@ -20,7 +20,7 @@ from shared.embeddings import ModelCard
 
 
 class AccountUsage(BaseModel):
-    """What an account used, was billed, and has left.
+    """An account's usage, its bills, and its remaining limits.
 
     Attributes:
         account: its limits, and what is left of them.
@@ -33,7 +33,7 @@ class AccountUsage(BaseModel):
     usage: UsageReport
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """Return plain values for `json.dumps`."""
         return self.model_dump(mode="json")
 
 
@@ -43,7 +43,7 @@ def models(options: VendorOptions, *, progress: ProgressListener | None = None) 
     Raises:
         VendorError: the vendor does not answer, or refuses.
     """
-    with connect(options, progress).vendor() as vendor:
+    with Connection(options, progress).vendor() as vendor:
         return vendor.models()
 
 
@@ -53,7 +53,7 @@ def batches(options: VendorOptions, *, progress: ProgressListener | None = None)
     Raises:
         VendorError: the vendor does not answer, refuses, or runs no bulk jobs.
     """
-    with connect(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
+    with Connection(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
         return list(vendor.bulk.jobs())
 
 
@@ -65,19 +65,19 @@ def cancel_batch(
     Raises:
         VendorError: the vendor does not answer, refuses, has no such job, or runs none.
     """
-    with connect(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
+    with Connection(options, progress).vendor() as vendor, _bulk_jobs_of(vendor):
         return vendor.bulk.cancel(batch_id)
 
 
 def usage(
     options: VendorOptions, group_by: GroupBy = "day", *, progress: ProgressListener | None = None
 ) -> AccountUsage:
-    """What the vendor says that this account used, was billed, and has left.
+    """Ask the vendor for this account's usage, bills, and remaining limits.
 
     Raises:
         VendorError: the vendor does not answer, or refuses.
     """
-    with connect(options, progress).vendor() as vendor:
+    with Connection(options, progress).vendor() as vendor:
         return AccountUsage(account=vendor.account(), usage=vendor.usage(group_by))
 
 
@@ -89,7 +89,7 @@ def reconcile(options: VendorOptions, *, progress: ProgressListener | None = Non
         VendorError: the vendor does not answer, refuses, or has signed what is not right.
         CacheError: the cache cannot be read.
     """
-    connection = connect(options, progress)
+    connection = Connection(options, progress)
     with connection.vendor() as vendor, connection.cache(must_exist=True) as cache:
         head = vendor.head()
         if head is not None:

@@ -1,12 +1,12 @@
 """Whether a vendor still sells the model that it sold."""
 
 from client.api.confirm import Confirm, purchases
-from client.api.connection import connect
 from client.errors import UsageError
 from client.options.vendor import CanaryOptions
 from client.progress import ProgressListener
 from client.proofs.canary import Canary, CanaryResult
 from client.purchase.budget import price
+from client.runs.connection import Connection
 from client.runs.embedding import collect_inputs
 
 
@@ -27,7 +27,7 @@ def canary(
         UsageError: there is nothing to compare, or nobody agreed.
         ClientError: see client/errors.py.
     """
-    connection = connect(options, progress)
+    connection = Connection(options, progress)
     words = [str(word) for word in options.images]
     given = collect_inputs(options.texts, words, connection.display).queries if words or options.texts else []
     approve = purchases(agreed=options.agreed, confirm=confirm, takes_cap=False)

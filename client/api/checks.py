@@ -1,4 +1,4 @@
-"""What is refused before anything is written or bought."""
+"""Refusals before anything is written or bought."""
 
 from pathlib import Path
 
@@ -59,28 +59,3 @@ def require_class_names(classes: Path | None) -> None:
         raise UsageError(
             f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, a line each."
         )
-
-
-def chosen_device(name: str) -> str:
-    """The device of this name; for "auto" a GPU if there is one.
-
-    Processes that a launcher has started each take a GPU of their own, whichever is named.
-
-    Raises:
-        UsageError: there is none of this name here.
-    """
-    import torch  # takes seconds to import
-
-    from client.learning.processes import is_distributed
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        if is_distributed() and torch.device(name).type == "cuda" and torch.cuda.is_available():
-            return name  # a tensor on the one that is named would take memory there for every process
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(
-            f"--device {name!r} cannot be used on this machine; auto takes what there is."
-        ) from error
-    return name

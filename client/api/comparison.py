@@ -5,24 +5,24 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from client.api.checks import chosen_device, require_named, require_outside
+from client.api.checks import require_named, require_outside
 from client.api.confirm import Confirm, purchases
-from client.api.connection import connect
 from client.api.settling import settled_options
 from client.data.domains import composed
 from client.errors import UsageError
 from client.learning.methods import with_steps
-from client.learning.processes import is_distributed
+from client.learning.processes import chosen_device, is_distributed
 from client.learning.recipe import Variant
 from client.options.training import CompareOptions
 from client.progress import ProgressListener
 from client.results.comparison_table import ComparisonTable, as_text
 from client.results.records import Record
 from client.runs import comparison as runs
+from client.runs.connection import Connection
 
 
 class ComparisonPlan(Record):
-    """What all runs of a comparison would buy together.
+    """The purchase that all runs of a comparison would make together.
 
     Attributes:
         runs: how many there are, finished ones among them.
@@ -61,12 +61,12 @@ class Comparison(BaseModel):
         return as_text(self.table.runs, self.table.setting)
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes: the table, as `table.json` has it."""
+        """Return the table as `table.json` has it, for `json.dumps`."""
         return self.table.to_json()
 
 
 def plan_comparison(options: CompareOptions, *, progress: ProgressListener | None = None) -> ComparisonPlan:
-    """What all runs together would buy; spends nothing, and writes as `plan` does.
+    """Plan the purchase of all runs together; spends nothing, and writes as `plan` does.
 
     Raises:
         UsageError: an option or the image folder is not what the runs need.
@@ -125,7 +125,7 @@ def _comparison(
     return runs.ComparisonRunner(
         config,
         options.out,
-        connect(options, progress),
+        Connection(options, progress),
         device=chosen_device(options.device),
         max_spend_micros=options.max_spend_micros,
         approve=purchases(agreed=options.agreed, confirm=confirm),

@@ -1,4 +1,4 @@
-"""What needs somebody's consent: a large purchase, and the end of a finished student."""
+"""Two things need consent: a large purchase, and the replacement of a finished student."""
 
 from collections.abc import Callable
 

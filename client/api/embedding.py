@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from client.api.confirm import Confirm, purchases
-from client.api.connection import connect
 from client.data.finder import counted, described
 from client.options.vendor import EmbedOptions
 from client.progress import Display, ProgressListener
 from client.purchase.result import PurchaseProgress, PurchaseResult
 from client.purchase.teacher import Teacher
 from client.results.records import Name, Record
+from client.runs.connection import Connection
 from client.runs.embedding import (
     Inputs,
     check_output,
@@ -25,7 +25,7 @@ from client.runs.embedding import (
 
 
 class Embeddings(Record):
-    """What `client.embed` came to.
+    """The result of `client.embed`.
 
     Attributes:
         out: the file that was written; `None` where `vectors` has the embeddings.
@@ -78,7 +78,7 @@ def embed(
     """
     if options.out is not None:
         check_output(options.out)
-    connection = connect(options, progress)
+    connection = Connection(options, progress)
     inputs = collect_inputs(options.texts, [str(word) for word in options.images], connection.display)
     run_id = run_id_of(inputs.queries)
     approve = purchases(agreed=options.agreed, confirm=confirm)

@@ -1,4 +1,4 @@
-"""What an image folder holds, and what is wrong with it; and a folder to try."""
+"""Inspection of an image folder, and an example folder to try."""
 
 from pathlib import Path
 

@@ -1,9 +1,8 @@
-"""What a run would use, buy and cost."""
+"""The plan of a run: its images, its queries, and their price."""
 
 import hashlib
 
 from client.api.confirm import Confirm, purchases
-from client.api.connection import connect
 from client.api.settling import run_config
 from client.errors import UsageError
 from client.learning.methods import method_of
@@ -13,6 +12,7 @@ from client.purchase.teacher import Teacher
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
 from client.runs.config import RunConfig
+from client.runs.connection import Connection
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunFolder
 from client.runs.generations import seen_before
@@ -30,7 +30,7 @@ def plan(
     confirm: Confirm | None = None,
     progress: ProgressListener | None = None,
 ) -> Plan:
-    """What a run would use, buy and cost; spends nothing without a `probe`.
+    """Plan a run: its images, its queries, and their price; spends nothing without a `probe`.
 
     It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
     is quick.
@@ -62,7 +62,7 @@ def _planned(
         raise UsageError(
             f"--probe {probe} is more than --budget {options.budget}: nothing is bought beyond the budget."
         )
-    config, connection = run_config(options), connect(options, progress)
+    config, connection = run_config(options), Connection(options, progress)
     run = None if options.out is None else RunFolder(options.out)
     run_id = "plan"
     if run is not None:
@@ -92,7 +92,7 @@ def _planned(
 
 
 def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None) -> Plan:
-    """What `distill` would still use, buy and cost by the same options; spends nothing, and writes as `plan`.
+    """Plan the rest of a run that `distill` would go on with; spends nothing, and writes as `plan` does.
 
     Raises:
         UsageError: an option, the image folder or the run's folder is not what a run needs.

@@ -1,13 +1,13 @@
-"""What a vendor has signed: checked without it, and written for others."""
+"""A vendor's receipts: checked without the vendor, and exported for others."""
 
 from pathlib import Path
 
-from client.api.connection import storage
 from client.options.vendor import CacheOptions
 from client.progress import ProgressListener
 from client.proofs import evidence
 from client.proofs.evidence import Evidence
 from client.proofs.swap import SwapCheck
+from client.runs.storage import Storage
 
 
 def verify_receipts(options: CacheOptions, *, progress: ProgressListener | None = None) -> Evidence:
@@ -17,7 +17,7 @@ def verify_receipts(options: CacheOptions, *, progress: ProgressListener | None 
         UsageError: there is no cache.
         CacheError: the cache cannot be read.
     """
-    with storage(options, progress).cache(must_exist=True) as cache:
+    with Storage(options, progress).cache(must_exist=True) as cache:
         return evidence.check_cache(cache)
 
 
@@ -29,7 +29,7 @@ def export_receipts(options: CacheOptions, file: Path, *, progress: ProgressList
         CacheError: the cache cannot be read.
         ClientError: the file cannot be written.
     """
-    with storage(options, progress).cache(must_exist=True) as cache:
+    with Storage(options, progress).cache(must_exist=True) as cache:
         return evidence.export_receipts(cache, file)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from client.api.checks import chosen_device, require_named
+from client.api.checks import require_named
 from client.api.confirm import Confirm, purchases
 from client.data.domains import ImageFolder, composed, list_folder
 from client.data.examples import Example
@@ -28,7 +28,7 @@ from client.results.predictions import LabelledPrediction
 from client.results.records import Name, Record
 from client.runs.folder import RunFolder
 from client.serving.answers import Answer, AnsweredBy
-from client.serving.asking import VendorAnswers, image_queries
+from client.serving.asking import VendorAnswers, image_queries, open_asker
 from client.serving.selection import least_sure, sure_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
@@ -39,7 +39,7 @@ _PATIENCE = 600.0
 
 
 class Predictions(Record):
-    """What a student says of images.
+    """A student's answers about images.
 
     Attributes:
         classes: of each image that was read, its most probable classes with their probabilities (0 to 1),
@@ -111,7 +111,7 @@ class Student:
         self.classes = tuple(classifier.classes)
         self.image_size = classifier.side
         self.metadata = dict(metadata)
-        self._told = StudentMetadata.from_file(metadata)
+        self._metadata = StudentMetadata.from_file(metadata)
         self._classifier = classifier
         self._network = network
 
@@ -157,7 +157,7 @@ class Student:
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
         options = PredictOptions(top=top, reject=reject, ask=ask)
-        below = Thresholds.of_student(self._told, options.reject, asks=ask is not None)
+        below = Thresholds.of_student(self._metadata, options.reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
@@ -206,13 +206,13 @@ class Student:
         unsure = sorted(np.flatnonzero(least_sure(sure, ask.share)).tolist(), key=lambda place: sure[place])
         if not unsure:
             return list(own), VendorAnswers([])
-        from client.api.connection import connect, open_asker  # what speaks HTTP takes a moment to import
+        from client.runs.connection import Connection  # what speaks HTTP takes a moment to import
 
-        connection = connect(ask, display)
+        connection = Connection(ask, display)
         queries = image_queries([read[place].path for place in unsure], connection.files)
         try:
             with open_asker(
-                connection, ask, self.classes, self._told, reject_below, patience=_PATIENCE
+                connection, ask, self.classes, self._metadata, reject_below, patience=_PATIENCE
             ) as asker:
                 purchases(agreed=ask.agreed, confirm=confirm, takes_cap=False)(asker.price(queries))
                 said = asker.ask(queries)
@@ -264,7 +264,7 @@ def load_student(path: Path | str, *, device: str = "auto") -> Student:
     path = Path(path)
     if path.suffix == ".onnx":
         classifier = OnnxClassifier(path, device=device)
-        return Student(classifier, classifier.metadata)
+        return Student(classifier, classifier.texts)
     from client.learning.classifier import StudentClassifier
 
     network, metadata = load_network(path, device)
@@ -319,6 +319,7 @@ def evaluate(
 
 def load_network(where: Path, device: str) -> "tuple[StudentNetwork, dict[str, str]]":
     """The network and the metadata of a .safetensors file, or of the one in a run's folder."""
+    from client.learning.processes import chosen_device
     from client.learning.student_file import load_student as load
 
     network, metadata = load(where if is_file(where) else RunFolder(where).student)

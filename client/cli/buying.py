@@ -17,7 +17,7 @@ _PANEL = "Buy embeddings"
 
 
 class Embed(EmbedOptions, Printed):
-    """What `client embed` is told."""
+    """The options of `client embed`."""
 
     out: Annotated[Path, Option(one_command=True)] = Field(
         description="The file to write: FILE.npy, FILE.parquet or FILE.jsonl."
@@ -68,7 +68,7 @@ def models(given: OfVendor) -> None:
 
 
 class Usage(OfVendor):
-    """What `client usage` is told."""
+    """The options of `client usage`."""
 
     group_by: GroupBy = Field(default="day", description="One row for each of these.")
     reconcile: Annotated[bool, Option(typed=True)] = Field(
@@ -96,7 +96,7 @@ def usage(given: Usage) -> None:
 
 
 class Batches(OfVendor):
-    """What `client batches` is told."""
+    """The options of `client batches`."""
 
     cancel: Annotated[str | None, Option(typed=True)] = Field(
         default=None, description="End this job now; what is done is paid for, and is yours."
@@ -124,7 +124,7 @@ def batches(given: Batches) -> None:
 
 
 class Canary(CanaryOptions, Printed):
-    """What `client canary` is told."""
+    """The options of `client canary`."""
 
     evidence: Annotated[Path | None, Option(metavar="FILE")] = Field(
         default=None, description="File to write if the model was swapped: it proves this to others."

@@ -74,7 +74,7 @@ def verify(given: PrintedCache) -> None:
 
 
 class Export(CacheOptions):
-    """What `client cache export` is told."""
+    """The options of `client cache export`."""
 
     out: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(
         description="File to write, which ends in .safetensors or .parquet."
@@ -99,7 +99,7 @@ def export_(given: Export) -> None:
 
 
 class Import(CacheOptions):
-    """What `client cache import` is told."""
+    """The options of `client cache import`."""
 
     file: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(
         description="File that `client cache export` wrote."
@@ -120,7 +120,7 @@ def import_(given: Import) -> None:
 
 
 class Forget(PrintedCache):
-    """What `client cache forget` is told."""
+    """The options of `client cache forget`."""
 
     kept: Annotated[Path, Option(argument=True, metavar="DIR")] = Field(description="The folder of --keep.")
     older_than: float = Field(
@@ -161,7 +161,7 @@ def forget(given: Forget) -> None:
 
 
 class Create(CacheOptions):
-    """What `client cache create` is told."""
+    """The options of `client cache create`."""
 
     half: bool = Field(
         default=False, description="Keep vectors as float16: half the disk, rounded to 3 digits."
@@ -181,7 +181,7 @@ def create(given: Create) -> None:
 
 
 class Prune(CacheOptions):
-    """What `client cache prune` is told."""
+    """The options of `client cache prune`."""
 
     model_fingerprint: Annotated[_Fingerprint, Option(typed=True)] = None
     damaged: Annotated[bool, Option(typed=True)] = Field(

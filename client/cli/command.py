@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[[Any], None])
 
 
 class Printed(Options):
-    """What a command prints on standard output."""
+    """How a command prints its result on standard output."""
 
     as_json: Annotated[bool, Option(name="json")] = Field(
         default=False, description="Print JSON, for scripts."

@@ -28,7 +28,7 @@ _SHOWN = 10
 
 
 class Check(DataOptions, Printed):
-    """What `client data check` is told."""
+    """The options of `client data check`."""
 
     panel: ClassVar[str | None] = None
 
@@ -60,7 +60,7 @@ def check(given: Check) -> None:
 
 
 class Example(Options):
-    """What `client data example` is told."""
+    """The options of `client data example`."""
 
     folder: Annotated[Path, Option(argument=True, metavar="DIR")] = Field(
         description="A new folder, such as icons."
@@ -118,7 +118,7 @@ def _print(found: "Inspection") -> None:
 
 
 def _remarks(found: "Inspection") -> Iterator[str]:
-    """What is worth knowing and distorts nothing."""
+    """Print remarks that are worth knowing and distort no result."""
     from client.data.finder import described
 
     if found.folder.deeper:
@@ -138,7 +138,7 @@ def _remarks(found: "Inspection") -> Iterator[str]:
 
 
 def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """What distorts a result, a title and its lines each."""
+    """Yield the findings that distort a result, each as a title and its lines."""
     from client.data.domains import relative
 
     root = found.folder.root

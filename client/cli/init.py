@@ -27,7 +27,7 @@ _BEGINNING = """\
 
 
 class Init(Options):
-    """What `client init` is told."""
+    """The options of `client init`."""
 
     force: Annotated[bool, Option(typed=True)] = Field(
         default=False, description="Replace the file that is there."

@@ -1,4 +1,4 @@
-"""What `-` stands for on a command line: the lines of standard input."""
+"""On a command line, `-` stands for the lines of standard input."""
 
 import sys
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""What commands print of proofs and receipts, for people, on standard output."""
+"""Proofs and receipts, printed for people on standard output."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def print_reconciliation(found: Reconciliation) -> None:
 
 
 def print_evidence(found: "Evidence | SwapCheck", *, trusted: bool) -> None:
-    """What signatures prove; `trusted` is whether their keys are known to be the vendor's."""
+    """Print what signatures prove; `trusted` says that their keys are known to be the vendor's."""
     from client.proofs.swap import SwapCheck
 
     if found.problems:

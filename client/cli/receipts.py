@@ -24,7 +24,7 @@ app.add_typer(receipts_app)
 
 
 class Verify(CacheOptions, Printed):
-    """What `client receipts verify` is told."""
+    """The options of `client receipts verify`."""
 
     file: Annotated[Path | None, Option(argument=True, metavar="[FILE]")] = Field(
         default=None,
@@ -62,7 +62,7 @@ def verify(given: Verify) -> None:
 
 
 class Export(CacheOptions):
-    """What `client receipts export` is told."""
+    """The options of `client receipts export`."""
 
     out: Annotated[Path, Option(argument=True, metavar="FILE")] = Field(description="File to write.")
 

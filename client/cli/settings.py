@@ -74,7 +74,7 @@ def commands_of(group: TyperGroup) -> Iterator[tuple[str, Any]]:
 
 
 def settings_of(command: Any) -> dict[str, Declared]:  # noqa: ANN401 (Typer's commands)
-    """What can stand in the file for a command, by key."""
+    """The options of a command that the file may set, by key."""
     return {each.key: each for each in options_of(command) if each.is_setting}
 
 
@@ -84,7 +84,7 @@ def table_of(words: str) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """What the file says, with the keys of options spelled as `Declared.key` is."""
+    """Parse the file; keys are spelled as in `Declared.key`."""
     try:
         if not is_file(path):
             raise UsageError(f"{path} is not a file.")
@@ -164,7 +164,7 @@ def _takes_one(setting: Declared, value: object) -> bool:
 
 
 def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:
-    """What to say of a key that does not stand for an option."""
+    """The message about a key that is no option."""
     if key in typed:
         return f"`{key}` is given on the command line alone, where it is meant for one command."
     if key == "api_key":

@@ -27,7 +27,7 @@ class OfStudent(Options):
 
 
 class Predict(PredictOptions, DeviceOptions, OfStudent, Printed):
-    """What `client predict` is told."""
+    """The options of `client predict`."""
 
     images: Annotated[tuple[str, ...], Option(argument=True, metavar="IMAGE...")] = Field(
         description="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input."
@@ -59,7 +59,7 @@ def predict(given: Predict) -> None:
 
 
 class Evaluate(EvaluateOptions, OfStudent, Printed):
-    """What `client evaluate` is told."""
+    """The options of `client evaluate`."""
 
 
 @command(app, panel=_PANEL)
@@ -84,7 +84,7 @@ def evaluate(given: Evaluate) -> None:
 
 
 class Export(ExportOptions, Printed):
-    """What `client export` is told."""
+    """The options of `client export`."""
 
     run: Annotated[Path, Option(argument=True)] = Field(
         description="A run's directory, or a .safetensors file from one; for --web also a .onnx file."
@@ -131,7 +131,7 @@ def export(given: Export) -> None:
 
 
 class Serve(ServeOptions):
-    """What `client serve` is told."""
+    """The options of `client serve`."""
 
     student: Annotated[Path, Option(argument=True, metavar="RUN|STUDENT.ONNX")] = Field(
         description="A run's directory or a .onnx file; of a folder of runs, the newest student."
@@ -157,7 +157,7 @@ def serve(given: Serve) -> None:
 
 
 class Report(Options):
-    """What `client report` is told."""
+    """The options of `client report`."""
 
     run: Annotated[Path, Option(argument=True)] = Field(description="A run's directory.")
 

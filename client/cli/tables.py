@@ -1,4 +1,4 @@
-"""What commands print for people, on standard output."""
+"""Results, printed for people on standard output."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,7 +106,7 @@ def _cost(micros: int, currency: str | None) -> str:
 
 
 def _meaning_without_target(run: "Run") -> str:
-    """What the accuracy of a student stands for that was trained with no target domain."""
+    """The meaning of the accuracy of a student that was trained with no target domain."""
     summary = run.summary
     leave_one_out = summary.leave_one_out
     if not leave_one_out:
@@ -130,7 +130,7 @@ def _meaning_without_target(run: "Run") -> str:
 
 
 def print_plan(plan: Plan) -> None:
-    """What a run would use, buy and cost."""
+    """Print the plan of a run."""
     print_table(("domain", "images"), plan.images_by_domain.items())
     pool = f", {plan.unlabelled_images} without labels" if plan.unlabelled_images else ""
     print_line(
@@ -173,7 +173,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], currency: str | None) -> None:
-    """What would be bought, by kind, in the order of purchase, and what each kind gained elsewhere."""
+    """Print the queries to buy by kind, in the order of purchase, with the gain of each kind elsewhere."""
     shown = [tranche for tranche in purchase.tranches if tranche.queries]
     gains = [f"{gained[t.name]:+.1f}" if t.name in gained else "" for t in shown]
     cost = "micros" if currency is None else f"millionths of {currency}"
@@ -196,7 +196,7 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
 
 
 def print_joint_plan(plan: "ComparisonPlan") -> None:
-    """What all runs of a comparison would buy together."""
+    """Print the purchase that all runs of a comparison would make together."""
     print_line(
         f"{plan.runs} runs would buy {plan.to_buy} queries for {plan.cost_micros} micros in all; "
         f"{plan.cached} are in the cache."
@@ -257,7 +257,7 @@ def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
 
 
 def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], paid: Spending) -> None:
-    """What a cache holds, and what was paid for it."""
+    """Print the contents of a cache, and what was paid for them."""
     print_table(
         ("model", "kind", "embeddings", "MB"),
         [(h.fingerprint, h.kind, h.embeddings, f"{h.vector_bytes / 1e6:.1f}") for h in holdings],
@@ -293,7 +293,7 @@ def print_predictions(predictions: "Predictions") -> None:
 
 
 def print_exports(files: Sequence[ExportedFile]) -> None:
-    """What a student costs in 32 bits and in eight."""
+    """Print size, speed and accuracy of a student in 32 bits and in eight."""
     columns = ("", "MiB", "ms an image", "images/s", "in-domain (%)", "target domain (%)")
     rows = [
         (
@@ -356,7 +356,7 @@ def _date(moment: datetime | None) -> str:
 
 
 def print_usage(found: "AccountUsage") -> None:
-    """What an account used, was billed, and has left."""
+    """Print an account's usage, its bills, and its remaining limits."""
     account, used = found.account, found.usage
     cost = "cost (micros)" if used.currency is None else f"cost (millionths of {used.currency})"
     columns = (used.group_by, "requests", "images", "texts", "billed queries", cost)

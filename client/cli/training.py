@@ -17,7 +17,7 @@ _PANEL = "Train students"
 
 
 class Distill(DistillOptions, Printed):
-    """What `client distill` is told."""
+    """The options of `client distill`."""
 
     from_: Annotated[Path | None, Option(name="from", metavar="RUN")] = Field(
         default=None,
@@ -55,7 +55,7 @@ def distill(given: Distill) -> None:
 
 
 class PlanRun(DistillOptions, Printed):
-    """What `client plan` is told."""
+    """The options of `client plan`."""
 
     probe: Annotated[int, Option(typed=True)] = Field(
         default=0,
@@ -82,7 +82,7 @@ def plan(given: PlanRun) -> None:
 
 
 class Compare(CompareOptions, Printed):
-    """What `client compare` is told."""
+    """The options of `client compare`."""
 
     dry_run: Annotated[bool, Option(typed=True)] = Field(
         default=False, description="Show what all runs would buy and stop; spends nothing."

@@ -147,13 +147,39 @@ def is_distributed() -> bool:
     return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
+def chosen_device(name: str) -> str:
+    """The device of this name; for "auto" a GPU if there is one.
+
+    Processes that a launcher has started each take a GPU of their own, whichever is named.
+
+    Raises:
+        UsageError: there is none of this name here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if is_distributed() and torch.device(name).type == "cuda" and torch.cuda.is_available():
+            return name  # a tensor on the one that is named would take memory there for every process
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"--device {name!r} cannot be used on this machine; auto takes what there is."
+        ) from error
+    return name
+
+
 @contextmanager
 def launched(device: str) -> Iterator[tuple[Processes, str]]:
     """The processes that a launcher has started this one among, and the device of this one.
 
     Args:
-        device: where to train: "cpu", or a GPU, in whose place each process takes one of its own.
+        device: where to train, as `chosen_device` takes it. Instead of the GPU that is named, each of several
+            processes takes one of its own.
+
+    Raises:
+        UsageError: there is no such device here.
     """
+    device = chosen_device(device)
     if not is_distributed():
         yield SINGLE_PROCESS, device
         return

@@ -1,4 +1,4 @@
-"""What all options have in common: they are checked, described, and filled in from the environment."""
+"""The base of all options: they are checked, described, and filled in from the environment."""
 
 import os
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What is done with a finished student: it predicts, is measured, exported, served, and may ask a vendor."""
+"""The options of a finished student: to predict, to be measured, exported and served, and to ask a vendor."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -60,7 +60,7 @@ class AskOptions(AgreementOptions):
 
 
 class PredictOptions(RejectOptions):
-    """What `Student.predict` answers."""
+    """How `Student.predict` answers."""
 
     top: Annotated[int, Option(also=("top_k",))] = Field(
         default=5, ge=1, description="How many classes to name."

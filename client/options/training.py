@@ -1,4 +1,4 @@
-"""What a student learns from, and how: the options of a run, and of a comparison of many."""
+"""The options of a run, and of a comparison of many: a student's images, its method and its recipe."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -77,7 +77,7 @@ class ImageOptions(DataOptions):
 
 
 class StudentOptions(Options):
-    """What the student is, and by which recipe it learns."""
+    """The student, and the recipe by which it learns."""
 
     panel: ClassVar[str | None] = "The student"
 
@@ -116,7 +116,7 @@ class TrainingOptions(StudentOptions):
 
 
 class RunOptions(ImageOptions, StudentOptions):
-    """What makes a run this run and no other."""
+    """The identity of a run: other values make another run."""
 
     panel: ClassVar[str | None] = "The run"
 

@@ -63,7 +63,7 @@ class AgreementOptions(VendorOptions):
 
 
 class PurchaseOptions(AgreementOptions):
-    """What may be spent."""
+    """The limits of spending."""
 
     max_spend_micros: Annotated[int | None, Option(name="max_spend", metavar="MICROS")] = Field(
         default=None,

@@ -57,5 +57,5 @@ def _quoted(text: str) -> str:
 
 
 def from_csv(cell: str) -> str:
-    """What `in_csv` made a cell of."""
+    """Undo `in_csv`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -54,8 +54,8 @@ class OnnxClassifier:
     Attributes:
         classes: the names of its classes, in the order of its probabilities.
         side: of the squares that it takes, in pixels.
-        metadata: the texts in its file.
-        told: what they say.
+        texts: the metadata in its file, as texts.
+        metadata: the same, read.
     """
 
     def __init__(self, path: Path, *, device: str = "cpu", threads: int | None = None) -> None:
@@ -86,15 +86,15 @@ class OnnxClassifier:
         options.intra_op_num_threads = threads or 0
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
-            self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.texts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # onnxruntime raises a class of its own for each way to be damaged
             raise _no_student(path) from error
         if device.startswith("cuda") and _CUDA not in self._session.get_providers():
             raise _no_device(device)  # onnxruntime takes the CPU in place of what it cannot have
-        self.told = StudentMetadata.from_file(self.metadata)
-        if self.told.classes is None or self.told.image_size is None:
+        self.metadata = StudentMetadata.from_file(self.texts)
+        if self.metadata.classes is None or self.metadata.image_size is None:
             raise _no_student(path)
-        self.classes, self.side = list(self.told.classes), self.told.image_size
+        self.classes, self.side = list(self.metadata.classes), self.metadata.image_size
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""

@@ -1,6 +1,5 @@
 """The cells of a comparison's table: a run each."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from client.learning.recipe import Variant
 from client.results.comparison_table import RunResult
 from client.results.records import Plan, Summary, held_out_whole
 from client.runs.config import RunConfig
+from client.runs.file_names import as_file_name
 from client.runs.folder import RunFolder
 from client.runs.trainer import same_steps
 from client.runs.zero_shot import ZERO_SHOT, ZeroShotPlan, ZeroShotSummary
@@ -89,17 +89,6 @@ class Cell:
 def name_of_run(variant: Variant, target: str, seed: int) -> str:
     """The name of a cell's folder."""
     return f"{variant.name}-{as_file_name(target)}-{seed}"
-
-
-def as_file_name(domain: str) -> str:
-    """A domain's name as a folder can have it.
-
-    A domain of a table may have any name: what no file's name holds is escaped, and what looks like an escape
-    as well, so that two domains never share a folder.
-    """
-    if domain in (".", ".."):
-        return domain.replace(".", "%2E")
-    return re.sub("%(?=2E|2F|00|25)", "%25", domain).replace("/", "%2F").replace("\0", "%00")
 
 
 def by_steps(cells: Sequence[Cell]) -> list[Cell]:

@@ -35,6 +35,7 @@ from client.results.comparison_table import (
 from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
+from client.runs.context import RunContext
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
@@ -67,7 +68,7 @@ _INSTEAD = "choose another --out, or delete that folder. What was bought is in t
 
 @dataclass(frozen=True)
 class ComparisonConfig:
-    """What is compared.
+    """The runs of a comparison.
 
     Attributes:
         data: the image folder.
@@ -125,11 +126,11 @@ class ComparisonRunner:
         """
         self._config = config
         self._folder = RunFolder(out)
-        self._connection = connection
         self._display = connection.display
-        self._device = device
+        self._context = RunContext(
+            connection.display, device, connection.pixels, Memo(_KEPT, connection.files)
+        )
         self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
-        self._memo = Memo(_KEPT, connection.files)
         self._data = rooted(config.data)
         self._images = folder = list_folder(self._data)
         folder.require_domains(config.targets)
@@ -154,7 +155,7 @@ class ComparisonRunner:
 
     @property
     def setting(self) -> Setting:
-        """What its runs have in common, as the table says it."""
+        """The setting that its runs share, as the table states it."""
         config, folder = self._config, self._images
         model = self._folder.began_with
         return Setting(
@@ -165,12 +166,12 @@ class ComparisonRunner:
             image_size=config.image_size,
             teacher=None if model is None else f"{model.id} ({model.fingerprint})",
             queries=config.queries,
-            machine=_machine(self._device),
+            machine=_machine(self._context.device),
             planned=len(self.cells),
         )
 
     def quote(self) -> JointOffer:
-        """What the cache has for all runs together, and what they would buy at the most; spends nothing."""
+        """Quote the purchase of all runs together, at the most; spends nothing."""
         self._require_same_images()
         self._require_same_weights()
         pending = [cell for cell in self.cells if cell.buys and not cell.run.summary.exists()]
@@ -298,7 +299,7 @@ class ComparisonRunner:
 
     @property
     def _known(self) -> dict[str, Any]:
-        """What `_identity` holds; nothing where it has not been begun."""
+        """The contents of `_identity`; empty where the comparison has not begun."""
         return self._folder.read(self._identity) if self._identity.exists() else {}
 
     @property
@@ -332,11 +333,11 @@ class ComparisonRunner:
 
     def _read(self, cell: Cell) -> Dataset:
         seen = seen_before(cell.config, cell.run, self._display)
-        return read_dataset(cell.config, self._display, self._memo, seen=seen, in_turn=True)
+        return read_dataset(cell.config, self._display, self._context.memo, seen=seen, in_turn=True)
 
     def _test_set(self, cell: Cell) -> TestSet:
         dataset = self._read(cell)
-        return zero_shot_test_set(dataset, self._display, self._memo)
+        return zero_shot_test_set(dataset, self._display, self._context.memo)
 
     # -- running
 
@@ -349,10 +350,7 @@ class ComparisonRunner:
                 cell.config,
                 cell.run,
                 own,
-                self._display,
-                device=self._device,
-                pixels=self._connection.pixels,
-                memo=self._memo,
+                self._context,
                 in_turn=True,
                 other_selections=[
                     each.config.recipe.selection for each in to_come if each.steps == cell.steps
@@ -403,7 +401,7 @@ def _require_none_kept(pools: Mapping[str, Sequence[Path]]) -> None:
 
 
 def _machine(device: str) -> str:
-    """What trains, in words."""
+    """The machine that trains, in words."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""What makes a run this run and no other: its options, settled."""
+"""The configuration of a run: its options, settled."""
 
 import json
 import os

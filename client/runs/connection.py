@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.options.vendor import BulkOptions, PurchaseOptions, VendorOptions
-from client.progress import Display
+from client.progress import ProgressListener
 from client.purchase.identification import identify
 from client.purchase.teacher import Bulk, Teacher
 from client.runs.folder import RunFolder
@@ -25,8 +25,8 @@ class Connection(Storage):
         options: name the vendor, its key and the cache.
     """
 
-    def __init__(self, options: VendorOptions, display: Display) -> None:
-        super().__init__(options, display)
+    def __init__(self, options: VendorOptions, progress: ProgressListener | None) -> None:
+        super().__init__(options, progress)
         self.options = options
 
     @contextmanager

@@ -1,6 +1,6 @@
 """The run: plan, buy, align, distill, evaluate. A stage whose artefact exists is skipped."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -13,22 +13,17 @@ from client.data.pixels import PixelStore
 from client.data.splits import Split
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of
-from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.student_file import load_student
 from client.learning.training_set import TrainingSet
-from client.progress import Display
 from client.purchase.teacher import Teacher
-from client.results.records import (
-    Summary,
-    TeacherCheck,
-)
+from client.results.records import Summary, TeacherCheck
 from client.runs.conclusion import Conclusion
 from client.runs.config import RunConfig
+from client.runs.context import RunContext
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunFolder
 from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
-from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.targets import TargetBuilder, Targets, require_layers, require_student
 from client.runs.tensorboard import mirrored
@@ -43,54 +38,38 @@ class Distillation:
         config: RunConfig,
         run: RunFolder,
         teacher: Teacher | None,
-        display: Display,
+        context: RunContext,
         *,
-        device: str,
-        pixels: Path,
-        approve: Callable[[int], None] = lambda _: None,
-        agree: Callable[[str], None] = lambda _: None,
-        memo: Memo | None = None,
         fixed_splits: Mapping[Path, Split] = MappingProxyType({}),
         in_turn: bool = False,
         other_selections: Sequence[str] = (),
         onnx: bool = True,
-        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         """Take up a run.
 
         Args:
-            config: what makes it this run.
-            run: its directory.
+            config: the run.
+            run: its folder.
             teacher: where to buy; `None` for a method that buys nothing.
-            display: what a person sees meanwhile.
-            device: where to train.
-            pixels: the folder of decoded images, which runs share.
-            approve: called with the price before anything is bought; it raises to stop.
-            agree: called with the reason before a finished student is replaced, or anything is bought for
-                its successor; it raises to stop.
-            memo: what it has in common with other runs; `None` for nothing.
+            context: what it shares with other runs.
             fixed_splits: the side of the files whose side is fixed.
             in_turn: whether domains are held out in turn, and this run's is one of them.
             other_selections: selections that runs to come make of the same steps (see `same_steps`).
             onnx: whether the student is written as ONNX as well.
-            processes: those that train it together; the first of them does everything else alone.
         """
         self._config = config
         self._standing = run
         self._run = run
-        self._display = display
-        self._device = torch.device(device)
-        self._memo = memo or Memo()
+        self._teacher = teacher
+        self._context = context
+        self._display = context.display
+        self._device = torch.device(context.device)
+        self._processes = context.processes
         self._fixed_splits = fixed_splits
         self._in_turn = in_turn
-        self._pixels = pixels
-        self._onnx = onnx
-        self._teacher = teacher
-        self._processes = processes
-        self._method = method_of(config.method)
-        self._approve = approve
-        self._agree = agree
         self._other_selections = other_selections
+        self._onnx = onnx
+        self._method = method_of(config.method)
         self._teacher_check: TeacherCheck | None = None
 
     def check(self) -> Dataset:
@@ -177,7 +156,7 @@ class Distillation:
             run,
             self._display,
             device=str(self._device),
-            memo=self._memo,
+            memo=self._context.memo,
             other_selections=self._other_selections,
             processes=together,
         )
@@ -189,7 +168,7 @@ class Distillation:
     def _read(self) -> Dataset:
         seen = seen_before(self._config, self._standing, self._display)
         dataset = read_dataset(
-            self._config, self._display, self._memo,
+            self._config, self._display, self._context.memo,
             seen=seen, fixed_splits=self._fixed_splits, in_turn=self._in_turn,
         )  # fmt: skip
         seen.keep(self._standing)
@@ -203,7 +182,7 @@ class Distillation:
             if recalled is not None and self._is_of(dataset, recalled):
                 self._teacher_check = builder.check
                 return recalled
-            self._agree(why_outdated(self._run, self._config, dataset, may_buy=recalled is None))
+            self._context.agree(why_outdated(self._run, self._config, dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
             dataset.seen.keep(self._run)
             builder = self._target_builder(self._run)
@@ -213,7 +192,7 @@ class Distillation:
 
     def _target_builder(self, run: RunFolder) -> TargetBuilder:
         return TargetBuilder(
-            self._config, self._method, run, self._teacher, self._display, approve=self._approve
+            self._config, self._method, run, self._teacher, self._display, approve=self._context.approve
         )
 
     def _is_of(self, dataset: Dataset, targets: Targets) -> bool:
@@ -221,7 +200,7 @@ class Distillation:
         return stamp_of(self._run.student) == student_stamp(self._config, dataset, targets)
 
     def _left_out_before(self) -> Mapping[str, float]:
-        """What an earlier command found by leaving domains out."""
+        """The accuracy that an earlier command measured by leaving domains out."""
         run = self._run
         return run.record(Summary, run.summary).leave_one_out if run.summary.exists() else {}
 
@@ -229,7 +208,7 @@ class Distillation:
         numbers = {domain: number for number, domain in enumerate(dataset.domains)}
         domains = [-1 if e.label == UNLABELLED else numbers[e.domain] for e in dataset.examples]
         return TrainingSet(
-            images=PixelStore(dataset.examples, self._pixels),
+            images=PixelStore(dataset.examples, self._context.pixels),
             labels=torch.tensor(dataset.labels),
             domains=torch.tensor(domains),
             targets=targets.rows,

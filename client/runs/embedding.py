@@ -53,7 +53,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is to be embedded.
+    """The texts and images to embed.
 
     Attributes:
         rows: each text and each image in the order given, one a row; images that cannot be read among them.
@@ -70,7 +70,7 @@ class Inputs:
 
     @property
     def passed_over(self) -> list[Skipped]:
-        """What is left out on purpose: hidden files, say."""
+        """The files that are left out on purpose: hidden ones, say."""
         return [file for file in self.left_out if not file.is_loss]
 
     @property

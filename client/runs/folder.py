@@ -115,7 +115,7 @@ class RunFolder:
         return self._held(config.to_json())[0] if is_there(self.config) else None
 
     def read_config(self) -> RunConfig:
-        """What makes it this run.
+        """Read the configuration of the run.
 
         Raises:
             ClientError: there is no run, or its configuration is not what this version of Tuition writes.
@@ -202,7 +202,7 @@ class RunFolder:
 
     @property
     def _artefacts(self) -> tuple[Path, ...]:
-        """What a run makes, its configuration aside; the student first."""
+        """The files that a run makes, its configuration aside; the student first."""
         return (
             self.student, self.seen, self.onnx, self.exports, self.summary, self.answers, self.review,
             self.report, self.model_card, self.plan, self.purchase, self.metrics,

@@ -15,7 +15,7 @@ from client.runs.targets import Targets
 
 @dataclass(frozen=True)
 class StudentInputs(StageInputs):
-    """What a student depends on."""
+    """The inputs that a student depends on."""
 
     config: RunConfig
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What many runs ask, bought together before any of them begins: each image once."""
+"""The queries of many runs, bought together before any run begins: each image once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from client.vendors.query import Query
 
 @dataclass(frozen=True)
 class Asked:
-    """What one of the runs asks.
+    """The queries of one of the runs.
 
     Attributes:
         first: what it asks of any teacher: texts, labelled images, images that students are tested on.
@@ -98,7 +98,7 @@ class JointPurchase:
             yield teacher
 
     def quote(self, teacher: Teacher, asked: Sequence[Asked]) -> JointOffer:
-        """What the cache has of what these runs ask, and what they would buy at the most; spends nothing."""
+        """Quote the purchase of these runs, at the most; spends nothing."""
         first = _first(asked)
         wanted = _wanted(teacher, asked, first, has_first=_has_all(teacher, first))
         offer, whole = teacher.quote(wanted), _quote_without_limit(teacher, wanted)
@@ -146,7 +146,7 @@ class JointPurchase:
             raise self._stopped_short(teacher, [query for query in wanted if query not in teacher.refused])
 
     def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
-        """What to say where the money did not reach for all that is wanted: runs on a part do not compare."""
+        """The error where the money does not reach all queries: runs on a part of them do not compare."""
         spent, rest = teacher.spending, _quote_without_limit(teacher, wanted)
         return BudgetExhausted(
             f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
@@ -158,7 +158,7 @@ class JointPurchase:
 
 
 def _first(asked: Sequence[Asked]) -> list[Query]:
-    """What all of these ask in any case, each query once, texts before images."""
+    """The queries that these runs ask in any case, each once, texts before images."""
     unique = dict.fromkeys(chain.from_iterable(each.first for each in asked))
     return sorted(unique, key=lambda query: query.kind != "text")
 

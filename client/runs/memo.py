@@ -1,4 +1,4 @@
-"""What runs over the same images have in common, done by the first of them alone."""
+"""Work that runs over the same images share, done by the first of them alone."""
 
 import time
 from collections import OrderedDict

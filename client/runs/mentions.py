@@ -1,4 +1,4 @@
-"""What is said of a data set: what is missing or differs, and which files are left out."""
+"""Notes about a data set: missing or different images, and files that are left out."""
 
 from collections.abc import Sequence
 from pathlib import Path

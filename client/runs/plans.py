@@ -1,4 +1,4 @@
-"""What a run would use and buy, as files and commands show it."""
+"""The plan of a run, as files and commands show it."""
 
 from collections import Counter
 
@@ -33,7 +33,7 @@ def describe_plan(
     plan: PurchasePlan | None,
     outlook: Outlook | None = None,
 ) -> Plan:
-    """What a run would use and buy, as `plan.json` holds it and `client plan --json` prints it."""
+    """Describe the plan of a run as `plan.json` holds it and `client plan --json` prints it."""
     base = dataset.folder.base
     return Plan(
         method=config.method,
@@ -58,5 +58,5 @@ def describe_plan(
 
 
 def describe_outlook(outlook: PurchaseOutlook) -> Outlook:
-    """What a plan says of the vendor: its own price, what quota and money allow, and the time it takes."""
+    """Describe a vendor's quote: the price, the limits of quota and money, and the time that it takes."""
     return Outlook(quote=outlook.quote, prices_known=outlook.prices_known, seconds=outlook.seconds)

@@ -13,7 +13,7 @@ from client.data.pixels import delete_pixels
 from client.errors import ClientError, UsageError
 from client.options.vendor import CacheOptions
 from client.paths import absence, is_there
-from client.progress import Display
+from client.progress import Display, ProgressListener
 
 
 class Storage:
@@ -23,9 +23,9 @@ class Storage:
         display: what a person sees meanwhile.
     """
 
-    def __init__(self, options: CacheOptions, display: Display) -> None:
+    def __init__(self, options: CacheOptions, progress: ProgressListener | None) -> None:
         self._file = options.cache or user_cache_path("tuition") / "embeddings.db"
-        self.display = display
+        self.display = Display.of(progress)
 
     @property
     def pixels(self) -> Path:
@@ -34,7 +34,7 @@ class Storage:
 
     @property
     def files(self) -> FileMemory:
-        """What is known of image files."""
+        """The facts that are known of image files."""
         return FileMemory(self._file.parent / f"{self._file.name}.files", self.display.note_once)
 
     @contextmanager

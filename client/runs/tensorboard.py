@@ -1,4 +1,4 @@
-"""What a run logs, in TensorBoard as well, where that is installed."""
+"""A run's log, shown in TensorBoard as well where that is installed."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -16,7 +16,7 @@ TEACHER_WEIGHT = 0.7
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of an image.
+    """An answer about an image.
 
     Attributes:
         probabilities: how likely each class is, shape (classes,).
@@ -57,7 +57,7 @@ def teacher_probabilities(
 
 
 def combined(student: NDArray[np.floating], teacher: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What both say together, a logarithmic opinion pool: student^(1 - w) x teacher^w, normalised.
+    """Combine both in a logarithmic opinion pool: student^(1 - w) x teacher^w, normalised.
 
     The teacher counts more (w is `TEACHER_WEIGHT`), for the student is surer than it should be of images
     unlike those that it learnt from.

@@ -116,7 +116,7 @@ class AskQueue:
             return self._room() if len(self._waiting) < _MOST_WAITING else 0
 
     async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
-        """What the vendor says of some images in memory within so many seconds; `None` where it does not."""
+        """The vendor's answers about images in memory, within some seconds; `None` where there is none."""
         items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
         self._add(items)
         try:

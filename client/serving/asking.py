@@ -1,7 +1,8 @@
 """Asking the vendor about single images, within a budget a period that all processes share."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from client.vendors.query import Query
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.purchase.result import PurchaseProgress
     from client.purchase.teacher import Teacher
+    from client.runs.connection import Connection
 
 _DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}
 _NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}
@@ -32,7 +34,7 @@ _NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in al
 
 @dataclass(frozen=True)
 class VendorAnswers:
-    """What the vendor says of some images.
+    """The vendor's answers about some images, and their cost.
 
     Attributes:
         of_each: the answer about each image, by "cache" where it was bought before and by "vendor" where it
@@ -115,16 +117,16 @@ class Asker:
         self._names = names_of(metadata, len(classes), model.dimensions)
 
     def recall(self, images: Sequence[Query]) -> list[Answer | None]:
-        """What was said of some images before; asks nobody."""
+        """Look up earlier answers about some images; asks nobody."""
         teacher = self._of_this_period()
         return self._answers(teacher, images, teacher.lookup(images)[1])
 
     def price(self, images: Sequence[Query]) -> int:
-        """What asking about some images would cost now, in millionths of the vendor's currency unit."""
+        """The price of asking about some images now, in millionths of the vendor's currency unit."""
         return self._of_this_period().quote([*self._prompts, *images]).cost_micros
 
     def ask(self, images: Sequence[Query]) -> VendorAnswers:
-        """What the vendor says of images, bought where the cache lacks it, in this order.
+        """Answer about images in this order, buying what the cache lacks.
 
         Where the vendor is away, refuses, or the budget ends, the rest is not answered, and it is said why.
         """
@@ -169,7 +171,7 @@ class Asker:
     def _answers(
         self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
     ) -> list[Answer | None]:
-        """What the cache has of some images, of which some were known before, shape (n,)."""
+        """The cache's answers about some images; `known` (n,) marks those of before."""
         texts, have_texts = teacher.lookup(self._prompts)
         for number, name in self._names.items():
             texts[number] = name
@@ -205,3 +207,32 @@ def _priced(answers: Sequence[Answer | None], cost_micros: int) -> list[Answer |
         assert answer is not None
         priced[place] = replace(answer, cost_micros=share + (0 if turn else rest))
     return priced
+
+
+@contextmanager
+def open_asker(
+    connection: "Connection",
+    ask: AskOptions,
+    classes: Sequence[str],
+    metadata: StudentMetadata,
+    reject_below: float,
+    *,
+    patience: float,
+) -> Iterator[Asker]:
+    """Open the vendor, to be asked about images of which a student is not sure.
+
+    Args:
+        connection: where to buy.
+        ask: says about which images, and what that may cost.
+        classes: the student's.
+        metadata: what the student's file says.
+        reject_below: an image whose cosine to every class text is lower shows none of the classes.
+        patience: seconds to wait for another process that asks through the same cache.
+    """
+    with connection.teacher(run_id="asked", budget=None, fingerprint=metadata.taught_by) as teacher:
+        try:
+            asker = Asker(teacher, classes, metadata, ask, patience=patience, reject_below=reject_below)
+        except ClientError as error:
+            error.paid_in_vain = not teacher.vendor.states_fingerprints  # it was paid to show its model
+            raise
+        yield asker

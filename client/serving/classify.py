@@ -57,7 +57,7 @@ class ImageFile:
 
 
 class Answerer(Protocol):
-    """Whoever answers: the student, or somebody whom it asks where it is not sure."""
+    """The student, or the student with a vendor that it asks where it is not sure."""
 
     async def answer(
         self, account: str, images: Sequence[ImageFile], on_error: OnError
@@ -89,7 +89,7 @@ class StudentAnswerer:
         images: Sequence[ImageFile],
         on_error: OnError,  # noqa: ARG002 (it asks nobody)
     ) -> list[Answer | APIError]:
-        """What the student says of each image; or why it cannot be read."""
+        """The student's answer about each image, or the reason why it cannot be read."""
         rows = await self._batcher.probabilities(account, [each.file for each in images])
         return [row if isinstance(row, APIError) else self._answer(row) for row in rows]
 

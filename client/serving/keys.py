@@ -1,4 +1,4 @@
-"""Who may ask a deployed student: a file of keys, of which it holds only hashes."""
+"""The callers of a deployed student: a file with the hashes of their keys."""
 
 import hashlib
 import re
@@ -30,7 +30,7 @@ class Keys:
         return self._names is not None
 
     def account_of(self, request: Request) -> str:
-        """Who asks: the name of the key, or the address where no key is needed.
+        """The caller's name: that of the key, or the address where no key is needed.
 
         Raises:
             APIError: `invalid_api_key`.

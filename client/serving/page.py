@@ -35,7 +35,7 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         key_needed=keys.needed,
         script="server.js",
         asks=asks,
-        curve=_curve(student.classifier.told),
+        curve=_curve(student.classifier.metadata),
     )
 
     async def page(_: Request) -> Response:
@@ -53,7 +53,7 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
 
 
 def _curve(metadata: StudentMetadata) -> Markup | None:
-    """What asking about the least sure images brings, on hold-outs; `None` where the file does not tell."""
+    """The gain of asking about the least sure images, on hold-outs; `None` where the file does not say."""
     known = of_student(metadata)
     if known is None:
         return None

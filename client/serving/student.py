@@ -60,7 +60,7 @@ class RejectOption(BaseModel):
 
 
 class StudentFacts(BaseModel):
-    """What is told of a student, wherever it answers.
+    """The public facts about a student, wherever it answers.
 
     Attributes:
         name: of the run, or of the file.
@@ -143,10 +143,10 @@ def open_student(
         fingerprint=_fingerprint(file),
         classes=list(classifier.classes),
         image_size=classifier.side,
-        method=classifier.told.method,
-        backbone=classifier.told.student,
-        expected_accuracy=None if run is None else _expected(run, file, classifier.told),
-        reject=None if reject is None else _reject_option(classifier.told, reject),
+        method=classifier.metadata.method,
+        backbone=classifier.metadata.student,
+        expected_accuracy=None if run is None else _expected(run, file, classifier.metadata),
+        reject=None if reject is None else _reject_option(classifier.metadata, reject),
     )
     return classifier, facts
 
@@ -211,7 +211,7 @@ def _fingerprint(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _expected(run: RunFolder, file: Path, told: StudentMetadata) -> ExpectedAccuracy | None:
+def _expected(run: RunFolder, file: Path, metadata: StudentMetadata) -> ExpectedAccuracy | None:
     """How often this file of a run's student is right, which in eight bits is not what the summary says."""
     if not run.summary.exists():
         return None
@@ -227,4 +227,4 @@ def _expected(run: RunFolder, file: Path, told: StudentMetadata) -> ExpectedAccu
     small = [each for each in exports if each.kind == "int8" and each.size_bytes == file.stat().st_size]
     if small:  # its size tells a file of an earlier version, which does not say that it is in eight bits
         return expected.measured_again(small[0])
-    return None if told.dtype == "int8" else expected
+    return None if metadata.dtype == "int8" else expected

@@ -86,7 +86,7 @@ def fill(folder: Path, name: str, run: RunFolder | None = None, reject: float | 
         ClientError: the file is damaged, or is no student of this version.
     """
     classifier, facts = open_student(folder / STUDENT, name, run, reject)
-    student = WebStudent(**facts.model_dump(), stamp=classifier.told.stamp)
+    student = WebStudent(**facts.model_dump(), stamp=classifier.metadata.stamp)
     html = render(
         "browser.html", student=student, expected=facts.expected_accuracy, script=_SCRIPT, policy=_POLICY
     )

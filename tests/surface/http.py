@@ -138,7 +138,7 @@ def _served() -> ServedStudent:
     classifier = SimpleNamespace(
         classes=classes,
         side=32,
-        told=StudentMetadata(),
+        metadata=StudentMetadata(),
         probabilities=lambda pixels: np.full((len(pixels), 2), 0.5, np.float32),
     )
     card = StudentCard(name="student", fingerprint="0" * 64, classes=classes, image_size=32, method=None,

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from client.errors import UsageError
-from client.learning.processes import SINGLE_PROCESS, even_shard
+from client.learning.processes import SINGLE_PROCESS, chosen_device, even_shard
 from tests.client.learning import two_shards
 from tests.support.two_processes import two_processes
 
@@ -48,3 +49,29 @@ def test_two_processes_take_the_steps_of_one() -> None:
     together = json.loads(done.stdout)
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-12)
     assert together["weights"] == pytest.approx(alone["weights"], abs=1e-12)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_processes_of_a_launcher_take_no_memory_of_a_gpu_before_each_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(torch, "empty", empty := Mock())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device(device) == device
+    assert empty.called
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    empty.reset_mock()
+    assert chosen_device(device) == device
+    assert not empty.called
+
+
+def test_processes_of_a_launcher_are_refused_a_gpu_where_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda:99", "banana"):
+        with pytest.raises(UsageError, match="cannot be used on this machine"):
+            chosen_device(device)

@@ -89,8 +89,8 @@ def test_the_file_answers_as_the_student_does(
         assert np.allclose(file.probabilities(pictures), original.probabilities(pictures), atol=1e-4)
     assert file.probabilities(made_up_pictures(SIDE, 5)).sum(axis=1) == pytest.approx(1)
     assert (file.classes, file.side) == (list(CLASSES), SIDE)
-    assert file.metadata["mean"] == json.dumps(student.preprocessing.mean)
-    assert "without a crop" in file.metadata["preprocessing"]
+    assert file.texts["mean"] == json.dumps(student.preprocessing.mean)
+    assert "without a crop" in file.texts["preprocessing"]
 
 
 def test_another_student_is_told_apart(exported: Path) -> None:

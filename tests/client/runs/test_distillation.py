@@ -17,6 +17,7 @@ from client.learning.training import TrainingStep
 from client.progress import Display
 from client.results.records import MetricsRow, Plan, Summary
 from client.runs.cells import Cell
+from client.runs.context import RunContext
 from client.runs.dataset import read_dataset
 from client.runs.distillation import Distillation
 from client.runs.folder import RunFolder
@@ -51,10 +52,7 @@ def test_processes_share_a_batch_with_images_without_labels_and_one_without_them
         config,
         folder,
         None,
-        Display.of_nobody(),
-        device="cpu",
-        pixels=tmp_path / "pixels",
-        processes=_First(count),
+        RunContext(Display.of_nobody(), "cpu", tmp_path / "pixels", processes=_First(count)),
     )
     with pytest.raises(UsageError, match=f"cannot be shared evenly by {count} processes"):
         run.prepare()
@@ -69,7 +67,7 @@ def test_a_recipe_that_freezes_all_that_a_method_trains_is_refused(
     config = run_config(data, method=method, student="tf_efficientnet_lite0", recipe=recipe)
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
-    run = Distillation(config, folder, None, Display.of_nobody(), device="cpu", pixels=tmp_path / "pixels")
+    run = Distillation(config, folder, None, RunContext(Display.of_nobody(), "cpu", tmp_path / "pixels"))
     if frozen != 0.95:
         assert run.check().train
         return
@@ -97,9 +95,12 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
 
     def execute() -> Summary | None:
         return Distillation(
-            config, folder, None, Display(Console(file=said, width=200)),
-            device="cpu", pixels=tmp_path / "pixels", onnx=False,
-        ).execute()  # fmt: skip
+            config,
+            folder,
+            None,
+            RunContext(Display(Console(file=said, width=200)), "cpu", tmp_path / "pixels"),
+            onnx=False,
+        ).execute()
 
     settled = Recipe.settled
     with monkeypatch.context() as patched:  # as another version
@@ -139,9 +140,12 @@ def test_a_run_goes_on_and_stands_where_its_targets_are_rounded_otherwise(
             "client.runs.targets.class_directions", lambda count: (1 + rounded) * class_directions(count)
         )
         Distillation(
-            config, folder, None, Display(Console(file=said, width=200)),
-            device="cpu", pixels=tmp_path / "pixels", onnx=False,
-        ).execute()  # fmt: skip
+            config,
+            folder,
+            None,
+            RunContext(Display(Console(file=said, width=200)), "cpu", tmp_path / "pixels"),
+            onnx=False,
+        ).execute()
 
     with monkeypatch.context() as patched:
         patched.setattr("client.runs.trainer.save_student", raise_interrupt)
@@ -171,9 +175,7 @@ def test_images_without_labels_are_of_no_domain_also_where_one_is_named_like_the
         config,
         RunFolder(tmp_path / "run"),
         None,
-        Display.of_nobody(),
-        device="cpu",
-        pixels=tmp_path / "pixels",
+        RunContext(Display.of_nobody(), "cpu", tmp_path / "pixels"),
     )
     data = run._training_set(dataset, Targets(torch.zeros(31, 2), dataset.train, None, 2, ""))
     assert sorted(data.domains.tolist()) == [-1, *15 * [0], *15 * [1]]
@@ -206,11 +208,8 @@ def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_pat
             config,
             folder,
             None,
-            Display.of_nobody(),
-            device="cpu",
-            pixels=tmp_path / "pixels",
+            RunContext(Display.of_nobody(), "cpu", tmp_path / "pixels", processes=_First(count)),
             onnx=False,
-            processes=_First(count),
         )
 
     with pytest.raises(UsageError, match="The 1 images of a batch cannot be shared evenly by 2 processes"):

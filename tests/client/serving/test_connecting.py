@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from client.api.connection import connect, open_asker
 from client.errors import FingerprintChanged
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
@@ -16,6 +15,7 @@ from client.purchase.teacher import Teacher
 from client.runs.connection import Connection
 from client.serving import ask_queue
 from client.serving.ask_queue import AskQueue
+from client.serving.asking import open_asker
 from client.vendors import transport
 from client.vendors.protocols import infinity as infinity_protocol
 from client.vendors.protocols.infinity import InfinityVendor
@@ -34,7 +34,7 @@ def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
     return server
 
 
-def _line(tmp_path: Path) -> AskQueue:
+def _queue(tmp_path: Path) -> AskQueue:
     ask = AskOptions(
         vendor="http://vendor",
         protocol="infinity",
@@ -43,24 +43,24 @@ def _line(tmp_path: Path) -> AskQueue:
         budget=10,
         yes=True,
     )
-    connected = connect(ask, None)
-    return AskQueue(lambda: open_asker(connected, ask, ["cat"], TAUGHT, NEVER, patience=1.0), None)
+    connection = Connection(ask, None)
+    return AskQueue(lambda: open_asker(connection, ask, ["cat"], TAUGHT, NEVER, patience=1.0), None)
 
 
 def test_a_model_that_embeds_no_images_is_paid_for_once(tmp_path: Path, infinity: Infinity) -> None:
     infinity.embeds_images = False
-    line = _line(tmp_path)
-    line.connect()
-    assert [line._connected() for _ in range(5)] == [None] * 5
+    queue = _queue(tmp_path)
+    queue.connect()
+    assert [queue._connected() for _ in range(5)] == [None] * 5
     assert infinity.charged == 1
 
 
 def test_another_model_that_came_up_later_is_paid_for_once(tmp_path: Path, infinity: Infinity) -> None:
     infinity.trouble = ["unsent"] * 20
-    line = _line(tmp_path)
-    line.connect()
+    queue = _queue(tmp_path)
+    queue.connect()
     infinity.trouble = []
-    assert [line._connected() for _ in range(5)] == [None] * 5
+    assert [queue._connected() for _ in range(5)] == [None] * 5
     assert infinity.charged == 2
 
 
@@ -75,7 +75,7 @@ def test_a_vendor_that_states_its_fingerprint_is_not_paid_to_connect(
 
     monkeypatch.setattr(Connection, "teacher", teacher)
     ask = AskOptions(vendor="http://vendor", share=0.5)
-    asker = open_asker(connect(ask, None), ask, ["cat"], TAUGHT, NEVER, patience=1.0)
+    asker = open_asker(Connection(ask, None), ask, ["cat"], TAUGHT, NEVER, patience=1.0)
     with pytest.raises(FingerprintChanged) as caught, asker:
         pass
     assert not caught.value.paid_in_vain
