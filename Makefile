@@ -86,12 +86,6 @@ check: $(READY)  ## format, lint, types, import rules, the built site of the doc
 bench-accuracy: $(READY)  ## the table "All methods" of docs/results.md, with today's student (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
 
-bench-budgets: $(READY)  ## accuracy by budget and by how it is spent (hours on two cores; what is on record is not run again)
-	@$(BIN)/python -m benchmarks.budgets
-
-bench-recipes: $(READY)  ## other recipes beside the default (hours on two cores; what is on record is not run again)
-	@$(BIN)/python -m benchmarks.recipes
-
 bench-students: $(READY)  ## size and speed of students beside teachers (a minute)
 	@$(BIN)/python -m benchmarks.students
 
@@ -106,9 +100,6 @@ bench-exactly-once: $(READY)  ## 50,000 images through cuts and kills, each paid
 
 bench-paper-costs: $(READY)  ## what the paper's experiments take in queries and money
 	@$(BIN)/python -m benchmarks.paper_costs
-
-bench-fleet: $(READY)  ## a simulated fleet, checked against two real vendors (twenty minutes)
-	@$(BIN)/python -m benchmarks.fleet
 
 bench-money: $(READY)  ## what charging costs, the table of docs/results.md (five minutes)
 	@$(BIN)/python -m benchmarks.money
@@ -158,10 +149,7 @@ bench-peers: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb and 
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 
-bench-gpu: $(READY)  ## vendor and training on a GPU, beside what it does alone (a quarter of an hour; needs one)
-	@$(BIN)/python -m benchmarks.gpu
-
-bench-training: $(READY)  ## speed of align and distill (about five minutes)
+bench-training: $(READY)  ## the loop of distill beside a bare one, and what kept pixels save (a minute)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as shared/threads.py has it
 
 screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew, and of the console (seven minutes; needs Chromium)

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.accuracy import icons, unpacked
-from benchmarks.prompts import PHOTO
+from benchmarks.runs import icons, unpacked
 from benchmarks.vendor import save_model
 from client.data.bundled_set import UNLABELLED
-from client.data.domains import list_folder
+from client.data.domains import class_prompts, list_folder
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queries import Vectors
@@ -95,7 +94,7 @@ def vectors(model: ClipModel, files: Sequence[Path]) -> Vectors:
 
 def accuracy(model: ClipModel, rows: Vectors, labels: Sequence[int], names: Sequence[str]) -> float:
     """How often the nearest class text is the right one."""
-    texts = model.encode_texts([PHOTO.format(name.replace("_", " ")) for name in names])
+    texts = model.encode_texts(class_prompts(names))
     return float(np.mean((rows @ texts.T).argmax(axis=1) == np.array(labels)))
 
 

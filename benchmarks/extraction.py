@@ -28,8 +28,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.accuracy import unpacked
 from benchmarks.records import ROOT
+from benchmarks.runs import unpacked
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.domains import class_prompts, list_folder
 from client.data.splits import split

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import client
-from benchmarks.accuracy import RUNS, customer, icons, parser_of_runs
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
-from benchmarks.unlabelled import pool
+from benchmarks.runs import RUNS, customer, icons, parser_of_runs, pool
 from client import DistillOptions
 from client.data.domains import list_folder
 from client.data.examples import Example
@@ -60,10 +59,7 @@ class Generation:
 
 def main() -> None:
     """Train what has not been trained, then print the table."""
-    parser = parser_of_runs(__doc__, on_record=False)
-    parser.add_argument("--targets", nargs="+", default=["emoji", "pixel"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments = parser.parse_args()
+    arguments = parser_of_runs(__doc__, targets=["emoji", "pixel"], seeds=[0, 1, 2]).parse_args()
     print("| held out | generation | alone | with a quarter asked | teacher | queries in all |")
     print("|---" * 6 + "|")
     with customer() as connection:

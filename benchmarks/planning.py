@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from benchmarks.accuracy import icons
+from benchmarks.runs import icons
 from tests.support.vendor_process import VendorProcess
 
 _FOLDERS = 100

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.accuracy import IMAGE_SIZE
+from benchmarks.runs import IMAGE_SIZE
 from client.data.images import Pixels
 from client.learning.backbones import (
     BUNDLED_TEACHER,

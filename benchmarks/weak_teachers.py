@@ -8,23 +8,22 @@ which is icon-clip as it is):
 `texts` calls a share of the classes by each other's texts; `noise` shakes the embedding of each image, always
 in the same way; `half-trained` is icon-clip after a small part of its training
 (`python -m examples.train_icon_clip --steps 200`, say). `int8` is icon-clip as the vendor sells it in eight
-bits, measured on images of the bundled pool. Of each teacher one student learns as
-client/learning/trust.py says, and with `--unweighed` another as of a good teacher. Finished runs are in
-benchmarks/.runs and are not run again.
+bits, measured on images of the bundled pool. Its students learn as client/learning/teacher_weights.py says.
+Finished runs are in benchmarks/.runs and are not run again.
 """
 
 import argparse
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.accuracy import RUNS, cells, customer, icons, made_once, parser_of_runs, unpacked
+from benchmarks.runs import RUNS, cells, customer, icons, made_once, parser_of_runs, unpacked
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe
 from client.progress import Display
@@ -43,7 +42,7 @@ from client.vendors.query import Query
 _SHARES = {20: 0.78, 40: 0.56, 60: 0.33, 80: 0.11}  # of the classes that are called by another's text
 _NOISE = {20: 7.3, 40: 4.9, 60: 3.7, 80: 2.45}  # the length of what is added to an embedding of length 1
 
-_TAUGHT_BY_NONE = {"erm": "fine-tuned", "label-only": "labels alone, each class a direction of its own"}
+_TAUGHT_BY_NONE = {"erm": "fine-tuned", "label-only": "labels alone"}
 
 Rows = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -101,36 +100,24 @@ def noisy_images(length: float) -> Callable[[Sequence[Query], Rows], Rows]:
 
 def main() -> None:
     """Run what has not been run, and print the table as it grows."""
-    parser = parser_of_runs(__doc__, on_record=False)
-    parser.set_defaults(image_size=64, steps=600)
-    parser.add_argument("--targets", nargs="+", default=["pixel", "emoji", "colour"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_runs(__doc__, targets=["pixel", "emoji", "colour"], seeds=[0, 1, 2])
+    parser.set_defaults(image_size=64)
     parser.add_argument("--kinds", nargs="+", default=["texts", "noise"])
     parser.add_argument("--levels", type=int, nargs="+", default=[80, 60, 40, 20])
     parser.add_argument("--models", type=Path, nargs="*", default=[], help="half-trained, weakest last")
-    parser.add_argument("--unweighed", action="store_true", help="students of unweighed teachers as well")
     parser.add_argument("--most", type=int, help="labelled images of a class in a style; all without it")
     arguments = parser.parse_args()
     runs = Runs(arguments)
-    print(
-        "| weakness | the teacher is right on | student | "
-        + " | ".join(arguments.targets)
-        + " | mean | in-domain |"
-    )
-    print("|---" * (5 + len(arguments.targets)) + "|")
+    print(f"| weakness | right on | {' | '.join(arguments.targets)} | mean | in-domain |")
+    print("|---" * (4 + len(arguments.targets)) + "|")
     for method, student in _TAUGHT_BY_NONE.items():
-        summaries = runs.of(method, weighed=True)
-        print(f"| none is asked | | {student} | {_cells(summaries, arguments.targets)} |", flush=True)
+        summaries = runs.of(method)
+        print(f"| none is asked: {student} | | {_cells(summaries, arguments.targets)} |", flush=True)
     for weakness in weaknesses(arguments.kinds, arguments.levels, arguments.models):
-        for weighed in (True, False) if arguments.unweighed else (True,):
-            summaries = runs.of(weakness, weighed=weighed)
-            right = fmean(s.teacher_check.accuracy for s in summaries if s.teacher_check is not None)
-            student = "as the labels weigh the teacher" if weighed else "as of a good teacher"
-            print(
-                f"| {weakness.kind} | {100 * right:.0f}% | {student} "
-                f"| {_cells(summaries, arguments.targets)} |",
-                flush=True,
-            )
+        summaries = runs.of(weakness)
+        right = fmean(s.teacher_check.accuracy for s in summaries if s.teacher_check is not None)
+        cells_of_row = _cells(summaries, arguments.targets)
+        print(f"| {weakness.kind} | {100 * right:.0f}% | {cells_of_row} |", flush=True)
 
 
 def weaknesses(kinds: Sequence[str], levels: Sequence[int], models: Sequence[Path]) -> Iterator[Weakness]:
@@ -157,25 +144,23 @@ class Runs:
         # The features of a style and a seed are the same whoever teaches.
         self._memo = Memo({FeatureInputs: len(arguments.targets) * len(arguments.seeds)})
 
-    def of(self, taught_by: Weakness | str, *, weighed: bool) -> list[Summary]:
+    def of(self, taught_by: Weakness | str) -> list[Summary]:
         """What became of the students of one teacher, or of a method that asks none."""
         with ExitStack() as stack:
             options = taught_by.options if isinstance(taught_by, Weakness) else ()
             connection = stack.enter_context(customer(*options))
             return [
-                self._run(connection, taught_by, weighed, target, seed)
+                self._run(connection, taught_by, target, seed)
                 for target in self._arguments.targets
                 for seed in self._arguments.seeds
             ]
 
-    def _run(
-        self, connection: Connection, taught_by: Weakness | str, weighed: bool, target: str, seed: int
-    ) -> Summary:
+    def _run(self, connection: Connection, taught_by: Weakness | str, target: str, seed: int) -> Summary:
         student, size, steps = self._arguments.student, self._arguments.image_size, self._arguments.steps
-        recipe = replace(Recipe().with_steps(steps), weigh_teacher=weighed)
+        recipe = Recipe().with_steps(steps)
         method = name = str(taught_by)
         if isinstance(taught_by, Weakness):
-            method, name = "vl2v-adip", f"{taught_by.kind}-{taught_by.level}-{weighed}"
+            method, name = "vl2v-adip", f"{taught_by.kind}-{taught_by.level}"
         most = self._arguments.most
         folder = f"weak-{student}-{size}px-{steps}" + ("" if most is None else f"-{most}-a-class")
         run = RunFolder(RUNS / folder / f"{name}-{target}-{seed}")

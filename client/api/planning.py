@@ -19,7 +19,7 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
-from client.runs.targets import plan_for, require_images, require_prompts
+from client.runs.requirements import require_images, require_prompts
 from client.runs.teacher_queries import teacher_queries
 
 
@@ -75,7 +75,7 @@ def _planned(
         with connection.teacher(run_id=run_id, budget=options.budget, run=run) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             asked = teacher_queries(config, dataset)
-            purchase, weak = plan_for(config, dataset, asked, teacher)
+            purchase, weak = forecast.plan_for(config, dataset, asked, teacher)
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)
                 require_images(dataset, asked, purchase, teacher)

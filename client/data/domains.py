@@ -77,6 +77,10 @@ class ImageFolder:
         """The same as `drawn`, to look files up in."""
         return frozenset(self.drawn)
 
+    def paths_in(self, domains: Collection[str]) -> list[Path]:
+        """The image files of these domains, in order."""
+        return [path for (name, _), paths in sorted(self.files.items()) if name in domains for path in paths]
+
     def count(self, domain: str) -> int:
         """How many image files a domain has, readable or not."""
         return sum(len(paths) for (name, _), paths in self.files.items() if name == domain)

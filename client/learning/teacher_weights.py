@@ -69,13 +69,8 @@ def unnamed(known: Supervision) -> Named:
     return Named(known, classes, torch.full(known.labels.shape, torch.nan, dtype=known.images.dtype))
 
 
-def agreement(known: Supervision) -> Agreement:
-    """How far the teacher agrees with the labels."""
-    return agreement_by(unnamed(known))
-
-
-def agreement_by(named: Named) -> Agreement:
-    """The same by names that may be of images."""
+def agreement(named: Named) -> Agreement:
+    """How far the teacher agrees with the labels, by its texts or by other names for them."""
     known = named.known
     positions = known.judged_by
     labels = known.labels[positions]
@@ -106,7 +101,7 @@ def named_by_images(known: Supervision, *, trusted: bool) -> Named:
     recognised by it, where the mean that an image is compared with is that of the class's other images. Where
     a method compares classes with texts in several styles, all classes keep their texts.
     """
-    agreed = agreement(known)
+    agreed = agreement(unnamed(known))
     doubtful = doubtful_classes(known, agreed, trusted=trusted)
     styles = 0 if known.styled_texts is None else known.styled_texts.shape[1]
     if styles or not doubtful.any():
@@ -123,7 +118,7 @@ def named_by_images(known: Supervision, *, trusted: bool) -> Named:
         images = known.images[rows]
         others = functional.normalize(functional.normalize(sums[label] - images, dim=1) + gap, dim=1)
         own[rows] = (images * others).sum(1)
-    right = agreement_by(_named(known, names, doubtful, own)).right
+    right = agreement(_named(known, names, doubtful, own)).right
     recognised = _share_of_class(known, agreed, right) >= _RECOGNISED
     return _named(known, names, doubtful & recognised & (counts > 1), own)
 
@@ -150,7 +145,7 @@ def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervisi
         trusted: whether the teacher is.
     """
     nearest = _nearest_class(known)
-    agreed = agreement(known)
+    agreed = agreement(unnamed(known))
     classes = len(known.text_head)
     named = torch.bincount(nearest[agreed.positions], minlength=classes)
     of_class = torch.bincount(nearest[agreed.positions[agreed.right]], minlength=classes)

@@ -40,12 +40,13 @@ from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.folder import RunFolder
+from client.runs.forecast import worth_asking
 from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
-from client.runs.targets import require_layers, require_student, worth_asking
+from client.runs.requirements import require_layers, require_student
 from client.runs.teacher_queries import teacher_queries
-from client.runs.trainer import AlignInputs, FeatureInputs
+from client.runs.trainer import FeatureInputs
 from client.runs.zero_shot import (
     ZERO_SHOT,
     TestSet,
@@ -56,12 +57,11 @@ from client.runs.zero_shot import (
     zero_shot_test_set,
 )
 
-# A comparison reads every domain once, has one set of features in memory, and a few projectors of it.
+# A comparison reads every domain once, and has one set of features in memory.
 _KEPT: dict[type[StageInputs], int] = {
     DomainInputs: 1000,
     PoolInputs: 1000,
     FeatureInputs: 1,
-    AlignInputs: 16,
 }
 _INSTEAD = "choose another --out, or delete that folder. What was bought is in the cache."
 

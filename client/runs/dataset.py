@@ -173,11 +173,8 @@ def read_dataset(
 ) -> Dataset:
     """Read every domain but the target, if there is one, of which only file names are seen.
 
-    Images that the weights have seen that the run begins with are trained on. For that the target is read as
-    well, and refused if it has any of them, or of those that the weights were chosen by (but see
-    `Seen.refuses`). Where the folder seems to be a known
-    data set and differs from it, its images are far smaller than what the student sees, or all of a class are
-    held out, a note says so.
+    Where weights that the run begins with have seen images, these are trained on; the target is read as well
+    then, and refused if it has any of them (`Seen`). Notes say what is odd about the images (mentions.py).
 
     Args:
         config: the run.
@@ -199,42 +196,29 @@ def read_dataset(
         mention_differences(known, folder, display)
         mention_recipe(known, folder, config.recipe, display)
     domains = folder.source_domains(config.target_domain)
-    if config.target_domain is not None and (seen.images.size or seen.held.size) and seen.refuses:
-        seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
-    examples: list[Example] = []
-    skipped: list[Skipped] = []
-    for domain in domains:
-        read, unread = read_domain(folder, domain, display, memo)
-        if not read:
-            raise _unreadable(folder, domain, unread, "train")
-        examples += read
-        skipped += unread
     if not domains and not config.pools:
         raise DataError(
             f"{folder.root} names classes and no image: give images without labels with --unlabelled."
         )
+    if config.target_domain is not None and seen.is_anything and seen.refuses:
+        seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
+    examples, skipped = _read_sources(folder, domains, display, memo)
     fixed_splits = seen.fixed_splits(examples, {**fixed_splits, **folder.splits}, config=config)
-    train, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, fixed_splits=fixed_splits)
-    method = known_method(config.method)
-    if not train and not config.pools and method is not None:
-        raise DataError(
-            f"{folder.given} has no image to train on: all {len(held)} readable images of the source domains "
-            "are held out. Leave the `split` of some empty, or give images without labels with --unlabelled."
-        )
-    few = "too few that the weights have not seen" if seen.images.size else "too few"
-    mention_one_sided(folder, examples, train, held, display, few=few)
-    trained = set(train)
-    splits: list[Split] = ["train" if i in trained else "holdout" for i in range(len(examples))]
+    _, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, fixed_splits=fixed_splits)
+    held_out = frozenset(held)
     dataset = Dataset(
         folder=folder,
         target=config.target_domain,
         domains=domains,
         examples=tuple(examples),
-        splits=tuple(splits),
+        splits=tuple("holdout" if i in held_out else "train" for i in range(len(examples))),
         skipped=(*folder.ignored_outside(config.target_domain), *skipped),
         seen=seen,
         in_turn=in_turn,
     )
+    _require_taught(dataset, config)
+    few = "too few that the weights have not seen" if seen.images.size else "too few"
+    mention_one_sided(folder, examples, dataset.train, dataset.holdout, display, few=few)
     if config.pools:
         dataset = _with_pools(dataset, config, display, memo)
         if not in_turn:
@@ -243,37 +227,60 @@ def read_dataset(
     return dataset
 
 
+def _read_sources(
+    folder: ImageFolder, domains: Sequence[str], display: Display, memo: Memo
+) -> tuple[list[Example], list[Skipped]]:
+    """The images of the source domains, none of which may be without any, and the files that are none."""
+    examples: list[Example] = []
+    skipped: list[Skipped] = []
+    for domain in domains:
+        read, unread = read_domain(folder, domain, display, memo)
+        if not read:
+            raise _unreadable(folder, domain, unread, "train")
+        examples += read
+        skipped += unread
+    return examples, skipped
+
+
+def _require_taught(dataset: Dataset, config: RunConfig) -> None:
+    """Refuse a run without an image to train on; the teacher's own row of a comparison needs none."""
+    if not dataset.train and not config.pools and known_method(config.method) is not None:
+        raise DataError(
+            f"{dataset.folder.given} has no image to train on: all {len(dataset.holdout)} readable images of "
+            "the source domains are held out. Leave the `split` of some empty, or give images without labels "
+            "with --unlabelled."
+        )
+
+
 def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Memo) -> Dataset:
     """The data set with unlabelled images, none of them a copy of a labelled image or of one to be tested on.
 
     For that the target domain is read, and nothing else is done with it; without a readable image it is
     refused, as it would be when a student is tested on it.
     """
-    if dataset.target is not None:
-        tested, unread = read_domain(dataset.folder, dataset.target, display, memo)
+    folder, target = dataset.folder, dataset.target
+    if target is not None:
+        tested, unread = read_domain(folder, target, display, memo)
         if not tested:
-            raise _unreadable(dataset.folder, dataset.target, unread, "evaluate")
-    folder, files = dataset.folder, sorted(dataset.folder.files.items())
+            raise _unreadable(folder, target, unread, "evaluate")
     options = {"--unlabelled": config.unlabelled, "--adapt": config.adapt}
     given = " ".join(f"{option} {' '.join(words)}" for option, words in options.items() if words)
 
     def read() -> Pool:
         known = {
-            _LABELLED: [path for (name, _), paths in files if name != dataset.target for path in paths],
-            f"an image of {dataset.target}, which is tested on": [
-                path for (name, _), paths in files if name == dataset.target for path in paths
-            ],
+            _LABELLED: folder.paths_in(dataset.domains),
+            f"an image of {target}, which is tested on": folder.paths_in([target] if target else []),
         }
         facts = {what: read_files(paths, memo.files) for what, paths in known.items()}
         readable = {what: (each for each in of if not each.reason) for what, of in facts.items()}
         return read_pool(config.pools, readable, memo.files, display, given=given)
 
-    pool, _ = memo.once(PoolInputs(config.pools, folder.root, dataset.target), read)
-    splits: list[Split] = ["unlabelled" for _ in pool.examples]
+    pool, _ = memo.once(PoolInputs(config.pools, folder.root, target), read)
+    unlabelled: list[Split] = ["unlabelled"] * len(pool.examples)
     return replace(
         dataset,
         examples=dataset.examples + pool.examples,
-        splits=(*dataset.splits, *splits),
+        splits=(*dataset.splits, *unlabelled),
         skipped_of_pools=pool.left_out,
     )
 

@@ -16,7 +16,7 @@ from client.learning.methods import method_of
 from client.learning.student_file import load_student
 from client.learning.training_set import TrainingSet
 from client.purchase.teacher import Teacher
-from client.results.records import Summary, TeacherCheck
+from client.results.records import Summary
 from client.runs.conclusion import Conclusion
 from client.runs.config import RunConfig
 from client.runs.context import RunContext
@@ -25,7 +25,8 @@ from client.runs.folder import RunFolder
 from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.mentions import mention_skipped
-from client.runs.targets import TargetBuilder, Targets, require_layers, require_student
+from client.runs.requirements import require_layers, require_student
+from client.runs.targets import TargetBuilder, Targets
 from client.runs.tensorboard import mirrored
 from client.runs.trainer import Trainer, stamp_of
 
@@ -70,7 +71,6 @@ class Distillation:
         self._other_selections = other_selections
         self._onnx = onnx
         self._method = method_of(config.method)
-        self._teacher_check: TeacherCheck | None = None
 
     def check(self) -> Dataset:
         """Read the images and refuse a run that cannot be trained; returns the images. Nothing is bought.
@@ -119,7 +119,7 @@ class Distillation:
             return None
         student = load_student(self._run.student)[0].to(self._device)
         conclusion = Conclusion(
-            self._config, self._run, dataset, data, self._teacher, self._teacher_check, self._display
+            self._config, self._run, dataset, data, self._teacher, targets.check, self._display
         )
         if self._onnx:
             conclusion.export(student)
@@ -142,8 +142,8 @@ class Distillation:
                 self._processes.shard(labelled + pool)
         backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
         require_layers(self._method, config.recipe, config.student, backbone)
-        if self._teacher is not None:
-            require_student(self._method, config.student, backbone, self._teacher.model)
+        model = None if self._teacher is None else self._teacher.model
+        require_student(self._method, config.student, backbone, model)
         return backbone
 
     def _train(
@@ -180,20 +180,15 @@ class Distillation:
         if self._run.student.exists():
             recalled = builder.recall(dataset)
             if recalled is not None and self._is_of(dataset, recalled):
-                self._teacher_check = builder.check
                 return recalled
             self._context.agree(why_outdated(self._run, self._config, dataset, may_buy=recalled is None))
             self._run = self._run.begin_replacement()
             dataset.seen.keep(self._run)
             builder = self._target_builder(self._run)
-        targets = builder.build(dataset)
-        self._teacher_check = builder.check
-        return targets
+        return builder.build(dataset, self._context.approve)
 
     def _target_builder(self, run: RunFolder) -> TargetBuilder:
-        return TargetBuilder(
-            self._config, self._method, run, self._teacher, self._display, approve=self._context.approve
-        )
+        return TargetBuilder(self._config, self._method, run, self._teacher, self._display)
 
     def _is_of(self, dataset: Dataset, targets: Targets) -> bool:
         """Whether the finished student is what training on these would give."""

@@ -1,116 +1,66 @@
-"""What to expect of a teacher, by the labels of the images that were bought of it."""
+"""What a run would buy, as far as its teacher is worth it, and a probe of that."""
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import compress
-from statistics import fmean
-
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from pathlib import Path
 
 from client.errors import BudgetExhausted, UsageError
-from client.learning.methods import method_of
-from client.learning.supervision import Supervision
-from client.learning.teacher_weights import (
-    ENOUGH_LABELS,
-    LEARNT_FROM,
-    TRUSTED,
-    Agreement,
-    Named,
-    agreement,
-    agreement_by,
-    doubtful_classes,
-    named_by_images,
-    unnamed,
-)
+from client.purchase.plan import PurchasePlan
 from client.purchase.teacher import Teacher
-from client.results.records import TeacherCheck, ZeroShotAccuracy
+from client.results.records import TeacherCheck
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
 from client.runs.supervision import known_of
-from client.runs.teacher_queries import require_unrefused, teacher_queries
-
-# With fewer images of a domain, its share of right answers tells too little.
-_FEWEST = 20
+from client.runs.teacher_check import FEWEST, check_teacher
+from client.runs.teacher_queries import TeacherQueries, require_unrefused, teacher_queries
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What the labels say of a teacher.
+def worth_asking(
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
+) -> bool:
+    """Whether, by what was bought of the labelled images, anything will be learnt of the teacher.
 
-    Attributes:
-        check: how right it is on the labelled images that were bought; `None` where these are too few.
-        named: what is known, with other names for the classes of `check.named_by_images` where the run
-            weighs its teacher.
-        doubtful: which classes those of `check.doubtful` are, shape (classes,), bool.
+    Args:
+        config: the run.
+        dataset: its images.
+        asked: what it asks.
+        teacher: whose cache it is.
+        folder: where the images' embeddings may lie in a file (`mapped_zeros`).
     """
-
-    check: TeacherCheck | None
-    named: Named
-    doubtful: Tensor
-
-    @property
-    def accuracy(self) -> float | None:
-        """How right it is by these names, which `check.accuracy` is by the class texts; `None` where the
-        images are too few.
-        """
-        return None if self.check is None else self.check.accuracy_by_names
+    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    return check is None or check.learnt_from
 
 
-def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Checked:
-    """Hold what a run knows of its teacher against the labels."""
-    agreed = agreement(known)
-    if len(agreed.positions) < _FEWEST:
-        nothing = unnamed(known)
-        return Checked(None, nothing, torch.zeros_like(nothing.classes))
-    by_domain = _by_domain(dataset, agreed)
-    accuracy = _mean(by_domain)
-    trusted = accuracy >= TRUSTED
-    named = named_by_images(known, trusted=trusted)
-    agreed_by_names = agreement_by(named)
-    doubtful = doubtful_classes(named.known, agreed_by_names, trusted=trusted)
-    method, recipe = method_of(config.method), config.recipe
-    by_names = _by_domain(dataset, agreed_by_names) if recipe.weigh_teacher else by_domain
-    check = TeacherCheck(
-        accuracy=accuracy,
-        by_domain=by_domain,
-        gap=float(agreed.gaps.mean()),
-        trusted=trusted,
-        learnt_from=not recipe.weigh_teacher
-        or method.needs_teacher
-        or len(dataset.train) < ENOUGH_LABELS * len(dataset.classes)
-        or _at_most(by_names) >= LEARNT_FROM,
-        doubtful=list(compress(dataset.classes, doubtful.tolist())),
-        named_by_images=list(compress(dataset.classes, named.classes.tolist())),
-        accuracy_by_names=_mean(by_names),
-    )
-    return Checked(check, named if recipe.weigh_teacher else unnamed(known), doubtful)
+def plan_for(
+    config: RunConfig,
+    dataset: Dataset,
+    asked: TeacherQueries,
+    teacher: Teacher,
+    *,
+    folder: Path | None = None,
+) -> tuple[PurchasePlan, TeacherCheck | None]:
+    """What the run would buy; the arguments are those of `worth_asking`.
 
-
-def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
-    right: dict[str, list[bool]] = defaultdict(list)
-    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
-        right[dataset.examples[position].domain].append(is_right)
-    return {
-        name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), on_test_set=False)
-        for name, answers in sorted(right.items())
-    }
-
-
-def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
-    return fmean(each.accuracy for each in by_domain.values())
-
-
-def _at_most(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
-    """What the mean over domains would hardly exceed, were all images asked about: 95%, one-sided.
-
-    An answer varies as the mean does: by its own share, a domain of one image would not vary at all.
+    Where only images that come after the labelled ones are left to buy, and nothing will be learnt of the
+    teacher, the plan is without them, and what was checked of the teacher comes with it.
     """
-    share, domains = _mean(by_domain), len(by_domain)
-    variances = [share * (1 - share) / each.images for each in by_domain.values()]
-    return share + 1.645 * math.sqrt(sum(variances)) / domains
+    plan = teacher.plan(asked.tranches(dataset))
+    texts, labelled, further = asked.lots(plan.to_buy)
+    if texts or labelled or not further:
+        return plan, None
+    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    if check is None or check.learnt_from:
+        return plan, None
+    left_out = {*plan.to_buy, *plan.beyond}
+    kept = asked.only([query for query in asked.all if query not in left_out])
+    return teacher.plan(kept.tranches(dataset)), check
+
+
+def _check_by_labelled(
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
+) -> TeacherCheck | None:
+    labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
+    known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
+    return None if known is None else check_teacher(config, dataset, known).check
 
 
 def probe(
@@ -132,14 +82,14 @@ def probe(
     """
     asked = teacher_queries(config.changed(use_at_most=None, select="stratified"), dataset)
     labelled = len(asked.of("labelled").positions)
-    if labelled < _FEWEST:
+    if labelled < FEWEST:
         raise UsageError(
-            f"--probe judges the teacher by {_FEWEST} labelled images or more, and the run asks about "
+            f"--probe judges the teacher by {FEWEST} labelled images or more, and the run asks about "
             f"{labelled}. Nothing is bought: leave --probe out, or give more images with labels."
         )
-    if queries < len(asked.prompts) + _FEWEST:
+    if queries < len(asked.prompts) + FEWEST:
         raise UsageError(
-            f"{queries} queries do not reach {_FEWEST} images beyond the {len(asked.prompts)} class texts: "
+            f"{queries} queries do not reach {FEWEST} images beyond the {len(asked.prompts)} class texts: "
             f"probe with {len(asked.prompts) + 100}, say."
         )
     asked = asked.first(queries, dataset)

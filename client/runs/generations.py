@@ -43,6 +43,11 @@ class Seen:
     refuses: bool = True
     held: NDArray[np.int64] = field(default_factory=lambda: _NONE)
 
+    @property
+    def is_anything(self) -> bool:
+        """Whether the weights have seen any image, or were chosen by one."""
+        return bool(self.images.size or self.held.size)
+
     def among(self, examples: Sequence[Example]) -> list[int]:
         """The positions of those images that the weights were trained on."""
         return _known(examples, self.images)

@@ -23,7 +23,7 @@ def nothing_bought(config: RunConfig, dataset: Dataset, text_head: Tensor) -> Su
     return Supervision(
         labels=torch.tensor(dataset.labels),
         text_head=text_head,
-        images=torch.zeros(count, text_head.shape[1]),
+        images=torch.zeros(1, text_head.shape[1]).expand(count, -1),  # which takes no memory
         bought=torch.zeros(count, dtype=torch.bool),
         image_weight=config.recipe.image_weight,
     )

@@ -1,11 +1,10 @@
-"""The training of a run's student: align, then distill. A stage whose artefact exists is skipped."""
+"""The training of a run's student: align, then distil. A stage whose artefact exists is skipped."""
 
 import copy
 import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.errors import ClientError, unwritable
+from client.errors import ClientError
 from client.interrupts import raise_lost_interrupt
 from client.learning.backbones import local_files
 from client.learning.methods import Method, images_per_domain_of, method_of, steps_of
 from client.learning.processes import SINGLE_PROCESS, Processes
-from client.learning.recipe import Augmentation, Recipe
+from client.learning.recipe import Augmentation
 from client.learning.rejection import Rejection, sureness
 from client.learning.reliability import Reliability
-from client.learning.stages import (
-    align,
-    align_features,
-    class_scores,
-    distill,
-    views_to_align,
-)
+from client.learning.stages import align, align_features, class_scores, distill, views_to_align
 from client.learning.student import StudentNetwork, build_student, bundled_teacher
 from client.learning.student_file import load_student_metadata, save_student
 from client.learning.student_metadata import StudentMetadata
@@ -37,9 +30,9 @@ from client.learning.tensor_file import load_tensors, save_tensors
 from client.learning.training import Checkpoint, TrainingStep
 from client.learning.training_set import TrainingSet
 from client.learning.weight_selection import SelectedWeights
-from client.paths import discard
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
+from client.runs.checkpoint import read_checkpoint, save_checkpoint
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
 from client.runs.digest import FileContent, StageInputs, contents
@@ -48,25 +41,6 @@ from client.runs.memo import Memo
 from client.runs.targets import Targets
 
 _LOG_EVERY = 20
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
-
-    run: Path
-    kept: dict[str, SelectedWeights]
-    rows: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """A fitted projector: its state, the steps that were kept, and the rows that were logged on the way."""
-
-    state: dict[str, Tensor]
-    first: int
-    last: int
-    rows: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -83,18 +57,6 @@ class FeatureInputs(StageInputs):
 
 
 @dataclass(frozen=True)
-class AlignInputs(StageInputs):
-    """What a fitted projector depends on."""
-
-    features: FeatureInputs
-    recipe: Recipe
-    method: Method
-    targets: NDArray[np.generic]
-    texts: NDArray[np.generic] | None
-    holdout: str
-
-
-@dataclass(frozen=True)
 class DistillInputs(StageInputs):
     """What the steps on pixels depend on, and not what is kept of them."""
 
@@ -102,6 +64,15 @@ class DistillInputs(StageInputs):
     images: str
     targets: NDArray[np.generic]
     texts: NDArray[np.generic] | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Steps on pixels: the run that took them, what each selection kept of them, and the rows it logged."""
+
+    run: Path
+    kept: dict[str, SelectedWeights]
+    rows: list[dict[str, Any]]
 
 
 class Trainer:
@@ -153,7 +124,27 @@ class Trainer:
             data: both, as the stages take them.
             stamp: names everything that training depends on; artefacts of another are made anew.
         """
-        run, config = self._run, self._config
+        self._settle(dataset, data)
+        student = self._new_student(backbone, targets)
+        data = replace(data, teacher=self._local_teacher(student))
+        recipe = self._recipe
+        # A stage left half done depends on what follows from the data; a finished student stands.
+        settled = f"{stamp} {recipe.steps}x{recipe.images_per_domain} {recipe.align_images_per_domain}"
+        kept = (0, 0)
+        if self._method.aligns:
+            state, told = self._processes.broadcast(lambda: self._align(student, dataset, data, settled))
+            student.projector.load_state_dict(state)
+            first, last = json.loads(told["steps_kept"])
+            kept = first, last
+        if self._method.trains:
+            chosen = self._distill(student, dataset, data, settled)
+            kept = chosen.first, chosen.last
+        if self._processes.is_main:
+            self._save(student, dataset, targets, data, stamp, kept)
+
+    def _settle(self, dataset: Dataset, data: TrainingSet) -> None:
+        """Take over from the data what the recipe leaves to it."""
+        config = self._config
         unlabelled = len(set(data.train) & set(dataset.unlabelled))
         labelled = len(data.train) - unlabelled
         self._recipe = config.recipe.settled(
@@ -165,6 +156,9 @@ class Trainer:
                 f"sees {labelled:,} labelled and {unlabelled:,} other images at least {config.recipe.passes} "
                 "times each, in the mean. --steps sets another number."
             )
+
+    def _new_student(self, backbone: nn.Module, targets: Targets) -> StudentNetwork:
+        config = self._config
         torch.manual_seed(config.seed)
         student = build_student(
             backbone,
@@ -175,37 +169,7 @@ class Trainer:
             trains_texts=self._method.head == "tuned",
         ).to(self._device)
         self._display.note(f"Student: {config.student} at {config.image_size} px, {student.size.described}.")
-        data = replace(data, teacher=self._local_teacher(student))
-        kept = self._run_stages(student, dataset, data, f"{stamp} {self._settled}")
-        metadata = replace(
-            targets.teacher.described if targets.teacher else StudentMetadata(),
-            stamp=stamp,
-            steps=steps_of(self._method, self._recipe),
-            images_per_domain=images_per_domain_of(self._method, self._recipe),
-            steps_kept=kept,
-            method=config.method,
-            classes=dataset.classes,
-            adapted=adapts(config, dataset),
-        )
-        if self._processes.is_main:
-            if data.holdout:
-                metadata = _calibrate(student, data, metadata)
-            seen = dataset.seen.write(
-                run.seen,
-                [dataset.examples[position] for position in data.train],
-                [dataset.examples[position] for position in data.holdout],
-            )
-            save_student(student, config.student, run.student, replace(metadata, seen=seen).to_file())
-            run.checkpoint.unlink(missing_ok=True)
-
-    @property
-    def _settled(self) -> str:
-        """The numbers of the recipe that follow from the data, as this version of Tuition settles them.
-
-        What a stage left half done depends on them; a finished student stands, whatever it was trained with.
-        """
-        recipe = self._recipe
-        return f"{recipe.steps}x{recipe.images_per_domain} {recipe.align_images_per_domain}"
+        return student
 
     def _local_teacher(self, student: StudentNetwork) -> StudentNetwork | None:
         """The model that is asked about every view, for a method whose teacher is not the vendor's."""
@@ -215,98 +179,92 @@ class Trainer:
             return bundled_teacher().to(self._device)
         return None
 
-    def _run_stages(
-        self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
-    ) -> tuple[int, int]:
-        """Train in place; returns the first and the last of the steps whose states were kept."""
-        kept = (0, 0)
-        if self._method.aligns:
-            kept = self._align(student, dataset, data, stamp)
-        if self._method.trains:
-            chosen = self._distill(student, dataset, data, stamp)
-            kept = chosen.first, chosen.last
-        return kept
+    def _save(
+        self,
+        student: StudentNetwork,
+        dataset: Dataset,
+        targets: Targets,
+        data: TrainingSet,
+        stamp: str,
+        kept: tuple[int, int],
+    ) -> None:
+        run, config = self._run, self._config
+        metadata = targets.teacher or StudentMetadata()
+        if data.holdout:
+            metadata = _calibrate(student, data, metadata)
+        seen = dataset.seen.write(
+            run.seen,
+            [dataset.examples[position] for position in data.train],
+            [dataset.examples[position] for position in data.holdout],
+        )
+        metadata = replace(
+            metadata,
+            stamp=stamp,
+            steps=steps_of(self._method, self._recipe),
+            images_per_domain=images_per_domain_of(self._method, self._recipe),
+            steps_kept=kept,
+            method=config.method,
+            classes=dataset.classes,
+            adapted=adapts(config, dataset),
+            seen=seen,
+        )
+        save_student(student, config.student, run.student, metadata.to_file())
+        run.checkpoint.unlink(missing_ok=True)
+
+    # -- align
 
     def _align(
         self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
-    ) -> tuple[int, int]:
-        """It takes seconds on features, so the first process does it and tells the others."""
-        aligned = self._processes.broadcast(lambda: self._aligned(student, dataset, data, stamp))
-        student.projector.load_state_dict(aligned.state)
-        return aligned.first, aligned.last
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The fitted projector as its file has it, which is made if it is not there.
 
-    def _aligned(self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str) -> Aligned:
-        run = self._run
+        It takes seconds on features, so the first process does it for all.
+        """
+        run, seed = self._run, self._config.seed
         if stamp_of(run.aligned) == stamp:
-            state, metadata = load_tensors(run.aligned)
-            first, last = json.loads(metadata["steps_kept"])
-            return Aligned(state, first, last, [])
+            return load_tensors(run.aligned)
         run.forget("align", after_step=0)
-        inputs = self._align_inputs(dataset, data)
-        views, feature_seconds = self._memo.once(inputs.features, lambda: self._align_features(student, data))
-        aligned, seconds = self._memo.once(inputs, lambda: self._fit(student, data, views))
-        if not run.rows("align"):  # another run fitted it
-            for row in aligned.rows:
-                run.log(MetricsRow.model_validate(row))
-        run.log(MetricsRow(stage="align", seconds=round(feature_seconds + seconds, 3)))
-        steps_kept = json.dumps([aligned.first, aligned.last])
-        save_tensors(aligned.state, run.aligned, {"stamp": stamp, "steps_kept": steps_kept})
-        return aligned
+        views, seconds = self._memo.once(
+            self._feature_inputs(dataset, data), lambda: self._align_features(student, data)
+        )
+        run.log(MetricsRow(stage="align", seconds=round(seconds, 3)))  # also where another run computed them
+        with run.timed("align"), self._display.track("Aligning", self._recipe.align_steps) as advance:
+            kept = align(
+                student, data, views, self._method, self._recipe,
+                seed=seed, on_step=self._logger("align", advance),
+            )  # fmt: skip
+        told = {"stamp": stamp, "steps_kept": json.dumps([kept.first, kept.last])}
+        save_tensors(student.projector.state_dict(), run.aligned, told)
+        return load_tensors(run.aligned)
 
-    def _align_inputs(self, dataset: Dataset, data: TrainingSet) -> "AlignInputs":
-        config, method, recipe = self._config, self._method, self._recipe
-        return AlignInputs(
-            features=FeatureInputs(
-                student=config.student,
-                weights=contents(local_files(config.student, config.student_weights)),
-                image_size=config.image_size,
-                seed=config.seed,
-                views=recipe.align_views,
-                augmentation=recipe.augmentation,
-                images=dataset.content_of(data.aligned_on(config.seed)),
-            ),
-            # What only the steps on pixels take from a recipe.
-            recipe=replace(
-                recipe,
-                steps=0,
-                images_per_domain=0,
-                learning_rate=0.0,
-                frozen=0.0,
-                selection="best" if method.trains else recipe.selection,
-            ),
-            method=replace(method, name="", summary=""),
-            targets=data.targets.numpy(),
-            texts=None if data.texts is None else data.texts.numpy(),
-            holdout=dataset.content_of(data.holdout),
+    def _feature_inputs(self, dataset: Dataset, data: TrainingSet) -> FeatureInputs:
+        config, recipe = self._config, self._recipe
+        return FeatureInputs(
+            student=config.student,
+            weights=contents(local_files(config.student, config.student_weights)),
+            image_size=config.image_size,
+            seed=config.seed,
+            views=recipe.align_views,
+            augmentation=recipe.augmentation,
+            images=dataset.content_of(data.aligned_on(config.seed)),
         )
 
     def _align_features(self, student: StudentNetwork, data: TrainingSet) -> Tensor:
-        recipe = self._recipe
-        with self._display.track("Features", views_to_align(recipe, data, self._config.seed)) as advance:
-            return align_features(
-                student, data, recipe, seed=self._config.seed, on_image=lambda done: advance(done, "")
-            )
+        recipe, seed = self._recipe, self._config.seed
+        with self._display.track("Features", views_to_align(recipe, data, seed)) as advance:
+            return align_features(student, data, recipe, seed=seed, on_image=lambda done: advance(done, ""))
 
-    def _fit(self, student: StudentNetwork, data: TrainingSet, views: Tensor) -> Aligned:
-        recipe = self._recipe
-        with self._display.track("Aligning", recipe.align_steps) as advance:
-            kept = align(
-                student, data, views, self._method, recipe,
-                seed=self._config.seed, on_step=self._logger("align", advance),
-            )  # fmt: skip
-        # On the CPU: what is on a GPU comes to the other processes on the very same one.
-        state = {name: tensor.to("cpu", copy=True) for name, tensor in student.projector.state_dict().items()}
-        return Aligned(state, kept.first, kept.last, self._run.rows("align"))
+    # -- distill
 
     def _distill(
         self, student: StudentNetwork, dataset: Dataset, data: TrainingSet, stamp: str
     ) -> SelectedWeights:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
-        recipe, run = self._recipe, self._run
+        run = self._run
         texts = None if data.texts is None else data.texts.numpy()
         inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy(), texts)
         trained, _ = self._memo.once(inputs, lambda: self._take_steps(student, data, stamp))
-        kept = trained.kept[recipe.selection]
+        kept = trained.kept[self._recipe.selection]
         if trained.run != run.path:
             run.forget("distill", after_step=0)
             for row in trained.rows:
@@ -320,6 +278,11 @@ class Trainer:
         resume = self._load_checkpoint(stamp)
         run.forget("distill", after_step=resume["step"] if resume else 0)
         title = "Distilling" if self._method.head != "linear" else "Fine-tuning"
+
+        def save(checkpoint: Checkpoint) -> None:
+            if self._processes.is_main:
+                save_checkpoint(checkpoint, stamp, run.checkpoint)
+
         with run.timed("distill"), self._display.track(title, recipe.steps) as advance:
             kept = distill(
                 student,
@@ -329,7 +292,7 @@ class Trainer:
                 seed=self._config.seed,
                 other_selections=self._other_selections,
                 resume=resume,
-                save=lambda checkpoint: self._save_checkpoint(checkpoint, stamp),
+                save=save,
                 on_step=self._logger("distill", advance),
                 processes=self._processes,
             )
@@ -340,29 +303,15 @@ class Trainer:
         content = self._processes.broadcast(lambda: file.read_bytes() if file.exists() else None)
         if content is None:
             return None
-        saved = torch.load(BytesIO(content), map_location=self._device, weights_only=True)
-        if saved["stamp"] != stamp:
+        saved = read_checkpoint(content, self._device)
+        if saved.stamp != stamp:
             self._display.note(
                 f"Training begins anew: the steps that are kept in {file} are of other images, answers, "
                 "weights or settings, or of another version of Tuition."
             )
             return None
-        checkpoint: Checkpoint = saved["checkpoint"]
-        self._display.note(f"Going on after step {checkpoint['step']} of {self._recipe.steps}.")
-        return checkpoint
-
-    def _save_checkpoint(self, checkpoint: Checkpoint, stamp: str) -> None:
-        if self._processes.is_main:
-            part = self._run.checkpoint.with_suffix(".part")
-            try:
-                with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
-                    torch.save({"stamp": stamp, "checkpoint": checkpoint}, file)
-                part.replace(self._run.checkpoint)
-            except (OSError, RuntimeError) as error:
-                discard(part)
-                if isinstance(error.__context__, KeyboardInterrupt):
-                    raise error.__context__ from None  # PyTorch ends the file all the same, and cannot
-                raise unwritable(self._run.checkpoint, error) from error
+        self._display.note(f"Going on after step {saved.checkpoint['step']} of {self._recipe.steps}.")
+        return saved.checkpoint
 
     def _logger(self, stage: Stage, advance: Callable[[int, str], None]) -> Callable[[TrainingStep], None]:
         before = (row.get("holdout_domain_mean_accuracy", 0.0) for row in self._run.rows(stage))
@@ -374,24 +323,33 @@ class Trainer:
             if progress.score is not None:
                 best = max(best, progress.score.accuracy)
             if progress.score is not None or progress.step % _LOG_EVERY == 0:
-                score, loss = progress.score, progress.loss.item()
-                if not math.isfinite(loss):
-                    raise ClientError(
-                        f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
-                        "may do; --recipe paper learns at a twentieth of the default's rate."
-                    )
-                row = MetricsRow(
-                    stage=stage,
-                    step=progress.step,
-                    loss=round(loss, 6),
-                    holdout_domain_mean_accuracy=None if score is None else score.accuracy,
-                    holdout_domain_mean_loss=None if score is None else score.loss,
-                )
+                row = _logged(stage, progress)
                 self._run.log(row)
-                words = f"loss {loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
+                words = f"loss {row.loss:.3f}" + (f", best hold-out {100 * best:.1f}%" if best else "")
             advance(progress.step, words)
 
         return on_step
+
+
+def _logged(stage: Stage, progress: TrainingStep) -> MetricsRow:
+    """A step as metrics.jsonl has it.
+
+    Raises:
+        ClientError: the loss is not finite.
+    """
+    score, loss = progress.score, progress.loss.item()
+    if not math.isfinite(loss):
+        raise ClientError(
+            f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
+            "may do; --recipe paper learns at a twentieth of the default's rate."
+        )
+    return MetricsRow(
+        stage=stage,
+        step=progress.step,
+        loss=round(loss, 6),
+        holdout_domain_mean_accuracy=None if score is None else score.accuracy,
+        holdout_domain_mean_loss=None if score is None else score.loss,
+    )
 
 
 def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMetadata) -> StudentMetadata:

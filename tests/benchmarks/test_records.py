@@ -11,9 +11,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from benchmarks import accuracy, records
-from benchmarks.accuracy import NotOnRecord, compared, measured, measured_rows, parser_of_runs
+from benchmarks import accuracy, records, runs
 from benchmarks.records import TOGETHER, Record, made_with, record, recorded
+from benchmarks.runs import measured, parser_of_runs
 from client.data.bundled_set import ICONS
 from client.learning.recipe import Recipe, Variant
 from client.options.vendor import VendorOptions
@@ -78,15 +78,15 @@ def test_what_is_on_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.
 
     file = tmp_path / "runs.csv"
     monkeypatch.setattr(records, "RECORD", file)
-    monkeypatch.setattr(accuracy, "customer", nobody)
+    monkeypatch.setattr(runs, "customer", nobody)
     config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
     first, second = (made_with(cell) for cell in _cells(config))
     record([Record(first, "table", "", RESULT)])
     with pytest.raises(AssertionError, match="a vendor"):
-        measured([config], "table")
+        measured([config])
     record([Record(second, "table", "", RESULT)])
     renamed = replace(config, variants=[replace(each, name=f"my {each.name}") for each in config.variants])
-    assert [each.result.method for each in measured([renamed], "table")] == ["my erm", "my erm+swad"]
+    assert [each.result.method for each in measured([renamed])] == ["my erm", "my erm+swad"]
 
 
 def test_a_former_student_is_printed_from_the_record_and_not_trained(
@@ -95,20 +95,18 @@ def test_a_former_student_is_printed_from_the_record_and_not_trained(
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
     config = replace(_config(make_folder(tmp_path / "toy", images=1), "erm"), student="efficientnet_lite0")
     with pytest.raises(SystemExit, match="loads other weights today"):
-        measured([config], "table")
+        measured([config])
     record([Record(made_with(cell), "table", "", RESULT) for cell in _cells(config)])
-    assert [each.result.method for each in measured([config], "table")] == ["erm"]
+    assert [each.result.method for each in measured([config])] == ["erm"]
     with pytest.raises(SystemExit):
-        parser_of_runs("of runs that nothing is on record of", on_record=False).parse_args(
-            ["--student", "efficientnet_lite0"]
-        )
+        parser_of_runs(None, targets=["red"], seeds=[0]).parse_args(["--student", "efficientnet_lite0"])
 
 
 def test_rows_of_a_former_student_that_lack_a_run_are_left_out_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
-    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     whole = _config(make_folder(tmp_path / "toy", images=1), "erm", "lp-ft", "kd")
     config = replace(whole, student="efficientnet_lite0", targets=["dark", "red"])
     known = [cell for cell in _cells(config) if (cell.variant.name, cell.target) != ("lp-ft", "red")]
@@ -117,19 +115,10 @@ def test_rows_of_a_former_student_that_lack_a_run_are_left_out_and_named(
         for cell in known
         if cell.variant.name != "kd"
     )
-    table = compared(config, "table")
-    assert re.findall(r"^\| (\S+) \| 30", table, re.MULTILINE) == ["erm"]
-    said = "Left out, for 1 of its runs are not on record: lp-ft\n"
-    assert said in capsys.readouterr().err
-
-    def measure(row: Variant) -> int:
-        return len(measured([replace(config, variants=[row])], "table"))
-
-    of_rows = measured_rows([config.variants[1], config.variants[0]], measure)
-    assert [(row.name, runs) for row, runs in of_rows] == [("erm", 2)]
-    assert capsys.readouterr().err == said
-    with pytest.raises(NotOnRecord, match="loads other weights today"):
-        list(measured_rows(config.variants[1:], measure))
+    assert [each.result.method for each in measured([config])] == ["erm", "erm"]
+    assert "Left out, for 1 of its runs are not on record: lp-ft\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="loads other weights today"):
+        measured([replace(config, variants=config.variants[1:])])
 
 
 def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew(
@@ -142,21 +131,21 @@ def test_what_lies_of_a_run_without_a_line_is_deleted_before_it_is_measured_anew
         ]
 
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
-    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
-    monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
+    monkeypatch.setattr(runs, "customer", lambda: nullcontext(nobody))
     monkeypatch.setattr(ComparisonRunner, "execute", finished)
     config = _config(make_folder(tmp_path / "toy", images=1), "erm", "erm+swad")
     kept, forgotten = _cells(config)
     record([Record(made_with(kept), "table", "", RESULT)])
-    runs = tmp_path / "table" / "runs"
+    folder = runs._folder_of(config) / "runs"
     for cell in (kept, forgotten):
-        summary = runs / cell.run.path.name / "summary.json"
+        summary = folder / cell.run.path.name / "summary.json"
         summary.parent.mkdir(parents=True)
         summary.write_text("{}")
-    found = {each.result.method: each.result.out_of_domain for each in measured([config], "table")}
+    found = {each.result.method: each.result.out_of_domain for each in measured([config])}
     assert found == {"erm": RESULT.out_of_domain, "erm+swad": 0.0}
-    assert [each.name for each in runs.iterdir()] == [kept.run.path.name]
+    assert [each.name for each in folder.iterdir()] == [kept.run.path.name]
 
 
 def test_runs_of_which_the_images_have_changed_are_measured_anew(
@@ -168,19 +157,19 @@ def test_runs_of_which_the_images_have_changed_are_measured_anew(
         return [replace(RESULT, method=cell.variant.name) for cell in comparison.cells]
 
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
-    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
-    monkeypatch.setattr(accuracy, "customer", lambda: nullcontext(nobody))
+    monkeypatch.setattr(runs, "customer", lambda: nullcontext(nobody))
     monkeypatch.setattr(ComparisonRunner, "execute", finished)
     data = make_folder(tmp_path / "toy", images=1)
     config = _config(data, "erm")
-    identity = tmp_path / "table" / "comparison.json"
-    measured([config], "table")
+    identity = runs._folder_of(config) / "comparison.json"
+    measured([config])
     before = json.loads(identity.read_text())
     image = next(data.rglob("*.png"))
     image.write_bytes(image.read_bytes() + b"more")
     for seeds in ([1], [2]):  # one that lies there, and one that does not
-        assert len(measured([replace(config, seeds=seeds)], "table")) == 1
+        assert len(measured([replace(config, seeds=seeds)])) == 1
     now = json.loads(identity.read_text())
     assert now["run_id"] == before["run_id"]
     assert now["images"] != before["images"]
@@ -189,17 +178,37 @@ def test_runs_of_which_the_images_have_changed_are_measured_anew(
 def test_what_was_unpacked_from_another_archive_is_not_taken_for_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accuracy, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
     archives = [tmp_path / name / "icons.zip" for name in ("before", "now")]
     for file in archives:
         file.parent.mkdir()
         with ZipFile(file, "w") as archive:
             archive.writestr(f"icons/{file.parent.name}.txt", "")
     for file in (*archives, archives[0]):
-        folder = accuracy.unpacked(file)
+        folder = runs.unpacked(file)
         assert folder.name == "icons"
         assert [each.stem for each in folder.iterdir()] == [file.parent.name]
     assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_the_first_table_of_the_results_is_what_its_command_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the record: no vendor is asked, and nothing is trained."""
+    page = (records.ROOT / "docs" / "results.md").read_text()
+    (command,) = re.findall(r"^python -m benchmarks\.accuracy (--image-size.*)$", page, re.MULTILINE)
+    monkeypatch.setattr("sys.argv", ["accuracy", *command.split()])
+    monkeypatch.setattr(runs, "customer", None)
+    accuracy.main()
+    printed = [_cells_of(line) for line in capsys.readouterr().out.splitlines() if "±" in line][:-1]
+    assert len(printed) == 8
+    told = {name: cells for name, *cells in map(_cells_of, page.splitlines()) if len(cells) == 10}
+    for name, *cells in printed:
+        assert told[name.replace("\\@", "@")][:8] == cells[:8]
+
+
+def _cells_of(line: str) -> list[str]:
+    return [cell.strip(" *`") for cell in line.split("|")[1:-1]]
 
 
 def test_no_line_is_out_of_date(tmp_path: Path) -> None:

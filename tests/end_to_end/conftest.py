@@ -24,4 +24,4 @@ def _without_onnx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher knows little about toy pictures; here all that it says is learnt from."""
-    monkeypatch.setattr("client.runs.forecast.TRUSTED", 0.0)
+    monkeypatch.setattr("client.runs.teacher_check.TRUSTED", 0.0)

@@ -107,7 +107,7 @@ def test_the_plan_shows_each_kind_of_spending(client: Command) -> None:
 def test_a_plan_is_without_what_is_known_not_to_be_bought(
     client: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    monkeypatch.setattr("client.runs.teacher_check.LEARNT_FROM", 1.1)
     first = len(CLASSES) + 24
     planned = client("plan", *_SMALL, "--unlabelled", "pool", "--budget", "1000", "--probe", str(first))
     shown = client(*_distill("--budget", "1000", "--dry-run"))
@@ -328,7 +328,7 @@ def _used(client: Command) -> dict[str, tuple[int, int]]:
 def test_a_comparison_buys_no_pool_for_runs_that_learn_nothing_of_the_teacher(
     client: Command, vendor_process: VendorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    monkeypatch.setattr("client.runs.teacher_check.LEARNT_FROM", 1.1)
     first = len(CLASSES) + 24
     price = 20 * len(CLASSES) + 100 * 24
     rows = ("--methods", "erm,vl2v-adip")

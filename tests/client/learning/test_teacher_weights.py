@@ -18,6 +18,7 @@ from client.learning.teacher_weights import (
     labels_alone,
     named_by_images,
     pseudo_labelled,
+    unnamed,
     weighed,
 )
 
@@ -34,12 +35,14 @@ def _known(
 
 def _weighed(known: Supervision, *, trusted: bool) -> Supervision:
     """What is left where those classes are in doubt that are so by the names of what is known."""
-    return weighed(known, doubtful_classes(known, agreement(known), trusted=trusted), trusted=trusted)
+    return weighed(
+        known, doubtful_classes(known, agreement(unnamed(known)), trusted=trusted), trusted=trusted
+    )
 
 
 def test_an_answer_counts_where_it_is_the_labels() -> None:
     known = _known([0, 1, 2, 3, 0], [0, 2, 2, 0, 0], [True, True, True, True, False])
-    agreed = agreement(known)
+    agreed = agreement(unnamed(known))
     assert agreed.positions.tolist() == [0, 1, 2, 3]
     assert agreed.right.tolist() == [True, False, True, False]
     assert doubtful_classes(known, agreed, trusted=False).tolist() == [False, True, False, True]
@@ -64,7 +67,7 @@ def test_a_trusted_teacher_is_doubted_where_it_knows_fewer_than_four_in_ten(righ
 
 def test_a_class_without_an_image_is_not_doubted() -> None:
     known = _known([0], [0])
-    assert not doubtful_classes(known, agreement(known), trusted=False).any()
+    assert not doubtful_classes(known, agreement(unnamed(known)), trusted=False).any()
     assert named_by_images(known, trusted=False)[0] is known
 
 
@@ -242,7 +245,7 @@ def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes
     labels = torch.randint(-1, classes, (images,), generator=generator)
     bought = torch.rand(images, generator=generator) < 0.7
     known = Supervision(labels, unit(classes), unit(images), bought, 0.5)
-    agreed = agreement(known)
+    agreed = agreement(unnamed(known))
     expected = [i for i in range(images) if bought[i] and labels[i] >= 0]
     assert agreed.positions.tolist() == expected
     for row, i in enumerate(expected):
@@ -257,5 +260,5 @@ def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes
 
 def test_nothing_bought_is_nothing_to_judge_by() -> None:
     known = _known([0, 1], [1, 0], [False, False])
-    assert len(agreement(known).positions) == 0
+    assert len(agreement(unnamed(known)).positions) == 0
     assert not _weighed(known, trusted=False).bought.any()

@@ -15,7 +15,7 @@ from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.digest import FileContent, StageInputs, digest_of
 from client.runs.freshness import StudentInputs
 from client.runs.targets import TargetInputs
-from client.runs.trainer import AlignInputs, DistillInputs, FeatureInputs
+from client.runs.trainer import DistillInputs, FeatureInputs
 from tests.client.toy import run_config
 
 FILES = (FileContent(Path(__file__)),)
@@ -25,7 +25,6 @@ INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
     PoolInputs(("pool",), Path("root"), "red"),
     FEATURES,
-    AlignInputs(FEATURES, Recipe(), METHODS["vl2v-adip"], np.zeros((2, 3)), np.zeros(3), "holdout"),
     DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
     StudentInputs(CONFIG, ("cat",), "images", "targets", (0, 1), FILES, FILES),
     TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),

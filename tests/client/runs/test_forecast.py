@@ -15,7 +15,7 @@ from client.learning.recipe import Recipe
 from client.learning.supervision import Supervision
 from client.learning.teacher_weights import weighed
 from client.runs.dataset import Dataset
-from client.runs.forecast import check_teacher
+from client.runs.teacher_check import check_teacher
 from tests.client.toy import run_config
 
 _CONFIG = run_config("", target_domain=None, method="vl2v-adip")

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from client.errors import ClientError, unwritable
-from client.learning.methods import METHODS
 from client.learning.tensor_file import load_tensors, save_tensors
-from client.progress import Display
+from client.runs.checkpoint import save_checkpoint
 from client.runs.embedding import _write_whole
 from client.runs.folder import RunFolder
-from client.runs.memo import Memo
-from client.runs.trainer import Trainer
-from tests.client.toy import run_config
 
 LARGE = torch.zeros(1000, 1000)
 
@@ -29,14 +25,9 @@ def test_tensors(small_disk: Path) -> None:
     assert [path.name for path in small_disk.iterdir()] == ["student.safetensors"]
 
 
-def _trainer(folder: Path) -> Trainer:
-    config = run_config()
-    return Trainer(config, METHODS["erm"], RunFolder(folder), Display.of_nobody(), device="cpu", memo=Memo())
-
-
 def test_checkpoints(small_disk: Path) -> None:
     with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: the disk is full"):
-        _trainer(small_disk)._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
+        save_checkpoint(cast(Any, {"model": LARGE}), "stamp", RunFolder(small_disk).checkpoint)
     assert not list(small_disk.iterdir())
 
 
@@ -44,7 +35,7 @@ def test_below_a_file_nothing_is_written_and_the_reason_is_said(tmp_path: Path) 
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ClientError, match=r"checkpoint\.pt cannot be written: Not a directory"):
-        _trainer(file)._save_checkpoint(cast(Any, {"model": 1}), "stamp")
+        save_checkpoint(cast(Any, {"model": 1}), "stamp", RunFolder(file).checkpoint)
     with pytest.raises(ClientError, match=r"x\.npy cannot be written: Not a directory"):
         _write_whole(file / "x.npy", lambda _: None)
 
@@ -58,13 +49,13 @@ def test_a_checkpoint_that_is_interrupted_is_an_interruption(
                 return super().write(piece)
             raise KeyboardInterrupt
 
-    trainer = _trainer(tmp_path)
-    trainer._save_checkpoint(cast(Any, {"model": 1}), "stamp")
-    before = trainer._run.checkpoint.read_bytes()
+    file = RunFolder(tmp_path).checkpoint
+    save_checkpoint(cast(Any, {"model": 1}), "stamp", file)
+    before = file.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", lambda *_: Interrupted())
         with pytest.raises(KeyboardInterrupt):
-            trainer._save_checkpoint(cast(Any, {"model": LARGE}), "stamp")
+            save_checkpoint(cast(Any, {"model": LARGE}), "stamp", file)
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [before]
 
 

@@ -21,6 +21,7 @@ from client.cache.notes import Batch, Payer
 from client.cache.receipts import Paid
 from client.data.domains import class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
+from client.learning.image_names import names_of
 from client.learning.methods import METHODS
 from client.learning.prompts import ClassPrompts
 from client.learning.recipe import Recipe
@@ -96,9 +97,9 @@ class Pupil:
             bulk=bulk,
         )
         display = Display(Console(file=self.shown))
-        self.builder = TargetBuilder(config, method, folder, teacher, display, approve=self.agreed.append)
+        self.builder = TargetBuilder(config, method, folder, teacher, display)
         self.dataset = read_dataset(config, display)
-        return self.builder.build(self.dataset)
+        return self.builder.build(self.dataset, self.agreed.append)
 
     def pool(self) -> tuple[str]:
         """A folder of one image without a label."""
@@ -189,27 +190,28 @@ def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_im
     images, have = teacher.lookup([query_of(dataset.examples[position]) for position in dataset.train])
     assert have.sum() == 24
     assert taught_by is not None
-    assert taught_by.names  # the demo model knows some of these shapes by their images alone
+    names = names_of(taught_by, classes=3, dimensions=texts.shape[1])
+    assert names  # the demo model knows some of these shapes by their images alone
     labels = np.array([dataset.labels[position] for position in dataset.train])
     gap = texts.mean(axis=0) - np.mean([_unit(images[labels == k].sum(axis=0)) for k in range(3)], axis=0)
-    for number, name in taught_by.names.items():
+    for number, name in names.items():
         texts[number] = name
     cosines = images @ texts.T
     for row, own in enumerate(labels):
-        if own in taught_by.names:
+        if own in names:
             others = images[labels == own].sum(axis=0) - images[row]
             cosines[row, own] = images[row] @ _unit(_unit(others) + gap)
     domains = np.array([dataset.examples[position].domain for position in dataset.train])
     right = cosines.argmax(axis=1) == labels
-    assert taught_by.accuracy == pytest.approx(np.mean([right[domains == k].mean() for k in set(domains)]))
-    scores = 100 * torch.from_numpy(cosines)
-    assert taught_by.temperature == fitted_temperature(scores, torch.from_numpy(labels))
-    assert taught_by.rejection is not None
-    expected = np.array(Rejection.of(cosines.max(axis=1)).thresholds, np.float64)
-    assert np.allclose(
-        np.array(taught_by.rejection.thresholds, np.float64), expected, equal_nan=True, atol=2e-6
+    assert taught_by.teacher_accuracy == pytest.approx(
+        np.mean([right[domains == k].mean() for k in set(domains)])
     )
-    assert taught_by.described.teacher_rejection == taught_by.rejection.to_json()
+    scores = 100 * torch.from_numpy(cosines)
+    assert taught_by.teacher_temperature == fitted_temperature(scores, torch.from_numpy(labels))
+    assert taught_by.teacher_rejection is not None
+    thresholds = Rejection.from_json(taught_by.teacher_rejection).thresholds
+    expected = np.array(Rejection.of(cosines.max(axis=1)).thresholds, np.float64)
+    assert np.allclose(np.array(thresholds, np.float64), expected, equal_nan=True, atol=2e-6)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -257,8 +259,8 @@ def _rounded(class_texts: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> A
 
 
 def _thresholds(learnt: Targets) -> NDArray[np.float64]:
-    rejection = learnt.teacher.rejection if learnt.teacher else None
-    return np.array(rejection.thresholds if rejection else (), np.float64)
+    told = learnt.teacher.teacher_rejection if learnt.teacher else None
+    return np.array(Rejection.from_json(told).thresholds if told else (), np.float64)
 
 
 @pytest.mark.parametrize(("confidence", "weight"), [(0.0, 1.0), (1e-6, 0.5)])
@@ -300,7 +302,7 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
     data = make_folder(pupil.folder / "more", images=12)
     pupil.config = pupil.config.changed(data=str(data), recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=200, method_name=method)
-    dataset, check = pupil.dataset, pupil.builder.check
+    dataset, check = pupil.dataset, learnt.check
     assert learnt.text_head is not None
     assert check is not None
     assert check.learnt_from == (not alone)
@@ -321,7 +323,7 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
 def test_nobody_is_asked_to_pay_for_what_is_known_not_to_be_bought(
     pupil: Pupil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.runs.forecast.LEARNT_FROM", 1.1)
+    monkeypatch.setattr("client.runs.teacher_check.LEARNT_FROM", 1.1)
     pupil.learn("run", budget=3 + 24)
     pupil.config = pupil.config.changed(unlabelled=pupil.pool())
     pupil.learn("with a pool", budget=100)
@@ -342,11 +344,11 @@ def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil
 
 
 def test_of_other_class_texts_than_are_asked_later_nothing_is_told(pupil: Pupil) -> None:
-    taught_by = pupil.learn("run", budget=200, method_name="rise").teacher
-    assert pupil.builder.check is not None
-    assert taught_by is not None
-    assert taught_by.described.teacher_rejection is None
-    assert (taught_by.described.teacher_temperature, taught_by.described.teacher_accuracy) == (1.0, None)
+    learnt = pupil.learn("run", budget=200, method_name="rise")
+    assert learnt.check is not None
+    assert learnt.teacher is not None
+    assert learnt.teacher.teacher_rejection is None
+    assert (learnt.teacher.teacher_temperature, learnt.teacher.teacher_accuracy) == (1.0, None)
 
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:

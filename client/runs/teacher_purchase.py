@@ -1,0 +1,128 @@
+"""Buys what a run asks its teacher: texts, labelled images, and the rest if these say that it is worth it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from client.data.finder import Skipped
+from client.progress import Display
+from client.purchase.plan import PurchasePlan
+from client.purchase.teacher import Teacher
+from client.results.records import Purchase, RefusedQuery
+from client.runs.config import RunConfig
+from client.runs.dataset import Dataset, unseen
+from client.runs.folder import RunFolder
+from client.runs.forecast import plan_for, worth_asking
+from client.runs.mentions import mention_skipped
+from client.runs.plans import describe_plan
+from client.runs.requirements import require_images, require_prompts, require_same_model
+from client.runs.teacher_queries import TeacherQueries
+from client.vendors.query import Query
+
+
+class TeacherPurchase:
+    """The purchase of one run, of one list of queries."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunFolder,
+        dataset: Dataset,
+        asked: TeacherQueries,
+        teacher: Teacher,
+        display: Display,
+    ) -> None:
+        """Take up a purchase: nothing is bought yet."""
+        self._config = config
+        self._run = run
+        self._dataset = dataset
+        self._asked = asked
+        self._teacher = teacher
+        self._display = display
+        self._refused: dict[Query, str] = {}
+
+    def make(self, approve: Callable[[int], None]) -> None:
+        """Buy what the plan names; `purchase.json` says what came of it, also when buying stopped early.
+
+        Args:
+            approve: called with the price before anything is bought; it raises to stop.
+        """
+        run, dataset, asked, teacher = self._run, self._dataset, self._asked, self._teacher
+        plan, _ = plan_for(self._config, dataset, asked, teacher, folder=run.path)
+        require_same_model(run, plan, teacher)
+        run.write(run.plan, describe_plan(self._config, dataset, teacher.model, plan).to_json())
+        require_prompts(asked, plan, teacher)
+        require_images(dataset, asked, plan, teacher)
+        approve(plan.cost_micros)
+        with run.timed("buy"):
+            self._buy_lots(plan)
+        skipped = [Skipped(Path(q.name), why) for q, why in self._refused.items() if q.kind == "image"]
+        mention_skipped(skipped, dataset.folder.base, self._display, listed_in=run.purchase)
+        run.write(run.purchase, self._record().to_json())
+
+    def _buy_lots(self, plan: PurchasePlan) -> None:
+        """Pay for no more texts or images than the plan names: somebody agreed to its price."""
+        asked = self._asked
+        texts, *_ = asked.lots(plan.to_buy)
+        _, labelled, further = asked.lots([*plan.to_buy, *plan.beyond])
+        self._buy_lot("texts", texts)
+        # An image that is refused by now is of a request that an earlier run had sent.
+        if not self._refused.keys().isdisjoint(asked.prompts):
+            return  # nothing can be learnt from images
+        room = self._buy_images("images", labelled, len(plan.to_buy) - len(texts), cached=plan.cached)
+        if not worth_asking(self._config, self._dataset, asked, self._teacher, folder=self._run.path):
+            return
+        room = self._buy_images("further images", further, room)
+        if plan.needed("labelled") and (room or not plan.beyond):
+            self._mention_unspent()
+
+    def _buy_images(self, name: str, wanted: Sequence[Query], room: int, *, cached: int = 0) -> int:
+        """Buy the first of some images; returns for how many more there is room then.
+
+        One that is not paid for after all makes room for the next.
+        """
+        while room and wanted:
+            lot, wanted = wanted[:room], wanted[room:]
+            bought = self._buy_lot(name, lot, cached=cached)
+            if bought is None:
+                return 0
+            room -= min(len(lot), bought)
+        return room
+
+    def _buy_lot(self, name: str, lot: Sequence[Query], *, cached: int = 0) -> int | None:
+        """Buy some queries; returns how many were paid for, and `None` once the budget has ended."""
+        teacher = self._teacher
+        with self._display.track(f"Buying {name}", len(lot)) as advance:
+            purchase = teacher.buy(
+                lot,
+                lambda progress: advance(progress.done, progress.described(cached=cached)),
+                used=self._asked.all,
+            )
+        purchase.require_compared(teacher.budget)
+        self._refused |= purchase.refused
+        return None if purchase.out_of_budget else purchase.bought
+
+    def _mention_unspent(self) -> None:
+        left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too
+        if not left:
+            return
+        if beyond := unseen(self._config, self._dataset):
+            why = (
+                f"so few steps would not look at {beyond} of the images without labels. More --steps, or "
+                "none, would use them."
+            )
+        else:
+            why = "everything is bought. More images would use them: --unlabelled."
+        self._display.note(f"{left} queries of the budget stay unspent: {why}")
+
+    def _record(self) -> Purchase:
+        spending, wanted = self._teacher.spending, dict.fromkeys(self._asked.all)
+        refused = self._teacher.refused
+        return Purchase(
+            queries_bought=spending.queries,
+            # What the run has and did not pay for, another run that bought it meanwhile included.
+            queries_cached=max(0, self._teacher.quote(list(wanted)).cached - spending.queries),
+            cost_micros=spending.cost_micros,
+            refused=[
+                RefusedQuery(name=query.name, reason=refused[query]) for query in wanted if query in refused
+            ],
+        )
