@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from benchmarks.runs import STYLES, config_of, customer, icons, parser_of_runs, pool, trained
 from client.api.students import Student, load_student
-from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
+from client.data.listing import list_folder
+from client.data.names import class_prompts
 from client.data.pixels import PixelStore
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of

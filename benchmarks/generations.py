@@ -24,9 +24,9 @@ import client
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
 from benchmarks.runs import RUNS, customer, icons, parser_of_runs, pool
 from client import DistillOptions
-from client.data.domains import list_folder
 from client.data.examples import Example
 from client.data.kept_images import KeptImages
+from client.data.listing import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import never_parted
 from client.results.comparison_table import Spread

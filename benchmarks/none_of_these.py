@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.runs import config_of, customer, icons, made_once, parser_of_runs, trained
-from client.data.domains import class_prompts, list_folder
 from client.data.examples import Example
+from client.data.listing import list_folder
+from client.data.names import class_prompts
 from client.data.pixels import PixelStore
 from client.learning.stages import plain_features
 from client.learning.student_file import load_student

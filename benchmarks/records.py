@@ -80,7 +80,7 @@ def made_with(cell: Cell) -> str:
     if cell.config.unlabelled:
         folders = sorted(Path(folder).name for folder in cell.config.unlabelled)
         config["unlabelled"] = [sha256(UNLABELLED), *folders]
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _said(config: RunConfig) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _said(config: RunConfig) -> dict[str, Any]:
     """
     told = {
         "recipe.interpolation": 1.0,
-        **asdict(config),
+        **dict(config),
         **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()},
     }
     pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]

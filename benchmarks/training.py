@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.runs import IMAGE_SIZE, icons
-from client.data.domains import list_folder
+from client.data.listing import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import DEFAULT_BACKBONE, load_backbone

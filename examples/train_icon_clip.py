@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.bundled_set import ICONS
-from client.data.domains import class_prompts
+from client.data.names import class_prompts
 from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from examples.build_icons import SIDE, fetch
 from examples.icon_corpus import Corpus, build_corpus, read_sets, words_of_no_thing
@@ -44,7 +44,7 @@ CONTEXT = 16  # tokens of a text
 CONFIG: dict[str, Any] = {
     "embed_dim": 256,
     "vision_cfg": {
-        "timm_model_name": DEFAULT_BACKBONE,
+        "timm_model_name": "efficientnet_lite0",  # with weights of `DEFAULT_BACKBONE`, which pads otherwise
         "timm_model_pretrained": False,
         "timm_pool": "avg",
         "timm_proj": "linear",

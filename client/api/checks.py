@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from client.data.domains import CLASSES_SUFFIX
+from client.data.listing import CLASSES_SUFFIX
 from client.errors import UsageError
 from client.options.training import DEFAULT_DATA
 from client.paths import absence, is_file, is_there, resolved

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from client.api.checks import require_named, require_outside
 from client.api.confirm import Confirm, purchases
 from client.api.settling import settled_options
-from client.data.domains import composed
+from client.data.names import composed
 from client.errors import UsageError
 from client.learning.methods import with_steps
 from client.learning.processes import chosen_device, is_distributed

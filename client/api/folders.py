@@ -4,8 +4,8 @@ from pathlib import Path
 
 from client.api.checks import require_named
 from client.data import bundled_set
-from client.data.domains import list_folder
 from client.data.inspection import Inspection, inspect
+from client.data.listing import list_folder
 from client.progress import Display, ProgressListener
 
 

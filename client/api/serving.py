@@ -73,7 +73,6 @@ def _require_server() -> None:
 def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions) -> "Deferral":
     """Whom the student asks, connected to, if the vendor is there."""
     from client.data.kept_images import KeptImages
-    from client.learning.rejection import Thresholds
     from client.runs.connection import Connection  # what speaks HTTP is needed by nobody else here
     from client.serving.app import Deferral
     from client.serving.ask_queue import AskQueue
@@ -81,7 +80,7 @@ def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions) -
     from client.serving.selection import ShareOfTraffic
 
     metadata, classes = served.classifier.metadata, served.card.classes
-    reject_below = Thresholds.of_student(metadata, options.reject, asks=True).teacher
+    reject_below = metadata.thresholds(options.reject, asks=True).teacher
     connection = Connection(ask, None)
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)
     queue = AskQueue(

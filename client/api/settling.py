@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from client.api.checks import require_class_names, require_named
-from client.data.domains import composed
 from client.data.finder import require_name
+from client.data.names import composed
 from client.errors import UsageError
 from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, parse_method, with_steps

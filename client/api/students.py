@@ -10,14 +10,16 @@ from pydantic import Field
 
 from client.api.checks import require_named
 from client.api.confirm import Confirm, purchases
-from client.data.domains import ImageFolder, composed, list_folder
+from client.data.domains import ImageFolder
 from client.data.examples import Example
 from client.data.finder import counted, described, find_images
 from client.data.images import Pixels
 from client.data.kept_images import KeptImages
+from client.data.listing import list_folder
+from client.data.names import composed
 from client.errors import ClientError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
-from client.learning.rejection import Thresholds, shows_none
+from client.learning.rejection import shows_none
 from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions, PredictOptions
 from client.paths import is_file
@@ -157,7 +159,7 @@ class Student:
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
         options = PredictOptions(top=top, reject=reject, ask=ask)
-        below = Thresholds.of_student(self._metadata, options.reject, asks=ask is not None)
+        below = self._metadata.thresholds(options.reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]

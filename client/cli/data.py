@@ -139,7 +139,7 @@ def _remarks(found: "Inspection") -> Iterator[str]:
 
 def _problems(found: "Inspection", described: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """Yield the findings that distort a result, each as a title and its lines."""
-    from client.data.domains import relative
+    from client.data.names import relative
 
     root = found.folder.root
     problems = {

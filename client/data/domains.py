@@ -1,33 +1,20 @@
-"""Labelled images: ROOT/<domain>/<class>/<image> as DomainBed has them, ROOT/<class>/<image>, or a table."""
+"""Labelled images by domain and class: their names, and the files of those that are asked for."""
 
 import hashlib
 import os
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from client.data.drawings import bundled_icons, drawing_of
+from client.data.drawings import drawing_of
 from client.data.examples import Example, read_files
 from client.data.file_memory import FileMemory
-from client.data.finder import UNNAMED, Skipped, counted, described, search
-from client.data.images import (
-    suffixes,
-)
+from client.data.finder import Skipped, counted, described
+from client.data.images import accepted
+from client.data.names import class_prompts, parts_below, size_of
 from client.data.splits import Split
-from client.data.tables import TABLES, images_in_table, is_table
 from client.errors import DataError
-from client.paths import absence, is_file, is_folder, is_there
-
-# A file with this ending names classes.
-CLASSES_SUFFIX = ".txt"
-_MAX_NAMES_BYTES = 2**20
-CLASS_TEMPLATE = "a photo of a {}"
-LOOSE_IN_ROOT = "loose in the root"
-LOOSE_IN_DOMAIN = "loose in a domain"
-_NOT_UTF8 = "its name is not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,7 @@ class ImageFolder:
         return sum(len(self._parts(path)) > self.depth + 1 for paths in self.files.values() for path in paths)
 
     def _parts(self, path: Path) -> tuple[str, ...]:
-        return _parts_below(self.root, path)
+        return parts_below(self.root, path)
 
     def digest(self) -> str:
         """A SHA-256 (hex) of the names, sizes and told sides of all image files, none of which is opened."""
@@ -188,7 +175,7 @@ class ImageFolder:
             self._require_complete()
         if empty := [name for name in self.domains if not self.count(name)]:
             raise DataError(
-                f"{self.root} has no image in the domain {empty[0]!r} (accepted: {_accepted()}). "
+                f"{self.root} has no image in the domain {empty[0]!r} (accepted: {accepted()}). "
                 "Add some, or move the folder elsewhere."
             )
         return tuple(name for name in self.domains if name != target)
@@ -216,11 +203,6 @@ class ImageFolder:
         """Read, hash and decode every image of these domains, in a fixed order.
 
         Files that are not whole images are returned as skipped; they are never fatal.
-
-        Args:
-            domains: their names.
-            on_read: is called with the number of files done.
-            memory: what is known of files already.
         """
         labels = {name: label for label, name in enumerate(self.classes)}
         files = [
@@ -237,220 +219,5 @@ class ImageFolder:
                 skipped.append(Skipped(path, facts.reason, facts.kind, domain))
             else:
                 drawing = drawing_of(path.stem) if path in self.grouped else None
-                examples.append(
-                    Example(
-                        file=str(path),
-                        domain=domain,
-                        label=label,
-                        digest=facts.digest,
-                        drawing=drawing or facts.file_digest,
-                        side=facts.side,
-                        file_digest=facts.file_digest,
-                    )
-                )
+                examples.append(Example.of(path, facts, domain=domain, label=label, drawing=drawing or ""))
         return examples, skipped
-
-
-def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
-    """List the domains, classes and image files of a labelled set, without opening an image.
-
-    A folder whose images lie in ROOT/<class>/, and none deeper, has one domain, named as the folder. A file
-    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
-    classes alone, a line each: there are no labelled images.
-
-    Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
-    ignored. See `search` for how files are found, and `images_in_table` for those of a table.
-
-    Args:
-        root: the folder, the table, or the names.
-        group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
-            bundled icons are, in any case.
-
-    Raises:
-        DataError: the folder or table is missing, cannot be read, is not laid out so, or has a folder whose
-            name is not UTF-8.
-    """
-    if is_file(root) and root.suffix.lower() == CLASSES_SUFFIX:
-        return _of_class_names(root)
-    if is_file(root) and is_table(root):
-        return _listed_in_table(root, group_by_name=group_by_name)
-    if not is_folder(root):
-        what = "is neither a folder nor a table" if is_there(root) else absence(root)
-        raise DataError(
-            f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
-            f"ROOT/<class>/<image>, or a table ({', '.join(TABLES)}) with the columns `path` and `label`."
-        )
-    found = search(root)
-    depth = 1 if max((len(_parts_below(root, path)) for path in found.images), default=0) == 2 else 2
-    files: dict[tuple[str, str], list[Path]] = {}
-    respelled = []
-    for folder in found.folders:
-        parts = _parts_below(root, folder)
-        if 1 <= len(parts) <= depth:
-            respelled += [folder] if _name_of(folder) != folder.name else []
-        if len(parts) == depth:
-            files.setdefault(_domain_and_class(root, parts, depth), [])
-    ignored = list(_placed(root, found.left_out, depth))
-    for path in found.images:
-        parts = _parts_below(root, path)
-        if reason := _why_ignored(parts, depth):
-            ignored.append(_in_domain(root, Skipped(path, reason), depth))
-        else:
-            files[_domain_and_class(root, parts, depth)].append(path)
-    if not any(files.values()):
-        raise DataError(_no_images(root, ignored))
-    return ImageFolder(
-        root=root,
-        domains=tuple(sorted({domain for domain, _ in files})),
-        classes=tuple(sorted({name for _, name in files})),
-        files={pair: tuple(paths) for pair, paths in sorted(files.items())},
-        ignored=tuple(ignored),
-        respelled=tuple(respelled),
-        drawn=found.images if group_by_name else _icons(root, found.images),
-        depth=depth,
-    )
-
-
-def _listed_in_table(table: Path, *, group_by_name: bool) -> ImageFolder:
-    """The labelled set that a table tells; files that are not there, or no images by name, are ignored.
-
-    Raises:
-        DataError: the table is not one, or none of its files is there.
-    """
-    files: dict[tuple[str, str], list[Path]] = {}
-    splits: dict[Path, Split] = {}
-    rows, left_out = images_in_table(table, labelled=True)
-    for row in rows:
-        files.setdefault((composed(row.domain or table.stem), composed(row.label)), []).append(row.path)
-        if row.split:
-            splits[row.path] = row.split
-    images = [path for paths in files.values() for path in paths]
-    return ImageFolder(
-        root=table.parent,
-        domains=tuple(sorted({domain for domain, _ in files})),
-        classes=tuple(sorted({name for _, name in files})),
-        files={pair: tuple(paths) for pair, paths in sorted(files.items())},
-        ignored=tuple(replace(each, domain=composed(each.domain or table.stem)) for each in left_out),
-        drawn=tuple(images) if group_by_name else (),
-        depth=0,
-        splits=splits,
-        table=table,
-    )
-
-
-def _of_class_names(file: Path) -> ImageFolder:
-    """Classes without an image, by a file with a name a line.
-
-    Raises:
-        DataError: it cannot be read as UTF-8, or names no class, or one twice.
-    """
-    try:
-        if file.stat().st_size > _MAX_NAMES_BYTES:
-            raise DataError(
-                f"{file} is larger than {_MAX_NAMES_BYTES // 2**20} MiB: it is no list of classes."
-            )
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a list of classes: {error}.") from error
-    names = [composed(line.strip()) for line in lines if line.strip()]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice or len(names) < 2:
-        wrong = f"names {twice[0]!r} twice" if twice else "names fewer than two classes"
-        raise DataError(f"{file} {wrong}. It takes one class a line.")
-    return ImageFolder(file, (), tuple(sorted(names)), {}, (), depth=0)
-
-
-def _domain_and_class(root: Path, parts: Sequence[str], depth: int) -> tuple[str, str]:
-    """By the names that lead from the root to a class's folder, or to what is in it."""
-    if depth == 1:
-        return composed(shown(root.resolve().name)) or "images", composed(parts[0])
-    return composed(parts[0]), composed(parts[1])
-
-
-def composed(name: str) -> str:
-    """A name as one spelling of Unicode has it (NFC): a Mac writes "é" as two characters, others as one."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _name_of(folder: Path) -> str:
-    if not _is_unicode(folder.name):
-        raise DataError(f"The name of {shown(folder)} is not UTF-8. Rename the folder.")
-    return composed(folder.name)
-
-
-def _parts_below(root: Path, path: Path) -> tuple[str, ...]:
-    """The names that lead from the root to what was found below it; `Path.relative_to` takes far longer."""
-    return path.parts[len(root.parts) :]
-
-
-def _icons(root: Path, images: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of the images that are bundled icons."""
-    names = bundled_icons(root)
-    return tuple(path for path in images if "/".join(_parts_below(root, path)) in names) if names else ()
-
-
-def _why_ignored(parts: Sequence[str], depth: int) -> str | None:
-    """Why a file below the root is no image of a class, by the parts of its path."""
-    if not _is_unicode("/".join(parts)):
-        return _NOT_UTF8
-    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts)) if len(parts) <= depth else None
-
-
-def _placed(root: Path, left_out: Iterable[Skipped], depth: int) -> Iterator[Skipped]:
-    """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
-    for file in left_out:
-        if file.reason != UNNAMED or len(_parts_below(root, file.path)) > depth:
-            yield _in_domain(root, file, depth)
-
-
-def _in_domain(root: Path, file: Skipped, depth: int) -> Skipped:
-    parts = _parts_below(root, file.path)
-    if depth == 1:
-        return replace(file, domain=_domain_and_class(root, parts, depth)[0])
-    return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
-
-
-def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
-    """What to say of a folder without an image in a class."""
-    left_out = described(counted(ignored))
-    return (
-        f"{root} holds no images in ROOT/<domain>/<class>/ or ROOT/<class>/ (accepted: {_accepted()}). "
-        f"{left_out and f'Left out: {left_out}. '}Is it the right folder, or one level too high or too low?"
-    )
-
-
-def _accepted() -> str:
-    return ", ".join(sorted(suffixes()))
-
-
-def _is_unicode(name: str) -> bool:
-    """Whether a name is UTF-8 on disk; Python gives other bytes as what no text holds."""
-    return name.isascii() or shown(name) == name
-
-
-def size_of(file: Path) -> int | None:
-    """The size of a file in bytes; `None` for a link to nowhere."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return None
-
-
-def class_prompts(classes: Iterable[str]) -> list[str]:
-    """ "a photo of a {class}" with underscores as spaces: the paper's only prompt (section 4)."""
-    return [CLASS_TEMPLATE.format(readable(name)) for name in classes]
-
-
-def readable(name: str) -> str:
-    """The name of a class or a domain as a sentence has it: with underscores as spaces."""
-    return name.replace("_", " ")
-
-
-def relative(path: Path, root: Path) -> str:
-    """The path as it is shown: relative to the data folder, with `/`."""
-    return shown(Path(os.path.relpath(path, root)).as_posix())
-
-
-def shown(name: str | Path) -> str:
-    """A name as text that can be written; of one that is not UTF-8, its bytes as Python escapes them."""
-    return str(name).encode("utf-8", "backslashreplace").decode()

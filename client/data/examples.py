@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,12 @@ class Example:
     side: int
     file_digest: str = ""
 
+    @classmethod
+    def of(cls, path: Path, facts: FileFacts, *, domain: str, label: int, drawing: str = "") -> Self:
+        """What was read of a file that is an image; `drawing` is empty where its name tells none."""
+        file, drawn = str(path), drawing or facts.file_digest
+        return cls(file, domain, label, facts.digest, drawn, facts.side, facts.file_digest)
+
     @property
     def path(self) -> Path:
         """Its file."""
@@ -71,10 +78,6 @@ class Example:
 
 def sent_of(file: str, digest: str) -> bytes:
     """The bytes that were sent of an image file, which nobody has checked to be the same still.
-
-    Args:
-        file: its path.
-        digest: the SHA-256 (hex) of what was sent.
 
     Raises:
         UnreadableImage: there is no such file, or it is no longer an image.

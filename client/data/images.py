@@ -66,6 +66,11 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for name in _formats() for suffix in FORMATS[name])
 
 
+def accepted() -> str:
+    """The same, as a message lists them."""
+    return ", ".join(sorted(suffixes()))
+
+
 @cache
 def _formats() -> tuple[str, ...]:
     """What Pillow may open: AVIF where it was built with it, HEIC where pillow-heif is installed."""

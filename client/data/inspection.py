@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.data.domains import ImageFolder, relative
+from client.data.domains import ImageFolder
 from client.data.drawings import drawing_of
 from client.data.finder import Skipped, counted
 from client.data.images import UnreadableImage, decode, read_image
 from client.data.manifests import Manifest, recognise
+from client.data.names import relative
 from client.data.splits import never_parted
 
 

@@ -46,21 +46,12 @@ class KeptImages:
     """A folder of at most so many images; the oldest give way. Several processes may share it."""
 
     def __init__(self, folder: Path, *, at_most: int) -> None:
-        """Take a folder, which need not exist.
-
-        Args:
-            folder: where the images are, as `--adapt` takes it.
-            at_most: how many stay.
-        """
+        """Take a folder, which need not exist."""
         self._folder = folder
         self._at_most = at_most
 
     def keep(self, contents: Iterable[bytes]) -> str:
-        """Keep image files, each once; returns why not all were kept, or nothing.
-
-        Args:
-            contents: read one after the other; a file that has changed since it was asked about ends it.
-        """
+        """Keep image files, each once; returns why not all were kept, or nothing."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             for content in contents:

@@ -27,13 +27,6 @@ def split(
     fixed as held out count among the share, and all of a class may be. The same seed gives the same split,
     and a domain is split alike whichever others stand beside it (but for drawings and rare classes that they
     share): over all targets, an image that no run trains on need not be bought.
-
-    Args:
-        examples: the images.
-        holdout: the share.
-        seed: of the draw.
-        fixed_splits: the side of the files whose side is fixed; what shares a drawing with one of them goes
-            with it.
     """
     groups = _groups(examples)
     as_fixed = _held_as_fixed(examples, groups, fixed_splits) if fixed_splits else {}
@@ -42,15 +35,16 @@ def split(
         groups.keys() - as_fixed.keys(),
         key=lambda group: hashlib.sha256(f"split:{seed}:{group}".encode("utf-8", "surrogateescape")).digest(),
     )
-    held_of = Counter(examples[i].domain for i in held)
-    wanted = {name: holdout * n - held_of[name] for name, n in Counter(e.domain for e in examples).items()}
-    left = Counter(example.label for example in examples) - Counter(examples[i].label for i in held)
+    fixed = [examples[i] for i in held]
+    wanted = {name: holdout * n for name, n in Counter(each.domain for each in examples).items()}
+    held_of = Counter(each.domain for each in fixed)
+    wanted = {name: share - held_of[name] for name, share in wanted.items()}
+    left = Counter(each.label for each in examples) - Counter(each.label for each in fixed)
     for group in order:
-        inside = Counter(examples[i].domain for i in groups[group])
-        labels = Counter(examples[i].label for i in groups[group])
-        if all(wanted[name] >= n / 2 for name, n in inside.items()) and all(
-            n < left[label] for label, n in labels.items()
-        ):
+        members = [examples[i] for i in groups[group]]
+        inside, labels = Counter(e.domain for e in members), Counter(e.label for e in members)
+        has_room = all(wanted[name] >= n / 2 for name, n in inside.items())
+        if has_room and all(n < left[label] for label, n in labels.items()):
             held |= set(groups[group])
             wanted = {name: share - inside[name] for name, share in wanted.items()}
             left -= labels

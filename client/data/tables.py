@@ -52,10 +52,6 @@ def is_table(path: Path) -> bool:
 def read_table(table: Path, *, labelled: bool) -> list[TableRow]:
     """The rows of a table, by the columns `path`, `label`, `domain` and `split`; others are passed over.
 
-    Args:
-        table: the file.
-        labelled: whether every row must have a label.
-
     Raises:
         DataError: it cannot be read, has not the columns, a row without a path or a label, or a path twice.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from client.data.domains import CLASS_TEMPLATE, readable
+from client.data.names import CLASS_TEMPLATE, readable
 
 
 @dataclass(frozen=True)

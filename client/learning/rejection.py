@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.errors import UsageError
-from client.learning.student_metadata import StudentMetadata, damaged
 
 # Rates are told in hundredths, up to a half.
 LOWEST_RATE, HIGHEST_RATE = 0.01, 0.5
@@ -19,12 +18,7 @@ NEVER = -np.inf
 
 
 def shows_none(probabilities: NDArray[np.floating], below: float) -> NDArray[np.bool_]:
-    """Which images are taken to show none of the classes, shape (n,).
-
-    Args:
-        probabilities: shape (n, classes).
-        below: the threshold of `sureness`.
-    """
+    """Which images are taken to show none of the classes, shape (n,)."""
     return sureness(probabilities) < below
 
 
@@ -32,9 +26,6 @@ def sureness(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """How sure it is that images show a thing of some class, shape (n,), from 0 to 1.
 
     It is what the entropy of the probabilities lacks to the highest that there can be, as a share of that.
-
-    Args:
-        probabilities: shape (n, classes).
     """
     exact = probabilities.astype(np.float64)
     entropy: NDArray[np.float64] = -(exact * np.log(np.maximum(exact, 1e-12))).sum(axis=1)
@@ -67,14 +58,11 @@ class Rejection:
         """What `to_json` gives.
 
         Raises:
-            ValueError: it is something else.
+            TypeError, ValueError: it is something else.
         """
-        try:
-            found = tuple(None if each is None else float(each) for each in json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise ValueError("the thresholds of a student are a list of numbers") from error
+        found = tuple(None if each is None else float(each) for each in json.loads(text))
         if len(found) != _RATES:
-            raise ValueError("the thresholds of a student are a list of numbers")
+            raise ValueError(f"there is not a threshold for each of {_RATES} rates")
         return cls(found)
 
     def to_json(self) -> str:
@@ -112,31 +100,19 @@ class Thresholds:
     teacher: float = NEVER
 
     @classmethod
-    def of_student(cls, metadata: StudentMetadata, rate: float | None, *, asks: bool) -> Self:
-        """Those that a student's file has for a rate of false rejects.
-
-        Args:
-            metadata: of the file.
-            rate: from `LOWEST_RATE` to `HIGHEST_RATE`; `None` to turn nothing away.
-            asks: whether its teacher is asked as well.
-
-        Raises:
-            UsageError: the file has no threshold for it.
-            ClientError: the file is damaged.
-        """
+    def of(
+        cls, student: Rejection | None, teacher: Rejection | None, rate: float | None, *, asks: bool
+    ) -> Self:
+        """Those for a rate of false rejects, from `LOWEST_RATE` to `HIGHEST_RATE`; without one, none."""
         if rate is None:
             return cls()
-        student = _threshold_of("student", metadata.rejection, rate)
-        return cls(student, _threshold_of("teacher", metadata.teacher_rejection, rate) if asks else NEVER)
+        of_student = _threshold_of("student", student, rate)
+        return cls(of_student, _threshold_of("teacher", teacher, rate) if asks else NEVER)
 
 
-def _threshold_of(whose: Literal["student", "teacher"], told: str | None, rate: float) -> float:
-    if told is None:
+def _threshold_of(whose: Literal["student", "teacher"], found: Rejection | None, rate: float) -> float:
+    if found is None:
         raise UsageError(_UNKNOWN[whose])
-    try:
-        found = Rejection.from_json(told)
-    except ValueError as error:
-        raise damaged(str(error)) from error
     threshold = found.threshold(rate)
     if threshold is None:
         lowest = found.lowest_rate

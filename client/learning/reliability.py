@@ -7,8 +7,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.learning.student_metadata import StudentMetadata, damaged
-
 # So many groups of hold-outs at most, from the least sure to the surest.
 _GROUPS = 50
 
@@ -43,12 +41,9 @@ class Reliability:
         """What `to_json` gives.
 
         Raises:
-            ClientError: it is something else.
+            TypeError, ValueError: it is something else.
         """
-        try:
-            rows = [(float(sure), float(right), int(count)) for sure, right, count in json.loads(text)]
-        except (TypeError, ValueError) as error:
-            raise damaged("its reliability is a list of groups") from error
+        rows = [(float(sure), float(right), int(count)) for sure, right, count in json.loads(text)]
         return cls(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
 
     def to_json(self) -> str:
@@ -63,14 +58,3 @@ class Reliability:
         return float(
             np.average(asked * asked_accuracy + (1 - asked) * np.array(self.accuracy), weights=sizes)
         )
-
-
-def of_student(metadata: StudentMetadata) -> tuple[Reliability, float] | None:
-    """How right a student was on hold-outs, and its teacher (a share); `None` where its file does not tell.
-
-    Raises:
-        ClientError: the file is damaged.
-    """
-    if metadata.reliability is None or metadata.teacher_accuracy is None:
-        return None
-    return Reliability.from_json(metadata.reliability), metadata.teacher_accuracy

@@ -41,12 +41,7 @@ def score(logits: Tensor, labels: Tensor, domains: Tensor) -> Score:
 
 
 def in_double(scores: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores as doubles and their labels, some rows at a time: thousands of classes would take gigabytes.
-
-    Args:
-        scores: of images, shape (n, classes).
-        labels: their classes, shape (n,).
-    """
+    """Scores as doubles and their labels, some rows at a time: thousands of classes would take gigabytes."""
     rows = max(1, _SCORES_AT_ONCE // scores.shape[1])
     for some, of_these in zip(torch.split(scores, rows), torch.split(labels, rows), strict=True):
         yield some.double(), of_these

@@ -170,13 +170,6 @@ def build_student(
     Raises:
         UsageError: the backbone's own outputs are not as wide as the teacher's.
     """
-    if preprocessing is None:
-        config = cast(dict[str, Any], backbone.pretrained_cfg)
-        preprocessing = Preprocessing(
-            image_size=image_size or config["input_size"][-1],
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-        )
     features = width_of(backbone)
     if own_projector and features != outputs:
         raise UsageError(
@@ -191,8 +184,16 @@ def build_student(
         projector, text_head = ClassifyingProjector(features, text_head), None
     else:
         projector = nn.Linear(features, outputs)
-    student = StudentNetwork(backbone, projector, text_head, preprocessing)
+    seen = preprocessing or _preprocessing_of(backbone, image_size)
+    student = StudentNetwork(backbone, projector, text_head, seen)
     return cast(Callable[..., StudentNetwork], student.to)(memory_format=torch.channels_last)
+
+
+def _preprocessing_of(backbone: nn.Module, image_size: int | None) -> Preprocessing:
+    """What a backbone's weights were trained with, but for the side."""
+    config = cast(dict[str, Any], backbone.pretrained_cfg)
+    side = image_size or config["input_size"][-1]
+    return Preprocessing(image_size=side, mean=tuple(config["mean"]), std=tuple(config["std"]))
 
 
 def bundled_teacher() -> StudentNetwork:

@@ -138,11 +138,6 @@ def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervisi
     other classes all embeddings count: those that the teacher gets wrong there say what an image resembles.
     Unless the teacher is `trusted`, the embedding of an unlabelled image counts where at least half of the
     labelled images that are nearest to the same class text are of that class.
-
-    Args:
-        known: what is known.
-        doubtful: which classes are in doubt, shape (classes,), bool.
-        trusted: whether the teacher is.
     """
     nearest = _nearest_class(known)
     agreed = agreement(unnamed(known))

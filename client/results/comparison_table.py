@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, stdev
 from textwrap import wrap
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from client.progress import printable
 from client.results.escaping import csv_line, in_markdown
@@ -159,19 +160,13 @@ class Row:
 
 
 class ComparisonTable(BaseModel):
-    """A comparison as one table: `table.json`.
-
-    Attributes:
-        setting: what all runs have in common.
-        rows: a row a method; accuracies in %.
-        runs: every run that has finished; accuracies from 0 to 1.
-    """
+    """A comparison as one table: `table.json`."""
 
     model_config = ConfigDict(frozen=True)
 
-    setting: Setting
-    rows: list[Row]
-    runs: list[RunResult]
+    setting: Setting = Field(description="what all runs have in common")
+    rows: list[Row] = Field(description="a row a method; accuracies in %")
+    runs: list[RunResult] = Field(description="every run that has finished; accuracies from 0 to 1")
 
     @classmethod
     def of(cls, results: Sequence[RunResult], setting: Setting) -> "ComparisonTable":
@@ -215,58 +210,93 @@ def _by_seed(results: Sequence[RunResult], share: Callable[[RunResult], float | 
     return [shares for shares in found if shares]
 
 
-def as_json(results: Sequence[RunResult], setting: Setting) -> dict[str, Any]:
-    """The setting, the rows, and every run; of runs shares from 0 to 1, of rows %."""
-    return ComparisonTable.of(results, setting).to_json()
+# -- the columns
+
+
+@dataclass(frozen=True)
+class _Accuracy:
+    """A column of accuracies: its name in a CSV, its title for people, and what a row has there."""
+
+    name: str
+    title: str
+    of: Callable[[Row], Spread | None]
+
+
+_ACCURACIES = (
+    _Accuracy("mean", "mean", lambda row: row.mean),
+    _Accuracy("worst", "worst", lambda row: row.worst),
+    _Accuracy("in_domain", "in-domain", lambda row: row.in_domain),
+)
+
+
+def _accuracies(rows: Sequence[Row]) -> list[_Accuracy]:
+    """The held-out domains, and what sums them up."""
+    targets = _unique(target for row in rows for target in row.by_target)
+    return [*(_Accuracy(t, t, partial(_of_target, t)) for t in targets), *_ACCURACIES]
+
+
+def _of_target(target: str, row: Row) -> Spread | None:
+    return row.by_target.get(target)
+
+
+# The columns behind them, as tables for people show them; cost is in units of the vendor's currency.
+_NUMBERS: dict[str, Callable[[Row], str]] = {
+    "queries": lambda row: f"{row.queries:.0f}",
+    "cost": lambda row: f"{row.cost_micros / 1e6:.4f}",
+    "seconds": lambda row: f"{row.seconds:.0f}",
+}
+
+
+# -- the formats
 
 
 def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
     """The rows, mean and deviation in columns of their own."""
     rows = rows_of(results)
-    targets = _targets(rows)
-    accuracies = [*targets, "mean", "worst", "in_domain"]
-    header = ["method", *(f"{name}_{what}" for name in accuracies for what in ("mean", "deviation"))]
+    accuracies = _accuracies(rows)
+    header = ["method", *(f"{each.name}_{what}" for each in accuracies for what in ("mean", "deviation"))]
     lines = [csv_line([*header, "queries", "cost_micros", "seconds", "runs"])]
     for row in rows:
-        cells = [cell for s in _spreads(row, targets) for cell in ((s.mean, s.deviation) if s else ("", ""))]
+        spreads = [each.of(row) for each in accuracies]
+        cells = [cell for s in spreads for cell in ((s.mean, s.deviation) if s else ("", ""))]
         lines.append(csv_line([row.method, *cells, row.queries, row.cost_micros, row.seconds, row.runs]))
     return "".join(lines)
 
 
 def as_text(results: Sequence[RunResult], setting: Setting) -> str:
     """For a terminal."""
-    columns, rows = _cells(rows_of(results), escape=printable)
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    lines = [
+    lines = _cells(results, escape=printable)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    first, *others = (
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in (columns, *rows)
-    ]
-    caption = wrap(printable(setting.caption(results)), max(len(lines[0]), 80))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *caption]) + "\n"
+        for line in lines
+    )
+    caption = wrap(printable(setting.caption(results)), max(len(first), 80))
+    return "\n".join([first, "-" * len(first), *others, "", *caption]) + "\n"
 
 
 def as_markdown(results: Sequence[RunResult], setting: Setting) -> str:
     """A Markdown table, the best student of each column bold, and its caption."""
-    columns, rows = _cells(rows_of(results), bold="**{}**", escape=in_markdown)
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    header, *rows = _cells(results, bold="**{}**", escape=in_markdown)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{in_markdown(setting.caption(results))}\n"
 
 
 def as_latex(results: Sequence[RunResult], setting: Setting) -> str:
     """A LaTeX `table` (package booktabs), the best student of each column bold."""
-    columns, rows = _cells(rows_of(results), plus_minus=r"$\pm$", bold=r"\textbf{{{}}}", escape=_in_latex)
-    body = [" & ".join(line) + r" \\" for line in (columns, *rows)]
+    lines = _cells(results, plus_minus=r"$\pm$", bold=r"\textbf{{{}}}", escape=_in_latex)
+    header, *body = (" & ".join(line) + r" \\" for line in lines)
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_in_latex(setting.caption(results))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(lines[0]) - 1)}}}",
             r"\toprule",
-            body[0],
+            header,
             r"\midrule",
-            *body[1:],
+            *body,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -275,42 +305,36 @@ def as_latex(results: Sequence[RunResult], setting: Setting) -> str:
     )
 
 
+# By the endings of their files.
+FORMATS: dict[str, Callable[[Sequence[RunResult], Setting], str]] = {
+    "txt": as_text,
+    "csv": as_csv,
+    "md": as_markdown,
+    "tex": as_latex,
+}
+
+
 def _cells(
-    rows: Sequence[Row],
-    *,
-    plus_minus: str = "±",
-    bold: str = "{}",
-    escape: Callable[[str], str] = lambda name: name,
-) -> tuple[list[str], list[list[str]]]:
-    """Header and cells as strings; accuracies in %, cost in units of the vendor's currency."""
-    targets = _targets(rows)
-    columns = ["method", *map(escape, targets), "mean", "worst", "in-domain", "queries", "cost", "seconds"]
-    table = [_spreads(row, targets) for row in rows]
-    students = [spreads for row, spreads in zip(rows, table, strict=True) if not row.is_teacher]
-    best = [max((s.mean for s in column if s), default=0.0) for column in zip(*students, strict=True)]
-    cells = []
-    for row, spreads in zip(rows, table, strict=True):
-        shown = [
-            ""
-            if s is None
-            else (bold if s.mean == top and len(students) > 1 else "{}").format(s.show(plus_minus))
-            for s, top in zip(spreads, best or [0.0] * len(spreads), strict=True)
-        ]
-        numbers = [f"{row.queries:.0f}", f"{row.cost_micros / 1e6:.4f}", f"{row.seconds:.0f}"]
-        cells.append([escape(row.method), *shown, *numbers])
-    return columns, cells
+    results: Sequence[RunResult], *, plus_minus: str = "±", bold: str = "{}", escape: Callable[[str], str]
+) -> list[list[str]]:
+    """The header and each row as strings; accuracies in %."""
+    rows = rows_of(results)
+    accuracies = _accuracies(rows)
+    students = [row for row in rows if not row.is_teacher]
+    cells = [["method", *(escape(each.title) for each in accuracies), *_NUMBERS]]
+    for row in rows:
+        shown = []
+        for column in accuracies:
+            best = max((s.mean for each in students if (s := column.of(each))), default=None)
+            spread = column.of(row)
+            look = bold if spread and spread.mean == best and len(students) > 1 else "{}"
+            shown.append(look.format(spread.show(plus_minus)) if spread else "")
+        cells.append([escape(row.method), *shown, *(number(row) for number in _NUMBERS.values())])
+    return cells
 
 
 def _in_latex(text: str) -> str:
     return text.translate(_IN_LATEX)
-
-
-def _spreads(row: Row, targets: Sequence[str]) -> list[Spread | None]:
-    return [*(row.by_target.get(target) for target in targets), row.mean, row.worst, row.in_domain]
-
-
-def _targets(rows: Sequence[Row]) -> list[str]:
-    return _unique(target for row in rows for target in row.by_target)
 
 
 def _unique(values: Iterable[T]) -> list[T]:

@@ -194,17 +194,17 @@ class Plan(Record):
         description="what would be bought; `None` for a method that buys nothing"
     )
     outlook: Outlook | None = Field(
-        None,
+        default=None,
         description="what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without",
     )
     teacher_check: TeacherCheck | None = Field(
-        None,
+        default=None,
         description="what the labels say of the teacher, where `client.plan` was to buy a few images for "
         "it, or where `purchase` is without the images after the labelled ones, for nothing is "
         "learnt of it",
     )
     gains: dict[str, float] | None = Field(
-        None,
+        default=None,
         description="points of accuracy on unseen styles that kinds of spending gained on the bundled "
         "icons, on top of the kinds before it and of `label-only`, which asks nothing. "
         "`client.plan` tells of the method and the recipe that were measured; `plan.json` is "
@@ -232,11 +232,15 @@ class RefusedQuery(Record):
 class Purchase(Record):
     """What a run bought: `purchase.json`."""
 
-    queries_bought: int = Field(0, description="queries that the run paid for, over all its resumptions")
-    queries_cached: int = Field(0, description="queries that it has and did not pay for")
-    cost_micros: int = Field(0, description="what it paid, in millionths of the vendor's currency unit")
+    queries_bought: int = Field(
+        default=0, description="queries that the run paid for, over all its resumptions"
+    )
+    queries_cached: int = Field(default=0, description="queries that it has and did not pay for")
+    cost_micros: int = Field(
+        default=0, description="what it paid, in millionths of the vendor's currency unit"
+    )
     refused: list[RefusedQuery] = Field(
-        default_factory=list, description="queries that the vendor would not embed; they were not charged"
+        default=[], description="queries that the vendor would not embed; they were not charged"
     )
 
 
@@ -244,20 +248,20 @@ class MetricsRow(Record):
     """Something that a stage logged: a line of `metrics.jsonl`, with those fields that it has a value for."""
 
     stage: Stage = Field(description="the stage of the run")
-    step: int | None = Field(None, description="the training step, from 1")
-    loss: float | None = Field(None, description="of the training batch at this step")
+    step: int | None = Field(default=None, description="the training step, from 1")
+    loss: float | None = Field(default=None, description="of the training batch at this step")
     holdout_domain_mean_accuracy: float | None = Field(
-        None, description="on the hold-outs, from 0 to 1, after this step: the mean over domains"
+        default=None, description="on the hold-outs, from 0 to 1, after this step: the mean over domains"
     )
-    holdout_domain_mean_loss: float | None = Field(None, description="the cross-entropy on the same")
+    holdout_domain_mean_loss: float | None = Field(default=None, description="the cross-entropy on the same")
     images: int | None = Field(
-        None, description="on how many images `student.onnx` was compared with PyTorch"
+        default=None, description="on how many images `student.onnx` was compared with PyTorch"
     )
     max_difference: float | None = Field(
-        None, description="the largest difference of a probability between the two"
+        default=None, description="the largest difference of a probability between the two"
     )
     seconds: float | None = Field(
-        None, description="wall-clock seconds of the stage; it has a line each time it was taken up"
+        default=None, description="wall-clock seconds of the stage; it has a line each time it was taken up"
     )
 
     def to_json(self) -> dict[str, Any]:

@@ -21,12 +21,7 @@ class Speed:
 
 
 def speed_of(classify: Callable[[Pixels], object], pictures: Pixels) -> Speed:
-    """The speed of what classifies RGB of shape (n, side, side, 3), decoding left out.
-
-    Args:
-        classify: returns when the answers are there.
-        pictures: at least 32.
-    """
+    """The speed of what classifies RGB of shape (n, side, side, 3), decoding left out."""
     one = _median_seconds(lambda: classify(pictures[:1]))
     batch = _median_seconds(lambda: classify(pictures[:_BATCH]))
     return Speed(round(1000 * one, 3), round(_BATCH / batch, 1))

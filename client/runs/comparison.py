@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from client.data.domains import ImageFolder, list_folder, size_of
+from client.data.domains import ImageFolder
 from client.data.kept_images import is_named_as_kept
+from client.data.listing import list_folder
+from client.data.names import size_of
 from client.data.pool import find_pool
 from client.errors import UsageError
 from client.learning.backbones import load_backbone, local_files
@@ -23,15 +25,7 @@ from client.learning.recipe import Variant
 from client.paths import resolved, rooted
 from client.purchase.selection import SelectionStrategy
 from client.purchase.teacher import Teacher
-from client.results.comparison_table import (
-    RunResult,
-    Setting,
-    as_csv,
-    as_json,
-    as_latex,
-    as_markdown,
-    as_text,
-)
+from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
 from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
@@ -377,9 +371,9 @@ class ComparisonRunner:
         results.sort(key=lambda r: [variant.name for variant in self._config.variants].index(r.method))
         if results:
             folder = self._folder
-            folder.write(folder.path / "table.json", as_json(results, self.setting))
-            formats = {"txt": as_text, "csv": as_csv, "md": as_markdown, "tex": as_latex}
-            for suffix, render in formats.items():
+            table = ComparisonTable.of(results, self.setting)
+            folder.write(folder.path / "table.json", table.to_json())
+            for suffix, render in FORMATS.items():
                 folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
 

@@ -91,11 +91,6 @@ class Conclusion:
     ) -> Summary:
         """Answer about the hold-outs and about the target domain, if any, which is read only here.
 
-        Args:
-            student: the trained student.
-            leave_one_out: what students that were trained without a domain got right in it.
-            stands_in: the folder that the pages name.
-
         Raises:
             DataError: the target domain has no image to evaluate on.
             ClientError: something cannot be written.
@@ -108,13 +103,8 @@ class Conclusion:
             if held_out:
                 pixels = (data.images, data.holdout)
                 answers = answers_about(student, dataset.classes, folder, held_out, seen=True, decoded=pixels)
-            target: list[Example] = []
-            untested: list[Skipped] = []
-            if dataset.target is not None:
-                readable, unread = read_for_evaluation(folder, [dataset.target], self.display)
-                target, copies = leave_out_copies(dataset, readable, self.display)
-                untested = unread + copies
-                answers += answers_about(student, dataset.classes, folder, target)
+            target, untested = self._target()
+            answers += answers_about(student, dataset.classes, folder, target) if target else []
             run.write_text(run.answers, predictions_as_csv(answers))
             mistakes = worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
             found = review(student, dataset, data.images, mistakes, self.teacher)
@@ -124,6 +114,14 @@ class Conclusion:
         write_pages(run, summary, stands_in=stands_in)
         run.write(run.summary, summary.to_json())
         return summary
+
+    def _target(self) -> tuple[list[Example], list[Skipped]]:
+        """The images of the target domain to be tested on, if there is one, and those that are left out."""
+        if self.dataset.target is None:
+            return [], []
+        readable, unread = read_for_evaluation(self.dataset.folder, [self.dataset.target], self.display)
+        target, copies = leave_out_copies(self.dataset, readable, self.display)
+        return target, unread + copies
 
     def _summarise(
         self,
@@ -135,7 +133,7 @@ class Conclusion:
         """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
         run, config, teacher = self.run, self.config, self.teacher
         dataset, data, method = self.dataset, self.data, method_of(config.method)
-        purchase = run.record(Purchase, run.purchase) if method.buys else None
+        bought = run.record(Purchase, run.purchase) if method.buys else Purchase()
         plan, check = run.record(Plan, run.plan), self.teacher_check
         unused = 0 if check is None or check.learnt_from else _further_cached(plan)
         trained = load_student_metadata(run.student)
@@ -151,9 +149,9 @@ class Conclusion:
             steps=trained.steps,
             images_per_domain=trained.images_per_domain,
             steps_kept=trained.steps_kept,
-            queries_bought=purchase.queries_bought if purchase else 0,
-            queries_cached=max(0, purchase.queries_cached - unused) if purchase else 0,
-            cost_micros=purchase.cost_micros if purchase else 0,
+            queries_bought=bought.queries_bought,
+            queries_cached=max(0, bought.queries_cached - unused),
+            cost_micros=bought.cost_micros,
             teacher=plan.model,
             train_images=len(dataset.train),
             unlabelled_images=len(set(data.train) & set(dataset.unlabelled)),
@@ -164,12 +162,7 @@ class Conclusion:
             seconds={},
             left_out=counted([*dataset.left_out, *untested]),
             accuracy=Evaluation.of(answers).record,
-            calibration_error=CalibrationError(
-                in_domain=calibration(a for a in answers if a.seen).error
-                if any(a.seen for a in answers)
-                else None,
-                out_of_domain=calibration(a for a in answers if not a.seen).error if target else None,
-            ),
+            calibration_error=_calibration_error(answers),
             teacher_zero_shot={} if teacher is None else known_zero_shot(dataset, target, teacher),
             teacher_check=check,
             size=ModelSize(**asdict(student.size)),
@@ -177,6 +170,14 @@ class Conclusion:
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
             leave_one_out={},
         )
+
+
+def _calibration_error(answers: Sequence[LabelledPrediction]) -> CalibrationError:
+    seen, unseen = ([each for each in answers if each.seen is side] for side in (True, False))
+    return CalibrationError(
+        in_domain=calibration(seen).error if seen else None,
+        out_of_domain=calibration(unseen).error if unseen else None,
+    )
 
 
 def _further_cached(plan: Plan) -> int:

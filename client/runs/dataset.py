@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from client.data.domains import ImageFolder, list_folder, relative
+from client.data.domains import ImageFolder
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
 from client.data.kept_images import is_named_as_kept
+from client.data.listing import list_folder
 from client.data.manifests import recognise
+from client.data.names import relative
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
 from client.errors import DataError
@@ -190,16 +192,7 @@ def read_dataset(
     """
     memo = memo or Memo()
     seen = seen_before(config, None, display) if seen is None else seen
-    folder = list_folder(config.data, group_by_name=config.group_by_name)
-    folder.require_classes()
-    if known := recognise(folder):
-        mention_differences(known, folder, display)
-        mention_recipe(known, folder, config.recipe, display)
-    domains = folder.source_domains(config.target_domain)
-    if not domains and not config.pools:
-        raise DataError(
-            f"{folder.root} names classes and no image: give images without labels with --unlabelled."
-        )
+    folder, domains = _listed(config, display)
     if config.target_domain is not None and seen.is_anything and seen.refuses:
         seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
     examples, skipped = _read_sources(folder, domains, display, memo)
@@ -225,6 +218,21 @@ def read_dataset(
             mention_kept([word for word in dataset.kept_pools if word in config.unlabelled], display)
     mention_size(dataset.examples, config.image_size, display)
     return dataset
+
+
+def _listed(config: RunConfig, display: Display) -> tuple[ImageFolder, tuple[str, ...]]:
+    """The labelled set, and its source domains."""
+    folder = list_folder(config.data, group_by_name=config.group_by_name)
+    folder.require_classes()
+    if known := recognise(folder):
+        mention_differences(known, folder, display)
+        mention_recipe(known, folder, config.recipe, display)
+    domains = folder.source_domains(config.target_domain)
+    if not domains and not config.pools:
+        raise DataError(
+            f"{folder.root} names classes and no image: give images without labels with --unlabelled."
+        )
+    return folder, domains
 
 
 def _read_sources(

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.domains import ImageFolder, composed, relative
+from client.data.domains import ImageFolder
 from client.data.examples import Example
 from client.data.finder import Skipped
+from client.data.names import composed, relative
 from client.data.pixels import PixelStore
 from client.errors import DataError
 from client.learning.classifier import StudentClassifier

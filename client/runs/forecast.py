@@ -17,15 +17,7 @@ from client.runs.teacher_queries import TeacherQueries, require_unrefused, teach
 def worth_asking(
     config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
 ) -> bool:
-    """Whether, by what was bought of the labelled images, anything will be learnt of the teacher.
-
-    Args:
-        config: the run.
-        dataset: its images.
-        asked: what it asks.
-        teacher: whose cache it is.
-        folder: where the images' embeddings may lie in a file (`mapped_zeros`).
-    """
+    """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
     check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
     return check is None or check.learnt_from
 
@@ -68,30 +60,13 @@ def probe(
 ) -> TeacherCheck | None:
     """Buy the first queries of a run, and check the teacher by them; the run finds them in the cache.
 
-    Args:
-        config: the run.
-        dataset: its images.
-        teacher: whose budget is so many queries.
-        queries: how many the run would begin with.
-        approve: called with the price before anything is bought; it raises to stop.
-
     Raises:
         UsageError: so many do not reach beyond the class texts, or too few labelled images are asked about.
         BudgetExhausted: what was bought for it before leaves too little.
         DataError: the vendor refused a class text.
     """
     asked = teacher_queries(config.changed(use_at_most=None, select="stratified"), dataset)
-    labelled = len(asked.of("labelled").positions)
-    if labelled < FEWEST:
-        raise UsageError(
-            f"--probe judges the teacher by {FEWEST} labelled images or more, and the run asks about "
-            f"{labelled}. Nothing is bought: leave --probe out, or give more images with labels."
-        )
-    if queries < len(asked.prompts) + FEWEST:
-        raise UsageError(
-            f"{queries} queries do not reach {FEWEST} images beyond the {len(asked.prompts)} class texts: "
-            f"probe with {len(asked.prompts) + 100}, say."
-        )
+    _require_enough(asked, queries)
     asked = asked.first(queries, dataset)
     approve(teacher.quote(asked.all).cost_micros)
     for lot in (asked.prompts, asked.all):
@@ -105,3 +80,17 @@ def probe(
             f"the same command with {teacher.enough_for(missing, counted_by='--probe')} goes on from here."
         )
     return check_teacher(config, dataset, known).check
+
+
+def _require_enough(asked: TeacherQueries, queries: int) -> None:
+    labelled, texts = len(asked.of("labelled").positions), len(asked.prompts)
+    if labelled < FEWEST:
+        raise UsageError(
+            f"--probe judges the teacher by {FEWEST} labelled images or more, and the run asks about "
+            f"{labelled}. Nothing is bought: leave --probe out, or give more images with labels."
+        )
+    if queries < texts + FEWEST:
+        raise UsageError(
+            f"{queries} queries do not reach {FEWEST} images beyond the {texts} class texts: probe with "
+            f"{texts + 100}, say."
+        )

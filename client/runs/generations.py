@@ -120,11 +120,6 @@ NOTHING_SEEN = Seen(_NONE)
 def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> Seen:
     """What the weights have seen that a run begins with; a note says where that cannot be told.
 
-    Args:
-        config: the run.
-        run: its folder, which may have a copy of it; `None` where there is none.
-        display: where to say it.
-
     Raises:
         UsageError: they are those of a run that has lost the record of it.
     """

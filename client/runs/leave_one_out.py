@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.data.domains import ImageFolder, list_folder
+from client.data.domains import ImageFolder
+from client.data.listing import list_folder
 from client.data.manifests import styles_of
 from client.data.splits import Split
 from client.errors import UsageError

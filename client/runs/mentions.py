@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median_low
 
-from client.data.domains import LOOSE_IN_DOMAIN, LOOSE_IN_ROOT, ImageFolder, relative
+from client.data.domains import ImageFolder
 from client.data.examples import Example
 from client.data.finder import Skipped, counted, described
+from client.data.listing import LOOSE_IN_DOMAIN, LOOSE_IN_ROOT
 from client.data.manifests import Manifest
+from client.data.names import relative
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 

@@ -2,10 +2,8 @@
 
 from collections import Counter
 
-from client.data.domains import (
-    relative,
-)
 from client.data.finder import counted
+from client.data.names import relative
 from client.learning.methods import method_of, steps_of
 from client.purchase.plan import PurchasePlan
 from client.purchase.teacher import PurchaseOutlook

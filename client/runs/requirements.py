@@ -19,12 +19,6 @@ from shared.embeddings import ModelCard
 def require_student(method: Method, student: str, backbone: nn.Module, model: ModelCard | None) -> None:
     """Check that a student is one that a method can teach.
 
-    Args:
-        method: the method.
-        student: the backbone's name.
-        backbone: of `load_backbone`.
-        model: what the vendor sells; `None` where nothing is bought.
-
     Raises:
         UsageError: the method starts from a CLIP and the student is none, or the method compares the
             student's own embeddings with the vendor's and they are not as wide.

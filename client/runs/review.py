@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from client.data.domains import class_prompts, relative
 from client.data.examples import Example
+from client.data.names import class_prompts, relative
 from client.data.pixels import PixelStore
 from client.learning.stages import plain_features
 from client.learning.student import StudentNetwork
@@ -35,15 +35,7 @@ def review(
     mistakes: Sequence[LabelledPrediction],
     teacher: Teacher | None,
 ) -> Review:
-    """What to look at; nothing is asked.
-
-    Args:
-        student: on any device.
-        dataset: its images.
-        images: their pixels.
-        mistakes: of the student, about images of the same folder, which may be of the target domain.
-        teacher: what was bought; `None` where nothing was.
-    """
+    """What to look at; nothing is asked."""
     compared, doubted = (0, []) if teacher is None else _disagreements(dataset, teacher)
     return Review(
         compared=compared,

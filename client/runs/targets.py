@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.data.domains import class_prompts
+from client.data.names import class_prompts
 from client.errors import BudgetExhausted, DataError
 from client.learning.backbones import BUNDLED_TEACHER
-from client.learning.image_names import names_to_json
 from client.learning.methods import Method, class_directions
 from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import LOGIT_SCALE
@@ -230,15 +229,14 @@ class TargetBuilder:
         the model is.
         """
         fingerprint, texts = teacher.model.fingerprint, checked.named.known.text_head
-        names = names_to_json({number: texts[number].numpy() for number in named}) if named else None
+        names = {number: texts[number].numpy() for number in named} or None
         if self._method.prompts != ONE_PROMPT:
             return StudentMetadata(taught_by=fingerprint, teacher_temperature=1.0, teacher_names=names)
-        rejection = _rejection_of(checked.named, dataset)
         return StudentMetadata(
             taught_by=fingerprint,
             teacher_temperature=temperature,
             teacher_accuracy=checked.accuracy,
-            teacher_rejection=None if rejection is None else rejection.to_json(),
+            teacher_rejection=_rejection_of(checked.named, dataset),
             teacher_names=names,
         )
 

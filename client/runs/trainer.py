@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,18 +91,7 @@ class Trainer:
         other_selections: Sequence[str] = (),
         processes: Processes = SINGLE_PROCESS,
     ) -> None:
-        """Take up a run.
-
-        Args:
-            config: what makes it this run.
-            method: its method.
-            run: its directory.
-            display: what a person sees meanwhile.
-            device: where to train.
-            memo: what it has in common with other runs.
-            other_selections: selections that runs to come make of the same steps.
-            processes: those that train it together. The first of them writes.
-        """
+        """Take up a run."""
         self._config = config
         self._method = method
         self._run = run
@@ -115,15 +105,7 @@ class Trainer:
     def train(
         self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
     ) -> None:
-        """Train, and leave the student in its file.
-
-        Args:
-            backbone: pre-trained; it becomes a part of the student.
-            dataset: the images.
-            targets: what is learnt about them.
-            data: both, as the stages take them.
-            stamp: names everything that training depends on; artefacts of another are made anew.
-        """
+        """Train, and leave the student in its file."""
         self._settle(dataset, data)
         student = self._new_student(backbone, targets)
         data = replace(data, teacher=self._local_teacher(student))
@@ -227,12 +209,14 @@ class Trainer:
         views, seconds = self._memo.once(
             self._feature_inputs(dataset, data), lambda: self._align_features(student, data)
         )
-        run.log(MetricsRow(stage="align", seconds=round(seconds, 3)))  # also where another run computed them
-        with run.timed("align"), self._display.track("Aligning", self._recipe.align_steps) as advance:
+        started = time.monotonic()
+        with self._display.track("Aligning", self._recipe.align_steps) as advance:
             kept = align(
                 student, data, views, self._method, self._recipe,
                 seed=seed, on_step=self._logger("align", advance),
             )  # fmt: skip
+        seconds += time.monotonic() - started  # those of the features count where another run made them, too
+        run.log(MetricsRow(stage="align", seconds=round(seconds, 3)))
         told = {"stamp": stamp, "steps_kept": json.dumps([kept.first, kept.last])}
         save_tensors(student.projector.state_dict(), run.aligned, told)
         return load_tensors(run.aligned)
@@ -361,9 +345,11 @@ def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMeta
     student.temperature.fill_(fitted_temperature(scores, labels))
     probabilities = student.probabilities(scores)
     confidence, predicted = probabilities.max(dim=1)
-    reliability = Reliability.of(confidence.numpy(), (predicted == labels).numpy())
-    rejection = Rejection.of(sureness(probabilities.numpy()))
-    return replace(metadata, reliability=reliability.to_json(), rejection=rejection.to_json())
+    return replace(
+        metadata,
+        reliability=Reliability.of(confidence.numpy(), (predicted == labels).numpy()),
+        rejection=Rejection.of(sureness(probabilities.numpy())),
+    )
 
 
 def same_steps(config: RunConfig) -> RunConfig:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.data.domains import class_prompts
 from client.data.examples import Example
+from client.data.names import class_prompts
 from client.errors import DataError
 from client.progress import Display
 from client.purchase.teacher import Teacher

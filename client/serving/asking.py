@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.domains import class_prompts
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
+from client.data.names import class_prompts
 from client.data.sending import as_sent
 from client.errors import ClientError, FingerprintChanged, PriceRaised
-from client.learning.image_names import names_of
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions, Period
@@ -114,7 +113,7 @@ class Asker:
         self._period = options.period
         self._patience = patience
         self._reject_below = reject_below
-        self._names = names_of(metadata, len(classes), model.dimensions)
+        self._names = metadata.names_of(len(classes), model.dimensions)
 
     def recall(self, images: Sequence[Query]) -> list[Answer | None]:
         """Look up earlier answers about some images; asks nobody."""

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from client.learning.reliability import of_student
 from client.learning.student_metadata import StudentMetadata
 from client.results.charts import shares
 from client.serving.keys import Keys
@@ -54,9 +53,8 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
 
 def _curve(metadata: StudentMetadata) -> Markup | None:
     """The gain of asking about the least sure images, on hold-outs; `None` where the file does not say."""
-    known = of_student(metadata)
-    if known is None:
+    hold_outs, teacher = metadata.reliability, metadata.teacher_accuracy
+    if hold_outs is None or teacher is None:
         return None
-    hold_outs, teacher = known
     points = [(step, 100 * hold_outs.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
     return shares("Accuracy by the share that the vendor is asked about", points, 100 * teacher, "seen")

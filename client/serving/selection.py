@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from client.learning.reliability import Reliability
 from client.learning.student_metadata import StudentMetadata
 from client.serving.answers import Answer
 
@@ -46,13 +45,9 @@ class ShareOfTraffic:
 
     @classmethod
     def of_student(cls, student: StudentMetadata, share: float) -> Self:
-        """Start a stream of a student's, with how sure it is of its hold-outs.
-
-        Raises:
-            ClientError: the student's file is damaged.
-        """
-        hold_outs = Reliability.from_json(student.reliability or "[]")
-        return cls(share, hold_outs.confidence)  # few, so that what comes soon counts for more
+        """Start a stream of a student's, with how sure it is of its hold-outs."""
+        known = student.reliability
+        return cls(share, known.confidence if known else ())  # few, so that what comes soon counts for more
 
     @property
     def threshold(self) -> float:

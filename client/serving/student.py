@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import BaseModel
 
 from client.errors import ClientError, UsageError
-from client.learning.rejection import Thresholds
 from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
@@ -152,7 +151,7 @@ def open_student(
 
 
 def _reject_option(metadata: StudentMetadata, rate: float) -> RejectOption:
-    return RejectOption(rate=rate, below=Thresholds.of_student(metadata, rate, asks=False).student)
+    return RejectOption(rate=rate, below=metadata.thresholds(rate, asks=False).student)
 
 
 def _find(path: Path) -> tuple[Path, RunFolder | None]:

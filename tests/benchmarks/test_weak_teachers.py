@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, weak_teachers
-from client.data.domains import list_folder
+from benchmarks import runs, weak_teachers
+from client.data.listing import list_folder
 
 
 def test_of_fewer_icons_it_is_known_which_are_variants_of_one_drawing(
@@ -19,7 +19,7 @@ def test_of_fewer_icons_it_is_known_which_are_variants_of_one_drawing(
         (icons / file).parent.mkdir(parents=True, exist_ok=True)
         (icons / file).write_text(file)
     (icons / "ATTRIBUTION.txt").write_text("\n  ".join(["Drawn from @iconify/json@2", *files]))
-    monkeypatch.setattr(accuracy, "RUNS", tmp_path)
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
     monkeypatch.setattr(weak_teachers, "icons", lambda: icons)
     few = weak_teachers._few(1, "solid")
     drawn = {path.relative_to(few).as_posix() for path in list_folder(few).drawn}

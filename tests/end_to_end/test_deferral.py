@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from client.api.students import load_student
-from client.learning.rejection import Thresholds, sureness
+from client.learning.rejection import sureness
 from client.learning.student_metadata import StudentMetadata
 from client.learning.tensor_file import load_tensors, save_tensors
 from client.results.predictions import read_predictions
@@ -161,7 +161,7 @@ def test_a_run_fits_its_thresholds_on_its_hold_outs(client: Command, trained: Pa
     student = load_student(trained / file, device="cpu")
     paths = [trained.parent / "toy" / each.image for each in read_predictions(trained / "answers.csv")]
     held_out = sorted(_sureness(classes) for classes in student.predict(paths).classes.values())
-    threshold = Thresholds.of_student(StudentMetadata.from_file(student.metadata), 0.3, asks=False).student
+    threshold = StudentMetadata.from_file(student.metadata).thresholds(0.3, asks=False).student
     assert threshold == pytest.approx(held_out[int(0.3 * (len(held_out) + 1)) - 1], abs=1e-4)
     rows, _ = _rows(client, trained / file, "--reject", "0.3")
     for row in rows:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.data.domains import list_folder
+from client.data.listing import list_folder
 from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess

@@ -13,8 +13,8 @@ from PIL import Image
 
 from client.cache.cache import EmbeddingCache
 from client.data import examples
-from client.data.domains import list_folder
 from client.data.kept_images import KeptImages
+from client.data.listing import list_folder
 from client.learning import recipe
 from client.learning.recipe import RECIPES, Recipe
 from client.results.expectations import GAINED

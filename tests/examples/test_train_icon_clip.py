@@ -1,12 +1,15 @@
 """Training of the bundled teacher."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import vendor_service
 from examples import train_icon_clip
 from examples.icon_corpus import Corpus
 from examples.train_icon_clip import (
@@ -18,6 +21,7 @@ from examples.train_icon_clip import (
     new_model,
     similarities,
     train,
+    write,
 )
 
 
@@ -53,6 +57,16 @@ def test_training_that_was_cut_short_ends_in_the_same_weights(
     assert len(steps) == 4 + 2  # the first two were not taken again
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_the_network_is_that_of_the_bundled_model(tmp_path: Path) -> None:
+    write(new_model(), tmp_path)
+    bundled = Path(vendor_service.__file__).parent / "models" / "icon_clip"
+    config = "open_clip_config.json"
+    assert json.loads((tmp_path / config).read_text()) == json.loads((bundled / config).read_text())
+    weights = "open_clip_model.safetensors"
+    shapes = [{k: v.shape for k, v in load_file(each / weights).items()} for each in (tmp_path, bundled)]
+    assert shapes[0] == shapes[1]
 
 
 def test_a_picture_is_not_held_against_another_name_for_its_kind() -> None:

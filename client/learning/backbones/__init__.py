@@ -80,11 +80,6 @@ def local_files(name: str, weights: Path | str | None) -> tuple[Path, ...]:
 def empty_backbone(name: str, *, image_size: int, architecture: str | None = None) -> nn.Module:
     """A backbone of this shape, freshly initialised, for a saved student's weights to be loaded into.
 
-    Args:
-        name: as in `load_backbone`.
-        image_size: side in pixels that it is used at.
-        architecture: what `architecture_of` said of the student's backbone.
-
     Raises:
         UsageError: there is no such model.
         ValueError: `architecture` describes none.

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from client.api.generations import next_options, of_next
 from client.api.settling import pool_words, run_config
-from client.data.domains import list_folder
+from client.data.listing import list_folder
 from client.data.pool import find_pool
 from client.learning.recipe import Recipe, RecipeName
 from client.options.training import DistillOptions

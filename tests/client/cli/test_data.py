@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from client.cli.main import main
-from client.data.domains import list_folder
+from client.data.listing import list_folder
 from client.data.manifests import MANIFESTS
 from client.data.splits import split
 from tests.client.toy import draw, make_folder

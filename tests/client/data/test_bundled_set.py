@@ -8,8 +8,8 @@ import pytest
 import client
 from client.cli.main import main
 from client.data.bundled_set import ICONS, UNLABELLED
-from client.data.domains import list_folder
 from client.data.finder import search
+from client.data.listing import list_folder
 from client.errors import ClientError, UsageError
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.data.domains import class_prompts, list_folder
 from client.data.drawings import drawing_of
 from client.data.examples import Example
+from client.data.listing import list_folder
+from client.data.names import class_prompts
 from client.data.splits import split
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder

@@ -8,8 +8,8 @@ from zipfile import ZipFile
 import pytest
 
 from client.data.bundled_set import ICONS
-from client.data.domains import list_folder
 from client.data.examples import Example
+from client.data.listing import list_folder
 from client.data.splits import split
 from tests.client.toy import draw
 

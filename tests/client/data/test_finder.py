@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from client.data import finder, images
-from client.data.domains import list_folder
 from client.data.finder import FoundFiles, counted, find_images, search
+from client.data.listing import list_folder
 from client.errors import DataError, UsageError
 from tests.client.toy import make_folder
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client.data.domains import ImageFolder, list_folder
+from client.data.domains import ImageFolder
+from client.data.listing import list_folder
 from client.data.manifests import MANIFESTS, Manifest, recognise, styles_of
 from tests.client.toy import make_folder
 

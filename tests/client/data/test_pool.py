@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from client.data import near_copies
 from client.data import pool as pools
 from client.data.examples import read_files
 from client.data.file_memory import FileMemory
@@ -56,8 +57,9 @@ def pool(tmp_path: Path) -> Path:
 def test_copies_are_left_out_and_counted_by_what_they_copy(
     pool: Path, tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for limit in ("_ROWS_AT_ONCE", "_PAIRS_AT_ONCE", "_WHOLE_AT_ONCE"):
-        monkeypatch.setattr(pools, limit, at_once)
+    monkeypatch.setattr(pools, "_ROWS_AT_ONCE", at_once)
+    for limit in ("_PAIRS_AT_ONCE", "_WHOLE_AT_ONCE"):
+        monkeypatch.setattr(near_copies, limit, at_once)
     known = {}
     for what, seed in (("a labelled image", 100), ("an image of red, which is tested on", 200)):
         known[what] = [tmp_path / f"{seed}.png"]
@@ -115,17 +117,17 @@ def test_near_copies_are_those_that_the_rule_tells_and_few_are_compared_in_full(
     second = first + rng.normal(0, 1, first.shape) * rng.uniform(0, 30, (len(first), 1, 1, 1))
     mine, theirs = (each.clip(0, 255).astype(np.uint8) for each in (first, second))
     in_full: list[int] = []
-    centred = pools._centred
+    centred = near_copies._centred
 
     def noted(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         in_full.append(len(pictures))
         return centred(pictures)
 
-    pictures, others = pools._Pictures.of(mine), pools._Pictures.of(theirs)
-    monkeypatch.setattr(pools, "_centred", noted)
+    pictures, others = near_copies.Pictures.of(mine), near_copies.Pictures.of(theirs)
+    monkeypatch.setattr(near_copies, "_centred", noted)
     near = pictures.near_copies_of(others)
     likeness = np.corrcoef(mine.reshape(len(mine), -1), theirs.reshape(len(theirs), -1))
-    by_the_rule = (likeness[: len(mine), len(mine) :] > pools.NEAR).any(axis=1)
+    by_the_rule = (likeness[: len(mine), len(mine) :] > near_copies.NEAR).any(axis=1)
     assert 40 < by_the_rule.sum() < 140
     assert (near == by_the_rule).all()
     assert sum(in_full) < 2 * 1.5 * len(mine)

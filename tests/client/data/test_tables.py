@@ -13,9 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from client.data import finder, images, tables
-from client.data.domains import ImageFolder, list_folder
+from client.data.domains import ImageFolder
 from client.data.examples import Example
 from client.data.inspection import inspect
+from client.data.listing import list_folder
 from client.data.pool import find_pool
 from client.data.splits import Split, split
 from client.data.tables import read_table

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from client.data.domains import class_prompts
+from client.data.names import class_prompts
 from client.learning.methods import METHODS
 from client.learning.prompts import ClassPrompts
 

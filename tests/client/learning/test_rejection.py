@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from client.errors import ClientError, UsageError
+from client.errors import UsageError
 from client.learning.rejection import Rejection, Thresholds, shows_none, sureness
 from client.learning.student_metadata import StudentMetadata
 
 
 def _told(student: np.ndarray, teacher: np.ndarray | None = None) -> StudentMetadata:
     return StudentMetadata(
-        rejection=Rejection.of(student).to_json(),
-        teacher_rejection=None if teacher is None else Rejection.of(teacher).to_json(),
+        rejection=Rejection.of(student),
+        teacher_rejection=None if teacher is None else Rejection.of(teacher),
     )
 
 
@@ -58,9 +58,9 @@ def test_images_of_high_entropy_show_none() -> None:
 
 def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
     told = _told(np.arange(99.0), np.arange(99.0) - 50)
-    assert Thresholds.of_student(told, 0.1, asks=True) == Thresholds(9.0, -41.0)
-    assert Thresholds.of_student(told, 0.1, asks=False) == Thresholds(9.0, -np.inf)
-    assert Thresholds.of_student(StudentMetadata(), None, asks=True) == Thresholds()
+    assert told.thresholds(0.1, asks=True) == Thresholds(9.0, -41.0)
+    assert told.thresholds(0.1, asks=False) == Thresholds(9.0, -np.inf)
+    assert StudentMetadata().thresholds(None, asks=True) == Thresholds()
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,4 @@ def test_a_file_tells_the_thresholds_of_student_and_teacher() -> None:
 )
 def test_what_there_is_no_threshold_for_is_said(told: StudentMetadata, rate: float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Thresholds.of_student(told, rate, asks=True)
-
-
-@pytest.mark.parametrize("text", ["[1, 2]", '["a"]', "nonsense", "null", "7"])
-def test_a_damaged_file_is_said_to_be(text: str) -> None:
-    with pytest.raises(ClientError, match="damaged: the thresholds of a student are a list of numbers"):
-        Thresholds.of_student(StudentMetadata(rejection=text), 0.05, asks=False)
+        told.thresholds(rate, asks=True)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from client.errors import ClientError
 from client.learning.reliability import Reliability
 
 
@@ -31,9 +30,3 @@ def test_many_hold_outs_are_told_in_few_numbers() -> None:
     assert len(found.confidence) == 50
     assert np.abs(np.array(found.confidence) - np.array(found.accuracy)).max() < 0.05
     assert len(found.to_json()) < 2500
-
-
-@pytest.mark.parametrize("text", ["[1]", '[["a", 1, 1]]', "[[0.5, 0.5]]", "nonsense", "null"])
-def test_what_is_no_reliability_is_refused(text: str) -> None:
-    with pytest.raises(ClientError, match="damaged: its reliability is a list of groups"):
-        Reliability.from_json(text)

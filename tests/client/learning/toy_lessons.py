@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.data.domains import list_folder
+from client.data.listing import list_folder
 from client.data.pixels import PixelStore
 from client.data.splits import split
 from client.learning.backbones import load_backbone

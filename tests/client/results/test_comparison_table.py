@@ -8,10 +8,10 @@ from io import StringIO
 import pytest
 
 from client.results.comparison_table import (
+    ComparisonTable,
     RunResult,
     Setting,
     as_csv,
-    as_json,
     as_latex,
     as_markdown,
     as_text,
@@ -51,8 +51,10 @@ def test_means_and_deviations_are_over_seeds() -> None:
 
 def test_every_format_says_the_same() -> None:
     assert "55.0 ± 7.1" in as_text(RESULTS, SETTING)
-    assert as_json(RESULTS, SETTING)["rows"][0]["by_target"]["c"]["mean"] == pytest.approx(25)
-    assert json.loads(json.dumps(as_json(RESULTS, SETTING)))["runs"][0]["seed"] == 0
+    assert ComparisonTable.of(RESULTS, SETTING).to_json()["rows"][0]["by_target"]["c"][
+        "mean"
+    ] == pytest.approx(25)
+    assert json.loads(json.dumps(ComparisonTable.of(RESULTS, SETTING).to_json()))["runs"][0]["seed"] == 0
     (first, second) = csv.DictReader(StringIO(as_csv(RESULTS, SETTING)))
     assert float(first["a_b_deviation"]) == pytest.approx(50**0.5)
     assert second["c_deviation"] == ""
@@ -71,7 +73,7 @@ def test_accuracy_that_no_run_measured_is_an_empty_cell() -> None:
     assert half.mean == pytest.approx(90)
     assert half.deviation is None  # of seed 1 alone
 
-    assert as_json(unmeasured, SETTING)["rows"][0]["in_domain"] is None
+    assert ComparisonTable.of(unmeasured, SETTING).to_json()["rows"][0]["in_domain"] is None
     (row,) = csv.DictReader(StringIO(as_csv(unmeasured, SETTING)))
     assert (row["in_domain_mean"], row["in_domain_deviation"]) == ("", "")
     assert "| 25.0 ± 7.1 |  | 100 |" in as_markdown(unmeasured, SETTING)
@@ -96,7 +98,7 @@ def test_a_table_says_what_it_was_measured_with() -> None:
     assert r"\caption{Accuracy in \% on each domain" in latex
     assert r"mean $\pm$ sample" in latex
     assert r"a\textasciicircum{}b: 1,234 images (a\_b 1,200, c 34)" in latex
-    assert as_json(RESULTS, SETTING)["setting"]["images"] == {"a_b": 1200, "c": 34}
+    assert ComparisonTable.of(RESULTS, SETTING).to_json()["setting"]["images"] == {"a_b": 1200, "c": 34}
     whole = replace(SETTING, planned=7, teacher=None, queries=None).caption(RESULTS[:1])
     assert whole.startswith("Accuracy in % on each domain held out in turn, one seed;")
     assert "Only 1 of 7" in whole

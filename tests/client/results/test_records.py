@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client.results.comparison_table import ComparisonTable, RunResult, Setting, as_json
+from client.results.comparison_table import ComparisonTable, RunResult, Setting
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck, described_check
 from client.runs.folder import RunFolder
 from tests.client.cards import MODEL
@@ -145,7 +145,7 @@ def test_a_file_is_written_as_it_was_read(
 def test_a_table_is_one_of_dataclasses_as_before() -> None:
     setting = Setting("toy", {"dark": 9}, 3, "tf_efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
     runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]
-    written = as_json(runs, setting)
+    written = ComparisonTable.of(runs, setting).to_json()
     assert list(written) == ["setting", "rows", "runs"]
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from client.data.domains import list_folder
 from client.data.kept_images import KeptImages
+from client.data.listing import list_folder
 from client.errors import DataError, RunBusy, UsageError
 from client.learning.recipe import Recipe, Variant
 from client.options.vendor import VendorOptions

@@ -19,9 +19,8 @@ from rich.console import Console
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Payer
 from client.cache.receipts import Paid
-from client.data.domains import class_prompts
+from client.data.names import class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
-from client.learning.image_names import names_of
 from client.learning.methods import METHODS
 from client.learning.prompts import ClassPrompts
 from client.learning.recipe import Recipe
@@ -190,7 +189,7 @@ def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_im
     images, have = teacher.lookup([query_of(dataset.examples[position]) for position in dataset.train])
     assert have.sum() == 24
     assert taught_by is not None
-    names = names_of(taught_by, classes=3, dimensions=texts.shape[1])
+    names = taught_by.names_of(classes=3, dimensions=texts.shape[1])
     assert names  # the demo model knows some of these shapes by their images alone
     labels = np.array([dataset.labels[position] for position in dataset.train])
     gap = texts.mean(axis=0) - np.mean([_unit(images[labels == k].sum(axis=0)) for k in range(3)], axis=0)
@@ -209,7 +208,7 @@ def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_im
     scores = 100 * torch.from_numpy(cosines)
     assert taught_by.teacher_temperature == fitted_temperature(scores, torch.from_numpy(labels))
     assert taught_by.teacher_rejection is not None
-    thresholds = Rejection.from_json(taught_by.teacher_rejection).thresholds
+    thresholds = taught_by.teacher_rejection.thresholds
     expected = np.array(Rejection.of(cosines.max(axis=1)).thresholds, np.float64)
     assert np.allclose(np.array(thresholds, np.float64), expected, equal_nan=True, atol=2e-6)
 
@@ -260,7 +259,7 @@ def _rounded(class_texts: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> A
 
 def _thresholds(learnt: Targets) -> NDArray[np.float64]:
     told = learnt.teacher.teacher_rejection if learnt.teacher else None
-    return np.array(Rejection.from_json(told).thresholds if told else (), np.float64)
+    return np.array(told.thresholds if told else (), np.float64)
 
 
 @pytest.mark.parametrize(("confidence", "weight"), [(0.0, 1.0), (1e-6, 0.5)])

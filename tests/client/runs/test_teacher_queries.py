@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.data.domains import list_folder
 from client.data.images import decode_square
+from client.data.listing import list_folder
 from client.errors import UsageError
 from client.learning.recipe import Recipe
 from client.progress import Display

@@ -22,6 +22,6 @@ def test_temperature_reliability_and_thresholds_are_those_of_the_hold_outs(tmp_p
     confidence, predicted = probabilities.max(dim=1)
     told = _calibrate(student, data, StudentMetadata(stamp="kept"))
     assert student.temperature.item() == torch.tensor(temperature).item() != 1
-    assert told.reliability == Reliability.of(confidence.numpy(), (predicted == labels).numpy()).to_json()
-    assert told.rejection == Rejection.of(sureness(probabilities.numpy())).to_json()
+    assert told.reliability == Reliability.of(confidence.numpy(), (predicted == labels).numpy())
+    assert told.rejection == Rejection.of(sureness(probabilities.numpy()))
     assert told.stamp == "kept"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 import client
 from client.cli.main import main
-from client.learning.rejection import Thresholds, sureness
+from client.learning.rejection import sureness
 from client.learning.student_metadata import StudentMetadata
 from tests.client.serving.test_page import choose, watched
 from tests.client.serving.test_serve import ask, picture, refused_start
@@ -46,7 +46,7 @@ def predicted(run: Path, tmp_path_factory: pytest.TempPathFactory) -> client.Pre
 
 def test_a_folder_is_answered_by_the_threshold_in_the_file(predicted: client.Predictions, run: Path) -> None:
     facts = client.load_student(run / "student.onnx")
-    below = Thresholds.of_student(StudentMetadata.from_file(facts.metadata), _RATE, asks=False).student
+    below = StudentMetadata.from_file(facts.metadata).thresholds(_RATE, asks=False).student
     for image, classes in predicted.classes.items():
         (sure,) = sureness(np.array([[*classes.values()]]))
         assert predicted.named[image] == (None if sure < below else next(iter(classes)))

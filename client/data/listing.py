@@ -1,0 +1,176 @@
+"""Lists labelled images: DomainBed's ROOT/<domain>/<class>/<image>, ROOT/<class>/<image>, or a table."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from client.data.domains import ImageFolder
+from client.data.drawings import bundled_icons
+from client.data.finder import UNNAMED, Skipped, counted, described, search
+from client.data.images import accepted
+from client.data.names import composed, is_unicode, parts_below, shown
+from client.data.splits import Split
+from client.data.tables import TABLES, images_in_table, is_table
+from client.errors import DataError
+from client.paths import absence, is_file, is_folder, is_there
+
+# A file with this ending names classes.
+CLASSES_SUFFIX = ".txt"
+_MAX_NAMES_BYTES = 2**20
+LOOSE_IN_ROOT = "loose in the root"
+LOOSE_IN_DOMAIN = "loose in a domain"
+_NOT_UTF8 = "its name is not UTF-8"
+
+# Files by their domain and class.
+Files = Mapping[tuple[str, str], Sequence[Path]]
+
+
+def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
+    """List the domains, classes and image files of a labelled set, without opening an image.
+
+    A folder whose images lie in ROOT/<class>/, and none deeper, has one domain, named as the folder. A file
+    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
+    classes alone, a line each: there are no labelled images.
+
+    Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
+    ignored. See `search` for how files are found, and `images_in_table` for those of a table.
+
+    Args:
+        root: the folder, the table, or the names.
+        group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
+            bundled icons are, in any case.
+
+    Raises:
+        DataError: the folder or table is missing, cannot be read, is not laid out so, or has a folder whose
+            name is not UTF-8.
+    """
+    if is_file(root) and root.suffix.lower() == CLASSES_SUFFIX:
+        return _of_class_names(root)
+    if is_file(root) and is_table(root):
+        return _of_table(root, group_by_name=group_by_name)
+    if is_folder(root):
+        return _of_folder(root, group_by_name=group_by_name)
+    what = "is neither a folder nor a table" if is_there(root) else absence(root)
+    raise DataError(
+        f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
+        f"ROOT/<class>/<image>, or a table ({', '.join(TABLES)}) with the columns `path` and `label`."
+    )
+
+
+def _of_folder(root: Path, *, group_by_name: bool) -> ImageFolder:
+    found = search(root)
+    depth = 1 if max((len(parts_below(root, path)) for path in found.images), default=0) == 2 else 2
+    files: dict[tuple[str, str], list[Path]] = {}
+    respelled = []
+    for folder in found.folders:
+        parts = parts_below(root, folder)
+        if 1 <= len(parts) <= depth and _name_of(folder) != folder.name:
+            respelled.append(folder)
+        if len(parts) == depth:
+            files.setdefault(_domain_and_class(root, parts, depth), [])
+    ignored = list(_placed(root, found.left_out, depth))
+    for path in found.images:
+        parts = parts_below(root, path)
+        if reason := _why_ignored(parts, depth):
+            ignored.append(_in_domain(root, Skipped(path, reason), depth))
+        else:
+            files[_domain_and_class(root, parts, depth)].append(path)
+    if not any(files.values()):
+        raise DataError(_no_images(root, ignored))
+    drawn = found.images if group_by_name else _icons(root, found.images)
+    listed = _listed(root, files, ignored, depth)
+    return replace(listed, respelled=tuple(respelled), drawn=drawn)
+
+
+def _of_table(table: Path, *, group_by_name: bool) -> ImageFolder:
+    """Files that are not there, or no images by name, are ignored."""
+    files: dict[tuple[str, str], list[Path]] = {}
+    splits: dict[Path, Split] = {}
+    rows, left_out = images_in_table(table, labelled=True)
+    for row in rows:
+        files.setdefault((composed(row.domain or table.stem), composed(row.label)), []).append(row.path)
+        if row.split:
+            splits[row.path] = row.split
+    ignored = [replace(each, domain=composed(each.domain or table.stem)) for each in left_out]
+    drawn = tuple(path for paths in files.values() for path in paths) if group_by_name else ()
+    listed = _listed(table.parent, files, ignored, depth=0)
+    return replace(listed, drawn=drawn, splits=splits, table=table)
+
+
+def _of_class_names(file: Path) -> ImageFolder:
+    """Classes without an image, by a file in UTF-8 with a name a line."""
+    try:
+        if file.stat().st_size > _MAX_NAMES_BYTES:
+            raise DataError(
+                f"{file} is larger than {_MAX_NAMES_BYTES // 2**20} MiB: it is no list of classes."
+            )
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as a list of classes: {error}.") from error
+    names = [composed(line.strip()) for line in lines if line.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice or len(names) < 2:
+        wrong = f"names {twice[0]!r} twice" if twice else "names fewer than two classes"
+        raise DataError(f"{file} {wrong}. It takes one class a line.")
+    return ImageFolder(file, (), tuple(sorted(names)), {}, (), depth=0)
+
+
+def _listed(root: Path, files: Files, ignored: Iterable[Skipped], depth: int) -> ImageFolder:
+    return ImageFolder(
+        root=root,
+        domains=tuple(sorted({domain for domain, _ in files})),
+        classes=tuple(sorted({name for _, name in files})),
+        files={pair: tuple(paths) for pair, paths in sorted(files.items())},
+        ignored=tuple(ignored),
+        depth=depth,
+    )
+
+
+def _domain_and_class(root: Path, parts: Sequence[str], depth: int) -> tuple[str, str]:
+    """By the names that lead from the root to a class's folder, or to what is in it."""
+    if depth == 1:
+        return composed(shown(root.resolve().name)) or "images", composed(parts[0])
+    return composed(parts[0]), composed(parts[1])
+
+
+def _name_of(folder: Path) -> str:
+    if not is_unicode(folder.name):
+        raise DataError(f"The name of {shown(folder)} is not UTF-8. Rename the folder.")
+    return composed(folder.name)
+
+
+def _icons(root: Path, images: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of the images that are bundled icons."""
+    names = bundled_icons(root)
+    return tuple(path for path in images if "/".join(parts_below(root, path)) in names) if names else ()
+
+
+def _why_ignored(parts: Sequence[str], depth: int) -> str | None:
+    """Why a file below the root is no image of a class, by the parts of its path."""
+    if not is_unicode("/".join(parts)):
+        return _NOT_UTF8
+    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts)) if len(parts) <= depth else None
+
+
+def _placed(root: Path, left_out: Iterable[Skipped], depth: int) -> Iterator[Skipped]:
+    """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
+    for file in left_out:
+        if file.reason != UNNAMED or len(parts_below(root, file.path)) > depth:
+            yield _in_domain(root, file, depth)
+
+
+def _in_domain(root: Path, file: Skipped, depth: int) -> Skipped:
+    parts = parts_below(root, file.path)
+    if depth == 1:
+        return replace(file, domain=_domain_and_class(root, parts, depth)[0])
+    return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
+
+
+def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
+    """What to say of a folder without an image in a class."""
+    left_out = described(counted(ignored))
+    return (
+        f"{root} holds no images in ROOT/<domain>/<class>/ or ROOT/<class>/ (accepted: {accepted()}). "
+        f"{left_out and f'Left out: {left_out}. '}Is it the right folder, or one level too high or too low?"
+    )
