@@ -3,14 +3,12 @@
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import typer
 from pydantic import BaseModel, ValidationError
 
 from shared.declared import Declared, declared, needed, refusal_words
-
-M = TypeVar("M", bound=BaseModel)
 
 # Where a value comes from; the later binds more.
 _DEFAULT, _FILE, _ENVIRONMENT, _TYPED = range(4)
@@ -25,6 +23,7 @@ def add_command(
     panel: str | None = None,
     without: Collection[str] = (),
     refusal: Callable[[str], Exception] = typer.BadParameter,
+    read: Callable[..., BaseModel] | None = None,
 ) -> None:
     """Make a command of a function.
 
@@ -35,12 +34,14 @@ def add_command(
         panel: the heading that it stands under in help.
         without: fields of the model that the command does not have.
         refusal: the error for values that do not go together.
+        read: makes the model of what was said, where it has other sources too; it raises errors of its own.
     """
     (model,) = (hint for parameter, hint in get_type_hints(function).items() if parameter != "return")
     options = [option for option in declared(model) if option.path[-1] not in without]
+    make, needs = read or _validating(model, options, refusal), needed(model)
 
     def call(context: typer.Context, **values: Any) -> None:  # noqa: ANN401 (each option has a type)
-        function(_given(model, options, context, values, refusal))
+        function(_given(make, needs, options, context, values, refusal))
 
     run: Any = call
     run.__name__, run.__module__ = function.__name__, function.__module__
@@ -85,26 +86,36 @@ def _parameter(option: Declared) -> inspect.Parameter:
     )
 
 
+def _validating(
+    model: type[BaseModel], options: Sequence[Declared], refusal: Callable[[str], Exception]
+) -> Callable[..., BaseModel]:
+    def validated(**found: Any) -> BaseModel:  # noqa: ANN401 (each option has a type)
+        try:
+            return model.model_validate(found)
+        except ValidationError as error:
+            raise refusal(refusal_words(error, options)) from error
+
+    return validated
+
+
 def _given(
-    model: type[M],
+    read: Callable[..., BaseModel],
+    needs: Mapping[str, str],
     options: Sequence[Declared],
     context: typer.Context,
     values: Mapping[str, Any],
     refusal: Callable[[str], Exception],
-) -> M:
+) -> BaseModel:
     """The model of what was said. What was typed counts as set (`model_fields_set`), and nothing else."""
     ranks = {option: _rank(context, option) for option in options}
     said = [option for option in options if ranks[option] and not _gives_way(option, ranks, refusal)]
-    for nested, key in needed(model).items():
+    for nested, key in needs.items():
         said = _only_with(key, nested, said, ranks, refusal)
     found: dict[str, Any] = {}
     for option in said:
         place = found if len(option.path) == 1 else found.setdefault(option.path[0], {})
         place[option.path[-1]] = _value(option, values, refusal)
-    try:
-        instance = model.model_validate(found)
-    except ValidationError as error:
-        raise refusal(refusal_words(error, options)) from error
+    instance = read(**found)
     for option in said:
         if ranks[option] < _TYPED:
             holder = instance if len(option.path) == 1 else getattr(instance, option.path[0])

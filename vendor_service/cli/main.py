@@ -1,6 +1,5 @@
 """`vendor`: the operator's command line. Every command parses, calls one function, and prints."""
 
-import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +9,13 @@ import typer
 
 from shared.errors import ErrorCode
 from shared.http.logging import escaped, masked
-from shared.threads import share_processors
 from vendor_service.cli import database, money
-from vendor_service.cli.books import AsJson, DatabaseUrl
-from vendor_service.cli.declared import SigningKeyFile, add_commands
+from vendor_service.cli.books import AsJson
+from vendor_service.cli.declared import add_commands
 from vendor_service.cli.printing import print_json, print_rows
+from vendor_service.cli.serve import add_serve
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
-from vendor_service.run.settings import DtypeChoice, LogFormat, Settings
+from vendor_service.run.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +45,7 @@ _GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
 app.command("currency")(money.currency)
 app.add_typer(database.app, name="db")
+add_serve(app)
 
 
 def main() -> None:
@@ -89,120 +89,6 @@ def options(
     ] = False,
 ) -> None:
     """Host a CLIP model and sell its embeddings by the query."""
-
-
-@app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. (default: 8000)")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that serve, each with the model. (default: 1)")
-    ] = None,
-    admin_port: Annotated[
-        int | None,
-        typer.Option(help="Port of the operators' API, /admin; 0 takes a free one. (default: none)"),
-    ] = None,
-    admin_host: Annotated[
-        str | None, typer.Option(help="Address of the operators' API. (default: 127.0.0.1)")
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="icon-clip, an open_clip name, or local-dir:PATH; several times for several models, the "
-            "first of which is the default. (default: icon-clip)"
-        ),
-    ] = None,
-    models_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--models", help="File of several models, which is read again at SIGHUP. (default: none)"
-        ),
-    ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="Weights of an open_clip name: a tag or a file.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, or several: cuda:0,cuda:1 (default: auto)")
-    ] = None,
-    dtype: Annotated[
-        DtypeChoice | None, typer.Option(help="Arithmetic of the model. (default: auto)")
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Folder of images like customers', for --dtype int8. (default: none)")
-    ] = None,
-    compile_model: Annotated[
-        bool | None, typer.Option("--compile", help="Compile the model with torch.compile: a slow start.")
-    ] = None,
-    database_url: DatabaseUrl = None,
-    migrate: Annotated[
-        bool | None, typer.Option("--migrate", help="Bring a PostgreSQL database to this version first.")
-    ] = None,
-    billing_log: Annotated[
-        Path | None, typer.Option(help="File for a line of JSON for each charge and refusal. (default: none)")
-    ] = None,
-    first_key_to: Annotated[
-        Path | None,
-        typer.Option(
-            help="At the first start, open an account and write its key to this file. (default: none)"
-        ),
-    ] = None,
-    signing_key_in: SigningKeyFile = None,
-    batch_store: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder or fsspec URL for files of bulk jobs; without it there are none. (default: none)"
-        ),
-    ] = None,
-    log_format: Annotated[
-        LogFormat | None, typer.Option(help="How to log to standard error. (default: text)")
-    ] = None,
-) -> None:
-    """Serve a model over HTTP until stopped. Each option is also a setting: VENDOR_PORT, VENDOR_MODEL ...
-
-    Example: vendor serve --model ViT-B-16 --pretrained openai --port 8000
-    """
-    settings = Settings.read(
-        host=host,
-        port=port,
-        workers=workers,
-        admin_port=admin_port,
-        admin_host=admin_host,
-        model=(model[0] if len(model) == 1 else tuple(model)) if model else None,
-        models=models_file,
-        pretrained=pretrained,
-        device=device,
-        dtype=dtype,
-        calibration=calibration,
-        compile=compile_model,
-        database_url=database_url,
-        migrate=migrate,
-        billing_log=billing_log,
-        first_key_to=first_key_to,
-        signing_key_in=signing_key_in,
-        batch_store=batch_store,
-        log_format=log_format,
-    )
-    # The model's libraries take seconds to import, which no other command should wait for.
-    share_processors()
-    from shared.http.logging import configure_logging
-    from vendor_service.run.model_loader import end_while_loading
-    from vendor_service.run.serve import start
-
-    def announce(url: str, facts: str) -> None:
-        print(f"Tuition vendor ready on {url} ({facts})", flush=True)
-
-    configure_logging("vendor_service", as_json=settings.log_format == "json")
-    _tell(settings)
-    status = 130 if start(settings, announce) else 0
-    end_while_loading(status)
-    raise typer.Exit(status)
-
-
-def _tell(settings: Settings) -> None:
-    log = logging.getLogger(__name__)
-    log.info("settings", extra={"fields": settings.shown()})
-    for name in settings.unknown():
-        log.warning("%s is set, but is not a setting of this version", name)
 
 
 @app.command()

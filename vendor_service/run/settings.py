@@ -32,6 +32,8 @@ LogFormat = Literal["text", "json"]
 class Settings(BaseSettings):
     """Everything that can be set, with the values that hold when nothing is.
 
+    A setting with a description is an option of `vendor serve` as well.
+
     Sizes are in bytes, prices in millionths of the currency unit for one query; a price that is not set
     stays as it is in the database.
     """
@@ -40,26 +42,52 @@ class Settings(BaseSettings):
         env_prefix="VENDOR_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    admin_host: str = "127.0.0.1"
-    admin_port: Annotated[int | None, Field(ge=0, le=65_535)] = None
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(description="Port; 0 takes a free one.", ge=0, le=65_535)] = 8000
+    workers: Annotated[int, Field(description="Processes that serve, each with the model.", ge=1, le=256)] = 1
+    admin_host: Annotated[str, Field(description="Address of the operators' API.")] = "127.0.0.1"
+    admin_port: Annotated[
+        int | None,
+        Field(description="Port of the operators' API, /admin; 0 takes a free one.", ge=0, le=65_535),
+    ] = None
     # Several only where the option is given several times; elsewhere the file `models` names them.
-    model: Annotated[str | tuple[str, ...], NoDecode] = "icon-clip"
-    models: Path | None = None
-    pretrained: str | None = None
-    device: str = "auto"
-    dtype: DtypeChoice = "auto"
-    calibration: Path | None = None
-    compile: bool = False
-    database_url: str = "sqlite:///tuition-vendor.db"
-    migrate: bool = False
+    model: Annotated[
+        str | tuple[str, ...],
+        NoDecode,
+        Field(
+            description="icon-clip, an open_clip name, or local-dir:PATH; repeat it for several models, "
+            "the first of which is the default. (default: icon-clip)"
+        ),
+    ] = "icon-clip"
+    models: Annotated[Path | None, Field(description="File of several models; SIGHUP has it read again.")] = (
+        None
+    )
+    pretrained: Annotated[str | None, Field(description="Weights of an open_clip name: a tag or a file.")] = (
+        None
+    )
+    device: Annotated[str, Field(description="auto, cpu, cuda, or several: cuda:0,cuda:1")] = "auto"
+    dtype: Annotated[DtypeChoice, Field(description="Arithmetic of the model.")] = "auto"
+    calibration: Annotated[
+        Path | None, Field(description="Folder of images like customers', for --dtype int8.")
+    ] = None
+    compile: Annotated[bool, Field(description="Compile the model with torch.compile: a slow start.")] = False
+    database_url: Annotated[str, Field(description="Where the books are.")] = "sqlite:///tuition-vendor.db"
+    migrate: Annotated[bool, Field(description="Bring a PostgreSQL database to this version first.")] = False
     trust_clock: bool = False
-    log_format: LogFormat = "text"
-    billing_log: Path | None = None
-    first_key_to: Path | None = None
-    signing_key_in: Path | None = None
+    log_format: Annotated[LogFormat, Field(description="How to log to standard error.")] = "text"
+    billing_log: Annotated[
+        Path | None, Field(description="File for a line of JSON for each charge and refusal.")
+    ] = None
+    first_key_to: Annotated[
+        Path | None, Field(description="At the first start, open an account and write its key to this file.")
+    ] = None
+    signing_key_in: Annotated[
+        Path | None,
+        Field(
+            description="File of the key that signs receipts, made if need be. "
+            "(default: beside an SQLite database)"
+        ),
+    ] = None
     sketches: bool = True
     sketch_key_in: Path | None = None
     console: bool = True
@@ -83,13 +111,23 @@ class Settings(BaseSettings):
     request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
     webhook_thresholds: str = "50,80,100"
     webhook_private_networks: str = ""
-    batch_store: str | None = None
+    batch_store: Annotated[
+        str | None,
+        Field(description="Folder or fsspec URL for files of bulk jobs; without it there are none."),
+    ] = None
     batch_max_file_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
     batch_max_lines: Annotated[int, Field(ge=1, le=10**6)] = 50_000
     batch_account_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
     batch_account_jobs: Annotated[int, Field(ge=1)] = 100
     batch_keep_days: Annotated[int, Field(ge=1, le=366)] = 30
     verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: object) -> object:
+        if not isinstance(given, list):
+            return given
+        return given[0] if len(given) == 1 else tuple(given)
 
     @field_validator("metrics_token")
     @classmethod
