@@ -1,13 +1,10 @@
-"""From texts to tokens: open_clip's own, at a cost that grows little faster than the text."""
+"""Texts become tokens: open_clip's own, in a time that grows little faster than the text."""
 
 import heapq
 import html
-import math
 import pickle
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -21,14 +18,11 @@ from vendor_service.errors import APIError
 
 Tokens = NDArray[np.int64]
 
-_SECONDS = 1.0  # of a processor, for one text; 10,000 characters of any kind take a fifth of it
-# ftfy repeats itself until a text stays as it is, and one can be made that loses one character each time. So
-# often it may look at a text, or at as many characters of its parts; what people write takes three or four.
-_MOST_LOOKS = 16
+_SECONDS = 1.0  # of a processor, for one text; most texts of 10,000 characters take less than a fifth of it
 _MEMORY_BYTES = 512 << 20
 _END_OF_WORD = "</w>"
-_REMEMBERED = 1 << 15  # words, of which none is long
-_LONG = 32  # characters
+_REMEMBERED_WORDS = 1 << 15
+_LONGEST_REMEMBERED = 32  # characters
 
 
 class Tokenizer(Protocol):
@@ -36,7 +30,7 @@ class Tokenizer(Protocol):
 
     @property
     def context_length(self) -> int:
-        """How many tokens it makes of every text."""
+        """The number of tokens that it makes of every text."""
 
     def __call__(self, text: str) -> Tokens:
         """The tokens, shape (context_length,)."""
@@ -57,21 +51,16 @@ class TextTask:
         output: memoryview,
         _allow: Callable[[float], None],
         *,
-        encoded: bool,
-        free: bool,
+        encoded: bool,  # noqa: ARG002 - a text never is
+        free: bool,  # noqa: ARG002 - every text has all that it may have
     ) -> None:
         """Write the tokens of a text to `output`.
 
         Raises:
             APIError: it cannot be tokenized.
         """
-        del encoded, free
         try:
-            text = content.decode("utf-8", "surrogatepass")
-            with _few_looks(text):
-                tokens = self._tokenizer(text)
-        except APIError:
-            raise
+            tokens = self._tokenizer(content.decode("utf-8", "surrogatepass"))
         except MemoryError as error:
             message = "tokenizing takes more memory than a text may take; send a shorter text"
             raise APIError(ErrorCode.INVALID_REQUEST, message) from error
@@ -80,124 +69,65 @@ class TextTask:
         output[:] = np.ascontiguousarray(tokens).data.cast("B")
 
 
-class _Looks(threading.local):
-    """How many characters ftfy may look at in this thread."""
-
-    left: float = math.inf
-
-
-_looks = _Looks()
-_look = ftfy._fix_encoding_one_step_and_explain  # all that it repeats comes through here
-
-
-def _look_counted(text: str, config: ftfy.TextFixerConfig) -> ftfy.ExplainedText:
-    _looks.left -= len(text)
-    if _looks.left < 0:
-        message = "the text is escaped or misencoded too many times over; send it as it is meant"
-        raise APIError(ErrorCode.INVALID_REQUEST, message)
-    return _look(text, config)
-
-
-ftfy._fix_encoding_one_step_and_explain = _look_counted
-
-
-@contextmanager
-def _few_looks(text: str) -> Iterator[None]:
-    """Refuse a text of which ftfy has seen too much, whichever tokenizer calls it; change no other."""
-    _looks.left = _MOST_LOOKS * len(text)
-    try:
-        yield
-    finally:
-        _looks.left = math.inf
-
-
 class Merges:
-    """Byte pair encoding of a word, as open_clip's `SimpleTokenizer.bpe` does it.
+    """Byte pair encoding of a word (Sennrich et al., ACL 2016), as open_clip's `SimpleTokenizer.bpe` does it.
 
-    That one looks at the whole word again after each merge. Here the pairs that may be merged wait by their
-    rank, so a word of n characters takes n log n steps, to the same result.
+    That one looks at the whole word again after each merge. Here the pairs wait in a heap, so that a word of
+    n characters takes n log n steps, to the same result. `ranks` are those of pairs, and `whole` has words
+    that are not taken apart.
     """
 
     def __init__(self, ranks: Mapping[tuple[str, str], int], whole: Mapping[str, str]) -> None:
-        self._ranks = dict(ranks)
-        self._whole = dict(whole)  # words that stay as they are
-        self._remember()
+        self._ranks = ranks
+        self._whole = whole
+        self._remembered = lru_cache(_REMEMBERED_WORDS)(self._merged)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_ranks": self._ranks, "_whole": self._whole}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._remember()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Merges, (self._ranks, self._whole)
 
     def __call__(self, word: str) -> str:
         """The parts of a word, separated by spaces."""
-        return self._short(word) if len(word) <= _LONG else self._merged(word)
-
-    def _remember(self) -> None:
-        self._pairs = {rank: pair for pair, rank in self._ranks.items()}
-        self._short = lru_cache(_REMEMBERED)(self._merged)
+        return self._remembered(word) if len(word) <= _LONGEST_REMEMBERED else self._merged(word)
 
     def _merged(self, word: str) -> str:
         if word in self._whole:
             return self._whole[word]
-        chain = _Chain([*word[:-1], word[-1] + _END_OF_WORD])
-        waiting: dict[int, list[int]] = {}  # where the pairs of each rank begin
-        order: list[int] = []
+        count = len(word)
+        parts = [*word[:-1], word[-1] + _END_OF_WORD, ""]  # an empty part is in no pair
+        before, after = [*range(-1, count)], [*range(1, count + 1), count]
+        waiting: list[tuple[int, int]] = []  # the ranks of pairs, and where these start
+
+        def rank_at(start: int) -> int | None:
+            return self._ranks.get((parts[start], parts[after[start]]))
 
         def note(start: int) -> None:
-            rank = self._ranks.get(chain.pair(start))
-            if rank is not None:
-                if rank not in waiting:
-                    heapq.heappush(order, rank)
-                waiting.setdefault(rank, []).append(start)
+            if (rank := rank_at(start)) is not None:
+                heapq.heappush(waiting, (rank, start))
 
-        for start in range(len(word) - 1):
+        for start in range(count):
             note(start)
-        while order:
-            rank = heapq.heappop(order)
-            pair = self._pairs[rank]
-            # All that there are now, from the left; pairs that this makes come later, whatever their rank.
-            merged = [start for start in sorted(waiting.pop(rank)) if chain.merge(start, pair)]
+        while waiting:
+            # All pairs of one rank are merged, from the left, before those that this makes.
+            lowest, merged = waiting[0][0], []
+            while waiting and waiting[0][0] == lowest:
+                _, start = heapq.heappop(waiting)
+                if rank_at(start) != lowest:
+                    continue  # one of its parts went into another pair
+                gone = after[start]
+                parts[start], parts[gone] = parts[start] + parts[gone], ""
+                after[start] = after[gone]
+                before[after[gone]] = start
+                merged.append(start)
             for start in merged:
-                for begins in {chain.before[start], start}:
-                    note(begins)
-        return " ".join(chain.left())
-
-
-class _Chain:
-    """The parts of a word, each with its neighbours."""
-
-    def __init__(self, parts: list[str]) -> None:
-        self._parts: list[str | None] = list(parts)
-        self.before = list(range(-1, len(parts) - 1))
-        self._after = [*range(1, len(parts)), -1]
-
-    def pair(self, start: int) -> tuple[str, str]:
-        """The part that starts there and the next one; a pair that has no rank, where there is none."""
-        after = self._after[start] if start >= 0 else -1
-        return (self._parts[start] or "", self._parts[after] or "") if after >= 0 else ("", "")
-
-    def merge(self, start: int, pair: tuple[str, str]) -> bool:
-        """Make one part of a pair, if it is still there."""
-        if self._parts[start] is None or self.pair(start) != pair:
-            return False
-        gone = self._after[start]
-        self._parts[start], self._parts[gone] = "".join(pair), None
-        self._after[start] = self._after[gone]
-        if self._after[gone] >= 0:
-            self.before[self._after[gone]] = start
-        return True
-
-    def left(self) -> list[str]:
-        """The parts, in order."""
-        return [part for part in self._parts if part is not None]
+                note(before[start])
+                note(start)
+        return " ".join(part for part in parts if part)
 
 
 class ClipTokenizer:
-    """The tokens of open_clip's `SimpleTokenizer`, without open_clip: it starts in a tenth of the time.
+    """The tokens of open_clip's `SimpleTokenizer`, without importing open_clip. It is made by `of`.
 
-    Only as much of a text is encoded as its tokens have room for. Made by `of`.
+    A process that has it starts in a tenth of the time. It encodes only as much of a text as has room.
     """
 
     def __init__(self, of: Any) -> None:  # noqa: ANN401 - open_clip has no types
@@ -211,7 +141,7 @@ class ClipTokenizer:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "ClipTokenizer | None":  # noqa: ANN401
-        """The same as open_clip's tokenizer, or `None` where that is one of another kind."""
+        """The same as open_clip's tokenizer, or `None` where that is of another kind."""
         plain = type(tokenizer).__name__ == "SimpleTokenizer" and tokenizer.reduction_fn is None
         known = plain and tokenizer.clean_fn.__name__ in ("_clean_lower", "_clean_whitespace")
         return cls(tokenizer) if known else None
@@ -241,11 +171,10 @@ class ClipTokenizer:
 
 
 class OpenClipTokenizer:
-    """Any tokenizer of open_clip's. Pickled, it is whole: who gets it has no token to ask a hub with."""
+    """Any other tokenizer of open_clip's. It is pickled whole, for a process that may ask no hub for it."""
 
     def __init__(self, tokenizer: Any) -> None:  # noqa: ANN401
         self._tokenizer = tokenizer
-        self._lock = threading.Lock()
         if hasattr(tokenizer, "bpe_ranks"):
             tokenizer.bpe = Merges(tokenizer.bpe_ranks, tokenizer.cache)
 
@@ -254,13 +183,12 @@ class OpenClipTokenizer:
 
     @property
     def context_length(self) -> int:
-        """How many tokens it makes of every text."""
+        """The number of tokens that it makes of every text."""
         return int(self._tokenizer.context_length)
 
     def __call__(self, text: str) -> Tokens:
         """The tokens, shape (context_length,)."""
-        with self._lock:  # those of Hugging Face fail when two threads use them
-            tokens: Tokens = self._tokenizer([text])[0].numpy().astype(np.int64)
+        tokens: Tokens = self._tokenizer([text])[0].numpy().astype(np.int64)
         return tokens
 
 
@@ -268,7 +196,7 @@ def _unpickled(tokenizer: bytes) -> Tokenizer:
     # Before the pickle imports open_clip, and with it more than is needed.
     import vendor_service.encoder.libraries  # noqa: F401
 
-    return OpenClipTokenizer(pickle.loads(tokenizer))  # noqa: S301 - the vendor's own words
+    return OpenClipTokenizer(pickle.loads(tokenizer))  # noqa: S301 - made in the vendor's own process
 
 
 def load_tokenizer(name: str) -> Tokenizer:

@@ -17,7 +17,7 @@ from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.batches import Encoded
-from vendor_service.encoder.processes import pool
+from vendor_service.encoder.processes import worker
 from vendor_service.money import allowance
 from vendor_service.money.charging import Charging
 
@@ -215,7 +215,7 @@ def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(
     local: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(allowance, "UNPAID_BURST", 40)
-    monkeypatch.setattr(pool, "_believed", lambda _: 1.5)  # so long took each
+    monkeypatch.setattr(worker, "believed", lambda _: 1.5)  # so long took each
     key = local.key()
     assert local.embed(key, *[image_input()] * 3).status_code == 200
     assert local.embed(key, CAT, BROKEN, on_error="skip").status_code == 200  # 24

@@ -100,6 +100,22 @@ def test_a_word_of_ten_thousand_letters_is_embedded_by_its_first_tokens(vendor: 
     assert np.allclose(one, other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "endless", ["é" * 2000 + "&" + "amp;" * 1900, "\u0420" + " " * 9990 + "\ufffd\ufffd"]
+)
+def test_a_text_that_takes_seconds_is_refused_uncharged_and_its_neighbours_are_answered(
+    vendor: LocalVendor, endless: str
+) -> None:
+    """Each round of ftfy makes the next one necessary, thousands of times."""
+    key, before = vendor.key(), Scrape(vendor)
+    answer = vendor.embed(key, CAT, {"text": endless}, {"text": "a photo of a dog"}, on_error="skip")
+    assert [row["index"] for row in answer.json()["data"]] == [0, 2]
+    assert vendor.account(key).queries_used == 2
+    killed = {"kind": "text", "reason": "time"}
+    after = Scrape(vendor)
+    assert after("preparation_restarts_total", **killed) == before("preparation_restarts_total", **killed) + 1
+
+
 def test_a_known_text_is_not_tokenized_again(scripted: ScriptedTexts, tmp_path: Path) -> None:
     with LocalVendor(tmp_path) as vendor:
         key = vendor.key()

@@ -19,12 +19,11 @@ import pytest
 from tests.support.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import HeavyTask, Notes, ScriptedTask
 from vendor_service.encoder.processes import fork_server
-from vendor_service.encoder.processes.arena import Arena
+from vendor_service.encoder.processes.arena import Arena, ArenaLayout
 from vendor_service.encoder.processes.fork_server import Launched, launch
-from vendor_service.encoder.processes.forked import ArenaLayout
-from vendor_service.encoder.processes.inputs import Outcome
-from vendor_service.encoder.processes.pool import _believed
 from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
+from vendor_service.encoder.processes.worker import Outcome
+from vendor_service.encoder.processes.worker import believed as _believed
 from vendor_service.errors import APIError
 
 TOOK = '"processor_seconds": 1'
@@ -122,7 +121,7 @@ def test_processor_time_that_no_process_can_have_taken_is_not_believed(told: flo
 def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
     processes: ProcessPools, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.processes.pool._WALL_SECONDS", 1.0)
+    monkeypatch.setattr("vendor_service.encoder.processes.worker.WALL_SECONDS", 1.0)
 
     async def work() -> None:
         assert await done(processes, b"sleep:50", b"two") == ["image_too_large", "two"]

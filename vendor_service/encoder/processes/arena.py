@@ -1,84 +1,78 @@
-"""Memory that two processes share, and that has no name: it is gone with them, however they end."""
+"""Memory that two processes share. It has no name, so it is gone with them, however they end."""
 
 import mmap
 import os
 import struct
 import tempfile
+from dataclasses import dataclass
 
-_HEAD = 64  # bytes: which of its inputs the process works on, and for how long it may
-_PROGRESS = struct.Struct("i")
-_ALLOWED = struct.Struct("d")
-_ALLOWED_AT = 8
-_GIVEN_BACK = 1 << 20  # inputs beyond so many bytes do not stay in memory
+_HEAD = struct.Struct("id")  # the number of the input that is worked on, and the seconds it may take
+_HEAD_BYTES = 64
+_LARGE_BYTES = 1 << 20  # inputs beyond this size do not stay in memory
+
+
+@dataclass(frozen=True)
+class ArenaLayout:
+    """Room for `slots` results of `slot_bytes` each, and for inputs of `input_bytes` in all."""
+
+    slots: int
+    slot_bytes: int
+    input_bytes: int
+
+    @property
+    def input_at(self) -> int:
+        """The first byte of the inputs, on a page of its own."""
+        return -(-(_HEAD_BYTES + self.slots * self.slot_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Arena:
-    """What goes to one process and comes back from it.
+    """The inputs of one process, its results, and its progress."""
 
-    `output` has room for `slots` results of `slot_bytes` each, `input` for `input_bytes`.
-    """
-
-    def __init__(self, file: int, slots: int, slot_bytes: int, input_bytes: int) -> None:
-        self._memory = mmap.mmap(file, _input_at(slots, slot_bytes) + input_bytes)
-        self.slots = slots
-        self.slot_bytes = slot_bytes
-        self.input_bytes = input_bytes
-        self._input_at = _input_at(slots, slot_bytes)
+    def __init__(self, file: int, layout: ArenaLayout) -> None:
+        self.layout = layout
+        self._memory = mmap.mmap(file, layout.input_at + layout.input_bytes)
 
     @staticmethod
-    def make(slots: int, slot_bytes: int, input_bytes: int) -> int:
-        """A file in memory, as large as an arena needs; no page of it is taken before it is written to."""
+    def make(layout: ArenaLayout) -> int:
+        """Make a file in memory with that room; no page of it is taken before it is written to."""
         if hasattr(os, "memfd_create"):
             file = os.memfd_create("tuition-arena")
         else:
             with tempfile.TemporaryFile() as unnamed:
                 file = os.dup(unnamed.fileno())
-        os.ftruncate(file, _input_at(slots, slot_bytes) + input_bytes)
+        os.ftruncate(file, layout.input_at + layout.input_bytes)
         return file
 
     @property
-    def progress(self) -> int:
-        """Which input is worked on, or was when the process died."""
-        number: int = _PROGRESS.unpack_from(self._memory)[0]
-        return number
+    def progress(self) -> tuple[int, float]:
+        """The input that is worked on, or was when the process died, and the processor time it may take."""
+        number, seconds = _HEAD.unpack_from(self._memory)
+        return number, seconds
 
     @progress.setter
-    def progress(self, number: int) -> None:
-        _PROGRESS.pack_into(self._memory, 0, number)
-
-    @property
-    def allowed(self) -> float:
-        """How much processor time the input that is worked on may take, or was killed for taking."""
-        seconds: float = _ALLOWED.unpack_from(self._memory, _ALLOWED_AT)[0]
-        return seconds
-
-    @allowed.setter
-    def allowed(self, seconds: float) -> None:
-        _ALLOWED.pack_into(self._memory, _ALLOWED_AT, seconds)
+    def progress(self, progress: tuple[int, float]) -> None:
+        _HEAD.pack_into(self._memory, 0, *progress)
 
     def write(self, at: int, content: bytes) -> None:
-        """Put an input to so many bytes from the start."""
-        start = self._input_at + at
+        """Put an input at that byte of all inputs."""
+        start = self.layout.input_at + at
         self._memory[start : start + len(content)] = content
 
     def read(self, at: int, size: int) -> bytes:
-        """A copy of an input."""
-        start = self._input_at + at
+        """Copy an input."""
+        start = self.layout.input_at + at
         return self._memory[start : start + size]
 
     def output(self, slots: int) -> memoryview:
-        """The first results; a view of what the other process may write to again."""
-        return memoryview(self._memory)[_HEAD : _HEAD + slots * self.slot_bytes]
+        """The first results, where the other process may write again."""
+        return memoryview(self._memory)[_HEAD_BYTES : _HEAD_BYTES + slots * self.layout.slot_bytes]
 
     def shrink(self, used: int) -> None:
-        """Give back the memory of inputs of `used` bytes in all, if that is much."""
-        if used > _GIVEN_BACK and hasattr(mmap, "MADV_REMOVE"):
-            self._memory.madvise(mmap.MADV_REMOVE, self._input_at, -(-used // mmap.PAGESIZE) * mmap.PAGESIZE)
+        """Give back the memory of inputs that took `used` bytes in all, if that is much."""
+        if used > _LARGE_BYTES and hasattr(mmap, "MADV_REMOVE"):
+            pages = -(-used // mmap.PAGESIZE) * mmap.PAGESIZE
+            self._memory.madvise(mmap.MADV_REMOVE, self.layout.input_at, pages)
 
     def close(self) -> None:
         """Let go of it."""
         self._memory.close()
-
-
-def _input_at(slots: int, slot_bytes: int) -> int:
-    return -(-(_HEAD + slots * slot_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from vendor_service.encoder.processes.arena import Arena
-from vendor_service.encoder.processes.forked import ArenaLayout, Task, TaskSpec
+from vendor_service.encoder.processes.arena import Arena, ArenaLayout
+from vendor_service.encoder.processes.forked import Task, TaskSpec
 from vendor_service.errors import OperatorError
 
 _START_SECONDS = 120.0
@@ -137,9 +137,9 @@ class ForkServer:
         self._forked += 1
         layout = self._layouts[kind]
         with _socket_pair() as (ours, theirs):
-            memory = Arena.make(layout.slots, layout.slot_bytes, layout.input_bytes)
+            memory = Arena.make(layout)
             try:
-                arena = Arena(memory, layout.slots, layout.slot_bytes, layout.input_bytes)
+                arena = Arena(memory, layout)
                 message = json.dumps({"fork": self._forked, "kind": kind}).encode() + b"\n"
                 try:
                     socket.send_fds(self.control, [message], [theirs.fileno(), memory])

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
-from vendor_service.encoder.processes.arena import Arena
+from vendor_service.encoder.processes.arena import Arena, ArenaLayout
 from vendor_service.errors import APIError
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.
@@ -65,15 +65,6 @@ class Task(Protocol):
             APIError: it cannot be served.
             NeedsMore: it can only be done when it is `free`.
         """
-
-
-@dataclass(frozen=True)
-class ArenaLayout:
-    """How an arena is laid out, in the order of the arguments of `Arena`."""
-
-    slots: int
-    slot_bytes: int
-    input_bytes: int
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ class _Server:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _end_with(server)
                 with socket.socket(fileno=line) as vendor:
-                    arena = Arena(memory, spec.layout.slots, spec.layout.slot_bytes, spec.layout.input_bytes)
+                    arena = Arena(memory, spec.layout)
                     _Worker(self._tasks[kind], vendor, arena).work()
             except ConnectionError:  # the vendor has gone
                 pass
@@ -194,7 +185,8 @@ class _Worker:
         self._task = task
         self._vendor = vendor
         self._arena = arena
-        self._started = 0.0  # with an input, by the processor time of this process
+        self._number = 0  # of the input that is worked on
+        self._started = 0.0  # with it, by the processor time of this process
 
     def work(self) -> None:
         """Answer every message, until the vendor is gone."""
@@ -209,7 +201,6 @@ class _Worker:
         outcomes: list[dict[str, str | float]] = []
         began, at = time.perf_counter(), 0
         for size, encoded, free in inputs:
-            self._arena.progress = len(outcomes)
             started, self._started = time.perf_counter(), time.process_time()
             outcome = self._outcome(self._arena.read(at, size), len(outcomes), encoded=encoded, free=free)
             ended = time.perf_counter()
@@ -222,8 +213,9 @@ class _Worker:
         return outcomes
 
     def _outcome(self, content: bytes, slot: int, *, encoded: bool, free: bool) -> dict[str, str | float]:
+        self._number = slot
         self._allow(self._task.seconds)
-        size = self._arena.slot_bytes
+        size = self._arena.layout.slot_bytes
         view = self._arena.output(slot + 1)[slot * size :]
         try:
             self._task.do(content, view, self._allow, encoded=encoded, free=free)
@@ -234,7 +226,7 @@ class _Worker:
         return {}
 
     def _allow(self, seconds: float) -> None:
-        self._arena.allowed = time.process_time() - self._started + seconds
+        self._arena.progress = (self._number, time.process_time() - self._started + seconds)
         _set_timer(seconds)
 
 

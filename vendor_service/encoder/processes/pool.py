@@ -14,89 +14,37 @@ The rest of its chunk waits again.
 """
 
 import asyncio
-import json
 import logging
-import signal
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-
-import numpy as np
 
 from shared.embeddings import Kind
-from shared.errors import ErrorCode
 from shared.fairness import FairQueue
 from vendor_service.encoder.observer import Observer
+from vendor_service.encoder.processes import worker as workers
 from vendor_service.encoder.processes.fork_server import Death, ForkServer, ProcessHandle
-from vendor_service.encoder.processes.inputs import Grade, Input, InputJob
+from vendor_service.encoder.processes.worker import (
+    CRASH,
+    TIME,
+    Cause,
+    Grade,
+    Input,
+    InputJob,
+    Result,
+    Worker,
+    believed,
+)
 from vendor_service.errors import APIError
 
 # The bytes that a process is given at once: messages cost little then, and others are soon next.
 _CHUNK_BYTES = 1 << 19
 # Of the background so few are taken at once: whoever may not wait comes behind no more than these.
 _BACKGROUND_AT_ONCE = 2
-# Where processor time is not counted, and for a process that was stopped.
-_WALL_SECONDS = 60.0
 _PAUSE_SECONDS = 1.0
 _LONGEST_ANSWER = 1 << 16
 
-_SLOW: Mapping[Kind, tuple[ErrorCode, str]] = {
-    "image": (
-        ErrorCode.IMAGE_TOO_LARGE,
-        "decoding takes more processor time than an image of that size may take",
-    ),
-    "text": (
-        ErrorCode.INVALID_REQUEST,
-        "tokenizing takes more processor time than a text may; send a shorter text",
-    ),
-}
-_FATAL: Mapping[Kind, tuple[ErrorCode, str]] = {
-    "image": (ErrorCode.INVALID_IMAGE, "the image file ended the process that decoded it"),
-    "text": (ErrorCode.INVALID_REQUEST, "the text ended the process that tokenized it"),
-}
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Cause:
-    """Why a process died: an input that it worked on is refused after so many deaths, with this error."""
-
-    name: str
-    deaths: int
-    errors: Mapping[Kind, tuple[ErrorCode, str]]
-
-
-_TIME = _Cause("time", 1, _SLOW)
-_CRASH = _Cause("crash", 1, _FATAL)
-_KILLED = _Cause("killed", 2, _FATAL)  # it may not be the input's fault
-
-
-@dataclass(eq=False)
-class _Worker:
-    """One process, and the chunk that it works on; it is idle without one."""
-
-    handle: ProcessHandle
-    chunk: list[Input] = field(default_factory=list)
-    unread: bytes = b""
-    answered: bool = False  # ever
-    killed_for: _Cause | None = None
-    deadline: asyncio.TimerHandle | None = None
-
-    def cause_of(self, death: Death) -> _Cause:
-        """Why it died."""
-        if self.killed_for is not None:
-            return self.killed_for
-        if death.status == -signal.SIGPROF:
-            return _TIME
-        return _KILLED if death.status in (None, -signal.SIGKILL) else _CRASH
-
-    @property
-    def current(self) -> int:
-        """Which input of its chunk it works on, by what it says."""
-        said = self.handle.arena.progress
-        return said if said in range(len(self.chunk)) else 0  # a process may write there what it likes
 
 
 class Pool:
@@ -115,8 +63,8 @@ class Pool:
         self._spare_bytes = spare_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refilling: asyncio.TimerHandle | None = None
-        self._workers: dict[int, _Worker] = {}
-        self._idle: deque[_Worker] = deque()
+        self._workers: dict[int, Worker] = {}
+        self._idle: deque[Worker] = deque()
         self._queues: dict[Grade, FairQueue[Input]] = {
             "small": FairQueue(),
             "long": FairQueue(),
@@ -224,7 +172,7 @@ class Pool:
     def _take_chunk(self, first: Input, *, background: bool) -> list[Input]:
         """The input whose turn it is, and as many of its account as are a fair share for one process."""
         count = self._fair_share(first) - 1
-        size = min(_CHUNK_BYTES, self._idle[0].handle.arena.input_bytes) - len(first.content)
+        size = min(_CHUNK_BYTES, self._idle[0].handle.arena.layout.input_bytes) - len(first.content)
 
         def fits(item: Input) -> bool:
             nonlocal count, size
@@ -242,28 +190,20 @@ class Pool:
         soon_idle = sum(worker.chunk[0].job.background for worker in self._busy())  # those are short
         sharing = len(self._idle) + soon_idle
         share = -(-self._queues["small"].urgent // sharing)
-        return min(share, self._idle[0].handle.arena.slots)
+        return min(share, self._idle[0].handle.arena.layout.slots)
 
-    def _busy(self) -> list[_Worker]:
+    def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers.values() if worker.chunk]
 
-    def _give(self, worker: _Worker, chunk: list[Input]) -> None:
+    def _give(self, worker: Worker, chunk: list[Input]) -> None:
         assert self._loop is not None
-        at, message = 0, []
-        for item in chunk:
-            content = item.content.encode() if isinstance(item.content, str) else item.content
-            worker.handle.arena.write(at, content)
-            at += len(content)
-            message.append((len(content), item.encoded, item.grade != "small"))
-        worker.chunk = chunk
-        worker.handle.arena.progress = 0
-        worker.deadline = self._loop.call_later(_WALL_SECONDS, self._kill, worker, _TIME)
+        worker.deadline = self._loop.call_later(workers.WALL_SECONDS, self._kill, worker, TIME)
         with suppress(OSError):  # it has died, which is seen next
-            worker.handle.socket.send(json.dumps(message).encode() + b"\n")
+            worker.give(chunk)
 
     # What a process answers.
 
-    def _on_readable(self, worker: _Worker) -> None:
+    def _on_readable(self, worker: Worker) -> None:
         try:
             received = worker.handle.socket.recv(_LONGEST_ANSWER)
         except BlockingIOError:
@@ -273,24 +213,23 @@ class Pool:
         worker.unread += received
         if worker.unread.endswith(b"\n"):
             line, worker.unread = worker.unread, b""
-            results = _read(line, len(worker.chunk))
+            results = worker.read(line)
             if results is None:
-                self._kill(worker, _CRASH)
+                self._kill(worker, CRASH)
             else:
                 self._take_results(worker, results)
         elif len(worker.unread) > _LONGEST_ANSWER:
-            self._kill(worker, _CRASH)
+            self._kill(worker, CRASH)
         elif not received and self._loop is not None:
             self._loop.remove_reader(worker.handle.socket)  # it has died; the server says of what
 
-    def _take_results(self, worker: _Worker, results: Sequence["_Result"]) -> None:
+    def _take_results(self, worker: Worker, results: Sequence[Result]) -> None:
         """Tell the callers, and give the process something else to do."""
+        rows = worker.rows()
         chunk, worker.chunk = worker.chunk, []
         worker.answered = True
         if worker.deadline is not None:
             worker.deadline.cancel()
-        arena = worker.handle.arena
-        rows = np.frombuffer(arena.output(len(chunk)), np.uint8).reshape(len(chunk), -1).copy()
         for item, row, result in zip(chunk, rows, results, strict=False):
             self._observer.decoded(self._kind, result.seconds)
             item.took(result.processor_seconds)
@@ -301,7 +240,7 @@ class Pool:
             else:
                 item.put(row if result.error is None else result.error)
         self._wait_again(chunk[len(results) :])
-        arena.shrink(sum(len(item.content) for item in chunk))
+        worker.handle.arena.shrink(sum(len(item.content) for item in chunk))
         if worker.handle.number in self._workers:
             self._idle.append(worker)
             self._dispatch()
@@ -337,8 +276,9 @@ class Pool:
         if was_at_work:
             blamed = left.pop(worker.current)
             fields["account"] = blamed.job.account
-            if cause is _TIME:
-                blamed.took(_believed(worker.handle.arena.allowed))
+            if cause is TIME:
+                _, allowed = worker.handle.arena.progress
+                blamed.took(believed(allowed))
             blamed.deaths += 1
             if blamed.deaths >= cause.deaths:
                 blamed.put(APIError(*cause.errors[self._kind]))
@@ -356,7 +296,7 @@ class Pool:
             self._refill_soon()  # one that dies at once may do so again
         self._dispatch()
 
-    def _kill(self, worker: _Worker, cause: _Cause) -> None:
+    def _kill(self, worker: Worker, cause: Cause) -> None:
         worker.killed_for = cause
         self._server.kill(worker.handle)
 
@@ -378,13 +318,13 @@ class Pool:
     def _fork(self) -> ProcessHandle:
         handle = self._server.fork(self._kind)
         handle.socket.setblocking(False)
-        worker = self._workers[handle.number] = _Worker(handle)
+        worker = self._workers[handle.number] = Worker(handle)
         self._idle.append(worker)
         if self._loop is not None:
             self._loop.add_reader(handle.socket, self._on_readable, worker)
         return handle
 
-    def _let_go(self, worker: _Worker) -> None:
+    def _let_go(self, worker: Worker) -> None:
         if self._loop is not None:
             self._loop.remove_reader(worker.handle.socket)
         if worker.deadline is not None:
@@ -392,43 +332,3 @@ class Pool:
         with suppress(ValueError):
             self._idle.remove(worker)
         worker.handle.socket.close()
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What a process says of one input."""
-
-    seconds: float
-    processor_seconds: float
-    grade: Grade
-    more_bytes: int
-    error: APIError | None
-
-
-def _read(line: bytes, most: int) -> list[_Result] | None:
-    """What a process says of its inputs, up to `most`; `None` if that cannot be right.
-
-    A flaw of a decoder may have made the process somebody else's.
-    """
-    try:
-        results = [_result(each) for each in json.loads(line)]
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-    return results if 0 < len(results) <= most else None
-
-
-def _result(said: Mapping[str, object]) -> _Result:
-    code, more_bytes = said.get("code"), said.get("more_bytes", 0)
-    if not isinstance(more_bytes, int) or more_bytes < 0:
-        raise ValueError("no input needs so much more")
-    grade: Grade = "long" if code == "long" else "large" if code == "large" else "small"
-    error = None
-    if grade == "small" and code is not None:
-        error = APIError(ErrorCode(str(code)), str(said["message"]))
-    seconds, took = (float(str(said[name])) for name in ("seconds", "processor_seconds"))
-    return _Result(seconds, _believed(took), grade, more_bytes, error)
-
-
-def _believed(seconds: float) -> float:
-    """The processor time that a process tells of, which may be any number and none."""
-    return seconds if 0 <= seconds <= _WALL_SECONDS else _WALL_SECONDS

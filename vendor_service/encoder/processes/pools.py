@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
+from vendor_service.encoder.processes.arena import ArenaLayout
 from vendor_service.encoder.processes.fork_server import ForkServer
-from vendor_service.encoder.processes.forked import ArenaLayout, Task
-from vendor_service.encoder.processes.inputs import InputJob
+from vendor_service.encoder.processes.forked import Task
 from vendor_service.encoder.processes.pool import Pool
+from vendor_service.encoder.processes.worker import InputJob
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
