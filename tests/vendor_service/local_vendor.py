@@ -33,7 +33,7 @@ from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.run import factory
 from vendor_service.run.app import create_app
-from vendor_service.run.reread import Hangups
+from vendor_service.run.hangups import Hangups
 
 # The first one to start waits for what all are forked from, which imports everything.
 _START_SECONDS = 120.0

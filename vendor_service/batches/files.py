@@ -200,6 +200,21 @@ class Files:
                 each.state = "leaving"
             return [each.id for each in files]
 
+    def remove_expired(self) -> None:
+        """Delete the files that are to go by now; one that cannot be deleted keeps no other from it.
+
+        Raises:
+            Exception: the last reason why one could not.
+        """
+        failed: Exception | None = None
+        for each in self.expired():
+            try:
+                self.remove(each)
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
     def remove(self, file_id: str) -> None:
         """Delete a file that is leaving: what is in it, then what is known of it."""
         with self._database.read() as session:

@@ -1,9 +1,6 @@
 """The recorder: takes note of what was answered, and writes sketches and coverage beside the requests."""
 
-import asyncio
-import logging
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +20,6 @@ from vendor_service.money import coverage
 
 # Accounts of one transaction: it holds their locks, and SQLite's, no longer than an admission does.
 _AT_ONCE = 8
-# Rows that may wait for the next writing; more of them bring it forward.
-_MOST_ROWS = 8192
-_LOOK_SECONDS = 0.5
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,6 @@ class Recorder:
         self._key = key
         self._key_id = key_id(key)
         self._noted: list[Answered] = []
-        self._rows = 0
         self._lock = threading.Lock()  # of what was noted
         self._writing = threading.Lock()
         self._unwritten: dict[tuple[str, str], _Unwritten] = {}
@@ -70,7 +61,6 @@ class Recorder:
         """Remember an answer until the next writing."""
         with self._lock:
             self._noted.append(answered)
-            self._rows += len(answered.rows)
 
     def write(self) -> None:
         """Bring the books up to date. What cannot be written now is written the next time.
@@ -82,7 +72,7 @@ class Recorder:
         """
         with self._writing:
             with self._lock:
-                noted, self._noted, self._rows = self._noted, [], 0
+                noted, self._noted = self._noted, []
             self._learn(noted)
             waiting = sorted({account for account, _ in self._unwritten})
             failed: Exception | None = None
@@ -95,30 +85,6 @@ class Recorder:
                     failed = failed or error
             if failed is not None:
                 raise failed
-
-    def finish(self) -> None:
-        """Write for the last time, if the database takes it."""
-        try:
-            self.write()
-        except APIError as error:
-            _log.warning("the last sketches were not written: %s", error)
-        except Exception:
-            _log.exception("writing the last sketches failed")
-
-    async def repeat(self, every_seconds: float) -> None:
-        """Write again and again, until cancelled."""
-        written_at = time.monotonic()
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            if self._rows < _MOST_ROWS and time.monotonic() < written_at + every_seconds:
-                continue
-            written_at = time.monotonic()
-            try:
-                await asyncio.to_thread(self.write)
-            except APIError as error:
-                _log.warning("writing sketches was put off: %s", error)
-            except Exception:
-                _log.exception("writing sketches failed; it will be tried again")
 
     def _learn(self, noted: Sequence[Answered]) -> None:
         together: dict[tuple[str, str], list[Answered]] = defaultdict(list)

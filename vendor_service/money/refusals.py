@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from vendor_service.clock import DAY, HOUR, Clock, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Refusals
-from vendor_service.errors import APIError
 from vendor_service.money.clock_watch import ClockWatch
 
 _KEPT_DAYS = 90
@@ -66,15 +65,6 @@ class RefusalCounts:
             with self._lock:
                 self._counts += counts
             raise
-
-    def once(self) -> None:
-        """Write now; a failure is logged, for the next time may succeed."""
-        try:
-            self.write()
-        except APIError as error:
-            _log.warning("refusals are not written down yet: %s", error)
-        except Exception:
-            _log.exception("writing down refusals failed")
 
 
 def refused_since(session: Session, account_id: str, since: int) -> list[Refused]:

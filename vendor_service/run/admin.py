@@ -5,17 +5,14 @@ customers keeps an operator out.
 """
 
 import asyncio
-import logging
 import multiprocessing
 import os
 import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
@@ -41,19 +38,16 @@ from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.declared import add_routes
 from vendor_service.http.docs import docs_router
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.run.chores import repeated
-from vendor_service.run.lifeline import end_with_parent
+from vendor_service.run.chores import Chore
 from vendor_service.run.settings import Settings
+from vendor_service.run.supervisor import Supervisor
 
-# Between two starts of a process that dies.
-_PAUSE_SECONDS = 2.0
-# After one that was told to stop: a vendor that was told as well takes no longer than this to stop.
+# A vendor that was told to stop as well, as by a signal to both, takes no longer than this to stop.
 _TOLD_SECONDS = 40.0
 _STOP_SECONDS = 10.0
 # A clock that is set right by little and little has not stepped, if it is looked at now and then.
 _WATCH_SECONDS = 15.0
 
-_log = logging.getLogger(__name__)
 _spawning = multiprocessing.get_context("spawn")
 
 
@@ -75,12 +69,8 @@ def create_admin_app(
     """
     database = Database(settings.database_url)
     schema.check(database)
-    token = settings.metrics_token
-    line = (
-        None
-        if vendor_url is None
-        else MetricsClient(vendor_url, None if token is None else token.get_secret_value())
-    )
+    token = settings.plain_metrics_token
+    line = None if vendor_url is None else MetricsClient(vendor_url, token)
     monitor = Monitor(line)
     # Each act asks the books and the database's server; the books must not forbid their own repair.
     watch = ClockWatch(clock, steady)
@@ -141,103 +131,35 @@ def admin_beside(settings: Settings, vendor_url: str | None = None) -> Iterator[
     except server.CannotServe as error:
         message = str(error).replace("--port", "--admin-port").replace("--host", "--admin-host")
         raise OperatorError(message) from error
-    with bound:
-        keeper = _Keeper(settings, bound, vendor_url)
+    serve = partial(_serve, settings, bound, vendor_url)
+    supervisor = Supervisor(_spawning, "admin process", [serve], told_seconds=_TOLD_SECONDS)
+    interrupt, interrupted = _spawning.Pipe(duplex=False)
+    watching = threading.Thread(target=supervisor.watch, args=(interrupt,), name="admin", daemon=True)
+    with bound, interrupt:
         try:
-            keeper.start()
+            supervisor.start(interrupt)
+            watching.start()
             yield server.url_of(bound)
         finally:
-            keeper.stop()
+            interrupted.close()
+            if watching.is_alive():
+                watching.join()
+            supervisor.terminate()
+            supervisor.join(_STOP_SECONDS)
 
 
-class _Keeper:
-    """Keeps a process that serves operators: another one is started for one that dies."""
-
-    def __init__(self, settings: Settings, bound: socket.socket, vendor_url: str | None) -> None:
-        self._settings = settings
-        self._vendor_url = vendor_url
-        self._bound = bound
-        self._stopping = threading.Event()
-        self._lock = threading.Lock()
-        self._process, self._lifeline = self._spawn()
-        self._thread = threading.Thread(target=self._watch, name="admin", daemon=True)
-
-    def start(self) -> None:
-        """Return once it serves.
-
-        Raises:
-            OperatorError: it does not.
-        """
-        wait([self._lifeline, self._process.sentinel])
-        try:
-            told = self._lifeline.recv() if self._lifeline.poll() else None
-        except (EOFError, OSError):  # its end of the lifeline closes with it
-            told = None
-        if told is not True:
-            raise (
-                told
-                if isinstance(told, OperatorError)
-                else OperatorError("the process of /admin ended before it was ready; the log says why")
-            )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the process: what it has in hand is given a moment."""
-        with self._lock:
-            self._stopping.set()
-            self._lifeline.close()
-            self._process.terminate()
-        self._process.join(_STOP_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while True:
-            self._process.join()
-            # One that ended by itself was told to, mostly by a signal that this process has got as well.
-            pause = _TOLD_SECONDS if self._process.exitcode == 0 else _PAUSE_SECONDS
-            if self._stopping.wait(pause):
-                return
-            with self._lock:
-                if self._stopping.is_set():
-                    return
-                fields = {"pid": self._process.pid, "exit_code": self._process.exitcode}
-                _log.error("the process of /admin died; starting another", extra={"fields": fields})
-                self._lifeline.close()
-                try:
-                    self._process, self._lifeline = self._spawn()
-                except OSError as error:  # the system has no room for it now
-                    _log.error("the process of /admin cannot be started, which is tried again: %s", error)
-
-    def _spawn(self) -> tuple[SpawnProcess, Connection]:
-        ours, theirs = _spawning.Pipe()
-        process = _spawning.Process(
-            target=_work,
-            args=(self._settings, self._bound, theirs, self._vendor_url),
-            name="admin",
-            daemon=True,
-        )
-        with theirs:
-            process.start()
-        return process, ours
-
-
-def _work(settings: Settings, bound: socket.socket, lifeline: Connection, vendor_url: str | None) -> None:
+def _serve(
+    settings: Settings, bound: socket.socket, vendor_url: str | None, on_ready: Callable[[str], None]
+) -> None:
     vendor = os.getppid()
-    end_with_parent(lifeline)
     configure_logging("vendor_service", as_json=settings.log_format == "json")
+    # Without a file of models the vendor would end at this signal.
+    reload_models = None if settings.models is None else partial(os.kill, vendor, signal.SIGHUP)
+    app = create_admin_app(settings, vendor_url=vendor_url, reload_models=reload_models)
     try:
-        # Without a file of models the vendor would end at this signal.
-        reload_models = None if settings.models is None else partial(os.kill, vendor, signal.SIGHUP)
-        app = create_admin_app(settings, vendor_url=vendor_url, reload_models=reload_models)
-        server.serve(app, bound, partial(lifeline.send, True))
-    except (OperatorError, server.CannotServe) as error:
-        with suppress(OSError):
-            lifeline.send(OperatorError(str(error)))
-        raise SystemExit(1) from error
+        server.serve(app, bound, lambda: on_ready("/admin"))
+    except server.CannotServe as error:
+        raise OperatorError(str(error)) from error
 
 
 async def _on_operator_error(request: Request, error: Exception) -> Response:
@@ -251,7 +173,7 @@ async def _lifespan(
 ) -> AsyncIterator[None]:
     watching = [
         asyncio.create_task(monitor.repeat()),
-        asyncio.create_task(repeated(lambda: watch.fault, _WATCH_SECONDS)),
+        asyncio.create_task(Chore("looking at the clock", lambda: watch.fault, _WATCH_SECONDS).repeat()),
     ]
     yield
     for each in watching:

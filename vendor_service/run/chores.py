@@ -1,14 +1,47 @@
-"""Chores: what is done again and again beside the requests."""
+"""Chores: work that is repeated beside the requests."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-Chore = Callable[[], Coroutine[Any, Any, None]]
+from vendor_service.errors import APIError, OperatorError
+
+_log = logging.getLogger(__name__)
 
 
-async def repeated(once: Callable[[], object], every_seconds: float) -> None:
-    """Do it again and again, on a thread and after a pause, until cancelled. What it raises ends that."""
-    while True:
-        await asyncio.sleep(every_seconds)
-        await asyncio.to_thread(once)
+@dataclass(frozen=True)
+class Chore:
+    """Work that is done every so many seconds, on a thread.
+
+    Args:
+        name: what the log calls it.
+        work: does it once.
+        every_seconds: the pause before each time.
+        may_run: asked before each time.
+        at_end: whether it is done a last time when the vendor stops.
+        call: runs the work on a thread, by default on one of the event loop's own.
+    """
+
+    name: str
+    work: Callable[[], object]
+    every_seconds: float
+    may_run: Callable[[], bool] = lambda: True
+    at_end: bool = False
+    call: Callable[[Callable[[], object]], Awaitable[object]] = asyncio.to_thread
+
+    async def repeat(self) -> None:
+        """Do it after each pause, until cancelled."""
+        while True:
+            await asyncio.sleep(self.every_seconds)
+            await self.call(self.attempt)
+
+    def attempt(self) -> None:
+        """Do it once; a failure is logged, for the next time may succeed."""
+        try:
+            if self.may_run():
+                self.work()
+        except (APIError, OperatorError) as error:
+            _log.warning("%s was put off: %s", self.name, error)
+        except Exception:
+            _log.exception("%s failed; it will be tried again", self.name)

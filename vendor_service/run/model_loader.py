@@ -23,7 +23,7 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.quantized import calibration_files
 from vendor_service.errors import OperatorError
 from vendor_service.metrics import Metrics
-from vendor_service.run.model_specs import ModelSpec
+from vendor_service.run.model_specs import ModelSpec, find_specs
 from vendor_service.run.settings import Settings
 
 _LOADING = "loading"  # the name of a thread that loads a model
@@ -35,9 +35,13 @@ FileStamp = tuple[str, int, int, int, int]
 MakeEncoder = Callable[[ModelSpec, Settings, Metrics], Encoder]
 
 
+# Gives models their first prices.
+Publish = Callable[[Sequence[ModelSpec]], None]
+
+
 @dataclass
-class _Shelved:
-    """A model that is loaded, of which spec, and the stamps of its files."""
+class _Loaded:
+    """A model, with its spec, and the stamps of its files before they were read."""
 
     spec: ModelSpec
     stamps: list[FileStamp]
@@ -67,9 +71,12 @@ class ModelLoader:
         self._make_encoder = make_encoder
         self._clock = clock
         self._exchanges = exchanges
-        self._shelved = [self._load(spec) for spec in specs]
+        self._faulty = metrics.gauge(
+            "models_file_faulty", "Whether the file of models could not be taken up when it was last read."
+        )
+        self._loaded = [self._load(spec) for spec in specs]
         self._retiring: set[asyncio.Task[None]] = set()
-        self.models = Models([each.model for each in self._shelved])
+        self.models = Models([each.model for each in self._loaded])
         for model in self.models:
             _show(model)
 
@@ -87,10 +94,21 @@ class ModelLoader:
         await asyncio.gather(*self._retiring)
         await asyncio.gather(*(asyncio.to_thread(model.encoder.close) for model in self.models))
 
-    async def exchange(self, specs: Sequence[ModelSpec], publish: Callable[[], None]) -> None:
-        """Serve these from now on: load what is new, then offer all at once, then let go what is not wanted.
+    async def reread(self, publish: Publish) -> None:
+        """Serve the models of the file as it is now; where that fails, log why, and all stays as it was."""
+        try:
+            specs = await asyncio.to_thread(find_specs, self._settings)
+            await self.exchange(specs, publish)
+        except Exception as error:  # whatever a model may raise that does not fit here
+            self._faulty.set(1)
+            _log.error("the file of models is not taken up, and all models stay as they were: %s", error)
+        else:
+            self._faulty.set(0)
 
-        Until all that is new answers, nothing changes. `publish` gives them prices before they are offered.
+    async def exchange(self, specs: Sequence[ModelSpec], publish: Publish) -> None:
+        """Load the models that are new, offer all at once, then let go of those that are not wanted any more.
+
+        Until all that is new answers, nothing changes. `publish` is called before they are offered.
 
         Raises:
             Exception: one of them cannot be served, for whatever reason; all is as it was then.
@@ -98,14 +116,14 @@ class ModelLoader:
         kept = await asyncio.to_thread(self._kept, specs)
         async with AsyncExitStack() as undo:
             fresh = [await self._fresh(spec, undo) for spec in specs if spec.id not in kept]
-            await asyncio.to_thread(publish)
+            await asyncio.to_thread(publish, specs)
             undo.pop_all()
         by_id = kept | {each.spec.id: each for each in fresh}
         after = [by_id[spec.id] for spec in specs]
         for spec, each in zip(specs, after, strict=True):
             each.spec, each.model.terms = spec, _terms(spec, self._settings)
         gone = self.models.replace([each.model for each in after])
-        self._shelved = after
+        self._loaded = after
         for model in gone:
             model.metrics.withdraw()
             self._retire(model)
@@ -115,26 +133,26 @@ class ModelLoader:
             "models: %s", ", ".join(f"{each.facts.id} ({each.facts.fingerprint})" for each in self.models)
         )
 
-    def _kept(self, specs: Sequence[ModelSpec]) -> dict[str, _Shelved]:
+    def _kept(self, specs: Sequence[ModelSpec]) -> dict[str, _Loaded]:
         """Those that are loaded already, from the files as they still are."""
-        before = {each.spec.id: each for each in self._shelved}
+        before = {each.spec.id: each for each in self._loaded}
         return {
-            spec.id: shelved
+            spec.id: loaded
             for spec in specs
-            if (shelved := before.get(spec.id)) is not None
-            and shelved.spec.loaded == spec.loaded
-            and shelved.stamps == _stamps(spec)
+            if (loaded := before.get(spec.id)) is not None
+            and loaded.spec.loaded == spec.loaded
+            and loaded.stamps == _stamps(spec)
         }
 
-    async def _fresh(self, spec: ModelSpec, undo: AsyncExitStack) -> _Shelved:
+    async def _fresh(self, spec: ModelSpec, undo: AsyncExitStack) -> _Loaded:
         """A model, loaded, started and tried; `undo` ends it again."""
         _log.info("loading the model %s", spec.id)
-        shelved = await _apart(lambda: self._load(spec))
-        encoder = shelved.model.encoder
+        loaded = await _apart(lambda: self._load(spec))
+        encoder = loaded.model.encoder
         await asyncio.to_thread(encoder.start)
         undo.push_async_callback(asyncio.to_thread, encoder.close)
         await encoder.check()
-        return shelved
+        return loaded
 
     def _retire(self, model: ServedModel) -> None:
         async def retire() -> None:
@@ -145,14 +163,14 @@ class ModelLoader:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def _load(self, spec: ModelSpec) -> _Shelved:
+    def _load(self, spec: ModelSpec) -> _Loaded:
         stamps = _stamps(spec) if self._exchanges else []
         metrics = self._metrics.of_model(spec.id)
         encoder = self._make_encoder(spec, self._settings, metrics)
         model = ServedModel(
             encoder, _terms(spec, self._settings), ModelPromise(encoder, self._clock), metrics
         )
-        return _Shelved(spec, stamps, model)
+        return _Loaded(spec, stamps, model)
 
 
 async def _apart(make: Callable[[], Made]) -> Made:

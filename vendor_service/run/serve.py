@@ -20,8 +20,8 @@ from vendor_service.errors import OperatorError
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.run.admin import admin_beside
 from vendor_service.run.app import create_app
+from vendor_service.run.hangups import Hangups
 from vendor_service.run.model_loader import end_while_loading
-from vendor_service.run.reread import Hangups
 from vendor_service.run.settings import Settings
 from vendor_service.run.worker_metrics import Worker
 from vendor_service.run.workers import Workers

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
         return listed
 
     @property
+    def plain_metrics_token(self) -> str | None:
+        """The token of `/metrics`, in the clear."""
+        return None if self.metrics_token is None else self.metrics_token.get_secret_value()
+
+    @property
     def thresholds(self) -> tuple[int, ...]:
         """The shares of quota, spend limit and credit, in percent, of which receivers of events are told."""
         return tuple(sorted({int(each) for each in self.webhook_thresholds.split(",")}))

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,6 @@ from tests.vendor_service.database.test_writer import locked
 from vendor_service.batches import book, files
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
-from vendor_service.batches.upkeep import Upkeep
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BatchJob, FilePiece, StoredFile
 from vendor_service.errors import APIError
@@ -264,7 +264,6 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(
     bulk, order = process(books), books.open()
     for _ in range(3):
         bulk.send(order, (1, 0))
-    upkeep = Upkeep(bulk.jobs, bulk.files, books.watch)
     remove, tried = bulk.files.store.remove, list[str]()
 
     def remove_but_one(name: str) -> None:
@@ -279,9 +278,10 @@ def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(
 
     books.clock.advance(LIMITS.keep_days * 24 * 3600)
     monkeypatch.setattr(bulk.files.store, "remove", remove_but_one)
-    upkeep.remove_files()
+    with pytest.raises(APIError, match="store of files"):
+        bulk.files.remove_expired()
     assert left() == 1
-    upkeep.remove_files()
+    bulk.files.remove_expired()
     assert left() == 0
 
 
@@ -292,7 +292,6 @@ def test_more_files_than_are_deleted_at_once_that_stay_do_not_keep_the_others(
     bulk, order = process(books), books.open()
     for _ in range(6):
         bulk.send(order, (1, 0))
-    upkeep = Upkeep(bulk.jobs, bulk.files, books.watch)
     books.clock.advance(LIMITS.keep_days * 24 * 3600)
     stay = set[str]()
     remove = bulk.files.store.remove
@@ -306,7 +305,8 @@ def test_more_files_than_are_deleted_at_once_that_stay_do_not_keep_the_others(
 
     monkeypatch.setattr(bulk.files.store, "remove", remove_but_three)
     for _ in range(300):  # each finds one of the others with a chance of a half or more
-        upkeep.remove_files()
+        with suppress(APIError):
+            bulk.files.remove_expired()
     with books.database.read() as session:
         left = {files.input_name(each.id) for each in session.scalars(select(StoredFile))}
     assert left == stay

@@ -69,7 +69,6 @@ def test_what_could_not_be_written_is_written_the_next_time(
         patched.setattr(recorder, "_merge", away)
         with pytest.raises(APIError):
             recorder.write()
-        recorder.finish()
     recorder.note(answered(order, 20, 50))
     recorder.write()
     recorder.write()

@@ -38,13 +38,12 @@ from vendor_service.batches import runner
 from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
-from vendor_service.batches.upkeep import Upkeep
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
-from vendor_service.encoder.processes import pool
+from vendor_service.encoder.processes import worker
 from vendor_service.money import allowance
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.verification import verify
+from vendor_service.run.chores import Chore
 
 CAT = "a photo of a cat"
 ENDED = {"completed", "cancelled", "expired"}
@@ -264,7 +263,7 @@ def test_lines_take_of_the_allowance_what_of_them_was_prepared_and_is_not_charge
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
-    monkeypatch.setattr(pool, "_believed", lambda _: 0.5)  # so long took each
+    monkeypatch.setattr(worker, "believed", lambda _: 0.5)  # so long took each
     bad, good = {"image": "bm90IGFuIGltYWdl"}, {"text": CAT}
     lines = [
         line("good", good, url="/embed"),
@@ -281,7 +280,7 @@ def test_what_is_in_hand_when_a_job_ends_takes_of_the_allowance_once(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
-    monkeypatch.setattr(pool, "_believed", lambda _: 0.5)  # so long took each
+    monkeypatch.setattr(worker, "believed", lambda _: 0.5)  # so long took each
     model.stop_at("wait")
     bad = {"image": "bm90IGFuIGltYWdl"}
     lines = [
@@ -482,7 +481,7 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
 ) -> None:
     taken: list[int] = []
     monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
-    monkeypatch.setattr(pool, "_believed", lambda _: 0.0)
+    monkeypatch.setattr(worker, "believed", lambda _: 0.0)
     model.stop_at("wait")
     many = [line(str(number), f"text {number}") for number in range(64)]
     job = begin(client, *many, line("held up", "wait"), *[line(f"late {n}", f"late {n}") for n in range(70)])
@@ -529,7 +528,7 @@ def test_a_job_expires_and_what_is_kept_for_long_enough_is_deleted(
     assert client.files.retrieve(done.output_file_id).bytes > 0
     vendor.clock.advance(30 * 24 * 3600)
     wait_until(lambda: not desk.runner.busy)
-    Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady)).remove_files()
+    desk.files.remove_expired()
     assert list(client.files.list()) == []
     assert client.batches.retrieve(done.id).status == "completed"
     assert [each for each in folder.rglob("*") if each.is_file()] == []
@@ -550,8 +549,9 @@ def test_a_store_that_hangs_keeps_no_job_from_being_ended(
         return []
 
     async def keep_up() -> None:
-        upkeep = Upkeep(desk.jobs, desk.files, ClockWatch(vendor.clock, vendor.clock.steady))
-        repeated = asyncio.create_task(upkeep.repeat(0.01))
+        removing = Chore("removing", desk.files.remove_expired, 0.01, call=desk.files.store.do)
+        ending = Chore("ending", desk.jobs.end_overdue, 0.01)
+        repeated = asyncio.gather(removing.repeat(), ending.repeat())
         await asyncio.to_thread(hangs.wait, 60)
         vendor.clock.advance(24 * 3600 + 1)
         while (await asyncio.to_thread(client.batches.retrieve, job.id)).status != "expired":

@@ -16,7 +16,7 @@ from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.orders import Order
 from vendor_service.money.refusals import RefusalCounts, refused_since
 from vendor_service.money.spending import Spent
-from vendor_service.run.chores import repeated
+from vendor_service.run.chores import Chore
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_an_error_that_nobody_foresaw_ends_no_writing_of_refusals(
             return bool(refused_since(session, "acct_1", 0))
 
     async def work() -> None:
-        writing = asyncio.create_task(repeated(counts.once, 0.01))
+        writing = asyncio.create_task(Chore("writing", counts.write, 0.01).repeat())
         async with asyncio.timeout(20):
             while not (writing.done() or written()):
                 await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
-from vendor_service.run import admin
+from vendor_service.run import admin, supervisor
 from vendor_service.run.admin import admin_beside
 
 
@@ -59,7 +59,7 @@ def admin_process(vendor: VendorProcess) -> int | None:
 
 def serving() -> int | None:
     """The process that serves operators beside this one."""
-    return next((each.pid for each in active_children() if each.name == "admin"), None)
+    return next((each.pid for each in active_children() if each.name == "admin process 0"), None)
 
 
 def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> N
         os.kill(process, signal.SIGKILL)
         wait_until(lambda: ask(vendor, token) == 200, seconds=30)
         assert admin_process(vendor) != process
-        assert "the process of /admin died; starting another" in vendor.log.read_text()
+        assert "the admin process died; starting another" in vendor.log.read_text()
         os.kill(vendor.pid, signal.SIGKILL)
         wait_until(lambda: ask(vendor, token) == 0, seconds=30)
 
@@ -83,7 +83,7 @@ def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> N
 def test_a_process_for_which_the_system_has_no_room_comes_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(admin, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_PAUSE_SECONDS", 0.05)
     url = f"sqlite:///{tmp_path / 'books.db'}"
     lay_out(url)
     with admin_beside(GivenSettings(database_url=url, admin_port=0)) as address:
@@ -94,7 +94,7 @@ def test_a_process_for_which_the_system_has_no_room_comes_later(
         assert address is not None
         wait_until(lambda: serving() not in (None, first), seconds=30)
         assert httpx.get(f"{address}/livez", timeout=60).is_success
-    assert caplog.text.count("the process of /admin cannot be started, which is tried again") == 2
+    assert caplog.text.count("the admin process cannot be started, which is tried again") == 2
 
 
 def test_a_process_that_alone_is_told_to_stop_is_replaced_later(
@@ -109,7 +109,7 @@ def test_a_process_that_alone_is_told_to_stop_is_replaced_later(
         os.kill(first, signal.SIGTERM)
         wait_until(lambda: serving() not in (None, first), seconds=30)
         assert httpx.get(f"{address}/livez", timeout=60).is_success
-    assert caplog.text.count("the process of /admin died; starting another") == 1
+    assert caplog.text.count("the admin process died; starting another") == 1
 
 
 def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> Non
 def test_a_process_that_is_killed_before_it_is_ready_is_said_to_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "_work", be_killed)
+    monkeypatch.setattr(admin, "_serve", be_killed)
     settings = GivenSettings(database_url=f"sqlite:///{tmp_path / 'books.db'}", admin_port=0)
     with pytest.raises(OperatorError, match="ended before it was ready"), admin_beside(settings):
         pass

@@ -53,7 +53,7 @@ def test_who_stops_while_a_model_is_loaded_does_not_wait_for_it(slow: Slow) -> N
     loader = ModelLoader([], settings, Metrics(), slow, system_clock, exchanges=True)
 
     async def stop() -> None:
-        exchanging = asyncio.ensure_future(loader.exchange(find_specs(settings), lambda: None))
+        exchanging = asyncio.ensure_future(loader.exchange(find_specs(settings), lambda _: None))
         assert await asyncio.to_thread(slow.began.wait, 20)
         exchanging.cancel()
         await asyncio.gather(exchanging, return_exceptions=True)
@@ -113,8 +113,8 @@ def test_a_model_in_eight_bits_is_loaded_anew_when_its_calibration_images_change
 
     made: list[str] = []
     loader = ModelLoader([spec], settings, Metrics(), make, system_clock, exchanges=True)
-    asyncio.run(loader.exchange([spec], lambda: None))
+    asyncio.run(loader.exchange([spec], lambda _: None))
     assert len(made) == 1
     image.write_bytes(b"another image")
-    asyncio.run(loader.exchange([spec], lambda: None))
+    asyncio.run(loader.exchange([spec], lambda _: None))
     assert len(made) == 1 + anew

@@ -32,7 +32,7 @@ from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
-from vendor_service.run.reread import Hangups
+from vendor_service.run.hangups import Hangups
 
 pytestmark = pytest.mark.long
 

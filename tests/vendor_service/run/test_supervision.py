@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.vendor_process import wait_until
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.run import workers
+from vendor_service.run import supervisor
 from vendor_service.run.worker_metrics import Worker
 from vendor_service.run.workers import Workers
 
@@ -118,7 +118,7 @@ def test_siblings_go_on_while_no_process_can_be_forked(
     bound: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that forks others dies where the system has no room, and another takes its place."""
-    monkeypatch.setattr(workers, "_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(supervisor, "_PAUSE_SECONDS", 0.05)
     before: dict[int, int] = {}
     kept: list[bool] = []
     start, errors = ForkServerProcess.start, [BlockingIOError("no room"), EOFError("unexpected EOF")]
