@@ -36,6 +36,7 @@ from sqlalchemy import func, select
 from benchmarks.load import keyed, request
 from client.data.bundled_set import ICONS
 from shared.embeddings import Kind
+from shared.kinds import Counts
 from tests.support.long_history import write_history
 from tests.support.postgres import started_postgres
 from tests.vendor_service.books import opened_books
@@ -72,7 +73,7 @@ class NoAdmission(Admission):
         account_id: str,
         request_id: str,
         buckets: Collection[int] = (),
-        answered: Order | None = None,
+        answered: Counts | None = None,
     ) -> "Future[Charged]":
         """Charge nothing."""
         return _done(Charged(0, "", 0, "", 0))

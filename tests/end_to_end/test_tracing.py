@@ -46,19 +46,13 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
     assert sorted(int(batch.attributes["tuition.queries"]) for batch in batches) == [8, 32]
     assert {batch.parent for batch in batches} == {buy.id}
     assert {request.parent for request in requests} == {batch.id for batch in batches}
-    looks = []
     for request in requests:
         assert request.service == "tuition-vendor"
         assert request.attributes["http.response.status_code"] == "200"
         steps = sorted((span for span in collector.spans if span.parent == request.id), key=lambda s: s.began)
-        looked, then = steps[:-5], steps[-5:]
-        assert [step.name for step in then] == ["decode", "books", "queue", "model", "books"]
-        looks.append([step.name for step in looked])
+        assert [step.name for step in steps] == ["books", "decode", "queue", "model", "books"]
         for step in steps:
             assert request.began <= step.began <= step.ended <= request.ended
-    # The first one looks for the price, which is believed for a second: the other may come later than that.
-    assert ["books"] in looks
-    assert all(look in ([], ["books"]) for look in looks)
     assert len({span.trace for span in (buy, *batches, *requests)}) == 1
 
 

@@ -131,7 +131,7 @@ class Sales:
             result = answer.result(no_rows(answer.model.facts), None)
             content, _ = await _rendered(render, result)
             return result, content.with_headers(dates)
-        encoding = sale.during(_encode(answer, accepted), answered)
+        encoding = sale.during(partial(_encode, answer, accepted), answered)
         rows = await while_awaited(encoding, answer.request.reservation, answer.leaving)
         # Rendered before it is charged: whatever is charged is ready to be sent.
         expected = sale.expected(answered)

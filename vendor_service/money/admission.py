@@ -17,6 +17,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from shared.kinds import Counts
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BULK, Account, Hold
@@ -69,6 +70,8 @@ class Admission:
     def admit(self, order: Order) -> "Future[Admitted]":
         """Check every limit and hold the price, in one transaction (the first of the two).
 
+        Of an order that may shrink, and fits the limits only if it does, nothing is held yet.
+
         The future raises `APIError` where a limit is reached, or the idempotency key is in flight, was used
         for another body or is replayed no more; nothing is held then.
         """
@@ -87,15 +90,15 @@ class Admission:
         account_id: str,
         request_id: str,
         buckets: Collection[int] = (),
-        answered: Order | None = None,
+        answered: Counts | None = None,
     ) -> "Future[Charged]":
         """Turn the hold into a ledger entry (the second transaction); only then may the answer go out.
 
         `buckets` are those that the answer lies in. They are counted with the charge where the account has a
-        coverage limit. Where other queries were `answered` than are held, these are charged.
+        coverage limit. Where fewer queries were `answered` than are held, these are charged.
 
-        The future raises `APIError`: `deadline_exceeded` if the hold was voided meanwhile, or that of a limit
-        which does not allow more than is held. Nothing is charged then. Settling again changes nothing.
+        The future raises `APIError` (`deadline_exceeded`) if the hold was voided meanwhile; nothing is
+        charged then. Settling again changes nothing.
         """
         touched = Touched(account_id, request_id)
         return self._writer.submit(touched, partial(self._charging.settle, request_id, answered, buckets))

@@ -40,6 +40,8 @@ def decided(order: Order, decision: "Future[Admitted] | Future[HeldJob[Any]]", s
     if error is None:
         result = decision.result()
         admitted = result.admitted if isinstance(result, HeldJob) else result
+        if not admitted.counts:  # nothing is decided yet
+            return
         outcome = "held" if admitted.charged is None else "settled"
         _order("replayed" if admitted.replayed else outcome, order, admitted.cost_micros, seconds)
     else:

@@ -6,13 +6,13 @@ from typing import Protocol, TypeVar
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from shared.kinds import Counts, cost_micros, queries
+from shared.kinds import cost_micros, queries
 from vendor_service.database.rows import HoldRow
-from vendor_service.database.tables import BULK, Account, limited_by
+from vendor_service.database.tables import BULK, Account
 from vendor_service.database.working_set import WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money import billing_log, limits, periods
-from vendor_service.money.charging import Charging, charge_of, void
+from vendor_service.money.charging import Charging, charge_of, shrink, void
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 
 Job_co = TypeVar("Job_co", covariant=True)
@@ -48,7 +48,7 @@ def hold_job(charging: Charging, order: Order, record: JobRecord[Job], rows: Wor
     charging.check_dates(account, now)
     limits.check_status(account, key, order, now)
     periods.roll(account, key, now)
-    hold = charging.hold(rows, account, key, order, now)
+    hold = charging.hold(rows, order, now)
     rows.write()  # the job refers to it
     return HeldJob(record.write(rows.session, hold, now), _admitted(order, hold))
 
@@ -66,7 +66,7 @@ def settle_part(
     account, key = rows.account(hold.account_id), rows.key(hold.key_id)
     charging.check_dates(account, now)
     periods.roll(account, key, now)
-    _shrink(rows, hold, part.held)
+    shrink(rows, hold, {kind: number - part.held.get(kind, 0) for kind, number in hold.counts.items()})
     charged = None
     if queries(part.answered):
         done = _settled(hold, part, now)
@@ -100,18 +100,6 @@ def _admitted(order: Order, hold: HoldRow | None) -> Admitted:
     """The terms of a job's order; without a hold of its own, it found a job of before."""
     cost = 0 if hold is None else hold.cost_micros
     return Admitted(order.request_id, order.counts, cost, hold is None, None, None)
-
-
-def _shrink(rows: WorkingSet, hold: HoldRow, counts: Counts) -> None:
-    """Hold so many queries less, and their price."""
-    left = {kind: number - counts.get(kind, 0) for kind, number in hold.counts.items()}
-    assert min(left.values()) >= 0
-    cost = cost_micros(counts, hold.prices)
-    hold.counts = left
-    hold.cost_micros -= cost
-    for each in limited_by(rows.account(hold.account_id), rows.key(hold.key_id)):
-        each.queries_held -= queries(counts)
-        each.held_micros -= cost
 
 
 def _settled(hold: HoldRow, part: JobPart, now: int) -> HoldRow:

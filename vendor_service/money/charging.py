@@ -10,7 +10,7 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from shared.errors import ErrorCode
-from shared.kinds import NOTHING, cost_micros, queries
+from shared.kinds import NOTHING, Counts, cost_micros, queries
 from vendor_service.clock import Clock
 from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by
@@ -68,7 +68,10 @@ class Charging:
         self._told: set[str] = set()  # accounts whose dates were complained of
 
     def admit(self, order: Order, rows: WorkingSet) -> Admitted:
-        """Check every limit and hold the price, or find what was paid for before."""
+        """Check every limit and hold the price, or find what was paid for before.
+
+        Nothing is held yet of an order that may shrink and fits the limits only if it does.
+        """
         now = self.clock()
         account, key = rows.account(order.account_id), rows.key(order.key_id)
         placed = rows.hold(order.request_id)
@@ -79,15 +82,21 @@ class Charging:
         periods.roll(account, key, now)
         rate.check(account, key, 1 if order.may_shrink else order.queries, now)
         earlier = self._earlier(rows, order, now)
-        hold = earlier or self.hold(rows, account, key, order, now)
+        try:
+            hold = earlier or self.hold(rows, order, now)
+        except APIError:
+            if not order.may_shrink:
+                raise
+            limits.check(_asked(rows, order, now, least=True))
+            return _nothing_held(account, key, order, now)
         rate.take(account, key, order.queries, now)
         charged = None if earlier is None else charge_of(rows, earlier.id)
         return _admitted(account, key, hold, now, charged)
 
     def settle(
-        self, request_id: str, answered: Order | None, buckets: Collection[int], rows: WorkingSet
+        self, request_id: str, answered: Counts | None, buckets: Collection[int], rows: WorkingSet
     ) -> Charged:
-        """Turn a hold into a charge for what was `answered`; what was settled stays as it is."""
+        """Turn a hold into a charge for what was `answered` of it; what was settled stays as it is."""
         hold = rows.hold(request_id)
         if hold is not None and hold.state == "settled":
             charged = charge_of(rows, hold.id)
@@ -101,8 +110,8 @@ class Charging:
             )
         now = self.clock()
         self.check_dates(rows.account(hold.account_id), now)
-        if answered is not None and answered.counts != hold.counts:
-            self._change(rows, hold, answered, now)
+        if answered is not None:
+            shrink(rows, hold, answered)
         charged = self._settle(rows, hold, buckets, now)
         billing_log.finished(rows.session, hold, now)
         return charged
@@ -121,7 +130,7 @@ class Charging:
         """Make sure that an order of which nothing is left may be answered; it holds and costs nothing."""
         now, account, key = self.clock(), rows.account(order.account_id), rows.key(order.key_id)
         limits.check_status(account, key, order, now)
-        return Admitted(order.request_id, NOTHING, 0, False, None, rate.status(account, key, now))
+        return _nothing_held(account, key, order, now)
 
     def void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:
         """Release a hold that is open, and has expired where that is asked; whether it was."""
@@ -165,30 +174,21 @@ class Charging:
         message = "this account's books have a date in the future, so nothing can be charged; ask the vendor"
         raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
 
-    def hold(self, rows: WorkingSet, account: Account, key: ApiKey, order: Order, now: int) -> HoldRow:
-        """Check every limit and place a hold: of all that is asked, or of the least where no more fits."""
-        find_price = prices.batch if order.is_bulk else prices.current
-        price = find_price(rows.session, account.plan, order.model, now)
-        asked = Asked(account, key, order, cost_micros(order.counts, price), now)
-        try:
-            limits.check(asked)
-        except APIError:
-            least = order.least(price)
-            if least == order.counts:
-                raise
-            asked = Asked(account, key, replace(order, counts=least), cost_micros(least, price), now)
-            limits.check(asked)
+    def hold(self, rows: WorkingSet, order: Order, now: int) -> HoldRow:
+        """Check every limit and place a hold."""
+        asked = _asked(rows, order, now)
+        limits.check(asked)
         hold = HoldRow(
             id=order.request_id,
-            account_id=account.id,
-            key_id=key.id,
-            project_id=key.project_id,
+            account_id=order.account_id,
+            key_id=order.key_id,
+            project_id=asked.key.project_id,
             server=BULK if order.is_bulk else self._server,
             state="open",
             model=order.model,
             model_fingerprint=order.model_fingerprint,
-            counts=asked.order.counts,
-            prices=price,
+            counts=order.counts,
+            prices=asked.prices,
             cost_micros=asked.cost_micros,
             idempotency_key=order.idempotency_key,
             body_hash=order.body_hash,
@@ -220,23 +220,6 @@ class Charging:
         release(rows, hold, "settled")
         return self.charge(rows, hold, buckets, now)
 
-    def _change(self, rows: WorkingSet, hold: HoldRow, answered: Order, now: int) -> None:
-        """Hold what was answered in the place of what was asked; more of it must be within the limits."""
-        account, key = rows.account(hold.account_id), rows.key(hold.key_id)
-        periods.roll(account, key, now)
-        release(rows, hold, "open")
-        asked = Asked(account, key, answered, cost_micros(answered.counts, hold.prices), now)
-        try:
-            if any(number > hold.counts.get(kind, 0) for kind, number in answered.counts.items()):
-                limits.check(asked)
-        except APIError:
-            limits.hold(
-                replace(asked, order=replace(answered, counts=hold.counts), cost_micros=hold.cost_micros)
-            )
-            raise
-        hold.counts, hold.cost_micros = answered.counts, asked.cost_micros
-        limits.hold(asked)
-
     def _earlier(self, rows: WorkingSet, order: Order, now: int) -> HoldRow | None:
         """The settled hold that this order repeats, if it does; raises what `ReplayTerms.check` does."""
         if order.idempotency_key is None:
@@ -258,6 +241,16 @@ def void(rows: WorkingSet, hold: HoldRow, now: int) -> None:
     billing_log.finished(rows.session, hold, now)
 
 
+def shrink(rows: WorkingSet, hold: HoldRow, counts: Counts) -> None:
+    """Hold no more than these, and their price."""
+    assert all(number <= hold.counts.get(kind, 0) for kind, number in counts.items())
+    cost = cost_micros(counts, hold.prices)
+    for each in limited_by(rows.account(hold.account_id), rows.key(hold.key_id)):
+        each.queries_held -= queries(hold.counts) - queries(counts)
+        each.held_micros -= hold.cost_micros - cost
+    hold.counts, hold.cost_micros = counts, cost
+
+
 def release(rows: WorkingSet, hold: HoldRow, state: str) -> None:
     """Let a hold count against no limit any more, and have another state."""
     hold.state = state
@@ -276,6 +269,20 @@ def charge_of(rows: WorkingSet, hold_id: str) -> Charged | None:
     if entry is None:
         return None
     return Charged(entry.seq, entry.entry_hash, entry.created_at, str(entry.key_id), -entry.amount_micros)
+
+
+def _asked(rows: WorkingSet, order: Order, now: int, *, least: bool = False) -> Asked:
+    """An order at its price, or the `least` that may be left of it."""
+    account, key = rows.account(order.account_id), rows.key(order.key_id)
+    find_prices = prices.batch if order.is_bulk else prices.current
+    found = find_prices(rows.session, account.plan, order.model, now)
+    if least:
+        order = replace(order, counts=order.least(found))
+    return Asked(account, key, order, found, now)
+
+
+def _nothing_held(account: Account, key: ApiKey, order: Order, now: int) -> Admitted:
+    return Admitted(order.request_id, NOTHING, 0, False, None, rate.status(account, key, now))
 
 
 def _admitted(

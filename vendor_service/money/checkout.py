@@ -11,7 +11,7 @@ the books as much again as the charge does. What leaves the block by an error is
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -61,21 +61,22 @@ class Checkout:
         """Hold the price of an order, or find what was paid for before, before anything is done for it.
 
         `account` and `key` are the caller's rows as they were a moment ago, and `timed` notes how long the
-        books take. Of an order that may shrink as much is held as fits.
+        books take. An order that fits the limits only if it shrinks is held once it has.
 
         Raises:
             APIError: a limit does not allow it, or as `Admission.admit`; nothing is held then.
         """
+        # Nobody needs the hold: neither a retry under its idempotency key, nor a count of those in flight.
+        is_free = order.idempotency_key is None and key.concurrency is None
         sale = Sale(self, order, account, key, timed)
         try:
             self.allowance.check(order.account_id)
         except APIError:
             self.metrics.decided("refused")
             raise
-        # Nobody needs the hold: neither a retry under its idempotency key, nor a count of those in flight.
-        is_free = order.idempotency_key is None and key.concurrency is None
-        is_small = order.queries <= _FEW_QUERIES and is_free
-        if not (is_small and self.precheck.passes(order, account, key)):
+        if order.queries <= _FEW_QUERIES and is_free and self.precheck.passes(order, account, key):
+            sale.hold_after = _SOON_SECONDS
+        else:
             await sale.hold(order)
         return sale
 
@@ -89,6 +90,7 @@ class Sale:
         self._account = account
         self._key = key
         self._timed = timed
+        self.hold_after = 0.0  # seconds that the answer may take with nothing held
         self._held: Admitted | None = None
         self._is_settled = False
         self._unrated = order.queries  # prepared, and not counted against the rate
@@ -109,10 +111,15 @@ class Sale:
 
     async def hold(self, order: Order) -> None:
         """Hold the price of an order, or find what was paid for before; see `Checkout.hold`."""
-        metrics = self._checkout.metrics
+        metrics, admitting = self._checkout.metrics, self._checkout.admission.admit(order)
         try:
             with self._timed():
-                self._held = await asyncio.wrap_future(self._checkout.admission.admit(order))
+                admitted = await asyncio.wrap_future(admitting)
+        except asyncio.CancelledError:
+            if not admitting.cancelled():  # the books hold it all the same
+                self._unrated = 0
+                admitting.add_done_callback(self._release_late)
+            raise
         except CommitInDoubt as doubt:  # of a hold, which is no charge
             metrics.decided("refused")
             message = "the vendor's database went away; nothing was charged, try again"
@@ -120,18 +127,23 @@ class Sale:
         except APIError:
             metrics.decided("refused")
             raise
-        metrics.decided("replayed" if self._held.replayed else "held")
+        if not admitted.counts:
+            return
+        self._held = admitted
+        metrics.decided("replayed" if admitted.replayed else "held")
         self._unrated -= order.queries
-        self._learn(self._held)
+        self._learn(admitted)
 
-    async def during(self, working: Awaitable[T], answered: Counts) -> T:
-        """Wait for what the answer takes; where that takes long, the price is held meanwhile."""
+    async def during(self, work: Callable[[], Coroutine[None, None, T]], answered: Counts) -> T:
+        """Wait for what the answer takes, with the price held; at first without, where nothing needs it."""
+        if self._held is None and not self.hold_after:
+            await self.hold(self._order_of(answered))
         if self._held is not None:
-            return await working
-        task = asyncio.ensure_future(working)
+            return await work()
+        task = asyncio.ensure_future(work())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody has looked
         try:
-            await asyncio.wait({task}, timeout=_SOON_SECONDS)
+            await asyncio.wait({task}, timeout=self.hold_after)
             if not task.done():
                 await self.hold(self._order_of(answered))
             return await task
@@ -191,7 +203,7 @@ class Sale:
             admitted = await asyncio.wrap_future(admission.sell(order, buckets))
             self._unrated -= order.queries
             return admitted
-        settling = admission.settle(order.account_id, held.request_id, buckets, order)
+        settling = admission.settle(order.account_id, held.request_id, buckets, answered)
         charged = await asyncio.wrap_future(settling)
         return replace(held, counts=answered, cost_micros=charged.cost_micros, charged=charged)
 
@@ -227,6 +239,11 @@ class Sale:
     async def _release(self, held: Admitted) -> None:
         if await asyncio.wrap_future(self._checkout.admission.void(self._order.account_id, held.request_id)):
             self._checkout.metrics.decided("voided")
+
+    def _release_late(self, admitting: "Future[Admitted]") -> None:
+        """Release what was held for a caller who had gone by then."""
+        if not admitting.cancelled() and admitting.exception() is None and not admitting.result().replayed:
+            self._checkout.admission.void(self._order.account_id, self._order.request_id)
 
     async def _take_back_replay(self, held: Admitted) -> None:
         taking = self._checkout.admission.take_back_replay(self._order.account_id, held.request_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.errors import ErrorCode
+from shared.kinds import UnitPrices, cost_micros
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
 from vendor_service.errors import APIError
@@ -17,13 +18,18 @@ from vendor_service.money.orders import Order
 
 @dataclass(frozen=True)
 class Asked:
-    """An order, its price, and who asks it; all counters are those of the present period."""
+    """An order, its prices, and who asks it; all counters are those of the present period."""
 
     account: Account
     key: ApiKey
     order: Order
-    cost_micros: int
+    prices: UnitPrices
     now: int
+
+    @property
+    def cost_micros(self) -> int:
+        """What the order costs."""
+        return cost_micros(self.order.counts, self.prices)
 
 
 Limit = Callable[[Asked], APIError | None]

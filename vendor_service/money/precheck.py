@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import replace
 
-from shared.kinds import KINDS, UnitPrices, cost_micros
+from shared.kinds import KINDS, UnitPrices
 from vendor_service.clock import Clock
 from vendor_service.database.tables import Account, ApiKey, limited_by
 from vendor_service.errors import APIError
@@ -45,17 +45,17 @@ class Precheck:
         price = self._known_price(order, account, key)
         if price is None:
             return False
-        now, least = self._clock(), order.least(price)
+        now = self._clock()
         try:
             limits.check_status(account, key, order, now)
             periods.roll(account, key, now)
             rate.check(account, key, 1 if order.may_shrink else order.queries, now)
-            smallest = replace(order, counts=least)
-            limits.check(Asked(account, key, smallest, cost_micros(least, price), now))
+            least = replace(order, counts=order.least(price))
+            limits.check(Asked(account, key, least, price, now))
         except APIError:
             return False
         rate.take(account, key, order.queries, now)
-        limits.hold(Asked(account, key, order, cost_micros(order.counts, price), now))
+        limits.hold(Asked(account, key, order, price, now))
         return True
 
     def _known_price(self, order: Order, account: Account, key: ApiKey) -> UnitPrices | None:

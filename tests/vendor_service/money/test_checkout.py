@@ -1,16 +1,22 @@
 """A request buys: held first, settled for what was answered, and voided with all traces but those it owes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from shared.errors import APIError, ErrorCode
+from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, asking
+from vendor_service.database.tables import Hold
+from vendor_service.database.working_set import WorkingSet
 from vendor_service.metrics import Metrics
 from vendor_service.money import checkout, ledger
 from vendor_service.money.allowance import Allowance
+from vendor_service.money.charging import Charging
 from vendor_service.money.checkout import Checkout, Sale
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.precheck import Precheck
@@ -76,7 +82,7 @@ def test_what_is_answered_of_what_may_shrink_is_charged(
         ({"credit_micros": 219}, "insufficient_credit"),
     ],
 )
-def test_more_than_the_limits_leave_is_not_charged_though_the_least_of_it_was_held(
+def test_more_than_the_limits_leave_is_not_charged_though_the_least_of_it_would_fit(
     books: Books, terms: dict[str, Any], code: str, keyed: bool
 ) -> None:
     order = asking(books.open(**terms), request_id="mine", images=2, texts=1, may_shrink=True)
@@ -166,9 +172,38 @@ def test_where_the_model_takes_long_the_price_is_held_meanwhile(
         return 1
 
     async def answer(sale: Sale) -> Admitted:
-        assert await sale.during(encode(), {"image": 2}) == 1
+        assert await sale.during(encode, {"image": 2}) == 1
         return await sale.settle({"image": 2})
 
     assert sold(books, at(books), order, answer).cost_micros == 200
     assert held == [2]
     books.check(order)
+
+
+def test_a_hold_that_comes_after_its_caller_has_gone_is_released(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = asking(books.open(), request_id="mine", images=2, idempotency_key="k")
+    begun, gone, admit = threading.Event(), threading.Event(), Charging.admit
+
+    def late(self: Charging, order: Order, rows: WorkingSet) -> Admitted:
+        begun.set()
+        assert gone.wait(10)
+        return admit(self, order, rows)
+
+    async def leave() -> None:
+        holding = asyncio.ensure_future(at(books).hold(order, books.account(order), books.key(order)))
+        await asyncio.to_thread(begun.wait, 10)
+        holding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holding
+        gone.set()
+
+    def states() -> Sequence[str]:
+        with books.database.read() as session:
+            return session.scalars(select(Hold.state)).all()
+
+    monkeypatch.setattr(Charging, "admit", late)
+    asyncio.run(leave())
+    wait_until(lambda: states() == ["voided"])
+    assert books.check(order).queries_held == 0
