@@ -10,7 +10,7 @@ from shared.billing import AccountStatus
 from vendor_service.accounts import accounts
 from vendor_service.accounts.accounts import CHANGEABLE, Terms, find_account
 from vendor_service.acts.act import Act, OperatorScope
-from vendor_service.acts.declaration import Changes, act, changes_of, preview, query
+from vendor_service.acts.declaration import Changes, Own, act, changes_of, preview, query
 from vendor_service.acts.names import Named
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
@@ -258,13 +258,13 @@ def list_accounts(
     return AccountPage(data=data, next_after=found[-1].name if found and len(found) == limit else None)
 
 
-@query(command="accounts show", route="GET /accounts/{name}")
-def show_account(act: Act, name: Named) -> AccountStatus:
-    """Show one account.
+@query(command="accounts show", route="GET /accounts/{name}", own=Own(route="GET /v1/account", scope=None))
+def show_account(act: Act, account: Named) -> AccountStatus:
+    """Show an account: its limits, and how much of them is used.
 
     Example: vendor accounts show acme
     """
-    return account_status(act.session, find_account(act.session, name).id, act.now)
+    return account_status(act.session, find_account(act.session, account).id, act.now)
 
 
 def _rows(report: ExtractionReport) -> Iterator[dict[str, Any]]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from shared.billing import Entry
 from shared.errors import ErrorCode
+from vendor_service.accounts.keys import Scope
 from vendor_service.acts.act import Act, ActContext, OperatorScope
 from vendor_service.errors import APIError
 from vendor_service.terms import Term, shown
@@ -55,14 +56,18 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Own:
-    """How customers do an act on what is their own: by a route of `/v1`, by a form of their console, or both.
+    """How customers do, or ask, this about their own account: by a route of `/v1`, by a form, or both.
 
-    Their account takes the place of an `account` that operators name. `asks` says whether a page asks first.
+    Their account takes the place of the `account` that operators name. The route takes a key with the
+    `scope`; without one any key will do. `asks` says whether a page asks before the form is done. `most` is
+    how long a list is.
     """
 
     route: str = ""
     form: str = ""
     asks: bool = True
+    scope: Scope | None = Scope.ADMIN
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class Declared:
     scope: OperatorScope
     none: str
     transaction: bool
+    own: Own | None
 
     @property
     def help(self) -> str:
@@ -196,7 +202,6 @@ class DeclaredAct(Declared):
     title: str
     done: str
     status: int
-    own: Own | None
     of: Callable[..., Any] | None
     state: Callable[[Any], object] | None
     applies: Callable[[Any], bool] | None
@@ -272,8 +277,6 @@ class DeclaredQuery(Declared):
     note: Callable[[Any], str | None] | None
     fault: Callable[[Any], str | None] | None
     command_limit: int | None
-    own: str
-    own_limit: int | None
 
     def ask(self, context: ActContext, given: Given) -> Value:
         """Ask it, in one transaction that reads if it is one."""
@@ -325,8 +328,8 @@ def act(
             return function(replace(first, action=name), *args, **kwargs)
 
         ACTS[name] = DeclaredAct(
-            name, perform, command, route, scope, none, transaction, title, done, status, own, of, state,
-            applies, check, moves_money, dangerous, word, reveals, keep, hint, begins_books,
+            name, perform, command, route, scope, none, transaction, own, title, done, status, of,
+            state, applies, check, moves_money, dangerous, word, reveals, keep, hint, begins_books,
         )  # fmt: skip
         return perform
 
@@ -343,21 +346,20 @@ def query(
     note: Callable[[Any], str | None] | None = None,
     fault: Callable[[Any], str | None] | None = None,
     command_limit: int | None = None,
-    own: str = "",
-    own_limit: int | None = None,
+    own: Own | None = None,
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Declare a function as a query, which every operator may ask.
 
     `rows` makes the table for people of its result, where that is not its data as they are. `note` is told
     below the table. A `fault` that is found fails the command. A command without `--limit` lists as many as
-    `command_limit`, or all. `own` is the route of customers, who list `own_limit` at once.
+    `command_limit`, or all. What is not one `transaction` may write.
     """
 
     def declare(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         name = command or route
         QUERIES[name] = DeclaredQuery(
-            name, function, command, route, OperatorScope.READ, none, transaction, rows, note, fault,
-            command_limit, own, own_limit,
+            name, function, command, route, OperatorScope.READ, none, transaction, own, rows, note,
+            fault, command_limit,
         )  # fmt: skip
         return function
 

@@ -266,8 +266,7 @@ def _of_revoke(act: Act, key_id: str) -> Iterator[str]:
     command="keys list",
     route="GET /accounts/{name}/keys",
     command_limit=1000,
-    own="GET /v1/keys",
-    own_limit=100,
+    own=Own(route="GET /v1/keys", most=100),
 )
 def list_keys(
     act: Act,

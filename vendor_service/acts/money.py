@@ -9,9 +9,10 @@ from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
 from vendor_service.accounts.accounts import find_account
+from vendor_service.accounts.keys import Scope
 from vendor_service.acts.accounts import by_account
 from vendor_service.acts.act import Act, ActContext, OperatorScope
-from vendor_service.acts.declaration import Recorded, act, preview, query
+from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
@@ -243,13 +244,19 @@ def _of_adjust(act: Act, account: str, micros: int, reason: str) -> Iterator[str
     yield f"The customer reads the reason: {reason!r}."
 
 
-@query(route="GET /accounts/{name}/invoices/{month}", transaction=False)
+@query(
+    route="GET /accounts/{name}/invoices/{month}",
+    own=Own(route="GET /v1/invoices/{month}", scope=Scope.READ_USAGE),
+    transaction=False,
+)
 def issue_invoice(
     context: ActContext,
     account: AccountName,
     month: Annotated[str, Term("YYYY-MM, UTC", typed="--month", pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")],
 ) -> Invoice:
     """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
+    if (customer := context.customer) is not None:
+        return invoices.issue(context.database, customer.account_id, month, context.clock(), context.watch)
     with context.read() as act:
         act.believe_clock()
         owner = find_account(act.session, account)
@@ -269,7 +276,10 @@ def issue_invoice(
         raise OperatorError(f"{error}; {hint}") from error
 
 
-@query(route="GET /accounts/{name}/ledger")
+@query(
+    route="GET /accounts/{name}/ledger",
+    own=Own(route="GET /v1/ledger", scope=Scope.READ_USAGE),
+)
 def ledger_page(
     act: Act,
     account: AccountName,
@@ -288,7 +298,12 @@ def _usage_rows(report: UsageReport) -> Iterator[dict[str, Any]]:
         yield row.model_dump() | {"currency": report.currency}
 
 
-@query(command="usage", route="GET /accounts/{name}/usage", rows=_usage_rows)
+@query(
+    command="usage",
+    route="GET /accounts/{name}/usage",
+    own=Own(route="GET /v1/usage", scope=Scope.READ_USAGE),
+    rows=_usage_rows,
+)
 def usage(
     act: Act,
     account: AccountName,

@@ -10,7 +10,7 @@ from shared.projects import DEFAULT_PROJECT, ProjectInfo, ProjectList
 from vendor_service.accounts import accounts, projects
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts.act import Act, OperatorScope
-from vendor_service.acts.declaration import Changes, act, changes_of, facts_of, preview, query
+from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts_of, preview, query
 from vendor_service.acts.names import AccountName, ProjectName
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import UsageError
@@ -141,14 +141,22 @@ def _of_archive(act: Act, account: str, name: str) -> Iterator[str]:
     yield "What was bought for it stays in the ledger, and its name is not free again."
 
 
-@query(command="projects list", route="GET /accounts/{name}/projects")
+@query(
+    command="projects list",
+    route="GET /accounts/{name}/projects",
+    own=Own(route="GET /v1/projects", scope=None),
+)
 def list_projects(act: Act, account: AccountName) -> ProjectList:
     """List an account's projects with what they have used. The default one has the account's limits alone.
+
+    A customer's key that belongs to a project lists that one.
 
     Example: vendor projects list acme
     """
     owner = accounts.find_account(act.session, account)
-    found = projects.list_projects(act.session, owner)
+    key = None if act.customer is None else act.customer.key
+    own = None if key is None else key.project_id
+    found = [each for each in projects.list_projects(act.session, owner) if own in (None, each.id)]
     return ProjectList(data=[projects.public(each, owner, act.now) for each in found])
 
 

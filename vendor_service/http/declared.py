@@ -35,7 +35,7 @@ IdempotencyKey = Annotated[
         description="A name of your own for this request; sent again under it, it is done once.",
     ),
 ]
-_TAGS = {"jobs": "bulk jobs", "receipts_keys": "receipts", "receivers": "webhooks"}
+_TAGS = {"money": "billing", "jobs": "bulk jobs", "receipts_keys": "receipts", "receivers": "webhooks"}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends
 
-from vendor_service.accounts import keys
 from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.keys import Scope
 from vendor_service.acts.act import ActContext, Customer
 from vendor_service.acts.declaration import Declared, DeclaredAct, DeclaredQuery, Parameter, Value
 from vendor_service.audit.actors import customer_key
@@ -15,6 +15,7 @@ from vendor_service.errors import APIError, OperatorError
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import requiring
 from vendor_service.http.declared import Once
+from vendor_service.http.history_rate import HistoryRate
 
 T = TypeVar("T")
 ACCOUNT = "account"
@@ -22,23 +23,21 @@ ACCOUNT = "account"
 
 @dataclass(frozen=True)
 class OwnContext:
-    """What customers act with over HTTP, by a key with the scope `admin`; a `Door`."""
+    """What customers act with over HTTP, by a key; a `Door`. Questions about the past are counted."""
 
     acts: ActContext
     authentication: Authentication
     threads: AccountThreads
+    rate: HistoryRate
 
     def route_of(self, declared: Declared) -> str:
         """See `Door`."""
-        if isinstance(declared, DeclaredQuery):
-            return declared.own
-        assert isinstance(declared, DeclaredAct)
         return "" if declared.own is None else declared.own.route
 
     def adapted(self, declared: Declared) -> Sequence[Parameter]:
         """All but the account, which is their own; of a list they get fewer at once."""
         found = [each for each in declared.parameters if each.name != ACCOUNT]
-        most = declared.own_limit if isinstance(declared, DeclaredQuery) else None
+        most = None if declared.own is None else declared.own.most
         return [
             replace(each, default=most, term=replace(each.term, most=most))
             if each.name == "limit" and most is not None
@@ -46,9 +45,13 @@ class OwnContext:
             for each in found
         ]
 
-    def admit(self, _: Declared) -> Value:
+    def admit(self, declared: Declared) -> Value:
         """See `Door`."""
-        return Annotated[Caller, Depends(requiring(self.authentication, keys.Scope.ADMIN))]
+        assert declared.own is not None
+        admitted = requiring(self.authentication, declared.own.scope)
+        if declared.own.scope is Scope.READ_USAGE:
+            admitted = self.rate.limiting(admitted)
+        return Annotated[Caller, Depends(admitted)]
 
     def documented(self, _: Declared) -> dict[str, Value]:
         """See `Door`."""
@@ -56,7 +59,8 @@ class OwnContext:
 
     async def ask(self, who: Caller, declared: DeclaredQuery, given: dict[str, Value]) -> Value:
         """Ask a query, in a thread that the account may have."""
-        return await self.threads.read(
+        call = self.threads.read if declared.transaction else self.threads.do
+        return await call(
             who.account_id, translated, lambda: declared.ask(self._by(who), self._own(who, declared, given))
         )
 

@@ -19,12 +19,13 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.preparation import count_decoders
 from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.batches import batches_router
-from vendor_service.http.billing import billing_router
+from vendor_service.http.billing import Billing, billing_router
 from vendor_service.http.declared import add_routes
 from vendor_service.http.direct import DirectRoutes
 from vendor_service.http.docs import docs_router
 from vendor_service.http.files import files_router
 from vendor_service.http.health import Readiness, health_router
+from vendor_service.http.history_rate import HistoryRate
 from vendor_service.http.metrics import metrics_router
 from vendor_service.http.models import catalogue_router
 from vendor_service.http.own import OwnContext
@@ -110,14 +111,14 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
         vendor.watch,
         keep_micros=settings.batch_keep_days * DAY,
     )
-    own = APIRouter()
-    add_routes(own, OwnContext(acts, authentication, threads), [*ACTS.values(), *QUERIES.values()])
+    rate, own = HistoryRate(), APIRouter()
+    add_routes(own, OwnContext(acts, authentication, threads, rate), [*ACTS.values(), *QUERIES.values()])
     selling = sale_router(vendor.sales, capacity, only_model, reader, authentication)
     runs_jobs = vendor.batches is not None
     routers = [
         selling,
         catalogue_router(models, database, clock, authentication, vendor.signer, runs_jobs=runs_jobs),
-        billing_router(database, clock, authentication, models, vendor.watch, vendor.signer, threads),
+        billing_router(Billing(database, clock, models, vendor.signer), authentication, rate, threads),
         own,
         signing_router(database),
         docs_router(app.title),

@@ -18,22 +18,21 @@ from tests.vendor_service.local_vendor import LocalVendor, Vendor
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import Scope
 from vendor_service.accounts.projects import ProjectTerms, create_project
-from vendor_service.acts import keys
+from vendor_service.acts import accounts, keys, money
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
 from vendor_service.clock import to_datetime
 from vendor_service.console import sessions
 from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account
-from vendor_service.http import billing
 from vendor_service.money import invoices, ledger
 
 CAT = {"text": "a photo of a cat"}
 # What an account reads, and where that is done.
 READS: dict[str, tuple[Any, str]] = {
-    "/v1/account": (billing, "account_status"),
+    "/v1/account": (accounts, "account_status"),
     "/v1/projects": (projects, "list_projects"),
-    "/v1/usage": (billing, "usage_report"),
+    "/v1/usage": (money, "usage_report"),
     "/v1/ledger": (ledger, "page"),
     "/v1/ledger/head": (ledger, "head"),
     "/v1/keys": (keys, "page"),
