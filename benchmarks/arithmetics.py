@@ -24,7 +24,7 @@ from client.data.bundled_set import UNLABELLED
 from client.data.listing import list_folder
 from client.data.names import class_prompts
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.facts import Dtype
 from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.sources import find_model
 

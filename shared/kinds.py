@@ -2,7 +2,7 @@
 
 Everything else takes `Counts` and `UnitPrices`, mappings by kind. Only this module names the kinds one by
 one: to sell another, add it to `Kind` and `KINDS`, and its fields to the models below. What a request has of
-it is counted in `vendor_service/embed/counting.py`.
+it is counted in `vendor_service/embed/request.py`.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -152,3 +152,10 @@ class KeySet(BaseModel):
     """The answer of `GET /.well-known/jwks.json`: every key that ever signed, and was not withdrawn."""
 
     keys: list[PublicKey]
+
+
+class Signs(Protocol):
+    """Signs statements."""
+
+    def sign(self, kind: str, content: BaseModel) -> str:
+        """The content as a compact JWS whose header says what `kind` of statement it is."""

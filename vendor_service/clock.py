@@ -10,6 +10,8 @@ Clock = Callable[[], int]
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 DAY = 86_400 * SECOND
+# How far clocks may be apart: those of processes that share books, and one clock from itself.
+MOST_SKEW = 300 * SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # What `to_datetime` can tell; with a zone's offset, a moment of the years 1 and 9999 may be beyond.

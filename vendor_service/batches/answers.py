@@ -16,12 +16,11 @@ from shared.receipts import Sold
 from vendor_service.batches.intake import Fault
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, LineRefused
-from vendor_service.embed.counting import counts_of
 from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.models import ServedModel
-from vendor_service.embed.request import Timing
+from vendor_service.embed.request import Timing, counts_of
 from vendor_service.embed.results import EmbedResult, what_was_sold
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import Prepared
 from vendor_service.money.orders import Admitted
 

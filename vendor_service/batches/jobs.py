@@ -26,7 +26,7 @@ from vendor_service.database.tables import (
     LedgerEntry,
     StoredFile,
 )
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from shared.receipts import Signs
 from vendor_service.accounts.authentication import Authentication
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
@@ -18,7 +19,6 @@ from vendor_service.extraction.recorder import Recorder
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
-from vendor_service.money.signing import Signs
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from operator import attrgetter
 from sqlalchemy import BindParameter, Executable, Table, bindparam, insert, select, union_all, update
 from sqlalchemy.orm import Session
 
-from vendor_service.database.many_rows import ManyRows
-from vendor_service.database.rows import ChargeRow, HoldRow, Owners
+from vendor_service.database.rows import ChargeRow, HoldRow, ManyRows, Owners
 from vendor_service.database.tables import Account, ApiKey, Hold, Project
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)

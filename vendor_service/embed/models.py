@@ -11,7 +11,8 @@ from email.utils import format_datetime
 from shared.embeddings import Limits
 from shared.errors import ErrorCode
 from vendor_service.embed.signed_card import ModelPromise
-from vendor_service.encoder.encoder import Encoder, ModelFacts
+from vendor_service.encoder.encoder import Encoder
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 

@@ -1,16 +1,20 @@
 """A request for embeddings: who asks for what, on which terms, and what its answer has taken so far."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from shared.http.capacity import Reservation
 from shared.kinds import Counts
-from vendor_service.accounts.authentication import Caller
-from vendor_service.embed.counting import counts_of
 from vendor_service.encoder.queries import Query
+
+
+def counts_of(queries: Iterable[Query]) -> Counts:
+    """One of its kind for each query."""
+    return Counter(each.kind for each in queries)
+
 
 StepName = Literal["decode", "queue", "model", "books"]
 
@@ -91,26 +95,3 @@ class Timing:
         for step in self.steps:
             sums[step.name] += step.seconds
         return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in sums.items())
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request while it is answered.
-
-    Attributes:
-        id: its own.
-        caller: the account that asks, and its key.
-        queries: what is asked.
-        reservation: its room in memory, and its deadline.
-        gone: returns when the caller has hung up.
-        terms: what the caller wants of an answer.
-        timing: where its time goes.
-    """
-
-    id: str
-    caller: Caller
-    queries: Queries
-    reservation: Reservation
-    gone: Callable[[], Awaitable[None]]
-    terms: Terms = Terms()
-    timing: Timing = field(default_factory=Timing)

@@ -12,14 +12,13 @@ from pydantic_core import to_json
 from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, to_base64, to_rows
 from shared.kinds import NOTHING, Counts, count_fields, queries
-from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
+from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Signs, Sold, answer_hash, request_hash, vector_digest
 from vendor_service.clock import SECOND
 from vendor_service.embed.request import Queries, Timing
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, Vectors
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Admitted, Charged
-from vendor_service.money.signing import Signs
 
 _BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
 _BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector

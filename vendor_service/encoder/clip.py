@@ -15,18 +15,16 @@ from torch import nn
 
 from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
-from shared.kernel_lock import KernelCompileLock
 from vendor_service.encoder import precision
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import Dtype, ModelFacts
 from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.libraries import open_clip
-from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration, quantized
 from vendor_service.encoder.queries import PreparedText, Vectors
-from vendor_service.encoder.replica import Replica, using_threads
+from vendor_service.encoder.replica import KernelCompileLock, Replica, using_threads
 from vendor_service.encoder.short_texts import places_first, short_texts
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize

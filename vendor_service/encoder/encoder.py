@@ -1,35 +1,14 @@
 """The interface of a model, wherever it runs: in this process, or on machines of a cluster."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from shared.embeddings import Kind
 from vendor_service.encoder.batches import Encoded
-from vendor_service.encoder.precision import Dtype
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import Preparation, Took
 from vendor_service.encoder.queries import Prepared, Query
 from vendor_service.errors import APIError
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What is told about a model.
-
-    `tolerance` is the largest difference of one component between two answers to the same input,
-    `preprocessing` open_clip's own configuration of it; sizes are in pixels and bytes.
-    """
-
-    id: str
-    fingerprint: str
-    dtype: Dtype
-    tolerance: float
-    devices: tuple[str, ...]
-    dimensions: int
-    image_size: int
-    image_bytes: int
-    preprocessing: Mapping[str, Any]
 
 
 class Encoder(ABC):

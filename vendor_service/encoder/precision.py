@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from shared.embeddings import Kind
+from vendor_service.encoder.facts import Dtype
 from vendor_service.encoder.queries import PreparedText
 from vendor_service.encoder.replica import Replica
 
-Dtype = Literal["float32", "bfloat16", "int8"]
 Canaries = Mapping[Kind, Sequence[Any]]
 
 FAITHFUL = 0.999  # the least cosine to what float32 answers

@@ -1,21 +1,45 @@
 """One copy of the model on one device, and the batches that it is given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
 import torch
 
 from shared.embeddings import Kind
-from shared.kernel_lock import KernelCompileLock
 from vendor_service.encoder.batcher import DeviceLost
 from vendor_service.encoder.batches import Buckets
 from vendor_service.encoder.graph import Forward
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.queries import PreparedText, Vectors
 from vendor_service.encoder.short_texts import ShortTexts
+
+
+class KernelCompileLock:
+    """Lets only one thread at a time do a computation of a new kind. Thread-safe.
+
+    oneDNN, which computes PyTorch's convolutions on CPUs, compiles a kernel for each shape when it first
+    meets it, and keeps it. Where two threads compiled for one shape at once, some laid out the weights for
+    the kernel of the other: its answer was wrong, once, without an error (oneDNN 3.12).
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._known: set[Hashable] = set()
+
+    @contextmanager
+    def alone(self, kind: Hashable) -> Iterator[None]:
+        """Hold the lock for the block, if this kind of computation is new."""
+        if kind in self._known:
+            yield
+            return
+        with self._lock:
+            yield
+            self._known.add(kind)
+
 
 # What CUDA raises once its context is broken; later batches fail as well. Older torch has no name for it.
 _BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaError)

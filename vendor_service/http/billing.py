@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 
 from shared.billing import EstimateRequest, Quote
 from shared.http.body import read_model
-from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
+from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead, Signs
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.clock import SECOND, Clock, to_datetime
@@ -18,7 +18,6 @@ from vendor_service.http.authentication import requiring
 from vendor_service.http.history_rate import HistoryRate
 from vendor_service.money import ledger
 from vendor_service.money.estimates import estimate
-from vendor_service.money.signing import Signs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 
 from shared.embeddings import ModelCard, ModelList, Prices
 from shared.kinds import UnitPrices, price_fields
-from shared.receipts import CARD_TYPE, SignedCard
+from shared.receipts import CARD_TYPE, SignedCard, Signs
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
@@ -15,7 +15,6 @@ from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.http.authentication import welcoming
 from vendor_service.money import currency, prices
-from vendor_service.money.signing import Signs
 
 _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of
 

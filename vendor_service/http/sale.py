@@ -1,31 +1,33 @@
 """`POST /embed` and `POST /v1/embeddings`: HTTP on one side, `Sales` on the other."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, ValidationError
 from python_multipart.multipart import parse_options_header
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.embeddings import EmbedOptions, EmbedRequest, EmbedResponse, Encoding, Input
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype
-from shared.errors import ErrorCode
+from shared.errors import APIError, ErrorCode
 from shared.http import multipart
 from shared.http.body import JSON, BodyReader, disconnected, media_type, parse, until_sent
 from shared.http.capacity import Capacity, Reservation
-from shared.http.errors import invalid
+from shared.http.errors import invalid, refused
 from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import Form, FormBody, FormShape
 from vendor_service.accounts.authentication import Authentication, Caller
 from vendor_service.embed.dialects import EMBED, OPENAI, Dialect, OpenAIRequest, OpenAIResponse, queries_of
 from vendor_service.embed.request import Queries, Terms
-from vendor_service.embed.request import Request as Asked
 from vendor_service.embed.results import Content, EmbedResult, Render, as_rows
+from vendor_service.embed.sales import Request as SaleRequest
 from vendor_service.embed.sales import Sales
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.errors import APIError
 from vendor_service.http.authentication import buyer_of
 from vendor_service.money.orders import Admitted
 
@@ -165,9 +167,9 @@ def terms_of(request: Request) -> Terms:
 
 def asked_by(
     request: Request, caller: Caller, queries: Queries, reservation: Reservation, terms: Terms
-) -> Asked:
+) -> SaleRequest:
     """An HTTP request as one for embeddings; traces are told where its time goes."""
-    asked = Asked(
+    asked = SaleRequest(
         request.state.request_id, caller, queries, reservation, partial(disconnected, request), terms
     )
     request.state.timing = asked.timing
@@ -290,3 +292,33 @@ def _model_schema(only_model: ModelFacts | None) -> dict[str, Any]:
     if only_model is None:
         return {"type": "string", "description": "as listed by /v1/models"}
     return {"const": only_model.id}
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class DirectRoutes:
+    """A layer of the application that answers `POST` on some routes itself, and passes on everything else.
+
+    The endpoints take a request and return its response. The framework has the routes too, for its OpenAPI
+    document; to find one, to solve dependencies and to open stacks for them takes it as long as all that the
+    vendor does for a text that it knows.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._routes = {each.path: each for each in routes if isinstance(each, APIRoute)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI event stream."""
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
+        if route is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = route
+        request = Request(scope, receive)
+        try:
+            response = await cast(Endpoint, route.endpoint)(request)
+        except APIError as error:
+            response = refused(request, error)
+        await response(scope, receive, send)

@@ -7,13 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.clock import DAY, SECOND, Clock, steady_clock, to_datetime
+from vendor_service.clock import DAY, MOST_SKEW, SECOND, Clock, steady_clock, to_datetime
 from vendor_service.database.session import Database, server_time
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
 
-# How far clocks may be apart: those of processes that share books, and one clock from itself.
-MOST_SKEW = 300 * SECOND
 # Where the newest date in the books is older, the clock is more likely wrong than the vendor rested so long.
 LONGEST_REST = 400 * DAY
 # A clock that nobody disciplines gains or loses less than this much in a microsecond, and has not stepped.

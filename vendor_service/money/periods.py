@@ -2,9 +2,8 @@
 
 from datetime import datetime
 
-from vendor_service.clock import month_start, next_month_start, to_datetime
+from vendor_service.clock import MOST_SKEW, month_start, next_month_start, to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, limited_by
-from vendor_service.money.clock_watch import MOST_SKEW
 
 
 def start(period: str, now: int) -> int:

@@ -2,10 +2,9 @@
 
 from shared.billing import RateLimit
 from shared.errors import ErrorCode
-from vendor_service.clock import SECOND
+from vendor_service.clock import MOST_SKEW, SECOND
 from vendor_service.database.tables import Account, ApiKey, Project, Rated, limited_by
 from vendor_service.errors import APIError
-from vendor_service.money.clock_watch import MOST_SKEW
 from vendor_service.money.limits import named
 from vendor_service.money.orders import RateLimitStatus
 

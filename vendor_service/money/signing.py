@@ -11,7 +11,6 @@ import logging
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,13 +34,6 @@ from vendor_service.errors import APIError, CommitInDoubt, OperatorError, Unknow
 
 _log = logging.getLogger(__name__)
 _JWS = jwt.PyJWS(algorithms=[ALGORITHM])
-
-
-class Signs(Protocol):
-    """Whatever can sign a statement."""
-
-    def sign(self, kind: str, content: BaseModel) -> str:
-        """The content as a compact JWS whose header says what `kind` of statement it is."""
 
 
 class SigningKey:

@@ -21,7 +21,6 @@ from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.batches import batches_router
 from vendor_service.http.billing import Billing, billing_router
 from vendor_service.http.declared import add_routes
-from vendor_service.http.direct import DirectRoutes
 from vendor_service.http.docs import docs_router
 from vendor_service.http.files import files_router
 from vendor_service.http.health import Readiness, health_router
@@ -29,7 +28,7 @@ from vendor_service.http.history_rate import HistoryRate
 from vendor_service.http.metrics import metrics_router
 from vendor_service.http.models import catalogue_router
 from vendor_service.http.own import OwnContext
-from vendor_service.http.sale import QueryReader, sale_router
+from vendor_service.http.sale import DirectRoutes, QueryReader, sale_router
 from vendor_service.http.signing import signing_router
 from vendor_service.metrics import Metrics
 from vendor_service.run.factory import load_engine

@@ -26,9 +26,8 @@ from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
-from vendor_service.money.checkout import Checkout
+from vendor_service.money.checkout import Checkout, Precheck
 from vendor_service.money.clock_watch import ClockWatch
-from vendor_service.money.precheck import Precheck
 from vendor_service.money.price_watch import PriceWatch
 from vendor_service.money.refusals import RefusalCounts
 from vendor_service.money.replays import ReplayTerms

@@ -16,7 +16,7 @@ from vendor_service.batches.store import Store
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Charged, JobPart, Order

@@ -11,7 +11,7 @@ from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import LineReader
 from vendor_service.database.tables import BatchJob, FilePiece
 from vendor_service.embed.models import ServedModel
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 
 
 def test_blank_lines_of_a_chunk_are_passed_over_at_once() -> None:

@@ -16,7 +16,7 @@ from vendor_service.embed import sales
 from vendor_service.embed.results import EmbedResult
 from vendor_service.money import checkout, prices
 from vendor_service.money.billing_log import open_billing_log
-from vendor_service.money.precheck import Precheck
+from vendor_service.money.checkout import Precheck
 
 CAT = {"text": "a photo of a cat"}
 

@@ -25,8 +25,8 @@ from tests.vendor_service.encoder.drawn import icons
 from vendor_service.encoder import clip
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
+from vendor_service.encoder.facts import Dtype
 from vendor_service.encoder.initialisation import WithoutDrawing
-from vendor_service.encoder.precision import Dtype
 from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.encoder.sources import ModelSource, find_model

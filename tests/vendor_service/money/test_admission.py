@@ -22,9 +22,9 @@ from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
 from vendor_service.money import ledger, prices
 from vendor_service.money.admission import Admission
+from vendor_service.money.checkout import Precheck
 from vendor_service.money.holds import open_holds
 from vendor_service.money.orders import Order
-from vendor_service.money.precheck import Precheck
 from vendor_service.money.replays import ReplayTerms
 
 

@@ -17,9 +17,8 @@ from vendor_service.metrics import Metrics
 from vendor_service.money import checkout, ledger
 from vendor_service.money.allowance import Allowance
 from vendor_service.money.charging import Charging
-from vendor_service.money.checkout import Checkout, Sale
+from vendor_service.money.checkout import Checkout, Precheck, Sale
 from vendor_service.money.orders import Admitted, Order
-from vendor_service.money.precheck import Precheck
 
 
 def at(books: Books) -> Checkout:

@@ -28,12 +28,12 @@ from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
 from vendor_service.acts import money
 from vendor_service.acts.act import Act
-from vendor_service.clock import SECOND, Clock, next_month_start
+from vendor_service.clock import MOST_SKEW, SECOND, Clock, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.money import invoices, ledger
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import MOST_SKEW, ClockWatch
+from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.invoices import month_bounds
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.periods import is_ahead

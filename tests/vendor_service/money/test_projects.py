@@ -23,8 +23,8 @@ from vendor_service.database.tables import Project, WebhookEvent, limited_by
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.money import ledger, prices
 from vendor_service.money.admission import Admission
+from vendor_service.money.checkout import Precheck
 from vendor_service.money.estimates import estimate
-from vendor_service.money.precheck import Precheck
 from vendor_service.money.usage import usage_report
 
 

@@ -17,7 +17,7 @@ from tests.support.tiny_clip import write_tiny_clip
 from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.clip import ClipModel
-from vendor_service.encoder.encoder import ModelFacts
+from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import Preparation
 from vendor_service.encoder.queries import PreparedText
 from vendor_service.errors import APIError

@@ -4,7 +4,6 @@ Times are microseconds since the epoch in UTC, money is millionths of the curren
 """
 
 from vendor_service.database.tables.accounts import (
-    STANDARD_PLAN,
     Account,
     ApiKey,
     Limited,
@@ -13,7 +12,7 @@ from vendor_service.database.tables.accounts import (
     limited_by,
 )
 from vendor_service.database.tables.audit import AuditEntry, AuditHead
-from vendor_service.database.tables.base import Base, Secret
+from vendor_service.database.tables.base import STANDARD_PLAN, Base, Secret
 from vendor_service.database.tables.batches import BatchChunk, BatchJob, FilePiece, StoredFile
 from vendor_service.database.tables.console import ConsoleSession, Invitation
 from vendor_service.database.tables.extraction import Coverage, SketchRow

@@ -3,9 +3,7 @@
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from vendor_service.database.tables.base import Base, Secret
-
-STANDARD_PLAN = "standard"
+from vendor_service.database.tables.base import STANDARD_PLAN, Base, Secret
 
 
 class Limited:

@@ -13,6 +13,8 @@ from sqlalchemy.types import TypeDecorator
 from shared.kinds import Kind
 from vendor_service.clock import SECOND
 
+STANDARD_PLAN = "standard"
+
 
 class ByKind(TypeDecorator[Mapping[Kind, int]]):
     """A number for each kind of what is sold, as canonical JSON."""

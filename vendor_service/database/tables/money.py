@@ -4,8 +4,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.kinds import Counts, UnitPrices
-from vendor_service.database.tables.accounts import STANDARD_PLAN
-from vendor_service.database.tables.base import Base, ByKind
+from vendor_service.database.tables.base import STANDARD_PLAN, Base, ByKind
 
 # In the place of a process: the hold is a bulk job's, which any process may work on.
 BULK = "bulk"

@@ -5,7 +5,7 @@ from threading import Barrier, BrokenBarrierError
 
 import pytest
 
-from shared.kernel_lock import KernelCompileLock
+from vendor_service.encoder.replica import KernelCompileLock
 
 
 def _met(compile_lock: KernelCompileLock, *kinds: str, seconds: float = 20) -> bool:
