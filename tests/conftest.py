@@ -5,11 +5,9 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-import typer.main
 from hypothesis import settings
 
 from shared.http.logging import JsonFormatter, TextFormatter
@@ -35,15 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
-    Compute on one thread, since other tests need the other processors. Have the tree of a command line's
-    commands made once. And heed Ctrl-C, as every process should that a test starts: a shell's background jobs
-    do not.
+    Compute on one thread, since other tests need the other processors. And heed Ctrl-C, as every process
+    should that a test starts: a shell's background jobs do not.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has none of the threads of a team
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     VendorProcess.forked = StudentProcess.forked = True
     make_quick()
-    typer.main.get_command = cache(typer.main.get_command)
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

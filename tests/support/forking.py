@@ -31,7 +31,10 @@ CONTEXT.set_forkserver_preload(
         "client.serving.student",
         "vendor_service.cli.main",
         "vendor_service.run.serve",
-        "torch._dynamo",  # which whatever trains would import each time
+        "torch._dynamo",  # which whatever trains would import each time, and servers what follows
+        "pydantic.v1",
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.auto",
         "tests.support.preloaded",
     ]
 )
@@ -297,11 +300,11 @@ def _run_on(
 
 def _run_main(module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
     os.setsid()
-    nursery = Nursery()
+    if arguments[:1] == ["serve"]:  # which may start processes that decode
+        fork_server.launch = Nursery().launch_decoding
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    fork_server.launch = nursery.launch_decoding
     sys.argv = [module, *arguments]
     import_module(module).main()
