@@ -186,7 +186,7 @@ class ScriptedTexts:
                 raise SystemExit("the worker is killed")
             if "wait" in batch:
                 self.waiting.set()
-                assert self.go.wait(20)
+                assert self.go.wait(60)
             return encode(replica, kind, staged)
 
         monkeypatch.setattr(Replica, "stage", stage_noted)

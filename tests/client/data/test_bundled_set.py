@@ -7,6 +7,7 @@ import pytest
 
 import client
 from client.cli.main import main
+from client.data import bundled_set
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.finder import search
 from client.data.listing import list_folder
@@ -29,7 +30,11 @@ def test_they_are_unpacked_as_a_labelled_set(tmp_path: Path, capsys: pytest.Capt
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["icons", "icons-unlabelled"]
 
 
-def test_nothing_is_unpacked_among_other_files(tmp_path: Path) -> None:
+def test_nothing_is_unpacked_among_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ICONS", "UNLABELLED"):
+        with ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(f"{name}/line/1.png", b"")
+        monkeypatch.setattr(bundled_set, name, tmp_path / f"{name}.zip")
     (tmp_path / "empty").mkdir()
     assert client.unpack_example(tmp_path / "empty") == tmp_path / "empty"
     with pytest.raises(UsageError, match="exists already"):

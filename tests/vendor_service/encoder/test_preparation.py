@@ -72,7 +72,7 @@ def test_large_files_of_usual_encoders_have_few_parts(form: str) -> None:
 
 def test_many_long_texts_at_once_are_embedded(vendor: LocalVendor) -> None:
     key = vendor.key()
-    longest = [{"text": f"{number:04}" + 9996 * "\U0001f600"} for number in range(64)]  # 4 bytes a character
+    longest = [{"text": f"{number:04}" + 9996 * "\U0001f600"} for number in range(16)]  # 4 bytes a character
     assert vendor.embed(key, *longest).status_code == 200
     assert vendor.embed(key, CAT).status_code == 200
 
