@@ -5,7 +5,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
 
-from shared.kinds import CountFields, Counts, OfferedPriceFields, cost_micros
+from shared.kinds import (
+    CountFields,
+    Counts,
+    OfferedPriceFields,
+    UnitPrices,
+    cost_micros,
+    count_fields,
+    price_fields,
+    queries,
+)
 from shared.kinds import Kind as Kind
 
 Encoding = Literal["float", "base64"]
@@ -76,6 +85,11 @@ class Usage(CountFields):
     billed_queries: int
     cost_micros: int
 
+    @classmethod
+    def of(cls, counts: Counts, cost_micros: int) -> "Usage":
+        """The bill of these."""
+        return cls(**count_fields(counts), billed_queries=queries(counts), cost_micros=cost_micros)
+
 
 class EmbedResponse(BaseModel):
     """The answered queries, those passed over, and the bill."""
@@ -97,9 +111,10 @@ class Prices(OfferedPriceFields):
         """The price of so many queries of each kind; integers throughout, so it is exact."""
         return cost_micros(counts, self.by_kind)
 
-    def cost_micros(self, images: int, texts: int) -> int:
-        """The price of so many queries; integers throughout, so it is exact."""
-        return images * self.image_micros + texts * self.text_micros
+    @classmethod
+    def of(cls, prices: UnitPrices) -> "Prices":
+        """These prices."""
+        return cls(**price_fields(prices))
 
 
 class Limits(BaseModel):

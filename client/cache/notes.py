@@ -13,7 +13,6 @@ from pathlib import Path
 
 from client.cache.tables import NoteRow, Tables
 from client.vendors.query import Query
-from client.vendors.units import by_kind, prices_of
 from shared.batches import WINDOW_SECONDS
 from shared.embeddings import Prices
 
@@ -199,7 +198,7 @@ class Notes:
             Batch(row.idempotency_key, row.run_id, row.fingerprint, queries, lines),
             row.noted_at,
             Payer(row.vendor, row.key_id),
-            None if row.prices is None else prices_of(row.prices),
+            None if row.prices is None else Prices.of(row.prices),
             row.job,
         )
 
@@ -226,7 +225,7 @@ def _row(note: Note) -> NoteRow:
         vendor=sender.vendor,
         key_id=sender.key_id,
         noted_at=note.noted_at,
-        prices=None if note.prices is None else by_kind(note.prices),
+        prices=None if note.prices is None else note.prices.by_kind,
         queries=queries,
         lines=batch.lines or None,
         job=note.job,

@@ -10,10 +10,9 @@ from typing import NamedTuple
 from client.cache.notes import Batch, Note, Payer
 from client.cache.tables import Receipt, Tables
 from client.errors import Bill
-from client.vendors.query import Spending
+from client.vendors.query import Spending, counts_of
 from client.vendors.signatures import BadSignature
 from client.vendors.statements import Proof, pack
-from client.vendors.units import cost_of, counts_of
 from shared.embeddings import Kind, Prices
 
 LOST = "lost"
@@ -143,8 +142,8 @@ class Receipts:
         if self.is_answered(note):
             return Owed(Counter(), 0)
         billed = self.of(note)
-        left = Counter(query.kind for query in note.batch.queries)
-        cost = cost_of(left, note.prices or today) - sum(each.cost_micros for each in billed)
+        left = counts_of(note.batch.queries)
+        cost = (note.prices or today).cost_of(left) - sum(each.cost_micros for each in billed)
         for each in billed:
             left -= Counter(each.counts)
         return Owed(left, max(0, cost))
@@ -204,5 +203,5 @@ class Receipts:
 
 def _bounded(bill: Bill) -> tuple[dict[Kind, int], int]:
     """What is counted: of a bill that makes no sense, as much as can be stored, and nothing below zero."""
-    bounded = {kind: min(number, _MOST) for kind, number in counts_of(bill.usage).items() if number > 0}
+    bounded = {kind: min(number, _MOST) for kind, number in bill.usage.counts.items() if number > 0}
     return bounded, min(max(0, bill.usage.cost_micros), _MOST)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from client.cache.file import CacheFile
-from client.vendors.units import Counts
 from shared.embeddings import Kind
+from shared.kinds import Counts
 
 # SQLite's default limit on variables in one statement, kept well below.
 CHUNK = 500

@@ -28,6 +28,7 @@ from client.vendors.query import Spending
 from client.vendors.signatures import time_of
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
+from shared.kinds import KINDS
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
@@ -312,10 +313,11 @@ def print_exports(files: Sequence[ExportedFile]) -> None:
 def print_models(cards: Iterable[ModelCard]) -> None:
     """The models for sale, side by side; whether one is deprecated is told where any is."""
     cards = list(cards)
-    columns = ["model", "dimensions", "micros an image", "micros a text", "currency", "fingerprint"]
+    priced = [f"micros {'an' if kind[0] in 'aeiou' else 'a'} {kind}" for kind in KINDS]
+    columns = ["model", "dimensions", *priced, "currency", "fingerprint"]
     rows: list[list[object]] = [
         [
-            *(_named(c, cards), c.dimensions, c.prices.image_micros, c.prices.text_micros),
+            *(_named(c, cards), c.dimensions, *c.prices.by_kind.values()),
             *(c.currency or "", c.fingerprint),
         ]
         for c in cards
@@ -324,7 +326,7 @@ def print_models(cards: Iterable[ModelCard]) -> None:
         columns += ["with --batch"]
         for row, card in zip(rows, cards, strict=True):
             bulk = card.batch_prices
-            row.append("" if bulk is None else f"{bulk.image_micros} and {bulk.text_micros}")
+            row.append("" if bulk is None else " and ".join(map(str, bulk.by_kind.values())))
     if any(card.deprecated_at for card in cards):
         columns += ["deprecated", "sold until"]
         for row, card in zip(rows, cards, strict=True):
@@ -359,11 +361,11 @@ def print_usage(found: "AccountUsage") -> None:
     """Print an account's usage, its bills, and its remaining limits."""
     account, used = found.account, found.usage
     cost = "cost (micros)" if used.currency is None else f"cost (millionths of {used.currency})"
-    columns = (used.group_by, "requests", "images", "texts", "billed queries", cost)
+    columns = (used.group_by, "requests", *KINDS.values(), "billed queries", cost)
     print_table(
         columns,
         [
-            (r.group, r.requests, r.images, r.texts, r.billed_queries, r.cost_micros)
+            (r.group, r.requests, *r.counts.values(), r.billed_queries, r.cost_micros)
             for r in [*used.rows, used.total]
         ],
     )

@@ -18,7 +18,6 @@ from client.proofs.reconciliation import Discrepancy
 from client.proofs.swap import SwapCheck, SwapEvidence, check_swap
 from client.vendors.signatures import BadSignature, by_id
 from client.vendors.statements import Proof
-from client.vendors.units import counts_of
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
 from shared.receipts import KeySet, PublicKey, ReceiptClaims, Sold
@@ -68,7 +67,7 @@ class Evidence:
     def add(self, claims: ReceiptClaims, key: PublicKey, vendor: str | None) -> None:
         """Count a receipt that is right."""
         self.receipts += 1
-        self.queries += sum(counts_of(claims).values())
+        self.queries += sum(claims.counts.values())
         self.cost_micros += claims.cost_micros
         self.first = claims.iat if self.first is None else min(self.first, claims.iat)
         self.last = claims.iat if self.last is None else max(self.last, claims.iat)
@@ -116,7 +115,7 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
             found.find_fault(bill.request_id, f"the vendor {error}")
             continue
         stored = (bill.fingerprint, +Counter(bill.counts), bill.cost_micros)
-        if stored != (claims.model_fingerprint, +Counter(counts_of(claims)), claims.cost_micros):
+        if stored != (claims.model_fingerprint, +Counter(claims.counts), claims.cost_micros):
             found.find_fault(bill.request_id, "what is stored of the bill is not what the vendor signed")
             continue
         found.add(claims, proof.key, bill.vendor)

@@ -1,6 +1,5 @@
 """Reconciliation: the client's receipts against the vendor's ledger, entry by entry."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 from client.cache.notes import Note
 from client.cache.receipts import LOST, Pin
 from client.cache.tables import Receipt
+from client.vendors.query import counts_of
 from client.vendors.signatures import time_of
 from client.vendors.statements import SignedHead
-from client.vendors.units import Counts, counts_of
 from shared.billing import Entry, entry_hash
+from shared.kinds import Counts
 
 _GENESIS = "0" * 64
 
@@ -136,7 +136,7 @@ def reconcile(
     books.find_owed(owed)
     for charge in books.charges.values():
         found.elsewhere.charges += 1
-        found.elsewhere.queries += sum(counts_of(charge).values())
+        found.elsewhere.queries += sum(charge.counts.values())
         found.elsewhere.cost_micros -= charge.amount_micros
         found.elsewhere.of_other_keys += charge.key_id != key_id
     return found
@@ -204,7 +204,7 @@ class _Books:
             self._found.of_other_accounts += 1
 
     def _compare(self, receipt: Receipt, charge: Entry) -> None:
-        there = counts_of(charge)
+        there = charge.counts
         pairs = [(f"{kind}s", receipt.counts.get(kind, 0), there[kind]) for kind in there]
         pairs.append(("micros", receipt.cost_micros, -charge.amount_micros))
         differing = [
@@ -250,16 +250,16 @@ class _Books:
 
     def take_of(self, note: Note) -> Entry | None:
         """Take out the charge that is of a noted batch."""
-        asked = Counter(query.kind for query in note.batch.queries)
+        asked = counts_of(note.batch.queries)
         return self.take(asked, note.batch.fingerprint, note.sender.key_id)
 
     def take(self, asked: Counts, fingerprint: str, key_id: str | None) -> Entry | None:
         """Take out the charge that is of a request of so many queries by kind, skipped ones among them."""
         fitting = [
-            (sum(asked.values()) - sum(counts_of(charge).values()), request_id)
+            (sum(asked.values()) - sum(charge.counts.values()), request_id)
             for request_id, charge in self.charges.items()
             if charge.model_fingerprint == fingerprint
             and (key_id is None or charge.key_id == key_id)
-            and all(number <= asked.get(kind, 0) for kind, number in counts_of(charge).items())
+            and all(number <= asked.get(kind, 0) for kind, number in charge.counts.items())
         ]
         return self.charges.pop(min(fitting)[1]) if fitting else None

@@ -1,11 +1,9 @@
 """What a run may pay, in queries and in money."""
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 
-from client.vendors.query import Query, Spending
-from client.vendors.units import by_kind, cost_of, prices_of
+from client.vendors.query import Query, Spending, counts_of
 from shared.embeddings import Prices
 
 NOTHING = Spending(0, 0)
@@ -13,14 +11,14 @@ NOTHING = Spending(0, 0)
 
 def price(queries: Iterable[Query], prices: Prices) -> Spending:
     """What some queries cost."""
-    counts = Counter(query.kind for query in queries)
-    return Spending(counts.total(), cost_of(counts, prices))
+    counts = counts_of(queries)
+    return Spending(counts.total(), prices.cost_of(counts))
 
 
 def highest(one: Prices, other: Prices) -> Prices:
     """Of each kind, the higher price."""
-    others = by_kind(other)
-    return prices_of({kind: max(micros, others[kind]) for kind, micros in by_kind(one).items()})
+    others = other.by_kind
+    return Prices.of({kind: max(micros, others[kind]) for kind, micros in one.by_kind.items()})
 
 
 class Budget:

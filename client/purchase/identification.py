@@ -8,7 +8,6 @@ answers.
 import base64
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -16,10 +15,9 @@ from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Payer
 from client.cache.origins import origin_of
 from client.errors import Bill, CacheError, ClientError, VendorError
-from client.vendors.query import Query
-from client.vendors.units import usage_of
+from client.vendors.query import Query, counts_of
 from client.vendors.vendor import Vendor
-from shared.embeddings import ModelCard
+from shared.embeddings import ModelCard, Usage
 from shared.encoding import Vector
 
 # A text, and a PNG of 8 x 8 pixels in four colours.
@@ -88,7 +86,7 @@ def _recognised(
     cache.commit(
         batch,
         {} if known else vectors,
-        usage_of(Counter(query.kind for query in vectors), 0),
+        Usage.of(counts_of(vectors), 0),
         request_id,
         payer,
     )
@@ -111,6 +109,6 @@ def _note_in_vain(vendor: Vendor, cache: EmbeddingCache, model: ModelCard, paid:
     """Store the receipt of queries that did not show which model this is."""
     receipt, asked = secrets.token_hex(8), f"{model.owned_by}:{model.id}"
     batch = Batch(f"{_RUN}:{receipt}", _RUN, asked, paid)
-    bill = Bill(f"{model.owned_by}-{receipt}", asked, usage_of(Counter(query.kind for query in paid), 0))
+    bill = Bill(f"{model.owned_by}-{receipt}", asked, Usage.of(counts_of(paid), 0))
     with suppress(CacheError):  # it may be what went wrong in the first place
         cache.reject(batch, bill, "did not show which model it is", Payer(origin_of(vendor.url)))

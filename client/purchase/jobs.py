@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from client.vendors.bulk_lines import (
     size_of,
     write_line,
 )
-from client.vendors.query import Query
+from client.vendors.query import Query, counts_of
 from client.vendors.transport import Hooks
 from client.vendors.wire import most_bytes
 from shared.batches import BatchObject, ChunkReceipt
@@ -183,7 +182,7 @@ class Jobs:
         """Count as paid what is not stored of a job, or more if more was billed; how many queries that is."""
         lost = self._unknown(order)
         cost = max(price(lost, order.note.prices or self.prices).cost_micros, billed_micros)
-        self.checkout.apply(order, Event.GONE, lost=Owed(Counter(query.kind for query in lost), cost))
+        self.checkout.apply(order, Event.GONE, lost=Owed(counts_of(lost), cost))
         if order.batch.run_id == self.checkout.run_id:
             self.tally.lose(len(lost))
         return len(lost)

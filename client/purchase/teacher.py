@@ -1,6 +1,5 @@
 """The teacher as the rest of the client sees it: the cache, then the budget, then the vendor."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from client.purchase.plan import PurchasePlan, Tranche, affordable, plan_purchas
 from client.purchase.purchase import Purchase
 from client.purchase.rates import recent_rate
 from client.purchase.result import PurchaseProgress, PurchaseResult
-from client.vendors.query import Query, Spending
+from client.vendors.query import Query, Spending, counts_of
 from client.vendors.tracing import Traces
 from client.vendors.vendor import Vendor
 from shared.billing import Quote
 from shared.embeddings import ModelCard
+from shared.kinds import count_fields
 
 
 @dataclass(frozen=True)
@@ -194,12 +194,10 @@ class Teacher:
 
     def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
         """What the vendor asks for these, whether it would sell them now, and how long they would take."""
-        counts = Counter(query.kind for query in queries)
+        counts = counts_of(queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
-            quote = self.vendor.estimate(
-                images=counts["image"], texts=counts["text"], model=self.model, batch=self._bulk.buys
-            )
+            quote = self.vendor.estimate(**count_fields(counts), model=self.model, batch=self._bulk.buys)
         rate = recent_rate(self._cache.billed.sales(self.model.fingerprint), counts)
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)

@@ -178,7 +178,7 @@ def _zero_shot(run: ReportData) -> Row:
     asked = sum(n for name, n in images.items() if name not in known or not known[name].on_test_set)
     has_texts = known or method is None or method.prompts == ONE_PROMPT
     texts = 0 if has_texts else len(run.plan.classes)
-    cost = 0 if summary.teacher is None else summary.teacher.prices.cost_micros(images=asked, texts=texts)
+    cost = 0 if summary.teacher is None else summary.teacher.prices.cost_of({"image": asked, "text": texts})
     return {"queries": asked + texts, "cost_micros": cost}
 
 

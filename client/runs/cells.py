@@ -55,7 +55,7 @@ class Cell:
         cost = 0
         if plan.purchase and plan.model:
             texts = min(queries, plan.purchase.prompts)
-            cost = plan.model.prices.cost_micros(images=queries - texts, texts=texts)
+            cost = plan.model.prices.cost_of({"image": queries - texts, "text": texts})
         out_of_domain = summary.accuracy.out_of_domain
         assert out_of_domain is not None  # a domain is held out
         return RunResult(

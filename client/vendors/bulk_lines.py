@@ -12,10 +12,9 @@ from client.errors import Bill, VendorError
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.statements import prove
-from client.vendors.units import cost_of, counts_of, usage_of
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import clean, read_embeddings, rejected
-from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices
+from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices, Usage
 from shared.encoding import Vector
 from shared.errors import ErrorBody
 from shared.receipts import Sold, vector_digest
@@ -115,14 +114,14 @@ def read_chunk(
         queries = lines[each.place - first]
         one = read_embeddings(each.body, queries, model)
         request_id = one.request_id
-        billed.update(counts_of(one.usage))
+        billed.update(one.usage.counts)
         cost += one.usage.cost_micros
         for place, query in enumerate(queries, start=starts[each.place - first]):
             if query in one.vectors:
                 sold.append(Sold(place, query.kind, query.digest, vector_digest(one.vectors[query])))
         vectors |= one.vectors
         refused |= one.refused
-    usage, agreed = usage_of(billed, cost), cost_of(billed, prices)
+    usage, agreed = Usage.of(billed, cost), prices.cost_of(billed)
     bill = Bill(request_id, model.fingerprint, usage)
     if cost > agreed:
         raise rejected(bill, f"billed {cost} micros, where {agreed} were agreed")

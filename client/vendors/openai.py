@@ -9,7 +9,6 @@ name or the dimensions that it answers with.
 import base64
 import secrets
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,12 +27,11 @@ from client.errors import (
     VendorError,
 )
 from client.vendors import transport
-from client.vendors.query import Query
+from client.vendors.query import Query, counts_of
 from client.vendors.transport import NO_HOOKS, Hooks, parse
-from client.vendors.units import usage_of
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import MOST_DIMENSIONS, most_bytes
-from shared.embeddings import Kind, Limits, ModelCard, Prices
+from shared.embeddings import Kind, Limits, ModelCard, Prices, Usage
 from shared.encoding import Vector, from_wire
 
 # After these the request may have been served, and charged, all the same.
@@ -109,7 +107,7 @@ class OpenAIVendor(Vendor):
         return EmbedResult(
             dict(zip(asked, vectors, strict=True)),
             {},
-            usage_of(Counter(query.kind for query in asked), 0),
+            Usage.of(counts_of(asked), 0),
             request_id,
         )
 

@@ -1,7 +1,8 @@
 """Queries: one text or one image file, named by the digest of its exact bytes."""
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -89,3 +90,8 @@ class Spending:
     def at_most(self, other: Self) -> Self:
         """The smaller of both, in queries and in cost."""
         return type(self)(min(self.queries, other.queries), min(self.cost_micros, other.cost_micros))
+
+
+def counts_of(queries: Iterable[Query]) -> Counter[Kind]:
+    """How much of each kind some queries are: what they are priced by."""
+    return Counter(each.kind for each in queries)

@@ -20,7 +20,6 @@ import numpy as np
 from client.errors import Bill
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, FindKey, KeyRing, Signed, require_possible
-from client.vendors.units import counts_of
 from shared.embeddings import Kind
 from shared.encoding import Vector, from_wire
 from shared.receipts import (
@@ -147,7 +146,7 @@ def prove(token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill) 
         return None
     proof, claims = Proof.of(token, keys.find, sold)
     require_possible(claims)
-    signed, billed = counts_of(claims), counts_of(bill.usage)
+    signed, billed = claims.counts, bill.usage.counts
     pairs: dict[str, tuple[object, object]] = {
         "request": (claims.request_id, bill.request_id),
         "model": (claims.model_fingerprint, bill.fingerprint),

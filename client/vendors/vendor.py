@@ -145,12 +145,13 @@ class Vendor(ABC):
     def estimate(
         self,
         *,
-        images: int = 0,  # noqa: ARG002
-        texts: int = 0,  # noqa: ARG002
         model: ModelCard | None = None,  # noqa: ARG002
         batch: bool = False,  # noqa: ARG002
+        **counts: int,  # noqa: ARG002
     ) -> Quote:
-        """What queries of a model would cost, as a bulk job if a `batch`, and whether limits allow it.
+        """What queries would cost, as a bulk job if a `batch`, and whether limits allow it.
+
+        `counts` says how many `images` and `texts` there are; they are of a `model`, or of the default one.
 
         Raises:
             VendorError: it states no prices.

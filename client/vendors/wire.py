@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -12,14 +11,14 @@ import httpx
 import numpy as np
 
 from client.errors import AnswerRejected, Bill, FingerprintChanged, VendorError
-from client.vendors.query import Query
+from client.vendors.query import Query, counts_of
 from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.statements import prove, what_was_sold
 from client.vendors.transport import AnswerTooLong, parse
-from client.vendors.units import by_kind, counts_of
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import EmbedResponse, ModelCard, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
+from shared.kinds import KINDS
 from shared.receipts import RECEIPT_HEADER
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
@@ -71,7 +70,7 @@ def check_card(card: ModelCard, url: str) -> None:
         VendorError: it cannot.
     """
     limits = card.limits
-    prices = [*by_kind(card.prices).values(), *by_kind(card.batch_prices or card.prices).values()]
+    prices = [*card.prices.by_kind.values(), *(card.batch_prices or card.prices).by_kind.values()]
     sane = (
         0 < card.dimensions <= MOST_DIMENSIONS
         and 0 <= card.tolerance < math.inf
@@ -219,7 +218,7 @@ def _fault(reply: _Reply, asked: int, model: ModelCard) -> str | None:
 
 def _overcharge(usage: Usage, answered: Iterable[Query], max_cost_micros: int | None) -> str | None:
     """What is wrong with the bill, if anything is."""
-    counts, billed = Counter(query.kind for query in answered), counts_of(usage)
+    counts, billed = counts_of(answered), usage.counts
     if usage.billed_queries != counts.total() or any(n != counts[kind] for kind, n in billed.items()):
         answers = " and ".join(f"{counts[kind]} {kind}s" for kind in billed)
         bills = " and ".join(map(str, billed.values()))
@@ -272,8 +271,7 @@ def _bill(headers: httpx.Headers) -> Bill:
         KeyError, ValueError: they do not say it.
     """
     usage = Usage(
-        images=_count(headers["x-billed-images"]),
-        texts=_count(headers["x-billed-texts"]),
+        **{plural: _count(headers[f"x-billed-{plural}"]) for plural in KINDS.values()},
         billed_queries=_count(headers["x-billed-queries"]),
         cost_micros=_count(headers["x-cost-micros"]),
     )

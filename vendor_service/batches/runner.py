@@ -9,6 +9,7 @@ from time import monotonic
 
 import numpy as np
 
+from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import new_request_id
 from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
@@ -18,7 +19,6 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.embed.models import Models, ServedModel
-from vendor_service.embed.results import usage_of
 from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.recorder import Answered, Recorder
 from vendor_service.metrics import Metrics
@@ -282,7 +282,7 @@ class Runner:
         if charged is None:
             return
         self._metrics.decided("settled")
-        model.metrics.sold(usage_of(answers.counts, charged.cost_micros), replayed=False)
+        model.metrics.sold(Usage.of(answers.counts, charged.cost_micros), replayed=False)
         if self._recorder is not None:
             digests = [each.asked for each in answers.sold]
             self._recorder.note(Answered(job.account_id, fingerprint, digests, rows, buckets))

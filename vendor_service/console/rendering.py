@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from shared.kinds import KINDS, queries
 from vendor_service.clock import to_datetime
 from vendor_service.terms import money
 
@@ -38,6 +39,9 @@ def environment() -> Environment:
     }
     made.filters |= filters
     made.globals["asset"] = asset_path
+    made.globals["queries"] = queries
+    made.globals["sold"] = KINDS
+    made.globals["sold_columns"] = [f"{plural.capitalize()}#" for plural in KINDS.values()]
     return made
 
 

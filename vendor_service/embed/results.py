@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from shared.embeddings import Embedding, EmbedResponse, Encoding, InputError, Usage
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, to_base64, to_rows
-from shared.kinds import NOTHING, Counts, count_fields, queries
+from shared.kinds import NOTHING, count_fields
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims, Signs, Sold, answer_hash, request_hash, vector_digest
 from vendor_service.clock import SECOND
 from vendor_service.embed.request import Queries, Timing
@@ -55,8 +55,8 @@ class EmbedResult:
     def usage(self) -> Usage:
         """The bill."""
         if self.admitted is None:
-            return usage_of(NOTHING, 0)
-        return usage_of(self.admitted.counts, self.admitted.cost_micros)
+            return Usage.of(NOTHING, 0)
+        return Usage.of(self.admitted.counts, self.admitted.cost_micros)
 
     @property
     def replayed(self) -> bool:
@@ -82,11 +82,6 @@ class Content:
 
 
 Render = Callable[[EmbedResult], Content]
-
-
-def usage_of(counts: Counts, cost_micros: int) -> Usage:
-    """The bill of so many of each kind."""
-    return Usage(**count_fields(counts), billed_queries=queries(counts), cost_micros=cost_micros)
 
 
 def largest_bytes(rows: int, dimensions: int) -> int:

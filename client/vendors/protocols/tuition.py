@@ -139,16 +139,15 @@ class VendorClient(Vendor):
         """Quota, limits and spending of the key's account."""
         return parse(AccountStatus, self._http.send("GET", "/v1/account"))
 
-    def estimate(
-        self, *, images: int = 0, texts: int = 0, model: ModelCard | None = None, batch: bool = False
-    ) -> Quote:
-        """What so many queries would cost the key's account now, and whether its limits allow them; free.
+    def estimate(self, *, model: ModelCard | None = None, batch: bool = False, **counts: int) -> Quote:
+        """What queries would cost the key's account now, and whether its limits allow them; free.
 
-        They are of a `model`, or of the vendor's default one; and of a bulk job, if they are a `batch`.
+        `counts` says how many `images` and `texts` there are. They are of a `model`, or of the vendor's
+        default one; and of a bulk job, if they are a `batch`.
         """
         # A vendor that has never heard of several models has no default one, and prices its only one.
         name = model.id if model is not None and "default" in model.model_fields_set else None
-        asked = EstimateRequest(images=images, texts=texts, model=name, batch=batch)
+        asked = EstimateRequest(**counts, model=name, batch=batch)
         # One that has never heard of bulk jobs is not to hear of them here.
         content = asked.model_dump(exclude_none=True, exclude=set() if batch else {"batch"})
         return parse(Quote, self._http.send("POST", "/v1/estimate", json=content))

@@ -26,10 +26,9 @@ from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
 from client.vendors.signatures import KeyRing
 from client.vendors.transport import NO_HOOKS, Hooks
-from client.vendors.units import usage_of
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.batches import BatchObject, ChunkReceipt, FileObject, RequestCounts
-from shared.embeddings import Embedding, EmbedResponse, ModelCard, Prices
+from shared.embeddings import Embedding, EmbedResponse, ModelCard, Prices, Usage
 from shared.encoding import Vector, to_base64
 from shared.receipts import (
     RECEIPT_TYPE,
@@ -174,7 +173,7 @@ class FatedVendor(Vendor):
                     raise _sure(PriceRaised("dearer"), unsure=False)
                 charge = Charge(run, asked, cost, f"req_{len(books.charges)}")
                 books.charges[name] = charge
-            usage = usage_of({"text": len(asked)}, charge.cost_micros)
+            usage = Usage.of({"text": len(asked)}, charge.cost_micros)
             sign = -1 if books.is_swapped else 1
             vectors = {query: sign * vector_of(query) for query in asked}
             return EmbedResult(vectors, {}, usage, charge.request_id)
@@ -258,7 +257,7 @@ class FatedJobs(BulkApi):
                     cost, request_id = BATCH_PRICES.text_micros * len(line), f"req_{len(books.charges)}"
                     part = (self._account, f"{idempotency_key}:{place}")
                     books.charges[part] = Charge(run, line, cost, request_id)
-            return EmbedResult({}, {}, usage_of({}, 0), "")
+            return EmbedResult({}, {}, Usage.of({}, 0), "")
 
         if fate in ("overcharge", "spent", "untold", "too large"):
             fate = "serve"
@@ -319,7 +318,7 @@ class FatedJobs(BulkApi):
             ]
             body = EmbedResponse(
                 id=charge.request_id, model="m", model_fingerprint=MODEL.fingerprint, dimensions=2, data=data,
-                usage=usage_of({"text": len(line)}, charge.cost_micros + job.bills_more),
+                usage=Usage.of({"text": len(line)}, charge.cost_micros + job.bills_more),
             )  # fmt: skip
             answer = {"custom_id": str(place), "response": {"body": body.model_dump()}}
             to.write(json.dumps(answer).encode() + b"\n")

@@ -28,7 +28,7 @@ from client.purchase.purchase import Purchase
 from client.purchase.settlement import Settlement
 from client.purchase.teacher import Bulk, Teacher
 from client.vendors.query import Query, Spending
-from client.vendors.units import usage_of
+from shared.embeddings import Usage
 from tests.client.cards import MODEL
 from tests.client.purchase.fated_vendor import Books, FatedVendor, Killed, vector_of
 
@@ -310,7 +310,7 @@ def test_every_transition_is_taken(commands: Commands, tmp_path: Path) -> None:
         (query, *_) = WORDS
         batch = Batch("elsewhere", "elsewhere", MODEL.fingerprint, (query,))
         with EmbeddingCache(tmp_path / "cache.db") as cache:
-            cache.commit(batch, {query: vector_of(query)}, usage_of({"text": 1}, 20), "req_elsewhere")
+            cache.commit(batch, {query: vector_of(query)}, Usage.of({"text": 1}, 20), "req_elsewhere")
 
     give(["overcharge"], ["overcharge"], [])
     give(["refuse"])

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from shared.billing import EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
+from shared.kinds import KINDS
 from vendor_service.clock import to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
 from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, newest_labels
@@ -83,9 +84,9 @@ class MoneyPages:
             session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
         )
         rows = [ledger.public(each).model_dump(mode="json") for each in found]
-        columns = ("seq", "created_at", "kind", "amount_micros", "images", "texts", "image_micros",
-                   "text_micros", "model", "key_id", "request_id", "corrects_seq", "reason", "reference",
-                   "entry_hash")  # fmt: skip
+        columns = ("seq", "created_at", "kind", "amount_micros", *KINDS.values(),
+                   *(f"{kind}_micros" for kind in KINDS), "model", "key_id", "request_id",
+                   "corrects_seq", "reason", "reference", "entry_hash")  # fmt: skip
         return csv_file(columns, rows, f"ledger-{asked.who.name}.csv")
 
     def entries(self, asked: Asked, session: Session) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from shared.billing import GroupBy, UsageReport
 from shared.errors import ErrorCode
-from shared.kinds import price_fields
+from shared.kinds import KINDS, price_fields
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.keys import public as key_info
 from vendor_service.acts import keys, projects, receivers
@@ -140,7 +140,7 @@ class CustomerPages:
         """The same for a spreadsheet, with money in micro-units."""
         report = self._report(asked, session)
         rows = [row.model_dump() for row in (*report.rows, report.total)]
-        columns = ("group", "requests", "images", "texts", "billed_queries", "cost_micros")
+        columns = ("group", "requests", *KINDS.values(), "billed_queries", "cost_micros")
         return csv_file(columns, rows, f"usage-{report.account}.csv")
 
     def models_page(self, asked: Asked, session: Session) -> Values:
