@@ -1,1 +1,1 @@
-"""What was paid for? Embeddings, receipts and notes of what is owed: all SQL of the client."""
+"""The cache: embeddings, receipts and notes of batches in flight; all SQL of the client."""

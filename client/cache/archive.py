@@ -66,25 +66,34 @@ def export_embeddings(
     # Another process may buy meanwhile, and what it buys comes last.
     pieces = _pieces(islice(cache.stored(chosen), count), cache.dtype, dtype, dimensions)
     metadata = {"format": _FORMAT, "fingerprint": chosen}
-    part = out.with_name(f"{out.name}.part")
-    try:
+    counted = _Counted(pieces)
+    with _replacing(out) as part:
         if out.suffix == ".safetensors":
-            tensors = _gathered(pieces, np.empty((count, dimensions), dtype))
+            tensors = _gathered(iter(counted), np.empty((count, dimensions), dtype))
             save_file(tensors, part, metadata=metadata)
-            written = len(tensors["kinds"])
         else:
-            counted = _Counted(pieces)
             with part.open("wb") as file:
                 write_parquet(
                     file, counted, types=_PARQUET_TYPES, dimensions=dimensions, dtype=dtype, metadata=metadata
                 )
-            written = counted.rows
+    return counted.rows
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A file beside another, which it replaces once it is written whole.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
+    part = out.with_name(f"{out.name}.part")
+    try:
+        yield part
         part.replace(out)
     except (OSError, SafetensorError) as error:
         raise CacheError(f"{out} cannot be written: {error}.") from error
     finally:
         discard(part)
-    return written
 
 
 class _Counted:

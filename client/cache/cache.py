@@ -69,11 +69,11 @@ class EmbeddingCache(Embeddings):
         self._file.close()
 
     def spending(self, run_id: str) -> Spending:
-        """What a run has paid, by its receipts."""
+        """The amount paid by a run, by its receipts."""
         return self.billed.spending(run_id)
 
     def paid(self) -> Spending:
-        """What was ever paid for, by the receipts of all runs."""
+        """The amount ever paid, by the receipts of all runs."""
         return self.billed.spending()
 
     def receipts(self) -> list[Receipt]:

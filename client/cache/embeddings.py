@@ -20,7 +20,7 @@ _PROGRESS_EVERY = 10_000
 
 @dataclass(frozen=True)
 class CacheContents:
-    """What the cache holds of one model and kind; `vector_bytes` are those of the vectors alone."""
+    """How much the cache holds of one model and kind; `vector_bytes` counts the vectors alone."""
 
     fingerprint: str
     kind: Kind
@@ -81,7 +81,7 @@ class Embeddings:
         return {query for query, _ in self._intact(fingerprint, queries)}
 
     def origins(self, fingerprint: str, queries: Collection[Query]) -> dict[Query, tuple[str, int]]:
-        """Of the queries that the cache can answer: the origin's name, and the pool that it is in.
+        """The origin and the pool of each query that the cache can answer.
 
         Origins that were found to agree are in one pool.
         """
@@ -99,7 +99,7 @@ class Embeddings:
         return self._file.fingerprints()
 
     def holdings(self) -> list[CacheContents]:
-        """What there is, by model and kind."""
+        """The number and size of embeddings, by model and kind."""
         return [CacheContents(*row) for row in self._file.holdings()]
 
     def stored(self, fingerprint: str) -> Iterator[StoredEmbedding]:
@@ -226,7 +226,7 @@ class Embeddings:
         return np.frombuffer(entry.vector, dtype=self.dtype).astype(np.float32)
 
     def _held(self, model: int, queries: Iterable[Query]) -> dict[Query, EmbeddingRow]:
-        """What there is of some queries, intact."""
+        """The intact rows of some queries."""
         return {
             wanted[row.entry.digest]: row
             for kind, wanted in _by_kind(queries)

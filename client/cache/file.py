@@ -131,7 +131,7 @@ class CacheFile:
             yield
 
     def rows(self, statement: str, *parameters: object) -> list[Any]:
-        """What a statement gives."""
+        """The rows that a statement returns."""
         with self._lock, self._translated():
             return self.connection.execute(statement, parameters).fetchall()
 

@@ -26,7 +26,7 @@ _REPLAY_SECONDS = 72 * 3600
 _MOST_BYTES = 64 * 2**20
 
 ContentOf = Callable[[str, str], bytes]
-"""What was sent for an image, by the name and the digest of its query."""
+"""Gives the bytes sent for an image, by the name and the digest of its query."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Notes:
     def taken(
         self, note: Note, *, alive: Callable[[str], bool], released: Collection[str] | None
     ) -> set[Query]:
-        """Those of a note's queries that another note has, so that to send them might pay twice.
+        """Queries of a note that another note contains: sending them might pay twice.
 
         Args:
             note: of a batch that is about to be sent.

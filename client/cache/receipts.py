@@ -1,4 +1,4 @@
-"""Receipts: what each request was billed, whether or not its answer could be taken."""
+"""Receipts: the bill of each request, whether or not its answer was taken."""
 
 import time
 from collections import Counter
@@ -23,7 +23,7 @@ _MOST = 10**15
 
 @dataclass(frozen=True)
 class Pin:
-    """What the vendor has signed of one place in an account's ledger.
+    """A signed statement about one place in an account's ledger.
 
     Attributes:
         seq: the entry.
@@ -44,9 +44,9 @@ class Pin:
 
 
 class Paid(NamedTuple):
-    """What was paid for an answer, and by how much that adds to what was on record.
+    """The amount paid for an answer, and how much it adds to the record.
 
-    Both are nothing where the answer was stored before. One that can be taken after all adds nothing.
+    Both are zero where the answer was stored before. An answer that is taken after all adds nothing.
     """
 
     amount: Spending
@@ -54,7 +54,7 @@ class Paid(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """What may still have to be paid: queries by kind, and their cost in millionths of a unit."""
+    """The most that is still owed: queries by kind, and their cost in millionths of a unit."""
 
     counts: Counter[Kind]
     cost_micros: int
@@ -75,7 +75,7 @@ class Receipts:
         self._tables = tables
 
     def all(self) -> list[Receipt]:
-        """Those of every run, vendor and account that the cache was used with."""
+        """The receipts of every run, vendor and account."""
         return self._tables.receipts()
 
     def signed(self) -> Iterator[tuple[Receipt, Proof | None]]:
@@ -106,7 +106,7 @@ class Receipts:
         return self._tables.refusals()
 
     def spending(self, run_id: str | None = None) -> Spending:
-        """What a run has paid, or with `None` what all have."""
+        """The amount paid by a run, or with `None` by all."""
         return Spending(*self._tables.spending(run_id))
 
     def sales(self, fingerprint: str) -> list[Receipt]:
@@ -119,7 +119,7 @@ class Receipts:
         return len(self._tables.receipts(first, f"{first}~"))
 
     def of(self, note: Note) -> list[Receipt]:
-        """What the sender of a noted batch was billed for it, in all its parts; nothing that was given up."""
+        """The bills of a noted batch to its sender, in all its parts, without those given up for lost."""
         key, sender, is_job = note.batch.idempotency_key, note.sender, note.batch.is_job
         return [
             each
@@ -202,6 +202,6 @@ class Receipts:
 
 
 def _bounded(bill: Bill) -> tuple[dict[Kind, int], int]:
-    """What is counted: of a bill that makes no sense, as much as can be stored, and nothing below zero."""
+    """The counts and the cost of a bill, kept between zero and the most that can be stored."""
     bounded = {kind: min(number, _MOST) for kind, number in bill.usage.counts.items() if number > 0}
     return bounded, min(max(0, bill.usage.cost_micros), _MOST)

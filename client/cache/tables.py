@@ -44,7 +44,7 @@ class EmbeddingRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What one paid request brought and cost.
+    """The receipt of one paid request.
 
     Attributes:
         request_id: the vendor's name for it; "lost" where its answer is lost for good.
@@ -277,7 +277,7 @@ class Tables(CacheFile):
     # The file
 
     def problem(self) -> str | None:
-        """What is damaged in the file itself, if anything is."""
+        """The damage of the file itself, if there is any."""
         ((verdict,),) = self.rows("PRAGMA quick_check(1)")
         return None if verdict == "ok" else str(verdict)
 

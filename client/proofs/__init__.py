@@ -1,1 +1,1 @@
-"""What is proved of a vendor: its ledger, its receipts, the model that it sells?"""
+"""Proofs about a vendor: its ledger, its receipts, the model that it sells."""

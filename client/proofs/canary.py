@@ -50,7 +50,7 @@ class Difference:
 
 @dataclass
 class CanaryResult:
-    """What the canary found.
+    """The findings of the canary.
 
     Attributes:
         fingerprint: the model that the vendor says it sells.
@@ -80,7 +80,7 @@ class CanaryResult:
         return bool(self.differences) or self.contradiction is not None
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """The result for `json.dumps`."""
         found = {name: value for name, value in vars(self).items() if name != "evidence"}
         return found | {
             "differences": [asdict(each) for each in self.differences],

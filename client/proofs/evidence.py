@@ -27,7 +27,7 @@ Content = TypeVar("Content", bound=BaseModel)
 
 @dataclass
 class Evidence:
-    """What signed receipts prove.
+    """The result of checking signed receipts.
 
     Attributes:
         receipts: those whose signature and hashes are right.
@@ -56,7 +56,7 @@ class Evidence:
     problems: list[Discrepancy] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """The result for `json.dumps`."""
         return asdict(self)
 
     @property
@@ -97,7 +97,7 @@ class ExportedReceipts(BaseModel):
 
 
 class EvidenceFile(RootModel[ExportedReceipts | SwapEvidence]):
-    """What there is to check: receipts, or the evidence of a swap."""
+    """A file to check: receipts, or the evidence of a swap."""
 
     root: Annotated[ExportedReceipts | SwapEvidence, Field(discriminator="format")]
 

@@ -36,6 +36,13 @@ class UnknownCharges:
     cost_micros: int = 0
     of_other_keys: int = 0
 
+    def add(self, charge: Entry, key_id: str | None) -> None:
+        """Count a charge; `key_id` names the key that asks."""
+        self.charges += 1
+        self.queries += sum(charge.counts.values())
+        self.cost_micros -= charge.amount_micros
+        self.of_other_keys += charge.key_id != key_id
+
 
 @dataclass
 class Rewritten:
@@ -89,7 +96,7 @@ class Reconciliation:
     head: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """The result for `json.dumps`."""
         return asdict(self)
 
 
@@ -135,10 +142,7 @@ def reconcile(
     found.in_hand = sum(books.take_of(note) is not None for note in in_hand)
     books.find_owed(owed)
     for charge in books.charges.values():
-        found.elsewhere.charges += 1
-        found.elsewhere.queries += sum(charge.counts.values())
-        found.elsewhere.cost_micros -= charge.amount_micros
-        found.elsewhere.of_other_keys += charge.key_id != key_id
+        found.elsewhere.add(charge, key_id)
     return found
 
 

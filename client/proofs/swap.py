@@ -57,7 +57,7 @@ class SwapEvidence(BaseModel):
 
 @dataclass
 class SwapCheck:
-    """What evidence proves.
+    """The result of checking evidence.
 
     Attributes:
         model_fingerprint: the model that is meant.
@@ -74,7 +74,7 @@ class SwapCheck:
     problems: list[Discrepancy] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """The result for `json.dumps`."""
         return asdict(self)
 
     @property

@@ -1,1 +1,1 @@
-"""What is bought, within which budget, and once only?"""
+"""Purchases: plans, budgets, and batches that are paid for once."""

@@ -1,4 +1,4 @@
-"""What a run may pay, in queries and in money."""
+"""The budget of a run, in queries and in money."""
 
 import threading
 from collections.abc import Iterable
@@ -10,19 +10,19 @@ NOTHING = Spending(0, 0)
 
 
 def price(queries: Iterable[Query], prices: Prices) -> Spending:
-    """What some queries cost."""
+    """The cost of some queries."""
     counts = counts_of(queries)
     return Spending(counts.total(), prices.cost_of(counts))
 
 
 def highest(one: Prices, other: Prices) -> Prices:
-    """Of each kind, the higher price."""
+    """The higher price of each kind."""
     others = other.by_kind
     return Prices.of({kind: max(micros, others[kind]) for kind, micros in one.by_kind.items()})
 
 
 class Budget:
-    """What a run may still pay, in queries and in money. Thread-safe; what is in flight counts as paid.
+    """The budget of a run, in queries and in money. Thread-safe; batches in flight count as paid.
 
     The limits are the run's own, over all its resumptions; `None` is none. `spent` is what was paid before.
     """
@@ -38,12 +38,12 @@ class Budget:
 
     @property
     def spent(self) -> Spending:
-        """What the run has paid so far."""
+        """The amount paid so far."""
         return self._spent
 
     @property
     def committed(self) -> Spending:
-        """What was paid, and what is set aside."""
+        """The amount paid, and the amount set aside."""
         return self._spent + self._reserved
 
     @property
@@ -84,7 +84,7 @@ class Budget:
             return True
 
     def settle(self, reserved: Spending, *, paid: Spending) -> None:
-        """What was reserved is answered: `paid` of it was charged, the rest is free again."""
+        """Release a reservation, of which `paid` was charged."""
         with self._lock:
             self._reserved -= reserved
             self._spent += paid

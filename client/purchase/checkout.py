@@ -1,4 +1,4 @@
-"""Where the batches of one run are paid: what happens to one is recorded here, and nowhere else."""
+"""The checkout of one run: the only place that records what happens to a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -58,12 +58,12 @@ class Order:
 
     @property
     def queries(self) -> tuple[Query, ...]:
-        """What is asked, in order."""
+        """The queries in the order sent."""
         return self.note.batch.queries
 
 
 class Details(TypedDict, total=False):
-    """What comes with an event."""
+    """Details of an event, where it has any."""
 
     answer: EmbedResult
     part: Batch  # of a bulk job
@@ -120,7 +120,7 @@ class Checkout:
         return held
 
     def apply(self, order: Order, event: Event, **details: Unpack[Details]) -> Spending:
-        """Record what happens to a batch; returns what was paid by it.
+        """Record an event of a batch; returns the amount paid.
 
         Raises:
             KeyError: it cannot happen to a batch in that state.

@@ -403,7 +403,7 @@ class Jobs:
 
 
 def described(order: Order, lost: int) -> str:
-    """What to say of a job whose answers are gone; it goes on with what becomes of them."""
+    """The first half of a sentence about a job whose answers are gone."""
     job = f"the bulk job {order.note.job}" if order.note.job else "a bulk job"
     return (
         f"The vendor no longer has what {job} brought, and {lost} of its queries are not stored. They count "

@@ -1,14 +1,40 @@
-"""What may happen to a batch: from which state, by which event, to which, and what the cache records of it.
+"""The state machine of a batch: a request, or a bulk job, which is the same purchase over a slow transport.
 
-A batch is one request, or one bulk job, which is the same purchase over a slow transport. `TRANSITIONS` is
-all that there is: whoever buys, recovers or gives up a batch goes through it (`Checkout.apply`), and the
-property test draws from it (tests/client/purchase/test_lifecycle.py).
+    FROM      EVENT      TO         RECORD
+    PLANNED   NOTE       NOTED      NOTE
+    PLANNED   HELD       ABANDONED  NOTHING
+    NOTED     TRY        NOTED      RENEW
+    NOTED     REPEAT     NOTED      LOSE_TRY
+    NOTED     BEGIN      SENT       NAME
+    NOTED     ANSWER     SETTLED    STORE
+    NOTED     BILL       IN_DOUBT   BILL
+    NOTED     DISPUTE    SETTLED    DISPUTE
+    NOTED     REFUSE     REFUSED    REFUSE
+    NOTED     DOUBT      IN_DOUBT   RENEW
+    NOTED     GONE       LOST       LOSE
+    SENT      ANSWER     SENT       STORE
+    SENT      BILL       SENT       BILL
+    SENT      COMPLETE   SETTLED    DROP
+    SENT      UNTOLD     SENT       NOTHING
+    SENT      GONE       LOST       LOSE
+    IN_DOUBT  NOTE       NOTED      NOTE
+    IN_DOUBT  HELD       IN_DOUBT   NOTHING
+    IN_DOUBT  BEGIN      SENT       NAME
+    IN_DOUBT  ANSWER     SETTLED    STORE
+    IN_DOUBT  BILL       IN_DOUBT   BILL
+    IN_DOUBT  UNCHARGED  ABANDONED  DROP
+    IN_DOUBT  UNTOLD     IN_DOUBT   NOTHING
+    IN_DOUBT  GONE       LOST       LOSE
 
-Each record is one SQLite transaction. The budget follows from what is recorded: what a note may still cost is
-set aside, what a receipt says is paid, and all else is free.
+`State`, `Event` and `Record` explain the names. `TRANSITIONS` is this table as data. Buying, recovering and
+giving up a batch all go through it (`Checkout.apply`), and the property test draws from it
+(tests/client/purchase/test_lifecycle.py).
 
-A process may be killed anywhere. What is left then is the last record: a note is a batch in doubt, a note
-with the vendor's name for a bulk job is a job that was sent, and no note is the end.
+Each record is one SQLite transaction. The budget follows from the records: a note sets aside the most that
+its batch may still cost, a receipt counts as paid.
+
+A process may be killed anywhere. The last record then gives the state: a note without the name of a job is
+IN_DOUBT, a note with it is SENT, and without a note the batch has ended.
 """
 
 from collections.abc import Mapping
@@ -32,7 +58,7 @@ ENDS = frozenset({State.SETTLED, State.REFUSED, State.LOST, State.ABANDONED})
 
 
 class Event(StrEnum):
-    """What happens to a batch."""
+    """An event in the life of a batch."""
 
     NOTE = "it is noted, for the first time or to be sent again under its old key"
     HELD = "another run has bought some of it, is buying it, or may have paid for it"
@@ -51,7 +77,7 @@ class Event(StrEnum):
 
 
 class Record(StrEnum):
-    """What the cache does, in one transaction."""
+    """A change of the cache, in one transaction."""
 
     NOTHING = "nothing"
     NOTE = "writes the note, unless another run has some of it"

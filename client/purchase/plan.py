@@ -1,7 +1,7 @@
 """The plan of a purchase: which queries to buy, in which order, and when to stop."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class Tranche:
 
 @dataclass(frozen=True)
 class TranchePlan:
-    """What a plan does with one tranche. A query that an earlier tranche asks too is counted there.
+    """The part of a plan for one tranche. A query that an earlier tranche asks too is counted there.
 
     Attributes:
         name: what it buys.
@@ -53,7 +53,7 @@ class TranchePlan:
 
 @dataclass(frozen=True)
 class PurchasePlan:
-    """What a run needs, has and would buy.
+    """The queries that a run needs, has and would buy.
 
     Attributes:
         tranches: the same by kind, in the order of purchase.
@@ -122,7 +122,7 @@ class PurchasePlan:
 def plan_purchase(
     tranches: Sequence[Tranche], *, cached: Collection[Query], budget: Budget, prices: Prices
 ) -> PurchasePlan:
-    """What to buy of some tranches, one after the other, until the budget ends.
+    """Plan to buy tranches one after the other, until the budget ends.
 
     The order follows the tranches and not the cache: a resumed run goes on where it stopped.
 
@@ -135,36 +135,38 @@ def plan_purchase(
     order = purchase_order(tranches)
     wanted = [query for query in order if query not in cached]
     to_buy = affordable(wanted, budget, prices)
-    bought = set(to_buy)
-    planned, seen = [], set[Query]()
-    for tranche in tranches:
-        new = set(tranche.queries) - seen
-        buying = new & bought
-        have = sum(query in cached for query in new)
-        planned.append(
-            TranchePlan(
-                name=tranche.name,
-                queries=len(tranche.queries),
-                cached=have,
-                to_buy=len(buying),
-                unaffordable=len(new) - have - len(buying),
-                cost_micros=price(buying, prices).cost_micros,
-            )
-        )
-        seen |= new
     strata = dict(
         pair for tranche in tranches if tranche.strata
         for pair in zip(tranche.queries, tranche.strata, strict=True)
     )  # fmt: skip
     left = None if budget.queries is None else max(0, budget.queries - budget.committed.queries - len(to_buy))
     return PurchasePlan(
-        tranches=tuple(planned),
+        tranches=tuple(_planned(tranches, cached, set(to_buy), prices)),
         to_buy=tuple(to_buy),
         beyond=tuple(wanted[len(to_buy) :]),
         cost_micros=price(to_buy, prices).cost_micros,
         budget_left=left,
         by_stratum=dict(Counter(strata[query] for query in to_buy if query in strata)),
     )
+
+
+def _planned(
+    tranches: Sequence[Tranche], cached: Collection[Query], bought: Set[Query], prices: Prices
+) -> Iterator[TranchePlan]:
+    seen = set[Query]()
+    for tranche in tranches:
+        new = set(tranche.queries) - seen
+        buying = new & bought
+        have = sum(query in cached for query in new)
+        yield TranchePlan(
+            name=tranche.name,
+            queries=len(tranche.queries),
+            cached=have,
+            to_buy=len(buying),
+            unaffordable=len(new) - have - len(buying),
+            cost_micros=price(buying, prices).cost_micros,
+        )
+        seen |= new
 
 
 def purchase_order(tranches: Sequence[Tranche]) -> list[Query]:

@@ -158,16 +158,16 @@ class Purchase:
         return True
 
     def _missing(self) -> set[Query]:
-        """What the cache lacks, and may be bought without being paid for twice."""
+        """The queries that the cache lacks and that can be bought without paying twice."""
         known = self._cache.known(self._checkout.model.fingerprint, self._wanted)
-        left_out = self._settlement.undecided.keys() | self._tally.result.refused.keys()
+        left_out = self._settlement.untold.keys() | self._tally.result.refused.keys()
         return self._wanted.keys() - known - left_out
 
     def _refuse(self, query: Query, why: str) -> None:
         self._tally.refuse({query: why})
 
     def _pass_over(self, queries: Sequence[Query]) -> set[Query]:
-        """Those of some queries that were bought since they were lined up."""
+        """The queries that were bought since they were lined up."""
         bought = self._cache.known(self._checkout.model.fingerprint, queries)
         self._tally.leave(bought)
         return bought
@@ -191,7 +191,7 @@ class Purchase:
     def _buy_all(self) -> None:
         """Buy what is lined up, and what was left to bulk jobs that have not brought it."""
         while True:
-            self._work_off()
+            self._run_workers()
             if self._errors:
                 raise self._errors[0]
             if not self._left_to_jobs:
@@ -199,7 +199,7 @@ class Purchase:
             self._left_to_jobs.clear()
             self._settle_jobs()
 
-    def _work_off(self) -> None:
+    def _run_workers(self) -> None:
         # Daemons, so that a vendor that hangs cannot keep an interrupted program from ending.
         count = self._channel.at_once
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
@@ -289,7 +289,7 @@ class Purchase:
         settlement.recover(held, only_past=True)
         jobs = settlement.noted_jobs(held, own=False)
         in_jobs = held & {query for note in jobs for query in note.batch.queries}
-        left_out = in_jobs | (held & settlement.undecided.keys())
+        left_out = in_jobs | (held & settlement.untold.keys())
         self._tally.leave(left_out)
         with self._lock:
             self._left_to_jobs |= in_jobs

@@ -1,4 +1,4 @@
-"""What is left to buy, in order, and the ways by which it is bought."""
+"""The queue of queries left to buy, and the channels by which they are bought."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ class NotCharged(Exception):
 
 
 class Gone(Exception):
-    """What a batch was charged for is not to be had any more."""
+    """The vendor no longer has the answer that a batch was charged for."""
 
 
 class Parcel(Protocol):
@@ -42,7 +42,7 @@ class Channel(Protocol):
 
     @property
     def prices(self) -> Prices:
-        """What a query costs."""
+        """The price of one query of each kind."""
 
     @property
     def at_once(self) -> int:

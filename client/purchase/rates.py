@@ -48,7 +48,7 @@ def _mostly(counts: Mapping[Kind, int]) -> Kind | None:
 
 
 def _latest_first(sales: Iterable[Receipt]) -> list[Sequence[Receipt]]:
-    """What each run bought without a pause, in the order of time; what ended last comes first."""
+    """Purchases: receipts of one run without a pause, in order of time; the latest purchase first."""
     by_run: dict[str, list[Receipt]] = defaultdict(list)
     for sale in sorted(sales, key=lambda sale: sale.received_at):
         by_run[sale.run_id].append(sale)

@@ -78,7 +78,7 @@ class Requests:
 
     @property
     def prices(self) -> Prices:
-        """What a query costs."""
+        """The price of one query of each kind."""
         return self.checkout.model.prices
 
     def pack(self, queue: BuyingQueue) -> Order | None:
@@ -110,7 +110,7 @@ class Requests:
         ]
 
     def readable(self, queue: BuyingQueue, queries: Sequence[Query]) -> list[tuple[Query, bytes]]:
-        """Those of some queries that can be sent, with their bytes."""
+        """The queries that can be sent, with their bytes."""
         parcel = _Contents(self.checkout.model.limits)
         contents = ((query, queue.read(query, parcel)) for query in queries)
         return [(query, content) for query, content in contents if content is not None]

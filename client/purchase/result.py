@@ -1,4 +1,4 @@
-"""What a purchase comes to, and how far it is."""
+"""The result of a purchase, and its progress."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -32,7 +32,7 @@ class PurchaseProgress:
 
 @dataclass
 class PurchaseResult:
-    """What a purchase came to.
+    """The result of a purchase.
 
     Attributes:
         bought: queries that were paid for and stored.

@@ -29,7 +29,7 @@ from client.vendors.query import Query
 
 @dataclass
 class Settlement:
-    """Asks a vendor after requests in doubt and bulk jobs, free of charge, for one purchase.
+    """Asks a vendor, free of charge, about requests in doubt and bulk jobs, for one purchase.
 
     Attributes:
         checkout: what is bought, by which run.
@@ -37,11 +37,11 @@ class Settlement:
         jobs: its bulk jobs, where the vendor runs any.
         by_jobs: whether the run buys by them.
         tally: where answers are counted.
-        pause: waits for so many seconds.
-        say: told what a person should know.
+        pause: waits for a number of seconds.
+        say: receives messages for the user.
         wanted: the queries of the purchase, whose files are where they are now.
-        undecided: queries that may have been paid for, and why the vendor does not tell: to buy them might
-            pay twice.
+        untold: queries that may be paid for, with the reason why the vendor does not tell; buying them
+            again might pay twice.
     """
 
     checkout: Checkout
@@ -52,19 +52,19 @@ class Settlement:
     pause: Callable[[float], object]
     say: Callable[[str], None]
     wanted: Mapping[Query, Query] = field(default_factory=dict)
-    undecided: dict[Query, ClientError] = field(default_factory=dict)
+    untold: dict[Query, ClientError] = field(default_factory=dict)
     _elsewhere: dict[str, Requests] = field(default_factory=dict)  # those of other models, by fingerprint
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def recover(self, missing: Collection[Query], *, only_past: bool = False) -> None:
-        """Store what killed runs were charged for some of what is missing. Thread-safe.
+        """Store the answers to missing queries that killed runs had paid for. Thread-safe.
 
-        It would otherwise be paid for a second time, by this run. The receipts are those of the runs that
-        paid. What the vendor has not charged is free once it cannot be answering it any more.
+        Without this, this run would pay for them a second time. The receipts stay with the runs that paid.
+        A batch that the vendor has not charged is dropped once the vendor cannot be answering it any more.
 
         Args:
-            missing: what the cache lacks.
-            only_past: whether to leave alone what the vendor may still be answering.
+            missing: queries that the cache lacks.
+            only_past: whether to skip batches that the vendor may still be answering.
 
         Raises:
             KeyRefused, VendorError: the vendor does not answer, or answered what cannot be taken.
@@ -76,14 +76,14 @@ class Settlement:
         with self._lock:
             notes = self._requests_of_others(None, missing, only_past=only_past)
             for run_id in dict.fromkeys(note.batch.run_id for note in notes):
-                with suppress(RunBusy), notes_lock(cache.path, run_id):  # who is busy is not dead
+                with suppress(RunBusy), notes_lock(cache.path, run_id):  # a run that is busy was not killed
                     for note in self._requests_of_others(run_id, missing, only_past=only_past):
                         self._recover(Order.found(note), missing)
 
     def _requests_of_others(
         self, run_id: str | None, missing: Collection[Query], *, only_past: bool
     ) -> list[Note]:
-        """Requests of another run, or any, that this vendor was sent and that ask what is missing here."""
+        """Noted requests of another run, or of any, to this vendor that contain missing queries."""
         return [
             note
             for note in self.checkout.cache.notes.of_run(run_id)
@@ -91,7 +91,7 @@ class Settlement:
             and note.batch.run_id != self.checkout.run_id
             and self._is_here(note)
             and note.batch.idempotency_key not in self.checkout.released
-            and any(query in missing and query not in self.undecided for query in note.batch.queries)
+            and any(query in missing and query not in self.untold for query in note.batch.queries)
             and not (only_past and note.seconds_left)
         ]
 
@@ -108,12 +108,12 @@ class Settlement:
             )
 
     def settle_request(self, order: Order) -> bool:
-        """Fetch what a request of this run was charged for; whether it was not charged.
+        """Fetch the answer that a request of this run paid for; True if it was not charged.
 
-        What nobody can tell of stays set aside.
+        A request that cannot be settled now stays set aside.
         """
         if not (order.note.sent_to(self.checkout.payer.vendor) or self._is_wanted(order)):
-            return False  # what it asked is no business of this vendor
+            return False  # this vendor was not asked, and its queries are not wanted
         if self.requests.restored(order, self.wanted):
             return self._is_uncharged(order)
         if order.note.is_expired:
@@ -121,15 +121,15 @@ class Settlement:
         return False
 
     def settle_jobs(self, own: Mapping[str, Order]) -> list[Order]:
-        """Store what bulk jobs brought; returns those that the vendor has not begun.
+        """Store the results of bulk jobs; returns the jobs that the vendor has not begun.
 
         Args:
             own: the noted batches of this run, by their keys.
 
         Raises:
-            JobRunning: one goes on, and is not waited for.
-            VendorError: one was cancelled or expired, or did not bring all that it should; what it brought is
-                stored. Or the vendor runs no jobs at present.
+            JobRunning: a job still runs, and the purchase does not wait for it.
+            VendorError: a job was cancelled, expired or is incomplete (its results are stored), or the vendor
+                runs no jobs at present.
         """
         running: list[tuple[str, JobRunning]] = []
         not_begun: list[Order] = []
@@ -153,7 +153,7 @@ class Settlement:
         return not_begun
 
     def noted_jobs(self, queries: Collection[Query], *, own: bool = True) -> list[Note]:
-        """The jobs that have some of these, and all `own` ones of this run, for they count in its budget."""
+        """Noted jobs with some of the queries; with `own` all of this run too, which count in its budget."""
         checkout, wanted = self.checkout, set(queries)
         return [
             note
@@ -165,9 +165,9 @@ class Settlement:
         ]
 
     def forget(self, order: Order, missing: Set[Query]) -> None:
-        """Drop a batch that was not charged, once the vendor cannot be answering it any more.
+        """Drop an uncharged batch once the vendor cannot be answering it any more.
 
-        Where some of it is missing, and so about to be bought, that is waited for.
+        Waits for that if some of its queries are missing, and so about to be bought.
         """
         if order.note.seconds_left:
             if missing.isdisjoint(order.queries):
@@ -178,7 +178,7 @@ class Settlement:
         self.checkout.apply(order, Event.UNCHARGED)
 
     def give_up(self, order: Order) -> None:
-        """Count a batch as paid whose answer is not to be had; it is bought anew under another key."""
+        """Count a batch as paid whose answer is lost; it is bought again under another key."""
         if order.batch.is_job:
             self._give_up_job(order)
             return
@@ -194,27 +194,27 @@ class Settlement:
         )
 
     def require_told(self) -> None:
-        """Raise where the vendor does not tell of something that may have been paid for.
+        """Raise if the vendor did not tell whether some queries were charged.
 
         Raises:
-            VendorError: what it is; SpendingStopped: the account may spend nothing.
+            VendorError: how many, and why; SpendingStopped: the account may spend nothing.
         """
-        if not self.undecided:
+        if not self.untold:
             return
-        error = next(iter(self.undecided.values()))
+        error = next(iter(self.untold.values()))
         if isinstance(error, SpendingStopped):
             raise error
         raise VendorError(
-            f"{len(self.undecided)} queries were sent before and never answered, and the vendor does not "
+            f"{len(self.untold)} queries were sent before and never answered, and the vendor does not "
             f"tell whether it charged them: {error} They are not bought again, lest they are paid for twice; "
             "everything else was. Repeat the command once the vendor tells; what it has not told within "
             "three days counts as paid, and is then bought again within the budget."
         ) from error
 
     def _is_uncharged(self, order: Order) -> bool:
-        """Have the answer of a batch in doubt stored, if it was charged; whether it was not.
+        """Store the answer of a batch in doubt if it was charged; True if it was not.
 
-        Another account is not told whether it was charged, so its word proves nothing.
+        The vendor tells only the account that sent the batch; what it tells another account proves nothing.
         """
         note, is_told, is_here = (
             order.note,
@@ -244,11 +244,11 @@ class Settlement:
                 return False
             self.checkout.apply(order, Event.UNTOLD)
             if is_here:
-                self.undecided.update(dict.fromkeys(order.queries, error))
+                self.untold.update(dict.fromkeys(order.queries, error))
         return False
 
     def _channel_of(self, order: Order) -> Channel:
-        """Where to ask after a batch: a request at the model that it was sent to, if that is sold as well."""
+        """The channel to ask about a batch; for a request, that of the model it asked, if that is sold."""
         if order.batch.is_job and self.jobs is not None:
             return self.jobs
         checkout, fingerprint = self.checkout, order.batch.fingerprint
@@ -256,7 +256,7 @@ class Settlement:
             return self.requests
         if fingerprint not in self._elsewhere:
             model = identify(checkout.vendor, checkout.cache, fingerprint=fingerprint)
-            uncounted = Tally(lambda _: None)  # what was bought of it is none of this purchase
+            uncounted = Tally(lambda _: None)  # what it brings is not part of this purchase
             other = replace(self.requests, checkout=replace(checkout, model=model), tally=uncounted)
             self._elsewhere[fingerprint] = other if model.fingerprint == fingerprint else self.requests
         return self._elsewhere[fingerprint]
@@ -267,12 +267,12 @@ class Settlement:
         return mine and note.sent_to(self.checkout.payer.vendor)
 
     def _is_wanted(self, order: Order) -> bool:
-        """Whether it asked the present model about what this run asks as well."""
+        """Whether it asked the present model only queries that this run wants too."""
         mine = order.batch.fingerprint == self.checkout.model.fingerprint
         return mine and all(query in self.wanted for query in order.queries)
 
     def _release(self, order: Order) -> None:
-        """Leave a batch to the key that it was sent with, and buy what it may bring."""
+        """Leave a batch to the key that sent it, and buy its queries with this one."""
         self.checkout.released.add(order.batch.idempotency_key)
         if order.batch.is_job:
             self.say(

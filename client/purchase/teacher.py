@@ -28,7 +28,7 @@ from shared.kinds import count_fields
 
 @dataclass(frozen=True)
 class PurchaseOutlook:
-    """What stands in the way of a purchase, and how long it will take.
+    """Whether a purchase would succeed now, and how long it would take.
 
     Attributes:
         quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
@@ -57,7 +57,7 @@ class Bulk:
 
 
 class Offer(NamedTuple):
-    """Of some queries: how many the cache has, how many would be bought, and for how many micros."""
+    """How many queries the cache has, how many would be bought, and for how many micros."""
 
     cached: int
     to_buy: int
@@ -145,7 +145,7 @@ class Teacher:
 
     @property
     def owed_elsewhere(self) -> Spending:
-        """What the run may have paid to other vendors, for other models or with other keys, and is not told.
+        """The most that the run may have paid to other vendors, for other models or with other keys.
 
         It counts in the budget until that vendor is asked with that key.
         """
@@ -159,7 +159,7 @@ class Teacher:
 
     @property
     def spending(self) -> Spending:
-        """What the run has paid so far, over all its resumptions."""
+        """The amount paid by the run so far, over all its resumptions."""
         return self._cache.spending(self._run_id)
 
     @property
@@ -168,12 +168,12 @@ class Teacher:
         return bool(self._cache.notes.of_run(self._run_id))
 
     def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
-        """What to buy of these, given what the cache has and the budget allows; see `plan_purchase`."""
+        """The plan to buy these, given the cache and the budget; see `plan_purchase`."""
         cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))
         return plan_purchase(tranches, cached=cached, budget=self.budget, prices=self.model.prices)
 
     def quote(self, queries: Sequence[Query]) -> Offer:
-        """What the cache has of these, and what of the others the budget reaches."""
+        """How many of these the cache has, and the price of the others as far as the budget reaches."""
         known = self._cache.known(self.model.fingerprint, queries)
         missing = [query for query in dict.fromkeys(queries) if query not in known]
         spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
@@ -193,7 +193,7 @@ class Teacher:
         return self.budget.enough_for(Spending(rest.to_buy, rest.cost_micros), counted_by=counted_by)
 
     def outlook(self, queries: Sequence[Query]) -> PurchaseOutlook:
-        """What the vendor asks for these, whether it would sell them now, and how long they would take."""
+        """The vendor's price for these, whether it would sell them now, and how long they would take."""
         counts = counts_of(queries)
         quote: Quote | None = None
         with suppress(VendorError):  # no key yet, or nobody there: a plan can be made all the same
@@ -213,7 +213,7 @@ class Teacher:
         return recent_rate(self._cache.billed.sales(self.model.fingerprint))
 
     def lookup(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """What was bought: embeddings (n, dimensions), and which rows there are (n,); the others are NaN."""
+        """Embeddings (n, dimensions), and which rows the cache has (n,); the others are NaN."""
         return self._cache.rows(self.model.fingerprint, queries, self.model.dimensions)
 
     def buy(

@@ -1,4 +1,4 @@
-"""Whom to believe: a vendor that is new to a cache is asked again a few queries whose answers are there.
+"""A vendor that is new to a cache is asked again about a few queries whose answers are in it.
 
 A fingerprint is only what a vendor says. So what one vendor sold, or a file brought, is used together with
 what another sells only after the other's answers to some of the same queries were found to agree.
@@ -13,7 +13,7 @@ from client.errors import VendorError
 from client.vendors.query import Query
 from shared.embeddings import ModelCard
 
-# Of each origin and kind, so many queries are asked again. Nobody can foresee which.
+# This many queries of each origin and kind are asked again; nobody can foresee which.
 CANARIES = 3
 _dice = random.SystemRandom()
 
@@ -77,7 +77,7 @@ class VendorCheck:
         return True
 
     def _strangers(self, queries: Collection[Query], *, buys: bool) -> Strangers:
-        """What the run would use together without anybody having compared it; empty where that is fine."""
+        """Queries of origins that nobody has compared and the run would use together, by pool."""
         used: Strangers = {}
         for query, (_, pool) in self._cache.origins(self._model.fingerprint, queries).items():
             used.setdefault(pool, []).append(query)

@@ -15,7 +15,6 @@ from client.vendors.statements import prove
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import clean, read_embeddings, rejected
 from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices, Usage
-from shared.encoding import Vector
 from shared.errors import ErrorBody
 from shared.receipts import Sold, vector_digest
 
@@ -90,7 +89,7 @@ def read_chunk(
     prices: Prices,
     keys: KeyRing,
 ) -> EmbedResult:
-    """What the answers to some lines bring, checked against what was asked and against their receipt.
+    """Read the answers to some lines, checked against the request and the receipt.
 
     Args:
         answered: those of the lines that were answered.
@@ -105,22 +104,18 @@ def read_chunk(
         AnswerRejected: it bills what it should not, its vectors cannot be used, or it is not what the receipt
             says.
     """
-    vectors: dict[Query, Vector] = {}
-    refused: dict[Query, str] = {}
-    sold: list[Sold] = []
-    request_id, billed, cost = "", Counter[Kind](), 0
-    starts = [sum(map(len, lines[:place])) for place in range(len(lines))]
-    for each in answered:
-        queries = lines[each.place - first]
-        one = read_embeddings(each.body, queries, model)
-        request_id = one.request_id
-        billed.update(one.usage.counts)
-        cost += one.usage.cost_micros
-        for place, query in enumerate(queries, start=starts[each.place - first]):
-            if query in one.vectors:
-                sold.append(Sold(place, query.kind, query.digest, vector_digest(one.vectors[query])))
-        vectors |= one.vectors
-        refused |= one.refused
+    by_line = {each.place - first: each.body for each in answered}
+    results = {line: read_embeddings(body, lines[line], model) for line, body in by_line.items()}
+    vectors = {query: vector for one in results.values() for query, vector in one.vectors.items()}
+    refused = {query: reason for one in results.values() for query, reason in one.refused.items()}
+    sold = [
+        Sold(place, query.kind, query.digest, vector_digest(results[line].vectors[query]))
+        for place, (line, query) in enumerate(_places(lines))
+        if line in results and query in results[line].vectors
+    ]
+    billed = sum((Counter(one.usage.counts) for one in results.values()), Counter[Kind]())
+    cost = sum(one.usage.cost_micros for one in results.values())
+    request_id = "".join(one.request_id for one in list(results.values())[-1:])
     usage, agreed = Usage.of(billed, cost), prices.cost_of(billed)
     bill = Bill(request_id, model.fingerprint, usage)
     if cost > agreed:
@@ -130,6 +125,11 @@ def read_chunk(
     except BadSignature as error:
         raise rejected(bill, str(error)) from error
     return EmbedResult(vectors, refused, usage, request_id, proof)
+
+
+def _places(lines: Sequence[Sequence[Query]]) -> Iterator[tuple[int, Query]]:
+    """The queries of all lines, with the numbers of their lines."""
+    return ((number, query) for number, line in enumerate(lines) for query in line)
 
 
 def size_of(query: Query, content: bytes) -> int:

@@ -56,7 +56,7 @@ class OpenAIVendor(Vendor):
 
     @abstractmethod
     def body(self, kind: Kind, contents: Sequence[bytes]) -> Mapping[str, Any]:
-        """What is posted beside the model: the inputs, all of one kind, and how to answer."""
+        """The request body without the model: inputs of one kind, and the format of the answer."""
 
     def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:  # noqa: ARG002
         """The model of a name, or the only one for sale; the vendor says no more of it.

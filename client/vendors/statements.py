@@ -1,4 +1,4 @@
-"""What a vendor signs: receipts of requests, the end of a ledger, and cards of its models.
+"""Statements that a vendor signs: receipts of requests, the end of a ledger, cards of its models.
 
 A receipt names queries and vectors by their hashes alone. With the list of these hashes it proves, to anybody
 and without the vendor, that this input was answered by that vector, by which model and for how much.
@@ -55,7 +55,7 @@ class SignedHead(Signed[HeadClaims]):
 
 
 class PinnedCard(Signed[CardClaims]):
-    """What a vendor sells under a fingerprint, with answers to known inputs."""
+    """The card of a model: its fingerprint, with answers to known inputs."""
 
     media_type, content = CARD_TYPE, CardClaims
 
@@ -121,12 +121,12 @@ class Proof:
         return cls(token, receipt.key, sold), receipt.claims
 
     def claims(self) -> ReceiptClaims:
-        """What the receipt says; raises as `of`."""
+        """The claims of the receipt; raises as `of`."""
         return self.of(self.token, {self.key.kid: self.key}.get, self.sold)[1]
 
 
 def what_was_sold(queries: Sequence[Query], vectors: dict[int, Vector]) -> tuple[Sold, ...]:
-    """What was answered, by the places of the queries in the request."""
+    """Digests of the answered queries, by their places in the request."""
     return tuple(
         Sold(index, queries[index].kind, queries[index].digest, vector_digest(vector))
         for index, vector in sorted(vectors.items())
@@ -179,7 +179,7 @@ def key_of(signer: str) -> FindKey:
 
 
 def pack(sold: Iterable[Sold]) -> bytes:
-    """What was sold, as the cache keeps it: 69 bytes a query."""
+    """Digests as the cache stores them: 69 bytes a query."""
     return b"".join(
         _RECORD.pack(
             each.place, _KINDS.index(each.kind), bytes.fromhex(each.asked), bytes.fromhex(each.answered)
@@ -189,10 +189,10 @@ def pack(sold: Iterable[Sold]) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[Sold, ...]:
-    """What `pack` made.
+    """The inverse of `pack`.
 
     Raises:
-        ValueError: it was something else.
+        ValueError: `pack` did not make this.
     """
     try:
         records = list(_RECORD.iter_unpack(packed))

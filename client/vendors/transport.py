@@ -54,7 +54,7 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What to call while one request is sent, in the thread that sends it.
+    """Callbacks while one request is sent, in the thread that sends it.
 
     Attributes:
         on_try: before each try.
@@ -128,19 +128,13 @@ class HttpTransport:
         doubt_lasts: bool = True,
         trace_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Connect to nothing yet.
+        """Connect to nothing yet; the arguments that are not here are those of `Vendor`.
 
         Args:
-            url: where the vendor is, e.g. http://127.0.0.1:8000.
-            api_key: the key; `None` for what needs none.
             as_error: makes an answer that is no success, from this address, one of the client's errors, and
                 says by its `unsure` whether the request may have been served all the same.
-            transport: replaces the network.
-            timeout: seconds to wait for an answer.
-            on_wait: told why, now and then, while requests are tried again.
             doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise
                 `Hooks.on_unsure` settles that.
-            trace_headers: asked for each request what to send along, such as a `traceparent`.
 
         Raises:
             UsageError: this is no URL, or no key.
@@ -153,17 +147,10 @@ class HttpTransport:
         self._told_at = -math.inf
         self._doubt_lasts = doubt_lasts
         self._timeout = timeout
-        if not re.fullmatch("[!-~]*", api_key or ""):
-            raise UsageError(
-                "The API key has characters that no key has. "
-                "Give the right key in TUITION_API_KEY or with --api-key-file."
-            )
         self._http = httpx.Client(
             base_url=_checked(self.url),
-            headers={
-                "accept-encoding": "identity",  # a few bytes that unpack to gigabytes are not accepted
-                **({"authorization": f"Bearer {api_key}"} if api_key else {}),
-            },
+            # Bytes that unpack to gigabytes are not accepted.
+            headers={"accept-encoding": "identity", **_authorization(api_key)},
             transport=transport,
             timeout=_timeouts(timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),
@@ -365,6 +352,15 @@ def parse(model: type[Model], response: httpx.Response) -> Model:
         raise VendorError(
             f"{response.url} does not answer as a vendor of this kind does ({error.error_count()} faults)."
         ) from error
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    if not re.fullmatch("[!-~]*", api_key or ""):
+        raise UsageError(
+            "The API key has characters that no key has. "
+            "Give the right key in TUITION_API_KEY or with --api-key-file."
+        )
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _timeouts(seconds: float) -> httpx.Timeout:

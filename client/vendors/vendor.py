@@ -23,7 +23,7 @@ from shared.encoding import Vector
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What one embed request brought.
+    """The answer to one embed request.
 
     Attributes:
         vectors: the embedding of each answered query, float32 of shape (dimensions,).
@@ -95,6 +95,11 @@ class Vendor(ABC):
             trace_headers=trace_headers,
         )
         self.url = self._http.url
+        self._say = on_wait
+        self._prepare(api_key)
+
+    def _prepare(self, api_key: str | None) -> None:  # noqa: B027 (most have nothing to prepare)
+        """Set up what one protocol has beside embeddings; ask nothing yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +154,7 @@ class Vendor(ABC):
         batch: bool = False,  # noqa: ARG002
         **counts: int,  # noqa: ARG002
     ) -> Quote:
-        """What queries would cost, as a bulk job if a `batch`, and whether limits allow it.
+        """The price of queries, as a bulk job if `batch`, and whether limits allow it.
 
         `counts` says how many `images` and `texts` there are; they are of a `model`, or of the default one.
 
@@ -166,5 +171,5 @@ class Vendor(ABC):
         return None
 
     def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:  # noqa: ARG002
-        """What is sold under a name, signed; `None` of a vendor that signs none; `within` as in `head`."""
+        """The signed card of a model; `None` from a vendor that signs none; `within` as in `head`."""
         return None

@@ -89,7 +89,7 @@ def read_answer(
     max_cost_micros: int | None = None,
     keys: KeyRing | None = None,
 ) -> EmbedResult:
-    """What a successful answer brings, checked against what was asked.
+    """Read a successful answer, checked against the request.
 
     Args:
         response: the answer.
@@ -123,7 +123,7 @@ def read_answer(
 
 
 def read_embeddings(answer: EmbedResponse, queries: Sequence[Query], model: ModelCard) -> EmbedResult:
-    """What one answer of a bulk job brings, without its receipt.
+    """Read one answer of a bulk job, without its receipt.
 
     Raises:
         AnswerRejected: it is another model's, bills what it should not, or its vectors cannot be used.
@@ -217,7 +217,7 @@ def _fault(reply: _Reply, asked: int, model: ModelCard) -> str | None:
 
 
 def _overcharge(usage: Usage, answered: Iterable[Query], max_cost_micros: int | None) -> str | None:
-    """What is wrong with the bill, if anything is."""
+    """The fault of the bill, if it has one."""
     counts, billed = counts_of(answered), usage.counts
     if usage.billed_queries != counts.total() or any(n != counts[kind] for kind, n in billed.items()):
         answers = " and ".join(f"{counts[kind]} {kind}s" for kind in billed)
@@ -265,7 +265,7 @@ def _from_rows(response: httpx.Response, asked: int) -> _Reply:
 
 
 def _bill(headers: httpx.Headers) -> Bill:
-    """What the headers say was charged.
+    """Read the bill from the headers.
 
     Raises:
         KeyError, ValueError: they do not say it.

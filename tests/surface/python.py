@@ -56,7 +56,7 @@ def _class(name: str, kind: type) -> Iterator[str]:
             for each in dataclasses.fields(kind)
             if not each.name.startswith("_")
         )
-    elif "__init__" in vars(kind):
+    elif any("__init__" in vars(each) for each in _own(kind)):
         made: Any = kind.__init__
         yield from list(_call(name, made))[1:]
     for member, value in sorted(_members(kind).items()):
@@ -68,8 +68,14 @@ def _class(name: str, kind: type) -> Iterator[str]:
 
 def _members(kind: type) -> dict[str, Any]:
     """The public members of a class and of its bases in this project."""
-    own = [each for each in reversed(kind.__mro__) if each.__module__.startswith(("client", "shared"))]
-    return {name: value for each in own for name, value in vars(each).items() if not name.startswith("_")}
+    return {
+        name: value for each in _own(kind) for name, value in vars(each).items() if not name.startswith("_")
+    }
+
+
+def _own(kind: type) -> list[type]:
+    """A class and its bases in this project, the bases first."""
+    return [each for each in reversed(kind.__mro__) if each.__module__.startswith(("client", "shared"))]
 
 
 def _field(info: FieldInfo) -> str:

@@ -1,6 +1,6 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from urllib.parse import quote
@@ -60,24 +60,10 @@ class VendorClient(Vendor):
     states_fingerprints = True
     bulk: BulkApi
 
-    def __init__(
-        self,
-        url: str,
-        api_key: str | None,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        timeout: float = 120.0,
-        on_wait: Callable[[str], None] = lambda _: None,
-        trace_headers: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
-        """Connect to nothing yet; the arguments and what is raised are those of `Vendor`."""
-        super().__init__(
-            url, api_key, transport=transport, timeout=timeout, on_wait=on_wait, trace_headers=trace_headers
-        )
+    def _prepare(self, api_key: str | None) -> None:
         self.signing_keys = KeyRing(self._fetch_keys)
         self.bulk = BulkApi(self._http, self.signing_keys)
         self.key_id = _key_id(api_key)
-        self._say = on_wait
         self._told_unsigned = False
 
     def models(self) -> list[ModelCard]:
@@ -115,7 +101,7 @@ class VendorClient(Vendor):
             )
 
     def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:
-        """What the vendor has signed that it sells under a name; `None` of one that signs no cards.
+        """The signed card of a model; `None` from a vendor that signs no cards.
 
         Args:
             name: the model's.
@@ -140,7 +126,7 @@ class VendorClient(Vendor):
         return parse(AccountStatus, self._http.send("GET", "/v1/account"))
 
     def estimate(self, *, model: ModelCard | None = None, batch: bool = False, **counts: int) -> Quote:
-        """What queries would cost the key's account now, and whether its limits allow them; free.
+        """The price of queries for the key's account now, and whether its limits allow them; free.
 
         `counts` says how many `images` and `texts` there are. They are of a `model`, or of the vendor's
         default one; and of a bulk job, if they are a `batch`.
@@ -155,7 +141,7 @@ class VendorClient(Vendor):
     def usage(
         self, group_by: GroupBy = "day", *, since: datetime | None = None, until: datetime | None = None
     ) -> UsageReport:
-        """What the account used and was billed, from `since` on and before `until` (both may be left out)."""
+        """Usage and bills of the account, from `since` and before `until` (both optional)."""
         limits = {name: moment.isoformat() for name, moment in (("from", since), ("to", until)) if moment}
         return parse(
             UsageReport, self._http.send("GET", "/v1/usage", params={"group_by": group_by, **limits})
@@ -250,33 +236,33 @@ class VendorClient(Vendor):
             RequestTooLarge, VendorUnreachable, VendorError.
         """
         self._look_for_keys()
-        form = embed_form(queries, model.id)
-        headers = {
-            "accept": ACCEPT,
-            "content-type": form.content_type,
-            "idempotency-key": idempotency_key,
-            "x-expect-fingerprint": model.fingerprint,
-        }
+        headers = {"idempotency-key": idempotency_key, "x-expect-fingerprint": model.fingerprint}
         if max_cost_micros is not None:
             headers["x-max-cost-micros"] = str(max_cost_micros)
-        try:
-            response = self._http.send(
-                "POST",
-                "/embed",
-                content=form.body,
-                headers=headers,
-                patience=transport.PATIENCE,
-                most_bytes=most_bytes(len(queries), model.dimensions),
-                hooks=hooks,
-            )
-        except AnswerTooLong as error:
-            raise too_long(error) from error
+        response = self._post(queries, model, headers, hooks)
         asked = [query for query, _ in queries]
         try:
             return read_answer(response, asked, model, max_cost_micros, self.signing_keys)
         except ClientError as error:
             error.unsure = True  # whatever is wrong with it, it was answered
             raise
+
+    def _post(
+        self, queries: Sequence[tuple[Query, bytes]], model: ModelCard, headers: dict[str, str], hooks: Hooks
+    ) -> httpx.Response:
+        form = embed_form(queries, model.id)
+        try:
+            return self._http.send(
+                "POST",
+                "/embed",
+                content=form.body,
+                headers={"accept": ACCEPT, "content-type": form.content_type, **headers},
+                patience=transport.PATIENCE,
+                most_bytes=most_bytes(len(queries), model.dimensions),
+                hooks=hooks,
+            )
+        except AnswerTooLong as error:
+            raise too_long(error) from error
 
     def _look_for_keys(self) -> None:
         """Ask for the keys of receipts before anything is paid, and say once if there are none."""

@@ -22,6 +22,7 @@ from client.cache.file import CacheFile
 from client.cache.notes import Batch
 from client.errors import ClientError
 from client.proofs.canary import Canary
+from client.purchase import lifecycle
 from client.purchase.checkout import Checkout, Order
 from client.purchase.lifecycle import TRANSITIONS, Event, Record, State
 from client.purchase.purchase import Purchase
@@ -75,6 +76,15 @@ RECORDED: dict[Record, tuple[bool | None, int]] = {
 def test_every_event_has_a_fate_and_every_record_is_known() -> None:
     assert {event for _, event in TRANSITIONS} == FATES.keys()
     assert {record for _, record in TRANSITIONS.values()} == RECORDED.keys()
+
+
+def test_the_docstring_shows_the_table() -> None:
+    lines = (line.split() for line in (lifecycle.__doc__ or "").splitlines() if line.startswith("    "))
+    shown = [tuple(cells) for cells in lines][1:]
+    assert shown == [
+        (state.name, event.name, next_state.name, record.name)
+        for (state, event), (next_state, record) in TRANSITIONS.items()
+    ]
 
 
 class Watch:
