@@ -23,6 +23,17 @@ from vendor_service.terms import Micros, Term, Unit, money
 
 _TOLD = ("seq", "kind", "amount_micros", "corrects_seq", "reason", "reference")
 
+ChargeNumber = Annotated[
+    int,
+    Term(
+        "The `seq` of the charge: see vendor ledger export.",
+        label="Number of the charge",
+        typed="--entry",
+        wire="entry",
+        least=1,
+        most=ledger.MAX_NUMBER,
+    ),
+]
 Reference = Annotated[
     str,
     Term(
@@ -122,17 +133,7 @@ def _check_part(micros: int | None, reference: str | None) -> None:
 def refund(
     act: Act,
     account: AccountName,
-    seq: Annotated[
-        int,
-        Term(
-            "The `seq` of the charge: see vendor ledger export.",
-            label="Number of the charge",
-            typed="--entry",
-            wire="entry",
-            least=1,
-            most=ledger.MAX_NUMBER,
-        ),
-    ],
+    seq: ChargeNumber,
     micros: Annotated[
         int | None,
         Term(

@@ -29,6 +29,34 @@ KindOfPrice = Annotated[PriceKind, Term("What is priced.", label="Kind", typed="
 OfPlan = Annotated[
     str, Term("The plan whose price it is.", label="Plan", typed="--plan", choices="plans", is_open=True)
 ]
+PriceMicros = Annotated[
+    int,
+    Term(
+        "Micro-units a query; for batch-percent, percent of them.",
+        label="One query (for batch-percent a percentage)",
+        typed="MICROS",
+        form="price",
+        unit=Unit.PRICE,
+    ),
+]
+Since = Annotated[
+    int | None,
+    Term(
+        "First moment, UTC, not in the past.",
+        label="From (UTC)",
+        typed="--from",
+        unit=Unit.MOMENT,
+        none="now",
+    ),
+]
+New = Annotated[
+    bool,
+    Term(
+        "Make a plan, or price a model that was not served here yet.",
+        label="This plan or model is new",
+        typed="--new",
+    ),
+]
 
 
 class PriceLine(BaseModel):
@@ -64,35 +92,10 @@ def set_price(
     act: Act,
     model: Model,
     kind: KindOfPrice,
-    micros: Annotated[
-        int,
-        Term(
-            "Micro-units a query; for batch-percent, percent of them.",
-            label="One query (for batch-percent a percentage)",
-            typed="MICROS",
-            form="price",
-            unit=Unit.PRICE,
-        ),
-    ],
+    micros: PriceMicros,
     plan: OfPlan = STANDARD_PLAN,
-    since: Annotated[
-        int | None,
-        Term(
-            "First moment, UTC, not in the past.",
-            label="From (UTC)",
-            typed="--from",
-            unit=Unit.MOMENT,
-            none="now",
-        ),
-    ] = None,
-    new: Annotated[
-        bool,
-        Term(
-            "Make a plan, or price a model that was not served here yet.",
-            label="This plan or model is new",
-            typed="--new",
-        ),
-    ] = False,
+    since: Since = None,
+    new: New = False,
 ) -> list[PriceLine]:
     """Let a price hold from a moment on. What was charged before keeps its price.
 
@@ -102,12 +105,7 @@ def set_price(
     Example: vendor prices set icon-clip image 80 --plan research --new
     """  # fmt: skip
     now = act.now
-    if not 0 <= micros <= MOST_MICROS:
-        raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
-    if kind == BATCH_PERCENT and micros > 100:
-        raise UsageError(f"bulk jobs pay up to 100 percent of a price, not {micros}")
-    if not 0 < len(plan) <= 64 or not 0 < len(model) <= 255:
-        raise UsageError("the name of a plan has up to 64 characters, that of a model up to 255")
+    _check_price(model, kind, micros, plan)
     if since is not None and since < now:
         raise UsageError("a price cannot begin in the past")
     if not new:
@@ -243,6 +241,15 @@ def publish_plan(act: Act, plan: str, model: str, wanted: UnitPrices) -> list[Pr
         if before[kind] is None and prices.named(act.session, plan, model, kind, act.now) is not None:
             act.record(_subject(plan, model, kind), None, {"micros": micros}, action="price.publish")
     return differences
+
+
+def _check_price(model: str, kind: PriceKind, micros: int, plan: str) -> None:
+    if not 0 <= micros <= MOST_MICROS:
+        raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
+    if kind == BATCH_PERCENT and micros > 100:
+        raise UsageError(f"bulk jobs pay up to 100 percent of a price, not {micros}")
+    if not 0 < len(plan) <= 64 or not 0 < len(model) <= 255:
+        raise UsageError("the name of a plan has up to 64 characters, that of a model up to 255")
 
 
 def _subject(plan: str, model: str, kind: PriceKind) -> str:

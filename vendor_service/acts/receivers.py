@@ -46,6 +46,15 @@ _KEEP = "Keep it: {endpoint_id} is signed by it, and it is not shown again."
 EndpointId = Annotated[
     str, Term("As `vendor webhooks list` names it.", label="Receiver", typed="ENDPOINT_ID")
 ]
+Url = Annotated[
+    str, Term("Where events are sent.", label="Address", typed="URL", form="address", longest=_LONGEST_URL)
+]
+Kinds = Annotated[
+    Collection[EventKind],
+    Term(
+        "An event to send.", label="Events to send", typed="--event", wire="events", form="event", none="all"
+    ),
+]
 
 
 class EndpointInfo(BaseModel):
@@ -114,21 +123,8 @@ def by_id(act: Act, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
 )
 def create(
     act: Act,
-    url: Annotated[
-        str,
-        Term("Where events are sent.", label="Address", typed="URL", form="address", longest=_LONGEST_URL),
-    ],
-    kinds: Annotated[
-        Collection[EventKind],
-        Term(
-            "An event to send.",
-            label="Events to send",
-            typed="--event",
-            wire="events",
-            form="event",
-            none="all",
-        ),
-    ] = (),
+    url: Url,
+    kinds: Kinds = (),
     account: Annotated[
         str | None,
         Term("Only events of this account.", label="Account", typed="--account", none="all accounts"),

@@ -32,25 +32,7 @@ def batches_router(services: BatchServices, threads: AccountThreads) -> APIRoute
     @router.post("", openapi_extra=terms_description() | body)
     async def create_batch(request: Request, caller: Annotated[Caller, buyer]) -> BatchObject:
         """Begin a job: the price of all lines of a file is held, and charged as they are answered."""
-        media_type(request, JSON)
-        asked = parse_small(BatchRequest, await request.body())
-        wanted = terms_of(request)
-        terms = JobTerms(
-            caller.account_id,
-            caller.key_id,
-            caller.secret_hash,
-            wanted.idempotency_key,
-            wanted.max_cost_micros,
-        )
-        account_id = caller.account_id
-        file = await threads.read(account_id, services.files.get, account_id, asked.input_file_id)
-        model = services.models.find(file.model).facts
-        if wanted.expect_fingerprint not in (None, model.fingerprint):
-            message = f"the model's fingerprint is {model.fingerprint}, not {wanted.expect_fingerprint}"
-            raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
-        job = await threads.do(account_id, services.jobs.begin, terms, asked, file, model)
-        services.runner.wake()
-        return job
+        return await _begin(services, threads, request, caller)
 
     @router.get("")
     async def list_batches(
@@ -82,22 +64,49 @@ def batches_router(services: BatchServices, threads: AccountThreads) -> APIRoute
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""
-
-        def read() -> BatchReceipts:
-            charges = services.jobs.charges(caller.account_id, batch_id, after, limit)
-            data = [
-                ChunkReceipt(
-                    first_line=each.first_line,
-                    lines=each.lines,
-                    receipt=services.signer.sign(RECEIPT_TYPE, _claims(each)),
-                )
-                for each in charges
-            ]
-            return BatchReceipts(data=data, next_after=charges[-1].number if len(charges) == limit else None)
-
-        return await threads.read(caller.account_id, read)
+        account_id = caller.account_id
+        return await threads.read(account_id, _receipts, services, account_id, batch_id, after, limit)
 
     return router
+
+
+async def _begin(
+    services: BatchServices, threads: AccountThreads, request: Request, caller: Caller
+) -> BatchObject:
+    """Begin the job that is asked for.
+
+    Raises:
+        APIError: it cannot be begun; nothing is held.
+    """
+    media_type(request, JSON)
+    asked = parse_small(BatchRequest, await request.body())
+    wanted, account_id = terms_of(request), caller.account_id
+    terms = JobTerms(
+        account_id, caller.key_id, caller.secret_hash, wanted.idempotency_key, wanted.max_cost_micros
+    )
+    file = await threads.read(account_id, services.files.get, account_id, asked.input_file_id)
+    model = services.models.find(file.model).facts
+    if wanted.expect_fingerprint not in (None, model.fingerprint):
+        message = f"the model's fingerprint is {model.fingerprint}, not {wanted.expect_fingerprint}"
+        raise APIError(ErrorCode.FINGERPRINT_MISMATCH, message, param="x-expect-fingerprint")
+    job = await threads.do(account_id, services.jobs.begin, terms, asked, file, model)
+    services.runner.wake()
+    return job
+
+
+def _receipts(
+    services: BatchServices, account_id: str, batch_id: str, after: int, limit: int
+) -> BatchReceipts:
+    charges = services.jobs.charges(account_id, batch_id, after, limit)
+    data = [
+        ChunkReceipt(
+            first_line=each.first_line,
+            lines=each.lines,
+            receipt=services.signer.sign(RECEIPT_TYPE, _claims(each)),
+        )
+        for each in charges
+    ]
+    return BatchReceipts(data=data, next_after=charges[-1].number if len(charges) == limit else None)
 
 
 def _claims(charge: ChunkCharge) -> ReceiptClaims:

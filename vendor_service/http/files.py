@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -61,14 +62,9 @@ def files_router(services: BatchServices, capacity: Capacity, threads: AccountTh
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
         """This account's files."""
-        newest_first = order == "desc"
-
-        def read() -> tuple[list[FileObject], bool]:
-            return services.files.page(caller.account_id, purpose, after, limit, newest_first=newest_first)
-
-        found, more = await threads.read(caller.account_id, read)
-        ids: list[str | None] = [*(each.id for each in found)] or [None]
-        return FileList(data=found, first_id=ids[0], last_id=ids[-1], has_more=more)
+        page = partial(services.files.page, newest_first=order == "desc")
+        found, more = await threads.read(caller.account_id, page, caller.account_id, purpose, after, limit)
+        return _listed(found, has_more=more)
 
     @router.get("/{file_id}")
     async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
@@ -92,6 +88,11 @@ def files_router(services: BatchServices, capacity: Capacity, threads: AccountTh
 
 _MEDIA_TYPE = "application/jsonl"
 _LINES: dict[str, Any] = {"content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def _listed(found: list[FileObject], *, has_more: bool) -> FileList:
+    ids: list[str | None] = [*(each.id for each in found)] or [None]
+    return FileList(data=found, first_id=ids[0], last_id=ids[-1], has_more=has_more)
 
 
 async def streamed(

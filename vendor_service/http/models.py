@@ -1,6 +1,7 @@
 """`GET /v1/models`: what is for sale, exactly enough to know whether two embeddings can be compared."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
@@ -19,41 +20,41 @@ from vendor_service.money import currency, prices
 _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of
 
 
-def catalogue_router(
-    models: Models,
-    database: Database,
-    clock: Clock,
-    authentication: Authentication,
-    signer: Signs,
-    *,
-    runs_jobs: bool,
-) -> APIRouter:
-    """The routes. Limits and the standard prices are public; who sends a key is told its account's prices.
+@dataclass(frozen=True)
+class Catalogue:
+    """What is for sale. `runs_jobs` says whether there are bulk jobs, and so prices of them."""
 
-    `runs_jobs` says whether there are bulk jobs, and so prices of them.
-    """
-    router = APIRouter(prefix="/v1/models", tags=["models"])
-    anybody = Depends(welcoming(authentication))
+    models: Models
+    database: Database
+    clock: Clock
+    runs_jobs: bool
 
-    def cards(caller: Caller | None, *asked: ServedModel) -> list[ModelCard]:
-        with database.read() as session:
+    def cards(self, caller: Caller | None, *asked: ServedModel) -> list[ModelCard]:
+        """The cards of models, at the prices of the caller's plan, or at the standard ones without a key."""
+        with self.database.read() as session:
             plan = session.get_one(Account, caller.account_id).plan if caller else STANDARD_PLAN
-            now, unit = clock(), currency.current(session)
+            now, unit = self.clock(), currency.current(session)
             return [
                 _card(
                     each,
                     prices.current(session, plan, each.facts.id, now),
-                    prices.batch(session, plan, each.facts.id, now) if runs_jobs else None,
+                    prices.batch(session, plan, each.facts.id, now) if self.runs_jobs else None,
                     unit,
-                    is_default=each is models.default,
+                    is_default=each is self.models.default,
                 )
                 for each in asked
             ]
 
+
+def catalogue_router(catalogue: Catalogue, authentication: Authentication, signer: Signs) -> APIRouter:
+    """The routes. Limits and the standard prices are public; a key gets its account's prices."""
+    router = APIRouter(prefix="/v1/models", tags=["models"])
+    anybody, models = Depends(welcoming(authentication)), catalogue.models
+
     @router.get("", openapi_extra=_KEY_OPTIONAL)
     async def list_models(caller: Annotated[Caller | None, anybody]) -> ModelList:
         """The models that this vendor serves, at the caller's own prices if it sends a key."""
-        return ModelList(data=await asyncio.to_thread(cards, caller, *models))
+        return ModelList(data=await asyncio.to_thread(catalogue.cards, caller, *models))
 
     @router.get("/{model_id:path}/signed-card", tags=["receipts"])
     async def signed_card(model_id: str) -> SignedCard:
@@ -70,7 +71,7 @@ def catalogue_router(
         """One model by its id."""
         model = models.find(model_id, "model_id")
         response.headers.update(model.terms.headers)
-        (card,) = await asyncio.to_thread(cards, caller, model)
+        (card,) = await asyncio.to_thread(catalogue.cards, caller, model)
         return card
 
     return router

@@ -83,7 +83,32 @@ def create_admin_app(
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
     app.add_exception_handler(OperatorError, _on_operator_error)
     authentication = OperatorAuthentication(database, clock)
-    acts = ActContext(
+    acts = _context(settings, database, clock, watch, reload_models)
+    router = APIRouter()
+    add_routes(router, AdminContext(acts, authentication), [*ACTS.values(), *QUERIES.values()])
+    app.include_router(router)
+    app.include_router(docs_router(app.title))
+    seal = read_or_make_seal(database, settings.console_key_in)
+    app.include_router(
+        operator_router(acts, seal, authentication, monitor, lambda: app.state.capacity.closed)
+    )
+
+    @app.get("/livez", include_in_schema=False)
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.add_middleware(RequestGate, crash_message=CRASH, metrics=RequestMetrics())
+    return app
+
+
+def _context(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    watch: ClockWatch,
+    reload_models: Callable[[], None] | None,
+) -> ActContext:
+    return ActContext(
         database,
         clock,
         settings.trust_clock,
@@ -94,26 +119,6 @@ def create_admin_app(
         reload_models=reload_models,
         verifier=LedgerVerifier(database),
     )
-    router = APIRouter()
-    add_routes(router, AdminContext(acts, authentication), [*ACTS.values(), *QUERIES.values()])
-    app.include_router(router)
-    app.include_router(docs_router(app.title))
-    app.include_router(
-        operator_router(
-            acts,
-            read_or_make_seal(database, settings.console_key_in),
-            authentication,
-            monitor,
-            lambda: app.state.capacity.closed,
-        )
-    )
-
-    @app.get("/livez", include_in_schema=False)
-    async def livez() -> dict[str, str]:
-        return {"status": "ok"}
-
-    app.add_middleware(RequestGate, crash_message=CRASH, metrics=RequestMetrics())
-    return app
 
 
 @contextmanager

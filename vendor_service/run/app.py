@@ -26,7 +26,7 @@ from vendor_service.http.files import files_router
 from vendor_service.http.health import Readiness, health_router
 from vendor_service.http.history_rate import HistoryRate
 from vendor_service.http.metrics import metrics_router
-from vendor_service.http.models import catalogue_router
+from vendor_service.http.models import Catalogue, catalogue_router
 from vendor_service.http.own import OwnContext
 from vendor_service.http.sale import DirectRoutes, QueryReader, sale_router
 from vendor_service.http.signing import signing_router
@@ -116,7 +116,7 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
     runs_jobs = vendor.batches is not None
     routers = [
         selling,
-        catalogue_router(models, database, clock, authentication, vendor.signer, runs_jobs=runs_jobs),
+        catalogue_router(Catalogue(models, database, clock, runs_jobs), authentication, vendor.signer),
         billing_router(Billing(database, clock, models, vendor.signer), authentication, rate, threads),
         own,
         signing_router(database),

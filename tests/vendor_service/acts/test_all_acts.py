@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sqlalchemy import select, update
@@ -12,7 +12,7 @@ from tests.vendor_service.acts.faces import Faces, Given, form_of, request_of, w
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.cli.command import Command
-from tests.vendor_service.console.visits import Visit
+from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.http.local_admin import LocalAdmin
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts import accounts, operators, prices, receipts_keys, receivers
@@ -21,8 +21,9 @@ from vendor_service.acts.declaration import DeclaredAct, data_of
 from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.audit import log
 from vendor_service.clock import DAY
-from vendor_service.database.tables import BooksHead, WebhookEvent
+from vendor_service.database.tables import Base, BooksHead, WebhookEvent
 from vendor_service.money.orders import Order
+from vendor_service.terms import Unit
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
@@ -342,3 +343,67 @@ def test_a_list_or_a_report_is_the_same_by_command_and_by_route(
     code, shown, _ = faces.vendor(*words)
     assert code == 0
     assert shown or not told
+
+
+@pytest.mark.parametrize("name", [name for name, each in ACTS.items() if each.state is not None])
+def test_what_changed_since_the_question_was_asked_is_not_changed_again(
+    world: World, faces: Faces, name: str
+) -> None:
+    declared, stage = ACTS[name], world.stage(CASES[name].terms)
+    given, visit, path = CASES[name].given(stage), faces.visits[ALL], f"/do/{name}"
+    asked = visit.ask(path, **form_of(declared, given))
+    declared.perform(world.context, given)
+    last, answer = world.last(), visit.confirm(path, asked)
+    assert answer.status_code == 422
+    assert "was changed by somebody else" in problem_of(answer)
+    assert world.last() == last
+
+
+@pytest.mark.parametrize("name", [name for name, each in ACTS.items() if each.reveals])
+def test_a_secret_is_shown_once_and_is_not_in_the_books(world: World, name: str) -> None:
+    declared, stage = ACTS[name], world.stage(CASES[name].terms)
+    shown = data_of(declared.perform(world.context, CASES[name].given(stage)))[declared.reveals]
+    kept_whole = {"webhook_endpoints"}  # what signs requests to a receiver is needed whole
+    with world.books.database.engine.connect() as connection:
+        for table in set(Base.metadata.tables) - kept_whole:
+            assert shown.split("_")[-1] not in str(connection.exec_driver_sql(f"SELECT * FROM {table}").all())
+
+
+# What is no number, and no moment, by what it is counted in; and what is said of it.
+WRONG = {
+    Unit.PLAIN: ("1.000", "is not a whole number"),
+    Unit.MONEY: ("5.00", "micro-units, which are millionths of the currency's unit"),
+    Unit.PRICE: ("50.0", "micro-units, which are millionths of the currency's unit"),
+    Unit.MOMENT: ("20261201", "is not a moment"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [
+        (name, each.name)
+        for name, declared in (ACTS | QUERIES).items()
+        for each in declared.parameters
+        if declared.command and each.term.typed and each.kind is int
+    ],
+)
+def test_numbers_and_moments_are_typed_as_they_stand_or_refused(
+    world: World, faces: Faces, name: str, parameter: str
+) -> None:
+    declared = (ACTS | QUERIES)[name]
+    options, arguments, last = [], [], world.last()
+    for each in declared.parameters:
+        if each.name != parameter and not each.is_required:
+            continue
+        known = get_args(each.kind) or ("7",)
+        written = WRONG[each.term.unit][0] if each.name == parameter else str(known[0])
+        if each.term.is_argument:
+            arguments.append(written)
+        else:
+            options += [each.term.typed.split()[0], written]
+    code, out, err = faces.vendor(*declared.command.split(), *options, "--", *arguments)
+    wrong, said = WRONG[{each.name: each.term.unit for each in declared.parameters}[parameter]]
+    assert (code, out) == (2, "")
+    assert f"{wrong!r} is not" in err
+    assert said in err
+    assert world.last() == last

@@ -18,7 +18,7 @@ from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.money.test_clocks import DECEMBER
 from vendor_service.accounts.keys import KeyTerms, issue_key
-from vendor_service.acts import accounts, operators, prices, projects
+from vendor_service.acts import accounts, operators, prices
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import DAY
 from vendor_service.console.acts import Acts
@@ -263,23 +263,6 @@ def test_what_somebody_else_changed_meanwhile_of_the_terms_is_not_taken_back(
     assert "was changed by somebody else" in problem_of(answer)
     assert (books.account(order).quota, books.account(order).spend_limit_micros) == (10, 1_000_000)
     assert "Spend limit: 1.00 → 5.00." in visit.ask(path, **form).text
-
-
-def test_what_somebody_else_changed_meanwhile_of_a_projects_limits_is_not_taken_back(
-    books: Books, visits: dict[OperatorScope, Visit]
-) -> None:
-    name, visit = books.account(books.open()).name, visits[ACCOUNTS]
-    path, form = "/do/project.set", {"account": name, "name": "news", "quota": "20", "rate": "2"}
-    visit.do("/do/project.create", **form | {"quota": "10"})
-    asked = visit.ask(path, **form)
-    with books.database.write() as session:
-        projects.change(Act(session, "os:test", books.clock), name, "news", {"queries_per_second": 1})
-    answer = visit.confirm(path, asked)
-    assert answer.status_code == 422
-    assert "was changed by somebody else" in problem_of(answer)
-    now = visit.ask(path, **form).text
-    assert "Quota, in queries: 10 → 20." in now
-    assert "Queries a second: 1 → 2." in now
 
 
 def test_credit_of_a_new_account_takes_the_scope_of_money(
