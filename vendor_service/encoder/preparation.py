@@ -14,8 +14,9 @@ from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.processes.arena import ArenaLayout
-from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
-from vendor_service.encoder.processes.worker import InputJob, Outcome
+from vendor_service.encoder.processes.inputs import InputJob, Outcome
+from vendor_service.encoder.processes.pool import PoolSpec
+from vendor_service.encoder.processes.pools import ProcessPools
 from vendor_service.encoder.queries import ImageQuery, Prepared, PreparedText, Query, TextQuery, Vectors
 from vendor_service.encoder.tokenizing import TextTask, Tokenizer
 from vendor_service.errors import APIError

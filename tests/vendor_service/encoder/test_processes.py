@@ -21,8 +21,9 @@ from tests.vendor_service.scripted_tasks import HeavyTask, Notes, ScriptedTask
 from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.processes.arena import Arena, ArenaLayout
 from vendor_service.encoder.processes.fork_server import Launched, launch
-from vendor_service.encoder.processes.pools import PoolSpec, ProcessPools
-from vendor_service.encoder.processes.worker import Outcome
+from vendor_service.encoder.processes.inputs import Outcome
+from vendor_service.encoder.processes.pool import PoolSpec
+from vendor_service.encoder.processes.pools import ProcessPools
 from vendor_service.encoder.processes.worker import believed as _believed
 from vendor_service.errors import APIError
 

@@ -220,7 +220,7 @@ class _Worker:
         try:
             self._task.do(content, view, self._allow, encoded=encoded, free=free)
         except NeedsMore as needs:
-            return {"code": needs.grade, "more_bytes": needs.more_bytes}
+            return {"more_bytes": needs.more_bytes}
         except APIError as error:
             return {"code": error.code, "message": error.message}
         return {}

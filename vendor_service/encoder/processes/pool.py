@@ -16,61 +16,53 @@ The rest of its chunk waits again.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from shared.embeddings import Kind
-from shared.fairness import FairQueue
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes import worker as workers
+from vendor_service.encoder.processes.arena import ArenaLayout
 from vendor_service.encoder.processes.fork_server import Death, ForkServer, ProcessHandle
-from vendor_service.encoder.processes.worker import (
-    CRASH,
-    TIME,
-    Cause,
-    Grade,
-    Input,
-    InputJob,
-    Result,
-    Worker,
-    believed,
-)
+from vendor_service.encoder.processes.forked import Task
+from vendor_service.encoder.processes.inputs import Backlog, Chunk, Input, InputJob
+from vendor_service.encoder.processes.worker import CRASH, TIME, Cause, Result, Worker, believed
 from vendor_service.errors import APIError
 
-# The bytes that a process is given at once: messages cost little then, and others are soon next.
-_CHUNK_BYTES = 1 << 19
-# Of the background so few are taken at once: whoever may not wait comes behind no more than these.
-_BACKGROUND_AT_ONCE = 2
 _PAUSE_SECONDS = 1.0
 _LONGEST_ANSWER = 1 << 16
 
 _log = logging.getLogger(__name__)
 
 
-class Pool:
-    """So many processes of one kind. It belongs to one event loop, which `watch` names.
+@dataclass(frozen=True)
+class PoolSpec:
+    """How many processes do a task, and how large its inputs and results may be.
 
-    Its `large` inputs may take `spare_bytes` together beyond what each process may have, or one of them more.
+    `spare_bytes` is the memory for all that heavy inputs need beyond what each process may have.
     """
 
-    def __init__(
-        self, kind: Kind, processes: int, server: ForkServer, observer: Observer, spare_bytes: int
-    ) -> None:
+    processes: int
+    task: Task
+    layout: ArenaLayout
+    spare_bytes: int = 0
+
+
+class Pool:
+    """The processes of one kind. It belongs to one event loop, which `watch` names."""
+
+    def __init__(self, kind: Kind, spec: PoolSpec, server: ForkServer, observer: Observer) -> None:
         self._kind = kind
-        self._processes = processes
+        self._processes = spec.processes
         self._server = server
         self._observer = observer
-        self._spare_bytes = spare_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refilling: asyncio.TimerHandle | None = None
         self._workers: dict[int, Worker] = {}
         self._idle: deque[Worker] = deque()
-        self._queues: dict[Grade, FairQueue[Input]] = {
-            "small": FairQueue(),
-            "long": FairQueue(),
-            "large": FairQueue(),
-        }
-        self._turns = deque(self._queues)  # the grades take turns
+        layout = spec.layout
+        self._backlog = Backlog(spec.processes, spec.spare_bytes, layout.slots, layout.input_bytes)
 
     @property
     def living(self) -> int:
@@ -82,8 +74,8 @@ class Pool:
         """How many inputs nobody works on yet, those included that wait in the hands of a process."""
         in_hand = 0
         for worker in tuple(self._workers.values()):  # other threads ask, too
-            in_hand += max(0, sum(not item.gone for item in worker.chunk) - 1)
-        return sum(map(len, self._queues.values())) + in_hand
+            in_hand += max(0, sum(not item.is_abandoned for item in worker.chunk) - 1)
+        return len(self._backlog) + in_hand
 
     def start(self) -> ProcessHandle:
         """Have the processes forked; one of them."""
@@ -103,8 +95,7 @@ class Pool:
         """Queue one caller's inputs, each with whether it is base64; those of the background wait."""
         assert self._loop is not None
         job = InputJob(account, self._loop.create_future(), [None] * len(inputs), background)
-        items = [Input(job, index, *each) for index, each in enumerate(inputs)]
-        self._queues["small"].put(account, items, background=background)
+        self._backlog.add([Input(job, index, *each) for index, each in enumerate(inputs)])
         self._dispatch()
         return job
 
@@ -112,90 +103,31 @@ class Pool:
         """Forget the waiting inputs of a job whose caller has gone."""
         if not job.done.done() or job.done.cancelled():
             job.done.cancel()
-            for queue in self._queues.values():
-                queue.drop(job.account, lambda item: item.job is job, background=job.background)
+            self._backlog.drop(job)
 
     def close(self, error: APIError) -> None:
         """Let go of the processes, and answer everybody who waits with an error."""
         if self._refilling is not None:
             self._refilling.cancel()
-        left = [item for queue in self._queues.values() for item in queue.clear()]
+        left = self._backlog.clear()
         for worker in self._workers.values():
             left += worker.chunk
             self._let_go(worker)
             worker.handle.arena.close()
         self._workers.clear()
         for item in left:
-            item.put(error)
-
-    # Which inputs a process is given next.
+            item.finish(error)
 
     def _dispatch(self) -> None:
         """Give each idle process a chunk, as long as there is one that may be begun."""
         while self._idle:
-            chunk = self._next_chunk()
+            busy = [worker.chunk for worker in self._workers.values() if worker.chunk]
+            chunk = self._backlog.next_chunk(busy, len(self._idle))
             if not chunk:
                 return
             self._give(self._idle.popleft(), chunk)
 
-    def _next_chunk(self) -> list[Input]:
-        background = self._background_may_begin()
-        for grade in tuple(self._turns):
-            first = self._queues[grade].peek(background=background)
-            if first is None or not self._may_begin(first):
-                continue
-            self._turns.remove(grade)
-            self._turns.append(grade)
-            return self._take_chunk(first, background=background)
-        return []
-
-    def _background_may_begin(self) -> bool:
-        """Whether nobody else is served, or most processes are idle."""
-        if not any(not item.job.background for worker in self._busy() for item in worker.chunk):
-            return True
-        return len(self._idle) > len(self._workers) / 2
-
-    def _may_begin(self, item: Input) -> bool:
-        """Whether there is a process for it, and memory; one process at least is left to small inputs.
-
-        None passes the large one whose turn it is, so that it does come.
-        """
-        if item.grade == "small":
-            return True
-        graded = [worker.chunk[0] for worker in self._busy() if worker.chunk[0].grade != "small"]
-        if len(graded) >= max(1, self._processes - 1):
-            return False
-        large = [each.more_bytes for each in graded if each.grade == "large"]
-        fits = sum(large) + item.more_bytes <= self._spare_bytes
-        return item.grade == "long" or not large or fits
-
-    def _take_chunk(self, first: Input, *, background: bool) -> list[Input]:
-        """The input whose turn it is, and as many of its account as are a fair share for one process."""
-        count = self._fair_share(first) - 1
-        size = min(_CHUNK_BYTES, self._idle[0].handle.arena.layout.input_bytes) - len(first.content)
-
-        def fits(item: Input) -> bool:
-            nonlocal count, size
-            count, size = count - 1, size - len(item.content)
-            return count >= 0 and size >= 0
-
-        return self._queues[first.grade].take_run(fits, background=background)
-
-    def _fair_share(self, first: Input) -> int:
-        """How many inputs one process is given, so that no other stays idle that could do some of them."""
-        if first.grade != "small":
-            return 1
-        if first.job.background:
-            return _BACKGROUND_AT_ONCE
-        soon_idle = sum(worker.chunk[0].job.background for worker in self._busy())  # those are short
-        sharing = len(self._idle) + soon_idle
-        share = -(-self._queues["small"].urgent // sharing)
-        return min(share, self._idle[0].handle.arena.layout.slots)
-
-    def _busy(self) -> list[Worker]:
-        return [worker for worker in self._workers.values() if worker.chunk]
-
-    def _give(self, worker: Worker, chunk: list[Input]) -> None:
+    def _give(self, worker: Worker, chunk: Chunk) -> None:
         assert self._loop is not None
         worker.deadline = self._loop.call_later(workers.WALL_SECONDS, self._kill, worker, TIME)
         with suppress(OSError):  # it has died, which is seen next
@@ -232,25 +164,17 @@ class Pool:
             worker.deadline.cancel()
         for item, row, result in zip(chunk, rows, results, strict=False):
             self._observer.decoded(self._kind, result.seconds)
-            item.took(result.processor_seconds)
-            if result.grade != "small" and item.grade == "small":
-                item.grade, item.more_bytes = result.grade, result.more_bytes
-                if not item.gone:
-                    self._queues[item.grade].put(item.job.account, [item], background=item.job.background)
+            item.add_seconds(result.processor_seconds)
+            if result.more_bytes is not None and not item.is_heavy:
+                item.more_bytes = result.more_bytes
+                self._backlog.add([item])
             else:
-                item.put(row if result.error is None else result.error)
-        self._wait_again(chunk[len(results) :])
+                item.finish(row if result.error is None else result.error)
+        self._backlog.put_back(chunk[len(results) :])
         worker.handle.arena.shrink(sum(len(item.content) for item in chunk))
         if worker.handle.number in self._workers:
             self._idle.append(worker)
             self._dispatch()
-
-    def _wait_again(self, items: Iterable[Input]) -> None:
-        """Queue again, before all others of their account, inputs that were taken but not done."""
-        for item in reversed(list(items)):
-            if not item.gone:
-                job = item.job
-                self._queues[item.grade].put_back(job.account, [item], background=job.background)
 
     # How processes begin and end.
 
@@ -278,15 +202,15 @@ class Pool:
             fields["account"] = blamed.job.account
             if cause is TIME:
                 _, allowed = worker.handle.arena.progress
-                blamed.took(believed(allowed))
+                blamed.add_seconds(believed(allowed))
             blamed.deaths += 1
             if blamed.deaths >= cause.deaths:
-                blamed.put(APIError(*cause.errors[self._kind]))
+                blamed.finish(APIError(*cause.errors[self._kind]))
             else:
                 left.insert(0, blamed)
         _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, cause.name)
-        self._wait_again(left)
+        self._backlog.put_back(left)
         worker.handle.arena.close()
         if not self._server.alive:
             return

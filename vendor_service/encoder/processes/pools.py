@@ -5,34 +5,18 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.processes.arena import ArenaLayout
 from vendor_service.encoder.processes.fork_server import ForkServer
-from vendor_service.encoder.processes.forked import Task
-from vendor_service.encoder.processes.pool import Pool
-from vendor_service.encoder.processes.worker import InputJob
+from vendor_service.encoder.processes.inputs import InputJob
+from vendor_service.encoder.processes.pool import Pool, PoolSpec
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PoolSpec:
-    """How many processes do a task, and how large its inputs and results may be.
-
-    `spare_bytes` is the memory for all that `large` inputs need beyond what each process may have.
-    """
-
-    processes: int
-    task: Task
-    layout: ArenaLayout
-    spare_bytes: int = 0
 
 
 class ProcessPools:
@@ -43,10 +27,7 @@ class ProcessPools:
 
     def __init__(self, specs: Mapping[Kind, PoolSpec], observer: Observer) -> None:
         self._server = ForkServer({kind: (spec.task, spec.layout) for kind, spec in specs.items()})
-        self._pools = {
-            kind: Pool(kind, spec.processes, self._server, observer, spec.spare_bytes)
-            for kind, spec in specs.items()
-        }
+        self._pools = {kind: Pool(kind, spec, self._server, observer) for kind, spec in specs.items()}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._closed = False

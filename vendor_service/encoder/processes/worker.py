@@ -5,7 +5,6 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,12 @@ from numpy.typing import NDArray
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from vendor_service.encoder.processes.fork_server import Death, ProcessHandle
+from vendor_service.encoder.processes.inputs import Chunk
 from vendor_service.errors import APIError
 
 # Where processor time is not counted, and for a process that was stopped.
 WALL_SECONDS = 60.0
 
-# A `large` input needs more memory than every process may have at the same time, a `long` one so much time
-# that a process is to be left to others. The process that is given one finds out, and hands it back.
-Grade = Literal["small", "long", "large"]
-# The bytes that a process made of an input, or why there are none.
-Outcome = NDArray[np.uint8] | APIError
 _Errors = Mapping[Kind, tuple[ErrorCode, str]]
 
 _SLOW: _Errors = {
@@ -55,65 +50,14 @@ CRASH = Cause("crash", 1, _FATAL)
 KILLED = Cause("killed", 2, _FATAL)  # it may not be the input's fault
 
 
-@dataclass(eq=False)
-class InputJob:
-    """One caller's inputs, and their outcomes so far; those of the `background` wait for all others."""
-
-    account: str
-    done: "asyncio.Future[list[Outcome]]"
-    outcomes: list[Outcome | None]
-    background: bool = False
-    left: int = field(init=False)
-    seconds: list[float] = field(init=False)  # of a processor, that each of them took so far
-
-    def __post_init__(self) -> None:
-        self.left = len(self.outcomes)
-        self.seconds = [0.0] * self.left
-
-    def put(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of one input; the caller is told when it was the last."""
-        if self.outcomes[index] is None:
-            self.outcomes[index] = outcome
-            self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result([each for each in self.outcomes if each is not None])
-
-
-@dataclass(eq=False)
-class Input:
-    """One input: its bytes, or text of which the bytes are base64 (`encoded`)."""
-
-    job: InputJob
-    index: int
-    content: bytes | str
-    encoded: bool = False
-    deaths: int = 0  # of processes that worked on it
-    grade: Grade = "small"
-    more_bytes: int = 0  # that a large one needs beyond what every process may have
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.job.done.done()
-
-    def took(self, seconds: float) -> None:
-        """Note the processor time that it took, in vain or not."""
-        self.job.seconds[self.index] += seconds
-
-    def put(self, outcome: Outcome) -> None:
-        """Note what became of it."""
-        self.job.put(self.index, outcome)
-
-
 @dataclass(frozen=True)
 class Result:
-    """What a process says of one input."""
+    """A process's word on one input: done, refused with an error, or handed back as it needs `more_bytes`."""
 
     seconds: float
     processor_seconds: float
-    grade: Grade
-    more_bytes: int
-    error: APIError | None
+    more_bytes: int | None = None
+    error: APIError | None = None
 
     @classmethod
     def read(cls, said: Mapping[str, object]) -> "Result":
@@ -122,15 +66,13 @@ class Result:
         Raises:
             Exception: that cannot be right.
         """
-        code, more_bytes = said.get("code"), said.get("more_bytes", 0)
-        if not isinstance(more_bytes, int) or more_bytes < 0:
+        code, more_bytes, error = said.get("code"), said.get("more_bytes"), None
+        if more_bytes is not None and not (isinstance(more_bytes, int) and more_bytes >= 0):
             raise ValueError("no input needs so much more")
-        grade: Grade = "long" if code == "long" else "large" if code == "large" else "small"
-        error = None
-        if grade == "small" and code is not None:
+        if code is not None:
             error = APIError(ErrorCode(str(code)), str(said["message"]))
         seconds, took = (float(str(said[name])) for name in ("seconds", "processor_seconds"))
-        return cls(seconds, believed(took), grade, more_bytes, error)
+        return cls(seconds, believed(took), more_bytes, error)
 
 
 def believed(seconds: float) -> float:
@@ -143,7 +85,7 @@ class Worker:
     """One process, and the chunk that it works on; it is idle without one."""
 
     handle: ProcessHandle
-    chunk: list[Input] = field(default_factory=list)
+    chunk: Chunk = field(default_factory=list)
     unread: bytes = b""
     answered: bool = False  # ever
     killed_for: Cause | None = None
@@ -155,7 +97,7 @@ class Worker:
         said, _ = self.handle.arena.progress
         return said if said in range(len(self.chunk)) else 0  # a process may write there what it likes
 
-    def give(self, chunk: list[Input]) -> None:
+    def give(self, chunk: Chunk) -> None:
         """Give it inputs to work on.
 
         Raises:
@@ -166,7 +108,7 @@ class Worker:
             content = item.content.encode() if isinstance(item.content, str) else item.content
             self.handle.arena.write(at, content)
             at += len(content)
-            message.append((len(content), item.encoded, item.grade != "small"))
+            message.append((len(content), item.encoded, item.is_heavy))
         self.chunk = chunk
         self.handle.arena.progress = (0, 0.0)
         self.handle.socket.send(json.dumps(message).encode() + b"\n")
