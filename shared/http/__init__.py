@@ -1,1 +1,1 @@
-"""What both servers, the vendor and a deployed student, have between the socket and a route."""
+"""HTTP between the socket and a route, for both servers: the vendor and a deployed student."""

@@ -128,7 +128,7 @@ def _text(raw: bytes) -> str:
 
 
 class LongStrings:
-    """What was put aside of a body. A text may have `longest` characters."""
+    """The long strings of a body, put aside. A text may have `longest` characters."""
 
     def __init__(self, longest: int) -> None:
         self._longest = longest
@@ -215,7 +215,7 @@ class JsonBody:
             place = stop + 1
 
     def finish(self) -> ReadJson:
-        """What was read."""
+        """The body that was read."""
         if self._string is not None:  # cut off, which the parser is to say
             self._rest += b'"'
         return ReadJson(self._rest, self._long, self._hash.hexdigest())

@@ -32,7 +32,7 @@ _LONGEST_NAME = 255  # characters of a file's name
 
 @dataclass(frozen=True)
 class FormShape:
-    """What a form may hold: up to `max_inputs` images or texts, and each of `fields` once.
+    """The limits of a form: up to `max_inputs` images or texts, and each of `fields` once.
 
     A text may have `longest_text` characters; `None` is for a form that takes images alone. A file named
     `streamed`, of any length, is handed on as it comes; among the fields is then its name.
@@ -89,7 +89,7 @@ class FormBody:
             pass
 
     def finish(self) -> Form:
-        """What was read.
+        """The form that was read.
 
         Raises:
             APIError: `invalid_request`, if it is cut off.

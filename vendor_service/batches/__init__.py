@@ -1,1 +1,1 @@
-"""What is done in no hurry: files of many requests, and the jobs that answer them when nobody else asks."""
+"""Bulk jobs: files of many requests, answered when nobody else asks."""

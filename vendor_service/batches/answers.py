@@ -1,4 +1,4 @@
-"""What becomes of the lines of a chunk: the lines of the output file, and those of the error file."""
+"""Answers to the lines of a chunk: lines of the output file, and of the error file."""
 
 import json
 import re
@@ -116,7 +116,7 @@ def _refusal_by(model: ServedModel, line: Line) -> APIError | None:
 
 
 def answers_of(claim: Claim, works: Sequence[LineWork], facts: ModelFacts, request_id: str) -> Answers:
-    """What is stored of the lines, and what they are charged under the id `request_id`."""
+    """The lines to be stored, and their charge under the id `request_id`."""
     answers = Answers()
     output, errors = bytearray(), bytearray()
     for each in works:

@@ -54,7 +54,7 @@ class Files:
         self.store = store
 
     def begin(self, account_id: str, size: int) -> str:
-        """Note that a file is coming, of so many bytes at least; the id that it will have.
+        """Note that a file of at least that size is coming; the id that it will have.
 
         Raises:
             APIError: the account has no room for it.
@@ -143,7 +143,7 @@ class Files:
         return [public(each) for each in files[:limit]], len(files) > limit
 
     def content(self, account_id: str, file_id: str) -> Iterator[bytes]:
-        """What is in a file, block by block.
+        """Read a file, block by block.
 
         Raises:
             APIError: `not_found`.

@@ -213,5 +213,5 @@ def _reason(error: APIError) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """The beginning of a text, of so many bytes at most."""
+    """The beginning of a text, of at most `most` bytes."""
     return text.encode(errors="replace")[:most].decode(errors="ignore")

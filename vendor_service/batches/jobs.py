@@ -40,7 +40,7 @@ _MOST_A_DAY = 1000
 
 @dataclass(frozen=True)
 class JobTerms:
-    """Who begins a job and on which terms, as of a request for embeddings."""
+    """The buyer of a job and the terms, like those of a request for embeddings."""
 
     account_id: str
     key_id: str
@@ -51,7 +51,7 @@ class JobTerms:
 
 @dataclass(frozen=True)
 class ChunkCharge:
-    """What was charged of a job at once: the lines of the chunk `number`, and the hashes of a receipt."""
+    """One charge of a job: the lines of the chunk `number`, and the hashes of its receipt."""
 
     number: int
     first_line: int

@@ -166,9 +166,9 @@ def _next_chunk(session: Session, job: BatchJob) -> BatchChunk | None:
 
 @dataclass(frozen=True)
 class ChunkOutcome:
-    """What became of a chunk, to be written down with its charge; a `PartRecord`.
+    """The outcome of a chunk, to be written down with its charge; a `PartRecord`.
 
-    `sold` is what was answered; `completed` and `failed` count lines.
+    `sold` has the answers; `completed` and `failed` count lines.
     """
 
     claim: Claim

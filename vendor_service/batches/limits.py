@@ -7,7 +7,7 @@ from vendor_service.clock import DAY
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What one file may be, what an account may have of them, and how long they are kept."""
+    """The limits of one file, of all files and jobs of an account, and how long files are kept."""
 
     max_file_bytes: int
     max_line_bytes: int

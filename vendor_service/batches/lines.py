@@ -86,7 +86,7 @@ class LineReader:
 
 
 def _found_name(line: bytes) -> str | None:
-    """What the caller calls a line that cannot be read, if that is to be found."""
+    """The `custom_id` of a line that cannot be read, if it can be found."""
     found = _NAME.search(line[:_HEAD_BYTES])
     try:
         return None if found is None else _name(from_json(found[1].decode(errors="replace")))

@@ -23,7 +23,7 @@ from vendor_service.money.allowance import Allowance
 
 @dataclass(frozen=True)
 class BatchServices:
-    """What the routes and pages of bulk jobs work with."""
+    """The services behind the routes and pages of bulk jobs."""
 
     files: Files
     jobs: Jobs

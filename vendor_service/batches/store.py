@@ -68,7 +68,7 @@ class Store:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Callable[[bytes], None]]:
-        """What writes into a file that is there, and safe from a power cut, after the block.
+        """Give the block a function that writes to a new file, which is on disk after the block.
 
         What the block itself raises is no error of the store, and passes as it is.
         """

@@ -29,7 +29,7 @@ class ModelPromise:
         self._claims: CardClaims | None = None
 
     async def claims(self) -> CardClaims:
-        """What the card says.
+        """Make the claims of the card.
 
         Raises:
             APIError: the model does not answer.

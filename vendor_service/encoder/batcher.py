@@ -44,7 +44,7 @@ class DeviceLost(Exception):
 
 
 class Device(Protocol):
-    """What runs the model. Staging may go on beside encoding, on another thread.
+    """A device that runs the model. Staging may go on beside encoding, on another thread.
 
     Both raise `DeviceLost` if no further batch will fare better.
     """

@@ -55,13 +55,13 @@ class Buckets:
         return self.sizes[bisect_left(self.sizes, min(self.least, self.largest))]
 
     def fit(self, waiting: int, free: int = 1) -> int:
-        """How many of the `waiting` (at least one) make the next batch, where so many devices are `free`."""
+        """The size of the next batch, if `waiting` queries (at least one) wait for `free` devices."""
         part = waiting if self._pads else max(-(-waiting // free), min(waiting, self.least))
         most = min(part, self.largest)
         return most if self._pads else self.sizes[max(0, bisect_right(self.sizes, most) - 1)]
 
     def padded(self, queries: int) -> int:
-        """The size of the batch that holds so many."""
+        """The size of the batch that holds this number."""
         return self.sizes[bisect_left(self.sizes, queries)]
 
 

@@ -147,7 +147,7 @@ class ClipModel:
 
     @property
     def facts(self) -> ModelFacts:
-        """What is told about it."""
+        """The published facts of the model."""
         return ModelFacts(
             id=self.id,
             fingerprint=self.fingerprint,
@@ -292,7 +292,7 @@ def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> 
 
 @contextmanager
 def _compiling(name: str) -> Iterator[None]:
-    """What runs meanwhile is compiled, for each shape that it meets.
+    """Compile the passes of the block, for each shape that they meet.
 
     Raises:
         OperatorError: it cannot be.

@@ -113,7 +113,7 @@ def _graphs(model: Any, name: str, example: torch.Tensor) -> list[Forward]:  # n
 
 
 class _Code:
-    """What was traced, as code without weights: PyTorch lets go of a module that was loaded, and of no trace.
+    """Save a trace as code without weights: PyTorch frees a module that was loaded, but never a trace.
 
     A weight's place is held by its number.
     """

@@ -163,7 +163,7 @@ class Preparation:
 
 
 def count_decoders(vendors: int) -> int:
-    """How many processes decode images, where so many vendors share the processors of this machine."""
+    """The number of processes that decode images, if `vendors` share the processors of this machine."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)) // vendors)
     return max(1, (os.cpu_count() or 1) // vendors)

@@ -49,9 +49,9 @@ class Preprocessing:
         return _OVERSAMPLING * resized_width, _OVERSAMPLING * resized_height
 
     def resize(self, image: Image.Image) -> torch.Tensor:
-        """What the model sees of an RGB image: bytes of shape (height, width, 3).
+        """Resize and crop an RGB image for the model: bytes of shape (height, width, 3).
 
-        Rarely more than one apart, in any of them, from what open_clip's transform gives.
+        Each byte is rarely more than one apart from that of open_clip's transform.
         """
         width, height = self._resized(*image.size)
         if width * height > _WASTE * self._width * self._height:

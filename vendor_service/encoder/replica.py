@@ -53,7 +53,7 @@ _WORTHWHILE_ROWS = 8
 
 @contextmanager
 def using_threads(threads: int) -> Iterator[None]:
-    """Have this thread compute with so many, itself among them, as a replica does."""
+    """Set the number of threads that this one computes with, itself included, as a replica does."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -165,7 +165,7 @@ class Replica:
             return self.passes[kind](inputs)
 
     def inputs(self, kind: Kind, batch: torch.Tensor) -> torch.Tensor:
-        """What the model is given of a batch on its device: tokens, or the numbers that bytes stand for."""
+        """The inputs of the model for a batch on its device: tokens, or normalised pixels."""
         return self._preprocessing.normalise(batch).to(self._dtype) if kind == "image" else batch
 
     def arrived(self, staged: Staged) -> torch.Tensor:

@@ -119,7 +119,7 @@ def short_texts(
 
 
 def _tower(model: Any) -> Any:  # noqa: ANN401
-    """What has the tokens' places and the mask: a part of the model, or the model itself."""
+    """The module with the positions of tokens and the mask: a part of the model, or the model itself."""
     return getattr(model, "text", model)
 
 

@@ -25,7 +25,7 @@ class ModelSource:
 
     @property
     def label(self) -> str:
-        """What names it, as one word."""
+        """Its name, as one word."""
         return self.name if self.pretrained is None else f"{self.name}/{self.pretrained}"
 
     @property

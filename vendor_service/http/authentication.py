@@ -53,7 +53,7 @@ def welcoming(authentication: Authentication) -> Callable[..., Awaitable[Caller 
 
 
 async def buyer_of(request: Request, authentication: Authentication) -> Caller:
-    """Who asks to buy. A key that was good a moment ago is looked at once more when the price is held.
+    """Identify the buyer. A key that was good a moment ago is checked once more when the price is held.
 
     Raises:
         APIError: as of `Authentication.identify`.

@@ -30,7 +30,7 @@ class Billing:
     signer: Signs
 
     def quote(self, caller: Caller, asked: EstimateRequest, model_id: str) -> Quote:
-        """What so many queries would cost the caller's account now."""
+        """The price of queries for the caller's account now."""
         with self.database.read() as session:
             return estimate(session, caller.account_id, caller.key_id, model_id, asked, self.clock())
 
@@ -63,7 +63,7 @@ def billing_router(
 
     @router.post("/estimate", openapi_extra={"requestBody": {"required": True, **schema}})
     async def quote(request: Request, caller: Annotated[Caller, any_key]) -> Quote:
-        """What so many queries would cost this account now, and whether its limits allow them; free."""
+        """The price of queries for this account now, and whether its limits allow them; free."""
         asked = await read_model(request, EstimateRequest)
         model_id = billing.models.find(asked.model).facts.id
         return await threads.read(caller.account_id, billing.quote, caller, asked, model_id)

@@ -59,7 +59,7 @@ def _read(name: str) -> bytes:
 
 
 def _policy(html: str) -> str:
-    """What the page may load and run: its own files, and the one script in it, known by its digest."""
+    """The page's content security policy: its own files, and the one script in it, known by its digest."""
     (script,) = _INLINE_SCRIPT.findall(html)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _POLICY.format(digest=digest)

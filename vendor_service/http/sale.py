@@ -238,7 +238,7 @@ def _money_headers(admitted: Admitted | None) -> dict[str, str]:
 
 
 def terms_description() -> dict[str, Any]:
-    """Who may buy, and on which terms, as the OpenAPI document says it."""
+    """The security and the headers of a sale, for the OpenAPI document."""
     parameters = [
         {
             "name": name,

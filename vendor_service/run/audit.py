@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Audit:
-    """Verifies ledger and audit log every so many hours (never for 0), and tells Prometheus and the log."""
+    """Verifies ledger and audit log every `every_hours` (0: never), and reports to Prometheus and the log."""
 
     def __init__(self, database: Database, metrics: Metrics, every_hours: int) -> None:
         self._every_seconds = 3600.0 * every_hours

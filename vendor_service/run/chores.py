@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chore:
-    """Work that is done every so many seconds, on a thread.
+    """Work that is repeated on a thread, with a pause before each time.
 
     Args:
         name: what the log calls it.

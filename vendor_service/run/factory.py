@@ -18,7 +18,7 @@ from vendor_service.run.threads import make_apart
 
 
 def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
-    """Load a model on its devices, with so many processes that decode its images; none, where others do.
+    """Load a model on its devices, with `decoders` processes for its images; 0 if they are elsewhere.
 
     Raises:
         OperatorError: it cannot be loaded.
@@ -40,7 +40,7 @@ def _all_threads() -> int:
 
 
 def _load(spec: ModelSpec, threads: int) -> ClipModel:
-    """Load a model for replicas that share so many threads."""
+    """Load a model for replicas that share `threads`."""
     torch.set_num_threads(threads)
     return ClipModel(
         spec.source,
@@ -56,7 +56,7 @@ def _load(spec: ModelSpec, threads: int) -> ClipModel:
 def prepare_with(
     spec: ModelSpec, decoders: int, preprocessing: Preprocessing, tokenizer: Tokenizer, observer: Observer
 ) -> Preparation:
-    """What checks, decodes and tokenizes inputs, within the limits of the model."""
+    """Make the preparation of a model's inputs, within the limits of the model."""
     return Preparation(
         preprocessing,
         tokenizer,

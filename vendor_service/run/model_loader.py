@@ -174,9 +174,9 @@ class ModelLoader:
 
 
 async def _apart(make: Callable[[], Made]) -> Made:
-    """What is made on a thread of its own, which keeps nothing that ends meanwhile from ending.
+    """Make something on a thread of its own, for which an ending process does not wait.
 
-    The threads of the event loop would: it closes when they are done, and a large model takes minutes.
+    It would wait for threads of the event loop, and a large model takes minutes.
     """
     made: Future[Made] = Future()
     made.set_running_or_notify_cancel()  # who no longer waits does not touch it

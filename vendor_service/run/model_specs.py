@@ -171,7 +171,7 @@ def _spec_of(path: Path, name: str, content: object, settings: Settings) -> Mode
 
 
 def _whole(settings: Settings) -> dict[str, int]:
-    """What the whole vendor takes at most: what is read before a request's model is known."""
+    """The largest limits of all models, for reading a request whose model is not known yet."""
     return {name: getattr(settings, name) for name in _Limits.model_fields}
 
 

@@ -141,7 +141,7 @@ class ModelReplica:
 
 
 class Front:
-    """What `vendor serve` runs, except that the models are elsewhere."""
+    """The application of `vendor serve`, with its models elsewhere."""
 
     def __init__(
         self, settings: Settings, specs: Sequence[ModelSpec], *models: DeploymentHandle[Any]
@@ -179,7 +179,7 @@ class Front:
 
 
 def proxy_layers() -> list[Middleware]:
-    """What Ray's HTTP proxies do besides, where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names this."""
+    """The callback of Ray's HTTP proxies, if RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it."""
     return [Middleware(OneRequestId)]
 
 

@@ -8,7 +8,7 @@ _Made = TypeVar("_Made")
 
 
 def make_apart(make: Callable[[], _Made]) -> _Made:
-    """What is made on a thread that ends with it, and so does the team of threads that computed for it.
+    """Make something on a thread that ends with it, as does the team of threads that computed for it.
 
     GNU's OpenMP keeps a team for every thread that has had one, and has none of them wait awake while all
     teams together have more threads than there are processors. A small operator then takes twice as long.

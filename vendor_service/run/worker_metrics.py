@@ -96,7 +96,7 @@ class WorkerMetrics:
 
 
 def _connect(path: str) -> "Connection[bytes, bytes]":
-    """A connection to a sibling, which may have so many waiting that no more of them are taken."""
+    """A connection to a sibling. Its queue of connections may be full."""
     with socket.socket(socket.AF_UNIX) as line:
         # A time-out of Python's own would not wait at all: on Unix the system refuses at once then.
         line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _PATIENCE_SECONDS, 0))

@@ -159,7 +159,7 @@ class ForkServer:
             self.control.sendall(json.dumps({"kill": handle.number}).encode() + b"\n")
 
     def poll(self) -> list[Death]:
-        """What happened since, of which only deaths matter to others. Where it died itself, so have all."""
+        """Read its reports; the deaths among them. If the server itself died, so have all processes."""
         try:
             received = self.control.recv(1 << 16)
         except BlockingIOError:
@@ -256,7 +256,7 @@ def launch(control: socket.socket) -> Launched:
 
 
 def _environment() -> dict[str, str]:
-    """What the processes may know: what they run by. Anything else may be a password."""
+    """The variables that the processes need to run. Any other may be a password."""
     own = {name: value for name, value in os.environ.items() if _is_to_run_by(name)}
     # Tokenizers come whole, so no hub is needed, and no proxy or token for it.
     own["HF_HUB_OFFLINE"] = "1"

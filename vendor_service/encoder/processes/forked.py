@@ -45,7 +45,7 @@ class NeedsMore(Exception):
 
 
 class Task(Protocol):
-    """What a process does with each input. Made in the vendor, and sent here by pickling."""
+    """The work on each input. It is made in the vendor, and sent here by pickling."""
 
     @property
     def seconds(self) -> float:
@@ -59,7 +59,7 @@ class Task(Protocol):
         """Work on one input, and write the result to `output`.
 
         `encoded` says that it is base64, `free` that it may have all memory and time of the task. `allow`
-        gives it so many seconds of processor time from now on, beyond which the process is killed.
+        gives it that many seconds of processor time from now on, beyond which the process is killed.
 
         Raises:
             APIError: it cannot be served.
@@ -69,14 +69,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What processes of one kind do: a task (pickled, so that it is imported when first needed)."""
+    """The task of the processes of one kind, pickled, so that it is imported when first needed."""
 
     task: bytes
     layout: ArenaLayout
 
 
 def main(control: int) -> NoReturn:
-    """Fork processes for who is at the other end of the socket `control`, until it has gone."""
+    """Fork processes for the vendor at the other end of the socket `control`, until it has gone."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited
@@ -197,7 +197,7 @@ class _Worker:
                 self._vendor.sendall(answer.encode())
 
     def _outcomes(self, inputs: list[tuple[int, bool, bool]]) -> list[dict[str, str | float]]:
-        """What became of as many of the inputs as were done within the slice, and of one at least."""
+        """Work on the inputs until the slice of time is over, on one at least; their outcomes."""
         outcomes: list[dict[str, str | float]] = []
         began, at = time.perf_counter(), 0
         for size, encoded, free in inputs:
@@ -236,7 +236,7 @@ def _set_timer(seconds: float) -> None:
 
 
 def _limit_memory(more: int) -> None:
-    """Allow this process so many bytes beyond what it has, where the system tells how many that is."""
+    """Allow this process `more` bytes than it has, where the system tells how many it has."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):
         status = Path("/proc/self/status").read_text()

@@ -38,7 +38,7 @@ _FATAL: _Errors = {
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a process died: the input that it worked on is refused after so many deaths, with this error."""
+    """Why a process died: the input that it worked on is refused after `deaths` of them, with this error."""
 
     name: str
     deaths: int
@@ -114,7 +114,7 @@ class Worker:
         self.handle.socket.send(json.dumps(message).encode() + b"\n")
 
     def read(self, line: bytes) -> list[Result] | None:
-        """What it says of its inputs, in their order; `None` if that cannot be right.
+        """Read its answer: results of its inputs, in their order; `None` if that cannot be right.
 
         A flaw of a decoder may have made the process somebody else's.
         """
