@@ -1,1 +1,1 @@
-"""What makes the tables of the documents; not part of the tests."""
+"""Programs that measure the tables of the documents; not part of the tests."""

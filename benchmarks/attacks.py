@@ -35,7 +35,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Attack:
-    """What is done, on how many connections, and how long a history and how many keys its account has."""
+    """An attack: its deed and connections, and the history and keys of its account."""
 
     name: str
     what: str

@@ -1,4 +1,4 @@
-"""Who stands beside an attack: a customer who waits for answers, and who asks whether the vendor lives."""
+"""Bystanders of an attack: a customer who waits for answers, and a probe of `/livez`."""
 
 import json
 import socket

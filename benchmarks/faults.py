@@ -1,4 +1,4 @@
-"""What do customers notice of faults? Each is done to real vendors under load; then the books judge.
+"""How customers experience faults of real vendors under load; the books are checked afterwards.
 
     make bench-faults
 

@@ -1,4 +1,4 @@
-"""What a signed receipt costs: processor time and requests a second, beside the same vendor without receipts.
+"""The cost of a signed receipt: processor time and requests a second, beside a vendor without receipts.
 
     make bench-receipts
 

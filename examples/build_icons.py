@@ -88,7 +88,7 @@ class ClassRule:
 
 @dataclass(frozen=True)
 class Rules:
-    """What icons.toml says."""
+    """The contents of icons.toml."""
 
     sets: tuple[IconSet, ...]
     classes: tuple[ClassRule, ...]
