@@ -11,6 +11,7 @@ from torch.nn import functional
 from client.errors import UsageError
 from client.learning.backbones import BUNDLED_TEACHER, load_backbone
 from client.learning.backbones.timm_backbones import thawed, width_of
+from client.learning.convolutions import with_fast_gradients
 from client.learning.methods import cosine_logits
 
 
@@ -82,7 +83,7 @@ class StudentNetwork(nn.Module):
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = with_fast_gradients(backbone)
         self.projector = projector
         self.register_buffer("text_head", text_head)
         self.register_buffer("temperature", torch.ones(()))

@@ -6,16 +6,13 @@ from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from client.data.images import Pixels
 from client.errors import ClientError
-from client.learning.backbones.timm_backbones import Conv2dSame, same_padding
 from client.learning.classifier import StudentClassifier
 from client.learning.student import StudentNetwork
 from client.paths import discard
@@ -55,27 +52,12 @@ class Parity:
         )
 
 
-class _SameConv2d(Conv2dSame):  # type: ignore[misc]  # timm has no types
-    """timm's, of maps whose side is a number: to a trace it would be something that the file works out."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        strides, zeros = cast(tuple[int, int], self.stride), []
-        for axis in (1, 0):
-            missing = same_padding(int(maps.shape[axis - 2]), self.kernel_size[axis], strides[axis], 1)
-            zeros += [missing // 2, missing - missing // 2]
-        padded = functional.pad(maps, zeros)
-        return functional.conv2d(padded, self.weight, self.bias, strides, groups=self.groups)
-
-
 class _Graph(nn.Module):
     """What the file computes: bytes of pixels (n, side, side, 3) to scores and probabilities (n, classes)."""
 
     def __init__(self, student: StudentNetwork) -> None:
         super().__init__()
         self.student = student
-        for layer in student.modules():
-            if isinstance(layer, Conv2dSame):
-                layer.__class__ = _SameConv2d
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.student.logits(self.student(pixels.permute(0, 3, 1, 2)))

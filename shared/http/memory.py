@@ -9,14 +9,20 @@ tenth of a large model's time. Elsewhere than on glibc nothing is done.
 import asyncio
 import ctypes
 
-from shared.memory import LARGE_EVERYWHERE, keep_freed
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_NEVER = -1
+_LARGEST_KEPT = 1 << 25  # bytes: the most that glibc took until 2.35
 
 _PAUSE_SECONDS = 5.0
 
 
 def share_heap() -> None:
     """Let all threads that are started from now on share one heap, which shrinks by `give_back` alone."""
-    keep_freed(LARGE_EVERYWHERE)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT):
+        mallopt(_TRIM_THRESHOLD, _NEVER)
+        mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:
