@@ -51,12 +51,12 @@ class ImageFolder:
 
     @property
     def given(self) -> Path:
-        """What a person names it by: the table, or the root."""
+        """The name that a person gave: the table, or the root."""
         return self.table or self.root
 
     @property
     def base(self) -> Path:
-        """What paths are shown relative to: the root, or the folder that a file of classes lies in."""
+        """The folder that paths are shown relative to: the root, or that of a file of classes."""
         return self.root if self.domains else self.root.parent
 
     @cached_property

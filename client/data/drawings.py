@@ -10,7 +10,7 @@ _BUNDLED = "Drawn from @iconify/json@"
 
 
 def drawing_of(stem: str) -> str | None:
-    """What variants of one drawing share, for files named `<set>__<name>`; `None` for any other name.
+    """The name that variants of one drawing share (`<set>__<name>`); `None` for any other name.
 
     "fluent-emoji-flat__pouting-cat" and "fluent-emoji__pouting-cat" are one drawing, and so are
     "pixel__bell" and "pixel__bell-solid". A number of one or two digits tells variants apart; a longer one
@@ -28,7 +28,7 @@ def drawing_of(stem: str) -> str | None:
 
 
 def bundled_icons(root: Path) -> frozenset[str]:
-    """What the list that came with the bundled icons names, relative to its folder; nothing without it."""
+    """The names in the list that came with the bundled icons, relative to its folder; none without it."""
     try:
         text = (root / _ATTRIBUTION).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -47,7 +47,7 @@ class Example:
 
     @classmethod
     def of(cls, path: Path, facts: FileFacts, *, domain: str, label: int, drawing: str = "") -> Self:
-        """What was read of a file that is an image; `drawing` is empty where its name tells none."""
+        """An image from the facts of its file; `drawing` is empty where its name tells none."""
         file, drawn = str(path), drawing or facts.file_digest
         return cls(file, domain, label, facts.digest, drawn, facts.side, facts.file_digest)
 
@@ -65,7 +65,7 @@ class Example:
         return sent_of(self.file, self.digest)
 
     def square(self, side: int) -> tuple[Pixels, float]:
-        """What the student sees of it, as `decode_square` gives it.
+        """The student's view of it, as `decode_square` gives it.
 
         Raises:
             UnreadableImage: the file has changed since it was read, or is no longer an image.

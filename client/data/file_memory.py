@@ -1,4 +1,4 @@
-"""What is known of image files: remembered by path, size and times, so that each is read and hashed once."""
+"""A memory of image files, by path, size and times, so that each is read and hashed once."""
 
 import os
 import sqlite3
@@ -44,7 +44,7 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What reading a file told.
+    """The facts that reading a file gave.
 
     Attributes:
         digest: the SHA-256 (hex) of what is sent of it (see `Example.content`).
@@ -70,7 +70,7 @@ class _NotOurs(sqlite3.OperationalError):
 
 
 class FileMemory:
-    """What is known of files, in a SQLite file: if it is deleted or damaged, nothing is lost but time."""
+    """The facts of files, in a SQLite file: if it is deleted or damaged, nothing is lost but time."""
 
     def __init__(self, path: Path | None, say: Callable[[str], object] = lambda _: None) -> None:
         """Take up the memory, which is made when something is first remembered; `None` remembers nothing.
@@ -85,7 +85,7 @@ class FileMemory:
         self._say = say
 
     def recall(self, files: Sequence[Path]) -> list[FileFacts | None]:
-        """What is known of each file; `None` of those that are not known, or have changed since.
+        """The facts of each file; `None` of those that are not known, or have changed since.
 
         What is sent of a file, where that is not the file itself, is known as long as the same versions of
         Pillow and its libraries encode it, and that it is no image as long as they read it.
@@ -186,7 +186,7 @@ class FileMemory:
 
 
 def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFacts, Stamp | None]:
-    """What reading a file tells, and its stamp; `None` where that may be of other bytes than were read.
+    """The facts of a file, and its stamp; `None` where that may be of other bytes than were read.
 
     What unpacks an archive meanwhile writes a file, and then gives it an old time.
     """
@@ -241,7 +241,7 @@ def _prepare(memory: sqlite3.Connection) -> None:
 
 
 def _facts(digest: str, file_digest: str, side: int, thumbnail: bytes, reason: str, kind: str) -> FileFacts:
-    """What a row says; two digests that are alike are one string, for there are very many."""
+    """The facts in a row; equal digests are one string, because there are very many."""
     return FileFacts(digest, digest if file_digest == digest else file_digest, side, thumbnail, reason, kind)
 
 

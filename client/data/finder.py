@@ -59,7 +59,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What a search found: pictures in the order of their paths, what is left out, and the folders seen."""
+    """The result of a search: pictures in order of their paths, what is left out, and the folders seen."""
 
     images: tuple[Path, ...]
     left_out: tuple[Skipped, ...]
@@ -122,7 +122,7 @@ def counted(left_out: Iterable[Skipped]) -> dict[str, int]:
 
 
 def described(by_reason: Mapping[str, int]) -> str:
-    """What `counted` gives, in words."""
+    """The counts of `counted`, in words."""
     return ", ".join(f"{count} {reason}" for reason, count in by_reason.items())
 
 
@@ -209,7 +209,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _parts(path: str) -> list[str]:
-    """What paths are compared by, as `Path` does it."""
+    """The key by which paths are compared, as `Path` does it."""
     return os.path.normcase(path).split(os.sep)  # noqa: PTH206 (a Path for each takes far longer)
 
 

@@ -73,7 +73,7 @@ def accepted() -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """What Pillow may open: AVIF where it was built with it, HEIC where pillow-heif is installed."""
+    """The formats that Pillow may open: AVIF if it was built with it, HEIC if pillow-heif is installed."""
     missing = set() if features.check("avif") else {"AVIF"}
     try:
         from pillow_heif import register_heif_opener
@@ -138,7 +138,7 @@ def decode(content: bytes) -> Pixels:
 
 @dataclass(frozen=True)
 class Glance:
-    """What reading a file once tells of its image.
+    """The facts of an image that one reading of its file gives.
 
     Attributes:
         side: the shorter side in pixels.
@@ -172,7 +172,7 @@ def glance(content: bytes, side: int) -> Glance:
 
 
 def seen_otherwise(content: bytes) -> Pixels | None:
-    """What `decode` gives, unless a vendor that is sent the file sees the same.
+    """The pixels of `decode`, unless a vendor that is sent the file sees the same.
 
     It does where it knows the format and converts to RGB and does no more, as open_clip does. Of most files
     the header tells that this suffices.
@@ -266,7 +266,7 @@ def _converted(image: Image.Image) -> Pixels:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns it the right way up; `ImageOps.exif_transpose` rewrites EXIF, and fails where it is odd."""
+    """The turn that sets it upright; `ImageOps.exif_transpose` rewrites EXIF, and fails where it is odd."""
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 

@@ -29,7 +29,7 @@ class InspectedImage:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What an image folder holds, and what is wrong with it; every file has been opened.
+    """The contents of an image folder, and its faults; every file has been opened.
 
     Attributes:
         folder: what was inspected.
@@ -93,7 +93,7 @@ class Inspection:
         return [count for (name, _), count in self.counts.items() if name == domain]
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes; files are named below the folder."""
+        """The findings as `json.dumps` takes them; files are named below the folder."""
         root = self.folder.root
 
         def name(path: Path) -> str:

@@ -168,7 +168,7 @@ def _in_domain(root: Path, file: Skipped, depth: int) -> Skipped:
 
 
 def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
-    """What to say of a folder without an image in a class."""
+    """The error of a folder without an image in a class."""
     left_out = described(counted(ignored))
     return (
         f"{root} holds no images in ROOT/<domain>/<class>/ or ROOT/<class>/ (accepted: {accepted()}). "

@@ -199,7 +199,7 @@ def _checksum(pixels: Pixels, aspect: np.float32) -> int:
 
 
 def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
-    """What the disk says of those files that are there; another process may delete any at any time."""
+    """The system's facts of those files that are there; another process may delete any at any time."""
     found: dict[Path, os.stat_result] = {}
     for path in paths:
         with suppress(FileNotFoundError):

@@ -27,7 +27,7 @@ _PIECE = 2**20
 
 @dataclass(frozen=True)
 class AugmentationDraws:
-    """What is drawn for a batch: it follows from the generator alone, not from images, device or shards.
+    """The random draws of a batch: they follow from the generator alone, not from images, device or shards.
 
     Attributes:
         rows: uniform numbers, shape (n, _DRAWS), a row an image.
@@ -47,7 +47,7 @@ class AugmentationDraws:
         return cls(rows, order, torch.rand(n, STYLE_DRAWS, generator=generator))
 
     def of(self, rows: slice | Tensor) -> "AugmentationDraws":
-        """What was drawn for some of the images."""
+        """The draws of some of the images."""
         return AugmentationDraws(self.rows[rows], self.order, self.styles[rows])
 
 

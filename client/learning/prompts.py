@@ -1,4 +1,4 @@
-"""What a method asks its teacher about classes: sentences, and the class texts that they make."""
+"""The sentences that a method asks its teacher about classes, and the class texts that they make."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ class Rejection:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` gives.
+        """The inverse of `to_json`.
 
         Raises:
             TypeError, ValueError: it is something else.

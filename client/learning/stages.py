@@ -54,7 +54,7 @@ def _of_views(
     seed: int,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> Tensor:
-    """What `answer` makes of each of the random views that the projector is aligned on, on the CPU.
+    """The result of `answer` for each random view that the projector is aligned on, on the CPU.
 
     Its shape is (views, images, d), and there is one copy of it in memory at any time. A view that leaves out
     the last images, which have no label, has those of an earlier one there.
@@ -82,7 +82,7 @@ def views_to_align(recipe: Recipe, data: TrainingSet, seed: int) -> int:
 
 
 def _view_targets(student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
-    """What the views of `align_features` are compared with, shape (views, images, d).
+    """The targets of the views of `align_features`, shape (views, images, d).
 
     Where no teacher is asked about each view, it is the same of all views, shape (1, images, d).
     """

@@ -17,7 +17,7 @@ from client.learning.methods import cosine_logits
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the backbone was trained with: side in pixels, mean and deviation of each channel (0 to 1)."""
+    """The backbone's inputs in training: side in pixels, mean and deviation of each channel (0 to 1)."""
 
     image_size: int
     mean: tuple[float, float, float]
@@ -191,7 +191,7 @@ def build_student(
 
 
 def _preprocessing_of(backbone: nn.Module, image_size: int | None) -> Preprocessing:
-    """What a backbone's weights were trained with, but for the side."""
+    """The preprocessing that a backbone's weights were trained with, but for the side."""
     config = cast(dict[str, Any], backbone.pretrained_cfg)
     side = image_size or config["input_size"][-1]
     return Preprocessing(image_size=side, mean=tuple(config["mean"]), std=tuple(config["std"]))

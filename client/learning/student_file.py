@@ -12,7 +12,7 @@ from client.learning.tensor_file import load_metadata, load_tensors, save_tensor
 
 
 def load_student_metadata(path: Path) -> StudentMetadata:
-    """What a student's file says of it; next to nothing of another safetensors file.
+    """The metadata of a student's file; next to none of another safetensors file.
 
     Raises:
         ClientError: it is missing or damaged.

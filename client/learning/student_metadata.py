@@ -1,4 +1,4 @@
-"""What a student's file says of it beside the weights; a .safetensors and a .onnx file say the same."""
+"""The metadata of a student's file beside the weights; the same in a .safetensors and a .onnx file."""
 
 import json
 from base64 import b64decode, b64encode
@@ -18,7 +18,7 @@ ClassVectors = dict[int, NDArray[np.float32]]
 
 
 def damaged(said: str) -> ClientError:
-    """What to raise of a student's file that says what it cannot."""
+    """The error of a student's file that says what it cannot."""
     return ClientError(f"The student's file is damaged: {said}.")
 
 
@@ -51,7 +51,7 @@ def _vectors_to_json(vectors: ClassVectors) -> str:
 
 @dataclass(frozen=True)
 class StudentMetadata:
-    """What is read of a student's file, each under its name there; `None` is what the file does not say.
+    """The metadata of a student's file, each under its name there; `None` where the file does not say.
 
     What its preprocessing and its layers are is left to `load_student`, and to the graph of a .onnx file.
 
@@ -103,7 +103,7 @@ class StudentMetadata:
 
     @classmethod
     def from_file(cls, texts: Mapping[str, str]) -> Self:
-        """What the texts of a file say; other texts are passed over.
+        """The metadata in the texts of a file; other texts are passed over.
 
         Raises:
             ClientError: one of them is not what this version of Tuition writes.

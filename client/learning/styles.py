@@ -36,7 +36,7 @@ def changed_styles(images: Tensor, draws: Tensor, *, chance: float) -> Tensor:
 
 
 def _strokes(images: Tensor, draws: Tensor) -> Tensor:
-    """What is dark grows thicker, or thinner."""
+    """Dark parts grow thicker, or thinner."""
     return _one_or_other(images, draws[:, 0], _darkest, _lightest)
 
 

@@ -1,4 +1,4 @@
-"""What is known of the images of a run: their labels, and the teacher's embeddings of them and of texts."""
+"""The knowledge of a run: its images' labels, and the teacher's embeddings of them and of texts."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class Supervision:
-    """What a method makes its targets of.
+    """The labels and embeddings that a method makes its targets of.
 
     Attributes:
         labels: class of each image, shape (n,), int64; negative of an unlabelled image.

@@ -26,7 +26,7 @@ _PRECISE = 0.5
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the teacher's images and texts say of the labelled images that were bought.
+    """The answers of the teacher's images and texts about the labelled images that were bought.
 
     Attributes:
         positions: these images, shape (n,).
@@ -40,7 +40,7 @@ class Agreement:
 
 
 class Named(NamedTuple):
-    """What is known where some classes may be named by their images.
+    """The knowledge of a run where some classes may be named by their images.
 
     Attributes:
         known: with these names in its `text_head`.
@@ -64,7 +64,7 @@ class Named(NamedTuple):
 
 
 def unnamed(known: Supervision) -> Named:
-    """What is known where all classes keep their texts."""
+    """The knowledge where all classes keep their texts."""
     classes = torch.zeros(len(known.text_head), dtype=torch.bool)
     return Named(known, classes, torch.full(known.labels.shape, torch.nan, dtype=known.images.dtype))
 
@@ -93,7 +93,7 @@ def doubtful_classes(known: Supervision, agreed: Agreement, *, trusted: bool) ->
 
 
 def named_by_images(known: Supervision, *, trusted: bool) -> Named:
-    """What is known with another name for classes whose images the teacher knows, but not their text.
+    """The knowledge with another name for classes of which the teacher knows images, but not the text.
 
     The name is the mean embedding of the class's labelled images that were bought, moved by what separates
     the mean of all class texts from the mean of all classes' images (the modality gap: Liang et al., NeurIPS
@@ -124,14 +124,14 @@ def named_by_images(known: Supervision, *, trusted: bool) -> Named:
 
 
 def _named(known: Supervision, names: Tensor, classes: Tensor, own: Tensor) -> Named:
-    """What is known with names, shape (classes, d), for some classes, and `Named.own` of whatever class."""
+    """The knowledge with names, shape (classes, d), for some classes, and `Named.own` of each class."""
     text_head = torch.where(classes.unsqueeze(1), names, known.text_head)
     concerned = known.labelled & classes[known.labels.clamp(min=0)]
     return Named(replace(known, text_head=text_head), classes, own.masked_fill(~concerned, torch.nan))
 
 
 def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervision:
-    """What is known without the answers that the labels speak against.
+    """The knowledge without the answers that the labels speak against.
 
     The embedding of a labelled image of a doubtful class counts where the nearest class
     text is that of its class; elsewhere the label stands alone, as for an image that was not bought. In
@@ -151,13 +151,13 @@ def weighed(known: Supervision, doubtful: Tensor, *, trusted: bool) -> Supervisi
 
 
 def labels_alone(known: Supervision) -> Supervision:
-    """What is known without the teacher: no embedding, and `class_directions` in place of its texts."""
+    """The knowledge without the teacher: no embedding, and `class_directions` in place of its texts."""
     directions = class_directions(*known.text_head.shape)
     return replace(known, text_head=directions.to(known.text_head), bought=torch.zeros_like(known.bought))
 
 
 def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float) -> Supervision:
-    """What is known, with the teacher's answer as the label of each unlabelled image that it is sure of.
+    """The knowledge with the teacher's answer as the label of each unlabelled image that it is sure of.
 
     Pseudo-labels, as Lee (ICML workshops 2013) calls them; that only sure answers count is from FixMatch
     (Sohn et al., NeurIPS 2020, section 2.2).

@@ -61,7 +61,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, and on what.
+    """The parameters that train, and their inputs.
 
     Attributes:
         module: maps a batch's inputs to outputs.

@@ -1,4 +1,4 @@
-"""What a student is trained on: images, targets, and the batches and views that are drawn of them."""
+"""A training set: images, targets, and the batches and views that are drawn of them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

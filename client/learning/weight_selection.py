@@ -225,11 +225,11 @@ class SelectionGroup:
             selection.on_evaluation(state, step, score)
 
     def selected(self) -> SelectedWeights:
-        """What the first of them keeps."""
+        """The weights that the first of them keeps."""
         return next(iter(self._selections.values())).selected()
 
     def selected_by_name(self) -> dict[str, SelectedWeights]:
-        """What each of them would keep."""
+        """The weights that each of them would keep."""
         return {name: selection.selected() for name, selection in self._selections.items()}
 
     def state_dict(self) -> dict[str, Any]:

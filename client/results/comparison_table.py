@@ -22,7 +22,7 @@ _IN_LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run came to.
+    """The result of one run.
 
     Attributes:
         method: its row.
@@ -50,7 +50,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of a table have in common.
+    """The setting that all runs of a table share.
 
     Attributes:
         data: the name of the folder or the table.
@@ -75,7 +75,7 @@ class Setting:
     planned: int
 
     def caption(self, results: Sequence[RunResult]) -> str:
-        """What a reader needs to know of the table of these runs."""
+        """Notes that a reader of the table needs."""
         seeds = len(_unique(result.seed for result in results))
         spread = f"mean ± sample deviation over {seeds} seeds" if seeds > 1 else "one seed"
         domains = ", ".join(f"{name} {count:,}" for name, count in self.images.items())
@@ -174,7 +174,7 @@ class ComparisonTable(BaseModel):
         return cls(setting=setting, rows=rows_of(results), runs=list(results))
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes."""
+        """The table as `json.dumps` takes it."""
         return self.model_dump()
 
 

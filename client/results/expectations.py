@@ -1,4 +1,4 @@
-"""What each kind of spending gained where it was measured, to be shown beside a plan."""
+"""The measured gain of each kind of spending, to be shown beside a plan."""
 
 from client.learning.recipe import Recipe
 
@@ -9,7 +9,7 @@ GAINED = {"labelled": 0.4, "unlabelled": 1.8}
 
 
 def gains_of(method: str, recipe: Recipe) -> dict[str, float] | None:
-    """What each kind of spending gained on the icons; `None` for a method or a recipe that was not measured.
+    """The gain of each kind of spending on the icons; `None` for a method or recipe that was not measured.
 
     Another number of steps does not matter.
     """

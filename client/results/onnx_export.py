@@ -53,7 +53,7 @@ class Parity:
 
 
 class _Graph(nn.Module):
-    """What the file computes: bytes of pixels (n, side, side, 3) to scores and probabilities (n, classes)."""
+    """The graph of the file: bytes of pixels (n, side, side, 3) to scores and probabilities (n, classes)."""
 
     def __init__(self, student: StudentNetwork) -> None:
         super().__init__()

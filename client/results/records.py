@@ -23,7 +23,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     def to_json(self) -> dict[str, Any]:
-        """What `json.dumps` takes, in the order of the fields."""
+        """The record as `json.dumps` takes it, in the order of the fields."""
         return self.model_dump()
 
 
@@ -35,7 +35,7 @@ class SkippedFile(Record):
 
 
 class PlannedTranche(Record):
-    """What a plan does with one kind of spending. A query that an earlier kind asks too is counted there."""
+    """One kind of spending of a plan. A query that an earlier kind asks too is counted there."""
 
     name: str = Field(description='"texts" (class prompts), "labelled" (images), or "unlabelled" (images)')
     queries: int = Field(
@@ -48,7 +48,7 @@ class PlannedTranche(Record):
 
 
 class PlannedPurchase(Record):
-    """What a run needs of its teacher, has, and would buy."""
+    """The queries that a run needs of its teacher, has, and would buy."""
 
     prompts: int = Field(description="class prompts needed")
     images: int = Field(description="image queries needed, one a training image")
@@ -69,7 +69,7 @@ class PlannedPurchase(Record):
 
 
 class Outlook(Record):
-    """What stands in the way of a purchase, and how long it will take."""
+    """The obstacles to a purchase, and how long it will take."""
 
     quote: Quote | None = Field(
         description="the vendor's own estimate; `None` where it gives none to this key, or does not answer"
@@ -93,7 +93,7 @@ class ZeroShotAccuracy(Record):
 
 
 class TeacherCheck(Record):
-    """What the labels of the images that were bought say of the teacher."""
+    """The verdict on the teacher by the labels of the images that were bought."""
 
     accuracy: float = Field(
         description="how often the nearest class text is the right one, from 0 to 1: the mean over domains"
@@ -135,7 +135,7 @@ _MOST_NAMED = 5
 
 
 def described_check(check: TeacherCheck) -> str:
-    """What a check means for a run, in a sentence or two."""
+    """The meaning of a check for a run, in a sentence or two."""
     share = f"The teacher names the class of {100 * check.accuracy:.0f}% of your labelled images right"
     if len(check.by_domain) > 1:
         share += ", in the mean over domains"
@@ -169,7 +169,7 @@ _OF_PLAN_ALONE = ("outlook", "teacher_check", "gains")
 
 
 class Plan(Record):
-    """What a run uses, buys and costs: `plan.json`, and `client plan --json`."""
+    """The use, purchase and price of a run: `plan.json`, and `client plan --json`."""
 
     method: str = Field(description='a method and its variants ("vl2v-adip+swad")')
     target_domain: str | None = Field(
@@ -230,7 +230,7 @@ class RefusedQuery(Record):
 
 
 class Purchase(Record):
-    """What a run bought: `purchase.json`."""
+    """The purchase of a run: `purchase.json`."""
 
     queries_bought: int = Field(
         default=0, description="queries that the run paid for, over all its resumptions"
@@ -288,7 +288,7 @@ class Neighbour(Record):
 
 
 class Review(Record):
-    """What is worth looking at in the images of a run: `review.json`."""
+    """Images of a run that are worth a look: `review.json`."""
 
     compared: int = Field(
         description="how many training images were bought, so that the teacher's answer is known"
@@ -378,7 +378,7 @@ class StudentSpeed(Record):
 
 
 class Summary(Record):
-    """What a finished run came to: `summary.json`."""
+    """The results of a finished run: `summary.json`."""
 
     method: str = Field(description="a method and its variants")
     student: str = Field(description="the backbone's name")

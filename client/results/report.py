@@ -70,7 +70,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a finished run left.
+    """The files that a finished run left.
 
     Attributes:
         summary: `summary.json`.
@@ -171,7 +171,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
 
 
 def _zero_shot(run: ReportData) -> Row:
-    """What asking the teacher about the target buys at the most, by a comparison of one seed."""
+    """The most that asking the teacher about the target buys, by a comparison of one seed."""
     summary, method = run.summary, known_method(run.summary.method)
     known, images = summary.teacher_zero_shot, summary.accuracy.images_by_domain
     # It is asked about the hold-outs as well, and by the plain class texts, which not all methods buy.
@@ -183,7 +183,7 @@ def _zero_shot(run: ReportData) -> Row:
 
 
 def _published_queries(run: ReportData) -> int:
-    """What the paper's released code asks: about a fresh view at every step of both stages.
+    """The queries of the paper's released code: about a fresh view at every step of both stages.
 
     It takes a step more in each than is published. The paper takes more steps on DomainNet.
     """
@@ -197,7 +197,7 @@ def _published_queries(run: ReportData) -> int:
 
 
 def _taught(run: ReportData) -> str:
-    """Who taught the student, in a clause; of a teacher that taught nothing, the labels did."""
+    """A clause that names the student's teacher; where that taught nothing, the labels did."""
     if (teacher := run.summary.teacher) is not None:
         return f"taught by {teacher.id if _learnt_from(run) else 'labels alone'}"
     local = _local_teacher(run)
@@ -217,13 +217,13 @@ def _local_teacher(run: ReportData) -> str | None:
 
 
 def _checked(run: ReportData) -> str:
-    """What the labels say against the teacher, where it was weighed by them; else empty."""
+    """The evidence of the labels against the teacher, where it was weighed by them; else empty."""
     check = run.summary.teacher_check
     return described_check(check) if check is not None and check.doubts and run.recipe.weigh_teacher else ""
 
 
 def _standing(summary: Summary) -> str:
-    """What the target domain was to the student."""
+    """A description of the target domain's part in the run."""
     if summary.adapted:
         return "adapted to"
     return "unseen" if summary.weights_known else "held out"
@@ -296,7 +296,7 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
 
 
 def _asking(run: ReportData) -> list[Row]:
-    """What is to be expected of asking the teacher about the least sure images: a row a kind of images.
+    """The expected gain of asking the teacher about the least sure images: a row a kind of images.
 
     Where it is not known how right the teacher is about the target, it is taken to be as right as about the
     training images, and the row says so.

@@ -45,7 +45,7 @@ from client.runs.zero_shot import known_zero_shot
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What is left to do of a run whose student is trained.
+    """The last steps of a run whose student is trained.
 
     Attributes:
         config: what makes it this run.
@@ -130,7 +130,7 @@ class Conclusion:
         target: Sequence[Example],
         untested: Sequence[Skipped],
     ) -> Summary:
-        """What was asked, spent, trained and measured; what is known after the evaluation is not among it."""
+        """The summary of what was asked, spent, trained and measured, but for the evaluation's own."""
         run, config, teacher = self.run, self.config, self.teacher
         dataset, data, method = self.dataset, self.data, method_of(config.method)
         bought = run.record(Purchase, run.purchase) if method.buys else Purchase()

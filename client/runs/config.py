@@ -45,6 +45,6 @@ class RunConfig(RunOptions):
         return Path("runs") / name.replace(os.sep, "-")
 
     def to_json(self) -> dict[str, Any]:
-        """What `config.json` holds, as it reads back from there: tuples are lists, and paths are texts."""
+        """The content of `config.json` as it reads back: tuples are lists, and paths are texts."""
         value: dict[str, Any] = json.loads(json.dumps(self.model_dump(), default=str))
         return value

@@ -148,7 +148,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DomainInputs(StageInputs):
-    """What the images of a domain depend on, as far as one command goes: it reads each file once."""
+    """The inputs of a domain's images within one command, which reads each file once."""
 
     root: Path
     domain: str
@@ -157,7 +157,7 @@ class DomainInputs(StageInputs):
 
 @dataclass(frozen=True)
 class PoolInputs(StageInputs):
-    """What the unlabelled images depend on, as far as one command goes."""
+    """The inputs of the unlabelled images within one command."""
 
     words: tuple[str, ...]
     root: Path
@@ -294,7 +294,7 @@ def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Mem
 
 
 def _unreadable(folder: ImageFolder, domain: str, unread: Sequence[Skipped], use: str) -> DataError:
-    """What to say of a domain without a readable image that is of use to "train" or "evaluate" on."""
+    """The error of a domain without a readable image to "train" or "evaluate" on."""
     return DataError(
         f"{folder.given} has no readable image in the domain {domain!r} to {use} on; the first: "
         f"{relative(unread[0].path, folder.root)}: {unread[0].reason}."

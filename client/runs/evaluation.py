@@ -76,7 +76,7 @@ def answers_about(
     seen: bool = False,
     decoded: tuple[Images, Sequence[int]] | None = None,
 ) -> list[LabelledPrediction]:
-    """What a student of these classes says of images of a folder.
+    """The answers of a student of these classes about images of a folder.
 
     Args:
         student: on any device.

@@ -1,4 +1,4 @@
-"""What a run would buy, as far as its teacher is worth it, and a probe of that."""
+"""The purchase that a run would make, as far as its teacher is worth it, and a probe of that."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,7 @@ def plan_for(
     *,
     folder: Path | None = None,
 ) -> tuple[PurchasePlan, TeacherCheck | None]:
-    """What the run would buy; the arguments are those of `worth_asking`.
+    """Plan the run's purchase; the arguments are those of `worth_asking`.
 
     Where only images that come after the labelled ones are left to buy, and nothing will be learnt of the
     teacher, the plan is without them, and what was checked of the teacher comes with it.

@@ -118,7 +118,7 @@ NOTHING_SEEN = Seen(_NONE)
 
 
 def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> Seen:
-    """What the weights have seen that a run begins with; a note says where that cannot be told.
+    """The images that a run's first weights have seen; a note says where that cannot be told.
 
     Raises:
         UsageError: they are those of a run that has lost the record of it.
@@ -145,13 +145,13 @@ def seen_before(config: RunConfig, run: RunFolder | None, display: Display) -> S
 
 
 def seen_by_student(run: RunFolder) -> Seen:
-    """What a finished run's student was trained on or chosen by, in it or before, as its own folder tells."""
+    """The images that a finished run's student was trained on or chosen by, in it or before it."""
     record = _read(run.seen)
     return NOTHING_SEEN if record is None else replace(record[1], weights="", refuses=False)
 
 
 def _recorded(weights: Path, content: str) -> Seen:
-    """What the file beside a student says, if it is of this student; its bytes have the digest `content`."""
+    """The content of the file beside a student, if it is of this student, whose bytes have that digest."""
     run = RunFolder(weights.parent)
     named, record = load_student_metadata(weights).seen, _read(run.seen)
     if record is not None and content_of(run.seen) == named:
@@ -166,7 +166,7 @@ def _recorded(weights: Path, content: str) -> Seen:
 
 
 def _read(file: Path) -> tuple[Seen, Seen] | None:
-    """What `Seen.write` wrote: what was seen before the run, and after it; `None` of any other file."""
+    """The content that `Seen.write` wrote: seen before the run, and after it; `None` of any other file."""
     try:
         tensors, metadata = load_tensors(file)
         images = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -251,7 +251,7 @@ def _is_student(file: Path) -> bool:
 
 
 def _metadata(file: Path) -> StudentMetadata:
-    """What a student's file says of it; nothing of any other file.
+    """The metadata of a student's file; none of any other file.
 
     Raises:
         ClientError: what it says is damaged, so that nobody knows what the student has seen.

@@ -1,4 +1,4 @@
-"""What a run is refused for before anything is bought."""
+"""Reasons to refuse a run before anything is bought."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""What is worth a look in the images of a run: labels that its teacher doubts, and what mistakes resemble."""
+"""Images of a run that are worth a look: labels that its teacher doubts, and what mistakes resemble."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def review(
     mistakes: Sequence[LabelledPrediction],
     teacher: Teacher | None,
 ) -> Review:
-    """What to look at; nothing is asked."""
+    """The review of a run; nothing is asked."""
     compared, doubted = (0, []) if teacher is None else _disagreements(dataset, teacher)
     return Review(
         compared=compared,

@@ -1,4 +1,4 @@
-"""What a run knows of its images: labels, and what the cache has of the teacher."""
+"""The knowledge that a run has of its images: labels, and the teacher's answers in the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def known_of(
     *,
     folder: Path | None = None,
 ) -> tuple[Supervision | None, list[Query]]:
-    """What the cache has of what is asked, and the queries that it lacks.
+    """The cache's answers to what is asked, and the queries that it lacks.
 
     Without all class prompts there is no knowledge, and the queries are the prompts that are missing.
 

@@ -48,7 +48,7 @@ _WITHOUT_ANSWER: dict[TrancheName, str] = {
 
 @dataclass(frozen=True)
 class TargetInputs(StageInputs):
-    """What targets are made of: what is known, bought and decided, and nothing that is computed of it.
+    """The inputs of targets: what is known, bought and decided, and nothing that is computed of it.
 
     The last digits of what is computed differ with the processor and the number of threads.
 
@@ -78,7 +78,7 @@ class TargetInputs(StageInputs):
 
 @dataclass(frozen=True)
 class Learnt:
-    """What a run learns from, before its method makes targets of it.
+    """The knowledge of a run, before its method makes targets of it.
 
     Attributes:
         known: labels and embeddings; `None` while a class prompt is missing.
@@ -97,7 +97,7 @@ class Learnt:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the student learns from.
+    """The rows that the student learns from.
 
     Attributes:
         rows: what the method's loss compares with, a row for each of `Dataset.examples`.
@@ -136,7 +136,7 @@ class TargetBuilder:
         self._display = display
 
     def build(self, dataset: Dataset, approve: Callable[[int], None]) -> Targets:
-        """What the method makes of these images and of what the teacher says of them; buys what is missing.
+        """Buy what is missing, and make the method's targets of the teacher's answers.
 
         Args:
             dataset: the images.
@@ -162,7 +162,7 @@ class TargetBuilder:
         return self._targets_of(dataset, learnt)
 
     def recall(self, dataset: Dataset) -> Targets | None:
-        """What `build` would give if there is nothing to buy for it; writes nothing, and spends nothing.
+        """The targets of `build` if there is nothing to buy for them; writes and spends nothing.
 
         `None` where something would be bought, other than what the run was refused before.
         """
@@ -184,7 +184,7 @@ class TargetBuilder:
         return None if learnt.known is None else self._targets_of(dataset, learnt)
 
     def _unbought(self, dataset: Dataset) -> Learnt:
-        """What is learnt by a method that buys nothing: a local teacher's class texts, or none."""
+        """The knowledge of a method that buys nothing: a local teacher's class texts, or none."""
         prompts = class_prompts(dataset.classes)
         if self._method.head == "linear":
             texts = torch.empty(0, 0)
@@ -201,7 +201,7 @@ class TargetBuilder:
         return Learnt(known, digest_of(TargetInputs.of(known)))
 
     def _learnt(self, dataset: Dataset, asked: TeacherQueries, teacher: Teacher) -> Learnt:
-        """What the cache has of what is asked, as far as the labels let it count."""
+        """The cache's answers to what is asked, as far as the labels let them count."""
         known, missing = known_of(self._config, dataset, asked, teacher, folder=self._run.path)
         if known is None:
             return Learnt(None, missing=missing)
@@ -289,7 +289,7 @@ def _rejection_of(named: Named, dataset: Dataset) -> Rejection | None:
 
 
 def _target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
-    """What the method's loss compares with, a row for each image: made some at a time, in a file there."""
+    """The targets of the method's loss, a row for each image: made some at a time, in a file there."""
     count = len(known.labels)
     parts = (
         method.targets(known.of(slice(start, start + ROWS_AT_ONCE)))
@@ -303,7 +303,7 @@ def _target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
 
 
 def _nameless(missing: Sequence[Query], teacher: Teacher, *, of: int) -> BudgetExhausted:
-    """What to raise where some of the class prompts are missing."""
+    """The error where some of the class prompts are missing."""
     return BudgetExhausted(
         f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and a "
         "student cannot name its classes without them. They come first: start again with "

@@ -33,7 +33,7 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What the labels say of a teacher.
+    """The verdict of the labels on a teacher.
 
     Attributes:
         check: how right it is on the labelled images that were bought; `None` where these are too few.
@@ -99,7 +99,7 @@ def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
 
 
 def _at_most(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:
-    """What the mean over domains would hardly exceed, were all images asked about: 95%, one-sided.
+    """A bound of the mean over domains, were all images asked about: 95%, one-sided.
 
     An answer varies as the mean does: by its own share, a domain of one image would not vary at all.
     """

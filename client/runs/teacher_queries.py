@@ -1,4 +1,4 @@
-"""What a run asks its teacher, in the order in which it is bought."""
+"""The queries of a run to its teacher, in the order in which they are bought."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ImageQueries:
 
 @dataclass(frozen=True)
 class TeacherQueries:
-    """What a run asks the teacher.
+    """The queries of a run to its teacher.
 
     Attributes:
         prompts: the sentences about each class, class by class; one each, unless the method asks more.
@@ -82,7 +82,7 @@ class TeacherQueries:
 
 
 def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
-    """What the run's method asks: class prompts; one query a labelled image; one an unlabelled image.
+    """The queries of the run's method: class prompts; one a labelled image; one an unlabelled image.
     Unlabelled images that no step would look at are left out.
 
     Labelled images come in the order of `image_order`, unlabelled ones from each pool in turn. It stops after

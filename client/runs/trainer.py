@@ -46,7 +46,7 @@ _LOG_EVERY = 20
 
 @dataclass(frozen=True)
 class FeatureInputs(StageInputs):
-    """What the features of the align stage depend on."""
+    """The inputs of the features of the align stage."""
 
     student: str
     weights: tuple[FileContent, ...]
@@ -59,7 +59,7 @@ class FeatureInputs(StageInputs):
 
 @dataclass(frozen=True)
 class DistillInputs(StageInputs):
-    """What the steps on pixels depend on, and not what is kept of them."""
+    """The inputs of the steps on pixels, and not what is kept of them."""
 
     config: RunConfig
     images: str

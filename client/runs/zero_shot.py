@@ -31,7 +31,7 @@ ZERO_SHOT = "zero-shot"
 
 
 class ZeroShotQueries(Record):
-    """What the teacher was asked.
+    """The queries that the teacher was asked.
 
     Attributes:
         prompts: class prompts.
@@ -78,7 +78,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class TestSet:
-    """What the teacher is asked: the class prompts, and the images that students are tested on."""
+    """The queries for the teacher: the class prompts, and the images that students are tested on."""
 
     prompts: list[Query]
     images: list[Query]

@@ -23,7 +23,7 @@ _MODULES = "_backbones"
 
 
 class Family(Protocol):
-    """What the module of a family has.
+    """The functions that the module of a family has.
 
     A backbone of it says of itself what timm's do: `pretrained_cfg` (with `input_size`, `mean` and `std`) and
     `num_features`; `group_matcher`, if layers of it can be frozen; and `architecture`, a text to build it

@@ -108,7 +108,7 @@ def _require_known(name: str) -> None:
 
 
 def _sized(name: str, image_size: int | None) -> dict[str, int]:
-    """What a model must be told that is built for one size; others take any."""
+    """The size as an argument for a model that is built for one size; others take any."""
     if image_size is None or not _is_of_one_size(name) or image_size == native_image_size(name):
         return {}
     return {"img_size": image_size}
@@ -120,7 +120,7 @@ def _is_of_one_size(name: str) -> bool:
 
 
 def _texts_of_student(file: Path) -> dict[str, str]:
-    """What a student's file says of it: its backbone's name and its side, say; nothing of any other file."""
+    """The metadata of a student's file (its backbone's name and its side, say); none of any other file."""
     try:
         texts = load_metadata(file)
         said = StudentMetadata.from_file(texts)

@@ -62,7 +62,7 @@ class Method:
 
     @property
     def asks(self) -> frozenset[str]:
-        """What it takes from the vendor: "texts", "images", both, or nothing."""
+        """The kinds that it takes from the vendor: "texts", "images", both, or none."""
         return {"vendor": frozenset({"texts", "images"}), "vendor's texts": frozenset({"texts"})}.get(
             self.teacher, frozenset()
         )

@@ -29,7 +29,7 @@ _PROMPTS = ClassPrompts(
 
 
 def rise_targets(known: Supervision) -> Tensor:
-    """What `rise_loss` compares with, shape (n, 2 + classes).
+    """The targets of `rise_loss`, shape (n, 2 + classes).
 
     A row holds the label, the weight of the teacher's answer (0 where `I` was not bought), and that answer:
     the softmax of 100 x cosine / `TEMPERATURE`.

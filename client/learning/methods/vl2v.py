@@ -29,7 +29,7 @@ def _text_alone(known: Supervision) -> Tensor:
 
 
 def _text_share(known: Supervision) -> Tensor:
-    """What a local teacher's embedding of each view is added to."""
+    """The part of the target to which a local teacher's embedding of each view is added."""
     return (1 - known.image_weight) * known.texts
 
 
