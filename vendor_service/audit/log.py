@@ -23,7 +23,7 @@ _HASHED = tuple(column.key for column in _COLUMNS if column.key != "entry_hash")
 
 
 class AuditRecord(BaseModel):
-    """An entry of the log: who did what to whom, when, and what it was before and after."""
+    """An entry of the log: an actor, an act, its target and moment, and the values before and after."""
 
     seq: int
     created_at: datetime
@@ -38,7 +38,7 @@ class AuditRecord(BaseModel):
 
 @dataclass(frozen=True)
 class AuditVerification:
-    """What was found: how many entries there are, the hash of the last, and the first fault, if any."""
+    """The result: the number of entries, the hash of the last one, and the first fault, if any."""
 
     entries: int
     last_hash: str

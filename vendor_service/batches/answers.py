@@ -169,7 +169,7 @@ def _refusal(line_id: str, work: LineWork, request_id: str) -> bytes:
 
 
 def nothing(facts: ModelFacts) -> Vector:
-    """The rows of a line of which no query is left."""
+    """The rows of a line whose queries were all refused."""
     return np.empty((0, facts.dimensions), dtype=np.float32)
 
 

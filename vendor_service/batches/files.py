@@ -78,7 +78,7 @@ class Files:
         return file_id
 
     def grow(self, account_id: str, file_id: str, size: int) -> int:
-        """Note that so many bytes of a file have come; how many may come before that is to be noted again.
+        """Note how many bytes of a file have come; how many may come before the next note.
 
         Raises:
             APIError: the account has no room for it; or it came for so long that it was given up.
@@ -261,7 +261,7 @@ class Files:
 def check_room(
     session: Session, account_id: str, limits: BatchLimits, more: int, *, one_more: bool = False
 ) -> int:
-    """How many bytes are left for an account once it has so many more, or a file `one_more`.
+    """How many bytes an account has left after some more bytes, or a file `one_more`.
 
     What is answered is paid for, and refused lines are not. So the error files that jobs brought count, and
     those that jobs in progress are to bring.
@@ -290,7 +290,7 @@ def check_room(
 
 
 def errors_of(fault_bytes: int) -> int:
-    """About how many bytes of errors a job brings of lines whose faults the books keep in so many bytes."""
+    """An estimate of the bytes of a job's error file, from the bytes of the faults in the books."""
     return _ERRORS_OF_FAULTS * fault_bytes
 
 

@@ -67,7 +67,7 @@ class Leases:
         return None
 
     def _waiting(self, served: Collection[tuple[str, str]]) -> Select[*tuple[Any, ...]]:
-        """Jobs with a free chunk: that account first of which a chunk was not taken for longest."""
+        """Jobs with a free chunk; the account that has waited longest for one comes first."""
         turns = (
             select(BatchJob.account_id, func.max(BatchJob.claimed_at).label("last"))
             .where(BatchJob.state == "in_progress")
@@ -149,7 +149,7 @@ class Leases:
 
 
 def _next_chunk(session: Session, job: BatchJob) -> BatchChunk | None:
-    """The first piece of a job's file of which there is no chunk yet, as a chunk.
+    """Make a chunk of the first piece of a job's file that has none.
 
     To make them all at the job's beginning would be to write as many rows as a file has lines at most, in a
     transaction for which everybody waits. The job is locked by this transaction.

@@ -100,7 +100,7 @@ class Store:
             write(content)
 
     def read(self, name: str, start: int, size: int) -> bytes:
-        """So many bytes from `start` on."""
+        """A number of bytes from `start` on."""
         try:
             with _translated():
                 content: bytes = self._files.cat_file(self._path(name), start=start, end=start + size)

@@ -13,14 +13,14 @@ from vendor_service.errors import OperatorError
 
 
 def beside(database: Database, name: str) -> Path:
-    """Where a key is unless another file is named: beside an SQLite database, else with the user's data."""
+    """The default place of a key: beside an SQLite database, else with the user's data."""
     if database.file is not None:
         return database.file.with_suffix(f".{name}")
     return user_data_path("tuition") / name
 
 
 def read_or_make(file: Path, size: int) -> bytes:
-    """The key of so many random bytes in a file, made if need be.
+    """The key in a file, random bytes of the given number, made if need be.
 
     Raises:
         OSError: it can be neither read nor made.

@@ -176,7 +176,7 @@ def standing(connection: Connection, key_id: str) -> tuple[Account, ApiKey] | No
 
 
 def _made(kind: type[Owner], values: Iterator[object]) -> Owner:
-    """What the next so many values are, as the ORM loads one."""
+    """Make an owner of the next values, as the ORM loads one."""
     owner: Owner = object.__new__(_plain(kind))
     names = _names(kind)
     for name, value in zip(names, islice(values, len(names)), strict=True):

@@ -104,7 +104,7 @@ class Database:
 
     @property
     def file(self) -> Path | None:
-        """Where an embedded database's file is, or is to be; `None` for a database server."""
+        """The file of an embedded database, whether it exists or not; `None` for a database server."""
         name = self.engine.url.database if self.embedded else None
         return (
             None if name is None else Path(unquote(urlsplit(name).path) if _is_uri(name) else name).absolute()
@@ -237,7 +237,7 @@ def take_turns(connection: Connection, what: str) -> None:
 
 
 def server_time(session: Session) -> int | None:
-    """What the database's server has for the time, in microseconds since the epoch; SQLite has no server."""
+    """The time by the database's server, in microseconds since the epoch; SQLite has no server."""
     if session.connection().dialect.name == "sqlite":
         return None
     micros = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)")

@@ -24,7 +24,7 @@ _GATHER_SECONDS, _MOST_WAITS, _BUSY = 0.004, 5, 0.8
 
 
 class State(Enum):
-    """Where a piece of work is on its way."""
+    """The state of a piece of work."""
 
     WAITING = "waiting"  # for the next shared transaction
     IN_HAND = "in hand"  # of a transaction: nobody can take it back any more
@@ -82,7 +82,7 @@ class WorkItem(Generic[Result]):
 
 
 class WorkQueue:
-    """What waits for the next shared transaction, in the order in which it came. Thread-safe."""
+    """Work that waits for the next shared transaction, in the order in which it came. Thread-safe."""
 
     def __init__(self) -> None:
         self._waiting: deque[WorkItem[Any]] = deque()
@@ -116,7 +116,7 @@ class WorkQueue:
             self._changed.notify()
 
     def lend(self, threads: int) -> None:
-        """So many threads more may bring work back, or fewer."""
+        """Count `threads` more that may bring work back, or fewer."""
         with self._changed:
             self._lent += threads
             self._changed.notify()
@@ -142,7 +142,7 @@ class WorkQueue:
                 return
 
     def _await(self, items: int, seconds: float | None) -> None:
-        """Wait until so much work waits, so many seconds have gone, or no more can come."""
+        """Wait until `items` wait, the seconds have passed, or no more can come."""
         self._enough = items
         self._changed.wait_for(
             lambda: len(self._waiting) >= items or (self._closed and not self._lent), seconds

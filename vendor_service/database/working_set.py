@@ -43,7 +43,7 @@ _LOCKED_KEYS = {wait: _KEYS.with_for_update(key_share=True, skip_locked=not wait
 
 @dataclass(frozen=True)
 class Touched:
-    """What a piece of work looks at: an account, and of it a hold, a key and what an idempotency key holds.
+    """The rows that a piece of work needs: an account, and of it a hold, a key and an idempotency key's hold.
 
     The key of the hold comes along with it.
     """
@@ -165,7 +165,7 @@ class WorkingSet:
         return set(self._connection.scalars(_ACCOUNT_IDS, {"ids": missing}))
 
     def _read_holds(self, account_ids: set[str], touched: Sequence[Touched]) -> dict[str, HoldRow]:
-        """Those that are looked at by their ids, and the live ones that idempotency keys stand for."""
+        """The holds that are named by their ids, and the live ones that idempotency keys stand for."""
         wanted = {
             "hold_ids": {each.hold_id for each in touched if each.hold_id},
             "ids": account_ids,

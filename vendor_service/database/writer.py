@@ -50,7 +50,7 @@ _Items = list[WorkItem[Any]]
 
 @dataclass
 class _Deferred:
-    """What is deferred for one account, in the order in which it came."""
+    """Deferred work of one account, in the order in which it came."""
 
     items: _Items = field(default_factory=list)
     has_turn: bool = False  # a thread waits for the account, or works on it
@@ -117,7 +117,7 @@ class Writer:
             self._commit_together(self._begun(batch))
 
     def _begun(self, batch: Sequence[WorkItem[Any]]) -> _Items:
-        """What can be done here; what is of an account that has its turn apart joins that."""
+        """Take the batch in hand; work of an account that has its turn apart joins that turn."""
         here: _Items = []
         with self._lock:
             for item in batch:
@@ -158,7 +158,7 @@ class Writer:
                 return
 
     def _commit_by_account(self, items: _Items) -> None:
-        """Do the work of each account by itself; defer that of the one whose rows are locked."""
+        """Do the work of each account by itself; defer the one whose rows are locked."""
         by_account = _by_account(items)
         if len(by_account) == 1:
             self._defer(items)
@@ -299,7 +299,7 @@ class Writer:
         items += late
 
     def _to_try_again(self, items: Iterable[WorkItem[Any]], error: Exception) -> _Items:
-        """Those that may be tried again; the others are told that they failed."""
+        """Fail the items whose time is over; return the others, which are tried again."""
         again: _Items = []
         now = time.monotonic()
         for item in items:

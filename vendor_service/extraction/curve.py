@@ -31,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What to expect of a surrogate: its mean cosine to the model, and its agreement with it."""
+    """The expected quality of a surrogate: its mean cosine to the model, and its agreement with it."""
 
     cosine: float
     agreement: float
@@ -44,7 +44,7 @@ def measured() -> tuple[Point, ...]:
 
 
 def expected(buckets: int) -> Fidelity | None:
-    """That of the best surrogate that was measured with so much coverage; `None` for none.
+    """The fidelity of the best surrogate measured at this coverage; `None` for none.
 
     Points that another one beats with less coverage do not count. Between two others it is interpolated over
     the logarithm of the buckets; before the first and beyond the last, it is theirs.

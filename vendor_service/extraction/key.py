@@ -33,5 +33,5 @@ def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
 
 
 def key_id(key: bytes | None) -> str:
-    """What tells keys apart and does not give them away; empty where there is none."""
+    """A name for a key that does not give it away; empty where there is none."""
     return "" if key is None else hashlib.blake2b(key, digest_size=8, person=b"sketch key").hexdigest()

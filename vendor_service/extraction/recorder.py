@@ -35,7 +35,7 @@ class Answered:
 
 @dataclass
 class _Unwritten:
-    """What was learnt of an account and a model since the last writing."""
+    """Counts of an account and a model since the last writing."""
 
     sketch: Sketch = field(default_factory=Sketch)
     buckets: int = 0

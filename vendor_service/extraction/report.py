@@ -19,7 +19,7 @@ MOST_ACCOUNTS = 200
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one account has asked one model, over all time.
+    """One account's use of one model, over all time.
 
     Attributes:
         account: its name, or `ALL`.
@@ -113,7 +113,7 @@ def forget(session: Session, account: Account) -> None:
 
 
 def meaning(row: Extraction) -> str:
-    """What a row says, in sentences."""
+    """A row, in sentences."""
     who = "All accounts together have" if row.account == ALL else f"{row.account} has"
     said = (
         f"{who} asked {row.model} about {row.distinct_inputs:,} different inputs. The answers lie in "

@@ -1,4 +1,4 @@
-"""Sketches: what is known of many inputs together, in a fixed size, from which no input can be read.
+"""Sketches: statistics of many inputs in a fixed size, from which no input can be read.
 
 Two sketches merge into that of all inputs of both, so each process keeps its own.
 """

@@ -106,7 +106,7 @@ class Admission:
     def sell(self, order: Order, buckets: Collection[int] = ()) -> "Future[Admitted]":
         """Admit and settle in one transaction what the model has answered already; it is charged then.
 
-        The future raises as that of `admit` does, and nothing is charged then.
+        The future raises like the one of `admit`, and nothing is charged then.
         """
         began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
@@ -115,7 +115,7 @@ class Admission:
         return selling
 
     def look(self, order: Order) -> "Future[Admitted]":
-        """Make sure that an order of which nothing is left may be answered; raises as `admit` does."""
+        """Make sure that an order may be answered with nothing; raises as `admit` does."""
         touched = Touched(order.account_id, key_id=order.key_id)
         return self._writer.submit(touched, partial(self._charging.look, order))
 

@@ -14,7 +14,7 @@ _REMEMBERED = 10_000
 
 
 def cost_of(seconds: float) -> int:
-    """What a query takes of the allowance: one, or more where it took more processor time than one has.
+    """The price of a query in the allowance: one, or more where it took more than its processor time.
 
     A second of a processor takes what fills up in a second: an account may have one processor at most.
     """
@@ -35,7 +35,7 @@ class _Buckets:
         return max(0, missing - max(0, now - since) * UNPAID_PER_SECOND)
 
     def lacking(self, most: int) -> list[str]:
-        """The accounts whose buckets lack more than so many."""
+        """The accounts whose buckets lack more than `most`."""
         return [account_id for account_id in self._buckets if self.missing(account_id) > most]
 
     def take(self, account_id: str, queries: int) -> None:
@@ -72,7 +72,7 @@ class Allowance:
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=wait)
 
     def half_gone(self) -> list[str]:
-        """The accounts of which requests and jobs together took more than half: their jobs wait."""
+        """Accounts whose requests and jobs together took more than half: their jobs wait."""
         return self._by_all.lacking(UNPAID_BURST // 2 * _TOKEN)
 
     def take(self, account_id: str, queries: int) -> None:

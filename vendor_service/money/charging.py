@@ -127,7 +127,7 @@ class Charging:
         return replace(admitted, charged=self._settle(rows, hold, buckets, hold.created_at))
 
     def look(self, order: Order, rows: WorkingSet) -> Admitted:
-        """Make sure that an order of which nothing is left may be answered; it holds and costs nothing."""
+        """Make sure that an order may be answered with nothing; it holds and costs nothing."""
         now, account, key = self.clock(), rows.account(order.account_id), rows.key(order.key_id)
         limits.check_status(account, key, order, now)
         return _nothing_held(account, key, order, now)

@@ -11,7 +11,7 @@ from vendor_service.database.tables import Account, Hold
 
 
 class OpenHold(CountFields):
-    """What a request in flight may come to cost, and until when it is held unless its process lives."""
+    """The most that a request in flight may cost; it is released at `expires_at` unless its process lives."""
 
     request_id: str
     account: str

@@ -143,7 +143,7 @@ def _credited(note: CreditNote) -> str:
 
 
 def _latin(text: str) -> str:
-    """What the fonts that every reader of PDF has can show; the rest becomes a question mark."""
+    """Replace by question marks what the standard fonts of PDF cannot show."""
     return text.encode("latin-1", "replace").decode("latin-1")
 
 

@@ -220,7 +220,7 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
 
 
 def _credit_notes(session: Session, account: Account, begin: int, end: int) -> list[CreditNote]:
-    """What the refunds of a month give back of the charges of earlier ones, by the month of these."""
+    """Refunds in a month of charges of earlier months, summed by the month of the charge."""
     refunds, charges = aliased(LedgerEntry), aliased(LedgerEntry)
     found = (
         select(charges.created_at, refunds.amount_micros)

@@ -28,7 +28,7 @@ _HASHED = tuple(
 
 
 def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
-    """What an answered request costs, as the next entry; `write_charges` appends it with others.
+    """Make the next entry for an answered request; `write_charges` appends it with others.
 
     Here as below, this transaction must have locked the account.
     """
@@ -263,7 +263,7 @@ def public(entry: LedgerEntry) -> Entry:
 
 
 def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
-    """The hash that an entry has to carry: of all else that its customer is told of it."""
+    """The hash that an entry has to carry, over everything else that its customer sees."""
     fields = count_fields(entry.counts) | price_fields(entry.prices)
     return chain.row_hash(chain.columns_of(entry, _HASHED) | fields)
 

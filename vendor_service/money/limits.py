@@ -39,7 +39,7 @@ def check(asked: Asked) -> None:
     """Make sure that an order fits what is left of every limit.
 
     Raises:
-        APIError: that of the first limit that does not allow it.
+        APIError: the error of the first limit that does not allow it.
     """
     for limit in LIMITS:
         if (error := limit(asked)) is not None:

@@ -11,7 +11,7 @@ Job = TypeVar("Job")
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks for; by `body_hash` (SHA-256, hex) a retry is told from another request.
+    """A request for queries; `body_hash` (SHA-256, hex) tells a retry from another request.
 
     `secret_hash` is that of the secret by which the caller was known, if it is to be checked once more. What
     `may_shrink` is answered although some of it may turn out not to be readable. A bulk job is held at its
@@ -58,7 +58,7 @@ class RateLimitStatus:
 
     @property
     def headers(self) -> dict[str, str]:
-        """As the contract tells it, with answers and refusals alike."""
+        """The headers of the contract, which answers and refusals carry alike."""
         return {
             "x-ratelimit-limit-queries": str(self.limit),
             "x-ratelimit-remaining-queries": str(self.remaining),
@@ -81,7 +81,7 @@ class JobPart:
 
 @dataclass(frozen=True)
 class Charged:
-    """Where in the ledger an order was charged, at which moment, to which key and for how much."""
+    """The charge of an order: its place in the ledger, its moment, its key and its amount."""
 
     seq: int
     entry_hash: str

@@ -131,7 +131,7 @@ def batch(session: Session, plan: str, model: str, now: int) -> UnitPrices:
 
 
 def part_of(micros: int, percent: int) -> int:
-    """So many percent of a price, rounded up."""
+    """A percentage of a price, rounded up."""
     return -(-micros * percent // 100)
 
 

@@ -19,7 +19,7 @@ def limit_of(rated: Rated) -> RateLimit | None:
 
 
 def tokens_left(rated: Rated, now: int) -> int:
-    """What the bucket holds at `now`, in millionths of a query. A clock that steps back adds nothing.
+    """The tokens in the bucket at `now`, in millionths of a query. A clock that steps back adds nothing.
 
     A bucket that a wrong clock filled far in the future goes on from now on.
     """
@@ -30,7 +30,7 @@ def tokens_left(rated: Rated, now: int) -> int:
 
 
 def status(account: Account, key: ApiKey, now: int) -> RateLimitStatus | None:
-    """What the caller is told: of the bucket that has least in it; `None` where there is no limit."""
+    """The state of the bucket that holds least; `None` where there is no limit."""
     found = [told for each in limited_by(account, key) if (told := _status(each, now)) is not None]
     return min(found, key=lambda told: told.remaining, default=None)
 

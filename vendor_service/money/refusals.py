@@ -45,7 +45,7 @@ class RefusalCounts:
         self._counts: Counter[tuple[str, int, str]] = Counter()
 
     def note(self, account_id: str, code: str) -> None:
-        """A request of an account was refused."""
+        """Count a refused request of an account."""
         with self._lock:
             self._counts[account_id, self._clock() // HOUR, code] += 1
 
@@ -68,7 +68,7 @@ class RefusalCounts:
 
 
 def refused_since(session: Session, account_id: str, since: int) -> list[Refused]:
-    """What was refused to an account from the hour of `since` on, the most frequent reason first."""
+    """Refusals of an account from the hour of `since` on, the most frequent reason first."""
     times = func.sum(Refusals.requests)
     found = (
         select(Refusals.code, times, func.max(Refusals.hour))

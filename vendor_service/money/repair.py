@@ -14,7 +14,7 @@ from vendor_service.money.verification import recount
 
 @dataclass(frozen=True)
 class Repair:
-    """What was done: the entry `by_seq` of the ledger says it; `None` where there was nothing to repair."""
+    """The repair of an account, recorded by the entry `by_seq`; `None` where nothing was wrong."""
 
     account: str
     by_seq: int | None

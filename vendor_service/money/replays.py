@@ -1,4 +1,4 @@
-"""Replays: a request that was paid for is answered again for free, for a while and so many times.
+"""Replays: a request that was paid for is answered again for free, for a limited time and number of times.
 
 Each is counted when it is admitted, so that callers who hang up get no more; one that the vendor itself could
 not answer is taken back.

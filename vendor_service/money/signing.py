@@ -124,7 +124,7 @@ class Signer:
 
 
 def default_file(database: Database) -> Path:
-    """Where the key is unless another file is named: beside an SQLite database, else with the user's data."""
+    """The default place of the key: beside an SQLite database, else with the user's data."""
     return key_files.beside(database, "signing-key.pem")
 
 
@@ -186,7 +186,7 @@ def rotate(
 
 
 def publish(session: Session, key: SigningKey, now: int) -> bool:
-    """Have the public half among those that everybody is told; False if it was withdrawn."""
+    """Publish the public half; False if it was withdrawn."""
     take_turns(session.connection(), "signing keys")
     found = session.get(SigningKeyRow, key.public.kid)
     if found is None:
@@ -223,7 +223,7 @@ def withdraw(session: Session, kid: str, now: int) -> bool:
 
 
 def _version(file: Path) -> tuple[int, int] | None:
-    """What changes when a file is replaced; `None` where there is none."""
+    """A value that changes when the file is replaced; `None` where there is none."""
     try:
         found = file.stat()
     except OSError:

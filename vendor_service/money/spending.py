@@ -24,7 +24,7 @@ _HOURS_A_DAY = DAY // HOUR
 
 @dataclass(frozen=True)
 class Spent:
-    """What was charged, given back and corrected in one group, in micro-units; charges are positive here."""
+    """Charges, refunds and corrections of one group, in micro-units; charges are positive here."""
 
     group: str
     requests: int = 0
@@ -35,7 +35,7 @@ class Spent:
 
     @property
     def net_micros(self) -> int:
-        """What is left of the charges after refunds and adjustments."""
+        """The charges after refunds and adjustments."""
         return self.charged_micros - self.refunded_micros - self.adjusted_micros
 
 

@@ -17,7 +17,7 @@ _UNITS = ("queries", "micros", "micros")
 
 
 def levels(limited: Limited) -> Levels:
-    """Where it stands. An account's credit is used from what it was just after the last top-up."""
+    """Each limit with what is used of it; of credit, since just after the last top-up."""
     counted = (limited.queries_used, limited.quota), (limited.spent_micros, limited.spend_limit_micros)
     if not isinstance(limited, Account):
         return counted

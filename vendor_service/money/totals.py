@@ -32,7 +32,7 @@ class TotalKey(NamedTuple):
 
 @dataclass
 class Sums:
-    """What the entries of one total add up to."""
+    """The sums of the entries of one total."""
 
     entries: int = 0
     requests: int = 0

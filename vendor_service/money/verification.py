@@ -36,7 +36,7 @@ _STEP = 1000
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: `balance_micros` is the sum of the entries; `problem` is the first fault, if any."""
+    """The result: `balance_micros` is the sum of the entries; `problem` is the first fault, if any."""
 
     account: str
     entries: int
@@ -113,7 +113,7 @@ class _Sums:
         return None if key_id is None else self._projects[key_id]
 
     def _counted(self, key_id: str | None, seq: int) -> list[str | None]:
-        """Whose period a charge by a key belongs to."""
+        """The owners in whose period a charge by a key counts."""
         whose = {None, key_id, self.project_of(key_id)}
         return [each for each in whose if seq > self.limited[each].period_seq]
 
@@ -205,7 +205,7 @@ def _fault_of_entry(entry: Row[Any], seq: int, previous: str) -> str | None:
 
 
 def _refunded(session: Session, entry: Row[Any]) -> _Refunded | None:
-    """What a refund gives back, or `None` where there is no such charge or so much is not left of it."""
+    """The charge that a refund gives back; `None` where there is none, or less is left of it."""
     if entry.kind != "refund":
         return None
     columns = LedgerEntry.__table__.columns

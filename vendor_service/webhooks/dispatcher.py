@@ -249,7 +249,7 @@ def _due(now: int) -> Select[*tuple[Any, ...]]:
 
 
 def _whose(account_id: str | None, added_by: str) -> str:
-    """Whose turn it is: receivers that customers added hold up none that operators did."""
+    """The group in which a receiver takes its turn: customers' receivers hold up none of operators."""
     return f"{account_id} {added_by}"
 
 

@@ -18,7 +18,7 @@ ALL_KINDS = "*"
 
 
 class EventKind(StrEnum):
-    """What receivers may be told of."""
+    """The kinds of events that are sent."""
 
     QUOTA = "quota.threshold_reached"
     SPEND_LIMIT = "spend_limit.threshold_reached"
@@ -32,7 +32,7 @@ class EventKind(StrEnum):
 def emit(
     session: Session, kind: EventKind, account: Account | None, data: Mapping[str, Any], now: int
 ) -> None:
-    """Write an event, and whom it is to be sent to; it is sent once this transaction has committed.
+    """Write an event and its receivers; it is sent once this transaction has committed.
 
     An event of no account concerns all of them, and every receiver is told.
     """

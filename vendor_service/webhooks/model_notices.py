@@ -14,7 +14,7 @@ from vendor_service.webhooks.events import EventKind
 def tell(
     session: Session, model: str, deprecated_at: datetime | None, sunset_at: datetime | None, now: int
 ) -> None:
-    """Write an event if a model's dates are other ones than receivers were told of.
+    """Write an event if a model's dates have changed since the last one.
 
     What was told is noted in the same transaction, so that each change is told once, by whichever of several
     processes. A model that is deprecated no more is no news.

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a try: the receiver's `status`, or why there was none."""
+    """The outcome of a try: the receiver's `status`, or why there was none."""
 
     status: int | None
     error: str | None
@@ -132,7 +132,7 @@ def _cut(connected: socket.socket) -> None:
 def _look_up(
     host: str, port: int, private: Sequence[Network] | None, until: float, *, secure: bool
 ) -> list[Address]:
-    """What `_resolve` finds. A customer is told the same of a private name as of one that is not known."""
+    """As `_resolve`, but private and unknown names look the same to a customer."""
     if private is not None:
         return _resolve(host, port, private, until, secure=secure)
     try:

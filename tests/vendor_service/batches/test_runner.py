@@ -29,6 +29,7 @@ def begin(books: Books, model: str, chunks: int) -> tuple[str, str]:
     return order.account_id, bulk.begin(order, *[(1, 0)] * chunks).id
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_a_job_whose_model_or_file_is_away_is_left_alone_for_a_while_and_no_other_job(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_job_whose_model_or_file_is_away_is_left_alone_for_a_while_and_no_othe
     assert 1 <= taken[dead] <= 3  # as many as are worked on at once
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Books) -> None:
     (spent, _), (other, _) = (begin(books, "icon-clip", 8) for _ in range(2))
     bulk = BulkProcess(books.database, books.clock, books.admission)
@@ -86,6 +88,7 @@ def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Book
     assert takers() == {spent, other}
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_no_request_is_refused_for_what_jobs_took_and_jobs_get_what_requests_leave(books: Books) -> None:
     allowance = Allowance(books.clock)
     allowance.take_for_job("mine", 2 * UNPAID_BURST)

@@ -21,6 +21,7 @@ from vendor_service.extraction.recorder import Recorder
 from vendor_service.extraction.report import ALL, extraction, meaning
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_accounts_are_told_apart_together_and_beside_the_one_most_like_them(books: Books) -> None:
     orders, spans = [books.open() for _ in range(3)], ((0, 60), (30, 90), (200, 240))
     recorder = Recorder(books.database, books.clock, KEY)
@@ -44,6 +45,7 @@ def test_accounts_are_told_apart_together_and_beside_the_one_most_like_them(book
     assert "60 of 4,096 buckets" in meaning(second)
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_inputs_under_two_keys_are_not_compared_but_coverage_is(books: Books) -> None:
     order = books.open()
     for key in (KEY, b"another".ljust(32)):
@@ -121,6 +123,7 @@ def test_a_vendor_that_keeps_no_sketches_still_limits_coverage(tmp_path: Path) -
     assert (row["buckets"], row["distinct_inputs"], row["effective_rank"]) == (1, 0, None)
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("command", [["report", "nobody"], ["forget", "nobody", "--yes"]])
 def test_an_unknown_account_is_told(books: Books, command: list[str]) -> None:
     url = books.database.engine.url.render_as_string(hide_password=False)

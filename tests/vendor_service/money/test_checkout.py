@@ -20,6 +20,9 @@ from vendor_service.money.charging import Charging
 from vendor_service.money.checkout import Checkout, Precheck, Sale
 from vendor_service.money.orders import Admitted, Order
 
+# What the books hold is tested with Admission, on each kind of database.
+pytestmark = pytest.mark.parametrize("books", ["sqlite"], indirect=True)
+
 
 def at(books: Books) -> Checkout:
     return Checkout(books.admission, Precheck(books.clock), Allowance(books.clock), Metrics())

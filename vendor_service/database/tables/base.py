@@ -1,4 +1,4 @@
-"""What tables share: their base, numbers by kind, and a secret of which only a hash is kept."""
+"""Common parts of tables: their base, numbers by kind, and a secret that is kept as a hash."""
 
 import hmac
 import json
@@ -43,7 +43,7 @@ def _read(text: str) -> Mapping[Kind, int]:
 
 
 class Base(DeclarativeBase):
-    """What every table shares: constraints have names, so that migrations can speak of them."""
+    """The base of every table; constraints have names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
 
 
 class Secret:
-    """A secret of which only a hash is kept; after a rotation the former one is good until `former_until`."""
+    """A secret, kept as a hash; after a rotation the former one is good until `former_until`."""
 
     secret_hash: Mapped[str] = mapped_column(String(64))
     former_hash: Mapped[str | None] = mapped_column(String(64))

@@ -1,4 +1,4 @@
-"""Who is signed in to the console, and who may be."""
+"""Sessions of the console, and invitations to it."""
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column

@@ -1,4 +1,4 @@
-"""What is known of all that an account has asked."""
+"""Sketches of the inputs that accounts have sent."""
 
 from sqlalchemy import ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,7 +21,7 @@ class Coverage(Base):
 
 
 class SketchRow(Base):
-    """What is known of all inputs of an account to a model together, of a fixed size.
+    """A sketch of all inputs of an account to a model, of a fixed size.
 
     `inputs` are the smallest keyed hashes of the inputs, `moment` is the second moment of a projection of the
     answers (see `vendor_service/extraction/sketch.py`). Hashes by different keys cannot be compared; `key_id`

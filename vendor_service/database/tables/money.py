@@ -11,7 +11,7 @@ BULK = "bulk"
 
 
 class Hold(Base):
-    """What a request in flight may come to cost; settled into the ledger or voided, never both.
+    """The most that a request in flight may cost; settled into the ledger or voided, never both.
 
     Its id is the request's id. A settled hold is also the memory of its idempotency key: how many `replays`
     it was good for, and whether its charge was wholly given back. `server` is the process that answers the
@@ -168,7 +168,7 @@ class BooksHead(Base):
 
 
 class Price(Base):
-    """What one query of a kind costs on a plan from a moment on, until a later row of the same three.
+    """The price of one query of a kind on a plan, from a moment on until a later row of the same three.
 
     Of the kind `batch-percent` it is what bulk jobs pay of the other two, in percent.
     """

@@ -20,7 +20,7 @@ class OperatorToken(Secret, Base):
 
 
 class OperatorRequest(Base):
-    """What an operator's request that moves money was answered, under its idempotency key; never deleted."""
+    """The answer to an operator's request that moves money, by its idempotency key; never deleted."""
 
     __tablename__ = "operator_requests"
 

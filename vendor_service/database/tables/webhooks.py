@@ -81,7 +81,7 @@ class WebhookAttempt(Base):
 
 
 class ModelNotice(Base):
-    """What receivers of events were told of the end of a model: the dates as they stood then."""
+    """The dates of a model's end that receivers of events were last told."""
 
     __tablename__ = "model_notices"
 
