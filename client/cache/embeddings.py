@@ -235,7 +235,7 @@ class Embeddings:
         }
 
     def _intact(self, fingerprint: str, queries: Collection[Query]) -> Iterator[tuple[Query, EmbeddingRow]]:
-        """The entries whose checksum matches; damaged ones are told of."""
+        """The entries whose checksum matches; reports damaged ones."""
         damaged: set[bytes] = set()
         model = self._file.model(fingerprint)
         for kind, wanted in _by_kind(queries) if model else ():

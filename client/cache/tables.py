@@ -146,7 +146,7 @@ class Tables(CacheFile):
         return _embeddings(self.rows(f"SELECT {_EMBEDDING} WHERE {where}", last, model))
 
     def vector_bytes(self, model: int) -> int | None:
-        """The bytes of one vector of a model, of which all have the same; `None` where there is none."""
+        """The size in bytes of each vector of a model; `None` where there is no vector."""
         found = self.rows("SELECT length(vector) FROM embeddings WHERE model = ? LIMIT 1", model)
         return found[0][0] if found else None
 

@@ -1,7 +1,7 @@
 """The canary: known inputs, asked again, show whether a fingerprint still stands for the model that it did.
 
 A vendor that sells another model under the same fingerprint contradicts itself: its signed receipts of the
-same input, or its signed cards, name different answers. Whoever is shown both can see that.
+same input, or its signed cards, name different answers. Anybody who sees both can check that.
 """
 
 import random
@@ -119,7 +119,7 @@ class Canary:
         return self._is_proven
 
     def choose(self, inputs: Sequence[Query], most: int) -> list[Query]:
-        """At most so many inputs to ask again: those that were bought before, then those of the card."""
+        """The inputs to ask again, up to a limit: first those bought before, then those of the card."""
         known = sorted(self._cache.known(self._model.fingerprint, inputs), key=lambda query: query.digest)
         chosen = _dice.sample(known, min(most, len(known)))
         promised = [query for query in self._promised() if query not in known]

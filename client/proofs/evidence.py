@@ -39,7 +39,7 @@ class Evidence:
         keys: the ids of the keys that signed them.
         unsigned: receipts in the cache that the vendor did not sign.
         proven: embeddings in the cache that are what a receipt says was sold.
-        unproven: those of which no receipt says anything.
+        unproven: those that no receipt covers.
         problems: receipts that are not right, and embeddings that differ from what was sold.
     """
 
@@ -127,7 +127,7 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
 
 
 def export_receipts(cache: EmbeddingCache, file: Path) -> int:
-    """Write every signed receipt that can be read, with the keys, for whoever is to check them; how many.
+    """Write every readable signed receipt, with the keys to check them; returns how many.
 
     Raises:
         ClientError: the file cannot be written.

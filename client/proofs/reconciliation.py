@@ -46,7 +46,7 @@ class UnknownCharges:
 
 @dataclass
 class Rewritten:
-    """One place of the ledger of which the vendor signed something else than what it shows now.
+    """One place of the ledger where the vendor signed something else than it shows now.
 
     Attributes:
         seq: the entry.
@@ -258,7 +258,7 @@ class _Books:
         return self.take(asked, note.batch.fingerprint, note.sender.key_id)
 
     def take(self, asked: Counts, fingerprint: str, key_id: str | None) -> Entry | None:
-        """Take out the charge that is of a request of so many queries by kind, skipped ones among them."""
+        """Take out the charge of a request with these counts by kind, skipped queries included."""
         fitting = [
             (sum(asked.values()) - sum(charge.counts.values()), request_id)
             for request_id, charge in self.charges.items()

@@ -21,7 +21,7 @@ _MOST_DIMENSIONS = 2**16
 
 
 class SignedAnswer(BaseModel):
-    """An answer (base64 of little-endian float32) and its receipt; without one, it is that of a card."""
+    """An answer (base64 of little-endian float32) and its receipt; an answer of a card has none."""
 
     embedding: str
     receipt: str | None = None
@@ -62,7 +62,7 @@ class SwapCheck:
     Attributes:
         model_fingerprint: the model that is meant.
         keys: the ids of the keys that signed.
-        pairs: inputs of which the vendor signed two answers that differ by more than the tolerance.
+        pairs: inputs with two signed answers that differ by more than the tolerance.
         cards: how its signed cards contradict each other, if they do.
         problems: what of the evidence proves nothing.
     """

@@ -84,7 +84,7 @@ class Checkout:
         model: what is bought, at the prices of requests.
         run_id: who pays.
         budget: of the run.
-        released: notes of others that hold nothing back from this run, which is not told of them.
+        released: keys of other runs' notes that no longer hold queries back from this run.
         traces: where the spans of batches go.
     """
 

@@ -43,7 +43,7 @@ class ConcurrencyLimiter:
             return not self._stopped
 
     def release(self, queries: int) -> None:
-        """A request has ended; so many queries were answered."""
+        """Count a request that has ended, and its answered queries."""
         with self._changed:
             self._active -= 1
             self._answers += 1

@@ -89,8 +89,8 @@ class Jobs:
         prices: what a query of a job costs.
         tally: where answers are counted.
         wait: whether jobs are waited for.
-        pause: waits for so many seconds; whether the purchase has ended meanwhile.
-        say: told what a person should know.
+        pause: waits for a number of seconds; True if the purchase has ended meanwhile.
+        say: receives messages for the user.
     """
 
     checkout: Checkout
@@ -380,7 +380,7 @@ class Jobs:
             yield file
 
     def _delete(self, file_id: str | None) -> None:
-        """Delete a file, where that is possible: an account may have only so many."""
+        """Delete a file if possible: the number of files of an account is limited."""
         if file_id is not None:
             with suppress(ClientError):
                 self.api.delete_file(file_id)

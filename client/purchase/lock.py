@@ -27,7 +27,7 @@ def run_lock(shared: Path, run: str | None = None, *, patience: float = 0.0) -> 
     Args:
         shared: the file; the lock is beside it, in `NAME.lock`.
         run: names the run among those that use the file, each of which has its locks in `NAME.locks`.
-        patience: how many seconds to wait for whoever holds it.
+        patience: seconds to wait for the present holder.
 
     Raises:
         RunBusy: somebody holds it.
@@ -40,10 +40,10 @@ def run_lock(shared: Path, run: str | None = None, *, patience: float = 0.0) -> 
 
 @contextmanager
 def notes_lock(shared: Path, run: str) -> Iterator[None]:
-    """Look at a run of which nobody is at work: it begins no work meanwhile, and waits.
+    """Look at a run that is idle; meanwhile it cannot begin to work, and waits.
 
     Raises:
-        RunBusy: somebody is at work on the run, or looks at it.
+        RunBusy: a thread or process is at work on the run, or looks at it.
         ClientError: as `run_lock`.
     """
     with _held(_notes_file(shared, run), 0.0):

@@ -12,7 +12,7 @@ from shared.embeddings import ModelCard
 
 # More often adds little: every receipt is a pin too.
 _EVERY_SECONDS = 600.0
-# A purchase is over, and whoever asked for it waits.
+# The user waits: the purchase itself is over.
 _WITHIN_SECONDS = 10.0
 
 

@@ -49,7 +49,7 @@ class Purchase:
         Args:
             checkout: what is bought, by which run.
             on_progress: called as it goes on.
-            say: told what a person should know.
+            say: receives messages for the user.
             by_jobs: whether to buy by bulk jobs.
             wait: whether bulk jobs are waited for.
         """

@@ -85,7 +85,7 @@ class BuyingQueue:
     Attributes:
         checkout: what is bought, and within which budget.
         prices: what a query costs.
-        refuse: told of a query that cannot be sent, and why.
+        refuse: called with a query that cannot be sent, and the reason.
         pass_over: those of some queries that need not be bought any more.
     """
 

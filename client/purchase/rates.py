@@ -22,7 +22,7 @@ _COMPARABLE_SHARE = 0.1
 
 
 def recent_rate(sales: Iterable[Receipt], wanted: Mapping[Kind, int] = MappingProxyType({})) -> float | None:
-    """Queries a second in the latest purchase that compares with one of so many queries of each kind.
+    """Queries a second in the latest purchase that is comparable with the wanted queries of each kind.
 
     A purchase is what one run bought without a pause. It compares if it is a tenth as large at least, and
     most of it is of the same kind. With nothing wanted, any does.

@@ -234,7 +234,7 @@ class Settlement:
         except Gone:
             if is_told:
                 self.give_up(order)
-            else:  # it is spent here, and whoever sent it may be answered yet
+            else:  # its key is spent here, and the sender may be answered yet
                 self._release(order)
         except (KeyRefused, JobRunning, NotOffered):
             raise

@@ -96,7 +96,7 @@ class Teacher:
             budget: queries that the run may pay for in all, counting what it has paid; `None` for no limit.
             max_spend_micros: what it may pay in all, in millionths of the vendor's currency unit.
             traces: where the spans of purchases go.
-            say: told what a person should know of a purchase.
+            say: receives messages about purchases for the user.
             bulk: how it uses bulk jobs.
 
         Raises:

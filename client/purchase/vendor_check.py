@@ -51,7 +51,7 @@ class VendorCheck:
             buys: whether it is about to buy some of it. What is all there, and agrees, needs no vendor.
             compare: buys known queries of one kind again and compares the answers; raises where they do not
                 agree, and returns False where it cannot pay.
-            say: told of what was compared.
+            say: receives a message about the comparison.
 
         Raises:
             VendorError: nothing could be compared.
@@ -96,7 +96,7 @@ class VendorCheck:
 
 
 def _samples(found: Strangers) -> Iterator[list[Query]]:
-    """Queries to be asked again, of one kind each: so many of every pool and kind."""
+    """Samples of queries to ask again: `CANARIES` of every pool and kind."""
     for known in found.values():
         for kind in ("text", "image"):
             of_kind = [query for query in known if query.kind == kind]

@@ -49,7 +49,7 @@ class BulkApi:
         )
 
     def delete_file(self, file_id: str) -> None:
-        """Delete a file; asked once and not again, for whoever deletes does without it."""
+        """Delete a file; tried only once, for nothing depends on it."""
         self._http.send("DELETE", f"/v1/files/{quote(file_id, safe='')}", tries=1)
 
     def begin(
@@ -123,6 +123,6 @@ class BulkApi:
             after = page.next_after
 
     def download(self, file_id: str, to: BinaryIO, most_bytes: int) -> None:
-        """Write what is in a file, of up to so many bytes."""
+        """Download a file of at most `most_bytes`."""
         path = f"/v1/files/{quote(file_id, safe='')}/content"
         self._http.send("GET", path, to=to, most_bytes=most_bytes, patience=transport.PATIENCE)

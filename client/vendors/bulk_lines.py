@@ -20,7 +20,7 @@ from shared.receipts import Sold, vector_digest
 
 
 class AnsweredLine(BaseModel):
-    """A line that was answered; its `body` is that of `/embed`."""
+    """An answered line; its `body` is an answer of `/embed`."""
 
     place: int
     body: EmbedResponse

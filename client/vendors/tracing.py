@@ -41,7 +41,7 @@ class Traces:
 
     @contextmanager
     def buying(self, queries: int) -> Iterator[None]:
-        """A purchase of so many queries, known ones included; the batches sent meanwhile belong to it."""
+        """The span of a purchase and its queries, known ones included; later batches belong to it."""
         with self._tracer.start_as_current_span("buy", attributes={"tuition.queries": queries}) as span:
             self._purchase = self._within(span)
             yield

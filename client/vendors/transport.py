@@ -30,7 +30,7 @@ PUSHED_BACK = frozenset({429, 503})
 TRIES = 5
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
-# For so many seconds from its first failure a vendor is waited for that is restarted during a purchase.
+# Seconds from the first failure in which a vendor may be restarted during a purchase.
 PATIENCE = 60.0
 _TELL_EVERY = 5.0
 # Whatever a vendor says, it is asked again within this many seconds.

@@ -121,7 +121,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
-        """The model of a name; without one that of the `fingerprint`, if it is sold, or the vendor's choice.
+        """The model of a name; without a name, the one with the `fingerprint` if it is sold, or the default.
 
         A vendor that states no fingerprints leaves it empty, and the dimensions 0; see
         `client/purchase/identification.py`.

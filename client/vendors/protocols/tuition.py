@@ -105,7 +105,7 @@ class VendorClient(Vendor):
 
         Args:
             name: the model's.
-            within: ask once, and wait so many seconds for the answer.
+            within: ask once, and wait this many seconds for the answer.
 
         Raises:
             VendorError: its signature is not right.
@@ -165,7 +165,7 @@ class VendorClient(Vendor):
         Asked once and not again: it is a precaution.
 
         Args:
-            within: wait so many seconds for the answer.
+            within: seconds to wait for the answer.
 
         Raises:
             VendorError: its signature is not right.
