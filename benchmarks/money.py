@@ -277,6 +277,7 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
 
     import vendor_service.embed.sales
     import vendor_service.run.app
+    import vendor_service.run.vendor
     from shared.http import server
     from vendor_service.encoder.queries import Vectors
     from vendor_service.encoder.replica import Replica, Staged
@@ -292,7 +293,7 @@ def _serve(database_url: str, port: int, books: BooksKept, sketches: bool) -> No
     torch.set_num_threads(1)
     patches: list[tuple[object, str, object]] = [(Replica, "encode", encode_texts_at_once)]
     if books == "off":
-        patches.append((vendor_service.run.app, "Admission", NoAdmission))
+        patches.append((vendor_service.run.vendor, "Admission", NoAdmission))
     if books != "signed":
         patches.append((vendor_service.embed.sales, "what_was_sold", lambda *_: []))
         patches.append((vendor_service.embed.sales, "receipt", lambda *_: "none"))
