@@ -5,7 +5,8 @@ entered, and `Path.resolve` where a link leads to itself.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -66,6 +67,21 @@ def discard(part: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place if the block ends well, and is gone otherwise.
+
+    Raises:
+        OSError: it cannot be put there.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        discard(part)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file whole, or leave it as it is; what no UTF-8 holds, as some paths, becomes escapes.
 
@@ -77,11 +93,5 @@ def replace_text(path: Path, text: str) -> None:
     if is_there(path) and not is_file(path):
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return
-    file = resolved(path)
-    part = file.with_name(f"{file.name}.part")
-    try:
+    with whole_file(resolved(path)) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        part.replace(file)
-    except OSError:
-        discard(part)
-        raise

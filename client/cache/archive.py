@@ -17,7 +17,7 @@ from client.cache.cache import EmbeddingCache
 from client.cache.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
 from client.cache.tables import StoredEmbedding
 from client.errors import CacheError, EmbeddingsDiffer, UsageError
-from client.paths import discard
+from client.paths import whole_file
 from shared.embeddings import Kind
 
 SUFFIXES = (".safetensors", ".parquet")
@@ -86,14 +86,11 @@ def _replacing(out: Path) -> Iterator[Path]:
     Raises:
         CacheError: it cannot be written.
     """
-    part = out.with_name(f"{out.name}.part")
     try:
-        yield part
-        part.replace(out)
+        with whole_file(out) as part:
+            yield part
     except (OSError, SafetensorError) as error:
         raise CacheError(f"{out} cannot be written: {error}.") from error
-    finally:
-        discard(part)
 
 
 class _Counted:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from client.errors import ClientError, unwritable
-from client.paths import discard
+from client.paths import whole_file
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -19,17 +19,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
     Raises:
         ClientError: it cannot be written (a full disk, say).
     """
-    part = path.with_name(f"{path.name}.part")
+    on_cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        part.touch()
-        mode = part.stat().st_mode  # as the umask has it; safetensors makes files that nobody else can read
-        save_file(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part, metadata=metadata
-        )
-        part.chmod(mode)
-        part.replace(path)
+        with whole_file(path) as part:
+            part.touch()
+            mode = part.stat().st_mode  # by the umask; safetensors makes files that nobody else can read
+            save_file(on_cpu, part, metadata=metadata)
+            part.chmod(mode)
     except (OSError, SafetensorError) as error:
-        discard(part)
         raise unwritable(path, error) from error
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from client.data.images import Pixels
-from client.errors import ClientError
+from client.errors import ClientError, unwritable
 from client.learning.classifier import StudentClassifier
 from client.learning.student import StudentNetwork
-from client.paths import discard
+from client.paths import whole_file
 from client.results.onnx_classifier import INPUT, PROBABILITIES, SCORES, OnnxClassifier, require_onnx
 
 _OPSET = 18
@@ -85,25 +85,22 @@ def export_onnx(
     """
     require_onnx()
     student = deepcopy(student).to("cpu").eval()
-    part = path.with_name(f"{path.name}.part")
+    pictures = pictures or [made_up_pictures(student.preprocessing.image_size)]
     try:
-        try:
-            _write(student, metadata, part)
-        except OSError:
-            raise
-        except Exception as error:  # what an exporter raises of what it does not know
-            raise ClientError(
-                f"{path} was not written: PyTorch cannot export this student ({type(error).__name__})."
-            ) from error
-        side = student.preprocessing.image_size
-        parity = compare(student, OnnxClassifier(part), pictures or [made_up_pictures(side)])
-        if parity.labels_differ or not parity.max_difference < _TOLERANCE:
-            raise ClientError(f"{path} was not written, for it is not the student: {parity.described}.")
-        part.replace(path)
+        with whole_file(path) as part:
+            try:
+                _write(student, metadata, part)
+            except OSError:
+                raise
+            except Exception as error:  # an exporter raises anything about a layer that it does not know
+                raise ClientError(
+                    f"{path} was not written: PyTorch cannot export this student ({type(error).__name__})."
+                ) from error
+            parity = compare(student, OnnxClassifier(part), pictures)
+            if parity.labels_differ or not parity.max_difference < _TOLERANCE:
+                raise ClientError(f"{path} was not written, for it is not the student: {parity.described}.")
     except OSError as error:
-        raise ClientError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        discard(part)
+        raise unwritable(path, error) from error
     return parity
 
 

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from client.data.images import Pixels
-from client.errors import ClientError
+from client.errors import ClientError, unwritable
 from client.learning.student_metadata import StudentMetadata
-from client.paths import discard
+from client.paths import whole_file
 from client.results.onnx_classifier import INPUT, SCORES, require_onnx
 
 if TYPE_CHECKING:
@@ -37,6 +38,26 @@ def write_int8(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
     """
     require_onnx()
     import onnx
+
+    try:
+        with whole_file(out) as part:
+            _quantise(source, part, pictures)
+            quantised = onnx.load(part)
+            del quantised.metadata_props[:]
+            texts = {each.key: each.value for each in onnx.load(source).metadata_props}
+            for key, value in {**texts, **StudentMetadata(dtype="int8").to_file()}.items():
+                quantised.metadata_props.add(key=key, value=value)
+            onnx.save(quantised, part)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    except Exception as error:  # a quantiser raises anything about a layer that it does not know
+        raise ClientError(
+            f"{out} was not written: onnxruntime cannot quantise this student ({type(error).__name__})."
+        ) from error
+
+
+def _quantise(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -48,38 +69,20 @@ def write_int8(source: Path, out: Path, pictures: Iterable[Pixels]) -> None:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch}
 
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with TemporaryDirectory() as folder, _quiet():
-            prepared = Path(folder, "prepared.onnx")
-            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-            quantize_static(
-                str(prepared),
-                str(part),
-                Pictures(),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                reduce_range=True,
-                nodes_to_exclude=_head(onnx.load(prepared)),
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-        quantised = onnx.load(part)
-        del quantised.metadata_props[:]
-        for told in onnx.load(source).metadata_props:
-            quantised.metadata_props.add(key=told.key, value=told.value)
-        for name, value in StudentMetadata(dtype="int8").to_file().items():
-            quantised.metadata_props.add(key=name, value=value)
-        onnx.save(quantised, part)
-        part.replace(out)
-    except OSError as error:
-        raise ClientError(f"{out} cannot be written: {error.strerror}.") from error
-    except Exception as error:  # what a quantiser raises of what it does not know
-        raise ClientError(
-            f"{out} was not written: onnxruntime cannot quantise this student ({type(error).__name__})."
-        ) from error
-    finally:
-        discard(part)
+    with TemporaryDirectory() as folder, _quiet():
+        prepared = Path(folder, "prepared.onnx")
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(out),
+            Pictures(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=_head(onnx.load(prepared)),
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 def _head(model: "ModelProto") -> list[str]:
@@ -88,12 +91,12 @@ def _head(model: "ModelProto") -> list[str]:
     return scoring + [node.name for node in model.graph.node if node.op_type in _NOT_IN_EIGHT_BITS]
 
 
-class _quiet:  # noqa: N801 (a context manager)
-    """Keeps the quantiser's advice to its own developers off the screen."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice to its own developers off the screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

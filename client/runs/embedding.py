@@ -19,7 +19,7 @@ from client.data.images import UnreadableImage, read_image
 from client.data.names import shown
 from client.data.sending import as_sent
 from client.errors import BudgetExhausted, UsageError, unwritable
-from client.paths import discard, obstacle
+from client.paths import obstacle, whole_file
 from client.progress import Display
 from client.purchase.result import PurchaseProgress, PurchaseResult
 from client.purchase.teacher import Teacher
@@ -194,13 +194,10 @@ def index_of(out: Path) -> Path:
 
 def _write_whole(out: Path, write: Callable[[BinaryIO], None]) -> None:
     """Replace a file whole, or leave it as it is."""
-    part = out.with_name(f"{out.name}.part")
     try:
-        with part.open("wb") as file:
+        with whole_file(out) as part, part.open("wb") as file:
             write(file)
-        part.replace(out)
     except OSError as error:
-        discard(part)
         raise unwritable(out, error) from error
 
 

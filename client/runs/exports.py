@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 from client.data.examples import Example
 from client.data.pixels import PixelStore
-from client.errors import ClientError, UsageError
+from client.errors import UsageError, unwritable
 from client.learning.student_file import load_student
-from client.paths import discard
+from client.paths import whole_file
 from client.progress import Display
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import OnnxClassifier
@@ -69,13 +69,11 @@ def export_int8(run: RunFolder, out: Path, *, allow_loss: float, memo: Memo, dis
                 f"Nothing was written: in eight bits the student loses {lost:.1f} points of accuracy. "
                 f"--allow-loss {ceil(10 * lost) / 10:g} takes it all the same."
             )
-        part = out.with_name(f"{out.name}.part")
         try:
-            shutil.copyfile(small, part)
-            part.replace(out)
+            with whole_file(out) as part:
+                shutil.copyfile(small, part)
         except OSError as error:
-            discard(part)
-            raise ClientError(f"{out} cannot be written: {error.strerror}.") from error
+            raise unwritable(out, error) from error
     exports = Exports(files=files)
     run.write(run.exports, exports.to_json())
     return exports
