@@ -26,7 +26,8 @@ from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.mentions import mention_skipped
 from client.runs.requirements import require_layers, require_student
-from client.runs.targets import TargetBuilder, Targets
+from client.runs.target_builder import TargetBuilder
+from client.runs.targets import Targets
 from client.runs.tensorboard import mirrored
 from client.runs.trainer import Trainer, stamp_of
 

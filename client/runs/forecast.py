@@ -9,9 +9,10 @@ from client.purchase.teacher import Teacher
 from client.results.records import TeacherCheck
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
+from client.runs.requirements import require_unrefused
 from client.runs.supervision import known_of
 from client.runs.teacher_check import FEWEST, check_teacher
-from client.runs.teacher_queries import TeacherQueries, require_unrefused, teacher_queries
+from client.runs.teacher_queries import TeacherQueries, teacher_queries
 
 
 def worth_asking(

@@ -11,7 +11,7 @@ from client.purchase.teacher import Offer, Teacher
 from client.results.records import Begun
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
-from client.runs.teacher_queries import require_unrefused
+from client.runs.requirements import require_unrefused
 from client.vendors.query import Query
 
 

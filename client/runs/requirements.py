@@ -1,8 +1,10 @@
 """Reasons to refuse a run before anything is bought."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from client.errors import BudgetExhausted, FingerprintChanged, UsageError
+from client.errors import BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.backbones import OPEN_CLIP
 from client.learning.backbones.timm_backbones import thawed
 from client.learning.methods import Method
@@ -13,6 +15,7 @@ from client.purchase.teacher import Teacher
 from client.runs.dataset import Dataset
 from client.runs.folder import RunFolder
 from client.runs.teacher_queries import TeacherQueries
+from client.vendors.query import Query
 from shared.embeddings import ModelCard
 
 
@@ -94,3 +97,17 @@ def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, 
         "no image with a label to train on. Nothing is bought: start again with "
         f"{teacher.enough_for([*asked.prompts, *images[:1]])}."
     )
+
+
+def require_unrefused(prompts: Sequence[Query], teacher: Teacher) -> None:
+    """Check that the vendor refused none of these class prompts.
+
+    Raises:
+        DataError: it did.
+    """
+    for prompt in prompts:
+        if reason := teacher.refused.get(prompt):
+            raise DataError(
+                f"The vendor does not embed the class prompt {prompt.name!r} ({reason}), and a student "
+                "cannot name its classes without it: give the class another name. What was bought is kept."
+            )

@@ -6,11 +6,10 @@ from itertools import chain
 
 from client.data.examples import Example
 from client.data.manifests import styles_of
-from client.errors import DataError, UsageError
+from client.errors import UsageError
 from client.learning.methods import method_of
 from client.purchase.plan import Tranche, TrancheName, purchase_order
 from client.purchase.selection import image_order
-from client.purchase.teacher import Teacher
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
 from client.vendors.query import Query
@@ -118,20 +117,6 @@ def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
 def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
     prompts, styles = method_of(config.method).prompts, styles_of(dataset.folder, dataset.domains)
     return [Query.text(each) for each in prompts.sentences(dataset.classes, styles)]
-
-
-def require_unrefused(prompts: Sequence[Query], teacher: Teacher) -> None:
-    """Check that the vendor refused none of these class prompts.
-
-    Raises:
-        DataError: it did.
-    """
-    for prompt in prompts:
-        if reason := teacher.refused.get(prompt):
-            raise DataError(
-                f"The vendor does not embed the class prompt {prompt.name!r} ({reason}), and a student "
-                "cannot name its classes without it: give the class another name. What was bought is kept."
-            )
 
 
 def query_of(example: Example) -> Query:

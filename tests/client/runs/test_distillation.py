@@ -137,7 +137,8 @@ def test_a_run_goes_on_and_stands_where_its_targets_are_rounded_otherwise(
 
     def execute(*, rounded: float) -> None:
         monkeypatch.setattr(
-            "client.runs.targets.class_directions", lambda count: (1 + rounded) * class_directions(count)
+            "client.runs.target_builder.class_directions",
+            lambda count: (1 + rounded) * class_directions(count),
         )
         Distillation(
             config,

@@ -36,7 +36,8 @@ from client.runs.dataset import read_dataset
 from client.runs.folder import RunFolder
 from client.runs.forecast import probe
 from client.runs.joint_purchase import Asked, JointPurchase
-from client.runs.targets import TargetBuilder, Targets
+from client.runs.target_builder import TargetBuilder
+from client.runs.targets import Targets
 from client.runs.teacher_queries import query_of, teacher_queries
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
