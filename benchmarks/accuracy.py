@@ -113,7 +113,7 @@ def _configs(
         folders = pool(target) if share else ()
         config = config_of(arguments, target, seed, *variants, data=data, unlabelled=folders)
         if 0 < share < 1:
-            config = replace(config, queries=_reach(arguments, target, share))
+            config = replace(config, run=config.run.changed(use_at_most=_reach(arguments, target, share)))
         configs.append(config)
     return configs
 

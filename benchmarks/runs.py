@@ -26,6 +26,7 @@ from client.results.comparison_table import RunResult, Spread
 from client.results.records import Accuracy
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
+from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
 from tests.support.vendor_process import VendorProcess
@@ -75,13 +76,16 @@ def config_of(
     """Runs of one style and seed; by default of VL2V-ADiP with the default recipe."""
     default = Variant("vl2v-adip", "vl2v-adip", Recipe().with_steps(arguments.steps))
     return ComparisonConfig(
-        data=data or icons(),
+        RunConfig(
+            data=data or icons(),
+            student=arguments.student,
+            image_size=arguments.image_size,
+            recipe=default.recipe,
+            unlabelled=unlabelled,
+        ),
         variants=variants or (default,),
         targets=[target],
         seeds=[seed],
-        student=arguments.student,
-        image_size=arguments.image_size,
-        unlabelled=unlabelled,
     )
 
 
@@ -96,7 +100,7 @@ def measured(configs: Sequence[ComparisonConfig]) -> list[Record]:
     known = recorded()
     parts = [(config, _comparison(config).cells) for config in configs]
     missing = [(config, [cell for cell in cells if made_with(cell) not in known]) for config, cells in parts]
-    former = {config.student for config in configs} & {*FORMER_STUDENTS}
+    former = {config.run.student for config in configs} & {*FORMER_STUDENTS}
     left_out = Counter(cell.variant.name for _, cells in missing for cell in cells if former)
     for row, runs in left_out.items():
         print(f"Left out, for {runs} of its runs are not on record: {row}", file=sys.stderr)
@@ -149,9 +153,9 @@ def _comparison(config: ComparisonConfig, connection: Connection | None = None) 
 def _folder_of(config: ComparisonConfig) -> Path:
     """Where its runs are, with all others over the same images."""
     steps = max(variant.recipe.steps for variant in config.variants)
-    student = config.student.replace(":", "-")
-    name = f"{config.data.parent.name}-{student}-{config.image_size}px-{steps}"
-    return RUNS / (f"{name}-pool-{config.targets[0]}-{config.queries}" if config.unlabelled else name)
+    run = config.run
+    name = f"{run.data.parent.name}-{run.student.replace(':', '-')}-{run.image_size}px-{steps}"
+    return RUNS / (f"{name}-pool-{config.targets[0]}-{run.use_at_most}" if run.unlabelled else name)
 
 
 def trained(config: ComparisonConfig, connection: Connection) -> Cell:

@@ -18,6 +18,7 @@ from client.progress import ProgressListener
 from client.results.comparison_table import ComparisonTable, as_text
 from client.results.records import Record
 from client.runs import comparison as runs
+from client.runs.config import RunConfig
 from client.runs.connection import Connection
 
 
@@ -113,14 +114,13 @@ def _comparison(
     settled = settled_options(options, options)
     recipe = settled.pop("recipe")
     config = runs.ComparisonConfig(
-        **settled,
+        RunConfig(**settled, recipe=recipe, use_at_most=options.budget),
         variants=[
             row if isinstance(row, Variant) else Variant(row, row, with_steps(recipe, row, options.steps))
             for row in options.methods
         ],
         targets=[composed(name) for name in options.target_domains],
         seeds=range(options.seeds),
-        queries=options.budget,
     )
     return runs.ComparisonRunner(
         config,

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from client.data.domains import ImageFolder
 from client.data.kept_images import is_named_as_kept
 from client.data.listing import list_folder
 from client.data.names import size_of
@@ -23,7 +22,6 @@ from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
 from client.paths import resolved, rooted
-from client.purchase.selection import SelectionStrategy
 from client.purchase.teacher import Teacher
 from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
 from client.runs.cells import Cell, by_steps, name_of_run
@@ -65,31 +63,17 @@ class ComparisonConfig:
     """The runs of a comparison.
 
     Attributes:
-        data: the image folder.
+        run: the options that all runs share. Its `use_at_most` holds for each of them, so no run profits from
+            what another one bought.
         variants: the rows.
         targets: the domains to hold out, one after the other; empty for all.
         seeds: each run is repeated with these.
-        student: the backbone's name.
-        image_size: side of the student's input in pixels.
-        student_weights: a file of weights to start from; `None` for those of the name.
-        select: how images are chosen where `queries` does not reach all.
-        queries: how many embeddings each run may use, prompts included, whoever paid for them; `None` for
-            all that it asks. So no run profits from what another one bought.
-        group_by_name: whether files named `<set>__<name>` may be variants of one drawing.
-        unlabelled: where images without labels are, for the methods that learn from such.
     """
 
-    data: Path
+    run: RunConfig
     variants: Sequence[Variant]
     targets: Sequence[str]
     seeds: Sequence[int]
-    student: str
-    image_size: int
-    student_weights: Path | None = None
-    select: SelectionStrategy = "stratified"
-    queries: int | None = None
-    group_by_name: bool = False
-    unlabelled: tuple[str, ...] = ()
 
 
 class ComparisonRunner:
@@ -119,38 +103,27 @@ class ComparisonRunner:
             UsageError: a target, method or number does not exist or does not suffice.
         """
         self._config = config
+        # What all runs share. A link to the data may lead elsewhere tomorrow.
+        weights = config.run.student_weights
+        self._shared = config.run.changed(
+            data=rooted(config.run.data), student_weights=None if weights is None else resolved(weights)
+        )
         self._folder = RunFolder(out)
         self._display = connection.display
         self._context = RunContext(
             connection.display, device, connection.pixels, Memo(_KEPT, connection.files)
         )
         self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
-        self._data = rooted(config.data)
-        self._images = folder = list_folder(self._data)
-        folder.require_domains(config.targets)
-        self._targets = tuple(config.targets) or folder.domains
-        self._pools = {word: find_pool(word).images for word in config.unlabelled}
+        self._images = list_folder(self._shared.data)
+        self._images.require_domains(config.targets)
+        self._pools = {word: find_pool(word).images for word in self._shared.unlabelled}
         _require_none_kept(self._pools)
-        if config.queries is not None and config.queries < len(folder.classes):
-            raise UsageError(
-                f"{config.queries} queries a run do not reach the {len(folder.classes)} class prompts, "
-                "without which no student can name its classes. Raise --budget."
-            )
-        self.cells = [
-            self._cell(variant, target, seed)
-            for target in self._targets
-            for seed in config.seeds
-            for variant in config.variants
-        ]
-        if len({cell.run.path for cell in self.cells}) < len(self.cells):
-            raise UsageError(
-                "A row, a target or a seed is named twice: each run of a comparison is run once."
-            )
+        self.cells = self._cells()
 
     @property
     def setting(self) -> Setting:
         """The setting that its runs share, as the table states it."""
-        config, folder = self._config, self._images
+        config, folder = self._shared, self._images
         model = self._folder.began_with
         return Setting(
             data=folder.given.resolve().name,
@@ -159,7 +132,7 @@ class ComparisonRunner:
             student=config.student,
             image_size=config.image_size,
             teacher=None if model is None else f"{model.id} ({model.fingerprint})",
-            queries=config.queries,
+            queries=config.use_at_most,
             machine=_machine(self._context.device),
             planned=len(self.cells),
         )
@@ -199,28 +172,43 @@ class ComparisonRunner:
                 self._write_tables()
         return self._write_tables()
 
+    def _cells(self) -> list[Cell]:
+        """The runs, in the order of domains, seeds and rows.
+
+        Raises:
+            UsageError: they do not reach the class prompts, or one of them is named twice.
+        """
+        most, classes = self._shared.use_at_most, len(self._images.classes)
+        if most is not None and most < classes:
+            raise UsageError(
+                f"{most} queries a run do not reach the {classes} class prompts, without which no student "
+                "can name its classes. Raise --budget."
+            )
+        cells = [
+            self._cell(variant, target, seed)
+            for target in self._config.targets or self._images.domains
+            for seed in self._config.seeds
+            for variant in self._config.variants
+        ]
+        if len({cell.run.path for cell in cells}) < len(cells):
+            raise UsageError(
+                "A row, a target or a seed is named twice: each run of a comparison is run once."
+            )
+        return cells
+
     def _cell(self, variant: Variant, target: str, seed: int) -> Cell:
-        config = self._config
-        recipe, learns_unlabelled = variant.recipe, False
+        recipe, unlabelled = variant.recipe, tuple[str, ...]()
         if variant.method != ZERO_SHOT:
             method, recipe = parse_method(variant.method, recipe)
-            learns_unlabelled = method.learns_unlabelled
-        run = RunConfig(
-            data=self._data,
+            unlabelled = self._shared.unlabelled if method.learns_unlabelled else ()
+        run = self._shared.changed(
             target_domain=target,
             method=variant.method,
-            student=config.student,
-            image_size=config.image_size,
             seed=seed,
-            select=config.select,
             recipe=replace(recipe, passes=0),  # rows that take as many steps can be compared
-            student_weights=None if config.student_weights is None else resolved(config.student_weights),
-            use_at_most=config.queries,
-            group_by_name=config.group_by_name,
-            unlabelled=config.unlabelled if learns_unlabelled else (),
+            unlabelled=unlabelled,
         )
-        name = name_of_run(variant, target, seed)
-        return Cell(variant, run, RunFolder(self._runs / name))
+        return Cell(variant, run, RunFolder(self._runs / name_of_run(variant, target, seed)))
 
     def _begin(self) -> None:
         """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
@@ -240,11 +228,7 @@ class ComparisonRunner:
 
     def _require_same_images(self) -> None:
         """Refuse to put runs over other images beside those that have finished."""
-        begun_with = self._known.get("images")
-        if begun_with in (None, self._digest):
-            return
-        # Earlier versions took the names of images from the data as it was named, links to folders and all.
-        if begun_with != self._digest_of(list_folder(self._config.data)):
+        if self._known.get("images") not in (None, self._digest):
             split = "" if self._images.depth else " or their split"
             raise UsageError(
                 f"The images in {self._images.given}{split} have changed since {self._folder.path} was "
@@ -253,7 +237,7 @@ class ComparisonRunner:
 
     def _require_same_weights(self) -> None:
         """Refuse to put runs that begin with other weights beside those that have finished."""
-        config, begun_with = self._config, self._known.get("weights")
+        config, begun_with = self._shared, self._known.get("weights")
         if None not in (begun_with, self._weights) and begun_with != self._weights:
             raise UsageError(
                 f"The weights of {config.student_weights or config.student} are not those that "
@@ -267,7 +251,7 @@ class ComparisonRunner:
 
         `None` for weights that are known by a name, or if one cannot be read.
         """
-        files = local_files(self._config.student, self._config.student_weights)
+        files = local_files(self._shared.student, self._shared.student_weights)
         digests = [digest for file in files if (digest := content_of(file)) is not None]
         return "+".join(digests) if files and len(digests) == len(files) else None
 
@@ -277,13 +261,10 @@ class ComparisonRunner:
 
         They are listed once: what changes while a comparison runs is found when it is read.
         """
-        return self._digest_of(self._images)
-
-    def _digest_of(self, images: ImageFolder) -> str:
-        labelled = images.digest()
+        labelled = self._images.digest()
         if not self._pools:
             return labelled
-        files = [(str(p), size_of(p)) for word in self._config.unlabelled for p in self._pools[word]]
+        files = [(str(p), size_of(p)) for word in self._shared.unlabelled for p in self._pools[word]]
         return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
 
     @property
@@ -307,7 +288,7 @@ class ComparisonRunner:
         """Refuse, before anything is bought, a student that cannot be had or that a method cannot teach."""
         if not cells:
             return
-        config, model = self._config, None if teacher is None else teacher.model
+        config, model = self._shared, None if teacher is None else teacher.model
         backbone = load_backbone(config.student, image_size=config.image_size, weights=config.student_weights)
         for words, recipe in dict.fromkeys((cell.variant.method, cell.config.recipe) for cell in cells):
             require_layers(method_of(words), recipe, config.student, backbone)

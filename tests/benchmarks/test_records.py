@@ -22,14 +22,16 @@ from client.results.comparison_table import RunResult
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
-from tests.client.toy import make_folder
+from tests.client.toy import make_folder, run_config
 
 RESULT = RunResult("erm", "red", 1, 2 / 3, 0.1 + 0.2, 0, 0, 12.34)
 
 
 def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int = 1) -> ComparisonConfig:
     variants = [Variant(method, method, recipe or Recipe()) for method in methods]
-    return ComparisonConfig(data, variants, ["red"], [seed], student="tf_efficientnet_lite0", image_size=64)
+    return ComparisonConfig(
+        run_config(data, student="tf_efficientnet_lite0", image_size=64), variants, ["red"], [seed]
+    )
 
 
 def _cells(config: ComparisonConfig) -> Sequence[Cell]:
@@ -59,9 +61,10 @@ def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
         _config(here, "erm+swad"),
         _config(here, "erm", recipe=replace(recipe, steps=1201)),
         _config(here, "erm", recipe=replace(recipe, augmentation=replace(recipe.augmentation, style=0.3))),
-        replace(_config(here, "erm"), student="resnet18"),
-        replace(_config(here, "erm"), queries=9),
-        replace(_config(here, "erm"), select="random"),
+        *(
+            replace(_config(here, "erm"), run=_config(here, "erm").run.changed(**{name: value}))
+            for name, value in {"student": "resnet18", "use_at_most": 9, "select": "random"}.items()
+        ),
     ]
     keys = [made_with(cell) for config in configs for cell in _cells(config)]
     assert len(set(keys)) == len(configs)
@@ -93,7 +96,8 @@ def test_a_former_student_is_printed_from_the_record_and_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
-    config = replace(_config(make_folder(tmp_path / "toy", images=1), "erm"), student="efficientnet_lite0")
+    config = _config(make_folder(tmp_path / "toy", images=1), "erm")
+    config = replace(config, run=config.run.changed(student="efficientnet_lite0"))
     with pytest.raises(SystemExit, match="loads other weights today"):
         measured([config])
     record([Record(made_with(cell), "table", "", RESULT) for cell in _cells(config)])
@@ -108,7 +112,8 @@ def test_rows_of_a_former_student_that_lack_a_run_are_left_out_and_named(
     monkeypatch.setattr(records, "RECORD", tmp_path / "runs.csv")
     monkeypatch.setattr(runs, "RUNS", tmp_path)
     whole = _config(make_folder(tmp_path / "toy", images=1), "erm", "lp-ft", "kd")
-    config = replace(whole, student="efficientnet_lite0", targets=["dark", "red"])
+    former = whole.run.changed(student="efficientnet_lite0")
+    config = replace(whole, run=former, targets=["dark", "red"])
     known = [cell for cell in _cells(config) if (cell.variant.name, cell.target) != ("lp-ft", "red")]
     record(
         Record(made_with(cell), "table", "", replace(RESULT, target=cell.target, method=cell.variant.name))
@@ -226,11 +231,12 @@ def test_no_line_is_out_of_date(tmp_path: Path) -> None:
     assert cells
     for (student, size, steps, target, seed), lines in cells.items():
         recipe = Recipe().with_steps(int(steps))
+        config = _config(tmp_path / "icons", "erm", seed=int(seed))
+        student = student.replace("open_clip-", "open_clip:")
         config = replace(
-            _config(tmp_path / "icons", "erm", seed=int(seed)),
+            config,
+            run=config.run.changed(student=student, image_size=int(size)),
             variants=[Variant(each.result.method, each.result.method, recipe) for each in lines],
             targets=[target],
-            student=student.replace("open_clip-", "open_clip:"),
-            image_size=int(size),
         )
         assert [made_with(cell) for cell in _cells(config)] == [each.made_with for each in lines]

@@ -23,7 +23,7 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from client.vendors.query import Query
 from shared.embeddings import Prices
-from tests.client.toy import CLASSES, DOMAINS, make_folder
+from tests.client.toy import CLASSES, DOMAINS, make_folder, run_config
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 from tools.site.run_files import TABLE, faults
@@ -288,12 +288,10 @@ def test_bad_comparisons_are_refused_and_nothing_is_charged(
 
 def test_a_run_is_named_once(tmp_path: Path) -> None:
     config = ComparisonConfig(
-        make_folder(tmp_path / "toy", images=1),
+        run_config(make_folder(tmp_path / "toy", images=1), student="tf_efficientnet_lite0"),
         [Variant("erm", "erm", Recipe())],
         targets=["red"],
         seeds=[0, 1, 0],
-        student="tf_efficientnet_lite0",
-        image_size=32,
     )
     with pytest.raises(UsageError, match="named twice"):
         ComparisonRunner(

@@ -263,10 +263,10 @@ def test_a_plan_says_what_the_quota_leaves_and_how_long_it_takes(
     with closing(sqlite3.connect(client.folder / "cache.db")) as connection, connection:
         connection.execute("DELETE FROM receipts")
         connection.executemany(
-            "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, images, texts, "
+            "INSERT INTO receipts (idempotency_key, request_id, run_id, fingerprint, counts, queries, "
             "cost_micros, received_at) "
-            "VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), 30, 0, 0, ?)",
-            [("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-01T00:00:10+00:00")],
+            "VALUES (?, 'r', 'r', (SELECT fingerprint FROM models), '{\"image\": 30}', 30, 0, ?)",
+            [("a", 1_767_225_600.0), ("b", 1_767_225_610.0)],
         )
     shown = " ".join(client(*command).stdout.split())
     assert "quota leaves 6 queries: not enough" in shown

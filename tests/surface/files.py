@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from safetensors import safe_open
 
 from client.cache.archive import SUFFIXES, export_embeddings
@@ -21,7 +21,6 @@ from client.proofs.evidence import ExportedReceipts
 from client.proofs.swap import SwapEvidence
 from client.results.comparison_table import Setting, as_csv
 from client.results.predictions import predictions_as_csv
-from client.runs.comparison import ComparisonConfig
 from client.runs.config import RunConfig
 from client.runs.folder import RunFolder
 from client.serving.web_folder import WebStudent
@@ -39,9 +38,8 @@ def lines() -> Iterator[str]:
     for file in FILES:
         schema = file.schema()
         yield from (f"{file.name} {line}" for line in fields(schema, schema))
-    for name, kind in (("config.json", RunConfig), ("comparison.json", ComparisonConfig)):
-        schema = TypeAdapter(kind).json_schema()
-        yield from (f"{name} {line}" for line in fields(schema, schema))
+    schema = RunConfig.model_json_schema()
+    yield from (f"config.json {line}" for line in fields(schema, schema))
     for name, model in _models().items():
         schema = model.model_json_schema()
         yield from (f"{name} {line}" for line in fields(schema, schema))
