@@ -1,1 +1,1 @@
-"""Programs that measure the tables of the documents; not part of the tests."""
+"""What makes the tables of the documents; not part of the tests."""

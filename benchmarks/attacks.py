@@ -35,7 +35,7 @@ _JSON = "application/json"
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack: its deed and connections, and the history and keys of its account."""
+    """What is done, on how many connections, and how long a history and how many keys its account has."""
 
     name: str
     what: str

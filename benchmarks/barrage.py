@@ -31,7 +31,7 @@ Deed = Callable[["Attacker"], None]
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of an attacker: one without limits, one without quota, one of a suspended account."""
+    """What an attacker may have: a key without limits, one without quota, one of a suspended account."""
 
     good: str
     poor: str
@@ -40,7 +40,7 @@ class Keys:
 
 @dataclass
 class AttackResult:
-    """The result of an attack: answers by status, other ends by name, and the cores it took itself.
+    """What came of it: answers by status, others by name, and the cores that the attacker took itself.
 
     `cut` is a connection that ended without an answer, `left` one on which the attacker hung up, `none` an
     answer that did not come in time; `megabytes` is what endless bodies got rid of.
@@ -71,7 +71,7 @@ class Pace:
 
 
 class Attacker:
-    """An attacker of the vendor on `port`: a deed prepares its requests, then calls one method once."""
+    """Who attacks the vendor on `port`: a deed prepares what it sends, then calls one of the methods once."""
 
     def __init__(self, port: int, keys: Keys, ready: Callable[[], None], over: threading.Event) -> None:
         self.keys = keys
@@ -242,7 +242,7 @@ class Attacker:
         self._cpu, self._began = time.process_time(), time.monotonic()
 
     def end(self) -> AttackResult:
-        """The result, once the deed is done."""
+        """What came of it, once the deed is done."""
         self.result.cores = (time.process_time() - self._cpu) / (time.monotonic() - self._began)
         poured = self.result.answers.pop("bytes", 0)
         if poured:

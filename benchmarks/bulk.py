@@ -39,7 +39,7 @@ _CONNECTIONS = 4  # to find out how much it can do
 
 @dataclass(frozen=True)
 class Calls:
-    """The experience of callers: their number, percentiles of their seconds, and how busy the device was."""
+    """What callers saw: how many they were, percentiles of their seconds, and how busy the device was."""
 
     number: int
     p50: float

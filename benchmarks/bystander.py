@@ -1,4 +1,4 @@
-"""Bystanders of an attack: a customer who waits for answers, and a probe of `/livez`."""
+"""Who stands beside an attack: a customer who waits for answers, and who asks whether the vendor lives."""
 
 import json
 import socket

@@ -86,7 +86,7 @@ def bare_rate(seconds: float) -> float:
 
 
 def ticks(pid: int) -> Counter[str]:
-    """The processor time of each kind of the vendor's threads and processes, `TICKS` a second."""
+    """What each kind of the vendor's threads and processes has taken of processors, `TICKS` a second."""
     py_spy = Path(sys.executable).with_name("py-spy")
     shown = subprocess.run([py_spy, "dump", "--json", "--pid", str(pid)], check=True, capture_output=True)
     names = {thread["os_thread_id"]: thread["thread_name"] or "" for thread in json.loads(shown.stdout)}
@@ -99,13 +99,13 @@ def ticks(pid: int) -> Counter[str]:
 
 
 def spent(stat: Path) -> int:
-    """The processor time of a thread or process, `TICKS` a second."""
+    """What a thread or process has taken of processors, `TICKS` a second."""
     fields = stat.read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 
 
 def kind_of(thread: str | None) -> str:
-    """The work of a thread by its name; threads unknown to Python belong to PyTorch."""
+    """What a thread of this name does; those that Python does not know belong to PyTorch."""
     kinds = {
         "MainThread": "event loop",
         "worker-": "forward pass",

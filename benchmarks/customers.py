@@ -22,7 +22,7 @@ from tests.support.vendor_process import VendorProcess, wait_until
 
 @dataclass(frozen=True)
 class Receipt:
-    """The charge of one request: queries, and millionths of the currency unit."""
+    """What one request was charged: queries, and millionths of the currency unit."""
 
     queries: int
     cost_micros: int

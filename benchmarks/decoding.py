@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def milliseconds(way: Way, file: bytes, images: int) -> float:
-    """The processor time of one image, on any number of threads."""
+    """What one image takes of a processor, on however many threads."""
     began = time.process_time()
     for _ in range(images):
         way(file)
@@ -81,7 +81,7 @@ def ways() -> Iterator[tuple[str, Way]]:
 
 
 def vendors_own() -> tuple[Preprocessing, ImageDecoder]:
-    """The vendor's input for an image, and its decoder."""
+    """What the vendor makes of an image, and its decoder."""
     preprocessing = Preprocessing(PreprocessCfg(**CONFIG).__dict__)
     limits = ImageLimits(max_bytes=2**25, max_pixels=5 * 10**7)
     return preprocessing, ImageDecoder(preprocessing, limits, memory_bytes=2**30)
@@ -121,7 +121,7 @@ def _seen(pixels: torch.Tensor) -> Pixels:
 
 
 def geometry(width: int, height: int) -> tuple[int, int, int, int]:
-    """The size to which an image is resized (width, height), and where its middle begins (left, top)."""
+    """What an image is resized to, width and height, and where its middle begins, left and top."""
     width, height = max(SIDE, SIDE * width // height), max(SIDE, SIDE * height // width)
     return width, height, round((width - SIDE) / 2), round((height - SIDE) / 2)
 

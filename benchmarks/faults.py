@@ -1,4 +1,4 @@
-"""How customers experience faults of real vendors under load; the books are checked afterwards.
+"""What do customers notice of faults? Each is done to real vendors under load; then the books judge.
 
     make bench-faults
 

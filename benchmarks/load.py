@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Load:
-    """The result: answers a second, percentiles of their seconds, and the cores that the load took."""
+    """What came of it: answers a second, percentiles of their seconds, and the cores that the load took."""
 
     answers_a_second: float
     p50: float

@@ -40,7 +40,7 @@ _PROGRESS = re.compile(r"^(\w[\w ]*): (\d+)/\d+")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run, until its next progress bar: its seconds, and the most memory of its own."""
+    """What a run did until its next progress bar, in seconds, and the most memory of its own meanwhile."""
 
     name: str
     seconds: float

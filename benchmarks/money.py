@@ -1,4 +1,4 @@
-"""The cost of charging: requests a second with billing on (SQLite, PostgreSQL) and off, and bytes of books.
+"""What charging costs: requests a second with billing on (SQLite, PostgreSQL) and off, and bytes of books.
 
     make bench-money
 
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def print_costs(rounds: int, seconds: float) -> None:
-    """Print the cost of billing, and the bytes that it keeps."""
+    """What billing costs, and what it keeps."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         postgres = stack.enter_context(started_postgres())
@@ -138,7 +138,7 @@ def print_costs(rounds: int, seconds: float) -> None:
 
 
 def print_by_history(database: str, entries: int, rounds: int, seconds: float) -> None:
-    """Print how many texts a second are charged, by the length of the account's history."""
+    """What texts are charged at by how long the account's history is."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         postgres = stack.enter_context(started_postgres()) if database == "PostgreSQL" else None

@@ -1,4 +1,4 @@
-"""How a good customer experiences an attack by another customer, or by a stranger.
+"""What does a good customer notice of an attack by another, or by nobody?
 
     make bench-neighbours
 
@@ -50,7 +50,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The observations of one attack; `livez` in seconds, `grown` in bytes."""
+    """What was seen of one attack; `livez` in seconds, `grown` in bytes."""
 
     attack: Attack
     waits: Waits

@@ -1,4 +1,4 @@
-"""The queries and the money for the paper's experiments, for trees with the data sets' real counts."""
+"""What the paper's experiments take in queries and money, for trees with the data sets' real counts."""
 
 import argparse
 import contextlib
@@ -93,7 +93,7 @@ def _tree(root: Path, manifest: Manifest) -> Path:
 
 
 def _asked(*arguments: str) -> Any:  # noqa: ANN401 (whatever the JSON is)
-    """The JSON that a command of `client` prints."""
+    """What a command of `client` prints as JSON."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         app(list(arguments), standalone_mode=False)

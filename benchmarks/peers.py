@@ -69,7 +69,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of a server in one round; loads by what was asked for and by number of connections.
+    """What a server came to in one round; loads by what was asked for and by number of connections.
 
     Attributes:
         resident: bytes of its processes, after the load.
@@ -172,7 +172,7 @@ def _requests(server: Served, asked: Asked, when: str) -> Sequence[bytes]:
 
 
 def _ended(server: Served, loads: dict[tuple[Asked, int], load.Load], seconds: float) -> Measured:
-    """The result of the round, once broken images have been sent as well."""
+    """What the round came to, once broken images have been sent as well."""
     resident = session_bytes(server.pid)
     told: Counter[str] = Counter()
     over = threading.Event()
@@ -196,7 +196,7 @@ def _send_broken(broken: httpx.Request, told: Counter[str], over: threading.Even
 
 
 def print_tables(found: dict[str, list[Measured]], wanted: Sequence[Asked], ready: dict[str, float]) -> None:
-    """The median of the rounds."""
+    """What the rounds came to, in the median."""
     print("| server | connections | " + " | ".join(f"{each}/s | p50 ms | p99 ms" for each in wanted) + " |")
     print("|---|---" + "|---" * 3 * len(wanted) + "|")
     for name, rounds in found.items():

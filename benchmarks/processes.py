@@ -1,4 +1,4 @@
-"""The throughput of several vendor processes on one PostgreSQL beside one, each with a part of a core.
+"""What several vendor processes on one PostgreSQL do beside one of them, each with a part of a core.
 
     sudo make bench-processes
 

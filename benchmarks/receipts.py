@@ -1,4 +1,4 @@
-"""The cost of a signed receipt: processor time and requests a second, beside a vendor without receipts.
+"""What a signed receipt costs: processor time and requests a second, beside the same vendor without receipts.
 
     make bench-receipts
 

@@ -1,4 +1,4 @@
-"""The cost of serving a student. Single 96 px images through `client serve` beside the bare ONNX session.
+"""What does serving cost a student? Single 96 px images through `client serve` beside the bare ONNX session.
 
     make bench-serving
 

@@ -43,7 +43,7 @@ SETTINGS = "VENDOR_TEXT_CACHE_BYTES=4194304\n"
 
 
 class Load:
-    """The deeds of callers. Each asks as some customer and checks the answer."""
+    """What the callers do. Each deed asks as some customer and checks what must be so."""
 
     def __init__(self, url: str, customers: Sequence[Customer], poor: Customer, hasty: Customer) -> None:
         self._port = int(url.rpartition(":")[2])
@@ -152,7 +152,7 @@ class Load:
         assert answer.is_success or answer.json()["error"]["code"] == code, answer.text
 
     def _look(self, customer: Customer, rng: random.Random) -> None:
-        """Ask for what is free: account, usage, a page of the ledger, models, metrics, health."""
+        """What is free: account, usage, a page of the ledger, models, metrics, health."""
         path = rng.choice(
             [
                 "/v1/account",

@@ -13,7 +13,7 @@ from tests.support.vendor_process import resident_bytes
 
 @dataclass(frozen=True)
 class Sample:
-    """One observation, `seconds` after the watch began; memory in bytes."""
+    """What was seen so many `seconds` after the watch began; memory in bytes."""
 
     seconds: float
     resident: int
@@ -52,7 +52,7 @@ class Watch(Background):
 
 
 def session_bytes(pid: int) -> int:
-    """The memory of all processes of the session that this one leads; shared pages count once."""
+    """What all processes of the session that this one leads have in memory, what they share counted once."""
     return sum(_proportional_bytes(each) for each in _of_session(pid))
 
 

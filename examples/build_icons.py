@@ -88,7 +88,7 @@ class ClassRule:
 
 @dataclass(frozen=True)
 class Rules:
-    """The contents of icons.toml."""
+    """What icons.toml says."""
 
     sets: tuple[IconSet, ...]
     classes: tuple[ClassRule, ...]

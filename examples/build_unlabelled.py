@@ -172,7 +172,7 @@ def illustration(root: Path, rules: dict[str, Any], path: Path) -> Drawing | Non
 
 
 def squared(drawing: Image.Image) -> Image.Image | None:
-    """The drawing on white paper of SIDE x SIDE; `None` if it is empty."""
+    """What is drawn, on white paper of SIDE x SIDE; `None` if there is nothing."""
     box = drawing.getchannel("A").point([255 * (value > 8) for value in range(256)]).getbbox()
     if box is None:
         return None
@@ -239,14 +239,14 @@ def _worn(ink: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def labelled_shapes(archive: Path) -> NDArray[np.float32]:
-    """The drawing of each labelled icon, shape (n, 24 x 24)."""
+    """What is drawn in each labelled icon, shape (n, 24 x 24)."""
     with zipfile.ZipFile(archive) as icons:
         names = [name for name in icons.namelist() if name.endswith(".png")]
         return np.stack([shape_of(Image.open(io.BytesIO(icons.read(name)))) for name in names])
 
 
 def shape_of(pixels: Image.Image) -> NDArray[np.float32]:
-    """The drawing without its size, place and colour: a unit vector, shape (24 x 24).
+    """What is drawn, whatever its size, place and colour: a unit vector, shape (24 x 24).
 
     The product of two says how much the drawings agree: 1 if they are the same.
     """

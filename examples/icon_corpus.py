@@ -83,7 +83,7 @@ class Corpus:
 
     @classmethod
     def load(cls, path: Path) -> "Corpus":
-        """The corpus that `save` wrote."""
+        """What `save` wrote."""
         with np.load(path) as file:
             captions, styles = file["named"].tolist()
             return cls(file["ink"], file["regions"], file["colours"], captions, styles)
@@ -178,7 +178,7 @@ def _draw_set(package: Path, collections: dict[str, Any], rule: SetRule) -> tupl
 
 
 def caption_and_style(name: str, rule: SetRule, about: dict[str, Any]) -> tuple[str, str]:
-    """The subject and the style of an icon, by its name ("bell-ring-outline": "bell ring", "line")."""
+    """What an icon shows and how it is drawn, by its name ("bell-ring-outline": "bell ring", "line")."""
     name, style = rule.without.sub("", name), rule.style
     while True:
         ending = next((end for end in _STYLE_ENDINGS if name.endswith(f"-{end}")), None)

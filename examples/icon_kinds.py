@@ -1,4 +1,4 @@
-"""The subjects of icons in everyday words: "motor boat" is a ship, "waning gibbous moon face" a moon."""
+"""What an icon shows in everyday words: "motor boat" is a ship, "waning gibbous moon face" a moon."""
 
 import tomllib
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Kinds:
         return None
 
     def _of_one(self, word: str) -> str | None:
-        """The words of a name that is written as one word ("blacktelephone")."""
+        """Of a name whose words are written as one ("blacktelephone")."""
         if word in self.by_name:
             return self.by_name[word]
         for ending in _ENDINGS:

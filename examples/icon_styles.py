@@ -78,7 +78,7 @@ def _stroke(ink: Tensor, plain: Tensor, chance: torch.Generator) -> None:
 
 
 def _paint(ink: Tensor, chance: torch.Generator) -> Tensor:
-    """The colours of one-colour drawings: near black, a colour, or from a colour to another."""
+    """What drawings of one colour are drawn in: near black, a colour, or from a colour to another."""
     count, _, height, width = ink.shape
     paint = _between(0, 1, count, 3, 1, 1, chance=chance) * _between(0, 0.75, count, 1, 1, 1, chance=chance)
     paint[_draw(count, chance) < 0.45] = 0.05

@@ -80,7 +80,7 @@ class Schedule:
     average: float = 0.995
 
     def share(self, step: int) -> float:
-        """The share of the full rate at a step, counted from 1."""
+        """Of the full rate, at a step that is counted from 1."""
         cosine = 0.5 * (1 + math.cos(math.pi * (step - 1) / self.steps))
         return min(1.0, step / 80) * (0.98 * cosine + 0.02)
 
@@ -206,7 +206,7 @@ def with_article(words: str) -> str:
 
 
 def kinds_of(corpus: Corpus) -> list[str | None]:
-    """The subject of each icon in everyday words, where its name says so."""
+    """What each icon shows in everyday words, where its name says so."""
     kinds = Kinds.read()
     return [kinds.of(caption, style) for caption, style in zip(corpus.captions, corpus.styles, strict=True)]
 

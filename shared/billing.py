@@ -1,4 +1,4 @@
-"""What a customer is told about money and quota: account, usage, ledger, invoices, quotes."""
+"""Answers about money and quota: account, usage, ledger, invoices, quotes."""
 
 import hashlib
 import json
@@ -144,7 +144,7 @@ class InvoiceLine(BaseModel):
 
 
 class CreditNote(BaseModel):
-    """What was given back of the charges of an earlier month; `number` is that of its invoice, if any."""
+    """A refund of charges of an earlier month; `number` is that of its invoice, if any."""
 
     month: str
     number: int | None

@@ -28,7 +28,7 @@ class _StandIn(ModuleType):
 
 @contextmanager
 def compiler_later() -> Iterator[None]:
-    """What is imported meanwhile does not load PyTorch's compiler."""
+    """Keep imports meanwhile from loading PyTorch's compiler."""
     if _COMPILER in sys.modules:
         yield
         return
@@ -44,7 +44,7 @@ def compiler_later() -> Iterator[None]:
 
 @contextmanager
 def every_shape_compiled() -> Iterator[None]:
-    """What is compiled meanwhile, on this thread, is compiled for each shape that it meets.
+    """Compile meanwhile, on this thread, for each shape that comes.
 
     PyTorch otherwise stops at eight of one function, over all models that share it, and runs it as it is.
     """

@@ -80,7 +80,7 @@ class InputError(BaseModel):
 
 
 class Usage(CountFields):
-    """What a request cost. `cost_micros` is in millionths of the vendor's currency unit."""
+    """The bill of a request. `cost_micros` is in millionths of the vendor's currency unit."""
 
     billed_queries: int
     cost_micros: int

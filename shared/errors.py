@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 class ErrorType(StrEnum):
-    """What sort of thing went wrong, and so who can do something about it."""
+    """The sort of an error, which says who can do something about it."""
 
     INVALID_REQUEST = "invalid_request_error"
     AUTHENTICATION = "authentication_error"
@@ -19,7 +19,7 @@ class ErrorType(StrEnum):
 
 
 class ErrorKind(NamedTuple):
-    """What a code always means: its HTTP status, its type, and whether the same request may be sent again."""
+    """The meaning of a code: its HTTP status, its type, and whether the same request may be sent again."""
 
     status: int
     type: ErrorType
@@ -146,7 +146,7 @@ class APIError(Exception):
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong, for a program (`code`, `param`, `retryable`) and for a person (`message`).
+    """An error, for a program (`code`, `param`, `retryable`) and for a person (`message`).
 
     `code` is a string rather than an `ErrorCode`, so that an older client can read a newer vendor's codes.
     """

@@ -1,4 +1,4 @@
-"""What is told about API keys: never the secret, but once."""
+"""Answers about API keys: never the secret, but once."""
 
 from datetime import datetime
 from typing import Annotated, Literal

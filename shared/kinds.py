@@ -90,5 +90,5 @@ def queries(counts: Counts) -> int:
 
 
 def cost_micros(counts: Counts, prices: UnitPrices) -> int:
-    """What they cost together; integers throughout, so it is exact."""
+    """The price of all together; integers throughout, so it is exact."""
     return sum(number * prices[kind] for kind, number in counts.items())

@@ -1,4 +1,4 @@
-"""What is told about the projects of an account."""
+"""Answers about the projects of an account."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""What a vendor signs: receipts, and the keys by which anybody can check them.
+"""Signed statements of a vendor: receipts, and the keys by which anybody can check them.
 
 A receipt is a compact JWS (RFC 7515) with an Ed25519 signature (RFC 8037). It names what was asked and what
 was answered by their hashes alone, so it tells nobody else what that was, and whoever has both can prove it.
@@ -67,7 +67,7 @@ def base64url(content: bytes) -> str:
 
 
 class ReceiptClaims(CountFields):
-    """What a receipt says: this was answered, for this price, and is that entry of the ledger."""
+    """The claims of a receipt: this was answered, for this price, and is that entry of the ledger."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,7 +84,7 @@ class ReceiptClaims(CountFields):
 
 
 class HeadClaims(BaseModel):
-    """What a signed head says: at that moment this was the last entry of the account's ledger."""
+    """The claims of a signed head: at that moment this was the last entry of the account's ledger."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -115,7 +115,7 @@ class CanaryVector(BaseModel):
 
 
 class CardClaims(BaseModel):
-    """What a signed card says: under this fingerprint a model is sold that answers like this."""
+    """The claims of a signed card: under this fingerprint a model is sold that answers like this."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""What SQLite's files need of both sides."""
+"""The handling of SQLite's files that both sides need."""
 
 import sqlite3
 import time

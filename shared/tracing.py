@@ -11,7 +11,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 
 
 def open_provider(service: str, environment: Mapping[str, str]) -> "TracerProvider | None":
-    """What makes the spans of a service and sends them; `None` if nowhere, which costs nothing.
+    """The maker and sender of a service's spans; `None` if they go nowhere, which costs nothing.
 
     Args:
         service: its name, where `OTEL_SERVICE_NAME` gives no other.

@@ -36,7 +36,7 @@ def versions(changelog: str) -> dict[str, str]:
 
 
 def notes(changelog: str, version: str) -> str:
-    """What a changelog says of a version.
+    """The notes of a changelog on a version.
 
     Raises:
         KeyError: it does not have the version.

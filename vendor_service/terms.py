@@ -17,7 +17,7 @@ _MINUS = "\u2212"
 
 
 class Unit(Enum):
-    """What a value is counted in, which says how people write it and read it."""
+    """The unit of a value, which says how people write and read it."""
 
     PLAIN = auto()
     MONEY = auto()  # micro-units on the wire and on the command line, units of the currency in forms
@@ -27,7 +27,7 @@ class Unit(Enum):
 
 @dataclass(frozen=True)
 class Term:
-    """What faces have to know of a value.
+    """The name, bounds and unit of a value, for all faces.
 
     `typed` is its place on the command line: `NAME` is an argument and `--quota` an option; there may be
     several spellings. Without it the value is on the wire alone. `none` says what no value means.

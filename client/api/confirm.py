@@ -28,7 +28,7 @@ def purchases(*, agreed: bool, confirm: Confirm | None, takes_cap: bool = True) 
         if confirm is None:
             or_cap = ", or a cap with --max-spend" if takes_cap else ""
             raise UsageError(f"{price} Add --yes to agree{or_cap}. Nothing was bought.")
-        if not confirm(f"{price} Go on?"):
+        if not confirm(f"{price} Continue?"):
             raise UsageError("Nothing was bought.")
 
     return check

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: the real vendor, databases, proxies and what breaks them."""
+"""Helpers of tests and benchmarks: the real vendor, databases, proxies and what breaks them."""

@@ -203,7 +203,7 @@ def _run_program(asked: socket.socket) -> None:
 
 
 def launch_decoding(control: socket.socket) -> Forked:
-    """What `fork_server.launch` does, without the two seconds that it imports for."""
+    """Launch as `fork_server.launch` does, without the two seconds of imports."""
     return Forked(_serve_decoding, control)
 
 
@@ -221,7 +221,7 @@ class Nursery:
         its.close()
 
     def launch_decoding(self, control: socket.socket) -> "Nursed":
-        """What `fork_server.launch` does."""
+        """Launch as `fork_server.launch` does."""
         socket.send_fds(self._mine, [b"."], [control.fileno()])
         return Nursed(int(self._mine.recv(32)))
 

@@ -56,7 +56,7 @@ class Shop(VendorProcess):
             wait_until(lambda: len(self.told()) > told, seconds=60)
 
     def told(self) -> list[str]:
-        """What became of the file whenever it was read."""
+        """The outcome of each reading of the file."""
         lines = [json.loads(each) for each in self.log.read_text().splitlines() if each.startswith("{")]
         return [
             each["message"]

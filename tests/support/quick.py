@@ -1,4 +1,4 @@
-"""What takes long for the sake of a long life is cut short in tests: waits for the disk, measuring speed.
+"""Cuts short in tests what only a long life needs: waits for the disk, measuring speed.
 
 A process that is killed loses nothing by it: nobody cuts the power of a test.
 """

@@ -36,7 +36,7 @@ _STOP_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Charges:
-    """What an account was charged: sums over its ledger's charges, and how many there are."""
+    """The charges of an account: sums over its ledger, and how many there are."""
 
     entries: int
     images: int
@@ -178,7 +178,7 @@ class VendorProcess:
             session.get_one(Account, key.account_id).plan = plan
 
     def charges(self, api_key: str) -> Charges:
-        """What the account of this key was charged, read from the database itself."""
+        """The charges of this key's account, read from the database itself."""
         mine = select(ApiKey.account_id).where(ApiKey.id == api_key.split("_")[1]).scalar_subquery()
         charged = (LedgerEntry.kind == "charge", LedgerEntry.account_id == mine)
         with self._reading() as session:
@@ -189,7 +189,7 @@ class VendorProcess:
         return Charges(len(entries), images, texts, -sum(amount for _, amount in entries))
 
     def problem(self, api_key: str) -> str | None:
-        """What `vendor ledger verify` finds wrong with the account of this key."""
+        """The fault that `vendor ledger verify` finds in this key's account."""
         with self._reading() as session:
             key = session.get_one(ApiKey, api_key.split("_")[1])
             return verify(session, session.get_one(Account, key.account_id)).problem
@@ -240,7 +240,7 @@ def end_of(process: "subprocess.Popen[str] | ForkedCommand", seconds: float) -> 
 
 
 def resident_bytes(pid: int, line: str = "VmRSS") -> int:
-    """What a process has in memory; as `RssAnon`, what no file backs of it; as `VmHWM`, its peak."""
+    """The memory of a process; as `RssAnon`, what no file backs of it; as `VmHWM`, its peak."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(status.partition(f"{line}:")[2].split()[0])
 

@@ -29,7 +29,7 @@ _MARKDOWN = {
 
 
 class Page(HTMLParser):
-    """What a built page has: its title, its anchors and links, and the faults of its text."""
+    """A built page: its title, its anchors and links, and the faults of its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Page(HTMLParser):
 
 
 def faults(site: Path) -> list[str]:
-    """What is wrong with a built site, each with the name of its page."""
+    """The faults of a built site, each with the name of its page."""
     pages = {file: Page(file.read_text(encoding="utf-8")) for file in sorted(site.glob("*.html"))}
     return [
         f"{file.name}: {fault}" for file, page in pages.items() for fault in _faults(file, page, pages, site)

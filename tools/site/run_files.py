@@ -65,7 +65,7 @@ class File:
             yield from map(json.loads, text.splitlines() if self.has_lines else [text])
 
     def faults(self, folder: Path) -> list[str]:
-        """What is in the file that the schema does not have, or is not as it says."""
+        """The faults of a file: fields that the schema lacks, and values that it does not allow."""
         schema = self.schema()
         for part in (schema, *schema.get("$defs", {}).values()):
             part["additionalProperties"] = False
@@ -100,7 +100,7 @@ def schemas() -> dict[str, str]:
 
 
 def faults(folder: Path) -> list[str]:
-    """What is wrong with the files of a run, by their schemas."""
+    """The faults of a run's files, by their schemas."""
     return [fault for file in FILES for fault in file.faults(folder)]
 
 

@@ -32,7 +32,7 @@ LONGEST_GRACE_SECONDS = 366 * 86_400
 
 
 class Scope(StrEnum):
-    """What a key may do; `ADMIN` includes the others, and lets a customer rotate and revoke its own keys."""
+    """A permission of a key; `ADMIN` includes the others, and lets customers manage their own keys."""
 
     EMBED = "embed"
     READ_USAGE = "usage:read"
@@ -51,7 +51,7 @@ SCOPES = {
 
 @dataclass(frozen=True)
 class KeyTerms:
-    """What a key may do, the project that it belongs to, and its own limits (`None`: only the account's).
+    """The permissions, the project and the own limits of a key (`None`: only the account's).
 
     `quota` and `spend_limit_micros` are for the account's quota period; `concurrency` is how many requests
     may be in flight. The key ends at `expires_at`, in microseconds since the epoch, or with `None` never.

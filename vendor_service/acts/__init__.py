@@ -1,1 +1,1 @@
-"""What operators do: one function an act, called by the command line and by `/admin` alike."""
+"""Acts and queries: one function each, called by the command line and by `/admin` alike."""

@@ -185,7 +185,7 @@ def _of_resume(act: Act, name: str) -> Iterator[str]:
     command="accounts repair",
     route="POST /accounts/{name}/repair",
     scope=OperatorScope.ACCOUNTS,
-    title="Go on after a wrong clock",
+    title="Continue after a wrong clock",
     done="The books of {name} go on from now.",
     hint=lambda done: (
         None if done.by_seq is not None else "nothing was dated ahead of now; nothing was changed"

@@ -22,7 +22,7 @@ from vendor_service.money.clock_watch import ClockWatch, against_database
 
 
 class OperatorScope(StrEnum):
-    """What an operator's token may do. Every token may read; `ALL` includes the others, and tokens."""
+    """A permission of an operator's token. Every token may read; `ALL` includes the others, and tokens."""
 
     READ = "read"
     ACCOUNTS = "accounts"
@@ -116,7 +116,7 @@ class Act:
 
 @dataclass(frozen=True)
 class ActContext:
-    """What acts are done with: the books, the clock, the vendor's files, and on whose behalf; see `Act`.
+    """The context of acts: the books, the clock, the vendor's files, and on whose behalf; see `Act`.
 
     `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. Files of a bulk
     job that is cancelled are kept for `keep_micros`. `reload_models` has the vendor read its file of models

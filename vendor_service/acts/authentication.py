@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Operator:
-    """Who asks: a token, its name, and its scopes."""
+    """The operator who asks: a token, its name, and its scopes."""
 
     token_id: str
     name: str

@@ -118,7 +118,7 @@ class Parameter:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Its name for people."""
         return self.term.label or self.name.replace("_", " ").capitalize()
 
     def shown(self, value: Value) -> str:
@@ -128,7 +128,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Declared:
-    """What acts and queries have in common: `function` takes an `Act`, or an `ActContext` for several.
+    """The parts that acts and queries share: `function` takes an `Act`, or an `ActContext` for several.
 
     `none` is what `None` means of each parameter that does not say it itself.
     """
@@ -144,7 +144,7 @@ class Declared:
 
     @property
     def help(self) -> str:
-        """What it does, in sentences, with an example of its command."""
+        """Its help, in sentences, with an example of its command."""
         return inspect.cleandoc(self.function.__doc__ or "")
 
     @property
@@ -154,7 +154,7 @@ class Declared:
 
     @property
     def noun(self) -> str:
-        """What it is about: the module that declares it."""
+        """Its noun: the module that declares it."""
         return self.function.__module__.rpartition(".")[2]
 
     @cached_property
@@ -164,7 +164,7 @@ class Declared:
 
     @cached_property
     def parameters(self) -> Sequence[Parameter]:
-        """What it takes, with the fields of groups in their place."""
+        """Its parameters, with the fields of groups in their place."""
         named = list(inspect.signature(self.function).parameters.values())[1:]
         found = [each for one in named for each in _parameters(one.name, self.hints[one.name], one.default)]
         return [
@@ -175,7 +175,7 @@ class Declared:
         ]
 
     def arguments(self, given: Given) -> dict[str, Any]:
-        """What the function is to be called with, groups put together."""
+        """The arguments of the function, groups put together."""
         arguments: dict[str, Any] = {}
         for each in self.parameters:
             value = given.get(each.name, each.default)
@@ -221,7 +221,7 @@ class DeclaredAct(Declared):
         return [each for each in self.parameters if each.name in names or f"{{{each.on_wire}}}" in self.route]
 
     def row(self, act: Act, given: Given, *, lock: bool = False) -> Value:
-        """What it is about, as the books have it; `None` where it makes something new."""
+        """The row that it is about; `None` where it makes something new."""
         if self.of is None:
             return None
         names = list(inspect.signature(self.of).parameters)[1:]
@@ -234,14 +234,14 @@ class DeclaredAct(Declared):
             self.check(**{name: given.get(name) for name in names})
 
     def facts(self, act: Act, given: Given) -> list[str]:
-        """What it will do, sentence by sentence; nothing where it would change nothing."""
+        """Its effect, sentence by sentence; nothing where it would change nothing."""
         preview = _PREVIEWS.get(self.name)
         if preview is not None:
             return list(preview(act, **self.arguments(given)))
         return _facts(self.parameters, given)
 
     def state_of(self, row: Value) -> str:
-        """What a question keeps of the facts that it is based on, to see later whether they still hold."""
+        """A digest of the facts that a question is based on, to see later whether they still hold."""
         if self.state is None or row is None:
             return ""
         return hashlib.sha256(repr(self.state(row)).encode()).hexdigest()
@@ -263,7 +263,7 @@ class DeclaredAct(Declared):
             return self.call(act, given)
 
     def said(self, given: Given, result: Value) -> str:
-        """What was done, for people."""
+        """Its result, for people."""
         if isinstance(result, Recorded) and result.before:
             return f"This was recorded before as entry {result.entry.seq}; nothing was changed."
         return self.done.format(**{each.name: each.shown(given.get(each.name)) for each in self.parameters})
@@ -390,7 +390,7 @@ def facts_of(terms: type, given: Given) -> list[str]:
 
 
 def changes_of(terms: type, row: Value, changes: Given, none: str) -> list[str]:
-    """What changes of a row from what to what, a sentence for each of these terms."""
+    """The changes of a row, from and to, a sentence for each of these terms."""
     facts = []
     for each in _fields("", terms):
         field = replace(each, term=replace(each.term, none=each.term.none or none))

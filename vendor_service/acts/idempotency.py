@@ -15,7 +15,7 @@ from vendor_service.errors import APIError
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered, as JSON, and whether that was said before."""
+    """The answer to a request, as JSON, and whether it was given before."""
 
     content: str
     replayed: bool

@@ -34,7 +34,7 @@ class NewInvitation(BaseModel):
 
     @property
     def code(self) -> str:
-        """What the link proves."""
+        """The code that the link carries."""
         return self.link.rpartition("=")[2]
 
 

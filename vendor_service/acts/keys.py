@@ -300,14 +300,14 @@ def may_manage(customer: Customer, key: ApiKey) -> bool:
 
 
 def managed(customer: Customer) -> ColumnElement[bool]:
-    """What is so of the keys that a customer may manage (see `may_manage`)."""
+    """The condition on keys that a customer may manage (see `may_manage`)."""
     by = customer.key
     of_project = true() if by is None or by.project_id is None else ApiKey.project_id == by.project_id
     return and_(ApiKey.account_id == customer.account_id, of_project)
 
 
 def good(account_id: str, now: int) -> ColumnElement[bool]:
-    """What is so of an account's keys of which `check_key` says that they have not ended."""
+    """The condition on an account's keys that have not ended by `check_key`."""
     archived = select(Project.id).where(Project.account_id == account_id, Project.archived_at.is_not(None))
     return and_(
         ApiKey.revoked_at.is_(None),

@@ -1,4 +1,4 @@
-"""What moves money that is not charged, and what was moved: the ledger, invoices, usage and holds."""
+"""Money that is moved by hand, and all that was moved: the ledger, invoices, usage and holds."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -340,7 +340,7 @@ def holds(
 
 
 def describe(entry: Entry) -> str:
-    """What an entry was for, in words."""
+    """The purpose of an entry, in words."""
     parts = [
         f"{number:,} {kind if number == 1 else KINDS[kind]}"
         for kind, number in entry.counts.items()

@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 @contextmanager
 def acting(database_url: str | None, *, new: bool = False, **given: object) -> Iterator[ActContext]:
-    """What acts and queries are done with by whoever types; where there are no books, `new` ones are made.
+    """The context of acts and queries on the command line; where there are no books, `new` ones are made.
 
     `given` are further settings that were typed.
     """

@@ -146,7 +146,7 @@ def _print_notes(declared: DeclaredQuery, result: Value, data: Value, *, as_json
 
 
 def _given(typed: Sequence[Parameter], values: Mapping[str, Value]) -> dict[str, Value]:
-    """What was typed, by the names of parameters; what was not typed is left out."""
+    """The typed values, by the names of parameters; those not typed are left out."""
     given: dict[str, Value] = {}
     for each in typed:
         value = values[each.name]

@@ -67,7 +67,7 @@ class Face(ABC, Generic[Who]):
 
     @abstractmethod
     def context(self, who: Who) -> ActContext:
-        """What it is done with, on their behalf."""
+        """The context of acts on their behalf."""
 
     @abstractmethod
     def token_id(self, who: Who) -> str:
@@ -78,7 +78,7 @@ class Face(ABC, Generic[Who]):
         """The page to go back to."""
 
     def own(self, _: Who) -> Mapping[str, Value]:
-        """What nobody has to be asked for, by the names of parameters."""
+        """The values that need no question, by the names of parameters."""
         return {}
 
     def done(self, request: ConsoleRequest[Who], declared: DeclaredAct, _: Mapping[str, Value]) -> str:
@@ -101,7 +101,7 @@ class Acts(Generic[Who]):
     declared: Mapping[str, DeclaredAct] = field(default_factory=lambda: ACTS)
 
     def actions(self) -> list[Action[Who]]:
-        """What their forms do."""
+        """The actions of their forms."""
         return [self._action(each) for each in self.declared.values() if self.face.path_of(each)]
 
     def form(
@@ -198,7 +198,7 @@ class Acts(Generic[Who]):
         return _Said.model_validate_json(said.content).message
 
     def _given(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> dict[str, Value]:
-        """What was written, by the names of parameters.
+        """The written values, by the names of parameters.
 
         Raises:
             UsageError: something makes no sense.
@@ -220,7 +220,7 @@ _NOTHING: Any = object()
 
 
 def _written(each: Parameter, form: Fields) -> Value:
-    """What a form says of a parameter; `_NOTHING` where it leaves it as it is, or to its default.
+    """The value of a parameter in a form; `_NOTHING` where it stays as it is, or has its default.
 
     Raises:
         UsageError: something makes no sense.

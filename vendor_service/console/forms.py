@@ -34,7 +34,7 @@ class Fields:
         object.__setattr__(self, "_by_name", named)
 
     def get(self, name: str) -> str:
-        """What was written there, without spaces around it."""
+        """The text of a field, without spaces around it."""
         return self._by_name.get(name, [""])[-1].strip()
 
     def all(self, name: str) -> list[str]:
@@ -112,7 +112,7 @@ class Fields:
         return name in self._by_name
 
     def required(self, name: str) -> str:
-        """What was written there.
+        """The text of a field that has to be there.
 
         Raises:
             UsageError: nothing was.

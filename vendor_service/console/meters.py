@@ -59,7 +59,7 @@ def _of_period(
     begin = max(month_start(now), account.created_at)
     expected = _expected(used, begin, status.resets_at, now)
     label = f"{name}: {shown(used)} of {shown(limit)} used"
-    period = "a month" if status.quota_period == "month" else "in all"
+    period = "a month" if status.quota_period == "month" else "in total"
     return Meter(
         name,
         shown(used),
@@ -78,7 +78,7 @@ def _of_credit(left: int, base: int) -> Meter:
 
 
 def _expected(used: int, begin: int, resets_at: datetime | None, now: int) -> int | None:
-    """What will be used when the period ends, if it goes on like this; `None` before a day has passed."""
+    """The use expected at the end of the period; `None` before a day has passed."""
     if resets_at is None:
         return None
     end = from_datetime(resets_at)

@@ -63,7 +63,7 @@ def asset_path(name: str) -> str:
 
 
 def readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act or an event has recorded
-    """What was recorded under a name, as text that tells what it is."""
+    """The value recorded under a name, as text with its unit."""
     if value is None:
         return "none"
     if isinstance(value, int) and name.endswith("micros"):

@@ -1,4 +1,4 @@
-"""What a site consists of: pages, and actions with what is asked before them and what they answer."""
+"""The parts of a site: pages, and actions with their questions and answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Visitor(Protocol):
 
     @property
     def csrf(self) -> str:
-        """What every form of this session has to bring."""
+        """The token that every form of this session has to bring."""
 
     @property
     def may_act(self) -> bool:
@@ -77,7 +77,7 @@ class Page(Generic[Who]):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked before something is done: what it will do, fact by fact.
+    """The question before something is done, with its effect, fact by fact.
 
     The answer brings the `state` back (see `DeclaredAct.state_of`).
     """
@@ -108,7 +108,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Action(Generic[Who]):
-    """What a form does: for whom, and after which question, if any.
+    """The action of a form: for whom, and after which question, if any.
 
     `allow` raises an `APIError` for who may not; `back` gives the page to go back to.
     """

@@ -21,7 +21,7 @@ class Seal:
         self._key = key
 
     def tag(self, purpose: str, value: str) -> str:
-        """What only who has the key can make of a value."""
+        """A tag of a value that nobody can make without the key."""
         digest = hmac.new(self._key, f"{purpose}\0{value}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 

@@ -170,7 +170,7 @@ class Site(Generic[Who]):
         self.add("GET", "/{path:path}", nothing)
 
     async def enter(self, request: Request) -> Who:
-        """Who asks, looked up beside the event loop; raises what `visitor` does."""
+        """The visitor who asks, looked up beside the event loop; raises as `visitor` does."""
 
         def look_up() -> Who:
             with self.database.read() as session:
@@ -179,7 +179,7 @@ class Site(Generic[Who]):
         return await asyncio.to_thread(look_up)
 
     def visitor(self, request: Request, session: Session) -> Who:
-        """Who asks.
+        """The visitor who asks.
 
         Raises:
             SignedOut: nobody who is signed in.

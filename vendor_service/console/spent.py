@@ -16,7 +16,7 @@ _MOST_SHOWN = 12
 
 @dataclass(frozen=True)
 class Share:
-    """What was charged for one group, beside the largest."""
+    """The charges of one group, beside the largest."""
 
     spent: Spent
     drawing: Markup

@@ -20,7 +20,7 @@ from vendor_service.http.declared import Once
 
 @dataclass(frozen=True)
 class AdminContext:
-    """What operators act with over HTTP, and who may; a `Door`."""
+    """The context of operators' acts over HTTP, and who may do them; a `Door`."""
 
     acts: ActContext
     authentication: OperatorAuthentication

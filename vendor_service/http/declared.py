@@ -40,14 +40,14 @@ _TAGS = {"money": "billing", "jobs": "bulk jobs", "receipts_keys": "receipts", "
 
 @dataclass(frozen=True)
 class Once:
-    """What moves money: its idempotency key, and all that tells the request from another one."""
+    """A request that moves money: its idempotency key, and all that tells it from another one."""
 
     key: str
     asked: str
 
 
 class Door(Protocol, Generic[Who]):
-    """Who may ask by which routes, and where it is done what they ask."""
+    """A guard of routes: who may ask, and where their requests are done."""
 
     def route_of(self, declared: Declared) -> str:
         """The method and the whole path, or nothing where there is no route."""
@@ -56,10 +56,10 @@ class Door(Protocol, Generic[Who]):
         """The type of a parameter by which FastAPI finds who asks, if they may."""
 
     def adapted(self, declared: Declared) -> Sequence[Parameter]:
-        """What has to be given here."""
+        """The parameters that have to be given here."""
 
     def documented(self, declared: Declared) -> dict[str, Value]:
-        """What the OpenAPI document says of a route besides."""
+        """Further OpenAPI entries of a route."""
 
     async def ask(self, who: Who, declared: DeclaredQuery, given: dict[str, Value]) -> Value:
         """Ask a query."""
@@ -99,13 +99,13 @@ def add_routes(router: APIRouter, door: Door[Who], declared: Iterable[Declared])
 
 @dataclass(frozen=True)
 class _Body:
-    """What a body has to be, and which parameters its fields are."""
+    """The model of a body, and the parameters that its fields are."""
 
     model: type[BaseModel]
     parameters: Sequence[Parameter]
 
     def given_by(self, sent: BaseModel) -> dict[str, Value]:
-        """What was sent, by the names of parameters."""
+        """The sent values, by the names of parameters."""
         return {
             each.name: _inside(each, getattr(sent, each.on_wire))
             for each in self.parameters
@@ -173,7 +173,7 @@ def _body(declared: Declared, parameters: Sequence[Parameter]) -> _Body:
 
 
 def _bounds(each: Parameter) -> dict[str, Any]:
-    """What the document of the routes says of a value, and what is made sure of."""
+    """The bounds of a value, as they are documented and checked."""
     term = each.term
     told = {
         "description": term.help or None,
@@ -186,7 +186,7 @@ def _bounds(each: Parameter) -> dict[str, Any]:
 
 
 def _taking(model: type[BaseModel]) -> dict[str, Any]:
-    """What the OpenAPI document says of a body that a route reads itself."""
+    """The OpenAPI entry of a body that a route reads itself."""
     schema = {"content": {"application/json": {"schema": model.model_json_schema()}}}
     return {"requestBody": {"required": True, **schema}}
 

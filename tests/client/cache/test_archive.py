@@ -1,4 +1,4 @@
-"""Exported embeddings come back bit for bit, or not at all."""
+"""What is exported comes back bit for bit, or not at all."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Paid embeddings are kept bit for bit, shared and checked, and owed answers are remembered."""
+"""What was paid for is kept bit for bit, shared, checked, and owed answers are remembered."""
 
 import hashlib
 import sqlite3
@@ -383,7 +383,7 @@ def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCach
 
 
 def test_a_bill_counts_for_a_note_of_its_own_sender_alone(cache: EmbeddingCache) -> None:
-    """A bill of another vendor or account under the same key leaves the whole note owed."""
+    """What another vendor, or another account, has billed under the same key leaves the note owed whole."""
     batch = _batch("cat")
     cache.begin(batch, payer=Payer("http://vendor:80", "a"))
     (note,) = cache.notes.of_run()

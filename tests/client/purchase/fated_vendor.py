@@ -52,7 +52,7 @@ class Killed(BaseException):
 
 @dataclass
 class Charge:
-    """The charge under a key: for which run, and at which price."""
+    """What was charged under a key: for which run, and at which price."""
 
     run: str
     queries: tuple[Query, ...]
@@ -72,7 +72,7 @@ class Job:
 
 @dataclass
 class Books:
-    """The books of a vendor.
+    """What a vendor knows.
 
     Attributes:
         fates: of the next requests; when they are used up, all go well.
@@ -95,7 +95,7 @@ class Books:
     run: str = ""
 
     def fate(self) -> str:
-        """The fate of the next request; a callable fate happens meanwhile."""
+        """What becomes of a request; something may happen meanwhile that has no part in it."""
         fate = self.fates.pop(0) if self.fates else "serve"
         if callable(fate):
             fate()
@@ -116,7 +116,7 @@ class Books:
 
 
 def vector_of(query: Query) -> Vector:
-    """The answer of the model to a query: a unit vector of two dimensions."""
+    """What the model says of a query: a unit vector of two dimensions."""
     angle = int(query.digest[:8], 16)
     return np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
 

@@ -51,7 +51,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 @pytest.fixture
 def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every note count as so old that no vendor can be answering it any more."""
+    """What is noted counts as sent so long ago that no vendor can be answering it any more."""
     monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Requests about bulk jobs while the vendor is away for a moment."""
+"""What is asked of a vendor's bulk jobs while the vendor is away for a moment."""
 
 from collections.abc import Callable
 from io import BytesIO

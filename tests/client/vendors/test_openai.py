@@ -316,7 +316,7 @@ def test_one_of_several_models_is_named(shop: Shop, monkeypatch: pytest.MonkeyPa
 
 
 def _identify_in_vain(shop: Shop) -> ClientError:
-    """The message about a vendor that does not show which model it sells."""
+    """What is said of a vendor that does not show which model it sells."""
     with pytest.raises(VendorError) as caught:
         identify(shop.vendor, shop.cache)
     assert shop.cache.spending("canary").queries == shop.server.charged

@@ -1,4 +1,4 @@
-"""What customers do about their own account: the declared acts that have a form at `/console`."""
+"""Customers' acts on their own account: the declared ones that have a form at `/console`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class CustomerFace(Face[SignedInCustomer]):
         return f"/{self.path_of(declared).split('/')[1]}"
 
     def did(self, request: ConsoleRequest[SignedInCustomer], declared: DeclaredAct, result: Value) -> None:
-        """Who rotates the key with which they signed in has proved to be its owner, and stays signed in."""
+        """Keep those signed in who rotate the key with which they signed in: they have proved to own it."""
         own = request.who.key
         if declared.name == "key.rotate" and own is not None and own.id == result.key_id:
             with self.acts.database.write() as session:

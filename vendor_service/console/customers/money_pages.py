@@ -1,4 +1,4 @@
-"""What customers' pages show of the books: the ledger and the invoices."""
+"""Customers' pages about the books: the ledger and the invoices."""
 
 import json
 from collections.abc import Mapping

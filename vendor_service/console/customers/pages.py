@@ -1,4 +1,4 @@
-"""What customers' pages show. Each is a function of who asks and of the books."""
+"""Customers' pages. Each is a function of who asks and of the books."""
 
 import json
 import secrets
@@ -119,7 +119,7 @@ class CustomerPages:
         }
 
     def usage(self, asked: Asked, session: Session) -> Values:
-        """What was bought in a range, in groups."""
+        """The queries bought in a range, in groups."""
         first, last, group = _range(asked.query, asked.now)
         report = self._report(asked, session)
         rows = report.rows[:_MOST_ROWS]
@@ -144,7 +144,7 @@ class CustomerPages:
         return csv_file(columns, rows, f"usage-{report.account}.csv")
 
     def models_page(self, asked: Asked, session: Session) -> Values:
-        """What can be bought at which price, and a form to try it."""
+        """The models for sale with their prices, and a form to try one."""
         plan = asked.who.account.plan
         cards = [
             {
@@ -203,7 +203,7 @@ class CustomerPages:
         }
 
     def events(self, asked: Asked, session: Session) -> Values:
-        """What happened, who was told of it, and how that went."""
+        """The events, their receivers, and the outcome of each delivery."""
         account_id = asked.who.account_id
         whose = WebhookEvent.account_id
         mine = select(WebhookEvent).where(or_(whose.is_(None), whose == account_id))
@@ -230,7 +230,7 @@ class CustomerPages:
         }
 
     def sessions_page(self, asked: Asked, session: Session) -> Values:
-        """Who is signed in to this account, by what, since when."""
+        """The sessions of this account: by which key, since when."""
         found = [
             {
                 "by": f"key {each.key_id}" if each.key_id else "an invitation",
@@ -280,7 +280,7 @@ class CustomerPages:
         return deliveries
 
     def _by_project(self, session: Session, who: SignedInCustomer, first: date, last: date) -> list[Share]:
-        """What was charged to each project; nothing where there is only the default one."""
+        """The charges of each project; nothing where there is only the default one."""
         spent = spending.by_group(session, who.account_id, "project", first, last)
         return shares_of(spent) if any(each.group != DEFAULT_PROJECT for each in spent) else []
 

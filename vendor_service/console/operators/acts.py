@@ -1,4 +1,4 @@
-"""What operators do: every declared act, each after a page that says what will happen."""
+"""Operators' acts: every declared one, each after a page that says what will happen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class State:
 
 
 def states(monitor: Monitor, now: float) -> list[State]:
-    """What every alert says; `now` is in seconds since 1970."""
+    """The state of every alert; `now` is in seconds since 1970."""
     return [State(each, each.says(monitor, now)) for each in ALERTS]
 
 

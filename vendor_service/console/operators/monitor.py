@@ -59,7 +59,7 @@ class MetricsClient:
 
 @dataclass(frozen=True)
 class Now:
-    """What happens now: rates a second, seconds, shares; `None` where there is nothing to tell from."""
+    """The present: rates a second, seconds, shares; `None` where there is nothing to tell from."""
 
     queries_per_second: float | None
     requests_per_second: float | None
@@ -129,11 +129,11 @@ class Monitor:
         return self._kept[-1] if self._kept else None
 
     def points(self) -> list[Now]:
-        """What happened at the last moments, the newest last."""
+        """The last moments, the newest last."""
         return list(self._points)
 
     def is_ready(self) -> tuple[bool, str]:
-        """What the vendor's `/readyz` says now."""
+        """The present answer of the vendor's `/readyz`."""
         if self._line is None:
             return False, "this process was not told where the vendor is"
         try:
@@ -164,7 +164,7 @@ class Monitor:
 
 
 def now_of(span: Span | None, newest: Scrape) -> Now:
-    """What a span says of the present."""
+    """The present by a span."""
     rates = _Rates(span)
     devices = newest.total("tuition_devices_alive")
     busy = rates.of("tuition_model_seconds_sum")
@@ -227,7 +227,7 @@ class _Rates:
 
 
 def live(monitor: Monitor) -> dict[str, Any] | None:
-    """What the page of the present shows, and what its stream sends: figures, lines and refusals a minute.
+    """The content of the page Now and of its stream: figures, lines and refusals a minute.
 
     `None` while nothing is known.
     """

@@ -1,4 +1,4 @@
-"""What operators' pages show. Each is a function of the books and of what the monitor has seen."""
+"""Operators' pages. Each is a function of the books and of what the monitor has seen."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -90,14 +90,14 @@ class OperatorPages:
         ]
 
     def verifications(self) -> list[Action[SignedInOperator]]:
-        """What reads all of the books, when a button is pressed."""
+        """The actions that read all of the books, when a button is pressed."""
         return [
             Action("/money/verify", lambda _: "/money", lambda _: None, self.verify_ledger),
             Action("/audit/verify", lambda _: "/audit", lambda _: None, self.verify_log),
         ]
 
     def now(self, asked: Asked, session: Session) -> Values:
-        """What happens now."""
+        """The present."""
         self.monitor.refresh()
         today = to_datetime(asked.now).date()
         (of_today,) = spending.by_day(session, None, today, today)
@@ -109,7 +109,7 @@ class OperatorPages:
         }
 
     def health(self, asked: Asked, session: Session) -> Values:
-        """What the alerts say."""
+        """The state of the alerts."""
         self.monitor.refresh()
         ready, why = self.monitor.is_ready()
         newest = self.monitor.newest()
@@ -123,7 +123,7 @@ class OperatorPages:
         }
 
     def money(self, asked: Asked, session: Session) -> Values:
-        """What was earned, what is held, and the invoices of a month."""
+        """Revenue, open holds, and the invoices of a month."""
         today = to_datetime(asked.now).date()
         first = today - timedelta(days=_DAYS - 1)
         days = spending.by_day(session, None, first, today)
@@ -205,7 +205,7 @@ class OperatorPages:
         }
 
     def models(self, asked: Asked, session: Session) -> Values:
-        """What is served, and what it costs on which plan."""
+        """The models, and their prices by plan."""
         self.monitor.refresh()
         newest = self.monitor.newest()
         served = [] if newest is None else newest.series.get("tuition_model_info", {})
@@ -223,7 +223,7 @@ class OperatorPages:
         }
 
     def set_up(self, asked: Asked, session: Session) -> Values:
-        """What is set up for the whole vendor, and the acts on it: made from their declarations alone."""
+        """The settings of the whole vendor, and the acts on them: made from their declarations alone."""
         return {
             "sections": [
                 self._section(asked.who, session, noun, title, query)
@@ -232,7 +232,7 @@ class OperatorPages:
         }
 
     def audit(self, asked: Asked, session: Session) -> Values:
-        """Who did what, the newest first."""
+        """The audit log, the newest entry first."""
         subject, before = asked.query.get("subject"), asked.query.number("before")
         found = log.entries(session, before=before, limit=_PAGE + 1, subject=subject or None)[::-1]
         return {
@@ -350,7 +350,7 @@ def _final_invoices(session: Session, month: str) -> dict[str, Mapping[str, Any]
 
 
 def _changes(record: log.AuditRecord) -> list[tuple[str, str, str, bool]]:
-    """What an entry of the log changed: a name, before and after, and whether there was something before."""
+    """Changes of an entry of the log: a name, before and after, and whether there was something before."""
     before, after = (_facts(record, each or {}) for each in (record.before, record.after))
     names = [*before, *(name for name in after if name not in before)]
     return [
@@ -365,7 +365,7 @@ def _changes(record: log.AuditRecord) -> list[tuple[str, str, str, bool]]:
 
 
 def _facts(record: log.AuditRecord, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry has recorded. What bulk jobs pay is a percent, where prices have micro-units."""
+    """The facts in an entry. The price of bulk jobs is a percentage, where prices have micro-units."""
     if record.action.startswith("price.") and record.subject.endswith(f" {prices.BATCH_PERCENT}"):
         return {"percent" if name == "micros" else name: value for name, value in facts.items()}
     return dict(facts)

@@ -56,7 +56,7 @@ def _end_everywhere(session: Session, who: SignedInOperator) -> Sequence[Console
 
 
 class _Stream:
-    """What happens now, as server-sent events, for as long as the session holds."""
+    """The present as server-sent events, for as long as the session holds."""
 
     def __init__(self, site: Site[SignedInOperator], monitor: Monitor, stopping: Callable[[], bool]) -> None:
         self._site = site

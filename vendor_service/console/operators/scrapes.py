@@ -98,7 +98,7 @@ class Span:
 
 
 def read(text: str, at: float) -> Scrape:
-    """What of Prometheus's text format is kept."""
+    """The samples of Prometheus's text format that are kept."""
     series: dict[str, dict[Labels, float]] = {}
     lines = (line for line in text.splitlines(keepends=True) if _is_kept(line))
     for family in text_string_to_metric_families("".join(lines)):

@@ -38,7 +38,7 @@ class SignedInOperator:
 
     @property
     def scopes(self) -> frozenset[str]:
-        """What the token may do."""
+        """The permissions of the token."""
         return frozenset(self.token.scopes.split())
 
     @property
