@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from vendor_service.clock import to_datetime
 
+# Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
+MAX_NUMBER = 2**53 - 1
 _MICROS = 1_000_000
 _MINUS = "\u2212"
 

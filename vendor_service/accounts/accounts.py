@@ -1,6 +1,5 @@
 """Accounts: opening one, finding it again, changing what was agreed."""
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +9,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.billing import QuotaPeriod
+from vendor_service.accounts.checks import check_name, check_numbers, check_rate
 from vendor_service.clock import Clock
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import STANDARD_PLAN, Account
-from vendor_service.errors import OperatorError, UnknownName, UsageError
+from vendor_service.errors import OperatorError, UnknownName
 from vendor_service.money import ledger, periods, prices
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 # What may be agreed otherwise later.
 CHANGEABLE = ("quota", "spend_limit_micros", "queries_per_second", "coverage_limit", "plan")
-_NAME = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 
 
 Plan = Annotated[
@@ -151,40 +150,6 @@ def change_terms(
         _check_plan(session, terms["plan"], now)
     for name in CHANGEABLE:
         setattr(account, name, terms[name])
-
-
-def check_numbers(**numbers: int | None) -> None:
-    """Make sure that limits can be.
-
-    Raises:
-        UsageError: one is negative or too large; the message names it.
-    """
-    for name, number in numbers.items():
-        if number is not None and not 0 <= number <= ledger.MAX_NUMBER:
-            raise UsageError(f"{name} must be between 0 and {ledger.MAX_NUMBER}, not {number}")
-
-
-def check_name(name: str, whose: str = "an account") -> None:
-    """Make sure that a name can be.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be {whose}'s name: "
-            "use 1 to 63 lower-case letters, digits, dots, dashes and underscores, and begin with a letter"
-        )
-
-
-def check_rate(queries_per_second: int | None) -> None:
-    """Make sure that a rate can be.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    if queries_per_second is not None and not 1 <= queries_per_second <= 10**6:
-        raise UsageError(f"queries_per_second must be between 1 and 1000000, not {queries_per_second}")
 
 
 def _check_plan(session: Session, plan: str, now: int) -> None:

@@ -4,15 +4,15 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
 
 from shared.errors import ErrorCode
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope, secret_hash, verify_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
 from vendor_service.money.limits import check_key
 
@@ -21,20 +21,6 @@ _REMEMBERED_SECONDS = 1.0
 _MOST_REMEMBERED = 4096
 # Keys of one transaction that notes their use: it holds their locks no longer than an admission does.
 _AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The account that asks, and the key with which it does.
-
-    Both rows are as they were a moment ago, with what `Precheck` has let through since.
-    """
-
-    account_id: str
-    key_id: str
-    account: Account = field(repr=False, compare=False)
-    key: ApiKey = field(repr=False, compare=False)
-    secret_hash: str = field(default="", repr=False, compare=False)
 
 
 class Authentication:

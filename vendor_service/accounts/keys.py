@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared.keys import KeyInfo, NewSecret
 from shared.projects import DEFAULT_PROJECT
-from vendor_service.accounts.accounts import check_numbers, check_rate
+from vendor_service.accounts.checks import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.rows import standing

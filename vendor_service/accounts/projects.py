@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
-from vendor_service.accounts.accounts import check_name, check_numbers, check_rate
+from vendor_service.accounts.checks import check_name, check_numbers, check_rate
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UnknownName

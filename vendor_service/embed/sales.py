@@ -13,7 +13,7 @@ from functools import partial
 from shared.errors import ErrorCode
 from shared.http.capacity import Reservation, while_awaited
 from shared.receipts import RECEIPT_HEADER, Signs, Sold
-from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.callers import Caller
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.request import Queries, Terms, Timing, counts_of
 from vendor_service.embed.results import (

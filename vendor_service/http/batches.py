@@ -9,7 +9,7 @@ from shared.errors import ErrorCode
 from shared.http.body import JSON, media_type, parse_small
 from shared.kinds import count_fields
 from shared.receipts import RECEIPT_TYPE, ReceiptClaims
-from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.audit import actors
 from vendor_service.batches.jobs import ChunkCharge, JobTerms

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Request
 from shared.billing import EstimateRequest, Quote
 from shared.http.body import read_model
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead, Signs
-from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.clock import SECOND, Clock, to_datetime
 from vendor_service.database.session import Database

@@ -15,7 +15,7 @@ from shared.http.body import blocks, media_type, receiver_of, until_sent
 from shared.http.capacity import Capacity, Reservation
 from shared.http.errors import invalid
 from shared.http.multipart import FormBody, FormShape
-from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.batches.files import input_name, public
 from vendor_service.batches.intake import Intake, Taken

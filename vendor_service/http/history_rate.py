@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from shared.errors import ErrorCode
-from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.callers import Caller
 from vendor_service.errors import APIError
 from vendor_service.http.authentication import Dependency
 

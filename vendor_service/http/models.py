@@ -9,7 +9,8 @@ from fastapi import APIRouter, Depends, Response
 from shared.embeddings import ModelCard, ModelList, Prices
 from shared.kinds import UnitPrices, price_fields
 from shared.receipts import CARD_TYPE, SignedCard, Signs
-from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.callers import Caller
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account

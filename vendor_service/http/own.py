@@ -6,7 +6,8 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends
 
-from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts.act import ActContext, Customer
 from vendor_service.acts.declaration import Declared, DeclaredAct, DeclaredQuery, Parameter, Value

@@ -20,7 +20,8 @@ from shared.http.capacity import Capacity, Reservation
 from shared.http.errors import invalid, refused
 from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import Form, FormBody, FormShape
-from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.callers import Caller
 from vendor_service.embed.dialects import EMBED, OPENAI, Dialect, OpenAIRequest, OpenAIResponse, queries_of
 from vendor_service.embed.request import Queries, Terms
 from vendor_service.embed.results import Content, EmbedResult, Render, as_rows

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from shared.kinds import NOTHING, count_fields, price_fields
+from vendor_service import terms
 from vendor_service.clock import to_datetime
 from vendor_service.database import chain
 from vendor_service.database.rows import ChargeRow, HoldRow, ManyRows
@@ -16,8 +17,7 @@ from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money import periods, totals
 
 GENESIS_HASH = chain.GENESIS_HASH
-# Larger numbers than this cannot be told apart in JavaScript and other JSON readers.
-MAX_NUMBER = 2**53 - 1
+MAX_NUMBER = terms.MAX_NUMBER
 _PAGE = 500
 _APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
 _HASHED = tuple(

@@ -13,7 +13,7 @@ from shared.http import multipart
 from shared.http.body import BodyReader, media_type, until_sent
 from shared.http.capacity import Capacity, Reservation
 from shared.http.multipart import Form, FormBody, FormShape, Part
-from vendor_service.accounts.authentication import Caller
+from vendor_service.accounts.callers import Caller
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.customers.visitor import SignedInCustomer, payers, require_acting
 from vendor_service.console.forms import Fields

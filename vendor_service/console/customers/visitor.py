@@ -8,7 +8,8 @@ from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
-from vendor_service.accounts.authentication import Authentication, Caller
+from vendor_service.accounts.authentication import Authentication
+from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope, id_of, secret_hash
 from vendor_service.acts import invitations, keys
 from vendor_service.acts.act import Act, Customer
