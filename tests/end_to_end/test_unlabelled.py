@@ -206,9 +206,7 @@ def test_what_it_was_adapted_to_is_not_called_unseen(client: Command, option: st
         begun = (*begun[:3], f"{out}/student.safetensors", *begun[4:])
 
 
-@pytest.mark.parametrize(
-    ("option", "pool"), [("--adapt", "pool"), ("--adapt", "kept"), ("--unlabelled", "kept")]
-)
+@pytest.mark.parametrize(("option", "pool"), [("--adapt", "pool"), ("--unlabelled", "kept")])
 def test_students_that_leave_a_domain_out_are_not_adapted_to_it(
     client: Command, vendor_process: VendorProcess, option: str, pool: str
 ) -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from client.runs import conclusion, evaluation
 from tests.client.toy import make_folder
-from tests.end_to_end.command import Command
+from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
 
 
 @pytest.mark.parametrize(
     ("method", "student"),
     [
-        ("vl2v-adip", "tf_efficientnet_lite0"),
-        ("linear-probe+swad", "tf_efficientnet_lite0"),
-        ("vl2v-sd", "open_clip:icon-clip"),
+        ("vl2v-adip", TINY),
+        ("linear-probe+swad", TINY),
+        ("vl2v-sd", ("--student", "open_clip:icon-clip")),
     ],
 )
 def test_the_target_is_unreadable_until_it_is_evaluated(
@@ -25,7 +25,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
-    student: str,
+    student: tuple[str, ...],
 ) -> None:
     """Its files are links to nowhere, and an audit hook watches, until the evaluation begins."""
     red = make_folder(tmp_path / "toy", images=5) / "red"
@@ -53,7 +53,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
 
     monkeypatch.setattr(conclusion, "read_for_evaluation", give_the_target)
     client = Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=100))
-    how = ("--method", method, "--student", student, "--image-size", "32", "--steps", "3", "--budget", "100")
+    how = ("--method", method, *student, "--image-size", "32", "--steps", "3", "--budget", "100")
     shown = client("distill", "--data", "toy", "--target-domain", "red", "--out", "run", *how)
     assert not opened
     assert "red (unseen)" in shown.stdout
