@@ -41,7 +41,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money.orders import Order
-from vendor_service.run import app
+from vendor_service.run import vendor as running
 from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher
@@ -583,7 +583,7 @@ def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receive
 def test_a_vendor_that_runs_sends_nothing_while_its_clock_is_wrong(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_DISPATCH_SECONDS", 0.05)
+    monkeypatch.setattr(running, "_DISPATCH_SECONDS", 0.05)
     with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8") as vendor:
         now = vendor.clock()
         vendor.clock.step(900 * 86_400)
