@@ -309,9 +309,16 @@ def test_every_size_of_batch_is_compiled_also_of_a_further_model(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
-    # One more than PyTorch compiles of a function unless it is told to.
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
     monkeypatch.setattr("vendor_service.encoder.replica._CPU_SIZES", (1, 2, 4))
+    # One size more than PyTorch compiles of a function unless it is told to. Its settings are no attributes
+    # that pytest could put back: monkeypatch would delete this one for all tests after it.
+    with torch._dynamo.config.patch(recompile_limit=2):
+        _every_size_is_compiled(compiled, tmp_path, monkeypatch)
+
+
+def _every_size_is_compiled(
+    compiled: set[tuple[str, int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for dimensions in (24, 48):
         monkeypatch.setattr(tiny_clip, "_CONFIG", tiny_clip._CONFIG | {"embed_dim": dimensions})
         source = find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None)
