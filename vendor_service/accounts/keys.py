@@ -1,6 +1,5 @@
 """API keys, `tk_<id>_<secret>`: issued once in clear, kept only as a hash."""
 
-import hashlib
 import re
 import secrets
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from vendor_service.accounts.projects import find_project
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
+from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.money import periods
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
@@ -113,7 +113,7 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
         ApiKey(
             id=key_id,
             account_id=account.id,
-            secret_hash=_hash(secret),
+            secret_hash=hash_secret(secret),
             label=terms.label,
             scopes=" ".join(sorted(terms.scopes)),
             created_at=now,
@@ -139,12 +139,12 @@ def verify_key(session: Session, api_key: str, now: int) -> tuple[Account, ApiKe
         return None
     key_id, secret = match.groups()
     found = standing(session.connection(), key_id)
-    return found if found is not None and found[1].is_secret(_hash(secret), now) else None
+    return found if found is not None and found[1].is_secret(hash_secret(secret), now) else None
 
 
 def secret_hash(api_key: str) -> str:
     """The hash of the secret half of a whole key."""
-    return _hash(api_key.rpartition("_")[2])
+    return hash_secret(api_key.rpartition("_")[2])
 
 
 def id_of(api_key: str) -> str | None:
@@ -168,7 +168,7 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
     if row.revoked_at is not None:
         raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
     secret = secrets.token_hex(_SECRET_BYTES)
-    row.replace_secret(_hash(secret), clock(), grace_seconds)
+    row.replace_secret(hash_secret(secret), clock(), grace_seconds)
     return NewSecret(key_id=key_id, api_key=f"tk_{key_id}_{secret}")
 
 
@@ -257,7 +257,3 @@ def _project_id(session: Session, account: Account, name: str | None) -> str | N
 
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else to_datetime(micros)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("ascii")).hexdigest()

@@ -1,6 +1,5 @@
 """Invitations: links by which somebody signs in to the console of an account, once."""
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -18,6 +17,7 @@ from vendor_service.acts.declaration import act, preview
 from vendor_service.acts.names import Named
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import Account, Invitation
+from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import UsageError
 from vendor_service.terms import Term
 
@@ -80,7 +80,7 @@ def invite(
         Invitation(
             id=invitation_id,
             account_id=account.id,
-            secret_hash=_hash(secret),
+            secret_hash=hash_secret(secret),
             created_at=act.now,
             expires_at=expires_at,
         )
@@ -114,7 +114,7 @@ def find(session: Session, code: str, now: int, *, lock: bool = False) -> Invita
     if match is None:
         return None
     row = session.get(Invitation, match[1], with_for_update=lock or None)
-    if row is None or not hmac.compare_digest(row.secret_hash, _hash(match[2])):
+    if row is None or not hmac.compare_digest(row.secret_hash, hash_secret(match[2])):
         return None
     return None if row.used_at is not None or now >= row.expires_at else row
 
@@ -123,7 +123,3 @@ def id_of(code: str) -> str | None:
     """The id of what is written like an invitation, or `None` for anything else."""
     match = _CODE.fullmatch(code)
     return None if match is None else match[1]
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("ascii")).hexdigest()

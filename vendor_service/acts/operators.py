@@ -1,6 +1,5 @@
 """Operators' tokens, `op_<id>_<secret>`: issued once in clear, kept only as a hash; and acts on them."""
 
-import hashlib
 import re
 import secrets
 from collections.abc import Collection, Iterator
@@ -16,6 +15,7 @@ from vendor_service.acts.declaration import act, preview, query
 from vendor_service.acts.names import GraceSeconds
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import OperatorToken
+from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
 from vendor_service.terms import Term
 
@@ -105,7 +105,11 @@ def issue(
     token_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     act.session.add(
         OperatorToken(
-            id=token_id, name=name, secret_hash=_hash(secret), scopes=" ".join(chosen), created_at=act.now
+            id=token_id,
+            name=name,
+            secret_hash=hash_secret(secret),
+            scopes=" ".join(chosen),
+            created_at=act.now,
         )
     )
     act.record(token_id, None, {"name": name, "scopes": chosen})
@@ -136,7 +140,7 @@ def rotate(act: Act, token_id: TokenId, grace_seconds: GraceSeconds = 0) -> NewT
         raise OperatorError(f"the token {token_id!r} was revoked; make another: vendor operators create NAME")
     act.believe_clock()
     secret, before = secrets.token_hex(_SECRET_BYTES), {"former_until": row.former_until}
-    row.replace_secret(_hash(secret), act.now, grace_seconds)
+    row.replace_secret(hash_secret(secret), act.now, grace_seconds)
     act.record(token_id, before, {"former_until": row.former_until})
     return NewToken(token_id=token_id, token=f"op_{token_id}_{secret}")
 
@@ -184,7 +188,7 @@ def list_tokens(act: Act) -> list[TokenInfo]:
 def split(token: str) -> tuple[str, str] | None:
     """The id of a whole token and the hash of its secret; `None` for what is not written like one."""
     match = _TOKEN.fullmatch(token)
-    return None if match is None else (match[1], _hash(match[2]))
+    return None if match is None else (match[1], hash_secret(match[2]))
 
 
 def _public(row: OperatorToken) -> TokenInfo:
@@ -201,7 +205,3 @@ def _public(row: OperatorToken) -> TokenInfo:
 
 def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else to_datetime(micros)
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("ascii")).hexdigest()

@@ -1,5 +1,6 @@
 """Common parts of tables: their base, numbers by kind, and a secret that is kept as a hash."""
 
+import hashlib
 import hmac
 import json
 from collections.abc import Mapping
@@ -55,6 +56,11 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {int: BigInteger, str: String(255)}  # noqa: RUF012 - SQLAlchemy reads it as it is
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 of a secret, as hexadecimal digits. Secrets are random, so it takes no salt."""
+    return hashlib.sha256(secret.encode("ascii")).hexdigest()
 
 
 class Secret:
