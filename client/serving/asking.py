@@ -23,7 +23,7 @@ from client.serving.answers import Answer, teacher_probabilities
 from client.vendors.query import Query
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
-    from client.purchase.result import PurchaseProgress
+    from client.purchase.result import PurchaseProgress, PurchaseResult
     from client.purchase.teacher import Teacher
     from client.runs.connection import Connection
 
@@ -132,29 +132,41 @@ class Asker:
         teacher = self._of_this_period()
         _, known = teacher.lookup(images)
         said = VendorAnswers([])
-
-        def count(progress: "PurchaseProgress") -> None:  # what was paid before an error is paid all the same
-            nonlocal said
-            said = replace(said, queries=progress.bought, cost_micros=progress.cost_micros)
-
-        try:
-            purchase = teacher.buy([*self._prompts, *images], count, patience=self._patience)
-            said = replace(said, queries=purchase.bought, cost_micros=purchase.cost_micros)
-            if purchase.out_of_budget:
-                spent = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent"
-                said = replace(said, stopped=spent, ended=True)
-            elif purchase.refused:
-                why = next(iter(purchase.refused.values()))
-                # No image can be answered without the text of a class.
-                ended = any(query.kind == "text" for query in purchase.refused)
-                said = replace(said, stopped=f"the vendor refused it ({why})", ended=ended)
-        except ClientError as error:
-            raised = isinstance(error, PriceRaised)
-            said = replace(said, stopped=str(error), ended=True, price_raised=raised)
+        # No image can be answered without the class texts, so a quota that ends buys these first.
+        for queries in (self._prompts, images):
+            said = self._buy(teacher, queries, [*self._prompts, *images], said)
+            if said.ended:
+                break
         answers = _priced(self._answers(teacher, images, known), said.cost_micros)
         if None not in answers:
             return VendorAnswers(answers, said.queries, said.cost_micros)
         return replace(said, of_each=answers)
+
+    def _buy(
+        self, teacher: "Teacher", queries: Sequence[Query], used: Sequence[Query], before: VendorAnswers
+    ) -> VendorAnswers:
+        """Buy what the cache lacks of some queries; add its cost, and why it stopped, to what was said."""
+        said = before
+
+        def count(progress: "PurchaseProgress | PurchaseResult") -> None:
+            nonlocal said  # what was paid before an error is paid all the same
+            queries, cost = before.queries + progress.bought, before.cost_micros + progress.cost_micros
+            said = replace(said, queries=queries, cost_micros=cost)
+
+        try:
+            purchase = teacher.buy(queries, count, patience=self._patience, used=used)
+        except ClientError as error:
+            raised = isinstance(error, PriceRaised)
+            return replace(said, stopped=str(error), ended=True, price_raised=raised)
+        count(purchase)
+        if purchase.out_of_budget:
+            spent = f"the budget of {self._budget} queries {_NAMES[self._period]} is spent"
+            return replace(said, stopped=spent, ended=True)
+        if purchase.refused:
+            why = next(iter(purchase.refused.values()))
+            ended = queries is self._prompts
+            return replace(said, stopped=f"the vendor refused it ({why})", ended=ended)
+        return said
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images in memory whose answers were lost: to fetch one takes its whole batch."""
