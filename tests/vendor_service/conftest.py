@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.books import Books, opened_books, renewed
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor
 
 LIMITS: dict[str, Any] = {
@@ -56,6 +56,6 @@ def books(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Books]:
     url = f"sqlite:///{tmp_path / 'books.db'}"
     if request.param == "postgresql":
         server: Postgres = request.getfixturevalue("postgres")
-        url = server.create_database(of=laid_out(server))
+        url = renewed(server)
     with opened_books(url) as opened:
         yield opened
