@@ -37,8 +37,8 @@ from client.data.splits import split
 from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.sources import find_model
-from vendor_service.extraction.buckets import buckets_of
 from vendor_service.extraction.curve import FILE, Point
+from vendor_service.extraction.recorder import buckets_of
 
 ATTACKERS = ("random", "targeted", "adaptive")
 BUDGETS = (50, 150, 500, 1500, 5000)

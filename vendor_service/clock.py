@@ -1,9 +1,14 @@
-"""Time as the books keep it: whole microseconds since 1970 in UTC, exact in every database and every hash."""
+"""Time as the books keep it, whole microseconds since 1970 in UTC, and the watch over the clock."""
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+
+from shared.errors import ErrorCode
+from vendor_service.errors import APIError
 
 Clock = Callable[[], int]
 
@@ -12,10 +17,15 @@ HOUR = 3_600 * SECOND
 DAY = 86_400 * SECOND
 # How far clocks may be apart: those of processes that share books, and one clock from itself.
 MOST_SKEW = 300 * SECOND
+# A clock that nobody disciplines gains or loses less than this much in a microsecond, and has not stepped.
+_DRIFT = 0.001
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # What `to_datetime` can tell; with a zone's offset, a moment of the years 1 and 9999 may be beyond.
 _FIRST, _LAST = ((each.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND for each in (datetime.min, datetime.max))
+
+
+_log = logging.getLogger(__name__)
 
 
 def system_clock() -> int:
@@ -54,3 +64,61 @@ def next_month_start(micros: int) -> int:
 def _month_of_day(day: int) -> int:
     moment = to_datetime(day * DAY)
     return from_datetime(datetime(moment.year, moment.month, 1, tzinfo=UTC))
+
+
+class ClockWatch:
+    """Compares a clock with one that never steps, and hears what the database has against it. Thread-safe.
+
+    While the clock cannot be right nothing is charged, for it would be misdated.
+    """
+
+    def __init__(self, clock: Clock, steady: Clock = steady_clock) -> None:
+        self.clock = clock
+        self._steady = steady
+        self._lock = threading.Lock()
+        self._compared_at = steady()
+        self._apart = clock() - self._compared_at
+        self._by_database: str | None = None
+        self._told: str | None = None
+        self.is_believed = False  # so the database need not be asked any more
+
+    def hear(self, fault: str | None, *, for_good: bool) -> None:
+        """Take note of what the database has against the clock, or that it has nothing, now or `for_good`."""
+        self._by_database = fault
+        self.is_believed = for_good and fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """Why the clock cannot be right, or `None`; a new reason is logged, and so is the end of it."""
+        with self._lock:
+            fault = self._step() or self._by_database
+            if fault is None and self._told is not None:
+                _log.warning("the clock is right again, and requests are charged again")
+            elif fault is not None and self._told is None:
+                _log.error("%s; nothing is charged until it is put right", fault)
+            self._told = fault
+        return fault
+
+    def check(self) -> None:
+        """Make sure that what is charged now would be dated rightly.
+
+        Raises:
+            APIError: `not_ready`; the clock cannot be right.
+        """
+        if self.fault is not None:
+            message = "the vendor's clock is wrong, so nothing can be charged now; try again later"
+            raise APIError(ErrorCode.NOT_READY, message, retry_after=30)
+
+    def _step(self) -> str | None:
+        steady = self._steady()
+        step = self.clock() - steady - self._apart
+        if abs(step) > MOST_SKEW:
+            way = "forward" if step > 0 else "back"
+            return (
+                f"the clock was set {way} by {abs(step) // SECOND} s while the vendor ran; set it right, or "
+                "restart the vendor if it is right now"
+            )
+        most = round(max(0, steady - self._compared_at) * _DRIFT)
+        self._apart += max(-most, min(most, step))
+        self._compared_at = steady
+        return None

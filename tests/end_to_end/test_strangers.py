@@ -23,7 +23,7 @@ from client.vendors.statements import PinnedCard
 from shared.encoding import from_wire
 from shared.receipts import CARD_TYPE, Sold, answer_hash, request_hash, vector_digest
 from tests.vendor_service.local_vendor import LocalVendor, image_file
-from vendor_service.database.tables import Account, LedgerEntry
+from vendor_service.database.tables import GENESIS_HASH, Account, LedgerEntry
 from vendor_service.encoder.replica import Replica
 from vendor_service.money import ledger
 from vendor_service.money.signing import SigningKey
@@ -63,7 +63,7 @@ def _rewrite(vendor: LocalVendor, key: str) -> None:
         entries = session.scalars(
             select(LedgerEntry).where(LedgerEntry.account_id == account.id).order_by(LedgerEntry.seq)
         ).all()
-        before = ledger.GENESIS_HASH
+        before = GENESIS_HASH
         for entry in entries:
             if entry.seq == 2:
                 entry.amount_micros -= 100

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from shared.http.middleware import new_request_id
 from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Hold
-from vendor_service.money import ledger, periods
+from vendor_service.database.tables import Account, ApiKey, Hold, roll_periods
+from vendor_service.money import ledger
 
 _AT_ONCE = 5_000
 _QUERIES, _PRICE = 2, 100
@@ -41,7 +41,7 @@ def _sell(session: Session, account: Account, key: ApiKey, moments: list[int]) -
 
 
 def _charged(account: Account, key: ApiKey, hold: HoldRow) -> ChargeRow:
-    periods.roll(account, key, hold.created_at)
+    roll_periods(account, key, hold.created_at)
     for each in (account, key):
         each.queries_used += _QUERIES
         each.spent_micros += hold.cost_micros

@@ -21,13 +21,13 @@ from tests.vendor_service.clocks import FakeClock
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.accounts.projects import ProjectTerms, create_project
+from vendor_service.clock import ClockWatch
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, limited_by
 from vendor_service.errors import CommitInDoubt
-from vendor_service.money import clock_watch, invoices, prices
+from vendor_service.money import clock_check, invoices, prices
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.orders import Admitted, Order
 from vendor_service.money.repair import Repair, repair
 from vendor_service.money.verification import verify
@@ -274,6 +274,6 @@ def opened_books(url: str) -> Iterator[Books]:
             schema.upgrade(database)
         books = Books(database)
         if not database.embedded:
-            patch.setattr(clock_watch, "server_time", lambda _: books.clock.steady())
+            patch.setattr(clock_check, "server_time", lambda _: books.clock.steady())
         with closing(books.admission):
             yield books

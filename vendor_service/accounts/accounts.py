@@ -12,9 +12,9 @@ from shared.billing import QuotaPeriod
 from vendor_service.accounts.checks import check_name, check_numbers, check_rate
 from vendor_service.clock import Clock
 from vendor_service.database.session import take_turns
-from vendor_service.database.tables import STANDARD_PLAN, Account
+from vendor_service.database.tables import GENESIS_HASH, STANDARD_PLAN, Account, period_start
 from vendor_service.errors import OperatorError, UnknownName
-from vendor_service.money import ledger, periods, prices
+from vendor_service.money import ledger, prices
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 # What may be agreed otherwise later.
@@ -100,10 +100,10 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
         credit_micros=None if terms.credit_micros is None else 0,
         queries_per_second=terms.queries_per_second,
         coverage_limit=terms.coverage_limit,
-        period_started_at=periods.start(terms.quota_period, now),
+        period_started_at=period_start(terms.quota_period, now),
         rate_refilled_at=0,
         ledger_at=now,  # nothing is dated before the account was opened
-        ledger_hash=ledger.GENESIS_HASH,
+        ledger_hash=GENESIS_HASH,
     )
     session.add(account)
     session.flush()

@@ -19,7 +19,6 @@ from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
-from vendor_service.money import periods
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 _ID_BYTES = 8
@@ -215,7 +214,7 @@ def find_key(session: Session, key_id: str, *, lock: bool = False) -> ApiKey:
 def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
     """A key of an account as its customer and its operator may see it."""
     # The month may have turned since the row was last written.
-    over = periods.is_over(key, account, now)
+    over = key.is_period_over(account, now)
     return KeyInfo(
         key_id=key.id,
         label=key.label,

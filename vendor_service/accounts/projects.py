@@ -11,7 +11,7 @@ from vendor_service.accounts.checks import check_name, check_numbers, check_rate
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.tables import Account, Project
 from vendor_service.errors import OperatorError, UnknownName
-from vendor_service.money import periods, rate
+from vendor_service.money import rate
 from vendor_service.terms import Quota, Rate, SpendLimit
 
 
@@ -104,7 +104,7 @@ def terms_of(project: Project) -> ProjectTerms:
 def public(project: Project, account: Account, now: int) -> ProjectInfo:
     """A project as its customer and its operator may see it."""
     # The month may have turned since the row was last written.
-    over = periods.is_over(project, account, now)
+    over = project.is_period_over(account, now)
     return ProjectInfo(
         project_id=project.id,
         name=project.name,

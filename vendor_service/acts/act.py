@@ -13,12 +13,12 @@ from shared.errors import ErrorCode
 from vendor_service.acts.verification import LedgerVerifier, Progress
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
-from vendor_service.clock import DAY, Clock, system_clock
+from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Limited, Project
 from vendor_service.errors import APIError, WrongClock
-from vendor_service.money import periods, thresholds
-from vendor_service.money.clock_watch import ClockWatch, against_database
+from vendor_service.money import thresholds
+from vendor_service.money.clock_check import against_database
 
 
 class OperatorScope(StrEnum):
@@ -103,7 +103,7 @@ class Act:
         before, stood = _values(row, fields), thresholds.levels(row)
         yield
         after = _values(row, fields)
-        if not periods.is_over(row, owner, self.now):  # what was used of a former period is no news
+        if not row.is_period_over(owner, self.now):  # what was used of a former period is no news
             of = None if row is owner else row
             thresholds.tell(self.session, owner, stood, self.percents, self.now, of=of)
         changed = [field for field in fields if before[field] != after[field]]

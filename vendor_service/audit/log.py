@@ -11,8 +11,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from vendor_service.clock import to_datetime
-from vendor_service.database import chain
-from vendor_service.database.tables import AuditEntry, AuditHead
+from vendor_service.database.tables import GENESIS_HASH, AuditEntry, AuditHead, row_hash
 
 Facts = Mapping[str, Any]
 
@@ -71,7 +70,7 @@ def append(
         after=_json(after),
         previous_hash=head.entry_hash,
     )
-    entry.entry_hash = chain.row_hash(chain.columns_of(entry, _HASHED))
+    entry.entry_hash = row_hash(entry, _HASHED)
     session.add(entry)
     head.seq, head.entry_hash = entry.seq, entry.entry_hash
     session.flush()
@@ -106,7 +105,7 @@ def entries(
 
 def verify(session: Session) -> AuditVerification:
     """Recompute the chain, in one transaction that reads, page by page."""
-    previous, seq = chain.GENESIS_HASH, 0
+    previous, seq = GENESIS_HASH, 0
     for page in _pages(session):
         for row in page:
             if row.seq != seq + 1:
@@ -114,7 +113,7 @@ def verify(session: Session) -> AuditVerification:
             if row.previous_hash != previous:
                 fault = f"entry {row.seq} does not follow from the one before it"
                 return AuditVerification(seq, previous, fault)
-            if row.entry_hash != chain.row_hash(chain.columns_of(row, _HASHED)):
+            if row.entry_hash != row_hash(row, _HASHED):
                 fault = f"entry {row.seq} was changed: its hash does not match"
                 return AuditVerification(seq, previous, fault)
             previous, seq = row.entry_hash, row.seq

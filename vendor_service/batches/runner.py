@@ -19,8 +19,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.embed.models import Models, ServedModel
-from vendor_service.extraction.buckets import buckets_of
-from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.extraction.recorder import Answered, Recorder, buckets_of
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance, cost_of

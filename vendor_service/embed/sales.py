@@ -27,8 +27,7 @@ from vendor_service.embed.results import (
 )
 from vendor_service.encoder.queries import ImageQuery, Prepared, Query, Vectors
 from vendor_service.errors import APIError
-from vendor_service.extraction.buckets import buckets_of
-from vendor_service.extraction.recorder import Answered, Recorder
+from vendor_service.extraction.recorder import Answered, Recorder, buckets_of
 from vendor_service.metrics import Metrics
 from vendor_service.money.checkout import Checkout, Sale
 from vendor_service.money.orders import Admitted, Order

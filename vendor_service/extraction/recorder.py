@@ -1,4 +1,10 @@
-"""The recorder: takes note of what was answered, and writes sketches and coverage beside the requests."""
+"""The recorder: takes note of what was answered, and writes sketches and coverage beside the requests.
+
+Coverage is counted in buckets of the embedding space, which say on which side of a few planes a vector lies.
+They are a locality-sensitive hash (Charikar, "Similarity estimation techniques from rounding algorithms",
+STOC 2002): vectors with a small angle between them tend to fall into one. The planes follow from the model's
+fingerprint alone, so every process has the same ones, and a customer can count its own buckets.
+"""
 
 import threading
 from collections import defaultdict
@@ -15,11 +21,13 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, SketchRow
 from vendor_service.errors import APIError
 from vendor_service.extraction.key import key_id
-from vendor_service.extraction.sketch import Sketch, hashes_of
+from vendor_service.extraction.sketch import Sketch, directions, hashes_of
 from vendor_service.money import coverage
 
 # Accounts of one transaction: it holds their locks, and SQLite's, no longer than an admission does.
 _AT_ONCE = 8
+_PLANES = 12
+BUCKETS = 1 << _PLANES  # many of them hold no vector of any image or text
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,13 @@ class Answered:
     digests: Sequence[str]
     rows: Vector
     buckets: Sequence[int]
+
+
+def buckets_of(rows: Vector, fingerprint: str) -> list[int]:
+    """The bucket, from 0 up to but not including `BUCKETS`, of each row of shape (rows, dimensions)."""
+    sides = rows @ directions(fingerprint, "buckets", _PLANES, rows.shape[1]).T > 0
+    found: list[int] = (sides @ (1 << np.arange(_PLANES))).tolist()
+    return found
 
 
 @dataclass

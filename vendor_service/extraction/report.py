@@ -8,7 +8,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from vendor_service.database.tables import Account, Coverage, LedgerTotal, SketchRow
-from vendor_service.extraction import buckets, curve
+from vendor_service.extraction import curve
+from vendor_service.extraction.recorder import BUCKETS
 from vendor_service.extraction.sketch import Sketch
 from vendor_service.money import coverage
 
@@ -117,7 +118,7 @@ def meaning(row: Extraction) -> str:
     who = "All accounts together have" if row.account == ALL else f"{row.account} has"
     said = (
         f"{who} asked {row.model} about {row.distinct_inputs:,} different inputs. The answers lie in "
-        f"{row.buckets:,} of {buckets.COUNT:,} buckets"
+        f"{row.buckets:,} of {BUCKETS:,} buckets"
     )
     if row.cosine is None or row.agreement is None:
         return f"{said}."
@@ -162,7 +163,7 @@ def _row(known: _Known, model: str, fingerprint: str, queries: int) -> Extractio
         queries=queries,
         distinct_inputs=sum(each.distinct_inputs for each in known.sketches.values()),
         buckets=covered,
-        coverage=round(covered / buckets.COUNT, 4),
+        coverage=round(covered / BUCKETS, 4),
         effective_rank=round(all_keys.effective_rank, 1) if known.sketches else None,
         cosine=None if fidelity is None else round(fidelity.cosine, 3),
         agreement=None if fidelity is None else round(fidelity.agreement, 3),

@@ -6,17 +6,18 @@ Two sketches merge into that of all inputs of both, so each process keeps its ow
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.encoding import Vector
-from vendor_service.extraction.buckets import directions
 
 KEPT = 512  # hashes
 PROJECTED = 64  # dimensions of the second moment
 Hashes = NDArray[np.uint64]  # sorted, each once
 Moment = NDArray[np.float64]
+Directions = NDArray[np.float32]
 _LARGEST_HASH = 2.0**64
 _STORED_HASH, _STORED_NUMBER = np.dtype("<u8"), np.dtype("<f4")
 _TRIANGLE = np.triu_indices(PROJECTED + 1)
@@ -104,6 +105,18 @@ class Sketch:
         upper[_TRIANGLE] = np.frombuffer(moment, _STORED_NUMBER)
         whole = upper + np.triu(upper, 1).T
         return cls(np.frombuffer(inputs, _STORED_HASH).astype(np.uint64), whole)
+
+
+@cache
+def directions(fingerprint: str, purpose: str, count: int, dimensions: int) -> Directions:
+    """Directions at random, of components 1 and -1, of shape (count, dimensions).
+
+    They are bits of SHAKE-256, and so the same with every version of every library.
+    """
+    bits = count * dimensions
+    drawn = hashlib.shake_256(f"{purpose} {fingerprint}".encode()).digest(-(-bits // 8))
+    signs = np.unpackbits(np.frombuffer(drawn, np.uint8))[:bits].astype(np.float32)
+    return (2 * signs - 1).reshape(count, dimensions)
 
 
 def hashes_of(digests: Iterable[str], key: bytes) -> Hashes:

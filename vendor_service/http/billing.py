@@ -13,6 +13,7 @@ from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.clock import SECOND, Clock, to_datetime
 from vendor_service.database.session import Database
+from vendor_service.database.tables import GENESIS_HASH
 from vendor_service.embed.models import Models
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import requiring
@@ -39,7 +40,7 @@ class Billing:
         """The last entry of the caller's account, signed."""
         with self.database.read() as session:
             last = ledger.head(session, caller.account_id)
-        seq, entry_hash = (0, ledger.GENESIS_HASH) if last is None else (last.seq, last.entry_hash)
+        seq, entry_hash = (0, GENESIS_HASH) if last is None else (last.seq, last.entry_hash)
         claims = HeadClaims(
             iat=self.clock() // SECOND, account_id=caller.account_id, ledger_seq=seq, entry_hash=entry_hash
         )

@@ -13,11 +13,11 @@ from fastapi import APIRouter, Query
 
 from shared.errors import ErrorCode
 from shared.http.capacity import Capacity
+from vendor_service.clock import ClockWatch
 from vendor_service.database.session import Database
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.errors import APIError
-from vendor_service.money.clock_watch import ClockWatch
 
 _log = logging.getLogger(__name__)
 

@@ -9,11 +9,10 @@ from prometheus_client.registry import Collector
 from sqlalchemy import and_, case, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from vendor_service.clock import Clock
+from vendor_service.clock import Clock, month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
-from vendor_service.money import periods
 
 # Those that spend most: a series for each of a million accounts would help nobody.
 _MOST_ACCOUNTS = 200
@@ -39,7 +38,7 @@ class AccountMetrics(Collector):
             "tuition_account_buckets_covered", "Buckets of the embedding space covered.", labels=names
         )
         for account in self._accounts(now):
-            over = periods.is_over(account, account, now)
+            over = account.is_period_over(account, now)
             used.add_metric([account.name], 0 if over else account.queries_used)
             spent.add_metric([account.name], 0 if over else account.spent_micros)
             covered.add_metric([account.name], account.buckets_covered)
@@ -49,7 +48,7 @@ class AccountMetrics(Collector):
 
     def _accounts(self, now: int) -> list[Account]:
         # An account's next admission is what rolls its counters: until then, they are of an earlier month.
-        month = periods.start("month", now)
+        month = month_start(now)
         over = and_(Account.quota_period == "month", Account.period_started_at < month)
         spent = case((over, 0), else_=Account.spent_micros)
         most = select(Account).order_by(spent.desc(), Account.name).limit(_MOST_ACCOUNTS)

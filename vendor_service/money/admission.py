@@ -5,6 +5,7 @@ of the account's row, so admitting, settling, voiding and sweeping one account n
 settling and voiding a hold exactly one wins.
 """
 
+import logging
 import secrets
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.kinds import Counts
-from vendor_service.clock import SECOND, Clock
+from vendor_service.clock import SECOND, Clock, ClockWatch
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BULK, Account, Hold
 from vendor_service.database.working_set import Touched
@@ -27,7 +28,6 @@ from vendor_service.errors import APIError
 from vendor_service.money import billing_log, bulk, ledger, thresholds
 from vendor_service.money.bulk import JobRecord, PartRecord
 from vendor_service.money.charging import Charging
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 from vendor_service.money.replays import STANDARD, ReplayTerms
 
@@ -75,12 +75,9 @@ class Admission:
         The future raises `APIError` where a limit is reached, or the idempotency key is in flight, was used
         for another body or is replayed no more; nothing is held then.
         """
-        began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
         admitting = self._writer.submit(touched, partial(self._charging.admit, order))
-        admitting.add_done_callback(
-            lambda done: billing_log.decided(order, done, time.perf_counter() - began)
-        )
+        _log_decision(order, admitting)
         # Where the database does not answer, the hold may have been placed all the same.
         admitting.add_done_callback(partial(self._note_failure, Touched(order.account_id, order.request_id)))
         return admitting
@@ -108,10 +105,9 @@ class Admission:
 
         The future raises like the one of `admit`, and nothing is charged then.
         """
-        began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id, order.idempotency_key)
         selling = self._writer.submit(touched, partial(self._charging.sell, order, buckets))
-        selling.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
+        _log_decision(order, selling)
         return selling
 
     def look(self, order: Order) -> "Future[Admitted]":
@@ -140,10 +136,9 @@ class Admission:
 
         The future raises as `admit` does.
         """
-        began = time.perf_counter()
         touched = Touched(order.account_id, order.request_id, order.key_id)
         holding = self._writer.submit(touched, partial(bulk.hold_job, self._charging, order, record))
-        holding.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))
+        _log_decision(order, holding)
         return holding
 
     def settle_part(
@@ -214,3 +209,10 @@ class Admission:
             )
             for account_id, hold_id in found
         ]
+
+
+def _log_decision(order: Order, deciding: "Future[Admitted] | Future[HeldJob[Any]]") -> None:
+    """Have the billing log, if there is one, tell what becomes of an order."""
+    if billing_log.LOG.isEnabledFor(logging.INFO):
+        began = time.perf_counter()
+        deciding.add_done_callback(lambda done: billing_log.decided(order, done, time.perf_counter() - began))

@@ -1,6 +1,6 @@
 """The billing log: one line for every decision about money, apart from the log of requests.
 
-Lines go to the logger `tuition.billing`, which an operator sends to a file of its own. They name the
+Lines go to the logger `LOG`, which an operator sends to a file of its own. They name the
 request, the account and the key, never a secret and nothing of what was asked.
 """
 
@@ -23,9 +23,7 @@ from vendor_service.database.rows import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.money.orders import Admitted, HeldJob, Order
 
-LOGGER = "tuition.billing"
-
-_log = logging.getLogger(LOGGER)
+LOG = logging.getLogger("tuition.billing")
 _vendor_log = logging.getLogger(__name__)
 
 
@@ -34,7 +32,7 @@ def decided(order: Order, decision: "Future[Admitted] | Future[HeldJob[Any]]", s
 
     Or it was turned away, free; or nobody knows (`in_doubt`), and the ledger tells by the request's id.
     """
-    if not _log.isEnabledFor(logging.INFO) or decision.cancelled():
+    if decision.cancelled():
         return
     error = decision.exception()
     if error is None:
@@ -50,19 +48,11 @@ def decided(order: Order, decision: "Future[Admitted] | Future[HeldJob[Any]]", s
         _order(outcome, order, 0, seconds, code=code)
 
 
-def refused(order: Order, error: APIError, seconds: float) -> None:
-    """A request was turned away, free, by a look at the books before anything was done for it."""
-    if _log.isEnabledFor(logging.INFO):
-        _order("refused", order, 0, seconds, code=error.code)
-
-
 def finished(session: Session, hold: HoldRow, now: int) -> None:
     """A hold becomes a charge or is released, once this transaction is committed.
 
     Of what is charged at once `decided` tells, since nothing was held before.
     """
-    if not _log.isEnabledFor(logging.INFO):
-        return
     fields = {
         "request_id": hold.id,
         "account_id": hold.account_id,
@@ -89,7 +79,7 @@ def _order(outcome: str, order: Order, cost_micros: int, seconds: float, **more:
 
 
 def _line(outcome: str, **fields: object) -> None:
-    _log.info(outcome, extra={"fields": {"outcome": outcome, **fields}})
+    LOG.info(outcome, extra={"fields": {"outcome": outcome, **fields}})
 
 
 class _LogFile(WatchedFileHandler):
@@ -123,14 +113,13 @@ def open_billing_log(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OperatorError(f"the billing log cannot be written: {error}") from error
     handler.setFormatter(JsonFormatter())
-    log = logging.getLogger(LOGGER)
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        log.setLevel(logging.NOTSET)
-        log.propagate = True
+        LOG.removeHandler(handler)
+        LOG.setLevel(logging.NOTSET)
+        LOG.propagate = True
         handler.close()

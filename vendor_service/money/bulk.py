@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from shared.kinds import cost_micros, queries
 from vendor_service.database.rows import HoldRow
-from vendor_service.database.tables import BULK, Account
+from vendor_service.database.tables import BULK, Account, roll_periods
 from vendor_service.database.working_set import WorkingSet
 from vendor_service.errors import APIError
-from vendor_service.money import billing_log, limits, periods
-from vendor_service.money.charging import Charging, charge_of, shrink, void
+from vendor_service.money import limits
+from vendor_service.money.charging import Charging, charge_of, log_finished, shrink, void
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 
 Job_co = TypeVar("Job_co", covariant=True)
@@ -47,7 +47,7 @@ def hold_job(charging: Charging, order: Order, record: JobRecord[Job], rows: Wor
     account, key = rows.account(order.account_id), rows.key(order.key_id)
     charging.check_dates(account, now)
     limits.check_status(account, key, order, now)
-    periods.roll(account, key, now)
+    roll_periods(account, key, now)
     hold = charging.hold(rows, order, now)
     rows.write()  # the job refers to it
     return HeldJob(record.write(rows.session, hold, now), _admitted(order, hold))
@@ -65,14 +65,14 @@ def settle_part(
     now = charging.clock()
     account, key = rows.account(hold.account_id), rows.key(hold.key_id)
     charging.check_dates(account, now)
-    periods.roll(account, key, now)
+    roll_periods(account, key, now)
     shrink(rows, hold, {kind: number - part.held.get(kind, 0) for kind, number in hold.counts.items()})
     charged = None
     if queries(part.answered):
         done = _settled(hold, part, now)
         rows.add(done)
         charged = charging.charge(rows, done, part.buckets, now)
-        billing_log.finished(rows.session, done, now)
+        log_finished(rows, done, now)
         rows.write()  # the record refers to it
     if record.write(rows.session, account, charged, now):
         release_job(rows, hold, now)

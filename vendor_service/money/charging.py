@@ -11,9 +11,9 @@ from sqlalchemy import select
 
 from shared.errors import ErrorCode
 from shared.kinds import NOTHING, Counts, cost_micros, queries
-from vendor_service.clock import Clock
+from vendor_service.clock import Clock, ClockWatch
 from vendor_service.database.rows import HoldRow
-from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by
+from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by, roll_periods
 from vendor_service.database.working_set import WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money import (
@@ -21,13 +21,11 @@ from vendor_service.money import (
     coverage,
     ledger,
     limits,
-    periods,
     prices,
     rate,
     replays,
     thresholds,
 )
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.limits import Asked
 from vendor_service.money.orders import Admitted, Charged, Order
 from vendor_service.money.replays import ReplayTerms
@@ -79,7 +77,7 @@ class Charging:
             return _admitted(account, key, placed, now)
         self.check_dates(account, now)
         limits.check_status(account, key, order, now)
-        periods.roll(account, key, now)
+        roll_periods(account, key, now)
         rate.check(account, key, 1 if order.may_shrink else order.queries, now)
         earlier = self._earlier(rows, order, now)
         try:
@@ -113,7 +111,7 @@ class Charging:
         if answered is not None:
             shrink(rows, hold, answered)
         charged = self._settle(rows, hold, buckets, now)
-        billing_log.finished(rows.session, hold, now)
+        log_finished(rows, hold, now)
         return charged
 
     def sell(self, order: Order, buckets: Collection[int], rows: WorkingSet) -> Admitted:
@@ -160,7 +158,7 @@ class Charging:
         """
         if self._watch is not None:
             self._watch.check()
-        if not periods.is_ahead(account, now):
+        if not account.is_ahead(now):
             self._told.discard(account.id)
             return
         if account.id not in self._told:
@@ -216,7 +214,7 @@ class Charging:
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id, hold.cost_micros)
 
     def _settle(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:
-        periods.roll(rows.account(hold.account_id), rows.key(hold.key_id), now)
+        roll_periods(rows.account(hold.account_id), rows.key(hold.key_id), now)
         release(rows, hold, "settled")
         return self.charge(rows, hold, buckets, now)
 
@@ -238,7 +236,13 @@ class Charging:
 def void(rows: WorkingSet, hold: HoldRow, now: int) -> None:
     """Release a hold for which nothing is charged; its account and key are locked in `rows`."""
     release(rows, hold, "voided")
-    billing_log.finished(rows.session, hold, now)
+    log_finished(rows, hold, now)
+
+
+def log_finished(rows: WorkingSet, hold: HoldRow, now: int) -> None:
+    """Have the billing log, if there is one, tell of a hold that is settled or released."""
+    if billing_log.LOG.isEnabledFor(logging.INFO):
+        billing_log.finished(rows.session, hold, now)
 
 
 def shrink(rows: WorkingSet, hold: HoldRow, counts: Counts) -> None:

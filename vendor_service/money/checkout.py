@@ -23,10 +23,10 @@ from typing import Self, TypeVar
 from shared.errors import ErrorCode
 from shared.kinds import KINDS, Counts, UnitPrices, cost_micros
 from vendor_service.clock import Clock
-from vendor_service.database.tables import Account, ApiKey, limited_by
+from vendor_service.database.tables import Account, ApiKey, limited_by, roll_periods
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
-from vendor_service.money import limits, periods, rate
+from vendor_service.money import limits, rate
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance, cost_of
 from vendor_service.money.limits import Asked
@@ -86,7 +86,7 @@ class Precheck:
         now = self._clock()
         try:
             limits.check_status(account, key, order, now)
-            periods.roll(account, key, now)
+            roll_periods(account, key, now)
             rate.check(account, key, 1 if order.may_shrink else order.queries, now)
             least = replace(order, counts=order.least(price))
             limits.check(Asked(account, key, least, price, now))

@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 from shared.billing import EstimateRequest, Quote
 from shared.kinds import cost_micros, queries
 from vendor_service.clock import SECOND
-from vendor_service.database.tables import Account, ApiKey, Rated, limited_by
-from vendor_service.money import currency, periods, prices, rate
+from vendor_service.database.tables import Account, ApiKey, Rated, limited_by, roll_periods
+from vendor_service.money import currency, prices, rate
 
 
 def estimate(
@@ -19,7 +19,7 @@ def estimate(
     unit = currency.current(session)
     # They are rolled into the present period here, which is for the next admission to write down.
     session.expunge_all()
-    periods.roll(account, key, now)
+    roll_periods(account, key, now)
     asked_queries = queries(asked.counts)
     limited = limited_by(account, key)
     lefts = [left for each in limited if (left := each.quota_left) is not None]

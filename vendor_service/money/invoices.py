@@ -11,12 +11,11 @@ from sqlalchemy.orm import Session, aliased
 from shared.billing import CreditNote, Invoice, InvoiceLine
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
-from vendor_service.clock import HOUR, from_datetime, next_month_start, to_datetime
+from vendor_service.clock import HOUR, ClockWatch, from_datetime, next_month_start, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, periods
-from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money import currency
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
@@ -146,7 +145,7 @@ def _stored(session: Session, account: Account, month: str) -> Invoice | None:
 def _close(database: Database, account_id: str, end: int, now: int) -> None:
     with database.write() as session:
         account = session.get_one(Account, account_id, with_for_update=True)
-        if periods.is_ahead(account, now):
+        if account.is_ahead(now):
             message = (
                 "the vendor's clock is wrong, or was when these books were written; no month is closed now"
             )

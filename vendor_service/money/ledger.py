@@ -10,13 +10,11 @@ from shared.billing import Entry
 from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service import terms
 from vendor_service.clock import to_datetime
-from vendor_service.database import chain
 from vendor_service.database.rows import ChargeRow, HoldRow, ManyRows
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
+from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by, row_hash
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.money import periods, totals
+from vendor_service.money import totals
 
-GENESIS_HASH = chain.GENESIS_HASH
 MAX_NUMBER = terms.MAX_NUMBER
 _PAGE = 500
 _APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
@@ -264,13 +262,12 @@ def public(entry: LedgerEntry) -> Entry:
 
 def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
     """The hash that an entry has to carry, over everything else that its customer sees."""
-    fields = count_fields(entry.counts) | price_fields(entry.prices)
-    return chain.row_hash(chain.columns_of(entry, _HASHED) | fields)
+    return row_hash(entry, _HASHED, count_fields(entry.counts) | price_fields(entry.prices))
 
 
 def _check_dates(account: Account, now: int) -> None:
-    if periods.is_ahead(account, now):
-        until = to_datetime(periods.instant(account, now))
+    if account.is_ahead(now):
+        until = to_datetime(account.instant(now))
         raise OperatorError(
             f"the books of {account.name} go on to {until:%Y-%m-%d %H:%M} UTC, ahead of this clock; "
             f"set the clock right, or if it is right run: vendor accounts repair {account.name}"
@@ -308,7 +305,7 @@ def _append(
 def _chain(account: Account, entry: LedgerEntry | ChargeRow, now: int) -> None:
     """Make it the last entry of an account's chain."""
     entry.seq = account.ledger_seq + 1
-    entry.created_at = periods.instant(account, now)
+    entry.created_at = account.instant(now)
     entry.previous_hash = account.ledger_hash
     entry.entry_hash = entry_hash(entry)
     account.ledger_seq = entry.seq

@@ -12,7 +12,6 @@ from shared.kinds import UnitPrices, cost_micros
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
 from vendor_service.errors import APIError
-from vendor_service.money import periods
 from vendor_service.money.orders import Order
 
 
@@ -107,7 +106,7 @@ def _quota(asked: Asked) -> APIError | None:
             return APIError(
                 ErrorCode.QUOTA_EXHAUSTED,
                 f"{message} of {limited.quota}",
-                resets_at=periods.resets_at(asked.account, asked.now),
+                resets_at=asked.account.resets_at(asked.now),
             )
     return None
 
@@ -120,7 +119,7 @@ def _spend_limit(asked: Asked) -> APIError | None:
             return APIError(
                 ErrorCode.SPEND_LIMIT_REACHED,
                 f"{message} limit of {limited.spend_limit_micros}",
-                resets_at=periods.resets_at(asked.account, asked.now),
+                resets_at=asked.account.resets_at(asked.now),
             )
     return None
 

@@ -15,10 +15,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from vendor_service.clock import DAY, HOUR, Clock, to_datetime
+from vendor_service.clock import DAY, HOUR, Clock, ClockWatch, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Refusals
-from vendor_service.money.clock_watch import ClockWatch
 
 _KEPT_DAYS = 90
 

@@ -6,9 +6,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vendor_service.clock import to_datetime
-from vendor_service.database.tables import Account, ApiKey, FinalInvoice, LedgerEntry, Project
+from vendor_service.database.tables import Account, ApiKey, FinalInvoice, LedgerEntry, Project, period_start
 from vendor_service.errors import OperatorError
-from vendor_service.money import invoices, ledger, periods
+from vendor_service.money import invoices, ledger
 from vendor_service.money.verification import recount
 
 
@@ -30,7 +30,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
     Raises:
         OperatorError: a month that is not over was invoiced by the wrong clock.
     """
-    if not periods.is_ahead(account, now):
+    if not account.is_ahead(now):
         return Repair(account.name, None, None)
     last = session.scalar(select(func.max(FinalInvoice.month)).where(FinalInvoice.account_id == account.id))
     if last is not None and invoices.month_bounds(last)[1] > now:
@@ -38,7 +38,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
             f"the invoice of {account.name} for {last} is final, and that month is not over; restore a "
             "backup, or wait until it is"
         )
-    until = to_datetime(periods.instant(account, now))
+    until = to_datetime(account.instant(now))
     _reopen_period(session, account, now)
     account.ledger_at = now
     reason = f"a wrong clock dated entries up to {until:%Y-%m-%d}; they go on from the right date"
@@ -49,7 +49,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
 
 def _reopen_period(session: Session, account: Account, now: int) -> None:
     """Let counters that a wrong clock began anew be those of the period that holds `now`."""
-    begun = periods.start(account.quota_period, now)
+    begun = period_start(account.quota_period, now)
     before = select(func.max(LedgerEntry.seq)).where(
         LedgerEntry.account_id == account.id, LedgerEntry.created_at < begun
     )

@@ -13,7 +13,7 @@ from shared.kinds import KINDS, count_fields, queries
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
-from vendor_service.money import currency, periods, rate, totals
+from vendor_service.money import currency, rate, totals
 
 _HOURS_A_DAY = DAY // HOUR
 # What each grouping goes by in the totals; projects are those of the keys.
@@ -30,7 +30,7 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
     """The account's limits and how much of them is used."""
     account = session.get_one(Account, account_id)
     # The month may have turned since the row was last written, which is for the next admission to write down.
-    over = periods.is_over(account, account, now)
+    over = account.is_period_over(account, now)
     return AccountStatus(
         account=account.name,
         plan=account.plan,
@@ -39,7 +39,7 @@ def account_status(session: Session, account_id: str, now: int) -> AccountStatus
         quota_period="month" if account.quota_period == "month" else "total",
         queries_used=0 if over else account.queries_used,
         queries_held=account.queries_held,
-        resets_at=periods.resets_at(account, now),
+        resets_at=account.resets_at(now),
         spend_limit_micros=account.spend_limit_micros,
         spent_micros=0 if over else account.spent_micros,
         credit_micros=account.credit_micros,

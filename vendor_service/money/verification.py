@@ -16,6 +16,7 @@ from shared.kinds import cost_micros, queries
 from vendor_service.clock import HOUR
 from vendor_service.database.tables import (
     BULK,
+    GENESIS_HASH,
     Account,
     ApiKey,
     BooksHead,
@@ -167,7 +168,7 @@ class _Hours:
 
 
 def _fault_of_chain(session: Session, account: Account, sums: _Sums, progress: Progress) -> str | None:
-    previous, dated = ledger.GENESIS_HASH, 0
+    previous, dated = GENESIS_HASH, 0
     hours = _Hours(session, account)
     for seq, entry in enumerate(ledger.rows(session, account.id), start=1):
         if fault := _fault_of_entry(entry, seq, previous):

@@ -26,7 +26,7 @@ from vendor_service.acts.act import ActContext
 from vendor_service.acts.authentication import OperatorAuthentication
 from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.acts.verification import LedgerVerifier
-from vendor_service.clock import DAY, Clock, steady_clock, system_clock
+from vendor_service.clock import DAY, Clock, ClockWatch, steady_clock, system_clock
 from vendor_service.console.operators.monitor import MetricsClient, Monitor
 from vendor_service.console.operators.router import operator_router
 from vendor_service.console.seal import read_or_make_seal
@@ -37,7 +37,6 @@ from vendor_service.http.admin import AdminContext
 from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.declared import add_routes
 from vendor_service.http.docs import docs_router
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.run.chores import Chore
 from vendor_service.run.settings import Settings
 from vendor_service.run.supervisor import Supervisor

@@ -14,7 +14,7 @@ from vendor_service.batches.leases import Leases
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.services import BatchServices
-from vendor_service.clock import Clock
+from vendor_service.clock import Clock, ClockWatch
 from vendor_service.database import schema
 from vendor_service.database.presence import Presence
 from vendor_service.database.session import Database
@@ -27,7 +27,7 @@ from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.allowance import Allowance
 from vendor_service.money.checkout import Checkout, Precheck
-from vendor_service.money.clock_watch import ClockWatch
+from vendor_service.money.clock_check import ask_database
 from vendor_service.money.price_watch import PriceWatch
 from vendor_service.money.refusals import RefusalCounts
 from vendor_service.money.replays import ReplayTerms
@@ -178,7 +178,7 @@ class Vendor:
         return found
 
     def _ask_clock(self) -> None:
-        self.watch.ask(self.database, trust_clock=self.settings.trust_clock)
+        ask_database(self.watch, self.database, trust_clock=self.settings.trust_clock)
 
     def _is_clock_right(self) -> bool:
         return self.watch.fault is None

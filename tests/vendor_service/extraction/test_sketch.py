@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.encoding import Vector
-from vendor_service.extraction import buckets
+from vendor_service.extraction.recorder import BUCKETS, buckets_of
 from vendor_service.extraction.sketch import Sketch, hashes_of
 
 KEY = b"k" * 32
@@ -113,15 +113,15 @@ def test_hashes_need_the_key() -> None:
 def test_buckets_are_those_of_every_version() -> None:
     """Coverage in the books counts them, so no change may rename them."""
     rows = np.stack([np.sin(np.arange(256) * (n + 1)) for n in range(4)]).astype(np.float32)
-    assert buckets.buckets_of(rows, "fp_0af18def567ad08071995aa76a5061a3") == [2893, 317, 3765, 3582]
+    assert buckets_of(rows, "fp_0af18def567ad08071995aa76a5061a3") == [2893, 317, 3765, 3582]
 
 
 def test_what_lies_close_together_shares_buckets_and_what_does_not_does_not() -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(500, 256)).astype(np.float32)
     close = rows + 0.01 * generator.normal(size=rows.shape).astype(np.float32)
-    before, after = (np.array(buckets.buckets_of(each, "fp")) for each in (rows, close))
+    before, after = (np.array(buckets_of(each, "fp")) for each in (rows, close))
     assert (before == after).mean() > 0.9
     assert len(set(before.tolist())) > 400
-    assert (np.array(buckets.buckets_of(rows, "another")) == before).mean() < 0.05
-    assert 0 <= before.min() <= before.max() < buckets.COUNT
+    assert (np.array(buckets_of(rows, "another")) == before).mean() < 0.05
+    assert 0 <= before.min() <= before.max() < BUCKETS

@@ -20,12 +20,20 @@ from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.acts import accounts, invitations, keys, money, operators, prices
 from vendor_service.acts.act import Act, ActContext, Customer, OperatorScope
-from vendor_service.clock import DAY, SECOND, from_datetime, next_month_start, system_clock, to_datetime
+from vendor_service.clock import (
+    DAY,
+    SECOND,
+    ClockWatch,
+    from_datetime,
+    next_month_start,
+    system_clock,
+    to_datetime,
+)
 from vendor_service.database.session import Database, server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
-from vendor_service.money import clock_watch, ledger
+from vendor_service.money import clock_check, ledger
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import ClockWatch, against_database
+from vendor_service.money.clock_check import against_database, ask_database
 
 CAT = {"text": "a photo of a cat"}
 DECEMBER = from_datetime(datetime(2026, 12, 1))
@@ -261,7 +269,7 @@ def test_processes_with_clocks_of_their_own_share_a_months_end(books: Books) -> 
 
 def heard(books: Books, *, trust_clock: bool = False) -> str | None:
     watch = ClockWatch(books.clock, books.clock.steady)
-    watch.ask(books.database, trust_clock=trust_clock)
+    ask_database(watch, books.database, trust_clock=trust_clock)
     return watch.fault
 
 
@@ -270,7 +278,7 @@ def test_a_start_holds_its_clock_against_the_databases_server(postgres: Postgres
         for trust_clock in (True, False):
             for clock, is_right in ((FakeClock(), False), (system_clock, True)):
                 watch = ClockWatch(clock)
-                watch.ask(database, trust_clock=trust_clock)
+                ask_database(watch, database, trust_clock=trust_clock)
                 assert ("the database's" in (watch.fault or "")) is not is_right
 
 
@@ -293,15 +301,15 @@ def test_what_the_books_have_against_a_clock_ends_with_its_cause(sqlite_books: B
     order = books.open()
     books.misdate(order, YEARS_LATER)
     watch = ClockWatch(books.clock, books.clock.steady)
-    watch.ask(books.database, trust_clock=False)
+    ask_database(watch, books.database, trust_clock=False)
     assert watch.fault is not None
     books.repair(order)
-    watch.ask(books.database, trust_clock=False)
+    ask_database(watch, books.database, trust_clock=False)
     assert watch.fault is None
     books.buy(order)
     # Later on, one account that was dated wrongly is that account's trouble.
     books.misdate(order, YEARS_LATER)
-    watch.ask(books.database, trust_clock=False)
+    ask_database(watch, books.database, trust_clock=False)
     assert watch.fault is None
 
 
@@ -347,7 +355,7 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
     """It closed a month early, redated what was dated rightly, and set prices that never held."""
     url = postgres.create_database(of=laid_out(postgres))
     with opened_books(url) as books, monkeypatch.context() as patch:
-        patch.setattr(clock_watch, "server_time", server_time)
+        patch.setattr(clock_check, "server_time", server_time)
         books.clock.now = system_clock()
         order = books.open()
         name, month = books.account(order).name, f"{to_datetime(books.clock()):%Y-%m}"

@@ -28,15 +28,13 @@ from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
 from vendor_service.acts import money
 from vendor_service.acts.act import Act
-from vendor_service.clock import MOST_SKEW, SECOND, Clock, next_month_start
+from vendor_service.clock import MOST_SKEW, SECOND, Clock, ClockWatch, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.money import invoices, ledger
 from vendor_service.money.admission import Admission
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.invoices import month_bounds
 from vendor_service.money.orders import Admitted, Order
-from vendor_service.money.periods import is_ahead
 from vendor_service.money.replays import ReplayTerms
 
 MOST_REPLAYS = 2
@@ -240,7 +238,7 @@ class MoneyMachine(RuleBasedStateMachine):
         (asked, placed_at), seq = self.asked[first], self.seq_of[first]
         account, now = self.books.account(again), self.clocks[by]()
         reasons = [
-            ("not_ready", is_ahead(account, now)),
+            ("not_ready", account.is_ahead(now)),
             ("account_suspended", account.status == "suspended"),
             ("idempotency_key_reused", again.body_hash != asked.body_hash),
             ("charge_refunded", self.given_back[seq] == self.cost_of[seq]),
@@ -387,7 +385,7 @@ class MoneyMachine(RuleBasedStateMachine):
             assert any(month_bounds(month)[1] > self.books.clock() for month in self.final)
             return
         account = self.books.account(self.order)
-        assert not is_ahead(account, self.books.clock())
+        assert not account.is_ahead(self.books.clock())
 
     @rule(which=PROCESS)
     def sweep(self, which: int) -> None:

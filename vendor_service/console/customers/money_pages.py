@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from shared.billing import EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
-from vendor_service.clock import to_datetime
+from vendor_service.clock import ClockWatch, to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
 from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, newest_labels
 from vendor_service.console.forms import Fields
@@ -20,7 +20,6 @@ from vendor_service.console.routes import ConsoleRequest, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
 from vendor_service.money import entry_search, invoices, ledger, spending
-from vendor_service.money.clock_watch import ClockWatch
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.invoice_formats import as_pdf
 

@@ -10,9 +10,11 @@ from vendor_service.database.tables.accounts import (
     Project,
     Rated,
     limited_by,
+    period_start,
+    roll_periods,
 )
 from vendor_service.database.tables.audit import AuditEntry, AuditHead
-from vendor_service.database.tables.base import STANDARD_PLAN, Base, Secret
+from vendor_service.database.tables.base import GENESIS_HASH, STANDARD_PLAN, Base, Secret, row_hash
 from vendor_service.database.tables.batches import BatchChunk, BatchJob, FilePiece, StoredFile
 from vendor_service.database.tables.console import ConsoleSession, Invitation
 from vendor_service.database.tables.extraction import Coverage, SketchRow
@@ -38,6 +40,7 @@ from vendor_service.database.tables.webhooks import (
 
 __all__ = [
     "BULK",
+    "GENESIS_HASH",
     "STANDARD_PLAN",
     "Account",
     "ApiKey",
@@ -72,4 +75,7 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookEvent",
     "limited_by",
+    "period_start",
+    "roll_periods",
+    "row_hash",
 ]

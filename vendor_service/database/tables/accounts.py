@@ -1,8 +1,14 @@
-"""Accounts, their projects and keys, and what limits them."""
+"""Accounts, their projects and keys, and what limits them.
+
+A quota period is a UTC calendar month that begins anew, or the account's whole life.
+"""
+
+from datetime import datetime
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from vendor_service.clock import MOST_SKEW, month_start, next_month_start, to_datetime
 from vendor_service.database.tables.base import STANDARD_PLAN, Base, Secret
 
 
@@ -33,6 +39,13 @@ class Limited:
         """Micro-units that may still be spent in this period, or `None` where there is no limit."""
         limit = self.spend_limit_micros
         return None if limit is None else max(0, limit - self.spent_micros - self.held_micros)
+
+    def is_period_over(self, account: "Account", now: int) -> bool:
+        """Whether the period that these counters, the account's or of a part of it, count has ended.
+
+        A clock that steps back ends none.
+        """
+        return self.period_started_at < account.period_start(now)
 
 
 class Rated:
@@ -79,6 +92,29 @@ class Account(Limited, Rated, Base):
         """Queries that may still be asked if each opens a bucket, or `None` where coverage has no limit."""
         limit = self.coverage_limit
         return None if limit is None else max(0, limit - self.buckets_covered - self.queries_held)
+
+    def instant(self, now: int) -> int:
+        """The one instant that entries, counters and period have, when the clock says `now`.
+
+        Clocks of several processes differ, and may step back: nothing is dated before what is there, nor into
+        a month that was invoiced, nor counted in another period than it is dated into.
+        """
+        return max(now, self.ledger_at, self.period_started_at)
+
+    def is_ahead(self, now: int) -> bool:
+        """Whether the books go on to a date that clocks which differ a little cannot explain.
+
+        Either this clock is wrong, or one was that wrote them.
+        """
+        return self.instant(now) > now + MOST_SKEW
+
+    def period_start(self, now: int) -> int:
+        """When the present period began."""
+        return max(period_start(self.quota_period, self.instant(now)), self.period_started_at)
+
+    def resets_at(self, now: int) -> datetime | None:
+        """When the counters start anew, or `None` if never."""
+        return None if self.quota_period != "month" else to_datetime(next_month_start(self.instant(now)))
 
 
 class Project(Limited, Rated, Base):
@@ -130,3 +166,19 @@ class ApiKey(Limited, Rated, Secret, Base):
 def limited_by(account: Account, key: ApiKey) -> tuple[Account | Project | ApiKey, ...]:
     """All that limits what a key may ask, the widest first."""
     return (account, key) if key.project is None else (account, key.project, key)
+
+
+def period_start(period: str, now: int) -> int:
+    """When the period that holds `now` began; the one period of a `total` quota began with time itself."""
+    return month_start(now) if period == "month" else 0
+
+
+def roll_periods(account: Account, key: ApiKey, now: int) -> None:
+    """Start the counters of both, and of the key's project, anew if a new period has begun."""
+    begun = account.period_start(now)
+    for each in limited_by(account, key):
+        if each.period_started_at < begun:
+            each.period_started_at = begun
+            each.period_seq = account.ledger_seq
+            each.queries_used = 0
+            each.spent_micros = 0

@@ -3,10 +3,10 @@
 from sqlalchemy import Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from vendor_service.database.tables.base import Base
+from vendor_service.database.tables.base import Base, Chained
 
 
-class AuditEntry(Base):
+class AuditEntry(Chained, Base):
     """One act that changed the books, never edited: triggers refuse what they refuse for the ledger.
 
     `actor` is who did it (`os:NAME`, `operator:ID (NAME)`, `key:ID` or `invitation:ID`), `subject` the name
@@ -24,8 +24,6 @@ class AuditEntry(Base):
     subject: Mapped[str]
     before: Mapped[str | None] = mapped_column(Text)
     after: Mapped[str | None] = mapped_column(Text)
-    previous_hash: Mapped[str] = mapped_column(String(64))
-    entry_hash: Mapped[str] = mapped_column(String(64))
 
 
 class AuditHead(Base):

@@ -1,11 +1,12 @@
-"""Common parts of tables: their base, numbers by kind, and a secret that is kept as a hash."""
+"""Common parts of tables: their base, numbers by kind, rows that make a chain, and secrets kept as hashes."""
 
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy import BigInteger, Dialect, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -15,6 +16,9 @@ from shared.kinds import Kind
 from vendor_service.clock import SECOND
 
 STANDARD_PLAN = "standard"
+# What the first row of a chain has for the hash of the one before it.
+GENESIS_HASH = "0" * 64
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class ByKind(TypeDecorator[Mapping[Kind, int]]):
@@ -56,6 +60,28 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {int: BigInteger, str: String(255)}  # noqa: RUF012 - SQLAlchemy reads it as it is
+
+
+class Chained:
+    """Each row carries the hash of the one before it, so that none is changed or removed unseen."""
+
+    previous_hash: Mapped[str] = mapped_column(String(64), sort_order=1)
+    entry_hash: Mapped[str] = mapped_column(String(64), sort_order=1)
+
+
+def row_hash(
+    row: Any,  # noqa: ANN401 - a mapped row or a plain one
+    names: Iterable[str],
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """SHA-256 (hex) of these columns of a row, `previous_hash` included, and `more`, as canonical JSON.
+
+    What is null or 0 is left out: a column that a later version adds leaves the hashes of old rows as they
+    are.
+    """
+    said = {name: value for name in names if (value := getattr(row, name))}
+    said |= {name: value for name, value in more.items() if value}
+    return hashlib.sha256(_canonical(said).encode()).hexdigest()
 
 
 def hash_secret(secret: str) -> str:

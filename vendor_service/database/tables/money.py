@@ -4,7 +4,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.kinds import Counts, UnitPrices
-from vendor_service.database.tables.base import STANDARD_PLAN, Base, ByKind
+from vendor_service.database.tables.base import STANDARD_PLAN, Base, ByKind, Chained
 
 # In the place of a process: the hold is a bulk job's, which any process may work on.
 BULK = "bulk"
@@ -63,7 +63,7 @@ def _index_of_few(name: str, column: str, *, unique: bool) -> Index:
     return Index(name, "account_id", column, unique=unique, sqlite_where=some, postgresql_where=some)
 
 
-class LedgerEntry(Base):
+class LedgerEntry(Chained, Base):
     """One movement of money, never edited: triggers refuse UPDATE and DELETE, and INSERT OR REPLACE.
 
     `amount_micros` is signed: a charge is negative, a top-up or a payment positive. A charge keeps the
@@ -95,8 +95,6 @@ class LedgerEntry(Base):
     reason: Mapped[str | None]
     reference: Mapped[str | None]
     created_at: Mapped[int]
-    previous_hash: Mapped[str] = mapped_column(String(64))
-    entry_hash: Mapped[str] = mapped_column(String(64))
 
 
 class LedgerTotal(Base):

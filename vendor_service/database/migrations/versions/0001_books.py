@@ -7,8 +7,15 @@ a release has to write down here the tables of that release, and to change them 
 from alembic import op
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from vendor_service.database.chain import GENESIS_HASH
-from vendor_service.database.tables import AuditEntry, AuditHead, Base, BooksHead, FinalInvoice, LedgerEntry
+from vendor_service.database.tables import (
+    GENESIS_HASH,
+    AuditEntry,
+    AuditHead,
+    Base,
+    BooksHead,
+    FinalInvoice,
+    LedgerEntry,
+)
 
 revision = "0001"
 down_revision = None
