@@ -15,7 +15,6 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.checks import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
 from vendor_service.clock import Clock, to_datetime
-from vendor_service.database.rows import standing
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
@@ -23,7 +22,7 @@ from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 _ID_BYTES = 8
 _SECRET_BYTES = 24  # 192 bits: a plain hash at rest is as good as a slow one, since nothing can be guessed
-_KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
+KEY = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
 _WRITTEN = re.compile(rf"tk_([0-9a-f]{{{2 * _ID_BYTES}}})_.")  # a slip of the hand included
 _MOST_CONCURRENCY = 10**6
 _LONGEST_LABEL = 255
@@ -126,19 +125,6 @@ def issue_key(session: Session, account: Account, terms: KeyTerms, clock: Clock)
         )
     )
     return NewSecret(key_id=key_id, api_key=f"tk_{key_id}_{secret}")
-
-
-def verify_key(session: Session, api_key: str, now: int) -> tuple[Account, ApiKey] | None:
-    """The rows of a genuine key, revoked or not, and of its account; `None` for anything else.
-
-    The secret before the last rotation is genuine until its grace ends.
-    """
-    match = _KEY.fullmatch(api_key)
-    if match is None:
-        return None
-    key_id, secret = match.groups()
-    found = standing(session.connection(), key_id)
-    return found if found is not None and found[1].is_secret(hash_secret(secret), now) else None
 
 
 def secret_hash(api_key: str) -> str:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from shared.receipts import Signs
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.batches.files import Files
 from vendor_service.batches.jobs import Jobs
 from vendor_service.batches.leases import Leases
@@ -32,7 +31,6 @@ class BatchServices:
     limits: BatchLimits
     models: Models
     signer: Signs
-    authentication: Authentication
 
     @classmethod
     def open(
@@ -49,7 +47,6 @@ class BatchServices:
         recorder: Recorder | None,
         metrics: Metrics,
         signer: Signs,
-        authentication: Authentication,
     ) -> Self:
         """Open the store, and make what works with it.
 
@@ -62,4 +59,4 @@ class BatchServices:
         jobs = Jobs(database, admission, clock, limits, metrics)
         leases = Leases(database, clock)
         runner = Runner(models, leases, store, admission, allowance, reader, recorder, metrics, limits)
-        return cls(files, jobs, runner, reader, limits, models, signer, authentication)
+        return cls(files, jobs, runner, reader, limits, models, signer)

@@ -17,15 +17,17 @@ from vendor_service.batches.services import BatchServices
 from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
 from vendor_service.http.account_threads import AccountThreads
-from vendor_service.http.authentication import requiring
+from vendor_service.http.authentication import Authentication, requiring
 from vendor_service.http.sale import terms_description, terms_of
 from vendor_service.money import ledger
 
 
-def batches_router(services: BatchServices, threads: AccountThreads) -> APIRouter:
+def batches_router(
+    services: BatchServices, authentication: Authentication, threads: AccountThreads
+) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/batches", tags=["bulk jobs"])
-    buyer = Depends(requiring(services.authentication, Scope.EMBED))
+    buyer = Depends(requiring(authentication, Scope.EMBED))
     schema = {"content": {JSON: {"schema": BatchRequest.model_json_schema()}}}
     body = {"requestBody": {"required": True, **schema}}
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from shared.billing import EstimateRequest, Quote
 from shared.http.body import read_model
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead, Signs
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.clock import SECOND, Clock, to_datetime
@@ -16,7 +15,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import GENESIS_HASH
 from vendor_service.embed.models import Models
 from vendor_service.http.account_threads import AccountThreads
-from vendor_service.http.authentication import requiring
+from vendor_service.http.authentication import Authentication, requiring
 from vendor_service.http.history_rate import HistoryRate
 from vendor_service.money import ledger
 from vendor_service.money.estimates import estimate

@@ -22,7 +22,7 @@ from vendor_service.batches.intake import Intake, Taken
 from vendor_service.batches.services import BatchServices
 from vendor_service.batches.store import Store
 from vendor_service.http.account_threads import AccountThreads
-from vendor_service.http.authentication import requiring
+from vendor_service.http.authentication import Authentication, requiring
 
 _SHAPE = FormShape(frozenset({"purpose"}), 0, streamed="file")
 # A file is checked and stored in blocks of this size.
@@ -38,10 +38,12 @@ _KEPT_BYTES = 4 << 20
 Made = TypeVar("Made")
 
 
-def files_router(services: BatchServices, capacity: Capacity, threads: AccountThreads) -> APIRouter:
+def files_router(
+    services: BatchServices, authentication: Authentication, capacity: Capacity, threads: AccountThreads
+) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/files", tags=["bulk jobs"])
-    buyer = Depends(requiring(services.authentication, Scope.EMBED))
+    buyer = Depends(requiring(authentication, Scope.EMBED))
     turns = FairTurns()  # of parsing, which holds the interpreter
 
     @router.post("", openapi_extra=_request_body())

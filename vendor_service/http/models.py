@@ -9,13 +9,12 @@ from fastapi import APIRouter, Depends, Response
 from shared.embeddings import ModelCard, ModelList, Prices
 from shared.kinds import UnitPrices, price_fields
 from shared.receipts import CARD_TYPE, SignedCard, Signs
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.callers import Caller
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.embed.models import Models, ServedModel
-from vendor_service.http.authentication import welcoming
+from vendor_service.http.authentication import Authentication, welcoming
 from vendor_service.money import currency, prices
 
 _KEY_OPTIONAL: dict[str, Any] = {"security": [{}]}  # beside the key, which FastAPI tells of

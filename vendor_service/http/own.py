@@ -6,7 +6,6 @@ from typing import Annotated, TypeVar
 
 from fastapi import Depends
 
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts.act import ActContext, Customer
@@ -14,7 +13,7 @@ from vendor_service.acts.declaration import Declared, DeclaredAct, DeclaredQuery
 from vendor_service.audit.actors import customer_key
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.http.account_threads import AccountThreads
-from vendor_service.http.authentication import requiring
+from vendor_service.http.authentication import Authentication, requiring
 from vendor_service.http.declared import Once
 from vendor_service.http.history_rate import HistoryRate
 

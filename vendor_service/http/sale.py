@@ -20,7 +20,6 @@ from shared.http.capacity import Capacity, Reservation
 from shared.http.errors import invalid, refused
 from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import Form, FormBody, FormShape
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.callers import Caller
 from vendor_service.embed.dialects import EMBED, OPENAI, Dialect, OpenAIRequest, OpenAIResponse, queries_of
 from vendor_service.embed.request import Queries, Terms
@@ -29,7 +28,7 @@ from vendor_service.embed.sales import Request as SaleRequest
 from vendor_service.embed.sales import Sales
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
-from vendor_service.http.authentication import buyer_of
+from vendor_service.http.authentication import Authentication, buyer_of
 from vendor_service.money.orders import Admitted
 
 AnswerForm = Literal["json"] | RowDtype

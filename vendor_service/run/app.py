@@ -125,7 +125,8 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
         metrics_router(vendor.render_metrics, settings.plain_metrics_token),
     ]
     if vendor.batches is not None:
-        routers += [files_router(vendor.batches, capacity, threads), batches_router(vendor.batches, threads)]
+        routers.append(files_router(vendor.batches, authentication, capacity, threads))
+        routers.append(batches_router(vendor.batches, authentication, threads))
     if settings.console:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)

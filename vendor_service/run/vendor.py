@@ -8,7 +8,6 @@ from typing import Any
 
 from shared.http import memory
 from shared.http.capacity import Capacity
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
 from vendor_service.batches.limits import BatchLimits
@@ -22,6 +21,7 @@ from vendor_service.embed.sales import Sales
 from vendor_service.extraction.key import read_or_make_key
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import Authentication
 from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
@@ -142,7 +142,6 @@ class Vendor:
                 recorder=self._recorder,
                 metrics=self.metrics,
                 signer=self.signer,
-                authentication=self.authentication,
             )
 
     def _make_chores(self) -> list[Chore]:

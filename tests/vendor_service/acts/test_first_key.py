@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from vendor_service.accounts.accounts import Terms, list_accounts, open_account
-from vendor_service.accounts.keys import verify_key
 from vendor_service.acts.first_key import bootstrap
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError
+from vendor_service.http.authentication import verify_key
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ from shared.keys import KeyList, NewSecret
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import lose_answers
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor, error_code
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.accounts.projects import ProjectTerms, archive, create_project
 from vendor_service.clock import SECOND, to_datetime
 from vendor_service.database.tables import Account, ApiKey, Project
 from vendor_service.errors import APIError
 from vendor_service.http import history_rate
+from vendor_service.http.authentication import Authentication
 from vendor_service.http.history_rate import BURST, QUESTIONS_A_SECOND, HistoryRate
 from vendor_service.money.billing_log import open_billing_log
 
@@ -353,7 +353,7 @@ def test_a_buyer_is_known_again_without_a_look_at_the_books_but_for_moments_only
         limited = vendor.key(**terms)
         assert authentication.identify(limited, Scope.EMBED) is authentication.recall(limited)
     later = time.monotonic() + 1.1
-    monkeypatch.setattr("vendor_service.accounts.authentication.time.monotonic", lambda: later)
+    monkeypatch.setattr("vendor_service.http.authentication.time.monotonic", lambda: later)
     assert authentication.recall(key) is None
 
 

@@ -9,12 +9,13 @@ from shared.keys import NewSecret
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from vendor_service.accounts.accounts import Terms, find_account, open_account
-from vendor_service.accounts.keys import KeyTerms, issue_key, revoke_key, rotate_key, verify_key
+from vendor_service.accounts.keys import KeyTerms, issue_key, revoke_key, rotate_key
 from vendor_service.acts import keys as acts
 from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.http.authentication import verify_key
 
 
 def test_only_the_hash_of_a_key_is_stored(books: Books) -> None:
@@ -39,7 +40,7 @@ def test_a_key_is_known_whole_and_only_whole(books: Books) -> None:
     with books.database.read() as session:
         found = verify_key(session, one.api_key, books.clock())
         assert found is not None
-        assert (found[0].name, found[1].id) == ("acme", one.key_id)
+        assert (found.account.name, found.key.id) == ("acme", one.key_id)
         for wrong in (
             swapped,
             one.api_key[:-1],

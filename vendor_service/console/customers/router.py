@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from shared.errors import APIError
 from shared.http.capacity import Capacity
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.acts.act import ActContext
 from vendor_service.batches.services import BatchServices
 from vendor_service.console import sessions
@@ -26,6 +25,7 @@ from vendor_service.database.tables import ConsoleSession
 from vendor_service.embed.models import Models
 from vendor_service.embed.sales import Sales
 from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import Authentication
 from vendor_service.http.history_rate import HistoryRate
 
 T = TypeVar("T")

@@ -8,9 +8,8 @@ from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.callers import Caller
-from vendor_service.accounts.keys import Scope, id_of, secret_hash
+from vendor_service.accounts.keys import Scope, id_of
 from vendor_service.acts import invitations, keys
 from vendor_service.acts.act import Act, Customer
 from vendor_service.acts.authentication import WrongTries
@@ -23,6 +22,7 @@ from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invitation
 from vendor_service.http.account_threads import AccountThreads
+from vendor_service.http.authentication import Authentication
 
 _MOST_OFFERED = 100  # keys that a form lists to choose from
 _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
@@ -143,7 +143,7 @@ class CustomersDoor:
         """
         api_key = form.get("key")
         caller = await asyncio.to_thread(self._caller, api_key, address)
-        return await self._threads.do(caller.account_id, self._begin, caller, api_key)
+        return await self._threads.do(caller.account_id, self._begin, caller)
 
     def _caller(self, api_key: str, address: str) -> Caller:
         who = self._who_tries(address, ApiKey, id_of(api_key))
@@ -155,14 +155,14 @@ class CustomersDoor:
                 self._tries.count(who)
             raise
 
-    def _begin(self, caller: Caller, api_key: str) -> str:
+    def _begin(self, caller: Caller) -> str:
         with self._database.write() as session:
             return sessions.begin(
                 session,
                 self._seal,
                 CUSTOMERS,
                 self._clock(),
-                secret_hash=secret_hash(api_key),
+                secret_hash=caller.secret_hash,
                 account_id=caller.account_id,
                 key_id=caller.key_id,
             )

@@ -9,11 +9,11 @@ from shared.keys import NewSecret
 from tests.support.postgres import Postgres
 from tests.vendor_service.books import Books, laid_out, opened_books
 from tests.vendor_service.database.test_writer import KEY, locked
-from vendor_service.accounts.authentication import Authentication
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import ApiKey
 from vendor_service.errors import APIError
+from vendor_service.http.authentication import Authentication
 
 
 def issue(books: Books) -> NewSecret:
