@@ -6,9 +6,9 @@ from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from shared.http.middleware import new_request_id
-from vendor_service.database.rows import ChargeRow, HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Hold, roll_periods
+from vendor_service.database.working_set import ChargeRow, HoldRow
 from vendor_service.money import ledger
 
 _AT_ONCE = 5_000

@@ -17,7 +17,7 @@ from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Limited, Project
 from vendor_service.errors import APIError, WrongClock
-from vendor_service.money import thresholds
+from vendor_service.money import limits
 from vendor_service.money.clock_check import against_database
 
 
@@ -63,7 +63,7 @@ class Act:
     actor: str
     clock: Clock
     trust_clock: bool = False
-    percents: tuple[int, ...] = thresholds.STANDARD
+    percents: tuple[int, ...] = limits.STANDARD_PERCENTS
     watch: ClockWatch | None = None
     customer: Customer | None = None
     scopes: frozenset[str] | None = None
@@ -100,12 +100,12 @@ class Act:
         `named` says in the record which project or key it is. Receivers hear of thresholds that are reached
         by it. The transaction has locked what is changed.
         """
-        before, stood = _values(row, fields), thresholds.levels(row)
+        before, stood = _values(row, fields), limits.levels(row)
         yield
         after = _values(row, fields)
         if not row.is_period_over(owner, self.now):  # what was used of a former period is no news
             of = None if row is owner else row
-            thresholds.tell(self.session, owner, stood, self.percents, self.now, of=of)
+            limits.tell_reached(self.session, owner, stood, self.percents, self.now, of=of)
         changed = [field for field in fields if before[field] != after[field]]
         if changed:
             sides = [
@@ -127,7 +127,7 @@ class ActContext:
     database: Database
     clock: Clock = system_clock
     trust_clock: bool = False
-    percents: tuple[int, ...] = thresholds.STANDARD
+    percents: tuple[int, ...] = limits.STANDARD_PERCENTS
     watch: ClockWatch | None = None
     signing_key_in: Path | None = None
     keep_micros: int = 30 * DAY

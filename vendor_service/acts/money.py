@@ -16,7 +16,7 @@ from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, invoices, ledger, thresholds
+from vendor_service.money import currency, invoices, ledger, limits
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
 from vendor_service.terms import Micros, Term, Unit, money
@@ -230,9 +230,9 @@ def adjust(
     """
     owner = find_account(act.session, account, lock=True)
     act.believe_clock()
-    before, stood = owner.credit_micros, thresholds.levels(owner)
+    before, stood = owner.credit_micros, limits.levels(owner)
     entry = ledger.adjust(act.session, owner, micros, reason, act.now)
-    thresholds.tell(act.session, owner, stood, act.percents, act.now)
+    limits.tell_reached(act.session, owner, stood, act.percents, act.now)
     return _record(act, owner, before, entry)
 
 

@@ -15,7 +15,6 @@ from shared.http.middleware import new_request_id
 from vendor_service.batches import book, files
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.clock import DAY, HOUR, SECOND, Clock
-from vendor_service.database.rows import HoldRow
 from vendor_service.database.session import Database
 from vendor_service.database.tables import (
     Account,
@@ -26,6 +25,7 @@ from vendor_service.database.tables import (
     LedgerEntry,
     StoredFile,
 )
+from vendor_service.database.working_set import HoldRow
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics

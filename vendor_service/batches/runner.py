@@ -22,8 +22,8 @@ from vendor_service.embed.models import Models, ServedModel
 from vendor_service.extraction.recorder import Answered, Recorder, buckets_of
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
-from vendor_service.money.allowance import Allowance, cost_of
 from vendor_service.money.orders import JobPart
+from vendor_service.money.rate import Allowance, cost_of
 
 # While one chunk is encoded, the next ones are read and decoded.
 _AT_ONCE = 3

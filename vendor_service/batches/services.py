@@ -17,7 +17,7 @@ from vendor_service.embed.models import Models
 from vendor_service.extraction.recorder import Recorder
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
-from vendor_service.money.allowance import Allowance
+from vendor_service.money.rate import Allowance
 
 
 @dataclass(frozen=True)

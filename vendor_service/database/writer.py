@@ -24,10 +24,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
-from vendor_service.database.rows import ChargeRow
 from vendor_service.database.session import Database
 from vendor_service.database.work import LARGEST_BATCH, Result, State, WorkItem, WorkQueue
-from vendor_service.database.working_set import Touched, WorkingSet, lock_account
+from vendor_service.database.working_set import ChargeRow, Touched, WorkingSet, lock_account
 from vendor_service.errors import APIError, CommitInDoubt, RowLocked
 
 # How long the transactions of all accounts wait for a row that another one has locked.

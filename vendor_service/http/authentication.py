@@ -19,10 +19,10 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import KEY, Scope
 from vendor_service.clock import Clock
-from vendor_service.database.rows import standing
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey
 from vendor_service.database.tables.base import hash_secret
+from vendor_service.database.working_set import standing
 from vendor_service.errors import APIError
 from vendor_service.money.limits import check_key
 

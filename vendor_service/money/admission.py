@@ -25,7 +25,7 @@ from vendor_service.database.tables import BULK, Account, Hold
 from vendor_service.database.working_set import Touched
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError
-from vendor_service.money import billing_log, bulk, ledger, thresholds
+from vendor_service.money import billing_log, bulk, ledger, limits
 from vendor_service.money.bulk import JobRecord, PartRecord
 from vendor_service.money.charging import Charging
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
@@ -52,7 +52,7 @@ class Admission:
         hold_seconds: int,
         replays: ReplayTerms = STANDARD,
         watch: ClockWatch | None = None,
-        percents: tuple[int, ...] = thresholds.STANDARD,
+        percents: tuple[int, ...] = limits.STANDARD_PERCENTS,
     ) -> None:
         self._database = database
         self._clock = clock

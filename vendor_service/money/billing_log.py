@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from shared.errors import ErrorCode
 from shared.http.logging import JsonFormatter
 from shared.kinds import count_fields
-from vendor_service.database.rows import HoldRow
+from vendor_service.database.working_set import HoldRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.money.orders import Admitted, HeldJob, Order
 

@@ -7,9 +7,8 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.kinds import cost_micros, queries
-from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import BULK, Account, roll_periods
-from vendor_service.database.working_set import WorkingSet
+from vendor_service.database.working_set import HoldRow, WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money import limits
 from vendor_service.money.charging import Charging, charge_of, log_finished, shrink, void

@@ -12,9 +12,8 @@ from sqlalchemy import select
 from shared.errors import ErrorCode
 from shared.kinds import NOTHING, Counts, cost_micros, queries
 from vendor_service.clock import Clock, ClockWatch
-from vendor_service.database.rows import HoldRow
 from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by, roll_periods
-from vendor_service.database.working_set import WorkingSet
+from vendor_service.database.working_set import HoldRow, WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money import (
     billing_log,
@@ -24,7 +23,6 @@ from vendor_service.money import (
     prices,
     rate,
     replays,
-    thresholds,
 )
 from vendor_service.money.limits import Asked
 from vendor_service.money.orders import Admitted, Charged, Order
@@ -201,7 +199,7 @@ class Charging:
         """Write the ledger entry of a hold that was released for it, and count what it used."""
         account, key = rows.account(hold.account_id), rows.key(hold.key_id)
         limited = limited_by(account, key)
-        before = [thresholds.levels(each) for each in limited]
+        before = [limits.levels(each) for each in limited]
         entry = ledger.charge(account, hold, now)
         rows.charge(entry)
         for each in limited:
@@ -210,7 +208,7 @@ class Charging:
         if account.coverage_limit is not None:
             coverage.add(rows.session, account, hold.model_fingerprint, coverage.bits(buckets))
         for each, stood in zip(limited, before, strict=True):
-            thresholds.tell(rows.session, account, stood, self._percents, now, of=each)
+            limits.tell_reached(rows.session, account, stood, self._percents, now, of=each)
         return Charged(entry.seq, entry.entry_hash, entry.created_at, hold.key_id, hold.cost_micros)
 
     def _settle(self, rows: WorkingSet, hold: HoldRow, buckets: Collection[int], now: int) -> Charged:

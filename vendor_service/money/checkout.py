@@ -28,9 +28,9 @@ from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
 from vendor_service.money import limits, rate
 from vendor_service.money.admission import Admission
-from vendor_service.money.allowance import Allowance, cost_of
 from vendor_service.money.limits import Asked
 from vendor_service.money.orders import Admitted, Order
+from vendor_service.money.rate import Allowance, cost_of
 from vendor_service.money.replays import check_counts
 
 # Nothing is held for so few queries if the model answers so soon.

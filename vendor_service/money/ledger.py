@@ -10,8 +10,8 @@ from shared.billing import Entry
 from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service import terms
 from vendor_service.clock import to_datetime
-from vendor_service.database.rows import ChargeRow, HoldRow, ManyRows
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by, row_hash
+from vendor_service.database.working_set import ChargeRow, HoldRow, ManyRows
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money import totals
 

@@ -1,4 +1,4 @@
-"""Limits: whether an account and a key may ask, and pay for, what an order asks.
+"""Limits: whether an account and a key may ask, and pay for, what an order asks; and the share that is used.
 
 `LIMITS` is the table of what there is to be within, in the order in which it is asked. The rate is not in it,
 since what was paid for and is asked again counts against the rate as well.
@@ -7,12 +7,19 @@ since what was paid for and is asked again counts against the rate as well.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from shared.errors import ErrorCode
 from shared.kinds import UnitPrices, cost_micros
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
+from vendor_service.webhooks import events
+from vendor_service.webhooks.events import EventKind
+
+# The shares of a limit that receivers of events are told of, in percent.
+STANDARD_PERCENTS = (50, 80, 100)
 
 
 @dataclass(frozen=True)
@@ -158,3 +165,50 @@ def _concurrency(asked: Asked) -> APIError | None:
 
 
 LIMITS: tuple[Limit, ...] = (_max_cost, _quota, _spend_limit, _credit, _coverage, _concurrency)
+
+# What is used of each limit, and the limit: of quota, spend limit and an account's credit, in this order.
+Levels = tuple[tuple[int, int | None], ...]
+
+_KINDS = (EventKind.QUOTA, EventKind.SPEND_LIMIT, EventKind.CREDIT)
+_UNITS = ("queries", "micros", "micros")
+
+
+def levels(limited: Limited) -> Levels:
+    """Each limit with what is used of it; of credit, since just after the last top-up."""
+    counted = (limited.queries_used, limited.quota), (limited.spent_micros, limited.spend_limit_micros)
+    if not isinstance(limited, Account):
+        return counted
+    base = limited.credit_base_micros
+    return (*counted, (0 if base is None else base - (limited.credit_micros or 0), base))
+
+
+def tell_reached(
+    session: Session,
+    account: Account,
+    before: Levels,
+    percents: tuple[int, ...],
+    now: int,
+    of: Account | Project | ApiKey | None = None,
+) -> None:
+    """Write an event for each of these shares of a limit that is reached in this transaction.
+
+    The limits are those of the account, or `of` a project or a key of it. The account is locked, so a share
+    is reached in exactly one transaction. One that is left again, by a refund or a higher limit say, may be
+    reached another time.
+    """
+    after = levels(account if of is None else of)
+    if after == before:
+        return
+    for kind, unit, (was, former), (used, limit) in zip(_KINDS, _UNITS, before, after, strict=False):
+        if limit is None:
+            continue
+        for percent in percents:
+            if 100 * used >= percent * limit and not (former is not None and 100 * was >= percent * former):
+                data = {"percent": percent, f"used_{unit}": used, f"limit_{unit}": limit}
+                events.emit(session, kind, account, _whose(of) | data, now)
+
+
+def _whose(limited: Account | Project | ApiKey | None) -> dict[str, str]:
+    if isinstance(limited, Project):
+        return {"project": limited.name}
+    return {"key_id": limited.id} if isinstance(limited, ApiKey) else {}

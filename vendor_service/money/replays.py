@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shared.errors import ErrorCode
 from shared.kinds import Counts, queries
 from vendor_service.clock import SECOND
-from vendor_service.database.rows import HoldRow
+from vendor_service.database.working_set import HoldRow
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
 

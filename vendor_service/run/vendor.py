@@ -25,10 +25,10 @@ from vendor_service.http.authentication import Authentication
 from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
-from vendor_service.money.allowance import Allowance
 from vendor_service.money.checkout import Checkout, Precheck
 from vendor_service.money.clock_check import ask_database
 from vendor_service.money.price_watch import PriceWatch
+from vendor_service.money.rate import Allowance
 from vendor_service.money.refusals import RefusalCounts
 from vendor_service.money.replays import ReplayTerms
 from vendor_service.money.signing import Signer

@@ -17,7 +17,7 @@ from vendor_service.batches.leases import Claim
 from vendor_service.batches.runner import Pauses, Runner
 from vendor_service.errors import APIError
 from vendor_service.money import prices
-from vendor_service.money.allowance import UNPAID_BURST, UNPAID_PER_SECOND, Allowance
+from vendor_service.money.rate import UNPAID_BURST, UNPAID_PER_SECOND, Allowance
 
 
 def begin(books: Books, model: str, chunks: int) -> tuple[str, str]:

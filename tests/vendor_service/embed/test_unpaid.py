@@ -18,7 +18,7 @@ from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.processes import worker
-from vendor_service.money import allowance
+from vendor_service.money import rate
 from vendor_service.money.charging import Charging
 
 CAT = {"text": "a photo of a cat"}
@@ -181,7 +181,7 @@ def test_an_answer_that_was_charged_neither_waits_for_the_rest_to_be_counted_nor
 def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
     local: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowance, "UNPAID_BURST", 32)
+    monkeypatch.setattr(rate, "UNPAID_BURST", 32)
     key, other = local.key(), local.key()
     assert local.embed(key, CAT).status_code == 200
     for _ in range(4):
@@ -202,7 +202,7 @@ def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
 
 def test_a_debt_of_what_is_not_paid_is_over_in_about_a_minute_however_large_it_was() -> None:
     clock = FakeClock()
-    left = allowance.Allowance(clock)
+    left = rate.Allowance(clock)
     left.take("acct_1", 10**6)
     with pytest.raises(APIError) as refused:
         left.check("acct_1")
@@ -214,7 +214,7 @@ def test_a_debt_of_what_is_not_paid_is_over_in_about_a_minute_however_large_it_w
 def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(
     local: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowance, "UNPAID_BURST", 40)
+    monkeypatch.setattr(rate, "UNPAID_BURST", 40)
     monkeypatch.setattr(worker, "believed", lambda _: 1.5)  # so long took each
     key = local.key()
     assert local.embed(key, *[image_input()] * 3).status_code == 200
@@ -229,7 +229,7 @@ def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(
 def test_a_late_answer_counts_and_the_vendors_own_faults_do_not(
     scripted: ScriptedTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowance, "UNPAID_BURST", 2)
+    monkeypatch.setattr(rate, "UNPAID_BURST", 2)
     with LocalVendor(tmp_path, request_timeout_seconds=3) as vendor, ThreadPoolExecutor() as pool:
         key = vendor.key(queries_per_second=1)
         for number in range(3):  # under keys, so that each is held before it fails

@@ -41,7 +41,7 @@ from vendor_service.batches.store import Store
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
 from vendor_service.encoder.processes import worker
-from vendor_service.money import allowance
+from vendor_service.money import rate
 from vendor_service.money.verification import verify
 from vendor_service.run.chores import Chore
 
@@ -238,7 +238,7 @@ def test_embed_passes_over_what_is_bad_if_it_is_asked_to(client: openai.OpenAI) 
 def test_the_jobs_of_an_account_wait_for_what_was_decoded_of_them_in_vain_and_its_requests_do_not(
     vendor: LocalVendor, client: openai.OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowance, "UNPAID_BURST", 32)
+    monkeypatch.setattr(rate, "UNPAID_BURST", 32)
     monkeypatch.setattr(runner, "_AT_ONCE", 1)
     bad = {"image": "bm90IGFuIGltYWdl"}
     job = begin(client, *[line(str(number), bad) for number in range(80)])
@@ -262,7 +262,7 @@ def test_lines_take_of_the_allowance_what_of_them_was_prepared_and_is_not_charge
     vendor: LocalVendor, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(rate.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
     monkeypatch.setattr(worker, "believed", lambda _: 0.5)  # so long took each
     bad, good = {"image": "bm90IGFuIGltYWdl"}, {"text": CAT}
     lines = [
@@ -279,7 +279,7 @@ def test_what_is_in_hand_when_a_job_ends_takes_of_the_allowance_once(
     vendor: LocalVendor, client: openai.OpenAI, model: HeldModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(rate.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
     monkeypatch.setattr(worker, "believed", lambda _: 0.5)  # so long took each
     model.stop_at("wait")
     bad = {"image": "bm90IGFuIGltYWdl"}
@@ -480,7 +480,7 @@ def test_what_is_done_when_a_job_is_cancelled_is_kept_and_charged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(allowance.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
+    monkeypatch.setattr(rate.Allowance, "take_for_job", lambda *given: taken.append(given[2]))
     monkeypatch.setattr(worker, "believed", lambda _: 0.0)
     model.stop_at("wait")
     many = [line(str(number), f"text {number}") for number in range(64)]

@@ -15,10 +15,10 @@ from vendor_service.database.tables import Hold
 from vendor_service.database.working_set import WorkingSet
 from vendor_service.metrics import Metrics
 from vendor_service.money import checkout, ledger
-from vendor_service.money.allowance import Allowance
 from vendor_service.money.charging import Charging
 from vendor_service.money.checkout import Checkout, Precheck, Sale
 from vendor_service.money.orders import Admitted, Order
+from vendor_service.money.rate import Allowance
 
 # What the books hold is tested with Admission, on each kind of database.
 pytestmark = pytest.mark.parametrize("books", ["sqlite"], indirect=True)

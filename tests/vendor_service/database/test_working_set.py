@@ -6,8 +6,8 @@ import pytest
 
 from tests.vendor_service.books import Books
 from vendor_service.accounts.projects import ProjectTerms
-from vendor_service.database.rows import ChargeRow, HoldRow, standing
 from vendor_service.database.tables import Base, Hold, LedgerEntry
+from vendor_service.database.working_set import ChargeRow, HoldRow, standing
 
 
 @pytest.mark.parametrize(("row", "table"), [(HoldRow, Hold), (ChargeRow, LedgerEntry)])
