@@ -14,7 +14,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import take_turns
 from vendor_service.database.tables import GENESIS_HASH, STANDARD_PLAN, Account, period_start
 from vendor_service.errors import OperatorError, UnknownName
-from vendor_service.money import ledger, prices
+from vendor_service.money import payments, prices
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 # What may be agreed otherwise later.
@@ -108,7 +108,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     session.add(account)
     session.flush()
     if terms.credit_micros:
-        ledger.top_up(session, account, terms.credit_micros, now)
+        payments.top_up(session, account, terms.credit_micros, now)
     return account
 
 

@@ -16,7 +16,7 @@ from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, invoices, ledger, limits
+from vendor_service.money import currency, invoices, ledger, limits, payments
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
 from vendor_service.terms import Micros, Term, Unit, money
@@ -61,7 +61,7 @@ def top_up(act: Act, account: AccountName, micros: Micros, reference: Reference)
 
     Example: vendor top-up acme 5000000 --reference "bank 2026-11-27/17"
     """
-    return _pay(act, "top_up", ledger.top_up, account, micros, reference)
+    return _pay(act, "top_up", payments.top_up, account, micros, reference)
 
 
 @preview(top_up)
@@ -95,7 +95,7 @@ def pay(act: Act, account: AccountName, micros: Micros, reference: Reference) ->
 
     Example: vendor payment acme 5000000 --reference "bank 2026-11-27/17"
     """
-    return _pay(act, "payment", ledger.payment, account, micros, reference)
+    return _pay(act, "payment", payments.payment, account, micros, reference)
 
 
 @preview(pay)
@@ -160,12 +160,12 @@ def refund(
     """
     owner = find_account(act.session, account, lock=True)
     if reference is not None:
-        entry = ledger.recorded(act.session, owner, "refund", micros, reference, seq)
+        entry = payments.recorded(act.session, owner, "refund", micros, reference, seq)
         if entry is not None:
             return Recorded(ledger.public(entry), before=True)
     act.believe_clock()
     before = owner.credit_micros
-    appended = ledger.refund(act.session, owner, seq, act.now, micros, reference)
+    appended = payments.refund(act.session, owner, seq, act.now, micros, reference)
     return Recorded(_record(act, owner, before, appended), before=False)
 
 
@@ -180,7 +180,7 @@ def _of_refund(
     if reference and (known := _known(act, owner, "refund", micros, reference, seq)):
         yield from known
         return
-    refunds, given_back = ledger.given_back_of(act.session, owner.id, seq)
+    refunds, given_back = payments.given_back_of(act.session, owner.id, seq)
     charge = ledger.public(row)
     left = -charge.amount_micros - given_back
     if refunds and not left:
@@ -231,7 +231,7 @@ def adjust(
     owner = find_account(act.session, account, lock=True)
     act.believe_clock()
     before, stood = owner.credit_micros, limits.levels(owner)
-    entry = ledger.adjust(act.session, owner, micros, reason, act.now)
+    entry = payments.adjust(act.session, owner, micros, reason, act.now)
     limits.tell_reached(act.session, owner, stood, act.percents, act.now)
     return _record(act, owner, before, entry)
 
@@ -358,7 +358,7 @@ def _pay(
     reference: str,
 ) -> Recorded:
     owner = find_account(act.session, account, lock=True)
-    entry = ledger.recorded(act.session, owner, kind, micros, reference)
+    entry = payments.recorded(act.session, owner, kind, micros, reference)
     if entry is not None:
         return Recorded(ledger.public(entry), before=True)
     act.believe_clock()
@@ -381,7 +381,7 @@ def _known(
     act: Act, owner: Account, kind: str, micros: int | None, reference: str, seq: int | None = None
 ) -> list[str]:
     """The facts where the ledger has the reference already."""
-    found = ledger.recorded(act.session, owner, kind, micros, reference, seq)
+    found = payments.recorded(act.session, owner, kind, micros, reference, seq)
     if found is None:
         return []
     return [

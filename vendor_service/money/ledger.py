@@ -1,22 +1,29 @@
-"""The ledger: one chain of entries an account, appended to and never changed."""
+"""The ledger: one chain of entries an account, appended to and never changed, and its running totals.
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+The totals are sums by hour and by all that a question about money groups by. They are written in the
+transaction of the entries that they sum up, one statement for all that it appends.
+"""
 
-from sqlalchemy import Row, func, insert, select
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Insert, Row, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service import terms
-from vendor_service.clock import to_datetime
-from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by, row_hash
+from vendor_service.clock import HOUR, to_datetime
+from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal, row_hash
 from vendor_service.database.working_set import ChargeRow, HoldRow, ManyRows
-from vendor_service.errors import OperatorError, UsageError
-from vendor_service.money import totals
+from vendor_service.errors import OperatorError
 
 MAX_NUMBER = terms.MAX_NUMBER
 _PAGE = 500
+_TOTALS = LedgerTotal.__table__
 _APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
 _HASHED = tuple(
     column.key
@@ -56,153 +63,26 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
 def write_charges(session: Session, charges: Sequence[ChargeRow]) -> None:
     """Append charges, whose holds the database has, and count them in the totals."""
     _APPEND.run(session.connection(), [charge.columns() for charge in charges])
-    totals.count(session, charges)
+    _count(session, charges)
 
 
-def top_up(
-    session: Session, account: Account, amount_micros: int, now: int, reference: str | None = None
+def append(
+    session: Session, account: Account, kind: str, amount_micros: int, now: int, **said: str | int | None
 ) -> LedgerEntry:
-    """Append money that a prepaid account paid in; a `reference` counts once, see `recorded`.
+    """Append an entry that sells nothing.
 
     Raises:
-        OperatorError: the account is not prepaid, or its books go on to a date ahead of the clock's.
-        UsageError: the amount is not positive, or too large; or the reference cannot be.
-    """
-    if account.credit_micros is None:
-        raise OperatorError(
-            f"{account.name} is invoiced, not prepaid; record a payment with: vendor payment {account.name}"
-        )
-    if not 0 < amount_micros <= MAX_NUMBER - max(0, account.credit_micros):
-        raise UsageError("a top-up is a positive number of micro-units, and credit has fewer than 16 digits")
-    _check_reference(reference)
-    return _append(session, account, "top_up", amount_micros, now, reference=reference)
-
-
-def payment(
-    session: Session, account: Account, amount_micros: int, now: int, reference: str | None
-) -> LedgerEntry:
-    """Append what an invoiced account paid; negative is a payment that was returned. See `recorded`.
-
-    Raises:
-        OperatorError: the account is prepaid, or its books go on to a date ahead of the clock's.
-        UsageError: the amount is zero or too large, or the reference cannot be.
-    """
-    if account.credit_micros is not None:
-        raise OperatorError(
-            f"{account.name} is prepaid, not invoiced; add to its credit with: vendor top-up {account.name}"
-        )
-    if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
-        raise UsageError("a payment is a number of micro-units, not zero and below 16 digits")
-    _check_reference(reference)
-    return _append(session, account, "payment", amount_micros, now, reference=reference)
-
-
-def recorded(
-    session: Session,
-    account: Account,
-    kind: str,
-    amount_micros: int | None,
-    reference: str,
-    corrects_seq: int | None = None,
-) -> LedgerEntry | None:
-    """The entry that this top-up, payment or refund has already, if it was recorded before.
-
-    A refund of all that is left has no amount; it was recorded only if nothing of the charge is left.
-
-    Raises:
-        OperatorError: the reference stands for something else.
-    """
-    same = (LedgerEntry.account_id == account.id, LedgerEntry.reference == reference)
-    found = session.scalar(select(LedgerEntry).where(*same))
-    if found is None:
-        return None
-    if amount_micros is None and _nothing_is_left(session, found):
-        amount_micros = found.amount_micros
-    asked = (kind, amount_micros, corrects_seq)
-    if (found.kind, found.amount_micros, found.corrects_seq) != asked:
-        of = "" if found.corrects_seq is None else f" of charge {found.corrects_seq}"
-        raise OperatorError(
-            f"the reference {reference!r} of {account.name} is that of entry {found.seq}, a {found.kind}{of} "
-            f"of {found.amount_micros} micro-units; top-ups, payments and refunds each have one of their own"
-        )
-    return found
-
-
-def refund(
-    session: Session,
-    account: Account,
-    seq: int,
-    now: int,
-    amount_micros: int | None = None,
-    reference: str | None = None,
-) -> LedgerEntry:
-    """Append what gives back a part of a charge, or without an amount all that is left of it.
-
-    In all no more is given back than was charged. The queries stay used; once nothing is left of the charge,
-    it is replayed no more. What was spent of the present period's spend limits is given back with it, if the
-    charge is of that period. A `reference` counts once, see `recorded`.
-
-    Raises:
-        UsageError: the amount is not positive, or the reference cannot be.
-        OperatorError: there is no such charge, so much is not left of it, or the account's books go on to
-            a date ahead of the clock's.
-    """
-    _check_reference(reference)
-    charged = session.get(LedgerEntry, (account.id, seq))
-    if charged is None or charged.kind != "charge":
-        raise OperatorError(f"{account.name} has no charge {seq}; see: vendor ledger export {account.name}")
-    refunds, given_back = given_back_of(session, account.id, seq)
-    left = -charged.amount_micros - given_back
-    if refunds and not left:
-        raise OperatorError(f"charge {seq} of {account.name} was refunded already, and nothing of it is left")
-    amount = left if amount_micros is None else amount_micros
-    if amount < 0 or (amount == 0 and charged.amount_micros):
-        raise UsageError("a refund is a positive number of micro-units")
-    if amount > left:
-        raise OperatorError(
-            f"{left} micro-units are left of charge {seq} of {account.name}; a refund gives back no more"
-        )
-    appended = _append(session, account, "refund", amount, now, corrects_seq=seq, reference=reference)
-    for each in limited_by(account, session.get_one(ApiKey, charged.key_id)):
-        if seq > each.period_seq:
-            each.spent_micros -= amount
-    if amount == left:
-        session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
-    return appended
-
-
-def given_back_of(session: Session, account_id: str, seq: int, before: int | None = None) -> tuple[int, int]:
-    """How many refunds of a charge there are, and of how much in all; those `before` an entry, if named."""
-    same = select(func.count(), func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(
-        LedgerEntry.account_id == account_id, LedgerEntry.corrects_seq == seq
-    )
-    if before is not None:
-        same = same.where(LedgerEntry.seq < before)
-    refunds, micros = session.execute(same).one()
-    return int(refunds), int(micros)
-
-
-def adjust(session: Session, account: Account, amount_micros: int, reason: str, now: int) -> LedgerEntry:
-    """Append a correction for a reason; a positive amount is in the customer's favour.
-
-    Raises:
-        UsageError: the amount is zero or too large, the reason is empty or longer than 255 characters,
-            or a prepaid account's free credit would not cover it.
         OperatorError: the account's books go on to a date ahead of the clock's.
     """
-    if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
-        raise UsageError("an adjustment is a number of micro-units, not zero and below 16 digits")
-    if not reason.strip() or len(reason) > 255:
-        raise UsageError("give the reason of an adjustment, in up to 255 characters")
-    credit = account.credit_micros
-    if credit is not None and not account.held_micros <= credit + amount_micros <= MAX_NUMBER:
-        raise UsageError(f"{account.name} has {credit - account.held_micros} micro-units of free credit")
-    return _append(session, account, "adjustment", amount_micros, now, reason=reason)
-
-
-def note(session: Session, account: Account, reason: str, now: int) -> LedgerEntry:
-    """Append an adjustment of nothing, which says why the entries go on as they do."""
-    return _append(session, account, "adjustment", 0, now, reason=reason)
+    _check_dates(account, now)
+    entry = LedgerEntry(
+        account_id=account.id, kind=kind, amount_micros=amount_micros, counts=NOTHING, prices=NOTHING, **said
+    )
+    _chain(account, entry, now)
+    session.add(entry)
+    session.flush()
+    _count(session, [entry])
+    return entry
 
 
 def page(session: Session, account_id: str, after: int, limit: int) -> Sequence[LedgerEntry]:
@@ -265,6 +145,64 @@ def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
     return row_hash(entry, _HASHED, count_fields(entry.counts) | price_fields(entry.prices))
 
 
+class TotalKey(NamedTuple):
+    """The key of a total in its table, beside the account: what its entries have in common."""
+
+    hour: int
+    kind: str
+    key_id: str
+    model: str
+    model_fingerprint: str
+    sold: str
+    unit_micros: int
+
+
+@dataclass
+class Sums:
+    """The sums of the entries of one total."""
+
+    entries: int = 0
+    requests: int = 0
+    quantity: int = 0
+    amount_micros: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+Totals = dict[TotalKey, Sums]
+
+
+def add_to_totals(totals: Totals, entry: Any) -> None:  # noqa: ANN401 - an entry, or a row of its columns
+    """Count one more entry: in a total for each kind of what it sold, or in one of its own."""
+    sold = [(kind, entry.prices[kind], number) for kind, number in sorted(entry.counts.items()) if number]
+    for place, (kind, unit_micros, quantity) in enumerate(sold or [("", 0, 0)]):
+        key = TotalKey(
+            hour=entry.created_at // HOUR,
+            kind=entry.kind,
+            key_id=entry.key_id or "",
+            model=entry.model or "",
+            model_fingerprint=entry.model_fingerprint or "",
+            sold=kind,
+            unit_micros=unit_micros,
+        )
+        sums = totals.setdefault(key, Sums(first_seq=entry.seq))
+        sums.entries += place == 0
+        sums.requests += quantity > 0
+        sums.quantity += quantity
+        sums.amount_micros += -quantity * unit_micros if sold else entry.amount_micros
+        sums.last_seq = entry.seq
+
+
+def totals_of_hour(session: Session, account_id: str, hour: int) -> Totals:
+    """The totals of one hour, as they are written."""
+    mine = (LedgerTotal.account_id == account_id, LedgerTotal.hour == hour)
+    totals = {}
+    for row in session.execute(select(*_TOTALS.columns).where(*mine)).mappings():
+        key = TotalKey(**{name: row[name] for name in TotalKey._fields})
+        totals[key] = Sums(**{name: row[name] for name in Sums.__dataclass_fields__})
+    return totals
+
+
 def _check_dates(account: Account, now: int) -> None:
     if account.is_ahead(now):
         until = to_datetime(account.instant(now))
@@ -272,34 +210,6 @@ def _check_dates(account: Account, now: int) -> None:
             f"the books of {account.name} go on to {until:%Y-%m-%d %H:%M} UTC, ahead of this clock; "
             f"set the clock right, or if it is right run: vendor accounts repair {account.name}"
         )
-
-
-def _check_reference(reference: str | None) -> None:
-    if reference is not None and (not reference.strip() or len(reference) > 255):
-        raise UsageError("give a reference in up to 255 characters")
-
-
-def _nothing_is_left(session: Session, refunded: LedgerEntry) -> bool:
-    """Whether the charge that an entry gave back, if it gave one back, is wholly given back by now."""
-    if refunded.corrects_seq is None:
-        return False
-    charged = session.get_one(LedgerEntry, (refunded.account_id, refunded.corrects_seq))
-    return given_back_of(session, charged.account_id, charged.seq)[1] == -charged.amount_micros
-
-
-def _append(
-    session: Session, account: Account, kind: str, amount_micros: int, now: int, **said: str | int | None
-) -> LedgerEntry:
-    """Append an entry that sells nothing."""
-    _check_dates(account, now)
-    entry = LedgerEntry(
-        account_id=account.id, kind=kind, amount_micros=amount_micros, counts=NOTHING, prices=NOTHING, **said
-    )
-    _chain(account, entry, now)
-    session.add(entry)
-    session.flush()
-    totals.count(session, [entry])
-    return entry
 
 
 def _chain(account: Account, entry: LedgerEntry | ChargeRow, now: int) -> None:
@@ -315,3 +225,29 @@ def _chain(account: Account, entry: LedgerEntry | ChargeRow, now: int) -> None:
         account.credit_micros += entry.amount_micros
         if entry.kind == "top_up":
             account.credit_base_micros = account.credit_micros
+
+
+def _count(session: Session, entries: Iterable[Any]) -> None:
+    """Count entries that this transaction appends in the totals; those of an account in their order."""
+    by_account: dict[str, Totals] = {}
+    for entry in entries:
+        add_to_totals(by_account.setdefault(entry.account_id, {}), entry)
+    rows = [
+        {"account_id": account_id, **key._asdict(), **vars(sums)}
+        for account_id, totals in sorted(by_account.items())
+        for key, sums in sorted(totals.items())
+    ]
+    if rows:
+        connection = session.connection()
+        connection.execute(_upsert(connection.dialect.name), rows)
+
+
+@cache  # to put a statement together takes longer than to run it
+def _upsert(dialect: str) -> Insert:
+    adding: Any = (postgresql if dialect == "postgresql" else sqlite).insert(LedgerTotal)
+    summed = ("entries", "requests", "quantity", "amount_micros")
+    added = {name: _TOTALS.columns[name] + adding.excluded[name] for name in summed}
+    upsert: Insert = adding.on_conflict_do_update(
+        index_elements=list(_TOTALS.primary_key), set_=added | {"last_seq": adding.excluded.last_seq}
+    )
+    return upsert

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, FinalInvoice, LedgerEntry, Project, period_start
 from vendor_service.errors import OperatorError
-from vendor_service.money import invoices, ledger
+from vendor_service.money import invoices, payments
 from vendor_service.money.verification import recount
 
 
@@ -42,7 +42,7 @@ def repair(session: Session, account: Account, now: int) -> Repair:
     _reopen_period(session, account, now)
     account.ledger_at = now
     reason = f"a wrong clock dated entries up to {until:%Y-%m-%d}; they go on from the right date"
-    entry = ledger.note(session, account, reason, now)
+    entry = payments.note(session, account, reason, now)
     recount(session, account)
     return Repair(account.name, entry.seq, reason)
 

@@ -13,7 +13,7 @@ from shared.kinds import KINDS, count_fields, queries
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import Account, ApiKey, LedgerEntry, LedgerTotal, Project
-from vendor_service.money import currency, rate, totals
+from vendor_service.money import currency, ledger, rate
 
 _HOURS_A_DAY = DAY // HOUR
 # What each grouping goes by in the totals; projects are those of the keys.
@@ -154,9 +154,9 @@ def _of_entries(
         LedgerEntry.created_at >= since,
         LedgerEntry.created_at < until,
     )
-    summed: totals.Totals = {}
+    summed: ledger.Totals = {}
     for entry in session.execute(entries.order_by(LedgerEntry.seq)):
-        totals.add(summed, entry)
+        ledger.add_to_totals(summed, entry)
     for key, sums in summed.items():
         groups = {"day": key.hour // _HOURS_A_DAY, "kind": key.sold, "model": key.model}
         group = groups.get(group_by, key.key_id)

@@ -28,7 +28,7 @@ from vendor_service.database.tables import (
     Limited,
     Project,
 )
-from vendor_service.money import coverage, invoices, ledger, totals
+from vendor_service.money import coverage, invoices, ledger, payments
 
 Progress = Callable[[int], object]
 # How many entries are verified between two reports of progress.
@@ -127,7 +127,7 @@ class _Hours:
         self._account = account
         self._hour = 0
         # One, and those that a wrong clock dated ahead, or that are gone back to behind them.
-        self._summed: dict[int, totals.Totals] = defaultdict(dict)
+        self._summed: dict[int, ledger.Totals] = defaultdict(dict)
         self._right = 0
 
     def add(self, entry: Row[Any]) -> str | None:
@@ -136,7 +136,7 @@ class _Hours:
         if hour != self._hour:
             self._hour = hour
             fault = self._fault(before=entry.seq)
-        totals.add(self._summed[hour], entry)
+        ledger.add_to_totals(self._summed[hour], entry)
         return fault
 
     def end(self) -> str | None:
@@ -151,7 +151,7 @@ class _Hours:
     def _fault(self, before: int | None) -> str | None:
         """The first fault of the hours whose entries all come `before` one, or of all."""
         for hour, summed in list(self._summed.items()):
-            written = totals.in_hour(self._session, self._account.id, hour)
+            written = ledger.totals_of_hour(self._session, self._account.id, hour)
             if before is not None and any(each.last_seq >= before for each in written.values()):
                 continue
             del self._summed[hour]
@@ -214,7 +214,7 @@ def _refunded(session: Session, entry: Row[Any]) -> _Refunded | None:
     charged = session.execute(select(*columns).where(*named, columns.kind == "charge")).one_or_none()
     if charged is None:
         return None
-    refunds, before = ledger.given_back_of(session, entry.account_id, charged.seq, before=entry.seq)
+    refunds, before = payments.given_back_of(session, entry.account_id, charged.seq, before=entry.seq)
     left = -charged.amount_micros - before
     of_nothing = entry.amount_micros == 0 and (charged.amount_micros or refunds)
     if not 0 <= entry.amount_micros <= left or of_nothing:

@@ -15,7 +15,7 @@ from shared.billing import Entry, entry_hash
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, from_rows, from_wire
 from tests.vendor_service.local_vendor import LocalVendor, Vendor, image_file, image_input
 from vendor_service.database.tables import Account
-from vendor_service.money import ledger, signing
+from vendor_service.money import payments, signing
 
 CAT = {"text": "a photo of a cat"}
 BROKEN = {"image": base64.b64encode(b"no image").decode()}
@@ -183,9 +183,9 @@ def test_a_customer_can_compute_the_hash_of_every_entry(vendor: Vendor) -> None:
     vendor.embed(key, CAT, image_input())
     with vendor.books.write() as session:
         account = session.get_one(Account, vendor.account(key).id)
-        ledger.top_up(session, account, 500, vendor.clock(), "transfer 7 of Zo\u00eb")
-        ledger.adjust(session, account, -3, "a reason", vendor.clock())
-        ledger.refund(session, account, account.ledger_seq - 2, vendor.clock())
+        payments.top_up(session, account, 500, vendor.clock(), "transfer 7 of Zo\u00eb")
+        payments.adjust(session, account, -3, "a reason", vendor.clock())
+        payments.refund(session, account, account.ledger_seq - 2, vendor.clock())
     entries = [Entry.model_validate(each) for each in vendor.get("/v1/ledger", key)["data"]]
     assert {each.kind for each in entries} >= {"charge", "top_up", "adjustment", "refund"}
     for entry in entries:

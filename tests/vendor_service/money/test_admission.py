@@ -20,7 +20,7 @@ from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
-from vendor_service.money import ledger, prices
+from vendor_service.money import payments, prices
 from vendor_service.money.admission import Admission
 from vendor_service.money.checkout import Precheck
 from vendor_service.money.holds import open_holds
@@ -211,7 +211,7 @@ def test_replays_count_against_the_rate(books: Books) -> None:
 
 def refund(books: Books, order: Order, seq: int) -> None:
     with books.database.write() as session:
-        ledger.refund(session, session.get_one(Account, order.account_id), seq, books.clock())
+        payments.refund(session, session.get_one(Account, order.account_id), seq, books.clock())
 
 
 def test_a_refund_ends_replays_and_frees_the_spend_limit_but_not_the_quota(books: Books) -> None:

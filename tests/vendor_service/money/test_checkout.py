@@ -14,7 +14,7 @@ from tests.vendor_service.books import Books, asking
 from vendor_service.database.tables import Hold
 from vendor_service.database.working_set import WorkingSet
 from vendor_service.metrics import Metrics
-from vendor_service.money import checkout, ledger
+from vendor_service.money import checkout, payments
 from vendor_service.money.charging import Charging
 from vendor_service.money.checkout import Checkout, Precheck, Sale
 from vendor_service.money.orders import Admitted, Order
@@ -122,7 +122,7 @@ def test_a_replay_answers_what_was_paid_for_and_no_more(books: Books) -> None:
         assert refused.value.code == code
     assert len(books.entries(order)) == 1
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 1, books.clock())
+        payments.refund(session, account, 1, books.clock())
     with pytest.raises(APIError, match="was refunded"):
         sold(books, counter, again, answering(image=1))
     books.check(order)

@@ -31,7 +31,7 @@ from vendor_service.clock import (
 )
 from vendor_service.database.session import Database, server_time
 from vendor_service.errors import APIError, OperatorError, WrongClock
-from vendor_service.money import clock_check, ledger
+from vendor_service.money import clock_check, payments
 from vendor_service.money.admission import Admission
 from vendor_service.money.clock_check import against_database, ask_database
 
@@ -120,7 +120,7 @@ def test_an_account_that_a_wrong_clock_dated_ahead_is_refused_until_it_is_repair
     assert not_ready(refused)
     assert f"vendor accounts repair {books.account(order).name}" in caplog.text
     with books.locked(order) as (session, account), pytest.raises(OperatorError, match="accounts repair"):
-        ledger.adjust(session, account, 5, "a reason", books.clock())
+        payments.adjust(session, account, 5, "a reason", books.clock())
     other = books.open()
     books.buy(other)  # nobody else is refused
 
@@ -206,7 +206,7 @@ def test_after_a_repair_the_period_goes_on_with_what_the_wrong_clock_counted(boo
     books.buy(order)
     assert books.account(order).queries_used == 1
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 2, books.clock())  # of a charge of an earlier period
+        payments.refund(session, account, 2, books.clock())  # of a charge of an earlier period
     assert books.account(order).spent_micros == 100
     books.check(order)
 

@@ -14,7 +14,7 @@ from tests.vendor_service.books import Books
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.money import currency, invoices, ledger
+from vendor_service.money import currency, invoices, payments
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.money.usage import account_status
 
@@ -67,7 +67,7 @@ def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(book
     books.buy(order, images=1)
     with books.locked(order) as (session, account):
         for seq, micros in ((1, 120), (1, 30), (2, None), (3, None)):
-            ledger.refund(session, account, seq, books.clock(), micros)
+            payments.refund(session, account, seq, books.clock(), micros)
     books.clock.now += 31 * DAY
     december = books.invoice(order, "2026-12")
     assert (november.number, december.number, december.currency) == (1, 2, "EUR")
@@ -97,7 +97,7 @@ def test_a_credit_note_is_of_the_refunds_of_its_own_month(books: Books) -> None:
     for month, micros in (("2026-12", 120), ("2027-01", 50)):
         books.clock.now += 31 * DAY
         with books.locked(order) as (session, account):
-            ledger.refund(session, account, 1, books.clock(), micros)
+            payments.refund(session, account, 1, books.clock(), micros)
         assert [each.amount_micros for each in books.invoice(order, month).credit_notes] == [micros]
     assert [each.amount_micros for each in books.invoice(order, "2026-12").credit_notes] == [120]
     books.check(order)

@@ -18,7 +18,7 @@ from vendor_service.acts.declaration import Recorded
 from vendor_service.clock import DAY, SECOND, from_datetime
 from vendor_service.database.tables import STANDARD_PLAN, Account
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import ledger, prices
+from vendor_service.money import ledger, payments, prices
 from vendor_service.money.estimates import estimate
 from vendor_service.money.invoice_formats import as_html, as_text
 from vendor_service.money.orders import Order
@@ -35,19 +35,19 @@ def refund(
 ) -> None:
     with books.database.write() as session:
         account = session.get_one(Account, order.account_id, with_for_update=True)
-        ledger.refund(session, account, seq, books.clock(), micros, reference)
+        payments.refund(session, account, seq, books.clock(), micros, reference)
 
 
 def adjust(books: Books, order: Order, amount: int, reason: str = "a reason") -> None:
     with books.database.write() as session:
         account = session.get_one(Account, order.account_id, with_for_update=True)
-        ledger.adjust(session, account, amount, reason, books.clock())
+        payments.adjust(session, account, amount, reason, books.clock())
 
 
 def top_up(books: Books, order: Order, amount: int) -> None:
     with books.database.write() as session:
         account = session.get_one(Account, order.account_id, with_for_update=True)
-        ledger.top_up(session, account, amount, books.clock())
+        payments.top_up(session, account, amount, books.clock())
 
 
 def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(books: Books) -> None:
@@ -104,7 +104,7 @@ def test_a_charge_of_nothing_is_given_back_once_and_a_refund_takes_no_money(book
     books.buy(order, images=3)
     with books.database.write() as session:  # as an earlier version let it
         account = session.get_one(Account, order.account_id)
-        ledger._append(session, account, "refund", -400, books.clock(), corrects_seq=4)
+        ledger.append(session, account, "refund", -400, books.clock(), corrects_seq=4)
     assert "entry 5 does not give back" in str(books.problem(order))
 
 
@@ -161,7 +161,7 @@ def test_a_payment_is_on_the_invoice_and_deducted_from_no_month(books: Books) ->
     books.buy(order, images=3)
     books.clock.now = NOVEMBER_END + DAY
     with books.locked(order) as (session, account):
-        paid = ledger.payment(session, account, 250, books.clock(), "bank 1")
+        paid = payments.payment(session, account, 250, books.clock(), "bank 1")
     assert (paid.kind, paid.amount_micros, paid.reference) == ("payment", 250, "bank 1")
     books.buy(order)
     november, december = invoice(books, order), invoice(books, order, "2026-12")
@@ -174,12 +174,12 @@ def test_a_payment_is_on_the_invoice_and_deducted_from_no_month(books: Books) ->
     prepaid = books.open(credit_micros=300)
     books.buy(prepaid)
     assert invoice(books, prepaid, "2026-12").balance_due_micros is None
-    for terms, refused in ((order, ledger.top_up), (prepaid, ledger.payment)):
+    for terms, refused in ((order, payments.top_up), (prepaid, payments.payment)):
         with books.locked(terms) as (session, account), pytest.raises(OperatorError):
             refused(session, account, 5, books.clock(), "bank 2")
     for amount, reference in ((0, "r"), (2**53, "r"), (5, " "), (5, "r" * 256)):
         with books.locked(order) as (session, account), pytest.raises(UsageError):
-            ledger.payment(session, account, amount, books.clock(), reference)
+            payments.payment(session, account, amount, books.clock(), reference)
     books.check(order)
     books.check(prepaid)
 
@@ -188,17 +188,17 @@ def test_a_reference_counts_once_an_account(books: Books) -> None:
     order, other = books.open(), books.open()
     for each in (order, other):
         with books.locked(each) as (session, account):
-            assert ledger.recorded(session, account, "payment", 5, "bank 1") is None
-            ledger.payment(session, account, 5, books.clock(), "bank 1")
+            assert payments.recorded(session, account, "payment", 5, "bank 1") is None
+            payments.payment(session, account, 5, books.clock(), "bank 1")
     with books.locked(order) as (session, account):
-        again = ledger.recorded(session, account, "payment", 5, "bank 1")
+        again = payments.recorded(session, account, "payment", 5, "bank 1")
         assert (again and again.seq) == 1
         for kind, amount in (("payment", 6), ("top_up", 5)):
             with pytest.raises(OperatorError, match="entry 1"):
-                ledger.recorded(session, account, kind, amount, "bank 1")
+                payments.recorded(session, account, kind, amount, "bank 1")
     # Whatever the program does, the database counts it once.
     with pytest.raises(DatabaseError, match="reference"), books.locked(order) as (session, account):
-        ledger.payment(session, account, 5, books.clock(), "bank 1")
+        payments.payment(session, account, 5, books.clock(), "bank 1")
     assert len(books.entries(order)) == 1
 
 

@@ -31,7 +31,7 @@ from vendor_service.acts.act import Act
 from vendor_service.clock import MOST_SKEW, SECOND, Clock, ClockWatch, next_month_start
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError, OperatorError
-from vendor_service.money import invoices, ledger
+from vendor_service.money import invoices, payments
 from vendor_service.money.admission import Admission
 from vendor_service.money.invoices import month_bounds
 from vendor_service.money.orders import Admitted, Order
@@ -403,11 +403,11 @@ class MoneyMachine(RuleBasedStateMachine):
             account = session.get_one(Account, self.order.account_id, with_for_update=True)
             try:
                 if kind == "top_up":
-                    ledger.top_up(session, account, amount, self.books.clock())
+                    payments.top_up(session, account, amount, self.books.clock())
                 elif kind == "payment":
-                    ledger.payment(session, account, amount, self.books.clock(), None)
+                    payments.payment(session, account, amount, self.books.clock(), None)
                 else:
-                    ledger.adjust(session, account, amount, "a reason", self.books.clock())
+                    payments.adjust(session, account, amount, "a reason", self.books.clock())
             except OperatorError:
                 return
         self.balance += amount

@@ -21,7 +21,7 @@ from vendor_service.clock import SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Project, WebhookEvent, limited_by
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import ledger, prices
+from vendor_service.money import payments, prices
 from vendor_service.money.admission import Admission
 from vendor_service.money.checkout import Precheck
 from vendor_service.money.estimates import estimate
@@ -99,7 +99,7 @@ def test_a_refund_frees_the_projects_spend_limit_and_a_repair_counts_anew(books:
     search = books.open_project(order, ProjectTerms(spend_limit_micros=300))
     books.buy(search, images=3)
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 1, books.clock())
+        payments.refund(session, account, 1, books.clock())
     assert project_of(books, search).spent_micros == 0
     books.buy(search, images=2)
     books.check(search)

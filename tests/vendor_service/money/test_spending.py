@@ -11,7 +11,7 @@ from tests.vendor_service.books import Books
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
-from vendor_service.money import entry_search, ledger, prices, spending
+from vendor_service.money import entry_search, ledger, payments, prices, spending
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.orders import Order
 from vendor_service.money.refusals import RefusalCounts, refused_since
@@ -33,8 +33,8 @@ def history(books: Books) -> tuple[Order, str]:
         books.buy(order, images=0, texts=1, key_id=other, model="another", model_fingerprint="fp_2")
         books.clock.advance((DAY - 6 * HOUR) / 1e6)
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 2, books.clock())
-        ledger.adjust(session, account, -7, "a mistake", books.clock())
+        payments.refund(session, account, 2, books.clock())
+        payments.adjust(session, account, -7, "a mistake", books.clock())
     books.buy(books.open())
     return order, other
 

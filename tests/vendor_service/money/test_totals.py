@@ -20,7 +20,7 @@ from tests.vendor_service.books import Books, asking
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
 from vendor_service.database.tables import Account
 from vendor_service.errors import OperatorError
-from vendor_service.money import invoices, ledger
+from vendor_service.money import invoices, ledger, payments
 from vendor_service.money.usage import usage_report
 from vendor_service.money.verification import verify
 
@@ -64,7 +64,7 @@ def test_usage_of_any_span_is_the_sum_of_its_charges(books: Books) -> None:
         books.buy(order, images=number % 3, texts=number % 2 + 1)
         books.clock.advance(1700)
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 1, books.clock())
+        payments.refund(session, account, 1, books.clock())
     entries = [entry for entry in books.entries(order) if entry.kind == "charge"]
     edges = [begun, begun + HOUR, begun + HOUR // 2, begun + 3 * HOUR, begun + 1700 * SECOND, begun + DAY]
     for since in (0, *edges):
@@ -85,7 +85,7 @@ def test_usage_until_the_last_charge_is_without_it_and_without_payments(books: B
     for images in (1, 2):
         books.clock.advance(60)
         with books.locked(order) as (session, account):
-            ledger.payment(session, account, 50, books.clock(), f"bank {images}")
+            payments.payment(session, account, 50, books.clock(), f"bank {images}")
         books.clock.advance(60)
         books.buy(order, images=images)
     with books.database.read() as session:
@@ -262,7 +262,7 @@ def test_no_entry_is_replaced_for_any_of_its_unique_values(books: Books) -> None
     order = books.open()
     books.buy(order)
     with books.locked(order) as (session, account):
-        ledger.payment(session, account, 1, books.clock(), "bank 1")
+        payments.payment(session, account, 1, books.clock(), "bank 1")
     forgeries = [
         ENTRY.format(seq=1, hold="NULL", reference="NULL"),
         ENTRY.format(seq=9, hold="hold_id", reference="NULL"),

@@ -24,7 +24,7 @@ from vendor_service.clock import DAY, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import WebhookEvent
 from vendor_service.errors import APIError
-from vendor_service.money import ledger
+from vendor_service.money import payments
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Order
 from vendor_service.webhooks import model_notices
@@ -63,7 +63,7 @@ def test_a_threshold_is_told_again_in_another_month_and_after_a_refund_or_anothe
     order = books.open(quota=10, spend_limit_micros=1000)
     books.buy(order, images=5)
     with books.locked(order) as (session, account):
-        ledger.refund(session, account, 1, books.clock())
+        payments.refund(session, account, 1, books.clock())
     books.buy(order, images=2)  # of the quota nothing came back
     assert (reached(books, "quota")[50], reached(books, "spend_limit")[50]) == (1, 1)
     books.buy(order, images=3)
