@@ -1,5 +1,6 @@
 """Running totals, and what is read from them: right, verified, and cheap however long the history is."""
 
+import gc
 import re
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -129,6 +130,7 @@ def test_verification_says_how_far_it_is_in_memory_that_does_not_grow(books: Boo
         write_history(books.database, order.key_id, entries, NOVEMBER + entries // 50 * HOUR)
         with books.database.read() as session:
             account = session.get_one(Account, order.account_id)
+            gc.collect()  # so that what is garbage is collected at the same places
             tracemalloc.start()
             found = verify(session, account, reported.append)
             peaks.append(tracemalloc.get_traced_memory()[1])
