@@ -10,74 +10,144 @@ last seconds; and one that is prepared ahead lets pass whoever has come meanwhil
 than one of them. Where the devices decode as well, none is begun while queries are being prepared.
 """
 
-import logging
 import math
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
 from shared.fairness import FairQueue
-from vendor_service.encoder.batches import Batch, Buckets, Encoded, EncodeJob, QueuedQuery
 from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.queries import Vectors
+from vendor_service.encoder.queries import Encoded, Vectors
+from vendor_service.encoder.replica import Buckets
 from vendor_service.errors import APIError
 
-_PAUSE_SECONDS = 1.0
 # Too few queries for another device are left to one that works for so long.
 _LEFT_SECONDS = 0.02
 # So long after somebody has asked, somebody is likely to ask.
 _AWAITED_SECONDS = 5.0
 
-_log = logging.getLogger(__name__)
+
+@dataclass(eq=False)
+class EncodeJob:
+    """One caller's queries of one kind, and their rows so far; several devices may answer them."""
+
+    account: str
+    items: Sequence[Any]
+    background: bool = False
+    done: "Future[Encoded]" = field(default_factory=Future)
+    queued_at: float = field(default_factory=time.perf_counter)
+    untaken: int = field(init=False)
+    waited: float = 0.0
+    _left: int = field(init=False)
+    _ran: float = 0.0
+    _rows: Vectors | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.untaken = self._left = len(self.items)
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody waits for it any more: it was cancelled, or it failed."""
+        return self.done.done()
+
+    def answer(self, places: Sequence[int], rows: Vectors, seconds: float) -> None:
+        """Take the rows of the queries at these places; the caller is told when they were the last."""
+        with self._lock:
+            if self._rows is None:
+                self._rows = np.empty((len(self.items), rows.shape[1]), dtype=np.float32)
+            self._rows[places] = rows
+            self._ran += seconds
+            self._left -= len(places)
+            if self._left:
+                return
+        with suppress(InvalidStateError):  # its caller has gone
+            self.done.set_result(Encoded(self._rows, self.waited, self._ran))
+
+    def fail(self, error: Exception) -> None:
+        """Tell its caller why there is no answer."""
+        with suppress(InvalidStateError):
+            self.done.set_exception(error)
 
 
-class DeviceLost(Exception):
-    """The device itself has failed, not what it was asked to do."""
+class QueuedQuery(NamedTuple):
+    """One query of a job."""
+
+    job: EncodeJob
+    place: int
 
 
-class Device(Protocol):
-    """A device that runs the model. Staging may go on beside encoding, on another thread.
+@dataclass(frozen=True)
+class Batch:
+    """Queries of one kind, of one or more callers, for one forward pass; or of the `background`."""
 
-    Both raise `DeviceLost` if no further batch will fare better.
-    """
+    kind: Kind
+    queries: Sequence[QueuedQuery]
+    background: bool = False
 
-    def stage(self, kind: Kind, items: Sequence[Any]) -> Any:  # noqa: ANN401 - its own business
-        """Bring queries into the form, and to the place, that `encode` takes them from."""
+    @property
+    def items(self) -> list[Any]:
+        """The queries, in the order of the rows that answer them."""
+        return [job.items[place] for job, place in self.queries]
 
-    def encode(self, kind: Kind, staged: Any) -> Vectors:  # noqa: ANN401
-        """Rows of shape (queries, dimensions)."""
+    @property
+    def jobs(self) -> list[EncodeJob]:
+        """The callers' jobs."""
+        return list(dict.fromkeys(job for job, _ in self.queries))
+
+    def without_gone(self) -> "Batch":
+        """Itself, or what is left of it once some callers have gone."""
+        left = [query for query in self.queries if not query.job.gone]
+        return self if len(left) == len(self.queries) else replace(self, queries=left)
+
+    def by_caller(self) -> "list[Batch]":
+        """A batch for each caller."""
+        return [
+            replace(self, queries=[query for query in self.queries if query.job is job]) for job in self.jobs
+        ]
+
+    def answer(self, rows: Vectors, seconds: float) -> None:
+        """Give each caller its rows."""
+        for job in self.jobs:
+            mine = [row for row, query in enumerate(self.queries) if query.job is job]
+            job.answer([self.queries[row].place for row in mine], rows[mine], seconds)
+
+    def fail(self, error: Exception) -> None:
+        """Tell each caller why there is no answer."""
+        for job in self.jobs:
+            job.fail(error)
 
 
 class Batcher:
-    """The queues, and a worker for each device.
+    """The queues, which the workers of all devices take batches from.
 
     Args:
-        devices: what runs the model, each a copy of it.
+        workers: how many there are; each tells when it is dead, and when it lives again.
         buckets: the sizes of batches.
-        observer: is told of waiting times, batches and deaths.
-        pause_seconds: after which a worker that died starts anew.
+        observer: is told of waiting times and deaths.
         yields: whether the background waits for queries that are `expected`, too.
+
+    Attributes:
+        living: how many workers are alive.
+        dead: how many have died and are not back yet.
+        deaths: how often one has died.
+        free: how many wait for a batch.
+        answered_at: when a batch was last answered, by `time.monotonic`.
     """
 
-    def __init__(
-        self,
-        devices: Sequence[Device],
-        buckets: Buckets,
-        observer: Observer,
-        pause_seconds: float = _PAUSE_SECONDS,
-        *,
-        yields: bool = False,
-    ) -> None:
-        self.deaths = 0
-        self.free = 0  # workers that wait for a batch
+    def __init__(self, workers: int, buckets: Buckets, observer: Observer, *, yields: bool = False) -> None:
+        self.living = workers
+        self.dead = self.deaths = self.free = 0
+        self.answered_at = -math.inf
         self._buckets = buckets
         self._observer = observer
         self._yields = yields
@@ -87,45 +157,16 @@ class Batcher:
         self._turns = deque(self._queues)  # the kinds take turns
         self._changed = threading.Condition()
         self._closed = False
-        self._workers = [
-            _DeviceWorker(number, device, self, observer, pause_seconds)
-            for number, device in enumerate(devices)
-        ]
-
-    @property
-    def living(self) -> int:
-        """How many workers are alive."""
-        return sum(worker.alive for worker in self._workers)
-
-    @property
-    def dead(self) -> int:
-        """How many workers have died and are not back yet."""
-        return len(self._workers) - self.living
-
-    @property
-    def answered_at(self) -> float:
-        """When a batch was last answered, by `time.monotonic`."""
-        return max((worker.answered_at for worker in self._workers), default=-math.inf)
 
     def waiting(self, kind: Kind) -> int:
         """How many queries of this kind no batch has taken yet, without those of the background."""
         return self._queues[kind].urgent
 
-    def start(self) -> None:
-        """Start the workers."""
-        for worker in self._workers:
-            worker.start()
-
     def close(self) -> None:
-        """Answer what waits, then end the workers."""
+        """Take no more queries; the workers end once they have answered what waits."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for worker in self._workers:
-            worker.join()
-        # They know the batcher as it knows them, and would keep the model in memory until the garbage
-        # collector comes, which leaves alone what a server began with.
-        self._workers.clear()
 
     def submit(
         self, account: str, kind: Kind, items: Sequence[Any], *, background: bool = False
@@ -210,13 +251,21 @@ class Batcher:
     def mark_dead(self) -> None:
         """Count a death; where no worker is left, nobody waits in vain."""
         with self._changed:
+            self.living -= 1
+            self.dead += 1
             self.deaths += 1
             self._observer.died()
             self._changed.notify_all()  # who left something to this worker takes it now
             if not self.living:
                 for queue in self._queues.values():
                     for job in dict.fromkeys(query.job for query in queue.clear()):
-                        job.fail(_starting_again())
+                        job.fail(starting_again())
+
+    def mark_alive(self) -> None:
+        """Count a worker that has died as one that works again."""
+        with self._changed:
+            self.living += 1
+            self.dead -= 1
 
     # Which batch is next.
 
@@ -286,143 +335,7 @@ class Batcher:
         return Batch(kind, queries, background)
 
 
-def _starting_again() -> APIError:
+def starting_again() -> APIError:
+    """Why there is no answer where a device has failed."""
     message = "the model failed and starts again; nothing was charged"
     return APIError(ErrorCode.NOT_READY, message, retry_after=1)
-
-
-@dataclass(frozen=True)
-class _Staged:
-    """A batch, and what its device made of it or why it could not."""
-
-    batch: Batch
-    staged: Any
-    error: Exception | None = None
-
-
-class _DeviceWorker:
-    """One thread that runs batches on a device, and one that stages the next batch meanwhile.
-
-    A batch that fails is run again caller by caller, so that a bad one harms no neighbour. Whatever else
-    goes wrong kills the worker: its batches are answered 503, and after `pause_seconds` it starts anew.
-    """
-
-    def __init__(
-        self, number: int, device: Device, source: Batcher, observer: Observer, pause_seconds: float
-    ) -> None:
-        self.alive = True
-        self.answered_at = -math.inf  # a batch, by `time.monotonic`
-        self._device = device
-        self._source = source
-        self._observer = observer
-        self._pause_seconds = pause_seconds
-        self._held: list[Batch] = []
-        self._closed = threading.Event()
-        self._stager = ThreadPoolExecutor(1, thread_name_prefix=f"stager-{number}")
-        self._thread = threading.Thread(target=self._live, name=f"worker-{number}", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self) -> None:
-        """Wait for the end, which comes once the source has no batch any more."""
-        self._closed.set()
-        self._thread.join()
-        self._stager.shutdown()
-
-    def _live(self) -> None:
-        while True:
-            try:
-                self._work()
-            except BaseException:
-                _log.exception("the worker of a device died; it starts again in %s s", self._pause_seconds)
-                self._die()
-            else:
-                return
-
-    def _die(self) -> None:
-        self.alive = False
-        for batch in self._held:
-            batch.fail(_starting_again())
-        self._held = []
-        self._source.mark_dead()
-        self._closed.wait(self._pause_seconds)
-        self.alive = True
-
-    def _work(self) -> None:
-        ahead: _Staged | None = None
-        while True:
-            staged, ahead = self._choose(ahead)
-            if staged is None:
-                return
-            over = threading.Event()
-            looking = self._stager.submit(self._look_ahead, over) if ahead is None else None
-            try:
-                self._run(staged)
-                self._held.remove(staged.batch)
-            finally:
-                over.set()
-                self._source.notify()
-                if looking is not None:
-                    ahead = looking.result()
-
-    def _choose(self, ahead: _Staged | None) -> tuple[_Staged | None, _Staged | None]:
-        """The batch to run now, and the one that stays prepared: of the background, if somebody passes it."""
-        if ahead is None:
-            batch = self._source.next_batch()
-            return (None if batch is None else self._stage(batch)), None
-        passing = self._source.passing_batch() if ahead.batch.background else None
-        return (ahead, None) if passing is None else (self._stage(passing), ahead)
-
-    def _look_ahead(self, over: threading.Event) -> _Staged | None:
-        batch = self._source.full_batch(over)
-        return None if batch is None else self._stage(batch)
-
-    def _stage(self, batch: Batch) -> _Staged:
-        self._held.append(batch)
-        try:
-            return _Staged(batch, self._device.stage(batch.kind, batch.items))
-        except Exception as error:
-            return _Staged(batch, None, error)
-
-    def _run(self, staged: _Staged) -> None:
-        batch = staged.batch
-        try:
-            if staged.error is not None:
-                raise staged.error
-            left = batch.without_gone()
-            if left is batch:
-                self._encode(batch, staged.staged)
-            elif left.queries:
-                self._encode(left, self._device.stage(left.kind, left.items))
-        except DeviceLost:
-            raise
-        except Exception as error:
-            # Its frames hold what the pass made, memory that the next passes need.
-            traceback.clear_frames(error.__traceback__)
-            self._run_apart(batch.without_gone(), error)
-
-    def _run_apart(self, batch: Batch, error: Exception) -> None:
-        """Run a batch that failed caller by caller; where there is one caller alone, it is at fault."""
-        callers = batch.by_caller()
-        if len(callers) > 1:
-            _log.warning("a batch of %d callers failed, and is run again one by one", len(callers))
-        for alone in callers:
-            try:
-                if len(callers) == 1:
-                    raise error
-                self._encode(alone, self._device.stage(alone.kind, alone.items))
-            except DeviceLost:
-                raise
-            except Exception as its_own:
-                _log.error("a batch of %d failed", len(alone.items), exc_info=its_own)
-                traceback.clear_frames(its_own.__traceback__)
-                alone.fail(its_own)
-
-    def _encode(self, batch: Batch, staged: Any) -> None:  # noqa: ANN401
-        began = time.perf_counter()
-        rows = self._device.encode(batch.kind, staged)
-        seconds = time.perf_counter() - began
-        self._observer.ran(batch.kind, len(rows), seconds)
-        batch.answer(rows, seconds)
-        self.answered_at = time.monotonic()

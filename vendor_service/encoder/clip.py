@@ -24,7 +24,7 @@ from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.quantized import Calibration, quantized
 from vendor_service.encoder.queries import PreparedText, Vectors
-from vendor_service.encoder.replica import KernelCompileLock, Replica, using_threads
+from vendor_service.encoder.replica import KernelCompileLock, Normalisation, Replica, using_threads
 from vendor_service.encoder.short_texts import places_first, short_texts
 from vendor_service.encoder.sources import ModelSource
 from vendor_service.encoder.tokenizing import load_tokenizer, tokenize
@@ -124,7 +124,7 @@ class ClipModel:
             made["image"] = quantized(
                 model,
                 measured,
-                self.preprocessing,
+                Normalisation(self.preprocessing.config, first),
                 fingerprint=self.fingerprint,
                 streams=len(self.devices),
                 threads=self._threads,
@@ -267,7 +267,8 @@ class ClipModel:
     ) -> Replica:
         threads = self._threads if device.type == "cpu" else None
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        return Replica(passes, device, kind, self.preprocessing, threads=threads, compile_lock=compile_lock)
+        normalise = Normalisation(self.preprocessing.config, device)
+        return Replica(passes, device, kind, normalise, threads=threads, compile_lock=compile_lock)
 
 
 def _halved(devices: Sequence[torch.device]) -> list[torch.device]:

@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from shared.embeddings import Kind
-from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import Preparation, Took
-from vendor_service.encoder.queries import Prepared, Query
+from vendor_service.encoder.queries import Encoded, Prepared, Query
 from vendor_service.errors import APIError
 
 

@@ -1,4 +1,4 @@
-"""From an image to what the model is given: open_clip's own geometry, with arithmetic left to the device.
+"""From an image to the pixels that the model sees: open_clip's own geometry, in bytes.
 
 The geometry is worked out here, and tests compare it with open_clip's: the processes that decode start in a
 third of the time where they need not import open_clip.
@@ -22,10 +22,9 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 class Preprocessing:
-    """The preprocessing of one model, in two halves.
+    """The preprocessing of one model, by open_clip's configuration of it, as far as it deals in bytes.
 
-    `resize` (open_clip's transform, as far as it deals in bytes) runs for each image on the CPU, `normalise`
-    for a whole batch on the device; in between, a colour is one byte.
+    The arithmetic of colours is left to the device, which does it for a whole batch (`Normalisation`).
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -37,8 +36,6 @@ class Preprocessing:
         oblong = self._mode == "shortest" and self._height != self._width
         # open_clip resizes to an oblong with its default filter, whatever it is told.
         self._filter: str = "bicubic" if oblong or config.get("interpolation") != "bilinear" else "bilinear"
-        mean, std = (torch.tensor(config[each]).view(3, 1, 1) for each in ("mean", "std"))
-        self._scale, self._shift = 1 / (255 * std), -mean / std
         self.image_size: int = min(self._height, self._width)
         self.image_bytes: int = 3 * self._height * self._width
         self.shape = (self._height, self._width, 3)
@@ -63,15 +60,6 @@ class Preprocessing:
             pixels = self._interpolate(pixels, width, height)
         # numpy copies on this thread alone, torch would wake up others.
         return torch.from_numpy(np.ascontiguousarray(self._crop(pixels[0].permute(1, 2, 0).numpy())))
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Bytes of shape (images, height, width, 3) as float32 of shape (images, 3, height, width).
-
-        It lies in memory as the bytes do, channels last, and so does what convolutions make of it: on CPUs
-        a third faster in a small ViT, a tenth in a ResNet, and no slower in ViT-B-32.
-        """
-        scale, shift = self._scale.to(pixels.device), self._shift.to(pixels.device)
-        return torch.addcmul(shift, pixels.permute(0, 3, 1, 2).float(), scale)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """The width and height that open_clip resizes to, before it crops or pads."""

@@ -139,7 +139,7 @@ class Quantized:
 def quantized(
     model: Any,  # noqa: ANN401
     measured: Calibration,
-    preprocessing: Preprocessing,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
     *,
     fingerprint: str,
     streams: int,
@@ -151,7 +151,7 @@ def quantized(
     Args:
         model: an open_clip model in evaluation, float32, on the CPU.
         measured: images to measure on.
-        preprocessing: what becomes of them before the model sees them.
+        normalise: makes numbers of them, as the model is given.
         fingerprint: of the model, these images included.
         streams: how many threads call it at once.
         threads: how many threads of a processor each of these takes.
@@ -172,10 +172,7 @@ def quantized(
     if tower is not None:
         return Quantized(openvino, tower, streams, threads)
     _log.info("the image tower is made int8, which takes a minute")
-    batches = [
-        preprocessing.normalise(each).float()
-        for each in torch.split(torch.stack(list(measured.images)), _AT_ONCE)
-    ]
+    batches = [normalise(each).float() for each in torch.split(torch.stack(list(measured.images)), _AT_ONCE)]
     rows = [row for batch in batches for row in torch.split(batch, 1)]
     tower = _made(_library("nncf"), openvino, model, rows)
     found = Quantized(openvino, tower, streams, threads)

@@ -1,4 +1,4 @@
-"""Queries: as they arrive, when nothing about them has been checked, and as the model takes them."""
+"""Queries: as they arrive, when nothing about them has been checked; as the model takes them; their rows."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -42,3 +42,12 @@ class PreparedText:
 
 # The pixels of an image as `Preprocessing.resize` leaves them, or a text.
 Prepared = torch.Tensor | PreparedText
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of shape (queries, dimensions); the seconds that they waited, and that their batches ran."""
+
+    rows: Vectors
+    waited: float
+    ran: float

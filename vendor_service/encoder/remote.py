@@ -18,11 +18,10 @@ from typing_extensions import override
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import Preparation
-from vendor_service.encoder.queries import Prepared, PreparedText
+from vendor_service.encoder.queries import Encoded, Prepared, PreparedText
 from vendor_service.errors import APIError
 
 _CANARY = ""  # no account has this name

@@ -26,11 +26,11 @@ from shared.errors import ErrorCode
 from shared.http import memory
 from shared.http.logging import configure_logging
 from shared.http.metrics import SECONDS, SIZES
-from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import count_decoders
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.queries import Encoded
 from vendor_service.encoder.remote import PreparedBatch, RemoteEncoder, ask_facts
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics

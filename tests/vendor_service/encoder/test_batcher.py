@@ -14,10 +14,10 @@ import pytest
 
 from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.encoder.running_batcher import RunningBatcher
 from vendor_service.encoder import batcher as batcher_module
-from vendor_service.encoder.batcher import Batcher
-from vendor_service.encoder.batches import Buckets
 from vendor_service.encoder.queries import Vectors
+from vendor_service.encoder.replica import Buckets
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 
@@ -59,8 +59,8 @@ def model() -> Numbers:
 
 
 @pytest.fixture
-def batcher(model: Numbers) -> Iterator[Batcher]:
-    batcher = Batcher([model], BUCKETS, Metrics(), pause_seconds=0.2)
+def batcher(model: Numbers) -> Iterator[RunningBatcher]:
+    batcher = RunningBatcher([model], BUCKETS, Metrics(), pause_seconds=0.2)
     batcher.start()
     yield batcher
     model.go.set()
@@ -69,7 +69,7 @@ def batcher(model: Numbers) -> Iterator[Batcher]:
 
 def test_what_is_closed_keeps_no_model_in_memory() -> None:
     model = Numbers()
-    batcher, kept = Batcher([model, model], BUCKETS, Metrics()), weakref.ref(model)
+    batcher, kept = RunningBatcher([model, model], BUCKETS, Metrics()), weakref.ref(model)
     batcher.start()
     batcher.submit("a", "text", [1]).result(10)
     gc.disable()  # a server's collector leaves alone what it began with
@@ -82,7 +82,7 @@ def test_what_is_closed_keeps_no_model_in_memory() -> None:
 
 
 def test_every_caller_gets_its_own_rows(model: Numbers) -> None:
-    batcher = Batcher([model, model], BUCKETS, Metrics())  # two devices may share one caller's queries
+    batcher = RunningBatcher([model, model], BUCKETS, Metrics())  # two devices may share one caller's queries
     batcher.start()
 
     def ask(first: int) -> list[float]:
@@ -96,7 +96,7 @@ def test_every_caller_gets_its_own_rows(model: Numbers) -> None:
     assert max(map(len, model.batches)) <= 4
 
 
-def test_it_tells_when_it_last_answered(batcher: Batcher) -> None:
+def test_it_tells_when_it_last_answered(batcher: RunningBatcher) -> None:
     assert batcher.answered_at == -math.inf
     began = time.monotonic()
     batcher.submit("a", "image", [1.0]).result(10)
@@ -107,7 +107,7 @@ def test_it_tells_when_it_last_answered(batcher: Batcher) -> None:
     assert batcher.answered_at == first
 
 
-def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, model: Numbers) -> None:
+def test_what_waits_while_the_device_works_becomes_one_batch(batcher: RunningBatcher, model: Numbers) -> None:
     model.hold()
     futures = [batcher.submit("a", "image", [1.0])]
     assert model.started.wait(10)
@@ -117,7 +117,7 @@ def test_what_waits_while_the_device_works_becomes_one_batch(batcher: Batcher, m
     assert model.batches == [[1.0], [2.0, 3.0, 4.0]]
 
 
-def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model: Numbers) -> None:
+def test_a_full_batch_is_prepared_while_the_device_works(batcher: RunningBatcher, model: Numbers) -> None:
     model.hold()
     (first, full, rest) = (batcher.submit("a", "image", [each] * 4) for each in (1.0, 2.0, 3.0))
     assert model.started.wait(10)
@@ -128,7 +128,7 @@ def test_a_full_batch_is_prepared_while_the_device_works(batcher: Batcher, model
     assert model.batches == model.staged
 
 
-def test_the_lanes_take_turns_even_when_one_is_always_full(batcher: Batcher, model: Numbers) -> None:
+def test_the_lanes_take_turns_even_when_one_is_always_full(batcher: RunningBatcher, model: Numbers) -> None:
     model.hold()
     batcher.submit("a", "image", [1.0] * 4)
     assert model.started.wait(10)
@@ -151,7 +151,7 @@ def test_what_is_too_little_for_a_second_device_is_not_passed_over_for_ever(
     models = [Numbers(), Numbers()]
     for each in models:
         monkeypatch.setattr(each, "encode", slowly)
-    batcher = Batcher(models, Buckets([1, 2, 4], pads=False, least=2), Metrics())
+    batcher = RunningBatcher(models, Buckets([1, 2, 4], pads=False, least=2), Metrics())
     batcher.start()
     images = batcher.submit("a", "image", [1.0] * 8000)  # twenty seconds of both
     try:
@@ -163,7 +163,7 @@ def test_what_is_too_little_for_a_second_device_is_not_passed_over_for_ever(
         batcher.close()
 
 
-def test_accounts_share_a_batch_evenly(batcher: Batcher, model: Numbers) -> None:
+def test_accounts_share_a_batch_evenly(batcher: RunningBatcher, model: Numbers) -> None:
     model.hold()
     batcher.submit("first", "image", [0.0])
     assert model.started.wait(10)
@@ -181,7 +181,7 @@ def test_accounts_share_a_batch_evenly(batcher: Batcher, model: Numbers) -> None
 
 
 def test_batches_have_the_sizes_of_buckets(model: Numbers) -> None:
-    batcher = Batcher([model], Buckets([1, 2, 4], pads=False), Metrics())
+    batcher = RunningBatcher([model], Buckets([1, 2, 4], pads=False), Metrics())
     futures = [batcher.submit("a", "image", [float(each)]) for each in range(7)]
     batcher.start()
     assert [rows.result(10).rows.tolist() for rows in futures] == [[[each]] for each in range(7)]
@@ -195,7 +195,7 @@ def test_batches_have_the_sizes_of_buckets(model: Numbers) -> None:
 
 def test_who_is_alone_has_all_the_devices_that_are_free(model: Numbers) -> None:
     other = Numbers()
-    batcher = Batcher([model, other], BUCKETS, Metrics())
+    batcher = RunningBatcher([model, other], BUCKETS, Metrics())
     batcher.start()
     wait_until(lambda: batcher.free == 2)
     rows = batcher.submit("a", "image", [1.0, 2.0, 3.0, 4.0]).result(10).rows
@@ -211,7 +211,7 @@ def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(
     monkeypatch.setattr(batcher_module, "_LEFT_SECONDS", 60.0)
     second = Numbers()
     buckets = Buckets([1, 2, 3, 4], pads=False, least=3)
-    batcher = Batcher([model, second], buckets, Metrics())
+    batcher = RunningBatcher([model, second], buckets, Metrics())
     batcher.start()
     wait_until(lambda: batcher.free == 2)
     for each in (model, second):
@@ -237,7 +237,7 @@ def test_what_is_not_worth_a_second_device_is_left_to_the_one_that_works(
 
 def test_what_is_left_to_a_device_is_not_left_anew_whenever_something_happens() -> None:
     model = Numbers()
-    batcher = Batcher([model, model], Buckets([1, 2], pads=False, least=2), Metrics())
+    batcher = RunningBatcher([model, model], Buckets([1, 2], pads=False, least=2), Metrics())
     batcher.start()
     wait_until(lambda: batcher.free == 2)
     stuck, go = threading.Event(), threading.Event()
@@ -272,7 +272,9 @@ def test_what_is_left_to_a_device_is_not_left_anew_whenever_something_happens() 
 
 
 def test_what_was_left_to_a_device_that_dies_is_done_by_another(model: Numbers) -> None:
-    batcher = Batcher([model, model], Buckets([1, 2], pads=False, least=2), Metrics(), pause_seconds=60.0)
+    batcher = RunningBatcher(
+        [model, model], Buckets([1, 2], pads=False, least=2), Metrics(), pause_seconds=60.0
+    )
     batcher.start()
     wait_until(lambda: batcher.free == 2)
     model.hold()
@@ -287,7 +289,9 @@ def test_what_was_left_to_a_device_that_dies_is_done_by_another(model: Numbers) 
     batcher.close()
 
 
-def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batcher, model: Numbers) -> None:
+def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(
+    batcher: RunningBatcher, model: Numbers
+) -> None:
     model.hold()
     first = batcher.submit("a", "image", [1.0])
     assert model.started.wait(10)
@@ -304,7 +308,7 @@ def test_a_failed_batch_fails_the_caller_at_fault_and_no_neighbour(batcher: Batc
 
 
 def test_what_a_failed_pass_made_is_not_in_memory_when_its_callers_are_run_again_nor_when_they_know(
-    batcher: Batcher, model: Numbers, monkeypatch: pytest.MonkeyPatch
+    batcher: RunningBatcher, model: Numbers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Vectors]] = []
     kept: list[int] = []  # of what was made, as each further pass begins
@@ -329,7 +333,7 @@ def test_what_a_failed_pass_made_is_not_in_memory_when_its_callers_are_run_again
     assert kept == [0, 0, 0, 0]
 
 
-def test_cancelled_queries_never_reach_the_model(batcher: Batcher, model: Numbers) -> None:
+def test_cancelled_queries_never_reach_the_model(batcher: RunningBatcher, model: Numbers) -> None:
     model.hold()
     first = batcher.submit("a", "image", [1.0])
     assert model.started.wait(10)
@@ -345,7 +349,7 @@ def test_cancelled_queries_never_reach_the_model(batcher: Batcher, model: Number
 
 
 def test_queries_cancelled_after_they_were_prepared_do_not_reach_it_either(
-    batcher: Batcher, model: Numbers
+    batcher: RunningBatcher, model: Numbers
 ) -> None:
     model.hold()
     batcher.submit("a", "image", [1.0] * 4)
@@ -360,7 +364,7 @@ def test_queries_cancelled_after_they_were_prepared_do_not_reach_it_either(
 
 
 def test_a_dead_worker_is_told_of_and_comes_back(model: Numbers) -> None:
-    batcher = Batcher([model], BUCKETS, Metrics(), pause_seconds=2)
+    batcher = RunningBatcher([model], BUCKETS, Metrics(), pause_seconds=2)
     batcher.start()
     model.hold()
     fatal = batcher.submit("a", "image", [-2.0])
@@ -381,7 +385,7 @@ def test_a_dead_worker_is_told_of_and_comes_back(model: Numbers) -> None:
 
 
 def test_one_of_two_workers_may_die_and_the_other_serves_what_waits(model: Numbers) -> None:
-    batcher = Batcher([model, model], BUCKETS, Metrics(), pause_seconds=60)
+    batcher = RunningBatcher([model, model], BUCKETS, Metrics(), pause_seconds=60)
     batcher.start()
     model.hold()
     fatal = batcher.submit("a", "image", [-2.0])
@@ -397,7 +401,7 @@ def test_one_of_two_workers_may_die_and_the_other_serves_what_waits(model: Numbe
 
 
 def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
-    batcher = Batcher([model], BUCKETS, Metrics())
+    batcher = RunningBatcher([model], BUCKETS, Metrics())
     batcher.start()
     futures = [batcher.submit("a", "image", [1.0] * 9), batcher.submit("a", "text", ["2"])]
     batcher.close()
@@ -407,7 +411,7 @@ def test_closing_answers_what_waits_and_takes_no_more(model: Numbers) -> None:
     assert refused.value.code == "shutting_down"
 
 
-def test_the_background_is_taken_when_nobody_else_waits(model: Numbers, batcher: Batcher) -> None:
+def test_the_background_is_taken_when_nobody_else_waits(model: Numbers, batcher: RunningBatcher) -> None:
     model.hold()
     first = batcher.submit("a", "image", [0.0])
     assert model.started.wait(10)
@@ -429,7 +433,7 @@ def test_who_waits_comes_behind_one_short_batch_of_the_background(
 ) -> None:
     """And where somebody has asked a short while ago, its batches are shorter still."""
     monkeypatch.setattr(batcher_module, "_AWAITED_SECONDS", seconds)
-    batcher = Batcher([model], Buckets([1, 2, 4, 8], pads=False), Metrics())
+    batcher = RunningBatcher([model], Buckets([1, 2, 4, 8], pads=False), Metrics())
     batcher.start()
     try:
         model.hold()
@@ -446,7 +450,7 @@ def test_who_waits_comes_behind_one_short_batch_of_the_background(
 
 
 def test_where_devices_decode_the_background_waits_for_who_is_expected(model: Numbers) -> None:
-    batcher = Batcher([model], BUCKETS, Metrics(), yields=True)
+    batcher = RunningBatcher([model], BUCKETS, Metrics(), yields=True)
     batcher.start()
     try:
         with batcher.expecting():
@@ -470,7 +474,7 @@ def test_where_devices_decode_the_background_waits_for_who_is_expected(model: Nu
         batcher.close()
 
 
-def test_a_death_is_told_to_the_background_as_well(model: Numbers, batcher: Batcher) -> None:
+def test_a_death_is_told_to_the_background_as_well(model: Numbers, batcher: RunningBatcher) -> None:
     model.hold()
     dying = batcher.submit("a", "image", [-2.0])
     assert model.started.wait(10)

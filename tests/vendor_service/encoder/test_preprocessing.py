@@ -18,6 +18,7 @@ from tests.support.photograph import photograph
 from tests.vendor_service.hostile_images import saved
 from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
+from vendor_service.encoder.replica import Normalisation
 
 LIMITS = ImageLimits(max_bytes=2**24, max_pixels=5 * 10**7)
 BUNDLED = Path(vendor_service.__file__).with_name("models") / "icon_clip"
@@ -85,12 +86,13 @@ def test_an_image_is_embedded_as_by_open_clips_own_pipeline(bundled: tuple[Any, 
     model, transform = bundled
     content = FILES[name]()
     preprocessing = Preprocessing(model.visual.preprocess_cfg)
+    normalise = Normalisation(preprocessing.config, torch.device("cpu"))
     seen = ImageDecoder(preprocessing, LIMITS, memory_bytes=2**30).decode(content)
     with Image.open(BytesIO(content)) as opened:
         image = opened.convert("RGBA") if "transparency" in opened.info else opened
         expected = transform(image.convert("RGB"))
     with torch.inference_mode():
-        batch = torch.stack([preprocessing.normalise(seen[None])[0], expected])
+        batch = torch.stack([normalise(seen[None])[0], expected])
         ours, theirs = model.encode_image(batch, normalize=True)
     assert ours @ theirs >= FAITHFUL
 

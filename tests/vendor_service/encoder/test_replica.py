@@ -9,8 +9,8 @@ import torch
 
 from shared.errors import ErrorCode
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.encoder.running_batcher import RunningBatcher
 from vendor_service.encoder import replica as replica_module
-from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.replica import Replica, Staged, using_threads
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
@@ -30,7 +30,7 @@ def test_a_device_that_is_lost_while_a_batch_is_brought_to_it_is_the_fault_of_no
     monkeypatch.setattr(torch.cuda, "Stream", Mock())
     replica = Replica({}, torch.device("cuda"), torch.float32, Mock())
     monkeypatch.setattr(torch, "empty", refuse)
-    batcher = Batcher([replica], replica.buckets, Metrics(), pause_seconds=0.01)
+    batcher = RunningBatcher([replica], replica.buckets, Metrics(), pause_seconds=0.01)
     batcher.start()
     with closing(batcher):
         asked = batcher.submit("a", "image", [torch.ones(2)])

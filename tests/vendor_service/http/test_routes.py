@@ -2,7 +2,6 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, Vendor
 from vendor_service.accounts.keys import Scope
 from vendor_service.clock import DAY, SECOND
 from vendor_service.database.tables import Account
-from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.queries import PreparedText
 from vendor_service.money import prices
@@ -172,7 +170,7 @@ def test_a_rate_limit_is_told_with_its_refusal(vendor: Vendor) -> None:
 def test_a_dead_worker_is_not_ready_until_it_is_back_and_costs_nobody_anything(
     tmp_path: Path, scripted: ScriptedTexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.engine.Batcher", partial(Batcher, pause_seconds=3.0))
+    monkeypatch.setattr("vendor_service.encoder.engine._PAUSE_SECONDS", 3.0)
     with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor() as pool:
         key, other = vendor.key(), vendor.key()
         assert vendor.http.get("/readyz").is_success

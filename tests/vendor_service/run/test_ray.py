@@ -15,11 +15,10 @@ import torch
 from shared.errors import ErrorCode
 from tests.support.tiny_clip import write_tiny_clip
 from tests.vendor_service.given_settings import GivenSettings
-from vendor_service.encoder.batches import Encoded
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.preparation import Preparation
-from vendor_service.encoder.queries import PreparedText
+from vendor_service.encoder.queries import Encoded, PreparedText
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 from vendor_service.run.factory import prepare_with
