@@ -18,12 +18,11 @@ import pytest
 
 from tests.support.vendor_process import alive, below, wait_until
 from tests.vendor_service.scripted_tasks import HeavyTask, Notes, ScriptedTask
+from vendor_service.encoder.preparation import ProcessPools
 from vendor_service.encoder.processes import fork_server
-from vendor_service.encoder.processes.arena import Arena, ArenaLayout
 from vendor_service.encoder.processes.fork_server import Launched, launch
-from vendor_service.encoder.processes.inputs import Outcome
 from vendor_service.encoder.processes.pool import PoolSpec
-from vendor_service.encoder.processes.pools import ProcessPools
+from vendor_service.encoder.processes.worker import Arena, ArenaLayout, Outcome
 from vendor_service.encoder.processes.worker import believed as _believed
 from vendor_service.errors import APIError
 
@@ -234,7 +233,7 @@ def test_processes_that_the_system_has_no_room_for_come_later(
 def test_a_server_that_cannot_be_started_anew_is_started_later(
     processes: ProcessPools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.processes.pools._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("vendor_service.encoder.preparation._PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(fork_server, "launch", failing(2, fork_server.launch))
 
     async def work() -> None:
@@ -273,7 +272,7 @@ class Stopped:
     """Has servers stand still as soon as they are launched, each until it is let go or for 20 seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vendor_service.encoder.processes.pools._PAUSE_SECONDS", 0.05)
+        monkeypatch.setattr("vendor_service.encoder.preparation._PAUSE_SECONDS", 0.05)
         monkeypatch.setattr(fork_server, "launch", self._launch_stopped)
         self.pid: int | None = None
         self.let_go = threading.Event()

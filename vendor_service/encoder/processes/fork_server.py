@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from vendor_service.encoder.processes.arena import Arena, ArenaLayout
 from vendor_service.encoder.processes.forked import Task, TaskSpec
+from vendor_service.encoder.processes.worker import Arena, ArenaLayout, Worker
 from vendor_service.errors import OperatorError
 
 _START_SECONDS = 120.0
@@ -33,21 +33,6 @@ _TO_RUN_BY = frozenset(
 _LIBRARIES = ("PYTHON", "COVERAGE_", "LC_", "MALLOC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class ProcessHandle:
-    """One process as the vendor has it: a socket for messages, and the memory that both see."""
-
-    number: int
-    socket: socket.socket
-    arena: Arena
-    pid: int | None = None  # once it runs
-
-    def close(self) -> None:
-        """Let go of both; the process ends when it is next asked for something."""
-        self.socket.close()
-        self.arena.close()
 
 
 @dataclass(frozen=True)
@@ -90,7 +75,7 @@ class ForkServer:
         self._process: Launched | None = None
         self._control: socket.socket | None = None
         self._unread = b""
-        self._handles: dict[int, ProcessHandle] = {}
+        self._workers: dict[int, Worker] = {}
         self._forked = 0
         self._told = False  # what it is to do, so that it takes messages
 
@@ -128,7 +113,7 @@ class ForkServer:
             await asyncio.get_running_loop().sock_sendall(self.control, self._specs)
         self._told = True
 
-    def fork(self, kind: str) -> ProcessHandle:
+    def fork(self, kind: str) -> Worker:
         """Have a process forked; it answers on its socket as soon as it runs.
 
         Raises:
@@ -149,14 +134,13 @@ class ForkServer:
                     pass
             finally:
                 os.close(memory)
-        handle = ProcessHandle(self._forked, ours, arena)
-        self._handles[handle.number] = handle
-        return handle
+        worker = self._workers[self._forked] = Worker(self._forked, ours, arena)
+        return worker
 
-    def kill(self, handle: ProcessHandle) -> None:
+    def kill(self, worker: Worker) -> None:
         """Have a process killed; its death is reported as any other."""
         with suppress(OSError):
-            self.control.sendall(json.dumps({"kill": handle.number}).encode() + b"\n")
+            self.control.sendall(json.dumps({"kill": worker.number}).encode() + b"\n")
 
     def poll(self) -> list[Death]:
         """Read its reports; the deaths among them. If the server itself died, so have all processes."""
@@ -174,12 +158,12 @@ class ForkServer:
         deaths = []
         for told in map(json.loads, lines):
             if "started" in told:
-                self._handles[told["started"]].pid = told["pid"]
-            elif self._handles.pop(told["died"], None) is not None:
+                self._workers[told["started"]].pid = told["pid"]
+            elif self._workers.pop(told["died"], None) is not None:
                 deaths.append(Death(told["died"], told["status"]))
         return deaths
 
-    def wait_for(self, handle: ProcessHandle) -> None:
+    def wait_for(self, worker: Worker) -> None:
         """Return when a process runs.
 
         Raises:
@@ -187,7 +171,7 @@ class ForkServer:
         """
         self.control.settimeout(_START_SECONDS)
         try:
-            while handle.pid is None:
+            while worker.pid is None:
                 if self.poll() or not self.alive:
                     raise OperatorError("the processes that check inputs do not start; the log says why")
         except TimeoutError as error:
@@ -195,7 +179,7 @@ class ForkServer:
             raise OperatorError(message) from error
         finally:
             self.control.setblocking(False)
-        handle.socket.setblocking(False)
+        worker.socket.setblocking(False)
 
     def close(self) -> None:
         """End it, and with it all processes."""
@@ -209,7 +193,7 @@ class ForkServer:
                 self._process.wait()
         self._process = self._control = None
         self._told = False
-        self._handles.clear()
+        self._workers.clear()
 
     def _launch(self) -> None:
         if self._control is not None:
@@ -224,8 +208,8 @@ class ForkServer:
         self._process.kill()
         self._process.wait()
         self._process, self._told = None, False
-        numbers = list(self._handles)
-        self._handles.clear()
+        numbers = list(self._workers)
+        self._workers.clear()
         return numbers
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
-from vendor_service.encoder.processes.arena import Arena, ArenaLayout
+from vendor_service.encoder.processes.worker import Arena, ArenaLayout
 from vendor_service.errors import APIError
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.

@@ -16,24 +16,131 @@ The rest of its chunk waits again.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from shared.embeddings import Kind
+from shared.fairness import FairQueue
 from vendor_service.encoder.observer import Observer
 from vendor_service.encoder.processes import worker as workers
-from vendor_service.encoder.processes.arena import ArenaLayout
-from vendor_service.encoder.processes.fork_server import Death, ForkServer, ProcessHandle
+from vendor_service.encoder.processes.fork_server import Death, ForkServer
 from vendor_service.encoder.processes.forked import Task
-from vendor_service.encoder.processes.inputs import Backlog, Chunk, Input, InputJob
-from vendor_service.encoder.processes.worker import CRASH, TIME, Cause, Result, Worker, believed
+from vendor_service.encoder.processes.worker import (
+    CRASH,
+    TIME,
+    ArenaLayout,
+    Cause,
+    Chunk,
+    Input,
+    InputJob,
+    Result,
+    Worker,
+    believed,
+)
 from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 _LONGEST_ANSWER = 1 << 16
+# A message costs little beside the work on this many bytes, and callers who come meanwhile are soon next.
+_CHUNK_BYTES = 1 << 19
+# No caller waits for more inputs of the background than this.
+_BACKGROUND_CHUNK = 2
 
 _log = logging.getLogger(__name__)
+
+
+class Backlog:
+    """The inputs that wait.
+
+    Heavy inputs and others take turns, and one process at least is left to the others. Heavy ones may take
+    `spare_bytes` together beyond the shares of their processes. One that needs still more comes alone.
+
+    Args:
+        processes: the number of processes that share the work.
+        spare_bytes: see above.
+        max_inputs: the largest number of inputs for one process.
+        max_bytes: the largest number of bytes for one process; a single input always fits.
+    """
+
+    def __init__(self, processes: int, spare_bytes: int, max_inputs: int, max_bytes: int) -> None:
+        self._max_heavy = max(1, processes - 1)
+        self._spare_bytes = spare_bytes
+        self._max_inputs = max_inputs
+        self._max_bytes = min(_CHUNK_BYTES, max_bytes)
+        self._light: FairQueue[Input] = FairQueue()
+        self._heavy: FairQueue[Input] = FairQueue()
+        self._turns = deque([self._light, self._heavy])
+
+    def __len__(self) -> int:
+        return len(self._light) + len(self._heavy)
+
+    def add(self, inputs: Sequence[Input]) -> None:
+        """Add inputs behind those of the same account."""
+        for each in inputs:
+            if not each.is_abandoned:
+                self._queue_of(each).put(each.job.account, [each], background=each.job.background)
+
+    def put_back(self, inputs: Sequence[Input]) -> None:
+        """Add inputs that a process was given but did not finish; each is the next of its account."""
+        for each in reversed(inputs):
+            if not each.is_abandoned:
+                self._queue_of(each).put_back(each.job.account, [each], background=each.job.background)
+
+    def drop(self, job: InputJob) -> None:
+        """Forget the inputs of a job."""
+        for queue in self._turns:
+            queue.drop(job.account, lambda item: item.job is job, background=job.background)
+
+    def clear(self) -> list[Input]:
+        """Forget all inputs, and return them."""
+        return self._light.clear() + self._heavy.clear()
+
+    def next_chunk(self, busy: Sequence[Chunk], idle: int) -> Chunk:
+        """Take the inputs that one of the `idle` processes is given now, while others work on `busy` chunks.
+
+        It is empty if none may be begun.
+        """
+        serving = sum(not chunk[0].job.background for chunk in busy)
+        with_background = serving == 0 or idle > len(busy)
+        for queue in self._turns:
+            first = queue.peek(background=with_background)
+            if first is None or (first.is_heavy and not self._has_room(first, busy)):
+                continue  # a heavy one that waits for room keeps its turn, so that it does come
+            self._turns.remove(queue)
+            self._turns.append(queue)
+            most = self._most(first, free=idle + len(busy) - serving)
+            return queue.take_run(self._within(most, first), background=with_background)
+        return []
+
+    def _has_room(self, heavy: Input, busy: Sequence[Chunk]) -> bool:
+        """Whether there is a process for a heavy input, and memory."""
+        at_work = [chunk[0].more_bytes for chunk in busy if chunk[0].more_bytes is not None]
+        needed, taken = heavy.more_bytes or 0, sum(at_work)
+        fits = taken + needed <= self._spare_bytes or not (taken and needed)
+        return fits and len(at_work) < self._max_heavy
+
+    def _most(self, first: Input, free: int) -> int:
+        """How many inputs the process is given: callers' are shared out to all that are `free` for them."""
+        if first.is_heavy:
+            return 1
+        if first.job.background:
+            return _BACKGROUND_CHUNK
+        share = -(-self._light.urgent // free)
+        return min(share, self._max_inputs)
+
+    def _within(self, most: int, first: Input) -> Callable[[Input], bool]:
+        count, size = 1, len(first.content)
+
+        def fits(item: Input) -> bool:
+            nonlocal count, size
+            count, size = count + 1, size + len(item.content)
+            return count <= most and size <= self._max_bytes
+
+        return fits
+
+    def _queue_of(self, item: Input) -> FairQueue[Input]:
+        return self._heavy if item.is_heavy else self._light
 
 
 @dataclass(frozen=True)
@@ -77,17 +184,17 @@ class Pool:
             in_hand += max(0, sum(not item.is_abandoned for item in worker.chunk) - 1)
         return len(self._backlog) + in_hand
 
-    def start(self) -> ProcessHandle:
+    def start(self) -> Worker:
         """Have the processes forked; one of them."""
         for _ in range(self._processes):
-            handle = self._fork()
-        return handle
+            worker = self._fork()
+        return worker
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Listen to the processes from now on."""
         self._loop = loop
         for worker in self._workers.values():
-            loop.add_reader(worker.handle.socket, self._on_readable, worker)
+            loop.add_reader(worker.socket, self._on_readable, worker)
 
     def submit(
         self, account: str, inputs: Sequence[tuple[bytes | str, bool]], *, background: bool = False
@@ -113,7 +220,7 @@ class Pool:
         for worker in self._workers.values():
             left += worker.chunk
             self._let_go(worker)
-            worker.handle.arena.close()
+            worker.arena.close()
         self._workers.clear()
         for item in left:
             item.finish(error)
@@ -137,7 +244,7 @@ class Pool:
 
     def _on_readable(self, worker: Worker) -> None:
         try:
-            received = worker.handle.socket.recv(_LONGEST_ANSWER)
+            received = worker.socket.recv(_LONGEST_ANSWER)
         except BlockingIOError:
             return
         except OSError:
@@ -153,7 +260,7 @@ class Pool:
         elif len(worker.unread) > _LONGEST_ANSWER:
             self._kill(worker, CRASH)
         elif not received and self._loop is not None:
-            self._loop.remove_reader(worker.handle.socket)  # it has died; the server says of what
+            self._loop.remove_reader(worker.socket)  # it has died; the server says of what
 
     def _take_results(self, worker: Worker, results: Sequence[Result]) -> None:
         """Tell the callers, and give the process something else to do."""
@@ -171,8 +278,8 @@ class Pool:
             else:
                 item.finish(row if result.error is None else result.error)
         self._backlog.put_back(chunk[len(results) :])
-        worker.handle.arena.shrink(sum(len(item.content) for item in chunk))
-        if worker.handle.number in self._workers:
+        worker.arena.shrink(sum(len(item.content) for item in chunk))
+        if worker.number in self._workers:
             self._idle.append(worker)
             self._dispatch()
 
@@ -193,7 +300,7 @@ class Pool:
             return
         self._on_readable(worker)  # it may have answered before
         self._let_go(worker)
-        cause = worker.cause_of(death)
+        cause = worker.cause_of_death(death.status)
         fields = {"kind": self._kind, "reason": cause.name}
         left = worker.chunk
         was_at_work = bool(left)
@@ -201,7 +308,7 @@ class Pool:
             blamed = left.pop(worker.current)
             fields["account"] = blamed.job.account
             if cause is TIME:
-                _, allowed = worker.handle.arena.progress
+                _, allowed = worker.arena.progress
                 blamed.add_seconds(believed(allowed))
             blamed.deaths += 1
             if blamed.deaths >= cause.deaths:
@@ -211,7 +318,7 @@ class Pool:
         _log.warning("a process that checks inputs died", extra={"fields": fields})
         self._observer.restarted(self._kind, cause.name)
         self._backlog.put_back(left)
-        worker.handle.arena.close()
+        worker.arena.close()
         if not self._server.alive:
             return
         if worker.answered or was_at_work:
@@ -222,7 +329,7 @@ class Pool:
 
     def _kill(self, worker: Worker, cause: Cause) -> None:
         worker.killed_for = cause
-        self._server.kill(worker.handle)
+        self._server.kill(worker)
 
     def _refill_soon(self) -> None:
         assert self._loop is not None
@@ -239,20 +346,20 @@ class Pool:
             return False
         return True
 
-    def _fork(self) -> ProcessHandle:
-        handle = self._server.fork(self._kind)
-        handle.socket.setblocking(False)
-        worker = self._workers[handle.number] = Worker(handle)
+    def _fork(self) -> Worker:
+        worker = self._server.fork(self._kind)
+        worker.socket.setblocking(False)
+        self._workers[worker.number] = worker
         self._idle.append(worker)
         if self._loop is not None:
-            self._loop.add_reader(handle.socket, self._on_readable, worker)
-        return handle
+            self._loop.add_reader(worker.socket, self._on_readable, worker)
+        return worker
 
     def _let_go(self, worker: Worker) -> None:
         if self._loop is not None:
-            self._loop.remove_reader(worker.handle.socket)
+            self._loop.remove_reader(worker.socket)
         if worker.deadline is not None:
             worker.deadline.cancel()
         with suppress(ValueError):
             self._idle.remove(worker)
-        worker.handle.socket.close()
+        worker.socket.close()
