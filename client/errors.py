@@ -28,7 +28,7 @@ import errno
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.embeddings import Usage
+from shared.kinds import Usage
 
 
 @dataclass(frozen=True)

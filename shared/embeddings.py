@@ -1,20 +1,11 @@
 """`POST /embed` and `GET /v1/models`: what is asked, what is answered, what is for sale."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer
 
-from shared.kinds import (
-    CountFields,
-    Counts,
-    OfferedPriceFields,
-    UnitPrices,
-    cost_micros,
-    count_fields,
-    price_fields,
-    queries,
-)
+from shared.kinds import Counts, Input, OfferedPriceFields, UnitPrices, Usage, cost_micros, price_fields
 from shared.kinds import Kind as Kind
 
 Encoding = Literal["float", "base64"]
@@ -22,28 +13,6 @@ Encoding = Literal["float", "base64"]
 
 # Written as a string wherever a card is, be it JSON or what JSON is made from.
 _Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
-
-
-class Input(BaseModel):
-    """One query: a text, or an image as the base64 of a PNG, JPEG or WebP file."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["image"]}]}
-    )
-
-    text: str | None = None
-    image: str | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.text is None) == (self.image is None):
-            raise ValueError('an input is either {"text": ...} or {"image": ...}')
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """Which of the two it is."""
-        return "text" if self.text is not None else "image"
 
 
 class EmbedOptions(BaseModel):
@@ -77,18 +46,6 @@ class InputError(BaseModel):
     index: int
     code: str
     message: str
-
-
-class Usage(CountFields):
-    """The bill of a request. `cost_micros` is in millionths of the vendor's currency unit."""
-
-    billed_queries: int
-    cost_micros: int
-
-    @classmethod
-    def of(cls, counts: Counts, cost_micros: int) -> "Usage":
-        """The bill of these."""
-        return cls(**count_fields(counts), billed_queries=queries(counts), cost_micros=cost_micros)
 
 
 class EmbedResponse(BaseModel):

@@ -1,4 +1,4 @@
-"""The kinds of what is sold: each has its price, and a count of its own in usage, ledger, bills and receipts.
+"""The kinds of what is sold: each is an input, has a price, and is counted in usage, ledger and receipts.
 
 Everything else takes `Counts` and `UnitPrices`, mappings by kind. Only this module names the kinds one by
 one: to sell another, add it to `Kind` and `KINDS`, and its fields to the models below. What a request has of
@@ -7,9 +7,9 @@ it is counted in `vendor_service/embed/request.py`.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["text", "image"]
 # Each kind with its plural, which names the field of its count. Its price is in the field `KIND_micros`.
@@ -21,6 +21,28 @@ UnitPrices = Mapping[Kind, int]  # what one of each kind costs, in millionths of
 
 _Named = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 _Asked = Annotated[int, Field(ge=0, le=10**9, strict=True)]
+
+
+class Input(BaseModel):
+    """One query: a text, or an image as the base64 of a PNG, JPEG or WebP file."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"oneOf": [{"required": ["text"]}, {"required": ["image"]}]}
+    )
+
+    text: str | None = None
+    image: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.text is None) == (self.image is None):
+            raise ValueError('an input is either {"text": ...} or {"image": ...}')
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the two it is."""
+        return "text" if self.text is not None else "image"
 
 
 class CountFields(BaseModel):
@@ -40,6 +62,18 @@ class AskedFields(CountFields):
 
     images: _Asked = 0
     texts: _Asked = 0
+
+
+class Usage(CountFields):
+    """The bill of a request. `cost_micros` is in millionths of the vendor's currency unit."""
+
+    billed_queries: int
+    cost_micros: int
+
+    @classmethod
+    def of(cls, counts: Counts, cost_micros: int) -> "Usage":
+        """The bill of these."""
+        return cls(**count_fields(counts), billed_queries=queries(counts), cost_micros=cost_micros)
 
 
 class PriceFields(BaseModel):

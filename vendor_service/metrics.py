@@ -7,8 +7,9 @@ from typing import Self
 
 from prometheus_client import Gauge
 
-from shared.embeddings import Kind, Usage
+from shared.embeddings import Kind
 from shared.http.metrics import SECONDS, SIZES, RequestMetrics
+from shared.kinds import Usage
 
 _KINDS: tuple[Kind, ...] = ("image", "text")
 _RESTARTS = ("time", "killed", "crash")

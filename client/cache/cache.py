@@ -15,8 +15,9 @@ from client.cache.tables import Receipt, StoredEmbedding, Tables
 from client.errors import Bill
 from client.vendors.query import Query, Spending
 from client.vendors.statements import Proof
-from shared.embeddings import Prices, Usage
+from shared.embeddings import Prices
 from shared.encoding import Vector
+from shared.kinds import Usage
 
 _NOBODY = Payer()
 

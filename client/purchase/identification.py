@@ -17,8 +17,9 @@ from client.cache.origins import origin_of
 from client.errors import Bill, CacheError, ClientError, VendorError
 from client.vendors.query import Query, counts_of
 from client.vendors.vendor import Vendor
-from shared.embeddings import ModelCard, Usage
+from shared.embeddings import ModelCard
 from shared.encoding import Vector
+from shared.kinds import Usage
 
 # A text, and a PNG of 8 x 8 pixels in four colours.
 _TEXT = "a photo of a yellow canary on a branch"

@@ -14,8 +14,9 @@ from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.statements import prove
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import clean, read_embeddings, rejected
-from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices, Usage
+from shared.embeddings import EmbedResponse, Kind, ModelCard, Prices
 from shared.errors import ErrorBody
+from shared.kinds import Usage
 from shared.receipts import Sold, vector_digest
 
 

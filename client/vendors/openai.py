@@ -31,8 +31,9 @@ from client.vendors.query import Query, counts_of
 from client.vendors.transport import NO_HOOKS, Hooks, parse
 from client.vendors.vendor import EmbedResult, Vendor
 from client.vendors.wire import MOST_DIMENSIONS, most_bytes
-from shared.embeddings import Kind, Limits, ModelCard, Prices, Usage
+from shared.embeddings import Kind, Limits, ModelCard, Prices
 from shared.encoding import Vector, from_wire
+from shared.kinds import Usage
 
 # After these the request may have been served, and charged, all the same.
 _UNSURE = frozenset({408, 500, 502, 504})

@@ -17,8 +17,9 @@ from client.vendors.query import Query
 from client.vendors.statements import PinnedCard, Proof, SignedHead
 from client.vendors.transport import NO_HOOKS, Hooks, HttpTransport
 from shared.billing import Quote
-from shared.embeddings import ModelCard, Usage
+from shared.embeddings import ModelCard
 from shared.encoding import Vector
+from shared.kinds import Usage
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.statements import prove, what_was_sold
 from client.vendors.transport import AnswerTooLong, parse
 from client.vendors.vendor import EmbedResult
-from shared.embeddings import EmbedResponse, ModelCard, Usage
+from shared.embeddings import EmbedResponse, ModelCard
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
-from shared.kinds import KINDS
+from shared.kinds import KINDS, Usage
 from shared.receipts import RECEIPT_HEADER
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.

@@ -26,29 +26,22 @@ class RequestMetrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self._requests = self._counter("requests", "Requests answered.", "method", "route", "status")
-        self._request_seconds = self._histogram(
+        self.requests = self._counter("requests", "Requests answered.", "method", "route", "status")
+        self.request_seconds = self._histogram(
             "request_seconds", "From the head of a request to the end of its answer.", SECONDS, "route"
         )
         self.in_flight = self.gauge("requests_in_flight", "Requests that are being answered.")
-        self._refusals = self._counter("refusals", "Requests refused, by error code.", "code")
+        self.refusals = self._counter("refusals", "Requests refused, by error code.", "code")
         self._refused_inputs = self._counter(
             "refused_inputs", "Inputs that could not be served, by error code.", "code"
         )
         # To Prometheus a counter that first appears as 1 has not risen, and no alert would see it.
         for code in ErrorCode:
-            self._refusals.labels(code)
+            self.refusals.labels(code)
 
     def render(self) -> bytes:
         """All series, in Prometheus's text format."""
         return generate_latest(self.registry)
-
-    def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
-        """A request is over; `code` is the error's, if it was refused."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
-        if code is not None:
-            self._refusals.labels(code).inc()
 
     def refused_input(self, code: str) -> None:
         """An input of a request cannot be served."""

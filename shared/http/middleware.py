@@ -109,7 +109,11 @@ class RequestGate:
         code = state.get("error_code")
         # The route as it is declared: a path that somebody made up must not become a series of its own.
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.answered(scope["method"] if route != "none" else "any", route, status, seconds, code)
+        method = scope["method"] if route != "none" else "any"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        if code is not None:
+            self._metrics.refusals.labels(code).inc()
         fields = {
             "request_id": state["request_id"],
             "method": scope["method"],

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from pydantic_core import to_json
 
 from shared.encoding import Vector
@@ -18,8 +17,8 @@ from vendor_service.batches.leases import Claim
 from vendor_service.batches.lines import Line, LineReader, LineRefused
 from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.models import ServedModel
-from vendor_service.embed.request import Timing, counts_of
-from vendor_service.embed.results import EmbedResult, what_was_sold
+from vendor_service.embed.request import EmbedResult, Timing, counts_of, what_was_sold
+from vendor_service.embed.sales import refusal_by, refusal_of
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import Prepared
 from vendor_service.money.orders import Admitted
@@ -52,9 +51,7 @@ class LineWork:
         queries = self.line.queries
         self.refused = {place: each for place, each in enumerate(prepared) if isinstance(each, APIError)}
         if self.refused and not queries.skip_bad:
-            place, error = next(iter(self.refused.items()))
-            param = f"{queries.param}.{place}.{queries.items[place].kind}"
-            self.error = APIError(error.code, error.message, param=param)
+            self.error = refusal_of(queries, self.refused)
             return
         self.accepted = [each for each in prepared if not isinstance(each, APIError)]
 
@@ -100,19 +97,7 @@ def _read(number: int, first: int, text: bytes, reader: LineReader, model: Serve
         line = reader.read(text)
     except LineRefused as refused:  # the vendor takes less by now than when the file came
         return LineWork(number, refused.custom_id, None, first, refused.error)
-    return LineWork(number, line.custom_id, line, first, _refusal_by(model, line))
-
-
-def _refusal_by(model: ServedModel, line: Line) -> APIError | None:
-    """Why this model does not answer a line, where that shows before anything is prepared."""
-    queries, dimensions, most = line.queries, model.facts.dimensions, model.terms.limits.max_inputs
-    if queries.dimensions not in (None, dimensions):
-        message = f"this model has {dimensions} dimensions; leave them out, or reduce them yourself"
-        return APIError(ErrorCode.INVALID_REQUEST, message, param="dimensions")
-    if len(queries.items) > most:
-        message = f"a request may have {most} inputs, not {len(queries.items)}"
-        return APIError(ErrorCode.TOO_MANY_INPUTS, message, param=queries.param)
-    return None
+    return LineWork(number, line.custom_id, line, first, refusal_by(model, line.queries))
 
 
 def answers_of(claim: Claim, works: Sequence[LineWork], facts: ModelFacts, request_id: str) -> Answers:
@@ -166,11 +151,6 @@ def _refusal(line_id: str, work: LineWork, request_id: str) -> bytes:
     response = {"status_code": error.code.kind.status, "request_id": request_id, "body": body}
     line = {"id": line_id, "custom_id": work.custom_id, "response": response, "error": None}
     return to_json(line) + b"\n"
-
-
-def nothing(facts: ModelFacts) -> Vector:
-    """The rows of a line whose queries were all refused."""
-    return np.empty((0, facts.dimensions), dtype=np.float32)
 
 
 def queries_of(works: Sequence[LineWork]) -> Mapping[int, int]:

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from shared.embeddings import Encoding, Input
+from shared.embeddings import Encoding
 from shared.errors import APIError, ErrorCode
 from shared.http.errors import invalid
 from shared.http.json_body import JsonBody, ReadJson, Shape
+from shared.kinds import Input
 from vendor_service.embed.dialects import DIALECTS
 from vendor_service.embed.request import Queries
 

@@ -9,16 +9,17 @@ from time import monotonic
 
 import numpy as np
 
-from shared.embeddings import Usage
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import new_request_id
-from vendor_service.batches.answers import Answers, LineWork, answers_of, nothing, queries_of, read_lines
+from shared.kinds import Usage
+from vendor_service.batches.answers import Answers, LineWork, answers_of, queries_of, read_lines
 from vendor_service.batches.files import errors_name, input_name, output_name
 from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Leases
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
 from vendor_service.embed.models import Models, ServedModel
+from vendor_service.embed.request import no_rows
 from vendor_service.extraction.recorder import Answered, Recorder, buckets_of
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
@@ -262,7 +263,7 @@ class Runner:
     async def _settle(self, claim: Claim, model: ServedModel, answers: Answers, request_id: str) -> None:
         """Charge for what was answered, and take note of it."""
         fingerprint = model.facts.fingerprint
-        rows = np.concatenate([nothing(model.facts), *answers.rows])
+        rows = np.concatenate([no_rows(model.facts), *answers.rows])
         buckets = buckets_of(rows, fingerprint) if len(rows) else []
         piece, job = claim.piece, claim.job
         part = JobPart(request_id, piece.counts, answers.counts, buckets)
@@ -298,5 +299,5 @@ async def _encode(model: ServedModel, account: str, works: Sequence[LineWork]) -
         rows = (await model.encoder.encode(account, accepted, background=True)).rows
     first = 0
     for work in works:
-        work.rows = rows[first : first + len(work.accepted)] if work.accepted else nothing(model.facts)
+        work.rows = rows[first : first + len(work.accepted)] if work.accepted else no_rows(model.facts)
         first += len(work.accepted)

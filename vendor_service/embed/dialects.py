@@ -1,19 +1,43 @@
-"""The dialects in which embeddings are asked for and answered as JSON: Tuition's own, and OpenAI's."""
+"""How embeddings are asked for and answered: as JSON in Tuition's own dialect or OpenAI's, or as raw rows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast
 from pydantic_core import to_json
 
-from shared.embeddings import EmbedOptions, EmbedRequest, Encoding, Input, Kind
+from shared.embeddings import Embedding, EmbedOptions, EmbedRequest, EmbedResponse, Encoding, InputError
+from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, to_base64, to_rows
 from shared.errors import APIError, ErrorCode
 from shared.http.body import parse
 from shared.http.json_body import LongStrings, ReadJson
-from vendor_service.embed.request import Queries
-from vendor_service.embed.results import Content, EmbedResult, Render, as_json, as_values
-from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
+from shared.kinds import Input, Kind, count_fields
+from vendor_service.embed.request import EmbedResult, Queries
+from vendor_service.encoder.queries import ImageQuery, Query, TextQuery, Vectors
+
+_BYTES_A_NUMBER = 24  # a float32 in JSON, as in -1.1754943508222875e-38 and a comma
+_BYTES_A_ROW = 256  # index, kind, names; or a reason why there is no vector
+
+
+@dataclass(frozen=True)
+class Content:
+    """A response body; `headers` are those of its form, beside those that every response has.
+
+    `dtype` is that of the numbers in it.
+    """
+
+    body: bytes
+    media_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+    dtype: RowDtype = "float32"
+
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
+        """The same with these headers as well."""
+        return replace(self, headers=self.headers | dict(headers))
+
+
+Render = Callable[[EmbedResult], Content]
 
 
 @dataclass(frozen=True)
@@ -35,6 +59,64 @@ class Dialect:
     def rendering(self, encoding: Encoding) -> Render:
         """Render answers in an encoding."""
         return lambda result: self.render(result, encoding)
+
+
+def largest_bytes(rows: int, dimensions: int) -> int:
+    """The most bytes that a response of `rows` may have, in any form."""
+    return rows * (dimensions * _BYTES_A_NUMBER + _BYTES_A_ROW)
+
+
+def as_json(result: EmbedResult, encoding: Encoding) -> Content:
+    """An `EmbedResponse`."""
+    # Constructed, not validated: these are our own numbers, and there are many of them.
+    response = EmbedResponse.model_construct(
+        id=result.id,
+        model=result.model.id,
+        model_fingerprint=result.model.fingerprint,
+        dimensions=result.model.dimensions,
+        data=[
+            Embedding.model_construct(index=index, kind=result.queries.items[index].kind, embedding=value)
+            for index, value in zip(result.answered, as_values(result.rows, encoding), strict=True)
+        ],
+        errors=[
+            InputError(index=index, code=each.code, message=each.message)
+            for index, each in result.refused.items()
+        ],
+        usage=result.usage,
+        replayed=result.replayed,
+    )
+    return Content(to_json(response), "application/json")
+
+
+def as_rows(result: EmbedResult, dtype: RowDtype) -> Content:
+    """The rows alone; what else the JSON says is in headers."""
+    usage = result.usage
+    headers = {
+        "x-embedding-id": result.id,
+        "x-embedding-shape": f"{len(result.rows)},{result.model.dimensions}",
+        "x-embedding-dtype": dtype,
+        "x-billed-queries": str(usage.billed_queries),
+    }
+    headers |= {f"x-billed-{name}": str(number) for name, number in count_fields(usage.counts).items()}
+    if result.refused:
+        headers["x-skipped-inputs"] = _skipped(result.refused)
+    return Content(to_rows(result.rows, dtype), ROWS_MEDIA_TYPE, headers, dtype)
+
+
+def as_values(rows: Vectors, encoding: Encoding) -> list[list[float]] | list[str]:
+    """Each row as JSON has it: numbers, or base64 of little-endian float32."""
+    if encoding == "base64":
+        return [to_base64(row) for row in rows]
+    values: list[list[float]] = rows.tolist()
+    return values
+
+
+def _skipped(refused: dict[int, APIError]) -> str:
+    # Grouped by code, so that hundreds of them still fit where proxies expect headers to fit.
+    by_code: dict[str, list[str]] = {}
+    for index, error in refused.items():
+        by_code.setdefault(error.code, []).append(str(index))
+    return "; ".join(f"{code}={','.join(indices)}" for code, indices in by_code.items())
 
 
 def queries_of(items: list[Query], options: EmbedOptions, body_hash: str) -> Queries:

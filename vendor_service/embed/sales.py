@@ -6,21 +6,20 @@ fails releases the hold, and nothing is charged.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from shared.errors import ErrorCode
-from shared.http.capacity import Reservation, while_awaited
+from shared.http.capacity import while_awaited
 from shared.receipts import RECEIPT_HEADER, Signs, Sold
-from vendor_service.accounts.callers import Caller
+from vendor_service.embed.dialects import Content, Render, largest_bytes
 from vendor_service.embed.models import Models, ServedModel
-from vendor_service.embed.request import Queries, Terms, Timing, counts_of
-from vendor_service.embed.results import (
-    Content,
+from vendor_service.embed.request import (
     EmbedResult,
-    Render,
-    largest_bytes,
+    Queries,
+    Request,
+    counts_of,
     no_rows,
     receipt,
     what_was_sold,
@@ -34,29 +33,6 @@ from vendor_service.money.orders import Admitted, Order
 
 _FEW_NUMBERS = 2048  # in an answer; as JSON they take about a millisecond
 _FEW_BYTES = 1 << 19  # of queries; to hash them takes about a millisecond
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request while it is answered.
-
-    Attributes:
-        id: its own.
-        caller: the account that asks, and its key.
-        queries: what is asked.
-        reservation: its room in memory, and its deadline.
-        gone: returns when the caller has hung up.
-        terms: what the caller wants of an answer.
-        timing: where its time goes.
-    """
-
-    id: str
-    caller: Caller
-    queries: Queries
-    reservation: Reservation
-    gone: Callable[[], Awaitable[None]]
-    terms: Terms = field(default_factory=Terms)
-    timing: Timing = field(default_factory=Timing)
 
 
 @dataclass

@@ -257,9 +257,8 @@ class Engine(Encoder):
     def close(self) -> None:
         super().close()
         self.batcher.close()
-        for worker in self._workers:
-            worker.join()
-        self._workers.clear()  # they have the model, too
+        while self._workers:
+            self._workers.pop().join()  # each of them has the model, too
         del self.model
         torch.cuda.empty_cache()  # PyTorch would keep what held its weights
 

@@ -11,7 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.embeddings import EmbedOptions, EmbedRequest, EmbedResponse, Encoding, Input
+from shared.embeddings import EmbedOptions, EmbedRequest, EmbedResponse, Encoding
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype
 from shared.errors import APIError, ErrorCode
 from shared.http import multipart
@@ -20,11 +20,21 @@ from shared.http.capacity import Capacity, Reservation
 from shared.http.errors import invalid, refused
 from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import Form, FormBody, FormShape
+from shared.kinds import Input
 from vendor_service.accounts.callers import Caller
-from vendor_service.embed.dialects import EMBED, OPENAI, Dialect, OpenAIRequest, OpenAIResponse, queries_of
-from vendor_service.embed.request import Queries, Terms
-from vendor_service.embed.results import Content, EmbedResult, Render, as_rows
-from vendor_service.embed.sales import Request as SaleRequest
+from vendor_service.embed.dialects import (
+    EMBED,
+    OPENAI,
+    Content,
+    Dialect,
+    OpenAIRequest,
+    OpenAIResponse,
+    Render,
+    as_rows,
+    queries_of,
+)
+from vendor_service.embed.request import EmbedResult, Queries, Terms
+from vendor_service.embed.request import Request as SaleRequest
 from vendor_service.embed.sales import Sales
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery

@@ -19,7 +19,8 @@ from client.runs import connection
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
 from shared.billing import Entry, EntryPage
-from shared.embeddings import ModelCard, ModelList, Usage
+from shared.embeddings import ModelCard, ModelList
+from shared.kinds import Usage
 from tests.client.cards import MODEL
 
 OPTIONS = VendorOptions(vendor="http://vendor")

@@ -15,8 +15,9 @@ from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Payer
 from client.errors import Bill, CacheError, ClientError
 from client.vendors.query import Query, Spending
-from shared.embeddings import Prices, Usage
+from shared.embeddings import Prices
 from shared.encoding import Vector
+from shared.kinds import Usage
 from tests.support.forking import CONTEXT
 from tests.support.sqlite_writer import writing
 

@@ -23,7 +23,7 @@ from client.data.file_memory import FileMemory
 from client.data.kept_images import KeptFile, KeptImages, kept_in
 from client.data.pixels import PixelStore
 from client.vendors.query import Query
-from shared.embeddings import Usage
+from shared.kinds import Usage
 
 
 @pytest.fixture

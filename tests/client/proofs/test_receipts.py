@@ -25,8 +25,8 @@ from client.purchase.teacher import Teacher
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
 from client.vendors.statements import pack, unpack
-from shared.embeddings import Usage
 from shared.encoding import to_rows
+from shared.kinds import Usage
 from shared.receipts import (
     KEYS_PATH,
     RECEIPT_HEADER,

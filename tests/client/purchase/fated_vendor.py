@@ -28,8 +28,9 @@ from client.vendors.signatures import KeyRing
 from client.vendors.transport import NO_HOOKS, Hooks
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.batches import BatchObject, ChunkReceipt, FileObject, RequestCounts
-from shared.embeddings import Embedding, EmbedResponse, ModelCard, Prices, Usage
+from shared.embeddings import Embedding, EmbedResponse, ModelCard, Prices
 from shared.encoding import Vector, to_base64
+from shared.kinds import Usage
 from shared.receipts import (
     RECEIPT_TYPE,
     KeySet,

@@ -29,7 +29,7 @@ from client.purchase.purchase import Purchase
 from client.purchase.settlement import Settlement
 from client.purchase.teacher import Bulk, Teacher
 from client.vendors.query import Query, Spending
-from shared.embeddings import Usage
+from shared.kinds import Usage
 from tests.client.cards import MODEL
 from tests.client.purchase.fated_vendor import Books, FatedVendor, Killed, vector_of
 

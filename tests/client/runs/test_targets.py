@@ -41,7 +41,7 @@ from client.runs.targets import Targets
 from client.runs.teacher_queries import query_of, teacher_queries
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
-from shared.embeddings import Usage
+from shared.kinds import Usage
 from tests.client.toy import make_folder, run_config
 from tests.vendor_service.local_vendor import LocalVendor
 

@@ -35,8 +35,8 @@ from client.vendors.openai import OpenAIVendor
 from client.vendors.protocols.infinity import InfinityVendor
 from client.vendors.protocols.jina import JinaVendor
 from client.vendors.query import Query, Spending
-from shared.embeddings import Usage
 from shared.encoding import to_base64
+from shared.kinds import Usage
 
 pytestmark = pytest.mark.usefixtures("hurry")
 

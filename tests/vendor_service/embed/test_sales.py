@@ -13,7 +13,7 @@ from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.database.tables import ApiKey
 from vendor_service.embed import sales
-from vendor_service.embed.results import EmbedResult
+from vendor_service.embed.request import EmbedResult
 from vendor_service.money import checkout, prices
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.money.checkout import Precheck

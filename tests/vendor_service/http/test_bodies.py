@@ -15,11 +15,12 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
 
-from shared.embeddings import EmbedOptions, EmbedRequest, Input
+from shared.embeddings import EmbedOptions, EmbedRequest
 from shared.errors import ErrorBody
 from shared.http import body
 from shared.http.json_body import JsonBody, Shape
 from shared.http.multipart import FormBody, FormShape
+from shared.kinds import Input
 from tests.vendor_service.hostile_bodies import (
     BODIES,
     MEBIBYTE,

@@ -18,8 +18,8 @@ from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.console.customers.visitor import SignedInCustomer, payers, require_acting
 from vendor_service.console.forms import Fields
 from vendor_service.console.site import SignedOut, Site, check_origin
-from vendor_service.embed.request import Queries, Terms
-from vendor_service.embed.results import EmbedResult, as_json
+from vendor_service.embed.dialects import as_json
+from vendor_service.embed.request import EmbedResult, Queries, Terms
 from vendor_service.embed.sales import Sales
 from vendor_service.encoder.queries import ImageQuery, Query, TextQuery
 from vendor_service.errors import OperatorError
