@@ -13,7 +13,7 @@ from vendor_service.metrics import Metrics
 # The first is soon after the start: a vendor that is restarted every day is to be audited too.
 _FIRST_AFTER_SECONDS = 600.0
 _NICENESS = 10
-_VENDOR = ("-c", "from vendor_service.cli.main import main; main()")
+_VENDOR = (sys.executable, "-c", "from vendor_service.cli.main import main; main()")
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,6 @@ class Audit:
     async def _verify(self, what: str) -> tuple[bytes, bytes]:
         try:
             verifying = await asyncio.create_subprocess_exec(
-                sys.executable,
                 *(*_VENDOR, what, "verify", "--json"),
                 # In the environment: other users can read a command line, and the URL may hold a password.
                 env=os.environ | {"VENDOR_DATABASE_URL": self._url},

@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.support.forking import forked_programs
 from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, AuditHead
 from vendor_service.metrics import Metrics
 from vendor_service.money.account_metrics import AccountMetrics
+from vendor_service.run import audit as auditing
 from vendor_service.run.audit import Audit
 
 
@@ -20,6 +23,15 @@ def told(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"tuition_{name}", labels)
 
 
+@pytest.fixture
+def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Audits run the vendor's command in a process that is forked, which starts sooner than an interpreter."""
+    with forked_programs(tmp_path) as programs:
+        monkeypatch.setattr(auditing, "_VENDOR", (str(programs / "vendor"),))
+        yield
+
+
+@pytest.mark.usefixtures("forked")
 def test_an_audit_tells_of_books_that_are_not_in_order(
     books: Books, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -43,6 +55,14 @@ def test_an_audit_tells_of_books_that_are_not_in_order(
     assert (told(metrics, "ledger_verified_timestamp_seconds") or 0) > (verified or 0)
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
+def test_an_audit_runs_this_vendor_in_an_interpreter_of_its_own(books: Books) -> None:
+    out, err = anyio.run(Audit(books.database, Metrics(), every_hours=24)._verify, "ledger")
+    assert (out.strip(), err) == (b"[]", b"")
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_an_audit_that_cannot_be_made_is_no_clean_bill(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -55,6 +75,7 @@ def test_an_audit_that_cannot_be_made_is_no_clean_bill(
     assert "could not be verified" in caplog.text
 
 
+@pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_an_audit_for_which_the_system_has_no_room_is_told_of(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
