@@ -99,7 +99,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     python = home / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-    command = [*pip, "install", "--quiet", "--no-index", "--no-deps", str(built.wheel)]
+    command = [*pip, "install", "--quiet", "--no-index", "--no-deps", "--no-compile", str(built.wheel)]
     subprocess.run(command, env=_environment(), cwd=home, check=True)
     (site_packages,) = (home / "lib").glob("python*/site-packages")
     # A path from a .pth file is read as it is: the outer environment's own .pth files, which lead to the
@@ -132,20 +132,17 @@ def test_wheel_and_sdist_have_every_file_of_the_packages_and_no_other_code(built
 def test_both_command_lines_say_the_version_and_the_wheel_alone_is_imported(installed: Installed) -> None:
     assert installed("client", "--version").split()[-1] == VERSION
     assert installed("vendor", "--version").split()[-1] == VERSION
-    home = installed.programs.parent
-    for package in PACKAGES:
-        where = installed("python", "-c", f"import {package}; print({package}.__path__[0])").strip()
-        assert Path(where).is_relative_to(home), where
+    where = f"import {', '.join(PACKAGES)}; print(*[each.__path__[0] for each in ({', '.join(PACKAGES)})])"
+    for path in installed("python", "-c", where).split():
+        assert Path(path).is_relative_to(installed.programs.parent), path
 
 
 def test_a_student_is_distilled_from_the_bundled_model_and_has_its_report(installed: Installed) -> None:
     make_folder(installed.folder / "shapes", images=4)
     student = "--student open_clip:icon-clip --image-size 64 --steps 2 --out run"
     with installed.vendor() as customer:
-        models = installed("client", "models", **customer)
         data = "--data shapes --target-domain red --budget 100 --yes"
         installed("client", "distill", *data.split(), *student.split(), **customer)
-    assert "icon-clip" in models
     run = installed.folder / "run"
     assert "<svg" in (run / "report.html").read_text(encoding="utf-8")
     assert "held-out domain red" in (run / "README.md").read_text(encoding="utf-8")
