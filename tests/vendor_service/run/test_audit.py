@@ -25,7 +25,7 @@ def told(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 @pytest.fixture
 def forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Audits run the vendor's command in a process that is forked, which starts sooner than an interpreter."""
+    """Audits run the vendor's command in a forked process, which starts sooner than an interpreter."""
     with forked_programs(tmp_path) as programs:
         monkeypatch.setattr(auditing, "_VENDOR", (str(programs / "vendor"),))
         yield
