@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from vendor_service.database.working_set import Touched, WorkingSet
@@ -23,7 +23,7 @@ LARGEST_BATCH = 256
 _GATHER_SECONDS, _MOST_WAITS, _BUSY = 0.004, 5, 0.8
 
 
-class State(Enum):
+class State(StrEnum):
     """The state of a piece of work."""
 
     WAITING = "waiting"  # for the next shared transaction

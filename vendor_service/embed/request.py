@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,7 +26,7 @@ from vendor_service.money.orders import Admitted, Charged
 
 def counts_of(queries: Iterable[Query]) -> Counts:
     """One of its kind for each query."""
-    return Counter(each.kind for each in queries)
+    return dict(Counter(each.kind for each in queries))
 
 
 StepName = Literal["decode", "queue", "model", "books"]
@@ -51,7 +52,7 @@ class Queries:
     param: str = "inputs"
     dimensions: int | None = None
 
-    @property
+    @cached_property
     def counts(self) -> Counts:
         """How many of each kind they are."""
         return counts_of(self.items)

@@ -12,6 +12,7 @@ from functools import partial
 
 from shared.errors import ErrorCode
 from shared.http.capacity import while_awaited
+from shared.kinds import Counts
 from shared.receipts import RECEIPT_HEADER, Signs, Sold
 from vendor_service.embed.dialects import Content, Render, largest_bytes
 from vendor_service.embed.models import Models, ServedModel
@@ -50,6 +51,14 @@ class _Answer:
     model: ServedModel
     leaving: "asyncio.Future[None]"
     refused: dict[int, APIError] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Counts:
+        """How many queries of each kind are answered."""
+        queries = self.request.queries
+        if not self.refused:
+            return queries.counts
+        return counts_of(each for index, each in enumerate(queries.items) if index not in self.refused)
 
     @property
     def order(self) -> Order:
@@ -120,16 +129,13 @@ class Sales:
     async def _deliver(self, answer: _Answer, sale: Sale, render: Render) -> tuple[EmbedResult, Content]:
         """Decode, encode, render and charge; whatever fails before the charge is not charged."""
         dates = answer.model.terms.headers
-        accepted = await self._prepared(answer, sale)
-        items = answer.request.queries.items
-        answered = counts_of(each for index, each in enumerate(items) if index not in answer.refused)
-        if not accepted:
+        rows = await while_awaited(self._rows(answer, sale), answer.request.reservation, answer.leaving)
+        answered = answer.counts
+        if not len(rows):
             await sale.settle(answered, answer.refused)
-            result = answer.result(no_rows(answer.model.facts), None)
+            result = answer.result(rows, None)
             content, _ = await _rendered(render, result)
             return result, content.with_headers(dates)
-        encoding = sale.during(partial(_encode, answer, accepted), answered)
-        rows = await while_awaited(encoding, answer.request.reservation, answer.leaving)
         # Rendered before it is charged: whatever is charged is ready to be sent.
         expected = sale.expected(answered)
         result = answer.result(rows, expected)
@@ -141,14 +147,20 @@ class Sales:
             content = render(result)  # what was sold is the same
         return result, content.with_headers(self._sold(answer, result, sold, buckets) | dates)
 
+    async def _rows(self, answer: _Answer, sale: Sale) -> Vectors:
+        """The vectors of the queries that can be answered, decoded and encoded."""
+        accepted = await self._prepared(answer, sale)
+        if not accepted:
+            return no_rows(answer.model.facts)
+        return await sale.during(partial(_encode, answer, accepted), answer.counts)
+
     async def _prepared(self, answer: _Answer, sale: Sale) -> list[Prepared]:
         """The queries ready for the model, but those that are passed over."""
         request, queries = answer.request, answer.request.queries
         with request.timing.timed("decode"):
-            preparing = answer.model.encoder.prepare(
+            prepared = await answer.model.encoder.prepare(
                 request.reservation.account, queries.items, took=sale.took
             )
-            prepared = await while_awaited(preparing, request.reservation, answer.leaving)
         answer.refused = {index: each for index, each in enumerate(prepared) if isinstance(each, APIError)}
         for each in answer.refused.values():
             self._metrics.refused_input(each.code)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,15 +188,15 @@ class Batcher:
             if not background:
                 self._asked_at = time.monotonic()
             self._changed.notify_all()
-        job.done.add_done_callback(lambda _: self._forget(kind, job))
+        # It knows the future alone: by its job the future would know itself, and keep the rows in memory.
+        job.done.add_done_callback(partial(self._forget, kind, account, background))
         return job.done
 
-    def _forget(self, kind: Kind, job: EncodeJob) -> None:
+    def _forget(self, kind: Kind, account: str, background: bool, done: "Future[Encoded]") -> None:
         """Drop what waits of a job that was cancelled or failed."""
-        if job.untaken:
+        if done.cancelled() or done.exception() is not None:
             with self._changed:
-                queue = self._queues[kind]
-                queue.drop(job.account, lambda query: query.job is job, background=job.background)
+                self._queues[kind].drop(account, lambda query: query.job.done is done, background=background)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:

@@ -278,9 +278,7 @@ def _asked(rows: WorkingSet, order: Order, now: int, *, least: bool = False) -> 
     account, key = rows.account(order.account_id), rows.key(order.key_id)
     find_prices = prices.batch if order.is_bulk else prices.current
     found = find_prices(rows.session, account.plan, order.model, now)
-    if least:
-        order = replace(order, counts=order.least(found))
-    return Asked(account, key, order, found, now)
+    return Asked(account, key, order.least(found) if least else order, found, now)
 
 
 def _nothing_held(account: Account, key: ApiKey, order: Order, now: int) -> Admitted:

@@ -88,8 +88,7 @@ class Precheck:
             limits.check_status(account, key, order, now)
             roll_periods(account, key, now)
             rate.check(account, key, 1 if order.may_shrink else order.queries, now)
-            least = replace(order, counts=order.least(price))
-            limits.check(Asked(account, key, least, price, now))
+            limits.check(Asked(account, key, order.least(price), price, now))
         except APIError:
             return False
         rate.take(account, key, order.queries, now)
@@ -267,6 +266,8 @@ class Sale:
 
     def _order_of(self, answered: Counts) -> Order:
         """The order of just what is answered."""
+        if answered == self._order.counts and not self._order.may_shrink:
+            return self._order
         return replace(self._order, counts=answered, may_shrink=False)
 
     async def _check_replay(self, held: Admitted, answered: Counts) -> None:

@@ -6,6 +6,7 @@ since what was paid for and is asked again counts against the rate as well.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy.orm import Session
 
@@ -32,7 +33,7 @@ class Asked:
     prices: UnitPrices
     now: int
 
-    @property
+    @cached_property
     def cost_micros(self) -> int:
         """What the order costs."""
         return cost_micros(self.order.counts, self.prices)

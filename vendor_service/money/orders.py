@@ -1,10 +1,11 @@
 """Orders: what a request asks for, and on which terms it was admitted."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Generic, Self, TypeVar
 
-from shared.kinds import Counts, Kind, UnitPrices, queries
+from shared.kinds import Counts, UnitPrices, queries
 
 Job = TypeVar("Job")
 
@@ -31,7 +32,7 @@ class Order:
     held_until: int | None = None
     may_shrink: bool = False
 
-    @property
+    @cached_property
     def queries(self) -> int:
         """How many queries it asks."""
         return queries(self.counts)
@@ -41,11 +42,12 @@ class Order:
         """Whether it is a bulk job's."""
         return self.held_until is not None
 
-    def least(self, prices: UnitPrices) -> Mapping[Kind, int]:
+    def least(self, prices: UnitPrices) -> Self:
         """The least that may be left of it to be answered: its cheapest query, where it may shrink."""
         if not self.may_shrink:
-            return self.counts
-        return {min((kind for kind, number in self.counts.items() if number), key=prices.__getitem__): 1}
+            return self
+        cheapest = min((kind for kind, number in self.counts.items() if number), key=prices.__getitem__)
+        return replace(self, counts={cheapest: 1})
 
 
 @dataclass(frozen=True)

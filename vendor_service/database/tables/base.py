@@ -29,7 +29,7 @@ class ByKind(TypeDecorator[Mapping[Kind, int]]):
 
     def process_bind_param(self, value: Mapping[Kind, int] | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Write it."""
-        return None if value is None else _written(tuple(sorted(value.items())))
+        return None if value is None else _written(tuple(value.items()))
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Mapping[Kind, int] | None:  # noqa: ARG002
         """Read it."""
@@ -39,7 +39,7 @@ class ByKind(TypeDecorator[Mapping[Kind, int]]):
 # Each request writes and reads the same few.
 @lru_cache(4096)
 def _written(numbers: tuple[tuple[Kind, int], ...]) -> str:
-    return json.dumps(dict(numbers), separators=(",", ":"))
+    return json.dumps(dict(sorted(numbers)), separators=(",", ":"))
 
 
 @lru_cache(4096)
