@@ -19,7 +19,7 @@ from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.money import currency, invoices, ledger, limits, payments
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
-from vendor_service.terms import Micros, Term, Unit, money
+from vendor_service.terms import MAX_NUMBER, Micros, Term, Unit, money
 
 _TOLD = ("seq", "kind", "amount_micros", "corrects_seq", "reason", "reference")
 
@@ -31,7 +31,7 @@ ChargeNumber = Annotated[
         typed="--entry",
         wire="entry",
         least=1,
-        most=ledger.MAX_NUMBER,
+        most=MAX_NUMBER,
     ),
 ]
 Reference = Annotated[
@@ -284,7 +284,7 @@ def issue_invoice(
 def ledger_page(
     act: Act,
     account: AccountName,
-    after: Annotated[int, Term("the last `seq` seen", least=0, most=ledger.MAX_NUMBER)] = 0,
+    after: Annotated[int, Term("the last `seq` seen", least=0, most=MAX_NUMBER)] = 0,
     limit: Annotated[int, Term(least=1, most=1000)] = 100,
 ) -> EntryPage:
     """An account's ledger entries behind `after`, oldest first; an empty page ends it."""

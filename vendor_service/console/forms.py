@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from shared.errors import APIError, ErrorCode
 from vendor_service.errors import UsageError
-from vendor_service.money.ledger import MAX_NUMBER
+from vendor_service.terms import MAX_NUMBER
 
 _MOST_FIELDS = 64
 _LONGEST_NUMBER = 24

@@ -19,7 +19,7 @@ from vendor_service.errors import APIError
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication, requiring
 from vendor_service.http.sale import terms_description, terms_of
-from vendor_service.money import ledger
+from vendor_service.terms import MAX_NUMBER
 
 
 def batches_router(
@@ -62,7 +62,7 @@ def batches_router(
     async def batch_receipts(
         batch_id: str,
         caller: Annotated[Caller, buyer],
-        after: Annotated[int, Query(ge=-1, le=ledger.MAX_NUMBER)] = -1,
+        after: Annotated[int, Query(ge=-1, le=MAX_NUMBER)] = -1,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""

@@ -15,13 +15,11 @@ from sqlalchemy.orm import Session
 
 from shared.billing import Entry
 from shared.kinds import NOTHING, count_fields, price_fields
-from vendor_service import terms
 from vendor_service.clock import HOUR, to_datetime
 from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal, row_hash
 from vendor_service.database.working_set import ChargeRow, HoldRow, ManyRows
 from vendor_service.errors import OperatorError
 
-MAX_NUMBER = terms.MAX_NUMBER
 _PAGE = 500
 _TOTALS = LedgerTotal.__table__
 _APPEND = ManyRows(insert(LedgerEntry), LedgerEntry.__table__.columns.keys())

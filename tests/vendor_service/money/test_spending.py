@@ -11,12 +11,13 @@ from tests.vendor_service.books import Books
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
-from vendor_service.money import entry_search, ledger, payments, prices, spending
+from vendor_service.money import entry_search, payments, prices, spending
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.orders import Order
 from vendor_service.money.refusals import RefusalCounts, refused_since
 from vendor_service.money.spending import Spent
 from vendor_service.run.chores import Chore
+from vendor_service.terms import MAX_NUMBER
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_a_search_finds_what_a_look_through_all_entries_finds(
         expected = [each.seq for each in reversed(entries) if is_wanted(each)]
         found: list[LedgerEntry] = []
         with books.database.read() as session:
-            before = ledger.MAX_NUMBER
+            before = MAX_NUMBER
             while page := entry_search.search(session, order.account_id, wanted, before, limit):
                 assert len(page) <= limit
                 found += page

@@ -22,6 +22,7 @@ from vendor_service.errors import APIError
 from vendor_service.money import entry_search, invoices, ledger, spending
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.invoice_formats import as_pdf
+from vendor_service.terms import MAX_NUMBER
 
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInCustomer]
@@ -56,7 +57,7 @@ class MoneyPages:
         wanted, before = _filter(asked.query), asked.query.number("before")
         account_id = asked.who.account_id
         found = entry_search.search(
-            session, account_id, wanted, ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
+            session, account_id, wanted, MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
         entries = [ledger.public(each) for each in found[:_ENTRIES]]
         named = {each.key_id for each in entries if each.key_id is not None} | {asked.query.get("key")}
@@ -80,7 +81,7 @@ class MoneyPages:
     def ledger_csv(self, asked: Asked, session: Session) -> Response:
         """The newest of the same entries for a spreadsheet, with money in micro-units."""
         found = entry_search.search(
-            session, asked.who.account_id, _filter(asked.query), ledger.MAX_NUMBER, _MOST_EXPORTED
+            session, asked.who.account_id, _filter(asked.query), MAX_NUMBER, _MOST_EXPORTED
         )
         rows = [ledger.public(each).model_dump(mode="json") for each in found]
         columns = ("seq", "created_at", "kind", "amount_micros", *KINDS.values(),
@@ -91,7 +92,7 @@ class MoneyPages:
     def entries(self, asked: Asked, session: Session) -> Response:
         """Entries behind one, oldest first, for the script that verifies the chain."""
         after = asked.query.number("after") or 0
-        found = ledger.page(session, asked.who.account_id, min(max(after, 0), ledger.MAX_NUMBER), _PORTION)
+        found = ledger.page(session, asked.who.account_id, min(max(after, 0), MAX_NUMBER), _PORTION)
         data = [ledger.public(entry) for entry in found]
         page = EntryPage(data=data, next_after=data[-1].seq if data else after)
         told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}

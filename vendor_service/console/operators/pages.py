@@ -46,6 +46,7 @@ from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
 from vendor_service.money.refusals import refused_since
 from vendor_service.money.usage import account_status
+from vendor_service.terms import MAX_NUMBER
 
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInOperator]
@@ -277,7 +278,7 @@ class OperatorPages:
     def _entries(self, asked: Asked, session: Session, account: Account) -> Values:
         before = asked.query.number("before")
         found = entry_search.search(
-            session, account.id, EntryFilter(), ledger.MAX_NUMBER if before is None else before, _ENTRIES + 1
+            session, account.id, EntryFilter(), MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
         given_back = _given_back(session, account, found)
         entries = []
