@@ -17,6 +17,7 @@ _PAGE_BYTES = 32_768
 _MAPPED_BYTES = 8 * 2**30
 # How long another process that is writing is waited for.
 _BUSY_SECONDS = 60.0
+_SYNCHRONOUS = "FULL"  # what has been committed outlives a loss of power
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS models (
     id INTEGER PRIMARY KEY,
@@ -155,8 +156,8 @@ class CacheFile:
         """Make the tables; harmless where they exist, so processes that start together do not clash."""
         self._require_ours()
         self.connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        self.connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS}")
         write_ahead(self.connection, _BUSY_SECONDS)
-        self.connection.execute("PRAGMA synchronous=FULL")
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         with self._begun():
             for statement in _SCHEMA.split(";\n"):

@@ -8,6 +8,7 @@ from statistics import median
 from client.data.images import Pixels
 
 _BATCH = 32
+_WARM_UP = 3
 # Of each of the two measurements, once everything is warm.
 _SECONDS = 0.3
 
@@ -28,7 +29,7 @@ def speed_of(classify: Callable[[Pixels], object], pictures: Pixels) -> Speed:
 
 
 def _median_seconds(call: Callable[[], object]) -> float:
-    for _ in range(3):
+    for _ in range(_WARM_UP):
         call()
     taken: list[float] = []
     while sum(taken) < _SECONDS:

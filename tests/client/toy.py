@@ -1,5 +1,6 @@
 """A folder of toy pictures: three shapes in three colour schemes, which are the domains."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,25 @@ def make_folder(root: Path, *, images: int = 10) -> Path:
             for n in range(images):
                 draw(name, ground, ink, seed=1000 * d + 100 * c + n).save(folder / f"{n:02}.png")
     return root
+
+
+@cache
+def tiny_backbone() -> bytes:
+    """The weights of a student of a third of a million, for tests that are not about what the student is."""
+    import timm  # which most tests need not import
+    import torch
+    from safetensors.torch import save
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return save(timm.create_model("test_efficientnet", num_classes=0).state_dict())
+
+
+def tiny_student(folder: Path) -> dict[str, Any]:
+    """What names this student in a configuration or in options; its weights are written to a folder."""
+    weights = folder / "backbone.safetensors"
+    weights.write_bytes(tiny_backbone())
+    return {"student": "test_efficientnet", "student_weights": weights}
 
 
 def run_config(data: Path | str = "toy", **changes: Any) -> RunConfig:

@@ -3,16 +3,12 @@
 import os
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
 from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
-import timm
-import torch
-from safetensors.torch import save
-
 from client.cli.main import main
+from tests.client.toy import tiny_student
 from tests.support.forking import ForkedCommand
 
 # A student of a third of a million weights, for runs whose tests are not about what the student is.
@@ -27,13 +23,6 @@ class Outcome:
     stderr: str
 
 
-@cache
-def _tiny_backbone() -> bytes:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return save(timm.create_model("test_efficientnet", num_classes=0).state_dict())
-
-
 @dataclass
 class Command:
     """Runs `client` in a folder, with a vendor, a key and a cache of its own; `TINY` is a student there."""
@@ -43,7 +32,7 @@ class Command:
     api_key: str
 
     def __post_init__(self) -> None:
-        (self.folder / "backbone.safetensors").write_bytes(_tiny_backbone())
+        tiny_student(self.folder)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -25,12 +25,13 @@ from client.vendors.query import Query
 from shared.embeddings import Prices
 from tests.client.toy import CLASSES, DOMAINS, make_folder, run_config
 from tests.end_to_end.command import TINY, Command
+from tests.support.quick import BRIEF
 from tests.support.vendor_process import VendorProcess
 from tools.site.run_files import TABLE, faults
 
 IMAGES = 5
 EVERYTHING = IMAGES * len(CLASSES) * len(DOMAINS) + len(CLASSES)
-_OF_LITE0 = ("--image-size", "32", "--steps", "4", "--data", "toy", "--out", "table")
+_OF_LITE0 = ("--image-size", "32", "--steps", "2", "--data", "toy", "--out", "table")
 SMALL = (*TINY, *_OF_LITE0)
 
 
@@ -62,7 +63,7 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     assert vendor_process.charges(client.api_key).queries == len(CLASSES)
     first = _table(client)
     probe = json.loads((client.folder / "table/runs/linear-probe-red-0/summary.json").read_text())
-    assert probe["steps"] == 4
+    assert probe["steps"] == 2
     shown = client(*arguments, "linear-probe,text-only,image-only,zero-shot", "--target-domain", "all")
     charges = vendor_process.charges(client.api_key)
     assert charges.queries == EVERYTHING
@@ -93,8 +94,8 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     client(*arguments, "image-only,linear-probe")
     client(*arguments, "unlimited", "--target-domain", "red")
     (unlimited,) = _table(client)["runs"]
-    # texts; views of 24 training images; 4 steps of both domains, which fill a batch of four
-    assert unlimited["queries"] == 3 + 6 * 24 + 4 * Recipe().images_per_domain * 4
+    # texts; views of 24 training images; 2 steps of both domains, which fill a batch of four
+    assert unlimited["queries"] == 3 + BRIEF.align_views * 24 + 2 * BRIEF.images_per_domain * 4
     assert unlimited["cost_micros"] == 0
     assert vendor_process.charges(client.api_key) == charges
 

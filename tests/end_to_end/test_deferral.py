@@ -31,19 +31,10 @@ def trained(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFact
     make_folder(folder / "toy", images=5)
     client = Command(folder, vendor_process.url, vendor_process.create_key(quota=1000))
     client(
-        "distill",
-        "--data",
-        "toy",
-        *TINY,
-        "--image-size",
-        "32",
-        "--steps",
-        "4",
-        "--out",
-        "run",
-        "--budget",
+        "distill", "--data", "toy", *TINY, "--image-size", "32", "--steps", "4", "--out", "run", "--budget",
         "100",
-    )
+    )  # fmt: skip
+    client("export", "run", "--out", "run/student.onnx")
     return folder / "run"
 
 

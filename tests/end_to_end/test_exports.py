@@ -34,7 +34,7 @@ def client(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFacto
 
 def _distill(client: Command, out: str, *student: str) -> None:
     data = ("--data", "toy", "--target-domain", "red", "--budget", "100")
-    client("distill", *data, *student, "--image-size", "32", "--steps", "20", "--out", out)
+    client("distill", *data, *student, "--image-size", "32", "--steps", "8", "--out", out)
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_the_report_and_the_files_are_measured_on_the_same_images(client: Comman
     shutil.copytree(client.folder / "toy", copied)
     for file in (copied / "dark").glob("*/0[0-3].png"):
         shutil.copy(file, copied / "red" / file.parent.name / f"dark{file.name}")
-    small = ("--method", "erm", *TINY, "--image-size", "32", "--steps", "4")
+    small = ("--method", "erm", *TINY, "--image-size", "32", "--steps", "2")
     run = ("distill", "--data", "copied", "--target-domain", "red", *small, "--out", "without-copies")
     shown = client(*run)
     assert "Left out: 12 a copy of an image of another domain" in shown.stdout

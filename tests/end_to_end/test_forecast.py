@@ -140,9 +140,10 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
     assert all(each in told for each in words)
     if confused_kind == "text":
         _check_asking(client)
-    paper = client(*run, "--out", "paper", "--recipe", "paper").stderr
-    assert "which is little" not in paper
-    assert "labels alone" not in paper
+    if method == "vl2v-adip":
+        paper = client(*run, "--out", "paper", "--recipe", "paper").stderr
+        assert "which is little" not in paper
+        assert "labels alone" not in paper
 
 
 def _check_asking(client: Command) -> None:

@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "python.md"
 BRIEFLY: dict[str, Any] = {
     "student": "test_efficientnet",
     "student_weights": "backbone.safetensors",
-    "steps": 3,
+    "steps": 2,
     "image_size": 32,
 }
 
@@ -110,7 +110,7 @@ def test_a_run_from_plan_to_prediction(
 
 
 def test_the_plan_is_that_of_the_command_line(command: Command) -> None:
-    words = "--data toy --target-domain red --steps 3 --image-size 32 --budget 500 --json"
+    words = "--data toy --target-domain red --steps 2 --image-size 32 --budget 500 --json"
     planned = json.loads(command("plan", *words.split()).stdout)
     assert client.plan(_options()).to_json() == planned
 
@@ -154,10 +154,10 @@ def test_a_purchase_takes_a_budget_and_where_it_is_large_an_answer(
 def test_a_comparison_is_its_files(command: Command, vendor_process: VendorProcess) -> None:
     options = CompareOptions(
         data=Path("toy"), out=Path("table"), methods=("linear-probe", "text-only"), target_domains=("red",),
-        seeds=2, **BRIEFLY,
+        seeds=1, **BRIEFLY,
     )  # fmt: skip
     planned = client.plan_comparison(options)
-    quote = {"runs": 4, "cached": 0, "to_buy": 3, "cost_micros": 60}
+    quote = {"runs": 2, "cached": 0, "to_buy": 3, "cost_micros": 60}
     assert planned.to_json() == quote | {"unaffordable": 0, "enough_micros": None}
     assert not Path("table").exists()
     found = client.compare(options)

@@ -23,7 +23,7 @@ def client(vendor_process: VendorProcess, tmp_path: Path) -> Command:
     return Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
 
 
-def _erm(*more: str, steps: int = 3) -> list[str]:
+def _erm(*more: str, steps: int = 2) -> list[str]:
     return [*RUN, "--method", "erm", "--steps", str(steps), *more]
 
 
@@ -42,7 +42,7 @@ def _add_image(client: Command, name: str = "added.png") -> None:
 def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
     client: Command, vendor_process: VendorProcess
 ) -> None:
-    command = [*RUN, "--steps", "3", "--budget", "500"]
+    command = [*RUN, "--steps", "2", "--budget", "500"]
     client(*command)
     run = client.folder / "run"
     before, charges = _files(run), vendor_process.charges(client.api_key)

@@ -16,6 +16,7 @@ def test_a_run_takes_what_is_not_typed_from_the_file(vendor_process: VendorProce
     client = Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=1000))
     (tmp_path / "tuition.toml").write_text(
         'target_domain = "red"\nimage_size = 32\n[distill]\nsteps = 3\nout = "runs/mine"\n'
+        'student = "test_efficientnet"\nstudent_weights = "backbone.safetensors"\n'
     )
     client("distill", "--budget", "20")
     summary = json.loads((tmp_path / "runs" / "mine" / "summary.json").read_text())

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.toy import make_folder
+from tests.client.toy import make_folder, tiny_student
+from tests.end_to_end.command import TINY
 from tests.support.forking import forked_programs
 from tests.support.vendor_process import held_port
 
@@ -18,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 # The model hub is out of reach here, so its model is replaced by the bundled one, as the tutorial suggests.
 HUB = " --model ViT-B-32 --pretrained laion2b_s34b_b79k"
-# And a few steps on small images show that a command works.
-BRIEFLY = " --steps 3 --image-size 32"
+# And a few steps of a small student on small images show that a command works.
+BRIEFLY = " --steps 3 --image-size 32 " + " ".join(TINY)
 
 
 def _blocks() -> list[str]:
@@ -39,6 +40,7 @@ def test_every_command_does_what_it_says(tmp_path: Path, port: str) -> None:
     assert install.split("\n")[0] == "make demo"  # the demo has a test of its own
     assert HUB in serve
     make_folder(tmp_path / "photos", images=8)
+    tiny_student(tmp_path)
     (tmp_path / "photos" / "light").rename(tmp_path / "photos" / "winter")
 
     script = "".join(rest).replace("8000", port)

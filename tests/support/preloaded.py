@@ -10,13 +10,15 @@ from unittest.mock import patch
 import typer.main
 
 from client.cli.main import app as client_app
+from client.learning.recipe import RECIPES
 from tests.support.huge_pages import use_huge_pages
 from tests.support.loaded_models import load_bundled, loaded_once
-from tests.support.quick import make_quick
+from tests.support.quick import BRIEF, make_quick
 from vendor_service.cli.main import app as vendor_app
 from vendor_service.run import factory
 
 make_quick()
+RECIPES["default"] = BRIEF
 patch.object(factory, "ClipModel", loaded_once).start()
 load_bundled()
 for app in (client_app, vendor_app):

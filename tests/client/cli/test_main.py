@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from client.__main__ import main as program
 from client.cli.main import app, main
 from tests.client.toy import make_folder
+from tests.support.forking import ForkedOn
 
 
 def _commands() -> Mapping[str, Any]:
@@ -200,11 +201,19 @@ def test_what_standard_output_cannot_encode_is_escaped(
     assert b"dark/circle/\\u043a\\u043e\\u0442.png" in shown.getvalue()
 
 
-@pytest.mark.parametrize("command", ["methods", "methods --json", "--version"])
-def test_a_full_disk_behind_standard_output_is_said(command: str) -> None:
+_FULL = "Error: standard output cannot be written: No space left on device.\n"
+
+
+@pytest.mark.parametrize("command", ["methods", "methods --json"])
+def test_a_full_disk_behind_standard_output_is_said(command: str, tmp_path: Path) -> None:
+    said, full = os.open(tmp_path / "said", os.O_WRONLY | os.O_CREAT), os.open("/dev/full", os.O_WRONLY)
+    process = ForkedOn("client.__main__", command.split(), tmp_path, os.environ, said, full)
+    assert process.wait() == 1
+    assert (tmp_path / "said").read_text() == _FULL
+
+
+def test_a_full_disk_is_said_once_also_as_python_ends() -> None:
     with Path("/dev/full").open("w") as full:
-        process = subprocess.run(
-            [sys.executable, "-m", "client", *command.split()], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert process.returncode == 1
-    assert process.stderr == "Error: standard output cannot be written: No space left on device.\n"
+        program = [sys.executable, "-m", "client", "--version"]
+        process = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (1, _FULL)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from client.learning import recipe, stages
+from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.methods import METHODS
 from client.learning.recipe import Recipe
 from client.learning.stages import (
@@ -28,7 +29,7 @@ from client.learning.student import StudentNetwork, bundled_teacher
 from client.learning.training import Checkpoint, TrainingStep
 from client.learning.training_set import TrainingSet
 from client.learning.weight_selection import SelectedWeights
-from tests.client.learning.toy_lessons import RECIPE, toy_lesson, using_threads
+from tests.client.learning.toy_lessons import RECIPE, TINY, toy_lesson, using_threads
 from tests.client.toy import make_folder
 
 STUDENTS = {name: "open_clip:icon-clip" for name, method in METHODS.items() if method.projector == "own"}
@@ -52,8 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("stages") / "toy", images=14)
 
 
-def _toy(folder: Path, name: str) -> tuple[StudentNetwork, TrainingSet]:
-    student, data = toy_lesson(folder, name, student=STUDENTS.get(name, "tf_efficientnet_lite0"))
+def _toy(folder: Path, name: str, backbone: str = TINY) -> tuple[StudentNetwork, TrainingSet]:
+    student, data = toy_lesson(folder, name, student=STUDENTS.get(name, backbone))
     if METHODS[name].teacher == "twin":
         data = replace(data, teacher=copy.deepcopy(student).eval())
     return student, data
@@ -83,7 +84,7 @@ def _moved(before: dict[str, Tensor], student: StudentNetwork) -> set[str]:
     [pytest.param(name, marks=pytest.mark.slow) if name in NEIGHBOURS else name for name in METHODS],
 )
 def test_every_method_learns_the_toy_and_leaves_frozen_what_it_should(folder: Path, name: str) -> None:
-    student, data = _toy(folder, name)
+    student, data = _toy(folder, name, DEFAULT_BACKBONE)
     before = _state(student)
     taught_by = _state(data.teacher) if data.teacher else {}
     _run(student, data, name, RECIPES.get(name, RECIPE))
@@ -160,7 +161,7 @@ def test_aligning_lowers_the_loss(folder: Path) -> None:
     student, data = _toy(folder, "vl2v-adip")
     losses: list[float] = []
     views = align_features(student, data, RECIPE, seed=0)
-    assert views.shape == (2, len(data.train), 1280)
+    assert views.shape == (2, len(data.train), 256)
     align(
         student,
         data,
@@ -351,7 +352,7 @@ def test_selections_that_watch_the_same_steps_keep_what_each_would_keep_alone(fo
 
 
 def test_an_unlabelled_image_moves_the_student_towards_its_embedding_alone(folder: Path) -> None:
-    student, data = _toy(folder, "vl2v-adip")
+    student, data = _toy(folder, "vl2v-adip", DEFAULT_BACKBONE)
     generator = torch.Generator().manual_seed(0)
     known = functional.normalize(
         torch.randn(len(data.labels), data.targets.shape[1], generator=generator), dim=1

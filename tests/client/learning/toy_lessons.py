@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from client.learning.recipe import Augmentation, Recipe
 from client.learning.student import StudentNetwork, build_student, bundled_teacher
 from client.learning.supervision import Supervision
 from client.learning.training_set import TrainingSet
+from tests.client.toy import tiny_student
 
 RECIPE = replace(
     Recipe(),
@@ -33,6 +35,7 @@ RECIPE = replace(
     learning_rate=1e-3,
     evaluations=1,
 )
+TINY = "test_efficientnet"  # not trained yet
 DIMENSIONS = 16
 SIDE = 48
 
@@ -56,12 +59,13 @@ def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:
 
 @cache
 def _backbone(student: str) -> nn.Module:
-    return load_backbone(student, image_size=SIDE)
+    if student != TINY:
+        return load_backbone(student, image_size=SIDE)
+    with TemporaryDirectory() as folder:
+        return load_backbone(TINY, image_size=SIDE, weights=tiny_student(Path(folder))["student_weights"])
 
 
-def toy_lesson(
-    folder: Path, name: str, *, student: str = "tf_efficientnet_lite0"
-) -> tuple[StudentNetwork, TrainingSet]:
+def toy_lesson(folder: Path, name: str, *, student: str = TINY) -> tuple[StudentNetwork, TrainingSet]:
     """The student before training, and its training set; one image in five was not bought."""
     method = METHODS[name]
     examples, _ = list_folder(folder).read(["dark", "light"])

@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
 
 TestLifecycle = Machine.TestCase
 TestLifecycle.settings = settings(
-    max_examples=60, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

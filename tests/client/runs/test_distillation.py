@@ -24,7 +24,7 @@ from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
 from client.runs.trainer import Trainer
-from tests.client.toy import CLASSES, draw, make_folder, run_config, table_of
+from tests.client.toy import CLASSES, draw, make_folder, run_config, table_of, tiny_student
 
 
 class _First(Processes):
@@ -89,7 +89,7 @@ def test_what_another_version_left_half_trained_is_gone_on_with_only_where_it_se
     """The settings are the same; the steps, or the images of a batch, are those that follow from the data."""
     data = make_folder(tmp_path / "toy", images=5)
     recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
-    config = run_config(data, method=method, student="tf_efficientnet_lite0", recipe=recipe)
+    config = run_config(data, method=method, recipe=recipe, **tiny_student(tmp_path))
     folder, said = RunFolder(tmp_path / "run"), StringIO()
     folder.begin(config)
 
@@ -131,7 +131,7 @@ def test_a_run_goes_on_and_stands_where_its_targets_are_rounded_otherwise(
     """As they are by another number of threads, or another processor."""
     data = make_folder(tmp_path / "toy", images=5)
     recipe = Recipe(steps=4, align_steps=4, passes=0, images_per_domain=1, align_images_per_domain=2)
-    config = run_config(data, method="label-only", student="tf_efficientnet_lite0", recipe=recipe)
+    config = run_config(data, method="label-only", recipe=recipe, **tiny_student(tmp_path))
     folder, said = RunFolder(tmp_path / "run"), StringIO()
     folder.begin(config)
 
@@ -200,7 +200,7 @@ def test_a_domain_that_a_table_holds_out_whole_does_not_count_in_a_batch(tmp_pat
     toy = make_folder(tmp_path / "toy", images=5)
     table = table_of(toy, tmp_path / "table.csv", "dark", "light", "red", held_out="light")
     recipe = Recipe(steps=1, images_per_domain=1, domains_in_batch=1, evaluations=1)
-    config = run_config(table, student="tf_efficientnet_lite0", recipe=recipe)
+    config = run_config(table, recipe=recipe, **tiny_student(tmp_path))
     folder = RunFolder(tmp_path / "run")
     folder.begin(config)
 

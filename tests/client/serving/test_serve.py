@@ -115,7 +115,7 @@ def test_it_says_which_student_it_is(http: httpx.Client, run: Path, served: Stud
     card = http.get("/v1/student").json()
     assert card["fingerprint"] == hashlib.sha256((run / "student.onnx").read_bytes()).hexdigest()
     assert (card["name"], card["classes"], card["image_size"]) == ("shapes", list(CLASSES), 32)
-    assert (card["method"], card["backbone"]) == ("vl2v-adip", "tf_efficientnet_lite0")
+    assert (card["method"], card["backbone"]) == ("vl2v-adip", "test_efficientnet")
     assert card["expected_accuracy"] == {
         **SUMMARY["accuracy"],
         "target_domain": SUMMARY["target_domain"],
