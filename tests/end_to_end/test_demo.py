@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from examples import demo
-from tests.client.toy import draw, make_folder
+from tests.client.toy import draw, make_folder, tiny_student
 from tests.support.forking import forked_programs
 from tests.support.vendor_process import wait_until
 
@@ -21,7 +21,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
+    """A demo's folder, in one whose settings name a small student."""
     home = tmp_path / ".demo"
+    tiny = tiny_student(tmp_path)
+    settings = f"student = {tiny['student']!r}\nstudent_weights = {tiny['student_weights'].name!r}\n"
+    (tmp_path / "tuition.toml").write_text(settings)
     make_folder(home / "icons", images=6)
     for style in ("blue", "red"):  # the style that is held out has to stay out
         folder = home / "unlabelled" / style
@@ -39,7 +43,7 @@ def _start(
         from pathlib import Path
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
-        demo.PROGRAMS = Path({str(programs)!r})
+        demo.ROOT, demo.PROGRAMS = Path({str(home.parent)!r}), Path({str(programs)!r})
         demo.IMAGE_SIZE, demo.STEPS, demo.METHODS = 32, {steps}, {methods!r}
         sys.exit(demo.main())
     """

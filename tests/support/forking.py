@@ -31,8 +31,10 @@ CONTEXT.set_forkserver_preload(
         "client.serving.student",
         "vendor_service.cli.main",
         "vendor_service.run.serve",
-        "torch._dynamo",  # which whatever trains would import each time, and servers what follows
-        "pydantic.v1",
+        "torch._dynamo",  # which whatever trains would import each time, and these two
+        "torch.utils.tensorboard",
+        "onnx",
+        "pydantic.v1",  # and servers what follows
         "uvicorn.lifespan.on",
         "uvicorn.loops.auto",
         "tests.support.preloaded",
