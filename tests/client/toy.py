@@ -2,13 +2,17 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from client.learning.recipe import Recipe
 from client.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CLASSES = ("circle", "square", "tall_bar")
 DOMAINS = {"dark": ("black", "white"), "light": ("white", "black"), "red": ("white", "red")}
@@ -54,21 +58,35 @@ def make_folder(root: Path, *, images: int = 10) -> Path:
 
 
 @cache
-def tiny_backbone() -> bytes:
-    """The weights of a student of a third of a million, for tests that are not about what the student is."""
+def _tiny_weights() -> bytes:
+    """Random weights, and statistics by which different pictures have different features."""
     import timm  # which most tests need not import
     import torch
     from safetensors.torch import save
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        return save(timm.create_model("test_efficientnet", num_classes=0).state_dict())
+        network = timm.create_model("test_efficientnet", num_classes=0).train()
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        network(torch.randn(16, 3, 64, 64))
+        return save(network.state_dict())
+
+
+def tiny_backbone(image_size: int) -> "nn.Module":
+    """A backbone of a third of a million weights, for tests that are not about what the student is."""
+    from client.learning.backbones import load_backbone
+
+    with TemporaryDirectory() as folder:
+        tiny = tiny_student(Path(folder))
+        return load_backbone(tiny["student"], image_size=image_size, weights=tiny["student_weights"])
 
 
 def tiny_student(folder: Path) -> dict[str, Any]:
-    """What names this student in a configuration or in options; its weights are written to a folder."""
+    """What names such a student in a configuration or in options; its weights are written to a folder."""
     weights = folder / "backbone.safetensors"
-    weights.write_bytes(tiny_backbone())
+    weights.write_bytes(_tiny_weights())
     return {"student": "test_efficientnet", "student_weights": weights}
 
 

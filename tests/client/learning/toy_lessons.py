@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from client.learning.recipe import Augmentation, Recipe
 from client.learning.student import StudentNetwork, build_student, bundled_teacher
 from client.learning.supervision import Supervision
 from client.learning.training_set import TrainingSet
-from tests.client.toy import tiny_student
+from tests.client.toy import tiny_backbone
 
 RECIPE = replace(
     Recipe(),
@@ -59,10 +58,7 @@ def unit(rows: int, seed: int, dimensions: int = DIMENSIONS) -> Tensor:
 
 @cache
 def _backbone(student: str) -> nn.Module:
-    if student != TINY:
-        return load_backbone(student, image_size=SIDE)
-    with TemporaryDirectory() as folder:
-        return load_backbone(TINY, image_size=SIDE, weights=tiny_student(Path(folder))["student_weights"])
+    return tiny_backbone(SIDE) if student == TINY else load_backbone(student, image_size=SIDE)
 
 
 def toy_lesson(folder: Path, name: str, *, student: str = TINY) -> tuple[StudentNetwork, TrainingSet]:

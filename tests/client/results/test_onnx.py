@@ -22,7 +22,7 @@ from client.learning.student import StudentNetwork, build_student
 from client.results.onnx_classifier import OnnxClassifier, import_onnxruntime
 from client.results.onnx_export import Parity, compare, export_onnx, made_up_pictures
 from client.results.onnx_quantization import write_int8
-from tests.client.toy import CLASSES, draw
+from tests.client.toy import CLASSES, draw, tiny_backbone
 
 SIDE = 32
 METADATA = {"classes": json.dumps(CLASSES), "method": "vl2v-adip"}
@@ -35,8 +35,10 @@ def _student(
     seed: int = 0,
 ) -> StudentNetwork:
     torch.manual_seed(seed)
-    untrained = name.startswith(("vit", "test"))
-    backbone = (empty_backbone if untrained else load_backbone)(name, image_size=SIDE)
+    if name == "test_efficientnet":
+        backbone = tiny_backbone(SIDE)
+    else:
+        backbone = (empty_backbone if name.startswith("vit") else load_backbone)(name, image_size=SIDE)
     texts = functional.normalize(torch.randn(3, 16), dim=1)
     return build_student(
         backbone,

@@ -11,13 +11,12 @@ import torch
 from torch.nn import functional
 
 from client.data.images import Pixels
-from client.learning.backbones import load_backbone
 from client.learning.classifier import StudentClassifier
 from client.learning.rejection import Rejection, sureness
 from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
-from tests.client.toy import CLASSES, draw, tiny_student
+from tests.client.toy import CLASSES, draw, tiny_backbone
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
@@ -37,17 +36,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: its student, which is not trained, as ONNX, and its summary."""
     folder = tmp_path_factory.mktemp("runs") / "shapes"
     folder.mkdir()
-    tiny = tiny_student(tmp_path_factory.mktemp("weights"))
     torch.manual_seed(0)
     student = build_student(
-        load_backbone(tiny["student"], image_size=SIDE, weights=tiny["student_weights"]),
+        tiny_backbone(SIDE),
         outputs=16,
         text_head=functional.normalize(torch.randn(len(CLASSES), 16), dim=1),
         image_size=SIDE,
         trains_texts=False,
     ).eval()
     student.temperature.fill_(30)  # so that it is not sure
-    metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": tiny["student"]}
+    metadata = {"classes": json.dumps(CLASSES), "method": "vl2v-adip", "student": "test_efficientnet"}
     metadata["rejection"] = Rejection.of(
         sureness(StudentClassifier(student, CLASSES).probabilities(_shapes()))
     ).to_json()
