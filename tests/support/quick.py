@@ -69,10 +69,10 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA synchronous = OFF").close()
 
 
-def _known_context(**how: Any) -> Any:  # noqa: ANN401 (httpx's own)
+def _known_context(**how: Any) -> Any:
     return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), *how.items())
 
 
 @cache
-def _context(_file: str | None, _folder: str | None, *how: tuple[str, Any]) -> Any:  # noqa: ANN401 (the same)
+def _context(_file: str | None, _folder: str | None, *how: tuple[str, Any]) -> Any:
     return _create_context(**dict(how))
