@@ -45,7 +45,7 @@ def make_quick() -> None:
         dialect.__hash__ = _hash  # type: ignore[method-assign]
     speed._SECONDS, speed._WARM_UP, speed._BATCH = 0.001, 0, 2
     graph._ROUNDS = 2  # passes of a model, to measure it
-    transports.create_ssl_context = _known_context  # type: ignore[attr-defined]
+    transports.create_ssl_context = _known_context  # type: ignore[assignment,attr-defined]
     typer.main.get_command = cache(typer.main.get_command)
 
 
