@@ -27,9 +27,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkout, "_SOON_SECONDS", 20)
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalVendor]:
-    with LocalVendor(tmp_path) as vendor:
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    """A vendor for all tests that open an account of their own."""
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
         yield vendor
 
 
@@ -47,6 +48,7 @@ def local(tmp_path: Path) -> Iterator[LocalVendor]:
 )
 def test_few_queries_are_charged_at_once_unless_somebody_needs_their_hold(
     local: LocalVendor,
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     queries: int,
     headers: dict[str, str],
@@ -54,6 +56,7 @@ def test_few_queries_are_charged_at_once_unless_somebody_needs_their_hold(
     terms: dict[str, Any],
     outcomes: list[str],
 ) -> None:
+    monkeypatch.setattr(checkout, "_PRICES_LAST_SECONDS", 0)
     api_key = local.key(**terms)
     with local.books.write() as session:
         session.get_one(ApiKey, api_key.split("_")[1]).concurrency = concurrency

@@ -18,16 +18,17 @@ from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.processes import worker
 from vendor_service.encoder.queries import Encoded
-from vendor_service.money import rate
+from vendor_service.money import checkout, rate
 from vendor_service.money.charging import Charging
 
 CAT = {"text": "a photo of a cat"}
 BROKEN = image_input(b"no image")
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[LocalVendor]:
-    with LocalVendor(tmp_path) as vendor:
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
+    """A vendor for all tests that open an account of their own and need no other settings."""
+    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
         yield vendor
 
 
@@ -50,15 +51,20 @@ def decoded(vendor: LocalVendor) -> float:
     ],
 )
 def test_what_no_limit_allows_is_refused_before_it_is_decoded(
-    local: LocalVendor, terms: dict[str, Any], headers: dict[str, str], code: str
+    local: LocalVendor,
+    monkeypatch: pytest.MonkeyPatch,
+    terms: dict[str, Any],
+    headers: dict[str, str],
+    code: str,
 ) -> None:
-    key = local.key(**terms)
-    for _ in range(2):  # at once, and by prices that are known
+    key, before = local.key(**terms), decoded(local)
+    for seconds in (0, 60):  # at once, and by prices that are known
+        monkeypatch.setattr(checkout, "_PRICES_LAST_SECONDS", seconds)
         answer = local.embed(key, image_input(), image_input(), headers=headers)
         assert error_code(answer) == code
-    assert decoded(local) == 0
+    assert decoded(local) == before
     assert local.embed(key, image_input(), BROKEN, on_error="skip", headers=headers).status_code == 200
-    assert decoded(local) == 2
+    assert decoded(local) == before + 2
 
 
 def test_coverage_that_is_used_up_is_known_at_once(local: LocalVendor) -> None:
@@ -73,9 +79,9 @@ def test_coverage_that_is_used_up_is_known_at_once(local: LocalVendor) -> None:
 def test_what_passes_over_bad_inputs_is_refused_where_not_one_would_fit(
     local: LocalVendor, terms: dict[str, Any]
 ) -> None:
-    key = local.key(**terms)
+    key, before = local.key(**terms), decoded(local)
     assert local.embed(key, image_input(), CAT, on_error="skip").status_code == 402
-    assert decoded(local) == 0
+    assert decoded(local) == before
 
 
 def test_what_passes_over_bad_inputs_may_come_out_as_its_cheapest(local: LocalVendor) -> None:
