@@ -1,6 +1,7 @@
 """A folder of toy pictures: three shapes in three colour schemes, which are the domains."""
 
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,13 @@ def table_of(root: Path, table: Path, *domains: str, held_out: str = "") -> Path
     return table
 
 
+@cache
+def _png(shape: str, ground: str, ink: str, seed: int) -> bytes:
+    file = BytesIO()
+    draw(shape, ground, ink, seed).save(file, "PNG")
+    return file.getvalue()
+
+
 def make_folder(root: Path, *, images: int = 10) -> Path:
     """ROOT/<domain>/<class>/NN.png, so many of each."""
     for d, (domain, (ground, ink)) in enumerate(DOMAINS.items()):
@@ -53,7 +61,7 @@ def make_folder(root: Path, *, images: int = 10) -> Path:
             folder = root / domain / name
             folder.mkdir(parents=True)
             for n in range(images):
-                draw(name, ground, ink, seed=1000 * d + 100 * c + n).save(folder / f"{n:02}.png")
+                (folder / f"{n:02}.png").write_bytes(_png(name, ground, ink, 1000 * d + 100 * c + n))
     return root
 
 

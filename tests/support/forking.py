@@ -25,8 +25,13 @@ from vendor_service.encoder.processes import fork_server, forked
 CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
+        "client.api.account",
         "client.api.comparison",
+        "client.api.distillation",
+        "client.api.embedding",
+        "client.api.students",
         "client.cli.main",
+        "client.cli.tables",
         "client.serving.app",
         "client.serving.student",
         "vendor_service.cli.main",
@@ -34,6 +39,8 @@ CONTEXT.set_forkserver_preload(
         "torch._dynamo",  # which whatever trains would import each time, and these two
         "torch.utils.tensorboard",
         "onnx",
+        "encodings.idna",  # and whoever asks a vendor
+        "httpcore",
         "pydantic.v1",  # and servers what follows
         "uvicorn.lifespan.on",
         "uvicorn.loops.auto",

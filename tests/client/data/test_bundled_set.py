@@ -1,5 +1,7 @@
 """The bundled icons: unpacked whole, into a new folder."""
 
+import hashlib
+import json
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -11,30 +13,68 @@ from client.data import bundled_set
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.finder import search
 from client.data.listing import list_folder
+from client.data.splits import split
 from client.errors import ClientError, UsageError
 
+# Of the names of the hold-outs without emoji, seed 0, as at the runs of benchmarks/runs.csv.
+HELD_OUT = "5326a3e83651567166aa1f04bc94d4dcb1959aa4898ae5e5e457308b72355fbf"
 
-def test_they_are_unpacked_as_a_labelled_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The icons as they are unpacked, beside an image of each style of the pool."""
+    root = tmp_path_factory.mktemp("unpacked")
+    few = root / UNLABELLED.name
+    with ZipFile(UNLABELLED) as pool, ZipFile(few, "w") as archive:
+        of_style = {name.split("/")[1]: name for name in pool.namelist()}
+        for name in of_style.values():
+            archive.writestr(name, pool.read(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundled_set, "UNLABELLED", few)
+        client.unpack_example(root / "new" / "icons")
+    return root / "new"
+
+
+def test_they_are_unpacked_as_a_labelled_set_and_what_they_are_is_said(
+    tmp_path: Path, unpacked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = list_folder(unpacked / "icons")
+    assert folder.domains == ("colour", "emoji", "line", "pixel", "solid")
+    assert len(folder.classes) == 54
+    assert sum(map(folder.count, folder.domains)) == len(folder.drawn) == 2289
+    pool = search(unpacked / "icons-unlabelled")
+    assert {path.parent.name for path in pool.images} == {"colour", "emoji", "illustration", "line", "solid"}
+    assert sorted(path.name for path in unpacked.iterdir()) == ["icons", "icons-unlabelled"]
+    _replace_archives(tmp_path, monkeypatch)
     with pytest.raises(SystemExit) as end:
         main(["data", "example", str(tmp_path / "new" / "icons")])
     assert not end.value.code
     said = " ".join(capsys.readouterr().out.split())
     assert "icons has labelled icons" in said
     assert "icons-unlabelled has images without labels" in said
-    folder = list_folder(tmp_path / "new" / "icons")
-    assert folder.domains == ("colour", "emoji", "line", "pixel", "solid")
-    assert len(folder.classes) == 54
-    assert sum(map(folder.count, folder.domains)) == len(folder.drawn) == 2289
-    pool = search(tmp_path / "new" / "icons-unlabelled")
-    assert {path.parent.name for path in pool.images} == {"colour", "emoji", "illustration", "line", "solid"}
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["icons", "icons-unlabelled"]
+
+
+def test_their_splits_are_those_of_the_runs_on_record(unpacked: Path) -> None:
+    folder = list_folder(unpacked / "icons")
+    assert not folder.ignored
+    examples, skipped = folder.read(folder.source_domains("emoji"))
+    assert not skipped
+    train, holdout = split(examples, holdout=0.2, seed=0)
+    assert (len(train), len(holdout)) == (1366, 341)
+    names = [examples[position].path.relative_to(unpacked).as_posix() for position in holdout]
+    assert hashlib.sha256(json.dumps(names).encode()).hexdigest() == HELD_OUT
+
+
+def _replace_archives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an image alone in each archive."""
+    for name in ("ICONS", "UNLABELLED"):
+        with ZipFile(folder / f"{name}.zip", "w") as archive:
+            archive.writestr(f"{name}/line/1.png", b"")
+        monkeypatch.setattr(bundled_set, name, folder / f"{name}.zip")
 
 
 def test_nothing_is_unpacked_among_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ICONS", "UNLABELLED"):
-        with ZipFile(tmp_path / f"{name}.zip", "w") as archive:
-            archive.writestr(f"{name}/line/1.png", b"")
-        monkeypatch.setattr(bundled_set, name, tmp_path / f"{name}.zip")
+    _replace_archives(tmp_path, monkeypatch)
     (tmp_path / "empty").mkdir()
     assert client.unpack_example(tmp_path / "empty") == tmp_path / "empty"
     with pytest.raises(UsageError, match="exists already"):

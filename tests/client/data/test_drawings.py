@@ -1,20 +1,14 @@
 """Names group files where that was asked, or where the folder is the bundled icons; nowhere else."""
 
-import hashlib
-import json
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
 from client.data.bundled_set import ICONS
-from client.data.examples import Example
 from client.data.listing import list_folder
 from client.data.splits import split
 from tests.client.toy import draw
-
-# Of the names of the hold-outs without emoji, seed 0, as at the runs of benchmarks/runs.csv.
-HELD_OUT = "5326a3e83651567166aa1f04bc94d4dcb1959aa4898ae5e5e457308b72355fbf"
 
 
 @pytest.fixture
@@ -56,20 +50,3 @@ def test_the_bundled_icons_are_known_wherever_they_lie_and_nothing_else_among_th
     assert len(photo) == 64
     (moved / "ATTRIBUTION.txt").write_text("by me\n  line/bell/x.png\n")
     assert not any("__" in drawing for drawing in _drawings(moved).values())
-
-
-def test_the_splits_of_the_icons_are_those_of_the_runs_on_record(tmp_path: Path) -> None:
-    with ZipFile(ICONS) as archive:
-        archive.extractall(tmp_path)
-    folder = list_folder(tmp_path / "icons")
-    assert not folder.ignored
-    examples, skipped = folder.read(folder.source_domains("emoji"))
-    assert not skipped
-    train, holdout = split(examples, holdout=0.2, seed=0)
-    assert (len(train), len(holdout)) == (1366, 341)
-    assert _named(examples, holdout, tmp_path) == HELD_OUT
-
-
-def _named(examples: list[Example], positions: list[int], root: Path) -> str:
-    names = [examples[position].path.relative_to(root).as_posix() for position in positions]
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
