@@ -33,6 +33,8 @@ from vendor_service.money.repair import Repair, repair
 from vendor_service.money.verification import verify
 
 HOLD_SECONDS = 60
+# For tests of what a database has no part in: books on SQLite suffice.
+on_sqlite = pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 _ANY_KEY = KeyTerms()
 _NO_LIMITS = ProjectTerms()
 # Books in PostgreSQL are made new by these, which takes a fifth of what a database of their own would.

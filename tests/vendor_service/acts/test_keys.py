@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert
 
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, on_sqlite, opened_books
 from tests.vendor_service.money.test_totals import statements
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.acts import keys
@@ -61,6 +61,7 @@ def loads() -> Iterator[list[str]]:
         event.remove(ApiKey, "load", note)
 
 
+@on_sqlite
 def test_keys_that_were_revoked_leave_room_and_are_not_read(books: Books) -> None:
     order = books.open()
     had(books, order, 1500, revoked=True)
@@ -105,6 +106,7 @@ def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Boo
     issue(books, order)
 
 
+@on_sqlite
 def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "_MOST_A_DAY", 3)
     order, other = books.open(), books.open()

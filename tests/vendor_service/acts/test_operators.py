@@ -1,7 +1,7 @@
 """Operators' tokens: two who change one at once each see what the other did."""
 
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.books import Books, opened_books, renewed
 from vendor_service.acts import operators
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import SECOND
@@ -9,7 +9,7 @@ from vendor_service.database.tables import OperatorToken
 
 
 def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgres: Postgres) -> None:
-    with opened_books(postgres.create_database(of=laid_out(postgres))) as books:
+    with opened_books(renewed(postgres)) as books:
         with books.database.write() as session:
             made = operators.issue(Act(session, "os:test", books.clock), "test", [OperatorScope.READ])
         with books.database.write() as session:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import select
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.acts import receivers
 from vendor_service.acts.act import Act, Customer
 from vendor_service.clock import DAY
@@ -51,6 +51,7 @@ def disable(books: Books, order: Order, receiver: str) -> None:
         receivers.disable(act, receiver)
 
 
+@on_sqlite
 def test_an_account_does_so_much_about_receivers_in_a_day_disabled_ones_included(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.acts import accounts, projects
 from vendor_service.acts.act import Act
 from vendor_service.audit import log
@@ -44,6 +44,7 @@ def test_a_change_is_recorded_with_the_fields_that_differ_and_no_other(books: Bo
 
 
 @pytest.mark.parametrize("wrong", [{"plan": "nonesuch"}, {"coverage_limit": -1}], ids=str)
+@on_sqlite
 def test_all_fields_are_changed_or_none(books: Books, wrong: dict[str, int | str | None]) -> None:
     order = books.open(quota=5)
     with pytest.raises(OperatorError):
@@ -52,6 +53,7 @@ def test_all_fields_are_changed_or_none(books: Books, wrong: dict[str, int | str
     assert recorded(books) == []
 
 
+@on_sqlite
 def test_a_project_is_changed_alike(books: Books) -> None:
     order = books.open()
     books.open_project(order, name="search")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import error_code
@@ -29,6 +29,7 @@ def test_progress_counts_the_entries_of_all_accounts(books: Books) -> None:
     assert verifier.verify(found[1].account) == found[1:]
 
 
+@on_sqlite
 def test_a_second_verification_is_refused_while_one_goes_on(books: Books) -> None:
     verifier, refused = LedgerVerifier(books.database), list[str]()
     books.open()
@@ -45,6 +46,7 @@ def test_a_second_verification_is_refused_while_one_goes_on(books: Books) -> Non
     assert len(verifier.verify()) == 1  # one that failed keeps no other out
 
 
+@on_sqlite
 def test_the_routes_and_the_console_keep_each_other_out(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:

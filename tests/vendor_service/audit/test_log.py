@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
@@ -57,6 +57,7 @@ def test_an_act_is_recorded_with_it_or_not_at_all(books: Books) -> None:
     assert verified(books) == AuditVerification(2, limited.entry_hash, None)
 
 
+@on_sqlite
 def test_an_act_that_was_done_before_is_not_recorded(books: Books) -> None:
     with books.database.write() as session:
         act = Act(session, "os:anna", books.clock)
@@ -86,6 +87,7 @@ def test_an_act_that_was_done_before_is_not_recorded(books: Books) -> None:
     assert [each.action for each in entries(books, after=begun)] == list(acts)
 
 
+@on_sqlite
 def test_entries_are_listed_in_pages_and_by_subject(books: Books) -> None:
     for name in ("acme", "beta"):
         open_and_limit(books, name)
@@ -121,6 +123,7 @@ def test_the_log_refuses_every_change(books: Books) -> None:
         ("UPDATE audit_entries SET previous_hash = entry_hash WHERE seq = 2", "does not follow"),
     ],
 )
+@on_sqlite
 def test_a_log_that_was_tampered_with_is_found_out(books: Books, change: str, fault: str) -> None:
     open_and_limit(books)
     books.tamper(change)

@@ -16,7 +16,7 @@ from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.vendor_service.agreed import suspend
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_sqlite, opened_books, renewed
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
@@ -68,6 +68,7 @@ def test_each_chunk_is_charged_as_it_is_done_and_what_fails_is_released(books: B
     assert books.invoice(order).total_micros == 230
 
 
+@on_sqlite
 def test_every_decision_about_a_job_is_a_line_of_the_billing_log_and_counted(
     books: Books, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def begin_keyed(
     return bulk.jobs.begin(terms, asked, file, bulk.model), file
 
 
+@on_sqlite
 def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None:
     order, bulk = books.open(), process(books)
     job = bulk.begin(order, (2, 0), (1, 0))
@@ -146,6 +148,7 @@ def receipts(books: Books, batch_id: str, account_id: str) -> list[tuple[int, in
     ]
 
 
+@on_sqlite
 def test_a_job_has_its_receipts_when_its_file_is_deleted(books: Books) -> None:
     order, bulk = books.open(), process(books)
     file = bulk.send(order, (3, 1), (1, 0), (0, 2))
@@ -167,6 +170,7 @@ def chunks_of(books: Books, batch_id: str) -> list[tuple[int, str]]:
         return [(number, state) for number, state in session.execute(mine.order_by(BatchChunk.number))]
 
 
+@on_sqlite
 def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(books: Books) -> None:
     order, bulk = books.open(), process(books)
     job = bulk.begin(order, *[(1, 0)] * 4)
@@ -186,6 +190,7 @@ def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(book
     books.check(order)
 
 
+@on_sqlite
 def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +212,7 @@ def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
     books.check(order)
 
 
+@on_sqlite
 def test_the_price_is_that_of_the_beginning(books: Books) -> None:
     order, bulk = books.open(plan="standard"), process(books)
     bulk.begin(order, (2, 0))
@@ -261,6 +267,7 @@ def test_nothing_is_charged_of_a_job_that_ended_while_a_chunk_was_in_hand(books:
     books.check(order)
 
 
+@on_sqlite
 def test_a_vendor_that_starts_alone_takes_up_at_once_what_was_left(books: Books) -> None:
     order, bulk = books.open(), process(books)
     job = bulk.begin(order, (1, 0))
@@ -280,7 +287,7 @@ def test_a_vendor_that_starts_alone_takes_up_at_once_what_was_left(books: Books)
 def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(
     postgres: Postgres, table: str
 ) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books:
         order, other, bulk = books.open(), books.open(), process(books)
         job = bulk.begin(order, (1, 0))
@@ -302,6 +309,7 @@ def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(
         books.check(other)
 
 
+@on_sqlite
 def test_a_job_that_cannot_be_ended_keeps_no_other_from_it(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +353,7 @@ def test_accounts_take_turns(books: Books) -> None:
 
 
 def test_a_locked_job_is_passed_over_and_taken_later(postgres: Postgres) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books:
         stuck, free = books.open(), books.open()
         bulk = process(books)
@@ -362,6 +370,7 @@ def test_a_locked_job_is_passed_over_and_taken_later(postgres: Postgres) -> None
         assert claim.job.id == first.id
 
 
+@on_sqlite
 def test_who_is_suspended_is_passed_over(books: Books) -> None:
     order, bulk = books.open(), process(books)
     bulk.begin(order, (1, 0))
@@ -384,6 +393,7 @@ def test_a_job_that_is_to_end_is_passed_over_before_it_is_ended(books: Books, en
     books.check(order)
 
 
+@on_sqlite
 def test_a_job_that_nobody_works_on_is_given_up_and_released(books: Books) -> None:
     order, bulk = books.open(), process(books)
     job = bulk.begin(order, (1, 0))
@@ -405,6 +415,7 @@ def test_a_job_that_nobody_works_on_is_given_up_and_released(books: Books) -> No
     books.check(order)
 
 
+@on_sqlite
 def test_the_event_of_a_job_is_written_with_its_end(books: Books) -> None:
     order, bulk = books.open(), process(books)
     job = bulk.begin(order, (1, 0), (1, 0))
@@ -463,7 +474,7 @@ def test_processes_that_race_charge_each_chunk_once_and_pass_no_limit(books: Boo
     "cut", [pytest.param("before the commit", marks=pytest.mark.slow), "before its answer"]
 )
 def test_a_commit_of_which_nobody_hears_counts_once(postgres: Postgres, cut: Cut) -> None:
-    with CommitCutter(postgres.create_database()) as cutter, opened_books(cutter.url) as books:
+    with CommitCutter(renewed(postgres)) as cutter, opened_books(cutter.url) as books:
         order, bulk = books.open(), process(books)
         file = bulk.send(order, (1, 0), (1, 0))
         cutter.cut_next(cut)

@@ -23,7 +23,7 @@ from tests.support.forking import CONTEXT
 from tests.support.postgres import Postgres
 from tests.support.quick import configure_durable
 from tests.support.sqlite_writer import writing
-from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.books import Books, laid_out, opened_books, renewed
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Base, BooksHead
@@ -90,7 +90,7 @@ def test_a_failed_transaction_leaves_nothing(books: Books) -> None:
 
 def test_a_connection_that_the_server_closed_is_replaced_unseen(postgres: Postgres) -> None:
     """Even one that was used a moment ago, about which nobody asks the server."""
-    with closing(Database(postgres.create_database())) as database, closing(Database(postgres.uri)) as other:
+    with closing(Database(renewed(postgres))) as database, closing(Database(postgres.uri)) as other:
         mine = _backend(database)
         assert _backend(database) == mine
         with other.read() as session:
@@ -101,7 +101,7 @@ def test_a_connection_that_the_server_closed_is_replaced_unseen(postgres: Postgr
 def test_a_connection_is_asked_about_only_when_it_was_idle(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Database(postgres.create_database())) as database:
+    with closing(Database(renewed(postgres))) as database:
         asked = Mock(wraps=database.engine.dialect.do_ping)
         monkeypatch.setattr(database.engine.dialect, "do_ping", asked)
         mine = _backend(database)
@@ -113,7 +113,7 @@ def test_a_connection_is_asked_about_only_when_it_was_idle(
 
 
 def test_a_transaction_says_how_long_it_waits_for_locks_and_is_whole_all_the_same(postgres: Postgres) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
 
     def count_one(lock_seconds: float | None, *, fails: bool = False) -> str:
         with database.write(lock_seconds) as session:
@@ -133,7 +133,7 @@ def test_a_transaction_says_how_long_it_waits_for_locks_and_is_whole_all_the_sam
 
 
 def test_who_waited_for_a_lock_in_vain_is_told_so(postgres: Postgres) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with closing(Database(url)) as database, database.write() as session:
         head = select(BooksHead).with_for_update()
         session.scalars(head).one()

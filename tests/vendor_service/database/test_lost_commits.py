@@ -15,7 +15,7 @@ import pytest
 from tests.support.commit_cutter import CUTS, CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import Books, opened_books
+from tests.vendor_service.books import Books, opened_books, renewed
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.working_set import Touched, WorkingSet
@@ -27,7 +27,7 @@ from vendor_service.money.orders import Order
 
 @pytest.fixture
 def cutter(postgres: Postgres) -> Iterator[CommitCutter]:
-    with CommitCutter(postgres.create_database()) as opened:
+    with CommitCutter(renewed(postgres)) as opened:
         yield opened
 
 
@@ -73,7 +73,7 @@ def test_a_database_that_stays_away_after_the_commit_is_asked_until_it_says(
 ) -> None:
     """Others are refused after a while; who may have been charged is told the truth."""
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
-    with CommitCutter(postgres.create_database(), deafen=True) as cutter, opened_books(cutter.url) as books:
+    with CommitCutter(renewed(postgres), deafen=True) as cutter, opened_books(cutter.url) as books:
         order = books.open()
         held, other = books.admit(order), books.admit(order)
         cutter.cut_next("before its answer")
@@ -111,7 +111,7 @@ def test_what_is_in_doubt_is_asked_after_for_longer_than_a_lock_is_waited_for(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
-    url = postgres.create_database()
+    url = renewed(postgres)
     with CommitCutter(url) as cutter, opened_books(cutter.url) as books, ThreadPoolExecutor(2) as pool:
         order = books.open()
         with locked_where_it_is_cut(books, order, url) as other:
@@ -134,7 +134,7 @@ def test_who_is_in_doubt_waits_for_no_other_account(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.3)
-    url = postgres.create_database()
+    url = renewed(postgres)
     with (
         CommitCutter(url, deafen=True) as cutter,
         opened_books(cutter.url) as books,
@@ -175,7 +175,7 @@ def test_what_nobody_can_find_out_is_said_to_be_so(
 ) -> None:
     for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
         monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0.2)
-    with CommitCutter(postgres.create_database(), deafen=True) as cutter, opened_books(cutter.url) as books:
+    with CommitCutter(renewed(postgres), deafen=True) as cutter, opened_books(cutter.url) as books:
         order = books.open()
         held = books.admit(order, idempotency_key="k")
         cutter.cut_next("before its answer")
@@ -199,7 +199,7 @@ def test_what_nobody_can_find_out_is_said_to_be_so(
 
 def test_many_at_once_are_each_told_what_became_of_them(postgres: Postgres) -> None:
     """Every third commit is cut, on either side, under eight threads that share one writer."""
-    with CommitCutter(postgres.create_database()) as cutter, opened_books(cutter.url) as books:
+    with CommitCutter(renewed(postgres)) as cutter, opened_books(cutter.url) as books:
         orders = [books.open(quota=15) for _ in range(4)]
         told: list[int] = [0] * len(orders)
         cutter.share = 0.3

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books, renewed
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError, RowLocked
@@ -177,7 +177,7 @@ def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: W
 def test_a_commit_that_nobody_heard_of_counts_once(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened_books(postgres.create_database()) as books:
+    with opened_books(renewed(postgres)) as books:
         order = books.open(quota=3)
         dialect = books.database.engine.dialect
         commit, numbers = dialect.do_commit, count(1)
@@ -199,7 +199,7 @@ def test_a_commit_that_nobody_heard_of_counts_once(
 
 
 def test_a_connection_that_is_cut_undoes_and_repeats_the_work(postgres: Postgres) -> None:
-    url = postgres.create_database()
+    url = renewed(postgres)
     attempts: list[int] = []
 
     def work(rows: WorkingSet) -> str:
@@ -240,7 +240,7 @@ KEY = "UPDATE api_keys SET label = 'changed' WHERE id = %s"
 
 @pytest.mark.parametrize("statement", [ACCOUNT, KEY])
 def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgres, statement: str) -> None:
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books:
         slow, quick = books.open(quota=6), books.open(quota=20)
         row = slow.account_id if statement == ACCOUNT else slow.key_id
@@ -265,7 +265,7 @@ def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._TURN_SECONDS", 30.0)
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books, closing(Writer(books.database)) as writer:
         account_id = books.open().account_id
         ended: list[str] = []
@@ -293,7 +293,7 @@ def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
 def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobody_locks(
     postgres: Postgres, closes: bool
 ) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books, closing(Writer(books.database)) as writer, ThreadPoolExecutor(1) as pool:
         touched = Touched(books.open().account_id)
         done: list[tuple[int, str]] = []
@@ -338,7 +338,7 @@ def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_wa
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books, closing(Writer(books.database)) as writer:
         touched = Touched(books.open().account_id)
         dialect = books.database.engine.dialect
@@ -371,7 +371,7 @@ def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_wa
 def test_a_locked_hold_or_project_holds_up_its_own_account_alone(
     postgres: Postgres, caplog: pytest.LogCaptureFixture, table: str
 ) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books, closing(Writer(books.database)) as writer:
         slow, quick = books.open_project(books.open()), books.open()
         held = books.admit(slow)
@@ -411,7 +411,7 @@ def test_a_locked_hold_or_project_holds_up_its_own_account_alone(
 
 def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books:
         order = books.open()
         held = books.admit(order)
@@ -428,7 +428,7 @@ def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pyte
 
 
 def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None:
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
         orders = [books.open(quota=2) for _ in range(12)]  # more than are waited for at once
         for order in orders:
@@ -446,7 +446,7 @@ def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None
 def test_an_account_that_is_locked_for_a_moment_does_not_wait_for_many_that_stay_so(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
         orders = [books.open() for _ in range(20)]  # more than are waited for at once, and more again
         for order in orders:
@@ -468,7 +468,7 @@ def test_a_lock_is_waited_for_from_the_moment_of_asking(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 3.0)
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(32) as pool:
         orders = [books.open() for _ in range(32)]
         for order in orders:
@@ -479,7 +479,7 @@ def test_a_lock_is_waited_for_from_the_moment_of_asking(
 
 
 def test_holds_are_renewed_beside_one_that_is_locked(postgres: Postgres) -> None:
-    url = postgres.create_database()
+    url = renewed(postgres)
     with opened_books(url) as books:
         order = books.open()
         stuck, free = books.admit(order), books.admit(order)

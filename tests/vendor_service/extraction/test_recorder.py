@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import Books, laid_out, opened_books
+from tests.vendor_service.books import Books, on_sqlite, opened_books, renewed
 from tests.vendor_service.database.test_writer import ACCOUNT, locked
 from tests.vendor_service.extraction.test_sketch import KEY, digests, unit_rows
 from vendor_service.database.session import Database
@@ -100,7 +100,7 @@ def test_one_account_that_fails_keeps_no_other_from_being_written(
 
 
 def test_a_locked_account_is_not_waited_for_and_is_written_the_next_time(postgres: Postgres) -> None:
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books:
         orders = sorted((books.open() for _ in range(3)), key=lambda each: each.account_id)
         recorder = Recorder(books.database, books.clock, KEY)
@@ -117,6 +117,7 @@ def test_a_locked_account_is_not_waited_for_and_is_written_the_next_time(postgre
             books.check(each)
 
 
+@on_sqlite
 def test_without_a_key_inputs_are_not_counted_but_coverage_is(books: Books) -> None:
     order = books.open()
     recorder = Recorder(books.database, books.clock, None)

@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import HOLD_SECONDS, Books, laid_out, opened_books
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_sqlite, opened_books, renewed
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
@@ -75,6 +75,7 @@ def test_a_step_of_the_clock_stops_charging_until_it_is_set_right(
     books.check(order)
 
 
+@on_sqlite
 def test_a_clock_that_runs_a_little_fast_or_is_set_by_seconds_has_not_stepped(books: Books) -> None:
     order = books.open()
     for _ in range(60):
@@ -106,6 +107,7 @@ def test_a_clock_that_stepped_is_seen_from_outside_and_costs_nothing(
     assert "the clock was set forward" in caplog.text
 
 
+@on_sqlite
 def test_an_account_that_a_wrong_clock_dated_ahead_is_refused_until_it_is_repaired(
     books: Books, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,6 +144,7 @@ def test_an_account_that_a_wrong_clock_dated_ahead_is_refused_until_it_is_repair
     books.check(order)
 
 
+@on_sqlite
 def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -> None:
     order = books.open()
     books.buy(order)
@@ -164,6 +167,7 @@ def test_repairs_may_follow_each_other_also_one_at_a_wrong_clock(books: Books) -
     books.check(order)
 
 
+@on_sqlite
 def test_a_month_that_a_wrong_clock_invoiced_before_its_end_is_not_opened_again(books: Books) -> None:
     order = books.open(quota=3)
     books.buy(order, images=2)
@@ -181,6 +185,7 @@ def test_a_month_that_a_wrong_clock_invoiced_before_its_end_is_not_opened_again(
     books.check(order)
 
 
+@on_sqlite
 def test_a_repair_leaves_the_invoices_of_months_that_were_over_as_they_were(books: Books) -> None:
     order = books.open()
     books.buy(order)
@@ -194,6 +199,7 @@ def test_a_repair_leaves_the_invoices_of_months_that_were_over_as_they_were(book
     books.check(order)
 
 
+@on_sqlite
 def test_after_a_repair_the_period_goes_on_with_what_the_wrong_clock_counted(books: Books) -> None:
     order = books.open(quota=4)
     books.clock.now = DECEMBER + 60 * SECOND
@@ -211,6 +217,7 @@ def test_after_a_repair_the_period_goes_on_with_what_the_wrong_clock_counted(boo
     books.check(order)
 
 
+@on_sqlite
 def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
     """It was refused as `rate_limited` until 2038."""
     order = books.open(queries_per_second=1)
@@ -224,6 +231,7 @@ def test_a_rate_that_was_filled_in_the_future_goes_on_now(books: Books) -> None:
     books.buy(order)
 
 
+@on_sqlite
 def test_at_a_months_end_an_entry_its_counters_and_its_period_have_one_instant(books: Books) -> None:
     """An invoice by a clock half a second ahead, then a charge by one behind."""
     order = books.open(quota=1)
@@ -274,7 +282,7 @@ def heard(books: Books, *, trust_clock: bool = False) -> str | None:
 
 
 def test_a_start_holds_its_clock_against_the_databases_server(postgres: Postgres) -> None:
-    with closing(Database(postgres.create_database(of=laid_out(postgres)))) as database:
+    with closing(Database(renewed(postgres))) as database:
         for trust_clock in (True, False):
             for clock, is_right in ((FakeClock(), False), (system_clock, True)):
                 watch = ClockWatch(clock)
@@ -353,7 +361,7 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
     """It closed a month early, redated what was dated rightly, and set prices that never held."""
-    url = postgres.create_database(of=laid_out(postgres))
+    url = renewed(postgres)
     with opened_books(url) as books, monkeypatch.context() as patch:
         patch.setattr(clock_check, "server_time", server_time)
         books.clock.now = system_clock()

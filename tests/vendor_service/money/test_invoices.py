@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.billing import CreditNote, Invoice
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
 from vendor_service.errors import OperatorError, UsageError
@@ -57,6 +57,7 @@ def test_invoices_of_all_accounts_are_numbered_without_a_gap_whoever_issues_them
     assert "8 numbered invoices" in str(books.problem(orders[0]))
 
 
+@on_sqlite
 def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(books: Books) -> None:
     name_currency(books, "EUR")
     order = books.open()
@@ -91,6 +92,7 @@ def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(book
     assert "another number" in str(books.problem(order))
 
 
+@on_sqlite
 def test_a_credit_note_is_of_the_refunds_of_its_own_month(books: Books) -> None:
     order = books.open()
     books.buy(order, images=5)
@@ -103,6 +105,7 @@ def test_a_credit_note_is_of_the_refunds_of_its_own_month(books: Books) -> None:
     books.check(order)
 
 
+@on_sqlite
 def test_a_currency_is_one_of_iso_4217_and_stays_once_money_has_moved(books: Books) -> None:
     with books.database.read() as session:
         assert currency.current(session) is None

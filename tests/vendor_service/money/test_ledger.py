@@ -10,7 +10,7 @@ from shared.billing import EstimateRequest, Invoice
 from shared.embeddings import Kind
 from shared.kinds import UnitPrices
 from tests.vendor_service.agreed import set_plan, suspend
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.acts import money
 from vendor_service.acts.act import Act
@@ -51,6 +51,7 @@ def top_up(books: Books, order: Order, amount: int) -> None:
         payments.top_up(session, account, amount, books.clock())
 
 
+@on_sqlite
 def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(books: Books) -> None:
     order = books.open(KeyTerms(spend_limit_micros=300), spend_limit_micros=300, credit_micros=500)
     books.buy(order, images=3, idempotency_key="k")
@@ -89,6 +90,7 @@ def test_a_charge_is_given_back_in_parts_and_never_more_than_it_was(books: Books
     assert books.problem(order) is not None
 
 
+@on_sqlite
 def test_a_charge_of_nothing_is_given_back_once_and_a_refund_takes_no_money(books: Books) -> None:
     order = books.open(credit_micros=500)
     with books.database.write() as session:
@@ -135,6 +137,7 @@ def test_credit_is_topped_up_and_adjusted_within_what_is_free(books: Books) -> N
 
 
 @pytest.mark.parametrize("amount", [0, -1, 2**53, 10**30])
+@on_sqlite
 def test_amounts_that_cannot_be_are_refused(books: Books, amount: int) -> None:
     prepaid, invoiced = books.open(credit_micros=1), books.open()
     with pytest.raises(UsageError):
@@ -148,6 +151,7 @@ def test_amounts_that_cannot_be_are_refused(books: Books, amount: int) -> None:
     assert len(books.entries(prepaid)) == 1
 
 
+@on_sqlite
 def test_credit_stays_a_number_that_every_reader_of_json_can_tell(books: Books) -> None:
     order = books.open(credit_micros=5)
     with pytest.raises(UsageError, match="16 digits"):
@@ -157,6 +161,7 @@ def test_credit_stays_a_number_that_every_reader_of_json_can_tell(books: Books) 
     books.check(order)
 
 
+@on_sqlite
 def test_a_payment_is_on_the_invoice_and_deducted_from_no_month(books: Books) -> None:
     order = books.open()
     books.buy(order, images=3)
@@ -203,6 +208,7 @@ def test_a_reference_counts_once_an_account(books: Books) -> None:
     assert len(books.entries(order)) == 1
 
 
+@on_sqlite
 def test_two_models_of_one_name_are_apart_on_an_invoice(books: Books) -> None:
     order = books.open()
     books.buy(order, images=2)
@@ -237,7 +243,11 @@ TAMPERING = [
 ]
 
 
-@pytest.mark.parametrize(("change", "problem"), TAMPERING, ids=[problem for _, problem in TAMPERING])
+@pytest.mark.parametrize(
+    ("books", "change", "problem"),
+    [("sqlite", *each) for each in TAMPERING] + [("postgresql", *each) for each in TAMPERING[::5]],
+    indirect=["books"],
+)
 def test_verification_names_the_first_fault(books: Books, change: str, problem: str) -> None:
     order = books.open(credit_micros=1000)
     books.buy(order, images=2)
@@ -247,6 +257,7 @@ def test_verification_names_the_first_fault(books: Books, change: str, problem: 
     assert problem in (books.problem(order) or "")
 
 
+@on_sqlite
 def test_an_invoice_adds_up_by_model_kind_and_price_and_stays(books: Books) -> None:
     order = books.open()
     books.buy(order, images=2, texts=3)
@@ -273,6 +284,7 @@ def test_an_invoice_adds_up_by_model_kind_and_price_and_stays(books: Books) -> N
     assert invoice(books, order, "2026-12").total_micros == 7
 
 
+@on_sqlite
 def test_nothing_is_dated_into_a_month_that_was_invoiced(books: Books) -> None:
     """Neither a charge that was under way at midnight, nor anything after a clock that stepped back."""
     order = books.open()
@@ -290,6 +302,7 @@ def test_nothing_is_dated_into_a_month_that_was_invoiced(books: Books) -> None:
     books.check(order)
 
 
+@on_sqlite
 def test_an_invoice_can_be_read_and_carries_no_markup_of_others(books: Books) -> None:
     order = books.open()
     books.buy(order, model="icon-clip", images=3)
@@ -308,6 +321,7 @@ def test_an_invoice_can_be_read_and_carries_no_markup_of_others(books: Books) ->
             invoice(books, order, month)
 
 
+@on_sqlite
 def test_a_plan_has_its_own_prices_from_its_own_day(books: Books) -> None:
     later = books.clock() + DAY
     with books.database.write() as session:
@@ -330,6 +344,7 @@ def test_a_plan_has_its_own_prices_from_its_own_day(books: Books) -> None:
         books.open(plan="nonesuch")
 
 
+@on_sqlite
 def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Books) -> None:
     """`Books` published 100 and 20."""
     now = books.clock()
@@ -345,6 +360,7 @@ def test_a_start_changes_no_price_and_says_where_another_was_asked_for(books: Bo
         assert (bought["image"], bought["text"]) == (7, 20)
 
 
+@on_sqlite
 def test_a_start_prices_a_plan_that_never_named_a_price_and_leaves_others(books: Books) -> None:
     now = books.clock()
     wanted: dict[Kind, int] = {"image": 2}
@@ -367,6 +383,7 @@ def test_a_start_prices_a_plan_that_never_named_a_price_and_leaves_others(books:
     assert holding(now + 4)["image"] == 100
 
 
+@on_sqlite
 def test_a_price_that_was_set_before_the_first_start_holds_from_the_beginning(books: Books) -> None:
     with books.database.write() as session:
         prices.set_price(session, "standard", "to-come", "image", 5, books.clock())
@@ -399,6 +416,7 @@ def test_a_price_of_a_plan_can_be_taken_back_and_its_history_stays(books: Books)
             prices.unset_price(session, "standard", "icon-clip", "image", books.clock())
 
 
+@on_sqlite
 def test_a_price_of_a_model_that_was_never_served_is_dropped(books: Books) -> None:
     with books.database.write() as session:
         prices.set_price(session, "standard", "icon-klip", "image", 5, books.clock())
@@ -410,6 +428,7 @@ def test_a_price_of_a_model_that_was_never_served_is_dropped(books: Books) -> No
     ("terms", "code"),
     [({"quota": 3}, "quota_exhausted"), ({"spend_limit_micros": 399}, "spend_limit_reached")],
 )
+@on_sqlite
 def test_a_key_has_limits_of_its_own(books: Books, terms: dict[str, int], code: str) -> None:
     order = books.open(KeyTerms(**terms), quota=100)  # type: ignore[arg-type]
     assert books.admit(order, images=2).quota_left == (1 if "quota" in terms else 98)
@@ -422,6 +441,7 @@ def test_a_key_has_limits_of_its_own(books: Books, terms: dict[str, int], code: 
     books.check(order)
 
 
+@on_sqlite
 def test_a_suspended_account_is_refused_at_admission_and_what_is_in_flight_is_charged(books: Books) -> None:
     order = books.open()
     held = books.admit(order)
@@ -434,6 +454,7 @@ def test_a_suspended_account_is_refused_at_admission_and_what_is_in_flight_is_ch
     books.check(order)
 
 
+@on_sqlite
 def test_an_estimate_prices_and_measures_against_every_limit(books: Books) -> None:
     def ask(order: Order, images: int) -> tuple[int, int | None, bool, bool, int]:
         with books.database.read() as session:
@@ -458,6 +479,7 @@ def test_an_estimate_prices_and_measures_against_every_limit(books: Books) -> No
     assert ask(books.open(), 10**9) == (10**11, None, True, True, 0)
 
 
+@on_sqlite
 def test_an_estimate_counts_what_is_held_for_requests_in_flight(books: Books) -> None:
     def fits_money(order: Order, images: int) -> bool:
         with books.database.read() as session:

@@ -517,7 +517,7 @@ def test_any_order_of_all_operations_keeps_every_promise(books: Books) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=30,
+            max_examples=20 if books.database.embedded else 10,
             stateful_step_count=25,
             suppress_health_check=list(HealthCheck),
         ),

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from shared.billing import EstimateRequest
-from tests.vendor_service.books import HOLD_SECONDS, Books, asking
+from tests.vendor_service.books import HOLD_SECONDS, Books, asking, on_sqlite
 from tests.vendor_service.money.test_admission import refusal
 from vendor_service.accounts import projects
 from vendor_service.accounts.keys import KeyTerms, issue_key
@@ -42,6 +42,7 @@ def project_of(books: Books, by: Any) -> Project:
         (ProjectTerms(queries_per_second=1), "rate_limited", "the project search may ask 1 queries"),
     ],
 )
+@on_sqlite
 def test_a_project_has_limits_of_its_own_inside_the_accounts(
     books: Books, terms: ProjectTerms, code: str, message: str
 ) -> None:
@@ -94,6 +95,7 @@ def test_what_a_project_buys_names_it_and_is_counted_for_it(books: Books) -> Non
     books.check(search)
 
 
+@on_sqlite
 def test_a_refund_frees_the_projects_spend_limit_and_a_repair_counts_anew(books: Books) -> None:
     order = books.open()
     search = books.open_project(order, ProjectTerms(spend_limit_micros=300))
@@ -110,6 +112,7 @@ def test_a_refund_frees_the_projects_spend_limit_and_a_repair_counts_anew(books:
     books.check(search)
 
 
+@on_sqlite
 def test_the_keys_of_an_archived_project_are_refused(books: Books) -> None:
     order = books.open()
     search = books.open_project(order)
@@ -125,6 +128,7 @@ def test_the_keys_of_an_archived_project_are_refused(books: Books) -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "search", "Search", ""])
+@on_sqlite
 def test_a_project_has_a_name_that_no_other_has(books: Books, name: str) -> None:
     order = books.open()
     books.open_project(order)
@@ -133,6 +137,7 @@ def test_a_project_has_a_name_that_no_other_has(books: Books, name: str) -> None
     books.open_project(books.open(), name="search")  # of another account
 
 
+@on_sqlite
 def test_a_key_ends_when_it_was_said_to(books: Books) -> None:
     order = books.open(KeyTerms(expires_at=books.clock() + 60 * SECOND))
     books.buy(order, idempotency_key="k")
@@ -146,6 +151,7 @@ def test_a_key_ends_when_it_was_said_to(books: Books) -> None:
             books.another_key(order, wrong)
 
 
+@on_sqlite
 def test_another_limit_of_a_key_holds_from_then_on_and_what_was_used_counts(books: Books) -> None:
     order = books.open(KeyTerms(quota=2))
 
@@ -177,6 +183,7 @@ def test_another_limit_of_a_key_holds_from_then_on_and_what_was_used_counts(book
     books.check(order)
 
 
+@on_sqlite
 def test_a_key_has_a_rate_of_its_own(books: Books) -> None:
     order = books.open(KeyTerms(queries_per_second=1), queries_per_second=100)
     admitted = books.buy(order, images=8)

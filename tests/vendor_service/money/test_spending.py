@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
@@ -88,6 +88,7 @@ def test_spending_by_project_is_by_that_of_the_key_and_the_rest_is_the_default_o
     assert sum(each.charged_micros for each in by_project) == whole.charged_micros
 
 
+@on_sqlite
 def test_spending_ends_with_the_last_day(books: Books) -> None:
     order = books.open()
     today = to_datetime(books.clock()).date()
@@ -154,6 +155,7 @@ def test_refusals_are_counted_over_processes_and_forgotten_after_a_while(books: 
         assert [each.code for each in refused_since(session, "acct_2", 0)] == ["invalid_image"]
 
 
+@on_sqlite
 def test_refusals_are_not_forgotten_by_a_clock_that_is_wrong(books: Books) -> None:
     counts = RefusalCounts(books.database, books.clock, books.watch)
     counts.note("acct_1", "rate_limited")

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from tests.support.forking import Forked
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import HOLD_SECONDS, Books
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_sqlite
 from vendor_service.accounts.keys import KeyTerms
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts import accounts, keys, money, projects, receivers
@@ -59,6 +59,7 @@ def test_each_threshold_of_each_limit_is_told_when_it_is_reached(books: Books) -
     books.check(order)
 
 
+@on_sqlite
 def test_a_threshold_is_told_again_in_another_month_and_after_a_refund_or_another_limit(books: Books) -> None:
     order = books.open(quota=10, spend_limit_micros=1000)
     books.buy(order, images=5)
@@ -76,6 +77,7 @@ def test_a_threshold_is_told_again_in_another_month_and_after_a_refund_or_anothe
     assert reached(books, "quota") == {50: 2, 80: 2, 100: 1}
 
 
+@on_sqlite
 def test_credit_counts_from_the_last_top_up_and_corrections_use_it_too(books: Books) -> None:
     order = books.open(credit_micros=100)
     name = books.account(order).name
@@ -89,6 +91,7 @@ def test_credit_counts_from_the_last_top_up_and_corrections_use_it_too(books: Bo
     assert reached(books, "credit") == {50: 1, 90: 1}
 
 
+@on_sqlite
 def test_a_month_that_is_closed_and_a_key_that_is_rotated_are_told_once(books: Books) -> None:
     order = books.open()
     books.buy(order)
@@ -127,6 +130,7 @@ def test_whoever_buys_at_once_reaches_a_threshold_once(books: Books) -> None:
     books.check(order)
 
 
+@on_sqlite
 def test_thresholds_of_projects_and_keys_are_told_as_those_of_accounts_are(books: Books) -> None:
     order = books.open()
     search = books.open_project(order, ProjectTerms(quota=4), KeyTerms(spend_limit_micros=200))
@@ -166,6 +170,7 @@ def test_each_change_of_a_models_dates_is_told_once_whoever_serves_it(books: Boo
     assert len(told(books)) == 2
 
 
+@on_sqlite
 def test_what_concerns_all_accounts_is_told_to_the_receivers_of_each_that_want_it(books: Books) -> None:
     name = books.account(books.open()).name
     with books.database.write() as session:
@@ -198,11 +203,11 @@ def _buy_all(url: str, order: Order) -> None:
 
 def test_a_vendor_that_is_killed_again_and_again_tells_each_threshold_once(books: Books) -> None:
     books.clock.now = system_clock()
-    order = books.open(KeyTerms(), quota=80)
+    order = books.open(KeyTerms(), quota=40)
     url = books.database.engine.url.render_as_string(hide_password=False)
     generator = random.Random(7)
-    while (used := books.account(order).queries_used) < 80:
-        process, until = Forked(_buy_all, url, order), min(80, used + generator.randint(25, 45))
+    while (used := books.account(order).queries_used) < 40:
+        process, until = Forked(_buy_all, url, order), min(40, used + generator.randint(12, 22))
         wait_until(lambda until=until: books.account(order).queries_used >= until, seconds=60)  # type: ignore[misc]
         process.kill()
         process.wait()
@@ -212,6 +217,7 @@ def test_a_vendor_that_is_killed_again_and_again_tells_each_threshold_once(books
 
 
 @pytest.mark.parametrize("percents", [(), (100,)])
+@on_sqlite
 def test_of_other_thresholds_nothing_is_told(books: Books, percents: tuple[int, ...]) -> None:
     with closing(Admission(books.database, books.clock, HOLD_SECONDS, percents=percents)) as process:
         order = books.open(quota=4)
