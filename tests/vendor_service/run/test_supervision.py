@@ -5,8 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -16,9 +15,10 @@ from typing import Any
 import pytest
 
 from tests.support.vendor_process import wait_until
+from tests.vendor_service.run import served
+from tests.vendor_service.run.served import die, refuse, reread, serve
 from vendor_service.errors import OperatorError, UsageError
-from vendor_service.run import supervisor
-from vendor_service.run.worker_metrics import Worker
+from vendor_service.run import supervisor, workers
 from vendor_service.run.workers import Workers
 
 
@@ -32,6 +32,7 @@ def own_server() -> Iterator[None]:
         patched.setattr(forkserver, "_forkserver", own)
         for name in ("connect_to_new_process", "ensure_running", "set_forkserver_preload"):
             patched.setattr(forkserver, name, getattr(own, name))
+        patched.setattr(workers, "_PRELOADED", [served.__name__])
         yield
     if own._forkserver_pid is not None:
         os.kill(own._forkserver_pid, signal.SIGKILL)  # it would wait for a child that a failed test left
@@ -44,31 +45,6 @@ def bound() -> Iterator[socket.socket]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         yield listener
-
-
-def serve(folder: Path, worker: Worker, _bound: socket.socket, on_ready: Callable[[str], None]) -> None:
-    """Note that it lives, and wait for SIGTERM."""
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    (folder / f"{worker.number}-{os.getpid()}").touch()
-    on_ready(f"one of {worker.workers}")
-    while not stopped:
-        time.sleep(0.01)
-    (folder / f"{worker.number}-{os.getpid()}").unlink()
-
-
-def refuse(worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
-    raise UsageError(f"worker {worker.number} cannot")
-
-
-def die(_worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
-    os._exit(3)
-
-
-def serve_two(folder: str) -> None:
-    """What a process does that is to be killed."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        Workers(partial(serve, Path(folder)), 2, listener).run(lambda _: None)
 
 
 def living(folder: Path) -> list[tuple[int, int]]:
@@ -153,18 +129,6 @@ def test_siblings_go_on_while_no_process_can_be_forked(
     assert living(tmp_path) == [(1, before[1])]
 
 
-def reread(
-    folder: Path, first: int, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
-) -> None:
-    """Note each SIGHUP; the second worker gets its first one before it is ready."""
-    signal.signal(signal.SIGHUP, lambda *_: (folder / f"{worker.number}-hangup").touch())
-    if worker.number == 1:
-        os.kill(first, signal.SIGHUP)
-        time.sleep(0.2)
-        assert not (folder / "1-hangup").exists()
-    serve(folder / "living", worker, bound, on_ready)
-
-
 def test_a_hangup_is_passed_on_to_every_worker_as_soon_as_it_is_ready(
     bound: socket.socket, tmp_path: Path
 ) -> None:
@@ -196,7 +160,7 @@ def test_a_worker_that_ends_before_it_is_ready_ends_the_start(bound: socket.sock
 
 
 def test_workers_end_with_the_process_that_started_them(bound: socket.socket, tmp_path: Path) -> None:
-    code = f"import sys; from {__name__} import serve_two; serve_two(sys.argv[1])"
+    code = f"import sys; from {served.__name__} import serve_two; serve_two(sys.argv[1])"
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     wait_until(lambda: len(living(tmp_path)) == 2, seconds=60)
     first.kill()
