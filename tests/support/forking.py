@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import forkserver, get_context, util
+from multiprocessing.connection import Connection, arbitrary_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from vendor_service.encoder.processes import fork_server, forked
 
@@ -225,7 +225,9 @@ class Nursery:
     def __init__(self) -> None:
         self._mine, its = socket.socketpair()
         if os.fork() == 0:
-            self._mine.close()
+            # A copy of what a vendor listens on would let connections in that nobody answers.
+            os.closerange(3, its.fileno())
+            os.closerange(its.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
             _nurse(its)
         its.close()
 
@@ -309,11 +311,41 @@ def _run_on(
 
 def _run_main(module: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
     os.setsid()
-    if arguments[:1] == ["serve"]:  # which may start processes that decode
-        fork_server.launch = Nursery().launch_decoding
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if {"--workers", "--admin-port"} & {*arguments}:
+        _fork_server_of_forks()
+    if arguments[:1] == ["serve"]:  # which may start processes that decode
+        _decode_nearby()
     sys.argv = [module, *arguments]
     import_module(module).main()
+
+
+def _decode_nearby(*_: object) -> None:
+    fork_server.launch = Nursery().launch_decoding
+
+
+def _fork_server_of_forks() -> None:
+    """Give this process a server of forks that has imported what it has; workers and `/admin` come from it.
+
+    Make it while there is one thread.
+    """
+    from vendor_service.run import admin  # which most tests need not import
+
+    server: Any = forkserver._forkserver
+    alive_r, alive_w = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address := arbitrary_address("AF_UNIX"))
+        listener.listen()
+        if (pid := os.fork()) == 0:
+            os.close(alive_w)
+            util.register_after_fork(server, _decode_nearby)  # in each that is forked from it
+            try:
+                forkserver.main(listener.detach(), alive_r, [])
+            finally:
+                os._exit(0)
+    os.close(alive_r)
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_w, pid
+    admin._spawning = get_context("forkserver")  # type: ignore[assignment]

@@ -155,10 +155,11 @@ def admin_beside(settings: Settings, vendor_url: str | None = None) -> Iterator[
 def _serve(
     settings: Settings, bound: socket.socket, vendor_url: str | None, on_ready: Callable[[str], None]
 ) -> None:
-    vendor = os.getppid()
+    vendor = multiprocessing.parent_process()
+    assert vendor is not None
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     # Without a file of models the vendor would end at this signal.
-    reload_models = None if settings.models is None else partial(os.kill, vendor, signal.SIGHUP)
+    reload_models = None if settings.models is None else partial(os.kill, vendor.pid, signal.SIGHUP)
     app = create_admin_app(settings, vendor_url=vendor_url, reload_models=reload_models)
     try:
         server.serve(app, bound, lambda: on_ready("/admin"))

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from shared.billing import EntryPage, Invoice, UsageReport
@@ -28,6 +29,7 @@ from vendor_service.database.tables import Account
 from vendor_service.money import invoices, ledger
 
 CAT = {"text": "a photo of a cat"}
+THREADS, ASKED = 8, 12  # of the vendor for whatever blocks, and how often a stranger asks at once
 # What an account reads, and where that is done.
 READS: dict[str, tuple[Any, str]] = {
     "/v1/account": (accounts, "account_status"),
@@ -49,6 +51,16 @@ READS: dict[str, tuple[Any, str]] = {
     "/console/invoices/2026-11": (invoices, "issue"),
     "/console/sessions": (sessions, "of_account"),
 }
+
+
+def leave_few_threads(vendor: LocalVendor) -> None:
+    """Have a vendor call functions that block on a few threads, so that few requests take them all."""
+
+    async def leave() -> None:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+
+    vendor.app.add_api_route("/few-threads", leave)
+    assert vendor.http.get("/few-threads").is_success
 
 
 def test_an_idempotency_key_is_its_accounts_own(vendor: Vendor) -> None:
@@ -94,7 +106,8 @@ def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, answered: set[int]
 ) -> None:
     monkeypatch.setattr("vendor_service.http.history_rate.BURST", 1000.0)
-    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor(40) as pool:
+    with LocalVendor(tmp_path) as vendor, ThreadPoolExecutor(ASKED) as pool:
+        leave_few_threads(vendor)
         slow, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
         visit = signed_in(vendor, slow)
         headers = {"authorization": f"Bearer {slow}", "cookie": visit.cookie}
@@ -102,9 +115,9 @@ def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(
         sent: dict[str, Any] = {"json": {}} if path.startswith("/v1") else {"data": form}
         with closing(sqlite3.connect(tmp_path / "local.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # SQLite locks all accounts, but who only reads needs no lock
-            stuck = [pool.submit(vendor.http.post, path, headers=headers, **sent) for _ in range(40)]
+            stuck = [pool.submit(vendor.http.post, path, headers=headers, **sent) for _ in range(ASKED)]
             began = time.monotonic()
-            for _ in range(20):
+            for _ in range(5):
                 vendor.get("/v1/account", quick)
                 time.sleep(0.05)
             assert time.monotonic() - began < 15
@@ -115,7 +128,8 @@ def test_who_waits_for_an_account_that_is_locked_leaves_threads_to_others(
 
 def test_who_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = str(tmp_path / "store")
-    with LocalVendor(tmp_path, batch_store=store) as vendor, ThreadPoolExecutor(40) as pool:
+    with LocalVendor(tmp_path, batch_store=store) as vendor, ThreadPoolExecutor(ASKED) as pool:
+        leave_few_threads(vendor)
         greedy, quick = vendor.another_key(vendor.key(), Scope.ADMIN), vendor.key()
         headers = {"authorization": f"Bearer {greedy}", "cookie": signed_in(vendor, greedy).cookie}
         monkeypatch.setattr("vendor_service.http.history_rate.BURST", 1000.0)
@@ -123,10 +137,10 @@ def test_who_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: py
             go, begun = threading.Event(), threading.Event()
             with monkeypatch.context() as held:
                 held.setattr(owner, name, _waiting(getattr(owner, name), begun, go))
-                reads = [pool.submit(vendor.http.get, path, headers=headers) for _ in range(40)]
+                reads = [pool.submit(vendor.http.get, path, headers=headers) for _ in range(ASKED)]
                 assert begun.wait(20)
                 try:
-                    for _ in range(5):
+                    for _ in range(3):
                         vendor.get("/v1/models", quick)
                         time.sleep(0.02)
                     assert not any(each.done() for each in reads), path

@@ -1,6 +1,7 @@
 """The process of `/admin`: beside the vendor and apart from it, replaced when it dies, gone when it goes."""
 
 import os
+import re
 import signal
 from contextlib import suppress
 from multiprocessing import active_children
@@ -10,12 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.encoder.test_processes import failing
 from tests.vendor_service.given_settings import GivenSettings
-from tests.vendor_service.run.dying import be_killed
+from tests.vendor_service.run.served import be_killed
 from vendor_service.acts import operators
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import system_clock
@@ -50,11 +52,15 @@ def operators_page(vendor: VendorProcess, token: str, path: str) -> str:
         return visit.page(path)
 
 
-def admin_process(vendor: VendorProcess) -> int | None:
-    """The process that serves operators, by what Linux says of the vendor's children."""
-    listed = Path(f"/proc/{vendor.pid}/task/{vendor.pid}/children").read_text().split()
-    found = [pid for pid in map(int, listed) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return found[0] if found else None
+def admin_process(vendor: VendorProcess) -> int:
+    """The process that serves operators, by what the vendor says of it."""
+    return int(re.findall(r"admin process started.*\bpid=(\d+)", vendor.log.read_text())[-1])
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the process forked, which takes less than to start an interpreter, as it is elsewhere here."""
+    monkeypatch.setattr(admin, "_spawning", CONTEXT)
 
 
 def serving() -> int | None:
@@ -71,7 +77,6 @@ def test_operators_are_served_apart_and_again_after_a_crash(tmp_path: Path) -> N
         assert vendor.admin_url.startswith("http://127.0.0.1:")
         assert ">ready<" in operators_page(vendor, token, "/health")
         process = admin_process(vendor)
-        assert process is not None
         os.kill(process, signal.SIGKILL)
         wait_until(lambda: ask(vendor, token) == 200, seconds=30)
         assert admin_process(vendor) != process
@@ -97,6 +102,7 @@ def test_a_process_for_which_the_system_has_no_room_comes_later(
     assert caplog.text.count("the admin process cannot be started, which is tried again") == 2
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_alone_is_told_to_stop_is_replaced_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -112,6 +118,7 @@ def test_a_process_that_alone_is_told_to_stop_is_replaced_later(
     assert caplog.text.count("the admin process died; starting another") == 1
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'books.db'}"
     settings = GivenSettings(database_url=url, admin_port=0)
@@ -126,6 +133,7 @@ def test_an_address_that_is_taken_is_said_with_its_option(tmp_path: Path) -> Non
         assert nowhere is None
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_process_that_is_killed_before_it_is_ready_is_said_to_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
