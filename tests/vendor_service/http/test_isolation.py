@@ -1,5 +1,6 @@
 """One account sees and touches nothing of another's, whatever it knows of it."""
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -57,6 +58,7 @@ def leave_few_threads(vendor: LocalVendor) -> None:
     """Have a vendor call functions that block on a few threads, so that few requests take them all."""
 
     async def leave() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
 
     vendor.app.add_api_route("/few-threads", leave)
