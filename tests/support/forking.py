@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import forkserver, get_context, util
-from multiprocessing.connection import Connection, arbitrary_address
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, Self
@@ -334,10 +334,11 @@ def _fork_server_of_forks() -> None:
     """
     from vendor_service.run import admin  # which most tests need not import
 
+    address = f"{util.get_temp_dir()}/forks"
     server: Any = forkserver._forkserver
     alive_r, alive_w = os.pipe()
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address := arbitrary_address("AF_UNIX"))
+        listener.bind(address)
         listener.listen()
         if (pid := os.fork()) == 0:
             os.close(alive_w)

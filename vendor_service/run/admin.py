@@ -157,6 +157,7 @@ def _serve(
 ) -> None:
     vendor = multiprocessing.parent_process()
     assert vendor is not None
+    assert vendor.pid is not None
     configure_logging("vendor_service", as_json=settings.log_format == "json")
     # Without a file of models the vendor would end at this signal.
     reload_models = None if settings.models is None else partial(os.kill, vendor.pid, signal.SIGHUP)
