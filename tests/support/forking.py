@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import secrets
 import select
 import signal
 import socket
@@ -334,7 +335,7 @@ def _fork_server_of_forks() -> None:
     """
     from vendor_service.run import admin  # which most tests need not import
 
-    address = f"{util.get_temp_dir()}/forks"
+    address = f"{util.get_temp_dir()}/forks-{secrets.token_hex(8)}"
     server: Any = forkserver._forkserver
     alive_r, alive_w = os.pipe()
     with socket.socket(socket.AF_UNIX) as listener:
