@@ -324,8 +324,13 @@ def _run_main(module: str, arguments: Sequence[str], folder: Path, environment: 
     import_module(module).main()
 
 
-def _decode_nearby(*_: object) -> None:
+def _decode_nearby() -> None:
     fork_server.launch = Nursery().launch_decoding
+
+
+def _begin_forked(_server: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _decode_nearby()
 
 
 def _fork_server_of_forks() -> None:
@@ -343,7 +348,8 @@ def _fork_server_of_forks() -> None:
         listener.listen()
         if (pid := os.fork()) == 0:
             os.close(alive_w)
-            util.register_after_fork(server, _decode_nearby)  # in each that is forked from it
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it knows how others ended that were told to stop
+            util.register_after_fork(server, _begin_forked)
             try:
                 forkserver.main(listener.detach(), alive_r, [])
             finally:
