@@ -30,7 +30,7 @@ RECIPE = replace(
     align_images_per_domain=16,
     align_learning_rate=3e-3,
     steps=16,
-    images_per_domain=8,
+    images_per_domain=4,
     learning_rate=1e-3,
     evaluations=1,
 )
