@@ -53,7 +53,7 @@ def test_the_target_is_unreadable_until_it_is_evaluated(
 
     monkeypatch.setattr(conclusion, "read_for_evaluation", give_the_target)
     client = Command(tmp_path, vendor_process.url, vendor_process.create_key(quota=100))
-    how = ("--method", method, *student, "--image-size", "32", "--steps", "3", "--budget", "100")
+    how = ("--method", method, *student, "--image-size", "32", "--steps", "2", "--budget", "100")
     shown = client("distill", "--data", "toy", "--target-domain", "red", "--out", "run", *how)
     assert not opened
     assert "red (unseen)" in shown.stdout

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from client.api.students import load_student
+from client.cli.main import main
 from client.errors import ClientError, UsageError
 from client.learning.backbones import empty_backbone, load_backbone
 from client.learning.classifier import StudentClassifier
@@ -155,47 +156,49 @@ def test_a_gpu_is_asked_for_by_its_number_and_only_one_that_was_named_must_be_th
     assert asked == [*gpu, "CPUExecutionProvider"]
 
 
-def _client(*arguments: str, without: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """The command line where a package cannot be imported."""
-    code = (
-        f"import sys; sys.modules[{without!r}] = None; from client.cli.main import main; main(sys.argv[1:])"
-    )
+def test_predicting_from_the_file_needs_no_pytorch_and_leaves_nothing_to_tell_onnxruntimes_makers(
+    exported: Path, tmp_path: Path
+) -> None:
+    draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
+    (tmp_path / "home").mkdir()
+    code = "import sys; sys.modules['torch'] = None; from client.cli.main import main; main(sys.argv[1:])"
     outer = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+    words = ("predict", str(exported), str(tmp_path / "one.png"), "--top-k", "2", "--json")
+    shown = subprocess.run(
+        [sys.executable, "-c", code, *words],
         capture_output=True,
         text=True,
         check=False,
-        env=outer | variables,
+        env=outer | {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": ""},
     )
-
-
-def test_onnxruntime_keeps_nothing_to_tell_its_makers(exported: Path, tmp_path: Path) -> None:
-    draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
-    (tmp_path / "home").mkdir()
-    words = ("predict", str(exported), str(tmp_path / "one.png"))
-    shown = _client(*words, without="torch", HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
-    assert shown.returncode == 0, shown.stderr
-    assert not list((tmp_path / "home").rglob("*onnxruntime*"))
-
-
-def test_predicting_from_the_file_needs_no_pytorch(exported: Path, tmp_path: Path) -> None:
-    draw("circle", "white", "black", seed=1).save(tmp_path / "one.png")
-    words = ("predict", str(exported), str(tmp_path / "one.png"), "--top-k", "2", "--json")
-    shown = _client(*words, without="torch")
     assert shown.returncode == 0, shown.stderr
     (row,) = json.loads(shown.stdout)
     assert len(row["classes"]) == 2
-    missing = _client(*words, without="onnxruntime")
-    assert missing.returncode == 2
-    assert "pip install '.[onnx]'" in missing.stderr
+    assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
-@pytest.mark.parametrize("option", ["--out", "--web"])
-def test_exporting_without_the_packages_says_how_to_get_them(tmp_path: Path, option: str) -> None:
-    missing = _client("export", str(tmp_path), option, str(tmp_path / "s.onnx"), without="onnx")
-    assert missing.returncode == 2
-    assert "pip install '.[onnx]'" in missing.stderr
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (("predict", "{exported}", "{exported}"), "onnxruntime"),
+        (("export", "{folder}", "--out", "{folder}/s.onnx"), "onnx"),
+        (("export", "{folder}", "--web", "{folder}/s.onnx"), "onnx"),
+    ],
+    ids=" ".join,
+)
+def test_what_takes_a_package_that_is_missing_says_how_to_get_it(
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    missing: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(SystemExit) as end:
+        main([word.format(exported=exported, folder=tmp_path) for word in words])
+    assert end.value.code == 2
+    assert "pip install '.[onnx]'" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
 
 
