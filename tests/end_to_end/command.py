@@ -53,13 +53,6 @@ class Command:
         log.write_text("")
         return ForkedCommand("client.cli.main", arguments, self.folder, self.environment, log)
 
-    def process(self, *arguments: str) -> Outcome:
-        """Run it as a process to its good end."""
-        with self.start(*arguments) as process:
-            out, err = process.communicate()
-        assert process.returncode == 0, err
-        return Outcome(out, " ".join(err.split()))
-
     def __call__(self, *arguments: str, code: int = 0) -> Outcome:
         """Run it in this process, which has torch imported already, and check its exit code."""
         out, err = StringIO(), StringIO()

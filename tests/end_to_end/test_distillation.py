@@ -163,8 +163,8 @@ def test_a_run_from_plan_to_prediction(client: Command, vendor_process: VendorPr
 
 
 def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_process: VendorProcess) -> None:
-    longer = ("--steps", "40")
-    client.process(*_distill(*longer))
+    longer = ("--steps", "60")
+    client(*_distill(*longer))
     whole = load_file(client.folder / "run" / "student.safetensors")
     charges = vendor_process.charges(client.api_key)
     shutil.rmtree(client.folder / "run")
@@ -182,7 +182,7 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
     assert "goes on from here" in err
     assert (client.folder / "run" / "checkpoint.pt").exists()
 
-    assert "Going on after step" in client.process(*_distill(*longer)).stderr
+    assert "Going on after step" in client(*_distill(*longer)).stderr
     resumed = load_file(client.folder / "run" / "student.safetensors")
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     steps = [

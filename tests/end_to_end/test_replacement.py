@@ -70,11 +70,11 @@ def test_a_finished_student_is_replaced_only_by_an_explicit_yes(
 
 
 def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(client: Command) -> None:
-    client(*_erm(steps=40))
+    client(*_erm(steps=60))
     run = client.folder / "run"
     before = _files(run)
     _add_image(client)
-    with client.start(*_erm("--replace", steps=40)) as process:
+    with client.start(*_erm("--replace", steps=60)) as process:
         while not (run / "replacement" / "checkpoint.pt").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -85,7 +85,7 @@ def test_ctrl_c_in_the_middle_keeps_the_old_one_and_the_same_command_goes_on(cli
     assert left == before
     image = "toy/red/circle/00.png"
     assert client("predict", "run", image).stdout
-    assert "Going on after step" in client(*_erm("--replace", steps=40)).stderr
+    assert "Going on after step" in client(*_erm("--replace", steps=60)).stderr
     assert _files(run)["student.safetensors"] != before["student.safetensors"]
 
 
