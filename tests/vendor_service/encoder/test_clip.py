@@ -267,12 +267,14 @@ def test_texts_are_looked_at_once_they_have_arrived_on_their_device(
 
 
 @pytest.mark.usefixtures("without_graphs")
-def test_an_open_clip_name_with_a_file_of_weights_can_be_served(tmp_path: Path) -> None:
-    torch.manual_seed(0)
+def test_an_open_clip_name_with_a_file_of_weights_can_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", tiny_clip._CONFIG)
     weights = tmp_path / "mine.pt"
-    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), weights)
-    served = ClipModel(find_model("ViT-S-32-alt", str(weights)), CPU)
-    assert (served.id, served.dimensions, served.image_size) == ("ViT-S-32-alt/mine", 256, 224)
+    torch.save(open_clip.create_model("ViT-tiny").state_dict(), weights)
+    served = ClipModel(find_model("ViT-tiny", str(weights)), CPU)
+    assert (served.id, served.dimensions, served.image_size) == ("ViT-tiny/mine", 24, 32)
 
 
 def test_weights_trained_with_the_fast_gelu_are_served_with_it() -> None:

@@ -127,10 +127,10 @@ def test_a_known_text_is_not_tokenized_again(scripted: ScriptedTexts, tmp_path: 
 
 
 def test_texts_do_not_wait_for_images_nor_one_account_for_another(vendor: LocalVendor) -> None:
-    flood = [image_input(hostile_images.png_of_zeros(2500, 2500))] * 60
+    flood = [image_input(hostile_images.png_of_zeros(2500, 2500))] * 40
     with ThreadPoolExecutor(1) as pool:
         flooding = pool.submit(asked, vendor, vendor.key(), *flood)
-        wait_until(lambda: Scrape(vendor)("preparation_inputs", kind="image") > 30, seconds=60)
+        wait_until(lambda: Scrape(vendor)("preparation_inputs", kind="image") > 20, seconds=60)
         texts, one = vendor.key(), vendor.key()
         for number in range(3):
             assert asked(vendor, texts, {"text": f"number {number}"}).is_success

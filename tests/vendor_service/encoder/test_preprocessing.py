@@ -44,7 +44,7 @@ def sixteen_bits() -> Image.Image:
 FILES: dict[str, Callable[[], bytes]] = {
     "photograph": lambda: saved(photograph(640, 480), "JPEG", quality=80),
     "upright": lambda: saved(photograph(480, 640), "JPEG"),
-    "large photograph": lambda: saved(photograph(2400, 1800), "JPEG", quality=90),
+    "large photograph": lambda: saved(photograph(1200, 900), "JPEG", quality=90),
     "thumbnail": lambda: saved(photograph(40, 30), "JPEG"),
     "as large as the model's": lambda: saved(photograph(64, 64), "JPEG"),
     "panorama": lambda: saved(photograph(1600, 100), "JPEG"),
