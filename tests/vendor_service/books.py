@@ -35,6 +35,7 @@ from vendor_service.money.verification import verify
 HOLD_SECONDS = 60
 # For tests of what a database has no part in: books on SQLite suffice.
 on_sqlite = pytest.mark.parametrize("books", ["sqlite"], indirect=True)
+on_postgres = pytest.mark.parametrize("books", ["postgresql"], indirect=True)
 _ANY_KEY = KeyTerms()
 _NO_LIMITS = ProjectTerms()
 # Books in PostgreSQL are made new by these, which takes a fifth of what a database of their own would.
@@ -77,6 +78,11 @@ class Books:
         self._numbers = count()
         with database.write() as session:
             prices.publish(session, "icon-clip", {"image": 100, "text": 20}, self.clock())
+
+    @property
+    def url(self) -> str:
+        """Where the database is, as an operator writes it and other programs take it."""
+        return self.database.engine.url.render_as_string(hide_password=False).replace("+psycopg", "", 1)
 
     def open(self, key: KeyTerms = _ANY_KEY, **terms: Any) -> Order:
         """Open an account on these `Terms`, with a key; an order of one image by it, to be varied."""

@@ -275,7 +275,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture
 def faces(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Faces:
     """The faces of the world; commands have its clock and its files."""
-    url = world.books.database.engine.url.render_as_string(hide_password=False)
+    url = world.books.url
     monkeypatch.setenv("VENDOR_DATABASE_URL", url)
     monkeypatch.setenv("VENDOR_SIGNING_KEY_IN", str(world.context.signing_key_in))
     monkeypatch.setattr("vendor_service.cli.books.system_clock", world.books.clock)

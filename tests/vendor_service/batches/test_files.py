@@ -14,9 +14,8 @@ from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject
 from shared.errors import ErrorCode
-from tests.support.postgres import Postgres
 from tests.vendor_service.batches.bulk_books import LIMITS, BulkProcess
-from tests.vendor_service.books import Books, on_sqlite, opened_books, renewed
+from tests.vendor_service.books import Books, on_postgres, on_sqlite
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.batches import book, files
 from vendor_service.batches.intake import Fault, Intake, Piece, Taken
@@ -322,38 +321,38 @@ def test_more_files_than_are_deleted_at_once_that_stay_do_not_keep_the_others(
     assert len(stay) == 3
 
 
+@on_postgres
 def test_a_file_that_expires_while_a_job_begins_on_it_stays_until_the_job_has_ended(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened_books(renewed(postgres)) as books:
+    bulk, order = process(books), books.open()
+    file = bulk.send(order, (1, 0))
+    books.clock.advance(LIMITS.keep_days * 24 * 3600)
+    public, expired = book.public, list[list[str]]()
+
+    def written(session: Session, job: BatchJob) -> BatchObject:
+        expired.append(bulk.files.expired())  # the job is not committed yet
+        return public(session, job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(book, "public", written)
+        job = bulk.begin_with(order, file)
+    assert expired == [[]]
+    assert bulk.files.expired() == []
+    assert bulk.files.get(order.account_id, file.id).state == "ready"
+    bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    assert bulk.files.expired() == [file.id]
+    with pytest.raises(APIError, match="has no file"):
+        bulk.begin_with(order, file)
+    books.check(order)
+
+
+@on_postgres
+def test_a_job_begins_on_no_file_that_leaves_at_this_moment(books: Books) -> None:
+    with ThreadPoolExecutor(1) as pool:
         bulk, order = process(books), books.open()
         file = bulk.send(order, (1, 0))
-        books.clock.advance(LIMITS.keep_days * 24 * 3600)
-        public, expired = book.public, list[list[str]]()
-
-        def written(session: Session, job: BatchJob) -> BatchObject:
-            expired.append(bulk.files.expired())  # the job is not committed yet
-            return public(session, job)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(book, "public", written)
-            job = bulk.begin_with(order, file)
-        assert expired == [[]]
-        assert bulk.files.expired() == []
-        assert bulk.files.get(order.account_id, file.id).state == "ready"
-        bulk.jobs.cancel(order.account_id, job.id, "os:test")
-        assert bulk.files.expired() == [file.id]
-        with pytest.raises(APIError, match="has no file"):
-            bulk.begin_with(order, file)
-        books.check(order)
-
-
-def test_a_job_begins_on_no_file_that_leaves_at_this_moment(postgres: Postgres) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books, ThreadPoolExecutor(1) as pool:
-        bulk, order = process(books), books.open()
-        file = bulk.send(order, (1, 0))
-        with locked(url, "UPDATE files SET state = 'leaving' WHERE id = %s", file.id):
+        with locked(books.url, "UPDATE files SET state = 'leaving' WHERE id = %s", file.id):
             beginning = pool.submit(bulk.begin_with, order, file)
             books.buy(books.open())
             assert not beginning.done()

@@ -16,7 +16,7 @@ from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.postgres import Postgres
 from tests.vendor_service.agreed import suspend
 from tests.vendor_service.batches.bulk_books import BulkProcess
-from tests.vendor_service.books import HOLD_SECONDS, Books, on_sqlite, opened_books, renewed
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_postgres, on_sqlite, opened_books, renewed
 from tests.vendor_service.database.test_writer import locked
 from vendor_service.accounts.keys import revoke_key
 from vendor_service.batches import book
@@ -284,29 +284,26 @@ def test_a_vendor_that_starts_alone_takes_up_at_once_what_was_left(books: Books)
 
 
 @pytest.mark.parametrize("table", ["batches", "batch_chunks"])
-def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(
-    postgres: Postgres, table: str
-) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books:
-        order, other, bulk = books.open(), books.open(), process(books)
-        job = bulk.begin(order, (1, 0))
-        claim = bulk.claim()
-        assert claim is not None
-        column = "id" if table == "batches" else "batch_id"
-        with locked(url, f"SELECT 1 FROM {table} WHERE {column} = %s FOR UPDATE", job.id):
-            part, done = bulk.done(claim)
-            settling = bulk.admission.settle_part(order.account_id, claim.job.hold_id, part, done)
-            began = time.monotonic()
-            for _ in range(5):
-                books.buy(other)
-            assert time.monotonic() - began < 5
-            assert not settling.done()
-        settling.result(20)
-        assert bulk.jobs.get(order.account_id, job.id).status == "completed"
-        assert [entry.amount_micros for entry in books.entries(order)] == [-50]
-        books.check(order)
-        books.check(other)
+@on_postgres
+def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(books: Books, table: str) -> None:
+    order, other, bulk = books.open(), books.open(), process(books)
+    job = bulk.begin(order, (1, 0))
+    claim = bulk.claim()
+    assert claim is not None
+    column = "id" if table == "batches" else "batch_id"
+    with locked(books.url, f"SELECT 1 FROM {table} WHERE {column} = %s FOR UPDATE", job.id):
+        part, done = bulk.done(claim)
+        settling = bulk.admission.settle_part(order.account_id, claim.job.hold_id, part, done)
+        began = time.monotonic()
+        for _ in range(5):
+            books.buy(other)
+        assert time.monotonic() - began < 5
+        assert not settling.done()
+    settling.result(20)
+    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    assert [entry.amount_micros for entry in books.entries(order)] == [-50]
+    books.check(order)
+    books.check(other)
 
 
 @on_sqlite
@@ -352,22 +349,21 @@ def test_accounts_take_turns(books: Books) -> None:
     assert [each == few.account_id for each in claims] == [False, True, False, True, False, False, False]
 
 
-def test_a_locked_job_is_passed_over_and_taken_later(postgres: Postgres) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books:
-        stuck, free = books.open(), books.open()
-        bulk = process(books)
-        first = bulk.begin(stuck, (1, 0))
-        books.clock.advance(0.001)
-        second = bulk.begin(free, (1, 0))
-        with locked(url, "SELECT 1 FROM batches WHERE id = %s FOR UPDATE", first.id):
-            began = time.monotonic()
-            claims = [bulk.claim(), bulk.claim()]
-            assert time.monotonic() - began < 10
-        assert [each and each.job.id for each in claims] == [second.id, None]
-        claim = bulk.claim()
-        assert claim is not None
-        assert claim.job.id == first.id
+@on_postgres
+def test_a_locked_job_is_passed_over_and_taken_later(books: Books) -> None:
+    stuck, free = books.open(), books.open()
+    bulk = process(books)
+    first = bulk.begin(stuck, (1, 0))
+    books.clock.advance(0.001)
+    second = bulk.begin(free, (1, 0))
+    with locked(books.url, "SELECT 1 FROM batches WHERE id = %s FOR UPDATE", first.id):
+        began = time.monotonic()
+        claims = [bulk.claim(), bulk.claim()]
+        assert time.monotonic() - began < 10
+    assert [each and each.job.id for each in claims] == [second.id, None]
+    claim = bulk.claim()
+    assert claim is not None
+    assert claim.job.id == first.id
 
 
 @on_sqlite

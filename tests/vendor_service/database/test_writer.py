@@ -14,9 +14,8 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 
 from shared.errors import ErrorCode
-from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import HOLD_SECONDS, Books, opened_books, renewed
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_postgres
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.database.writer import Writer
 from vendor_service.errors import APIError, RowLocked
@@ -174,50 +173,47 @@ def test_one_that_breaks_the_transaction_breaks_no_other(books: Books, writer: W
     assert books.account(order).quota == 77
 
 
-def test_a_commit_that_nobody_heard_of_counts_once(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with opened_books(renewed(postgres)) as books:
-        order = books.open(quota=3)
-        dialect = books.database.engine.dialect
-        commit, numbers = dialect.do_commit, count(1)
+@on_postgres
+def test_a_commit_that_nobody_heard_of_counts_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = books.open(quota=3)
+    dialect = books.database.engine.dialect
+    commit, numbers = dialect.do_commit, count(1)
 
-        def commit_and_hang_up(connection: Any) -> None:
-            commit(connection)
-            if threading.current_thread().name == "books" and next(numbers) % 2:
-                raise psycopg.OperationalError("server closed the connection unexpectedly")
+    def commit_and_hang_up(connection: Any) -> None:
+        commit(connection)
+        if threading.current_thread().name == "books" and next(numbers) % 2:
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-        monkeypatch.setattr(dialect, "do_commit", commit_and_hang_up)
-        for number in range(3):
-            assert not books.buy(order, idempotency_key=str(number)).replayed
-        assert books.buy(order, idempotency_key="0").replayed
-        with pytest.raises(APIError, match="quota"):
-            books.buy(order)
-        assert next(numbers) > 2 * 3 * 2  # every hold and every charge was committed, and then tried again
-        assert len(books.entries(order)) == 3
-        books.check(order)
+    monkeypatch.setattr(dialect, "do_commit", commit_and_hang_up)
+    for number in range(3):
+        assert not books.buy(order, idempotency_key=str(number)).replayed
+    assert books.buy(order, idempotency_key="0").replayed
+    with pytest.raises(APIError, match="quota"):
+        books.buy(order)
+    assert next(numbers) > 2 * 3 * 2  # every hold and every charge was committed, and then tried again
+    assert len(books.entries(order)) == 3
+    books.check(order)
 
 
-def test_a_connection_that_is_cut_undoes_and_repeats_the_work(postgres: Postgres) -> None:
-    url = renewed(postgres)
+@on_postgres
+def test_a_connection_that_is_cut_undoes_and_repeats_the_work(books: Books, writer: Writer) -> None:
     attempts: list[int] = []
 
     def work(rows: WorkingSet) -> str:
         attempts.append(1)
         rows.account(order.account_id).quota = 77
         if len(attempts) == 1:
-            with psycopg.connect(url, autocommit=True) as other:
+            with psycopg.connect(books.url, autocommit=True) as other:
                 other.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
         return "done"
 
-    with opened_books(url) as books, closing(Writer(books.database)) as writer:
-        order = books.open()
-        assert writer.submit(Touched(order.account_id), work).result(20) == "done"
-        assert len(attempts) == 2
-        assert books.account(order).quota == 77
+    order = books.open()
+    assert writer.submit(Touched(order.account_id), work).result(20) == "done"
+    assert len(attempts) == 2
+    assert books.account(order).quota == 77
 
 
 @contextmanager
@@ -239,62 +235,60 @@ KEY = "UPDATE api_keys SET label = 'changed' WHERE id = %s"
 
 
 @pytest.mark.parametrize("statement", [ACCOUNT, KEY])
-def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(postgres: Postgres, statement: str) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books:
-        slow, quick = books.open(quota=6), books.open(quota=20)
-        row = slow.account_id if statement == ACCOUNT else slow.key_id
-        with ThreadPoolExecutor(12) as pool:
-            with locked(url, statement, row):
-                stuck = [pool.submit(books.buy, slow, idempotency_key=str(n % 6)) for n in range(9)]
-                began = time.monotonic()
-                for _ in range(20):
-                    books.buy(quick)
-                assert time.monotonic() - began < 5
-                assert not any(each.done() for each in stuck)
-                assert books.account(slow).queries_held == 0
-            wait_until(lambda: all(each.done() for each in stuck))
-        failed = {each.exception().code for each in stuck if each.exception()}  # type: ignore[union-attr]
-        assert failed <= {"idempotency_in_flight"}
-        assert (len(books.entries(slow)), len(books.entries(quick))) == (6, 20)
-        books.check(slow)
-        books.check(quick)
+@on_postgres
+def test_a_locked_account_holds_up_nobody_else_and_goes_on_once(books: Books, statement: str) -> None:
+    slow, quick = books.open(quota=6), books.open(quota=20)
+    row = slow.account_id if statement == ACCOUNT else slow.key_id
+    with ThreadPoolExecutor(12) as pool:
+        with locked(books.url, statement, row):
+            stuck = [pool.submit(books.buy, slow, idempotency_key=str(n % 6)) for n in range(9)]
+            began = time.monotonic()
+            for _ in range(20):
+                books.buy(quick)
+            assert time.monotonic() - began < 5
+            assert not any(each.done() for each in stuck)
+            assert books.account(slow).queries_held == 0
+        wait_until(lambda: all(each.done() for each in stuck))
+    failed = {each.exception().code for each in stuck if each.exception()}  # type: ignore[union-attr]
+    assert failed <= {"idempotency_in_flight"}
+    assert (len(books.entries(slow)), len(books.entries(quick))) == (6, 20)
+    books.check(slow)
+    books.check(quick)
 
 
+@on_postgres
 def test_what_comes_while_an_account_is_locked_is_done_in_one_turn_and_in_order(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._TURN_SECONDS", 30.0)
-    url = renewed(postgres)
-    with opened_books(url) as books, closing(Writer(books.database)) as writer:
-        account_id = books.open().account_id
-        ended: list[str] = []
-        for end in ("commit", "rollback"):
-            event.listen(books.database.engine, end, lambda _, end=end: ended.append(end))
-        done: list[int] = []
+    account_id = books.open().account_id
+    ended: list[str] = []
+    for end in ("commit", "rollback"):
+        event.listen(books.database.engine, end, lambda _, end=end: ended.append(end))
+    done: list[int] = []
 
-        def submit(number: int) -> "Future[None]":
-            return writer.submit(Touched(account_id), lambda _: done.append(number))
+    def submit(number: int) -> "Future[None]":
+        return writer.submit(Touched(account_id), lambda _: done.append(number))
 
-        with locked(url, ACCOUNT, account_id):
-            pieces = [submit(0)]
-            wait_until(lambda: has_turn(writer, account_id))
-            tried = len(ended)
-            for number in range(1, 6):
-                pieces.append(submit(number))
-                wait_until(lambda: deferred(writer, account_id) == len(pieces) - 1)
-        for piece in pieces:
-            piece.result(10)
-        assert done == [0, 1, 2, 3, 4, 5]
-        assert len(ended) == tried + 1
+    with locked(books.url, ACCOUNT, account_id):
+        pieces = [submit(0)]
+        wait_until(lambda: has_turn(writer, account_id))
+        tried = len(ended)
+        for number in range(1, 6):
+            pieces.append(submit(number))
+            wait_until(lambda: deferred(writer, account_id) == len(pieces) - 1)
+    for piece in pieces:
+        piece.result(10)
+    assert done == [0, 1, 2, 3, 4, 5]
+    assert len(ended) == tried + 1
 
 
 @pytest.mark.parametrize("closes", [False, True])
+@on_postgres
 def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobody_locks(
-    postgres: Postgres, closes: bool
+    books: Books, writer: Writer, closes: bool
 ) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books, closing(Writer(books.database)) as writer, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         touched = Touched(books.open().account_id)
         done: list[tuple[int, str]] = []
         begun, go = [threading.Event() for _ in range(5)], [threading.Event() for _ in range(5)]
@@ -310,7 +304,7 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
         def wait_for(waiting: int) -> None:
             wait_until(lambda: deferred(writer, touched.account_id) == waiting)
 
-        with locked(url, ACCOUNT, touched.account_id) as other:
+        with locked(books.url, ACCOUNT, touched.account_id) as other:
             pieces = [submit(0)]
             wait_until(lambda: waits_for_a_lock(other))
         assert begun[0].wait(10)
@@ -334,105 +328,102 @@ def test_what_comes_too_late_for_a_turn_has_the_next_or_is_tried_again_once_nobo
             closing_it.result(10)
 
 
+@on_postgres
 def test_a_turn_of_which_nobody_knows_whether_it_was_committed_keeps_no_other_waiting(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    books: Books, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
-    url = renewed(postgres)
-    with opened_books(url) as books, closing(Writer(books.database)) as writer:
-        touched = Touched(books.open().account_id)
-        dialect = books.database.engine.dialect
-        commit, known, done_by = dialect.do_commit, threading.Event(), list[int]()
+    touched = Touched(books.open().account_id)
+    dialect = books.database.engine.dialect
+    commit, known, done_by = dialect.do_commit, threading.Event(), list[int]()
 
-        def hang_up(connection: Any) -> None:
-            if threading.get_ident() in done_by and not known.is_set():
-                done_by.clear()
-                connection.dbapi_connection.close()
-                raise psycopg.OperationalError("server closed the connection unexpectedly")
-            commit(connection)
+    def hang_up(connection: Any) -> None:
+        if threading.get_ident() in done_by and not known.is_set():
+            done_by.clear()
+            connection.dbapi_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+        commit(connection)
 
-        def work(_: WorkingSet) -> str:
-            done_by.append(threading.get_ident())
-            return "first"
+    def work(_: WorkingSet) -> str:
+        done_by.append(threading.get_ident())
+        return "first"
 
-        monkeypatch.setattr(dialect, "do_commit", hang_up)
-        with locked(url, ACCOUNT, touched.account_id):
-            first = writer.submit(touched, work)
-            wait_until(lambda: has_turn(writer, touched.account_id))
-            writer.submit(Touched("another"), lambda _: None).result(10)
-        wait_until(lambda: not writer._deferred)
-        assert writer.submit(touched, lambda _: "second").result(10) == "second"
-        assert not first.done()
-        known.set()
-        assert first.result(10) == "first"
+    monkeypatch.setattr(dialect, "do_commit", hang_up)
+    with locked(books.url, ACCOUNT, touched.account_id):
+        first = writer.submit(touched, work)
+        wait_until(lambda: has_turn(writer, touched.account_id))
+        writer.submit(Touched("another"), lambda _: None).result(10)
+    wait_until(lambda: not writer._deferred)
+    assert writer.submit(touched, lambda _: "second").result(10) == "second"
+    assert not first.done()
+    known.set()
+    assert first.result(10) == "first"
 
 
 @pytest.mark.parametrize("table", ["holds", "projects"])
+@on_postgres
 def test_a_locked_hold_or_project_holds_up_its_own_account_alone(
-    postgres: Postgres, caplog: pytest.LogCaptureFixture, table: str
+    books: Books, writer: Writer, caplog: pytest.LogCaptureFixture, table: str
 ) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books, closing(Writer(books.database)) as writer:
-        slow, quick = books.open_project(books.open()), books.open()
-        held = books.admit(slow)
-        row = held.request_id if table == "holds" else books.key(slow).project_id
-        touched = Touched(slow.account_id, held.request_id, slow.key_id)
+    slow, quick = books.open_project(books.open()), books.open()
+    held = books.admit(slow)
+    row = held.request_id if table == "holds" else books.key(slow).project_id
+    touched = Touched(slow.account_id, held.request_id, slow.key_id)
 
-        def change(rows: WorkingSet) -> str:
-            hold, project = rows.hold(held.request_id), rows.key(slow.key_id).project
-            assert hold is not None
-            assert project is not None
-            hold.replays += 1
-            project.quota = (project.quota or 0) + 1
-            return "done"
+    def change(rows: WorkingSet) -> str:
+        hold, project = rows.hold(held.request_id), rows.key(slow.key_id).project
+        assert hold is not None
+        assert project is not None
+        hold.replays += 1
+        project.quota = (project.quota or 0) + 1
+        return "done"
 
-        with locked(url, f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", str(row)):
-            with held_up(writer, Touched("a")):
-                stuck = [writer.submit(touched, change)]
-                free = writer.submit(Touched(quick.account_id), lambda rows: rows.account(quick.account_id))
-                stuck.append(writer.submit(touched, change))
-            assert free.result(5).id == quick.account_id  # it has shared a transaction with them
-            began = time.monotonic()
-            for _ in range(5):
-                books.buy(quick)
-            settling = books.admission.settle(slow.account_id, held.request_id)
-            for _ in range(5):
-                books.buy(quick)
-            assert time.monotonic() - began < 5
-            assert not any(each.done() for each in stuck)
-            assert not settling.done()
-        assert [each.result(20) for each in stuck] == ["done", "done"]
-        settling.result(20)
-        assert (len(books.entries(slow)), len(books.entries(quick))) == (1, 10)
-        books.check(slow)
-        books.check(quick)
+    with locked(books.url, f"SELECT 1 FROM {table} WHERE id = %s FOR UPDATE", str(row)):
+        with held_up(writer, Touched("a")):
+            stuck = [writer.submit(touched, change)]
+            free = writer.submit(Touched(quick.account_id), lambda rows: rows.account(quick.account_id))
+            stuck.append(writer.submit(touched, change))
+        assert free.result(5).id == quick.account_id  # it has shared a transaction with them
+        began = time.monotonic()
+        for _ in range(5):
+            books.buy(quick)
+        settling = books.admission.settle(slow.account_id, held.request_id)
+        for _ in range(5):
+            books.buy(quick)
+        assert time.monotonic() - began < 5
+        assert not any(each.done() for each in stuck)
+        assert not settling.done()
+    assert [each.result(20) for each in stuck] == ["done", "done"]
+    settling.result(20)
+    assert (len(books.entries(slow)), len(books.entries(quick))) == (1, 10)
+    books.check(slow)
+    books.check(quick)
     assert "the database does not take changes" not in caplog.text
 
 
-def test_a_lock_is_not_waited_for_for_ever(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_postgres
+def test_a_lock_is_not_waited_for_for_ever(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 0.5)
-    url = renewed(postgres)
-    with opened_books(url) as books:
-        order = books.open()
-        held = books.admit(order)
-        with locked(url, ACCOUNT, order.account_id):
-            with pytest.raises(APIError, match="busy") as refused:
-                books.admit(order)
-            assert refused.value.code == ErrorCode.OVERLOADED
-            with pytest.raises(APIError, match="busy"):
-                books.admission.settle(order.account_id, held.request_id).result()
-            assert books.admission.sweep() == 0  # without waiting for what it cannot have
-        assert books.entries(order) == []
-        books.admission.settle(order.account_id, held.request_id).result()
-        books.check(order)
+    order = books.open()
+    held = books.admit(order)
+    with locked(books.url, ACCOUNT, order.account_id):
+        with pytest.raises(APIError, match="busy") as refused:
+            books.admit(order)
+        assert refused.value.code == ErrorCode.OVERLOADED
+        with pytest.raises(APIError, match="busy"):
+            books.admission.settle(order.account_id, held.request_id).result()
+        assert books.admission.sweep() == 0  # without waiting for what it cannot have
+    assert books.entries(order) == []
+    books.admission.settle(order.account_id, held.request_id).result()
+    books.check(order)
 
 
-def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
+@on_postgres
+def test_many_locked_accounts_are_waited_for_in_turn(books: Books) -> None:
+    with ExitStack() as locks, ThreadPoolExecutor(24) as pool:
         orders = [books.open(quota=2) for _ in range(12)]  # more than are waited for at once
         for order in orders:
-            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+            locks.enter_context(locked(books.url, ACCOUNT, order.account_id))
         stuck = [pool.submit(books.buy, order) for order in orders for _ in range(2)]
         books.buy(books.open())
         locks.close()
@@ -443,18 +434,18 @@ def test_many_locked_accounts_are_waited_for_in_turn(postgres: Postgres) -> None
             books.check(order)
 
 
+@on_postgres
 def test_an_account_that_is_locked_for_a_moment_does_not_wait_for_many_that_stay_so(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(24) as pool:
+    with ExitStack() as locks, ThreadPoolExecutor(24) as pool:
         orders = [books.open() for _ in range(20)]  # more than are waited for at once, and more again
         for order in orders:
-            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+            locks.enter_context(locked(books.url, ACCOUNT, order.account_id))
         stuck = [pool.submit(books.buy, order) for order in orders]
         wait_until(lambda: len(books.admission._writer._deferred) == len(orders))
         brief = books.open()
-        with locked(url, ACCOUNT, brief.account_id):
+        with locked(books.url, ACCOUNT, brief.account_id):
             buying = pool.submit(books.buy, brief)
             wait_until(lambda: brief.account_id in books.admission._writer._deferred)
         buying.result(8)
@@ -464,29 +455,28 @@ def test_an_account_that_is_locked_for_a_moment_does_not_wait_for_many_that_stay
             each.result(20)
 
 
+@on_postgres
 def test_a_lock_is_waited_for_from_the_moment_of_asking(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.database.writer._PATIENCE_SECONDS", 3.0)
-    url = renewed(postgres)
-    with opened_books(url) as books, ExitStack() as locks, ThreadPoolExecutor(32) as pool:
+    with ExitStack() as locks, ThreadPoolExecutor(32) as pool:
         orders = [books.open() for _ in range(32)]
         for order in orders:
-            locks.enter_context(locked(url, ACCOUNT, order.account_id))
+            locks.enter_context(locked(books.url, ACCOUNT, order.account_id))
         stuck = [pool.submit(books.buy, order) for order in orders]
         wait_until(lambda: all(each.done() for each in stuck), 11)  # four rounds of three seconds are more
         assert {type(each.exception()) for each in stuck} == {RowLocked}
 
 
-def test_holds_are_renewed_beside_one_that_is_locked(postgres: Postgres) -> None:
-    url = renewed(postgres)
-    with opened_books(url) as books:
-        order = books.open()
-        stuck, free = books.admit(order), books.admit(order)
-        books.clock.advance(HOLD_SECONDS - 1)
-        with locked(url, "SELECT 1 FROM holds WHERE id = %s FOR UPDATE", stuck.request_id):
-            books.admission.renew(longest_seconds=1000)
-        books.clock.advance(1)
-        assert books.admission.sweep() == 1
-        books.admission.settle(order.account_id, free.request_id).result()
-        books.check(order)
+@on_postgres
+def test_holds_are_renewed_beside_one_that_is_locked(books: Books) -> None:
+    order = books.open()
+    stuck, free = books.admit(order), books.admit(order)
+    books.clock.advance(HOLD_SECONDS - 1)
+    with locked(books.url, "SELECT 1 FROM holds WHERE id = %s FOR UPDATE", stuck.request_id):
+        books.admission.renew(longest_seconds=1000)
+    books.clock.advance(1)
+    assert books.admission.sweep() == 1
+    books.admission.settle(order.account_id, free.request_id).result()
+    books.check(order)

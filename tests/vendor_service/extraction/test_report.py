@@ -126,6 +126,6 @@ def test_a_vendor_that_keeps_no_sketches_still_limits_coverage(tmp_path: Path) -
 @pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("command", [["report", "nobody"], ["forget", "nobody", "--yes"]])
 def test_an_unknown_account_is_told(books: Books, command: list[str]) -> None:
-    url = books.database.engine.url.render_as_string(hide_password=False)
+    url = books.url
     done = CliRunner().invoke(app, ["extraction", *command, "--database-url", url])
     assert "no account 'nobody'" in str(done.exception)

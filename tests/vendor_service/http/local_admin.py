@@ -28,7 +28,7 @@ class LocalAdmin:
         **settings: Any,
     ) -> None:
         self.books = books
-        url = books.database.engine.url.render_as_string(hide_password=False)
+        url = books.url
         self.app = create_admin_app(
             GivenSettings(database_url=url, **settings),
             books.clock,

@@ -11,10 +11,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.agreed import set_coverage_limit
-from tests.vendor_service.books import HOLD_SECONDS, Books, asking, on_sqlite, opened_books, renewed
+from tests.vendor_service.books import (
+    HOLD_SECONDS,
+    Books,
+    asking,
+    on_postgres,
+    on_sqlite,
+    opened_books,
+)
 from vendor_service.accounts.keys import KeyTerms, revoke_key
 from vendor_service.clock import DAY, SECOND, next_month_start
 from vendor_service.database.session import Database
@@ -376,23 +382,23 @@ def test_a_hold_that_could_not_be_voided_is_voided_once_it_can_be(tmp_path: Path
         books.check(order)
 
 
-def test_a_hold_that_nobody_heard_of_is_voided(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_postgres
+def test_a_hold_that_nobody_heard_of_is_voided(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     for seconds in ("_PATIENCE_SECONDS", "_DOUBT_SECONDS"):
         monkeypatch.setattr(f"vendor_service.database.writer.{seconds}", 0)
-    with opened_books(renewed(postgres)) as books:
-        order = books.open()
-        commit = books.database.engine.dialect.do_commit
+    order = books.open()
+    commit = books.database.engine.dialect.do_commit
 
-        def commit_and_hang_up(connection: Any) -> None:
-            commit(connection)
-            raise psycopg.OperationalError("server closed the connection unexpectedly")
+    def commit_and_hang_up(connection: Any) -> None:
+        commit(connection)
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-        with monkeypatch.context() as patch:
-            patch.setattr(books.database.engine.dialect, "do_commit", commit_and_hang_up)
-            assert refusal(books, order) == "overloaded"
-        assert books.account(order).queries_held == 1
-        wait_until(lambda: held_after_a_sweep(books, order) == 0)
-        books.check(order)
+    with monkeypatch.context() as patch:
+        patch.setattr(books.database.engine.dialect, "do_commit", commit_and_hang_up)
+        assert refusal(books, order) == "overloaded"
+    assert books.account(order).queries_held == 1
+    wait_until(lambda: held_after_a_sweep(books, order) == 0)
+    books.check(order)
 
 
 @on_sqlite

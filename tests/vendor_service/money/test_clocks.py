@@ -12,7 +12,7 @@ import pytest
 
 from shared.errors import ErrorCode
 from tests.support.postgres import Postgres
-from tests.vendor_service.books import HOLD_SECONDS, Books, on_sqlite, opened_books, renewed
+from tests.vendor_service.books import HOLD_SECONDS, Books, on_postgres, on_sqlite, opened_books, renewed
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
@@ -357,12 +357,12 @@ def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(sqlite
 
 
 @pytest.mark.parametrize("days", [40, -40])
+@on_postgres
 def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, days: int
+    books: Books, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
     """It closed a month early, redated what was dated rightly, and set prices that never held."""
-    url = renewed(postgres)
-    with opened_books(url) as books, monkeypatch.context() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(clock_check, "server_time", server_time)
         books.clock.now = system_clock()
         order = books.open()

@@ -22,9 +22,8 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from tests.support.postgres import Postgres
 from tests.support.vendor_process import wait_until
-from tests.vendor_service.books import Books, on_sqlite, opened_books, renewed
+from tests.vendor_service.books import Books, on_postgres, on_sqlite
 from tests.vendor_service.local_vendor import LocalVendor
 from tests.vendor_service.webhooks.receiver import Received, Receiver
 from vendor_service.acts import receivers as acts
@@ -130,17 +129,17 @@ def test_an_event_is_delivered_as_the_specification_has_it(books: Books, receive
     assert {each.state for each in deliveries(books)} == {"delivered"}
 
 
-def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(postgres: Postgres) -> None:
-    with opened_books(renewed(postgres)) as books:
-        made = add(books, "https://example.com/")
-        with books.database.write() as session:
-            row = session.get_one(WebhookEndpoint, made.endpoint_id)  # as it is before it is locked
-            with books.database.write() as other:
-                second = acts.rotate(Act(other, "os:test", books.clock), row.id, 60)
-            third = acts.rotate(Act(session, "os:test", books.clock), row.id, 60)
-        with books.database.read() as session:
-            row = session.get_one(WebhookEndpoint, made.endpoint_id)
-            assert (row.secret, row.former_secret) == (third.secret, second.secret)
+@on_postgres
+def test_of_two_rotations_at_once_the_later_one_keeps_the_earlier_secret(books: Books) -> None:
+    made = add(books, "https://example.com/")
+    with books.database.write() as session:
+        row = session.get_one(WebhookEndpoint, made.endpoint_id)  # as it is before it is locked
+        with books.database.write() as other:
+            second = acts.rotate(Act(other, "os:test", books.clock), row.id, 60)
+        third = acts.rotate(Act(session, "os:test", books.clock), row.id, 60)
+    with books.database.read() as session:
+        row = session.get_one(WebhookEndpoint, made.endpoint_id)
+        assert (row.secret, row.former_secret) == (third.secret, second.secret)
 
 
 def test_events_of_long_ago_are_deleted_unless_they_are_still_to_be_delivered(

@@ -204,7 +204,7 @@ def _buy_all(url: str, order: Order) -> None:
 def test_a_vendor_that_is_killed_again_and_again_tells_each_threshold_once(books: Books) -> None:
     books.clock.now = system_clock()
     order = books.open(KeyTerms(), quota=40)
-    url = books.database.engine.url.render_as_string(hide_password=False)
+    url = books.url
     generator = random.Random(7)
     while (used := books.account(order).queries_used) < 40:
         process, until = Forked(_buy_all, url, order), min(40, used + generator.randint(12, 22))
