@@ -54,15 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [each for each in items if isinstance(each, pytest.Function) and _may_run_on_ray(each)]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Have all processes of tests share the bundled model.
-
-    And have the garbage collector leave alone what they share: a look through it takes half a second.
-    """
-    if session.config.getoption("--workers") > 1 and not session.config.option.collectonly:
-        from tests.support.loaded_models import load_bundled  # torch, which one process may not need
-
-        load_bundled()
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what all tests share: a look through it takes half a second."""
     gc.collect()
     gc.freeze()
 

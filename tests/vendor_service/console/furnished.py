@@ -30,7 +30,7 @@ class Customer:
 
 def admin_of(vendor: LocalVendor) -> LocalAdmin:
     """Operators' application over the books of a vendor, which it watches."""
-    books = cast(Books, SimpleNamespace(database=vendor.books, clock=vendor.clock))
+    books = cast(Books, SimpleNamespace(database=vendor.books, clock=vendor.clock, url=vendor.database_url))
     return LocalAdmin(books, vendor_url=f"http://127.0.0.1:{vendor.port}")
 
 
