@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -33,11 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Have vendors and served students start fast, and no property fail because it took long.
 
-    Compute on one thread, since other tests need the other processors. And heed Ctrl-C, as every process
-    should that a test starts: a shell's background jobs do not.
+    And heed Ctrl-C, as every process should that a test starts: a shell's background jobs do not.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has none of the threads of a team
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     VendorProcess.forked = StudentProcess.forked = True
     make_quick()
     settings.register_profile("untimed", deadline=None)
