@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from shared.http.logging import JsonFormatter, TextFormatter
-from shared.http.memory import give_back
+from shared.memory import give_back
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.quick import make_quick
 from tests.support.student_process import StudentProcess

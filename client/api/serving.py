@@ -42,7 +42,8 @@ def serve(
     from client.serving.app import LIMITS, create_app
     from client.serving.keys import Keys
     from client.serving.student import load
-    from shared.http import memory, server
+    from shared import memory
+    from shared.http import server
     from shared.http.logging import configure_logging
 
     options = options or ServeOptions()

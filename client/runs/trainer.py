@@ -40,6 +40,7 @@ from client.runs.digest import FileContent, StageInputs, contents
 from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
+from shared.memory import keep_freed
 
 _LOG_EVERY = 20
 
@@ -106,6 +107,7 @@ class Trainer:
         self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
     ) -> None:
         """Train, and leave the student in its file."""
+        keep_freed()
         self._settle(dataset, data)
         student = self._new_student(backbone, targets)
         data = replace(data, teacher=self._local_teacher(student))

@@ -28,9 +28,9 @@ from client.serving.page import page_routes
 from client.serving.reading import ImageReader
 from client.serving.selection import ShareOfTraffic
 from client.serving.student import ServedStudent
+from shared import memory
 from shared.embeddings import Limits
 from shared.errors import APIError
-from shared.http import memory
 from shared.http.body import disconnected, until_sent
 from shared.http.capacity import Capacity, Reservation, while_awaited
 from shared.http.errors import error_handlers

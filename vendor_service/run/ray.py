@@ -21,9 +21,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared import memory
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from shared.http import memory
 from shared.http.logging import configure_logging
 from shared.http.metrics import SECONDS, SIZES
 from vendor_service.encoder.encoder import Encoder

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from fastapi import FastAPI
 
-from shared.http import memory, server
+from shared import memory
+from shared.http import server
 from shared.http.logging import configure_logging
 from vendor_service.acts.first_key import adopt_currency, bootstrap
 from vendor_service.clock import system_clock

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from shared.http import memory
+from shared import memory
 from shared.http.capacity import Capacity
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases

@@ -107,7 +107,7 @@ class Cluster:
         self._facts = ClipModel(self._spec.source, [torch.device("cpu")], "float32").facts
         for name in ("configure_logging", "prepare_database", "RayObserver"):
             monkeypatch.setattr(ray, name, lambda *_, **__: None)
-        monkeypatch.setattr("shared.http.memory.share_heap", lambda: None)
+        monkeypatch.setattr("shared.memory.share_heap", lambda: None)
         monkeypatch.setattr(ray, "create_app", self._keep)
         self.handle = Handle(self.replica(FORMER))
         self.front = ray.Front(self._settings, [self._spec], cast(Any, self.handle))

@@ -1,4 +1,4 @@
-"""A server keeps what it frees for the next request, until it gives back what is free."""
+"""A process keeps what it frees for the next request or step, until it gives back what is free."""
 
 import asyncio
 import multiprocessing
@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-from shared.http import memory
+from shared import memory
 from tests.support.vendor_process import resident_bytes
 
 glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what malloc does is glibc's affair")
@@ -19,15 +19,18 @@ PIECES = 1000
 PIECE_BYTES = 100_000  # less than glibc takes from the system for one piece alone
 
 _PAGES = """
-    import resource, torch
-    from shared.http.memory import give_back, share_heap
+    import resource, sys, torch
+    from shared import memory
+    from shared.memory import give_back
+
+    PIECES, NUMBERS, KEEP = int(sys.argv[1]), int(sys.argv[2]), getattr(memory, sys.argv[3])
 
     def faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        held = [torch.zeros(500_000) for _ in range(20)]  # 40 MB in all
+        held = [torch.zeros(NUMBERS) for _ in range(PIECES)]  # 40 MB and more in all
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    share_heap()
+    KEEP()
     first = faults()
     again = min(faults() for _ in range(3))  # pieces may fit less well the first time
     give_back()
@@ -36,9 +39,21 @@ _PAGES = """
 
 
 @glibc
-def test_what_a_request_frees_is_there_for_the_next_until_it_is_given_back() -> None:
+@pytest.mark.parametrize(
+    ("pieces", "numbers", "keep"),
+    [
+        pytest.param(20, 500_000, "share_heap", id="what a request frees"),
+        pytest.param(2, 50_000_000, "keep_freed", id="what a step of training frees"),
+    ],
+)
+def test_what_is_freed_is_there_for_the_next_until_it_is_given_back(
+    pieces: int, numbers: int, keep: str
+) -> None:
     printed = subprocess.run(
-        [sys.executable, "-c", dedent(_PAGES)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", dedent(_PAGES), str(pieces), str(numbers), keep],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     first, again, given_back = map(int, printed.split())
     assert first > 5000
