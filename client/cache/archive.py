@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from client.cache.cache import EmbeddingCache
-from client.cache.parquet import Piece, check_parquet, read_metadata, read_parquet, write_parquet
 from client.cache.tables import StoredEmbedding
 from client.errors import CacheError, EmbeddingsDiffer, UsageError
+from client.parquet import ForeignParquet, Piece, column_values, write_parquet
 from client.paths import whole_file
 from shared.embeddings import Kind
 
@@ -31,6 +31,10 @@ _NORM_TOLERANCE = 0.01
 _SAFETENSORS = {"embeddings": (2, ("F32", "F16")), "digests": (2, ("U8",)), "kinds": (1, ("U8",))}
 _SAFETENSORS |= {"checksums": (1, ("U32",))}
 _PARQUET_TYPES = {"kind": "string", "digest": "binary", "checksum": "uint32"}
+# Of a row of Parquet beside its vector, of a group of rows whatever their number, and of vectors at a time.
+_ROW_BYTES = 256
+_GROUP_BYTES = 2**16
+_VECTORS_BYTES = 2**24
 
 
 def export_embeddings(
@@ -172,6 +176,8 @@ def import_embeddings(cache: EmbeddingCache, file: Path) -> tuple[int, int]:
             f"{file} has other embeddings of the same queries than the cache, or than itself ({error}). "
             "Nothing was imported."
         ) from error
+    except MemoryError as error:
+        raise UsageError(f"{file} cannot be read: it takes more memory than there is.") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}.") from error
 
@@ -200,12 +206,44 @@ _Opened = tuple[Mapping[str, str], Iterator[Piece]]
 @contextmanager
 def _opened_parquet(path: Path) -> Iterator[_Opened]:
     with path.open("rb") as file:
-        metadata = read_metadata(file)
-        file.seek(0)
-        if metadata.get("format") == _FORMAT:
-            check_parquet(file, types=_PARQUET_TYPES, most_dimensions=_MOST_DIMENSIONS)
-            file.seek(0)
-        yield metadata, read_parquet(file)
+        opened = ForeignParquet(file)
+        # What is not of this program is refused for that, whatever else is in it.
+        yield opened.metadata, _parquet_pieces(opened, path.stat().st_size)
+
+
+def _parquet_pieces(file: ForeignParquet, size: int) -> Iterator[Piece]:
+    """The rows of a Parquet file that was written here, some thousands at a time.
+
+    Raises:
+        ValueError: it is damaged, has other columns, or unpacks to more than it can.
+    """
+    dimensions = _check_parquet(file)
+    row_bytes = dimensions * 8
+    if file.rows * _DIGEST_BYTES > size:
+        raise ValueError(f"{file.rows} rows cannot stand in {size} bytes")
+    file.check_size(file.types, group_bytes=_GROUP_BYTES, row_bytes=row_bytes + _ROW_BYTES)
+    for columns in file.batches([*file.types], min(1024, max(1, _VECTORS_BYTES // row_bytes))):
+        embeddings = columns.pop("embedding")
+        vectors = embeddings.flatten().to_numpy().reshape(len(embeddings), dimensions)
+        yield Piece({name: column_values(name, column) for name, column in columns.items()}, vectors)
+
+
+def _check_parquet(file: ForeignParquet) -> int:
+    """The dimensions of the vectors of a file whose columns are those that are written.
+
+    Raises:
+        ValueError: they are others.
+    """
+    if file.types.keys() != {*_PARQUET_TYPES, "embedding"}:
+        raise ValueError(f"it has the columns {', '.join(file.types)[:200]}")
+    vector = file.types["embedding"]
+    floats = str(getattr(vector, "value_type", "")) in {"float", "halffloat", "double"}
+    if not floats or any(str(file.types[name]) != kind for name, kind in _PARQUET_TYPES.items()):
+        raise ValueError("its columns are of other types")
+    dimensions = int(getattr(vector, "list_size", 0))
+    if not 0 < dimensions <= _MOST_DIMENSIONS:
+        raise ValueError(f"its embeddings are of {dimensions} dimensions")
+    return dimensions
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,11 +14,14 @@ from typing import Any, Literal
 from client.data.finder import NO_FILE, Skipped, counted, described, why_left_out
 from client.data.splits import Split
 from client.errors import DataError
+from client.parquet import ForeignParquet, column_values
 from client.paths import is_file
 
 TABLES = (".csv", ".jsonl", ".parquet")
 MAX_BYTES = 2**30
 MAX_ROWS = 20_000_000
+_GROUP_BYTES = 2**28  # of a group of Parquet's rows, unpacked
+_BATCH_ROWS = 2**14
 # The words for each side of a split.
 _SPLITS: dict[str, Split] = {
     "train": "train",
@@ -112,7 +116,8 @@ def _row(table: Path, number: int, cells: Mapping[str, object]) -> TableRow:
         raise DataError(
             f"{table}, row {number}: `split` is {split!r}. It takes {', '.join(_SPLITS)}, or nothing."
         )
-    return TableRow(table.parent / path, label, domain, _SPLITS.get(split, ""))
+    # A label that a million rows share is kept once, however their cells were written.
+    return TableRow(table.parent / path, sys.intern(label), sys.intern(domain), _SPLITS.get(split, ""))
 
 
 def _text(table: Path, number: int, cells: Mapping[str, object], column: str) -> str:
@@ -163,20 +168,14 @@ def _from_json_lines(table: Path) -> Iterator[dict[str, Any]]:
 
 
 def _from_parquet(table: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DataError(
-            f"{table}: Parquet takes pyarrow (pip install '.[parquet]' in Tuition's folder). CSV does not."
-        ) from error
-    try:
-        with parquet.ParquetFile(table) as file:
-            names = file.schema_arrow.names
-            wanted = [name for name in names if name.lower() in TableRow.__dataclass_fields__]
-            if "path" not in map(str.lower, wanted):
-                raise DataError(f"{table}: there is no `path`. The columns are: {', '.join(names)}.")
-            for batch in file.iter_batches(columns=wanted):
-                yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{table} cannot be read: {error}.") from error
+    with table.open("rb") as file:
+        opened = ForeignParquet(file)
+        wanted = [name for name in opened.types if name.lower() in TableRow.__dataclass_fields__]
+        if "path" not in map(str.lower, wanted):
+            raise DataError(f"{table}: there is no `path`. The columns are: {', '.join(opened.types)}.")
+        opened.check_types(wanted)
+        opened.check_size(wanted, group_bytes=_GROUP_BYTES)
+        for columns in opened.batches(wanted, _BATCH_ROWS):
+            values = [column_values(name, column) for name, column in columns.items()]
+            for row in zip(*values, strict=True):
+                yield dict(zip(columns, row, strict=True))

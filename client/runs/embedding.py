@@ -13,12 +13,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cache.parquet import Piece, require_pyarrow, write_parquet
 from client.data.finder import Skipped, counted, described, find_images
 from client.data.images import UnreadableImage, read_image
 from client.data.names import shown
 from client.data.sending import as_sent
 from client.errors import BudgetExhausted, UsageError, unwritable
+from client.parquet import Piece, require_pyarrow, write_parquet
 from client.paths import obstacle, whole_file
 from client.progress import Display
 from client.purchase.result import PurchaseProgress, PurchaseResult

@@ -22,10 +22,25 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _STEP_SECONDS = 10.0  # for each thing that is waited for
 _MOST_SECONDS = 15.0  # for all of it, from the look-up on
-# Of IPv6, the addresses that are given out to be reached from everywhere,
+# Of IPv6, the addresses that are given out to be reached from everywhere: IPv4 ones in any of their forms
+# (mapped, NAT64) are outside of it.
 _UNICAST = ipaddress.ip_network("2000::/3")
-# but not those that stand for IPv4 ones, public or not, nor those for documents that Python may not know of.
-_NOT_REACHED = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "3fff::/20")))
+# These are never asked, whatever this Python's `ipaddress` knows: IANA's special-purpose registries as of
+# 2026, and the address at which Azure answers its machines. Those of other clouds are among them
+# (169.254.169.254, 100.100.100.200, 192.0.0.192) or no unicast of IPv6 (fd00:ec2::254).
+_NOT_REACHED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+            *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
+            *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+            *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+            # Teredo, benchmarks and ORCHID; documents; 6to4; AS112; documents.
+            *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
+        ),
+    )
+)
 _NOT_PUBLIC = "no address on the public network was found for this host"
 
 _log = logging.getLogger(__name__)
@@ -183,8 +198,6 @@ def _addresses(host: str, port: int, until: float) -> list[Address]:
 
 
 def _is_public(address: Address) -> bool:
-    if address.version == 6 and (
-        address not in _UNICAST or any(address in network for network in _NOT_REACHED)
-    ):
+    if address.version == 6 and address not in _UNICAST:
         return False
-    return address.is_global and not address.is_multicast
+    return address.is_global and not any(address in network for network in _NOT_REACHED)

@@ -1,5 +1,6 @@
 """Deliveries: signed as Standard Webhooks has it, tried again, by one process at a time, never inside."""
 
+import ipaddress
 import json
 import socket
 import ssl
@@ -9,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def certificate(folder: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver")])
     now = datetime.now(UTC)
-    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
@@ -413,12 +413,30 @@ def test_an_event_for_which_the_system_has_no_thread_takes_no_sender_away(
         *("[::1]", "[fd00::1]", "[fe80::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
         *("[fec0::1]", "[::7f00:1]", "[5f00::1]", "[3fff::1]", "[2001::1]", "[2001:db8::1]", "[ff0e::1]"),
         *("localhost", "2130706433", "0x7f.1"),
+        # What clouds answer their machines at, as it is and in forms of IPv6.
+        *("192.0.0.192", "168.63.129.16", "100.100.100.200", "[fd00:ec2::254]", "[::ffff:168.63.129.16]"),
+        *("[2002:a83f:8110::1]", "[64:ff9b::a83f:8110]", "[64:ff9b:1::a83f:8110]", "[::168.63.129.16]"),
+        *("[2001:0:4136:e378:8000:63bf:57c0:7eef]", "2822734096", "192.0.0.9", "198.18.0.1", "192.88.99.1"),
+        *("255.255.255.255", "203.0.113.1", "[2001:20::1]", "[2001:1::1]"),
     ],
 )
 def test_a_receiver_on_a_private_network_is_refused(host: str) -> None:
     outcome = send(f"https://{host}:9/", b"{}", {}, [])
     assert outcome.status is None
     assert "not on the public network" in (outcome.error or "")
+
+
+def test_addresses_of_the_public_network_are_asked_and_no_others_whatever_python_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version in (ipaddress.IPv4Address, ipaddress.IPv6Address):
+        monkeypatch.setattr(version, "is_global", True)  # as of 192.0.0.192 before Python 3.11.10
+    for text, asked in (
+        *((each, True) for each in ("1.1.1.1", "93.184.215.14", "168.63.129.17", "2606:4700::1111")),
+        *((each, False) for each in ("192.0.0.192", "10.0.0.1", "169.254.169.254", "224.0.0.1", "2001::1")),
+        *((each, False) for each in ("::ffff:1.1.1.1", "fd00:ec2::254", "ff0e::1", "fe80::1", "::1")),
+    ):
+        assert sending._is_public(ipaddress.ip_address(text)) == asked, text
 
 
 def test_a_name_is_resolved_once_and_what_was_resolved_is_asked(

@@ -1,0 +1,92 @@
+"""Parquet of others is read within bounds, whatever it says of itself."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from client import parquet
+from client.cache.archive import import_embeddings
+from client.cache.cache import EmbeddingCache
+from client.data.tables import read_table
+from client.errors import DataError, UsageError
+from tests.client import hostile_parquet
+from tests.support.forking import Forked
+from tests.support.vendor_process import forget_peak, resident_bytes
+
+_MOST_BYTES = 64 * 2**20
+
+
+def _read_all(folder: Path, exports: Sequence[Path], tables: Sequence[Path]) -> None:
+    """Write of each file how much memory it took at most, and why it was refused."""
+    cache = EmbeddingCache(folder / "cache.db")
+    told = {}
+    for file in [*exports, *tables]:
+        before = forget_peak(os.getpid())
+        said = "taken"
+        try:
+            _ = import_embeddings(cache, file) if file in exports else read_table(file, labelled=True)
+        except UsageError as error:
+            said = str(error)
+        told[file.name] = (resident_bytes(os.getpid(), "VmHWM") - before, said)
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+def test_no_file_takes_memory_for_what_it_only_claims(tmp_path: Path) -> None:
+    exports = list(hostile_parquet.imports(tmp_path))
+    tables = list(hostile_parquet.tables(tmp_path))
+    # Where none was unpacked before: memory that is free again would be taken first, and not be seen.
+    assert Forked(_read_all, tmp_path, exports, tables).wait(60) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert len(told) == 6
+    for name, (grown, said) in told.items():
+        assert "cannot be read" in said, name
+        assert grown < _MOST_BYTES, name
+
+
+def test_no_memory_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"path": ["a.png"]}), file)
+    for raised, said in (
+        (MemoryError("realloc failed"), "takes more memory than there is"),
+        (pa.ArrowNotImplementedError("no such encoding"), "no such encoding. Write it anew"),
+        (pa.ArrowKeyError("damaged"), "damaged"),
+    ):
+
+        def fail(*_: object, error: Exception = raised, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", fail)
+        with pytest.raises(DataError, match=said):
+            read_table(file, labelled=False)
+
+
+def test_the_sizes_of_pages_are_those_that_the_writer_states(tmp_path: Path) -> None:
+    """The headers are read by this program and by pyarrow alike, with whatever else writers put into them."""
+    file = tmp_path / "mine.parquet"
+    numbers = range(5000)
+    table = pa.table({"path": [f"{n}.png" for n in numbers], "label": [f"of class {n % 7}" for n in numbers]})
+    for version, compression in (("1.0", "none"), ("2.0", "snappy"), ("2.0", "zstd")):
+        pq.write_table(
+            table,
+            file,
+            compression=compression,
+            data_page_version=version,
+            data_page_size=1024,
+            row_group_size=2000,
+            write_page_checksum=True,
+            write_statistics=True,
+        )
+        footer = pq.read_metadata(file)
+        with file.open("rb") as opened:
+            for group in map(footer.row_group, range(footer.num_row_groups)):
+                for column in map(group.column, range(2)):
+                    sizes = list(parquet._page_sizes(opened, column))
+                    # The footer counts headers too, which have some thirty bytes.
+                    headers = column.total_uncompressed_size - sum(sizes)
+                    assert 8 * len(sizes) <= headers <= 120 * len(sizes)
+        assert len(read_table(file, labelled=True)) == len(numbers)
