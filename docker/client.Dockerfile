@@ -39,7 +39,8 @@ COPY --from=program /staged/opt/tuition /opt/tuition
 ENV PATH=/opt/tuition/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    XDG_CACHE_HOME=/cache
+    XDG_CACHE_HOME=/cache \
+    XDG_CONFIG_HOME=/cache/configuration
 USER 1000
 WORKDIR /home/tuition
 VOLUME /cache

@@ -28,7 +28,9 @@ class Option:
         also: further names on the command line.
         env: the environment variable that sets it.
         metavar: what stands for its value in help.
-        typed: whether it is given on the command line alone, where it is meant for one command.
+        typed: whether no file sets it, for it is meant for one command, or is the user's own affair.
+        safe: whether a file that nobody has trusted may set it: it spends and sends nothing, and names no
+            file, address or command.
         argument: whether it stands on the command line without a name.
         commas: whether several values are written as one word, with commas.
         nothing: what is written for no value at all, where several may be given.
@@ -43,6 +45,7 @@ class Option:
     env: str | None = None
     metavar: str | None = None
     typed: bool = False
+    safe: bool = False
     argument: bool = False
     commas: bool = False
     nothing: str | None = None

@@ -24,6 +24,7 @@ def add_command(
     without: Collection[str] = (),
     refusal: Callable[[str], Exception] = typer.BadParameter,
     read: Callable[..., BaseModel] | None = None,
+    vet: Callable[[typer.Context, Sequence[Declared]], None] | None = None,
 ) -> None:
     """Make a command of a function.
 
@@ -35,13 +36,15 @@ def add_command(
         without: fields of the model that the command does not have.
         refusal: the error for values that do not go together.
         read: makes the model of what was said, where it has other sources too; it raises errors of its own.
+        vet: is called with the options that hold as a file sets them, before anything is done by them; it
+            raises errors of its own.
     """
     (model,) = (hint for parameter, hint in get_type_hints(function).items() if parameter != "return")
     options = [option for option in declared(model) if option.path[-1] not in without]
     make, needs = read or _validating(model, options, refusal), needed(model)
 
     def call(context: typer.Context, **values: Any) -> None:  # noqa: ANN401 (each option has a type)
-        function(_given(make, needs, options, context, values, refusal))
+        function(_given(make, needs, options, context, values, refusal, vet))
 
     run: Any = call
     run.__name__, run.__module__ = function.__name__, function.__module__
@@ -105,12 +108,15 @@ def _given(
     context: typer.Context,
     values: Mapping[str, Any],
     refusal: Callable[[str], Exception],
+    vet: Callable[[typer.Context, Sequence[Declared]], None] | None,
 ) -> BaseModel:
     """The model of what was said. What was typed counts as set (`model_fields_set`), and nothing else."""
     ranks = {option: _rank(context, option) for option in options}
     said = [option for option in options if ranks[option] and not _gives_way(option, ranks, refusal)]
     for nested, key in needs.items():
         said = _only_with(key, nested, said, ranks, refusal)
+    if vet is not None:
+        vet(context, [option for option in said if ranks[option] == _FILE])
     found: dict[str, Any] = {}
     for option in said:
         place = found if len(option.path) == 1 else found.setdefault(option.path[0], {})

@@ -68,6 +68,14 @@ def _free_memory_is_given_back() -> Iterator[None]:
     give_back()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Which folders are trusted is kept in a configuration folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _logs_end_with_their_test() -> Iterator[None]:
     """A server that a test configures in this process logs to what pytest closes behind that test."""

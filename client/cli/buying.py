@@ -70,7 +70,9 @@ def models(given: OfVendor) -> None:
 class Usage(OfVendor):
     """The options of `client usage`."""
 
-    group_by: GroupBy = Field(default="day", description="One row for each of these.")
+    group_by: Annotated[GroupBy, Option(safe=True)] = Field(
+        default="day", description="One row for each of these."
+    )
     reconcile: Annotated[bool, Option(typed=True)] = Field(
         default=False,
         description="Compare the vendor's ledger with the receipts here; exit 1 if they differ.",

@@ -80,7 +80,7 @@ class Export(CacheOptions):
         description="File to write, which ends in .safetensors or .parquet."
     )
     model_fingerprint: _Fingerprint = None
-    half: bool = Field(
+    half: Annotated[bool, Option(safe=True)] = Field(
         default=False, description="Round to float16; then only a cache of float16 imports it."
     )
 
@@ -163,7 +163,7 @@ def forget(given: Forget) -> None:
 class Create(CacheOptions):
     """The options of `client cache create`."""
 
-    half: bool = Field(
+    half: Annotated[bool, Option(safe=True)] = Field(
         default=False, description="Keep vectors as float16: half the disk, rounded to 3 digits."
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import Field
 
+from client.cli.trusted import require_trust
 from client.errors import UsageError
 from client.options.base import Options
 from client.progress import printable
@@ -29,7 +30,7 @@ F = TypeVar("F", bound=Callable[[Any], None])
 class Printed(Options):
     """How a command prints its result on standard output."""
 
-    as_json: Annotated[bool, Option(name="json")] = Field(
+    as_json: Annotated[bool, Option(name="json", safe=True)] = Field(
         default=False, description="Print JSON, for scripts."
     )
 
@@ -40,7 +41,9 @@ def command(
     """Make a command of a function that takes one model; a value that is refused is bad usage."""
 
     def add(function: F) -> F:
-        add_command(app, function, name=name, panel=panel, without=without, refusal=UsageError)
+        add_command(
+            app, function, name=name, panel=panel, without=without, refusal=UsageError, vet=require_trust
+        )
         return function
 
     return add

@@ -22,7 +22,8 @@ _BEGINNING = """\
 # Options of `client` for this folder. The command line and the environment come before this file.
 # Take the # away before an option to set it. A key at the top counts for every command that has the
 # option, a key in a table for that command alone. `client COMMAND --help` shows what holds.
-# Your API key does not belong here: name a file that has it (api_key_file), or set TUITION_API_KEY.
+# What may spend or send counts once you have said `client trust` here, after each change anew.
+# Your API key does not belong here: --api-key-file or TUITION_API_KEY_FILE names a file that has it.
 """
 
 
@@ -43,7 +44,7 @@ def init(given: Init) -> None:
     program = typer.main.get_command(app)
     assert isinstance(program, TyperGroup)
     write_settings(SETTINGS_FILE, commented_settings(program), replace=given.force)
-    print(f"{SETTINGS_FILE} is written. Take the # away before an option to set it.")
+    print(f"{SETTINGS_FILE} is written. Take the # away before an option to set it; then `client trust`.")
 
 
 def write_settings(path: Path, text: str, *, replace: bool) -> None:

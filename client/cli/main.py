@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 # isort: off
-from client.cli import training, students, buying, data, cache, receipts, init  # noqa: F401 (in the order of help)
+from client.cli import training, students, buying, data, cache, receipts, init, trust  # noqa: F401 (in the order of help)
 
 # isort: on
 from client.cli.command import app
@@ -24,6 +24,8 @@ from shared.threads import share_processors
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
+# Commands that are about the file, which may be damaged.
+_WITHOUT_FILE = ("init", "trust")
 # What an installation that only serves is without.
 _FOR_TRAINING = frozenset(
     {"accelerate", "httpx", "platformdirs", "safetensors", "timm", "torch", "torchvision"}
@@ -44,8 +46,9 @@ def _options(
     ] = False,
 ) -> None:
     program = context.command
-    if isinstance(program, TyperGroup) and context.invoked_subcommand != "init":
-        context.default_map = read_settings(program, of=context.invoked_subcommand)
+    if isinstance(program, TyperGroup) and context.invoked_subcommand not in _WITHOUT_FILE:
+        context.obj = read_settings(program, of=context.invoked_subcommand)
+        context.default_map = context.obj and context.obj.defaults
 
 
 def _is_of_output() -> bool:

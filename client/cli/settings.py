@@ -3,11 +3,13 @@
 Every option of the commands can stand there under its long name (`max_spend` is `--max-spend`). A key at
 the top counts for all commands that have the option; one in a table `[distill]` or `["data check"]` counts
 for that command alone. The command line and the environment come before the file, and the file before the
-default.
+default. What is not `Option.safe` there counts only in a folder that is trusted (`client.cli.trusted`).
 """
 
+import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -23,21 +25,38 @@ SETTINGS_FILE = Path("tuition.toml")
 _MOST_BYTES = 64 * 1024
 
 
-def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | None = None) -> dict[str, Any]:
-    """The defaults that a file gives to the commands of a group, as Typer's `default_map` has them.
+@dataclass(frozen=True)
+class Settings:
+    """A file, read once.
+
+    Attributes:
+        path: its place.
+        sha256: of its bytes (hex).
+        defaults: what it gives to the commands, as Typer's `default_map` has it.
+        unsafe: what it sets that is not `Option.safe`, by its key; with `[TABLE] ` before that of a table.
+    """
+
+    path: Path
+    sha256: str
+    defaults: dict[str, Any]
+    unsafe: dict[str, Any]
+
+
+def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | None = None) -> Settings | None:
+    """The options that a file gives to the commands of a group; `None` where there is no file.
 
     Args:
         group: the program.
-        path: the file; without one, nothing is given. Its relative paths are the working directory's, where
-            it lies.
+        path: the file. Its relative paths are the working directory's, where it lies.
         of: the command that was typed, by its first word; an error names it before others.
 
     Raises:
         UsageError: the file cannot be read, or holds what no command takes.
     """
     if not is_there(path):
-        return {}
-    document = _parsed(path)
+        return None
+    content = _content(path)
+    document = _parsed(path, content)
     listed = sorted(commands_of(group), key=lambda each: each[0].split()[0] != of)
     commands = {words: settings_of(command) for words, command in listed}
     typed = {
@@ -61,7 +80,16 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | No
             f"{path}: there is no command for the table [{name}]{'' if below else _meant(name, commands)}. "
             f"A table is named for a command: {', '.join(map(table_of, below or commands))}."
         )
-    return defaults
+    unsafe = {
+        name if of_table is None else f"{table_of(of_table)} {name}": value
+        for of_table, name, value in _in_file(document)
+        if any(
+            not settings[name].option.safe
+            for words, settings in commands.items()
+            if of_table in (None, words) and name in settings
+        )
+    }
+    return Settings(path, hashlib.sha256(content).hexdigest(), defaults, unsafe)
 
 
 def commands_of(group: TyperGroup) -> Iterator[tuple[str, Any]]:
@@ -83,8 +111,16 @@ def table_of(words: str) -> str:
     return f'["{words}"]' if " " in words else f"[{words}]"
 
 
-def _parsed(path: Path) -> dict[str, Any]:
-    """Parse the file; keys are spelled as in `Declared.key`."""
+def _in_file(document: Mapping[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
+    """Each option of a file, as (the words of its table or `None`, key, value)."""
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from ((name, key, each) for key, each in value.items())
+        else:
+            yield None, name, value
+
+
+def _content(path: Path) -> bytes:
     try:
         if not is_file(path):
             raise UsageError(f"{path} is not a file.")
@@ -92,9 +128,15 @@ def _parsed(path: Path) -> dict[str, Any]:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise UsageError(f"{path} is larger than {_MOST_BYTES // 1024} KiB: it cannot be all options.")
-        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    return content
+
+
+def _parsed(path: Path, content: bytes) -> dict[str, Any]:
+    """Parse the file; keys are spelled as in `Declared.key`."""
+    try:
+        document = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text.") from error
     except (ValueError, RecursionError) as error:
@@ -165,13 +207,19 @@ def _takes_one(setting: Declared, value: object) -> bool:
 
 def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:
     """The message about a key that is no option."""
-    if key in typed:
-        return f"`{key}` is given on the command line alone, where it is meant for one command."
     if key == "api_key":
         return (
-            "a key is secret and does not stand here. Put it into a file of its own, which `api_key_file` "
-            "names, or into TUITION_API_KEY; and have this key revoked if others can read the file."
+            "a key is secret and does not stand here. Put it into a file of its own, which --api-key-file or "
+            "TUITION_API_KEY_FILE names, or into TUITION_API_KEY; and have this key revoked if others can "
+            "read the file."
         )
+    if key == "api_key_file":
+        return (
+            "which file is sent as your API key is yours to say: on the command line with --api-key-file, or "
+            "in the environment with TUITION_API_KEY_FILE."
+        )
+    if key in typed:
+        return f"`{key}` is given on the command line alone, where it is meant for one command."
     return f"there is no option `{key}`{_meant(key, known)}. Accepted are: {', '.join(sorted(known))}."
 
 

@@ -96,7 +96,7 @@ class Export(ExportOptions, Printed):
         default=None,
         description="Instead of a file, write a page on which the student answers in the browser.",
     )
-    kind: Annotated[Literal["onnx", "safetensors"] | None, Option(name="format")] = Field(
+    kind: Annotated[Literal["onnx", "safetensors"] | None, Option(name="format", safe=True)] = Field(
         default=None, description="Format of the file (default: as its name ends)."
     )
 

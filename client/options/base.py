@@ -34,7 +34,8 @@ class Options(BaseModel):
         found = {
             name: os.environ[option.env]
             for name, option in options.items()
-            if option.env and os.environ.get(option.env) and name not in given and name not in replaced
+            if option.env and os.environ.get(option.env)
+            if name not in given and name not in replaced and option.instead_of not in given
         }
         instance = build({**found, **given})
         instance.model_fields_set.difference_update(found)

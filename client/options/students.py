@@ -17,7 +17,7 @@ LogFormat = Literal["text", "json"]
 class RejectOptions(Options):
     """When an image is taken to show none of the classes."""
 
-    reject: float | None = Field(
+    reject: Annotated[float | None, Option(safe=True)] = Field(
         default=None,
         ge=0.01,
         le=0.5,
@@ -62,7 +62,7 @@ class AskOptions(AgreementOptions):
 class PredictOptions(RejectOptions):
     """How `Student.predict` answers."""
 
-    top: Annotated[int, Option(also=("top_k",))] = Field(
+    top: Annotated[int, Option(also=("top_k",), safe=True)] = Field(
         default=5, ge=1, description="How many classes to name."
     )
     ask: Annotated[AskOptions | None, Option(needs="vendor")] = Field(
@@ -80,13 +80,15 @@ class ServeOptions(RejectOptions):
         description="File of callers' keys: a line with name and SHA-256 of each (default: everybody may "
         "ask).",
     )
-    threads: int | None = Field(
+    threads: Annotated[int | None, Option(safe=True)] = Field(
         default=None,
         ge=1,
         le=1024,
         description="How many batches to compute at a time, on a thread each (default: one a processor).",
     )
-    log_format: LogFormat = Field(default="text", description="How to log to standard error.")
+    log_format: Annotated[LogFormat, Option(safe=True)] = Field(
+        default="text", description="How to log to standard error."
+    )
     ask: Annotated[AskOptions | None, Option(needs="vendor")] = Field(
         default=None,
         description="Whom to ask where the student is not sure, within a budget; `None` for nobody.",
@@ -111,7 +113,7 @@ class ServeOptions(RejectOptions):
 class EvaluateOptions(DataOptions, DeviceOptions):
     """On which images a student is measured."""
 
-    domains: Annotated[tuple[str, ...], Option(name="domain")] = Field(
+    domains: Annotated[tuple[str, ...], Option(name="domain", safe=True)] = Field(
         default=(), description="Only these domains (default: all)."
     )
 
@@ -119,11 +121,11 @@ class EvaluateOptions(DataOptions, DeviceOptions):
 class ExportOptions(RejectOptions):
     """How a student is written as a file, or as a page: `client.export`."""
 
-    int8: bool = Field(
+    int8: Annotated[bool, Option(safe=True)] = Field(
         default=False,
         description="Write ONNX in eight bits, a quarter of the size; takes a run's directory, and its "
         "images.",
     )
-    allow_loss: float = Field(
+    allow_loss: Annotated[float, Option(safe=True)] = Field(
         default=1.0, ge=0, le=100, description="Points of accuracy that --int8 may lose before it is refused."
     )

@@ -33,7 +33,7 @@ _Row = Annotated[Variant, AfterValidator(_sound_row)]
 class DeviceOptions(Options):
     """Where a student computes."""
 
-    device: str = Field(
+    device: Annotated[str, Option(safe=True)] = Field(
         default="auto", description="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
     )
 
@@ -91,7 +91,7 @@ class StudentOptions(Options):
         "that another run's student was trained on are not held out from one that begins with its "
         "weights.",
     )
-    image_size: int | None = Field(
+    image_size: Annotated[int | None, Option(safe=True)] = Field(
         default=None,
         ge=16,
         le=1024,
@@ -107,7 +107,7 @@ class StudentOptions(Options):
 class TrainingOptions(StudentOptions):
     """The same, and how long it trains."""
 
-    steps: int | None = Field(
+    steps: Annotated[int | None, Option(safe=True)] = Field(
         default=None,
         ge=1,
         le=1_000_000,

@@ -34,9 +34,9 @@ class VendorOptions(CacheOptions):
     api_key: Annotated[SecretStr | None, Option(env="TUITION_API_KEY", hidden=True)] = Field(
         default=None, description="The API key."
     )
-    api_key_file: Annotated[Path | None, Option(instead_of="api_key")] = Field(
-        default=None, description="A file with the API key (default: the key is TUITION_API_KEY)."
-    )
+    api_key_file: Annotated[
+        Path | None, Option(instead_of="api_key", env="TUITION_API_KEY_FILE", typed=True)
+    ] = Field(default=None, description="A file with the API key (default: the key is TUITION_API_KEY).")
     protocol: Annotated[ProtocolName, Option(env="TUITION_PROTOCOL")] = Field(
         default="tuition",
         description="The vendor's protocol: Tuition's own, or OpenAI's with images as infinity-emb or "

@@ -12,6 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from examples import demo
+from tests.client.folders import write_trusted
 from tests.client.toy import draw, make_folder, tiny_student
 from tests.support.forking import forked_programs
 from tests.support.vendor_process import wait_until
@@ -25,7 +26,7 @@ def home(tmp_path: Path) -> Path:
     home = tmp_path / ".demo"
     tiny = tiny_student(tmp_path)
     settings = f"student = {tiny['student']!r}\nstudent_weights = {tiny['student_weights'].name!r}\n"
-    (tmp_path / "tuition.toml").write_text(settings)
+    write_trusted(settings, tmp_path)
     make_folder(home / "icons", images=6)
     for style in ("blue", "red"):  # the style that is held out has to stay out
         folder = home / "unlabelled" / style

@@ -9,6 +9,7 @@ import pytest
 
 from client.learning.tensor_file import load_tensors, save_tensors
 from client.purchase.teacher import Teacher
+from tests.client.folders import write_trusted
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
 from tests.support.vendor_process import VendorProcess
@@ -90,7 +91,7 @@ def test_a_probe_beyond_the_budget_is_refused_before_anything_is_bought(
     client: Command, vendor_process: VendorProcess, typed: bool
 ) -> None:
     if not typed:
-        (client.folder / "tuition.toml").write_text("budget = 26\n")
+        write_trusted("budget = 26\n", client.folder)
     budget = ("--budget", "26") if typed else ()
     refused = client("plan", *_SMALL, "--probe", "27", *budget, code=2).stderr
     assert "--probe 27 is more than --budget 26" in refused

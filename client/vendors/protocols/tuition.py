@@ -1,5 +1,6 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,6 +20,7 @@ from client.errors import (
     QuotaExhausted,
     RequestRefused,
     RequestTooLarge,
+    UsageError,
     VendorError,
     VendorUnreachable,
 )
@@ -61,6 +63,10 @@ class VendorClient(Vendor):
     bulk: BulkApi
 
     def _prepare(self, api_key: str | None) -> None:
+        if api_key and not re.fullmatch(r"tk_\w+", api_key, re.ASCII):  # it may be another secret
+            raise UsageError(
+                f"This is no key of a Tuition vendor, which begins with tk_: it is not sent.{_KEY}"
+            )
         self.signing_keys = KeyRing(self._fetch_keys)
         self.bulk = BulkApi(self._http, self.signing_keys)
         self.key_id = _key_id(api_key)

@@ -24,6 +24,7 @@ from client.data.kept_images import KeptFile, KeptImages, kept_in
 from client.data.pixels import PixelStore
 from client.vendors.query import Query
 from shared.kinds import Usage
+from tests.client.folders import write_trusted
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def test_a_model_is_pruned_only_where_its_fingerprint_is_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("tuition.toml").write_text('model_fingerprint = "fp_1"\ncache = "bought.db"\n')
+    write_trusted('model_fingerprint = "fp_1"\ncache = "bought.db"\n')
 
     def pruned(*typed: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as end:

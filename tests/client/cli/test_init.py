@@ -58,15 +58,17 @@ def test_its_comments_are_the_options_with_their_defaults(tmp_path: Path) -> Non
     assert all(len(line) <= 100 for line in text.splitlines())
     file = tmp_path / "tuition.toml"
     file.write_text(re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE))
-    defaults = read_settings(program(), file)
+    settings = read_settings(program(), file)
+    assert settings is not None
+    defaults = settings.defaults
     for words, command in commands_of(program()):
         given: Any = defaults
         for word in words.split():
             given = given[word]
-        settings = settings_of(command)
+        options = settings_of(command)
         expected = {
             parameter_of(each): str(each.written_default) if each.kind is Path else each.written_default
-            for each in settings.values()
+            for each in options.values()
             if each.written_default is not None
         }
         assert given == expected, words

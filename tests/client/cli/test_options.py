@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from pydantic import SecretStr
 from typer.core import TyperGroup
 
 from client.cli.main import app, main
@@ -13,6 +14,7 @@ from client.options.base import Options
 from client.options.students import AskOptions, PredictOptions, ServeOptions
 from client.options.training import DistillOptions
 from shared.typer_commands import options_of
+from tests.client.folders import write_trusted
 
 
 def _commands() -> dict[str, Any]:
@@ -37,8 +39,8 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for call in ("distillation.distill", "planning.plan", "generations.of_next", "serving.serve"):
         monkeypatch.setattr(f"client.api.{call}", note)
     monkeypatch.chdir(tmp_path)
-    for name in ("TUITION_DATA", "TUITION_API_KEY", "TUITION_CACHE", "TUITION_VENDOR_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("DATA", "API_KEY", "API_KEY_FILE", "CACHE", "VENDOR_URL"):
+        monkeypatch.delenv(f"TUITION_{name}", raising=False)
     return passed_on
 
 
@@ -58,7 +60,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *typed: str) -> str:
 def test_what_is_typed_is_explicit_and_nothing_else(
     given: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("tuition.toml").write_text('max_spend = 7\nsteps = 3\nwait = false\nunlabelled = "pool"\n')
+    write_trusted('max_spend = 7\nsteps = 3\nwait = false\nunlabelled = "pool"\n')
     monkeypatch.setenv("TUITION_CACHE", "environed.db")
     options = _pass_on(given, "distill", "--seed", "2", "--adapt", "a", "--adapt", "b", "--no-wait")
     assert (options.seed, options.adapt, options.steps, options.wait) == (2, ("a", "b"), 3, False)
@@ -94,21 +96,22 @@ def test_labelled_images_and_class_names_are_taken_from_the_highest_place_that_h
     given: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Path("tuition.toml").write_text(filed)
+    write_trusted(filed)
     if environed:
         monkeypatch.setenv("TUITION_DATA", environed)
     assert str(_pass_on(given, command, *typed).labelled) == labelled
 
 
-def test_a_key_of_the_environment_comes_before_a_file_that_the_file_names(
+def test_a_key_that_is_given_comes_before_one_of_the_environment(
     given: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("tuition.toml").write_text('api_key_file = "filed.key"\n')
-    assert _pass_on(given, "plan").api_key_file == Path("filed.key")
     monkeypatch.setenv("TUITION_API_KEY", "tk_a_b")
     options = _pass_on(given, "plan")
     assert (options.api_key_file, options.api_key.get_secret_value()) == (None, "tk_a_b")
     assert "tk_a_b" not in repr(options)
+    monkeypatch.setenv("TUITION_API_KEY_FILE", "environed.key")
+    assert _pass_on(given, "plan").api_key_file == Path("environed.key")
+    assert DistillOptions(api_key=SecretStr("tk_c_d")).api_key_file is None
     typed = _pass_on(given, "plan", "--api-key-file", "typed.key")
     assert (typed.api_key_file, typed.api_key) == (Path("typed.key"), None)
 
@@ -126,7 +129,7 @@ def test_a_key_of_the_environment_comes_before_a_file_that_the_file_names(
 def test_a_vendor_is_asked_where_one_is_named(
     filed: str, typed: tuple[str, ...], asks: tuple[str, float, int] | None, given: list[Any]
 ) -> None:
-    Path("tuition.toml").write_text(filed)
+    write_trusted(filed)
     ask = _pass_on(given, "serve", "run", *typed).ask
     assert (ask and (ask.vendor, ask.share, ask.budget)) == asks
 

@@ -7,6 +7,7 @@ import pytest
 
 from client.cli.main import main
 from client.options.vendor import VendorOptions
+from tests.client.folders import write_trusted
 
 
 def test_keys_of_the_settings_are_for_a_file_and_no_hindrance_to_check_the_cache(
@@ -21,7 +22,7 @@ def test_keys_of_the_settings_are_for_a_file_and_no_hindrance_to_check_the_cache
     monkeypatch.setattr("client.api.receipts.verify_receipts_file", of_file)
     monkeypatch.setattr("client.api.receipts.verify_receipts", of_cache)
     monkeypatch.chdir(tmp_path)
-    Path("tuition.toml").write_text('keys = "jwks.json"\ncache = "bought.db"\n')
+    write_trusted('keys = "jwks.json"\ncache = "bought.db"\n')
     for typed, checked in (
         ([], "bought.db"),
         (["bought.json"], "bought.json by jwks.json"),

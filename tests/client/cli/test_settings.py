@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from client.cli.main import app, main
 from client.cli.settings import SETTINGS_FILE, commands_of, read_settings, settings_of
+from tests.client.folders import write_trusted
 from tests.client.toy import make_folder
 
 PLAN = ["plan", "--method", "erm", "--json"]
@@ -30,6 +31,13 @@ def program() -> TyperGroup:
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     return group
+
+
+def filed() -> dict[str, Any]:
+    """What the file gives to the commands."""
+    settings = read_settings(program())
+    assert settings is not None
+    return settings.defaults
 
 
 def run(*arguments: str) -> int:
@@ -55,7 +63,7 @@ def refusal(capsys: pytest.CaptureFixture[str], text: str | bytes) -> str:
 
 def test_an_option_stands_at_the_top_for_all_commands_that_have_it() -> None:
     SETTINGS_FILE.write_text('data = "icons"\nbudget = 50000\nmax-spend = 7\nimage_size = 96\n')
-    defaults = read_settings(program())
+    defaults = filed()
     for words in ("distill", "plan", "compare"):
         assert defaults[words] == {"data": "icons", "budget": 50000, "max_spend_micros": 7, "image_size": 96}
     assert defaults["evaluate"] == defaults["data"]["check"] == {"data": "icons"}
@@ -68,7 +76,7 @@ def test_a_table_holds_the_options_of_its_command_and_comes_before_the_top() -> 
         'seed = 1\ncache = "all.db"\n[plan]\nseed = 2\n["cache create"]\nhalf = true\n[embed]\ntext = "a"\n'
         '[evaluate]\ndomain = ["a", "b"]\n'
     )
-    defaults = read_settings(program())
+    defaults = filed()
     assert (defaults["distill"]["seed"], defaults["plan"]["seed"]) == (1, 2)
     assert defaults["cache"]["create"] == {"cache": "all.db", "half": True}
     assert defaults["cache"]["stats"] == {"cache": "all.db"}
@@ -87,9 +95,9 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file_then_th
         counted = planned(capsys, *arguments)["images_by_domain"]["dark"] // 3
         return next(name for name, number in images.items() if number == counted)
 
-    SETTINGS_FILE.write_text('target_domain = "red"\n')
+    write_trusted('target_domain = "red"\n')
     assert used() == "data"
-    SETTINGS_FILE.write_text('target_domain = "red"\ndata = "filed"\n')
+    write_trusted('target_domain = "red"\ndata = "filed"\n')
     assert used() == "filed"
     monkeypatch.setenv("TUITION_DATA", "environed")
     assert used() == "environed"
@@ -125,7 +133,7 @@ def test_help_shows_what_the_file_sets(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_folder(folder / "data", images=4)
-    SETTINGS_FILE.write_text('target_domain = "red"\njson = true\nmethod = "erm"\nrecipe = "paper"\n')
+    write_trusted('target_domain = "red"\njson = true\nmethod = "erm"\nrecipe = "paper"\n')
     assert run("plan") == 0
     assert json.loads(capsys.readouterr().out)["method"] == "erm"
 
@@ -170,14 +178,15 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
             "`model_fingerprint` is given on the command line alone",
         ),
         ("api_key = 'tk_secret'", "a key is secret and does not stand here."),
-        ("[distill]\napi-key = 'tk_secret'", "which `api_key_file` names"),
+        ("[distill]\napi-key = 'tk_secret'", "TUITION_API_KEY_FILE names"),
+        ("api_key_file = '.vault'", "which file is sent as your API key is yours to say: on the command"),
         ("seed = \n", "tuition.toml is not TOML: Invalid value (at line 1, column 8)."),
         (b"data = '\xff'", "tuition.toml is not UTF-8 text."),
         ("#" * 70_000, "tuition.toml is larger than 64 KiB"),
         ("a = " + "[" * 20_000, "tuition.toml is not TOML"),
         ("a = " + "1" * 20_000, "tuition.toml is not TOML"),
     ],
-    ids=range(31),
+    ids=range(32),
 )
 def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     text: str | bytes, said: str, capsys: pytest.CaptureFixture[str]
@@ -208,10 +217,10 @@ def test_the_file_of_the_tutorial_is_one() -> None:
     text = (Path(__file__).parents[3] / "docs" / "tutorial.md").read_text()
     (example,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     SETTINGS_FILE.write_text(example)
-    defaults = read_settings(program())
+    defaults = filed()
     assert defaults["distill"]["max_spend_micros"] == 2_000_000
     assert "target_domain" not in defaults["distill"]  # a student that is to be shipped leaves none out
-    assert defaults["models"] == {"vendor": "http://127.0.0.1:8000", "api_key_file": "my.key"}
+    assert defaults["models"] == {"vendor": "http://127.0.0.1:8000"}
 
 
 def test_a_folder_of_that_name_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,8 +237,20 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             for each in command.params
             if each.param_type_name == "option"
         }
-        typed = {"cancel", "dry_run", "yes", "replace", "force", "damaged", "probe", "reconcile", "help"}
+        typed = {
+            "cancel",
+            "dry_run",
+            "yes",
+            "replace",
+            "force",
+            "damaged",
+            "probe",
+            "reconcile",
+            "help",
+            "api_key_file",
+        }
         typed |= {"model_fingerprint"} if words == "cache prune" else set()
+        typed |= {"list", "revoke"} if words == "trust" else set()
         assert options - typed <= keys, words
         assert keys.isdisjoint(typed), words
 
@@ -258,6 +279,6 @@ def test_the_labelled_images_that_are_checked_are_those_of_a_run(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_folder(folder / "mine", images=2)
-    SETTINGS_FILE.write_text('data = "mine"\n')
+    write_trusted('data = "mine"\n')
     assert run("data", "check") == 0
     assert "18 images of 3 classes in 3 domains." in capsys.readouterr().out

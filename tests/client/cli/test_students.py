@@ -15,6 +15,7 @@ from PIL import Image
 from client.api import students
 from client.cli.main import main
 from client.data.images import Pixels
+from tests.client.folders import write_trusted
 
 
 class _Sure:
@@ -137,7 +138,7 @@ def test_what_is_typed_says_whether_a_file_or_a_page_is_exported(
         pytest.fail(f"{out} as {kind}")
 
     monkeypatch.setattr("client.api.exports.export", fail)
-    Path("tuition.toml").write_text(f"[export]\n{settings}\n")
+    write_trusted(f"[export]\n{settings}\n")
     with pytest.raises((SystemExit, pytest.fail.Exception)) as end:
         main(["export", "run", *typed.split()])
     if written is None:

@@ -255,7 +255,7 @@ def test_an_at_sign_in_the_path_is_none_of_a_user() -> None:
         assert client.url == "http://vendor/@team"
 
 
-@pytest.mark.parametrize("api_key", ["tk_1\nx: y", "tk 1", "tk_é"])
+@pytest.mark.parametrize("api_key", ["tk_1\nx: y", "tk 1", "tk_é", "hvs.secret", "sk-1", "tk_a.b"])
 def test_what_is_no_key_is_said_at_once(api_key: str) -> None:
     with pytest.raises(errors.UsageError, match="TUITION_API_KEY"):
         VendorClient("http://vendor", api_key)
