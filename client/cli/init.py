@@ -23,7 +23,7 @@ _BEGINNING = """\
 # Take the # away before an option to set it. A key at the top counts for every command that has the
 # option, a key in a table for that command alone. `client COMMAND --help` shows what holds.
 # What may spend or send counts once you have said `client trust` here, after each change anew.
-# Your API key does not belong here: --api-key-file or TUITION_API_KEY_FILE names a file that has it.
+# Your API key does not belong here: --api-key-file or TUITION_API_KEY_FILE names its file.
 """
 
 
