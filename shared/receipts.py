@@ -20,6 +20,7 @@ from shared.kinds import CountFields, Kind
 RECEIPT_HEADER = "x-tuition-receipt"
 RECEIPT_TYPE = "tuition-receipt+jws"
 HEAD_TYPE = "tuition-head+jws"
+KEYS_TYPE = "tuition-keys+jws"
 CARD_TYPE = "tuition-card+jws"
 KEYS_PATH = "/.well-known/jwks.json"
 ALGORITHM = "EdDSA"
@@ -66,10 +67,33 @@ def base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-class ReceiptClaims(CountFields):
-    """The claims of a receipt: this was answered, for this price, and is that entry of the ledger."""
+def from_base64url(text: str) -> bytes:
+    """The bytes that `base64url` writes like this; no other spelling of them is taken.
+
+    Raises:
+        ValueError: it is one, or no base64.
+    """
+    content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64url(content) != text:
+        raise ValueError("not the one spelling of these bytes in base64url")
+    return content
+
+
+class Statement(BaseModel):
+    """What every signed statement says of itself: when it was made, and by whom.
+
+    A vendor that was not told its name or address leaves these out. They are filled in where it is signed.
+    """
 
     model_config = ConfigDict(frozen=True)
+
+    iat: int = Field(description="when it was signed, in seconds since 1970")
+    iss: str | None = Field(default=None, description="the vendor's public URL")
+    vendor: str | None = Field(default=None, description="the vendor's name")
+
+
+class ReceiptClaims(CountFields, Statement):
+    """The claims of a receipt: this was answered, for this price, and is that entry of the ledger."""
 
     iat: int = Field(description="when it was charged, in seconds since 1970")
     request_id: str
@@ -78,17 +102,15 @@ class ReceiptClaims(CountFields):
     model: str
     model_fingerprint: str
     cost_micros: int
+    account_id: str = Field(description="who bought, as the ledger names the account")
     key_id: str = Field(description="the public half of the API key that paid")
     ledger_seq: int
     entry_hash: str
 
 
-class HeadClaims(BaseModel):
+class HeadClaims(Statement):
     """The claims of a signed head: at that moment this was the last entry of the account's ledger."""
 
-    model_config = ConfigDict(frozen=True)
-
-    iat: int = Field(description="when it was signed, in seconds since 1970")
     account_id: str
     ledger_seq: int = Field(description="0 where there is no entry yet")
     entry_hash: str
@@ -114,12 +136,9 @@ class CanaryVector(BaseModel):
     embedding: str = Field(description="base64 of little-endian float32")
 
 
-class CardClaims(BaseModel):
+class CardClaims(Statement):
     """The claims of a signed card: under this fingerprint a model is sold that answers like this."""
 
-    model_config = ConfigDict(frozen=True)
-
-    iat: int = Field(description="when it was signed, in seconds since 1970")
     model: str
     model_fingerprint: str
     dimensions: int
@@ -148,14 +167,31 @@ class PublicKey(BaseModel):
     alg: Literal["EdDSA"] = "EdDSA"
 
 
+class DatedKey(PublicKey):
+    """A key of a vendor with its dates, in seconds since 1970; what a withdrawn one signed proves nothing."""
+
+    since: int
+    retired: int | None = Field(default=None, description="since when another key signs in its place")
+    withdrawn: int | None = Field(default=None, description="since when the vendor disowns it")
+
+
+class KeysClaims(Statement):
+    """The claims of a signed key set: every key that ever signed for the vendor."""
+
+    keys: list[DatedKey]
+
+
 class KeySet(BaseModel):
     """The answer of `GET /.well-known/jwks.json`: every key that ever signed, and was not withdrawn."""
 
     keys: list[PublicKey]
+    signed: str | None = Field(
+        default=None, description="a compact JWS of `KeysClaims`, which has the withdrawn keys too"
+    )
 
 
 class Signs(Protocol):
     """Signs statements."""
 
-    def sign(self, kind: str, content: BaseModel) -> str:
+    def sign(self, kind: str, content: Statement) -> str:
         """The content as a compact JWS whose header says what `kind` of statement it is."""

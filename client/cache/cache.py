@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from client.cache.embeddings import Embeddings
+from client.cache.keys import Keys
 from client.cache.notes import Batch, ContentOf, Note, Notes, Payer, file_content
 from client.cache.origins import UNKNOWN
 from client.cache.receipts import NOT_PAID, Owed, Paid, Receipts
@@ -35,6 +36,7 @@ class EmbeddingCache(Embeddings):
         billed: receipts.
         heads: what vendors have signed of their ledgers.
         cards: what they have signed of their models.
+        keys: by which they have signed.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class EmbeddingCache(Embeddings):
         self.billed = Receipts(tables)
         self.heads = Heads(tables)
         self.cards = Cards(tables)
+        self.keys = Keys(tables)
 
     def __enter__(self) -> Self:
         return self

@@ -78,10 +78,20 @@ CREATE TABLE IF NOT EXISTS notes (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS statements (
     name TEXT PRIMARY KEY,      -- the same for statements that say the same
-    kind TEXT NOT NULL,         -- 'head' or 'card'
-    about TEXT NOT NULL,        -- an account, or a model's fingerprint
+    kind TEXT NOT NULL,         -- 'head', 'card' or 'keys'
+    about TEXT NOT NULL,        -- an account, a model's fingerprint, or a vendor's address
     signed TEXT NOT NULL,       -- what the vendor signed, a compact JWS
     signer TEXT NOT NULL        -- the public key, as its JWK has it
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (
+    vendor TEXT NOT NULL,       -- the address that publishes it
+    kid TEXT NOT NULL,
+    x TEXT NOT NULL,            -- the public key, as its JWK has it
+    first_seen REAL NOT NULL,   -- in seconds since 1970
+    last_seen REAL NOT NULL,
+    withdrawn INTEGER,          -- since when the vendor disowns it, by its own word
+    hidden REAL,                -- since when the vendor does not name it any more
+    PRIMARY KEY (vendor, kid)
 ) WITHOUT ROWID;
 """
 

@@ -97,6 +97,18 @@ class NoteRow(NamedTuple):
     job: str | None
 
 
+class KeyRow(NamedTuple):
+    """A row of keys: one that a vendor has published. The columns are described in `file.py`."""
+
+    vendor: str
+    kid: str
+    x: str
+    first_seen: float
+    last_seen: float
+    withdrawn: int | None
+    hidden: float | None
+
+
 _EMBEDDING = "id, kind, digest, vector, checksum, origin FROM embeddings"
 _RECEIPT = [each.name for each in fields(Receipt)]
 
@@ -273,6 +285,15 @@ class Tables(CacheFile):
         """The statements of a kind, about one thing or all, each with the public key that signed it."""
         where = "WHERE kind = ? AND coalesce(about = ?, 1)"
         return self.rows(f"SELECT signed, signer FROM statements {where}", kind, about)
+
+    def put_key(self, row: KeyRow) -> None:
+        """Keep a vendor's key in place of what was known of it."""
+        self._put("keys", row._asdict())
+
+    def keys(self, vendor: str | None = None) -> list[KeyRow]:
+        """The keys of a vendor, or of all, in the order in which they were seen."""
+        where = "WHERE coalesce(vendor = ?, 1) ORDER BY vendor, first_seen, kid"
+        return [KeyRow._make(row) for row in self.rows(f"SELECT * FROM keys {where}", vendor)]
 
     # The file
 

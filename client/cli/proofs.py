@@ -73,15 +73,20 @@ def _print_swap(found: "SwapCheck") -> None:
 
 
 def _print_receipts(found: "Evidence") -> None:
+    if found.disowned:
+        print_table(("key", "disowned"), [(each.request_id, each.problem) for each in found.disowned])
     print_line(
         f"{found.receipts} signed receipts are right ({found.queries} queries, {found.cost_micros} micros); "
         f"problems: {len(found.problems)}."
     )
     if found.first is not None and found.last is not None:
         days = [time_of(each, "%Y-%m-%d") for each in (found.first, found.last)]
-        where = ", ".join(found.vendors) or "nobody knows where"
-        print_line(f"Bought from {where}, from {days[0]} to {days[1]} (UTC).")
+        who = ", ".join(found.vendors) or "a vendor that names itself nowhere"
+        whom, when = ", ".join(found.accounts), f"from {days[0]} to {days[1]} (UTC)"
+        print_line(f"As the vendor signed: sold by {who} to the account {whom}, {when}.")
         print_line(f"Signed by {', '.join(found.keys)}.")
+    for each in found.seen:
+        print_line(f"As this cache noted, and nobody signed: {each}.")
     if found.proven or found.unproven:
         print_line(
             f"{found.proven} embeddings are what a receipt says was sold; of {found.unproven} there is none."

@@ -26,11 +26,11 @@ app.add_typer(receipts_app)
 class Verify(CacheOptions, Printed):
     """The options of `client receipts verify`."""
 
-    file: Annotated[Path | None, Option(argument=True, metavar="[FILE]")] = Field(
+    file: Annotated[Path | None, Option(argument=True, typed=True, metavar="[FILE]")] = Field(
         default=None,
         description="File that `client receipts export` or `client canary` wrote; without it, the cache.",
     )
-    keys: Annotated[Path | None, Option(metavar="JWKS")] = Field(
+    keys: Annotated[Path | None, Option(typed=True, metavar="JWKS")] = Field(
         default=None, description="The vendor's keys, from its /.well-known/jwks.json, for a FILE."
     )
 

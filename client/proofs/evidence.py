@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,12 +16,13 @@ from client.errors import UsageError, unwritable
 from client.paths import replace_text
 from client.proofs.reconciliation import Discrepancy
 from client.proofs.swap import SwapCheck, SwapEvidence, check_swap
-from client.vendors.signatures import BadSignature, by_id
+from client.vendors.signatures import BadSignature, SignedKeys, by_id, time_of
 from client.vendors.statements import Proof
 from shared.embeddings import Kind
 from shared.encoding import WIRE_DTYPE
 from shared.receipts import KeySet, PublicKey, ReceiptClaims, Sold
 
+_MOST_SETS = 1000
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -35,8 +36,11 @@ class Evidence:
         cost_micros: what these cost, in millionths of the vendor's currency unit.
         first: when the first of them was charged, in seconds since 1970.
         last: when the last of them was.
-        vendors: where they were bought, by the addresses that the buyer noted.
+        vendors: who sold, by name and URL, as the vendor has signed it.
+        accounts: who bought, as the vendor's ledger names the accounts.
         keys: the ids of the keys that signed them.
+        seen: where and when the buyer's cache saw these keys first and last; nobody has signed that.
+        disowned: keys that the vendor published as its own, and has withdrawn or hides now.
         unsigned: receipts in the cache that the vendor did not sign.
         proven: embeddings in the cache that are what a receipt says was sold.
         unproven: those that no receipt covers.
@@ -49,7 +53,10 @@ class Evidence:
     first: int | None = None
     last: int | None = None
     vendors: list[str] = field(default_factory=list)
+    accounts: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    disowned: list[Discrepancy] = field(default_factory=list)
     unsigned: int = 0
     proven: int = 0
     unproven: int = 0
@@ -62,17 +69,22 @@ class Evidence:
     @property
     def holds(self) -> bool:
         """Whether everything is right."""
-        return not self.problems
+        return not self.problems and not self.disowned
 
-    def add(self, claims: ReceiptClaims, key: PublicKey, vendor: str | None) -> None:
+    def add(self, claims: ReceiptClaims, key: PublicKey) -> None:
         """Count a receipt that is right."""
         self.receipts += 1
         self.queries += sum(claims.counts.values())
         self.cost_micros += claims.cost_micros
         self.first = claims.iat if self.first is None else min(self.first, claims.iat)
         self.last = claims.iat if self.last is None else max(self.last, claims.iat)
-        for name, names in ((key.kid, self.keys), (vendor, self.vendors)):
-            if name is not None and name not in names:
+        vendor = " at ".join(filter(None, (claims.vendor, claims.iss)))
+        for name, names in (
+            (key.kid, self.keys),
+            (vendor, self.vendors),
+            (claims.account_id, self.accounts),
+        ):
+            if name and name not in names:
                 names.append(name)
 
     def find_fault(self, request_id: str, problem: str) -> None:
@@ -81,9 +93,8 @@ class Evidence:
 
 
 class ExportedReceipt(BaseModel):
-    """A receipt in an exported file: where it was bought, the receipt, and [place, kind, asked, answered]."""
+    """A receipt in an exported file, and what it is of: [place, kind, asked, answered]."""
 
-    vendor: str | None
     receipt: str
     sold: list[tuple[int, Kind, str, str]]
 
@@ -93,6 +104,7 @@ class ExportedReceipts(BaseModel):
 
     format: Literal["tuition-receipts/1"] = "tuition-receipts/1"
     keys: list[PublicKey]
+    key_sets: list[str] = Field(max_length=_MOST_SETS, description="as the vendor signed them, each a JWS")
     receipts: list[ExportedReceipt]
 
 
@@ -118,11 +130,20 @@ def check_cache(cache: EmbeddingCache) -> Evidence:
         if stored != (claims.model_fingerprint, +Counter(claims.counts), claims.cost_micros):
             found.find_fault(bill.request_id, "what is stored of the bill is not what the vendor signed")
             continue
-        found.add(claims, proof.key, bill.vendor)
+        found.add(claims, proof.key)
         for one in proof.sold:
             name = (claims.model_fingerprint, one.kind, bytes.fromhex(one.asked))
             sold.setdefault(name, set()).add(bytes.fromhex(one.answered))
     _check_embeddings(cache, sold, found)
+    for row in cache.keys.all():
+        first, last = (time_of(int(each), "%Y-%m-%d") for each in (row.first_seen, row.last_seen))
+        published = f"{row.vendor} published it from {first} to {last}"
+        if row.kid in found.keys:
+            found.seen.append(f"{row.kid}: {published}")
+        if gone := row.withdrawn or row.hidden:
+            how = "has withdrawn it" if row.withdrawn else "hides it without a word"
+            problem = f"{published}, and {how} since {time_of(int(gone), '%Y-%m-%d')}"
+            found.disowned.append(Discrepancy(row.kid, problem))
     return found
 
 
@@ -132,13 +153,12 @@ def export_receipts(cache: EmbeddingCache, file: Path) -> int:
     Raises:
         ClientError: the file cannot be written.
     """
-    proofs = [(receipt.vendor, proof) for receipt, proof in cache.billed.signed() if proof is not None]
+    proofs = [proof for _, proof in cache.billed.signed() if proof is not None]
+    keys = {proof.key.kid: proof.key for proof in proofs}
     exported = ExportedReceipts(
-        keys=list({proof.key.kid: proof.key for _, proof in proofs}.values()),
-        receipts=[
-            ExportedReceipt(vendor=vendor, receipt=proof.token, sold=list(proof.sold))
-            for vendor, proof in proofs
-        ],
+        keys=list(keys.values()),
+        key_sets=cache.keys.sets(keys)[-_MOST_SETS:],
+        receipts=[ExportedReceipt(receipt=proof.token, sold=list(proof.sold)) for proof in proofs],
     )
     try:
         replace_text(file, "".join(_lines(exported)))
@@ -156,8 +176,8 @@ def check_file(file: Path, keys: KeySet | None = None) -> Evidence | SwapCheck:
     exported = _read(file, EvidenceFile).root
     if isinstance(exported, SwapEvidence):
         return check_swap(exported, keys)
-    known = by_id(exported.keys if keys is None else keys.keys)
     found = Evidence()
+    known = by_id(exported.keys) if keys is None else _known(keys, exported.key_sets, found)
     seen: set[str] = set()
     for number, each in enumerate(exported.receipts, start=1):
         try:
@@ -169,7 +189,7 @@ def check_file(file: Path, keys: KeySet | None = None) -> Evidence | SwapCheck:
             found.find_fault(claims.request_id, "is in the file twice, and counted once")
             continue
         seen.add(claims.entry_hash)
-        found.add(claims, proof.key, each.vendor)
+        found.add(claims, proof.key)
     return found
 
 
@@ -180,6 +200,42 @@ def read_keys(file: Path) -> KeySet:
         UsageError: it cannot be read, or is something else.
     """
     return _read(file, KeySet)
+
+
+def _known(own: KeySet, sets: Sequence[str], found: Evidence) -> dict[str, PublicKey]:
+    """The keys of a vendor: those that it publishes, and those that it has vouched for in a signed set.
+
+    A key that it withdraws with its date is none of them. One that it named before, signed by a key that it
+    still publishes, is its own although it names it no more.
+
+    Raises:
+        UsageError: what it publishes now is not rightly signed.
+    """
+    if own.signed is None:
+        return by_id(own.keys)
+    try:
+        published = SignedKeys.of(own)
+    except BadSignature as error:
+        raise UsageError(f"These are no vendor's keys: it {error}.") from error
+    assert published is not None
+    known, withdrawn = published.good, {key.kid for key in published.claims.keys if key.withdrawn is not None}
+    unread, before = list(sets), -1
+    while len(known) != before:
+        before, tokens, unread = len(known), unread, []
+        for token in tokens:
+            try:
+                former = SignedKeys.read(token, known.get)
+            except BadSignature:
+                unread.append(token)
+                continue
+            for kid in former.good.keys() - known.keys() - withdrawn:
+                known[kid] = former.good[kid]
+                if former.claims.iat <= published.claims.iat:
+                    day = time_of(former.claims.iat, "%Y-%m-%d")
+                    by = f"signed by {former.key.kid}"
+                    problem = f"the vendor named it as its own on {day}, {by}, and hides it now"
+                    found.disowned.append(Discrepancy(kid, problem))
+    return known
 
 
 def _check_embeddings(
@@ -204,7 +260,7 @@ def _lines(exported: ExportedReceipts) -> Iterator[str]:
     """JSON with a receipt a line, so that people can look into it."""
     yield f'{{"format": {json.dumps(exported.format)},\n "keys": '
     yield json.dumps([key.model_dump() for key in exported.keys])
-    yield ',\n "receipts": ['
+    yield f',\n "key_sets": {json.dumps(exported.key_sets)},\n "receipts": ['
     yield ",\n  ".join(_each(exported.receipts))
     yield "]}\n"
 

@@ -96,6 +96,9 @@ class Checkout:
     released: set[str] = field(default_factory=set)
     traces: Traces | None = None
 
+    def __post_init__(self) -> None:
+        self.vendor.pin_keys = partial(self.cache.keys.pin, origin_of(self.vendor.url))
+
     @property
     def payer(self) -> Payer:
         """The vendor and the key, as notes and receipts name them."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from client.errors import Bill
 from client.vendors.query import Query
-from client.vendors.signatures import BadSignature, FindKey, KeyRing, Signed, require_possible
+from client.vendors.signatures import BadSignature, FindKey, KeyRing, Signed
 from shared.embeddings import Kind
 from shared.encoding import Vector, from_wire
 from shared.receipts import (
@@ -133,8 +133,12 @@ def what_was_sold(queries: Sequence[Query], vectors: dict[int, Vector]) -> tuple
     )
 
 
-def prove(token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill) -> Proof | None:
+def prove(
+    token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill, *, paid_now: bool = False
+) -> Proof | None:
     """The proof of an answer; `None` of a vendor that does not sign, or where nothing was charged.
+
+    What was not `paid_now` may have been paid with another key of the account.
 
     Raises:
         BadSignature: the vendor signs, and not this.
@@ -145,7 +149,7 @@ def prove(token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill) 
             raise BadSignature("publishes the keys of its receipts, and sent none (x-tuition-receipt)")
         return None
     proof, claims = Proof.of(token, keys.find, sold)
-    require_possible(claims)
+    keys.require_possible(claims)
     signed, billed = claims.counts, bill.usage.counts
     pairs: dict[str, tuple[object, object]] = {
         "request": (claims.request_id, bill.request_id),
@@ -153,6 +157,8 @@ def prove(token: str | None, keys: KeyRing, sold: tuple[Sold, ...], bill: Bill) 
         **{f"{kind}s": (signed[kind], billed[kind]) for kind in signed},
         "micros": (claims.cost_micros, bill.usage.cost_micros),
     }
+    if paid_now and keys.key_id is not None:
+        pairs["API key"] = (claims.key_id, keys.key_id)
     for name, (stated, said) in pairs.items():
         if stated != said:
             raise BadSignature(f"signed a receipt of {name} {stated!r}, and answered {said!r}")
@@ -166,7 +172,7 @@ def read_head(answer: LedgerHead, keys: KeyRing) -> SignedHead:
         BadSignature: its signature is not right, or the head is none that there can be.
     """
     head = SignedHead.read(answer.signed, keys.find)
-    require_possible(head.claims)
+    keys.require_possible(head.claims)
     signed = (head.claims.account_id, head.claims.ledger_seq, head.claims.entry_hash)
     if signed != (answer.account_id, answer.seq, answer.entry_hash):
         raise BadSignature("signed another head of its ledger than the one that it tells")

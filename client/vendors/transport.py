@@ -160,6 +160,13 @@ class HttpTransport:
         """Close the connections."""
         self._http.close()
 
+    def is_at(self, url: str) -> bool:
+        """Whether this is another way to write the address."""
+        try:
+            return httpx.URL(url.rstrip("/")) == httpx.URL(self.url)
+        except httpx.InvalidURL:
+            return False
+
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""
         self._stopping.set()

@@ -14,6 +14,7 @@ import httpx
 from client.errors import ClientError, VendorError
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
+from client.vendors.signatures import KeyChanges, SignedKeys
 from client.vendors.statements import PinnedCard, Proof, SignedHead
 from client.vendors.transport import NO_HOOKS, Hooks, HttpTransport
 from shared.billing import Quote
@@ -53,6 +54,8 @@ class Vendor(ABC):
         url: where it is.
         key_id: the public half of the key, to be noted in receipts.
         bulk: its bulk jobs; `None` where it runs none.
+        pin_keys: remembers the keys that it publishes at a moment, in seconds since 1970, and tells how they
+            differ from those of before; `None` where nothing does.
     """
 
     repeats_are_free: ClassVar[bool]
@@ -60,6 +63,7 @@ class Vendor(ABC):
     states_fingerprints: ClassVar[bool]
     key_id: str | None = None
     bulk: BulkApi | None = None
+    pin_keys: Callable[[SignedKeys | None, float], KeyChanges] | None = None
 
     def __init__(
         self,

@@ -116,7 +116,9 @@ def read_answer(
         return result
     try:
         sold = what_was_sold(queries, reply.vectors)
-        proof = prove(response.headers.get(RECEIPT_HEADER), keys, sold, reply.bill)
+        proof = prove(
+            response.headers.get(RECEIPT_HEADER), keys, sold, reply.bill, paid_now=not reply.replayed
+        )
     except BadSignature as error:
         raise rejected(reply.bill, str(error)) from error
     return EmbedResult(result.vectors, result.refused, result.usage, result.request_id, proof)

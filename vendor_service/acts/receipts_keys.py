@@ -16,10 +16,11 @@ from vendor_service.terms import Term
 
 
 class ReceiptsKey(BaseModel):
-    """A key that signs or signed receipts, since when, and when it was withdrawn, if it was."""
+    """A key that signs or signed receipts, since when, and when it was replaced or withdrawn, if it was."""
 
     key: str
     since: datetime
+    retired: datetime | None
     withdrawn: datetime | None
 
 
@@ -71,6 +72,8 @@ def withdraw(
 ) -> list[ReceiptsKey]:
     """Disown a key that others have got hold of; rotate first. Nothing that it signed is proof any more.
 
+    The signed key set goes on naming it, with the date: a client refuses to buy if a key vanishes unsaid.
+
     Example: vendor receipts-key withdraw 8vKzXxYw...
     """
     from vendor_service.money import signing
@@ -96,6 +99,7 @@ def list_keys(act: Act) -> list[ReceiptsKey]:
         ReceiptsKey(
             key=each.kid,
             since=to_datetime(each.created_at),
+            retired=None if each.retired_at is None else to_datetime(each.retired_at),
             withdrawn=None if each.withdrawn_at is None else to_datetime(each.withdrawn_at),
         )
         for each in found

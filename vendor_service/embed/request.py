@@ -188,7 +188,9 @@ def what_was_sold(result: EmbedResult, dtype: RowDtype) -> list[Sold]:
     ]
 
 
-def receipt(signer: Signs, result: EmbedResult, sold: Sequence[Sold], charged: Charged) -> str:
+def receipt(
+    signer: Signs, result: EmbedResult, sold: Sequence[Sold], account_id: str, charged: Charged
+) -> str:
     """The signed receipt of an answer, as a compact JWS.
 
     A replay has the entry and the date of the first time: the same vectors bring the very same receipt.
@@ -202,6 +204,7 @@ def receipt(signer: Signs, result: EmbedResult, sold: Sequence[Sold], charged: C
         model=result.model.id,
         model_fingerprint=result.model.fingerprint,
         cost_micros=usage.cost_micros,
+        account_id=account_id,
         key_id=charged.key_id,
         ledger_seq=charged.seq,
         entry_hash=charged.entry_hash,

@@ -174,12 +174,12 @@ class Sales:
         """Take note of an answer that was charged; its receipt, as a header."""
         assert result.admitted is not None
         assert result.admitted.charged is not None
-        facts, replayed = answer.model.facts, result.replayed
+        facts, replayed, account_id = answer.model.facts, result.replayed, answer.request.caller.account_id
         if self._recorder is not None and not replayed:
-            account, digests = answer.request.caller.account_id, [each.asked for each in sold]
-            self._recorder.note(Answered(account, facts.fingerprint, digests, result.rows, buckets))
+            digests = [each.asked for each in sold]
+            self._recorder.note(Answered(account_id, facts.fingerprint, digests, result.rows, buckets))
         answer.model.metrics.sold(result.usage, replayed=replayed)
-        return {RECEIPT_HEADER: receipt(self._signer, result, sold, result.admitted.charged)}
+        return {RECEIPT_HEADER: receipt(self._signer, result, sold, account_id, result.admitted.charged)}
 
 
 def refusal_by(model: ServedModel, queries: Queries) -> APIError | None:

@@ -18,12 +18,16 @@ from vendor_service.clock import SECOND
 from vendor_service.errors import APIError
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication, requiring
+from vendor_service.http.history_rate import HistoryRate
 from vendor_service.http.sale import terms_description, terms_of
 from vendor_service.terms import MAX_NUMBER
 
+# Signatures that count as one question about the past, at most 125 a second of one account.
+_SIGNATURES_A_QUESTION = 25
+
 
 def batches_router(
-    services: BatchServices, authentication: Authentication, threads: AccountThreads
+    services: BatchServices, authentication: Authentication, rate: HistoryRate, threads: AccountThreads
 ) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/v1/batches", tags=["bulk jobs"])
@@ -67,6 +71,7 @@ def batches_router(
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""
         account_id = caller.account_id
+        rate.take(account_id, -(-limit // _SIGNATURES_A_QUESTION))
         return await threads.read(account_id, _receipts, services, account_id, batch_id, after, limit)
 
     return router
@@ -121,6 +126,7 @@ def _claims(charge: ChunkCharge) -> ReceiptClaims:
         model=str(entry.model),
         model_fingerprint=str(entry.model_fingerprint),
         cost_micros=-entry.amount_micros,
+        account_id=entry.account_id,
         key_id=str(entry.key_id),
         ledger_seq=entry.seq,
         entry_hash=entry.entry_hash,

@@ -52,7 +52,8 @@ class HistoryRate:
             if late > 0:
                 raise APIError(
                     ErrorCode.RATE_LIMITED,
-                    f"usage, ledger and invoices may be asked for {QUESTIONS_A_SECOND:g} times a second",
+                    "usage, ledger, invoices and receipts of bulk jobs may be asked for "
+                    f"{QUESTIONS_A_SECOND:g} times a second",
                     retry_after=math.ceil(late),
                 )
             self._full_at[account_id] = full_at

@@ -7,12 +7,12 @@ whose file is lost is replaced by a new one while its receipts stay good.
 """
 
 import asyncio
+import json
 import logging
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -21,19 +21,18 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.receipts import ALGORITHM, PublicKey, base64url, thumbprint
-from vendor_service.clock import Clock
+from shared.receipts import ALGORITHM, DatedKey, PublicKey, Statement, base64url, thumbprint
+from vendor_service.clock import SECOND, Clock
 from vendor_service.database import key_files
 from vendor_service.database.session import Database, take_turns
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UnknownName
 
+_NOBODY: Mapping[str, str | None] = {}
 _log = logging.getLogger(__name__)
-_JWS = jwt.PyJWS(algorithms=[ALGORITHM])
 
 
 class SigningKey:
@@ -45,12 +44,12 @@ class SigningKey:
         x = base64url(raw)
         self.public = PublicKey(x=x, kid=thumbprint(x))
 
-    def sign(self, kind: str, content: BaseModel) -> str:
+    def sign(self, kind: str, content: Statement) -> str:
         """The content as a compact JWS whose header says what `kind` of statement it is."""
+        head = json.dumps({"typ": kind, "alg": ALGORITHM, "kid": self.public.kid}).encode()
         payload = content.model_dump_json(exclude_none=True).encode()
-        return _JWS.encode(
-            payload, self._private, algorithm=ALGORITHM, headers={"typ": kind, "kid": self.public.kid}
-        )
+        signed = f"{base64url(head)}.{base64url(payload)}"
+        return f"{signed}.{base64url(self._private.sign(signed.encode()))}"
 
     def pem(self) -> bytes:
         """The private half, as its file has it (PKCS 8)."""
@@ -63,8 +62,10 @@ class Signer:
     Where the file can be neither read nor made, it signs with a key that ends with this process.
     """
 
-    def __init__(self, database: Database, file: Path | None, clock: Clock) -> None:
-        """Read or make the key, and publish it.
+    def __init__(
+        self, database: Database, file: Path | None, clock: Clock, issuer: Mapping[str, str | None] = _NOBODY
+    ) -> None:
+        """Read or make the key, and publish it; `issuer` has the `iss` and `vendor` of every statement.
 
         Raises:
             OperatorError: the file holds something else.
@@ -72,13 +73,14 @@ class Signer:
         self._database = database
         self._file = file or default_file(database)
         self._clock = clock
+        self._issuer = issuer
         self._seen = _version(self._file)
         self._key = self._open()
         self._publish(self._key)
 
-    def sign(self, kind: str, content: BaseModel) -> str:
-        """The content as a compact JWS by the present key."""
-        return self._key.sign(kind, content)
+    def sign(self, kind: str, content: Statement) -> str:
+        """The content as a compact JWS by the present key, in the vendor's name."""
+        return self._key.sign(kind, content.model_copy(update=self._issuer))
 
     def refresh(self) -> None:
         """Take up the key of the file, if that is another one by now; it is published before it signs."""
@@ -171,10 +173,13 @@ def rotate(
         OperatorError: the file cannot be written, or not for the owner of the former; nothing is published.
         APIError: the database does not answer; the former key goes on.
     """
+    former = _kid_in(file)
     key = SigningKey(Ed25519PrivateKey.generate())
     try:
         with key_files.replacing(file, key.pem()), database.write() as session:
             publish(session, key, clock())
+            if (replaced := session.get(SigningKeyRow, former)) is not None:
+                replaced.retired_at = clock()
             if on_published is not None:
                 on_published(session, key.public.kid)
     except CommitInDoubt as doubt:  # published or not, nothing has it to sign with
@@ -195,18 +200,23 @@ def publish(session: Session, key: SigningKey, now: int) -> bool:
     return found.withdrawn_at is None
 
 
-def published(session: Session) -> list[PublicKey]:
-    """The public halves of all keys that signed and were not withdrawn, the newest first."""
-    rows = session.scalars(
-        select(SigningKeyRow)
-        .where(SigningKeyRow.withdrawn_at.is_(None))
-        .order_by(SigningKeyRow.created_at.desc(), SigningKeyRow.kid)
-    )
-    return [PublicKey(kid=row.kid, x=row.x) for row in rows]
+def every_key(session: Session) -> list[DatedKey]:
+    """The public halves of all keys that ever signed, the newest first."""
+    rows = session.scalars(select(SigningKeyRow).order_by(SigningKeyRow.created_at.desc(), SigningKeyRow.kid))
+    return [
+        DatedKey(
+            kid=row.kid,
+            x=row.x,
+            since=row.created_at // SECOND,
+            retired=None if row.retired_at is None else row.retired_at // SECOND,
+            withdrawn=None if row.withdrawn_at is None else row.withdrawn_at // SECOND,
+        )
+        for row in rows
+    ]
 
 
 def withdraw(session: Session, kid: str, now: int) -> bool:
-    """Publish a key no more, as one that others have got hold of: what it signed proves nothing from then on.
+    """Disown a key, as one that others have got hold of: what it signed proves nothing from then on.
 
     It says whether this is the first time; withdrawing it again changes nothing.
 
@@ -220,6 +230,14 @@ def withdraw(session: Session, kid: str, now: int) -> bool:
         return False
     row.withdrawn_at = now
     return True
+
+
+def _kid_in(file: Path) -> str:
+    """The id of the key in a file; empty where it holds none."""
+    try:
+        return read_key(file).public.kid
+    except (OSError, OperatorError):
+        return ""
 
 
 def _version(file: Path) -> tuple[int, int] | None:

@@ -119,14 +119,14 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
         catalogue_router(Catalogue(models, database, clock, runs_jobs), authentication, vendor.signer),
         billing_router(Billing(database, clock, models, vendor.signer), authentication, rate, threads),
         own,
-        signing_router(database),
+        signing_router(database, clock, vendor.signer),
         docs_router(app.title),
         health_router(Readiness(models, database, capacity, vendor.watch)),
         metrics_router(vendor.render_metrics, settings.plain_metrics_token),
     ]
     if vendor.batches is not None:
         routers.append(files_router(vendor.batches, authentication, capacity, threads))
-        routers.append(batches_router(vendor.batches, authentication, threads))
+        routers.append(batches_router(vendor.batches, authentication, rate, threads))
     if settings.console:
         seal = read_or_make_seal(database, settings.console_key_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -88,6 +89,9 @@ class Settings(BaseSettings):
             "(default: beside an SQLite database)"
         ),
     ] = None
+    # Who sells, as receipts say: customers ask at this URL.
+    name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    public_url: str | None = None
     sketches: bool = True
     sketch_key_in: Path | None = None
     console: bool = True
@@ -144,6 +148,20 @@ class Settings(BaseSettings):
         if isinstance(given, str) and not given.strip().isdecimal():
             raise ValueError("write a whole number of micro-units, as in 5000000 for 5.00")
         return given
+
+    @field_validator("name")
+    @classmethod
+    def _a_name_is_printable(cls, name: str | None) -> str | None:
+        if name is not None and not name.isprintable():
+            raise ValueError("it has characters that cannot be seen")
+        return name
+
+    @field_validator("public_url")
+    @classmethod
+    def _a_public_url_is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(/[!-~]*)?", url):
+            raise ValueError("write the address that customers ask, as in https://vendor.example")
+        return None if url is None else url.rstrip("/")
 
     @field_validator("webhook_thresholds")
     @classmethod

@@ -121,7 +121,8 @@ class Vendor:
         settings, clock, database = self.settings, self.clock, self.database
         replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
         self._admission = Admission(database, clock, _HOLD_SECONDS, replays, self.watch, settings.thresholds)
-        self.signer = Signer(database, settings.signing_key_in, clock)
+        issuer = {"iss": settings.public_url, "vendor": settings.name}
+        self.signer = Signer(database, settings.signing_key_in, clock, issuer)
         self._recorder = None
         if settings.sketches:
             self._recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))

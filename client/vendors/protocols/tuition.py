@@ -1,6 +1,7 @@
 """A Tuition vendor over HTTP: what a customer may ask, and the vendor's errors as the client's."""
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,7 +29,7 @@ from client.progress import printable
 from client.vendors import transport
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
-from client.vendors.signatures import BadSignature, KeyRing
+from client.vendors.signatures import BadSignature, KeyChanges, KeyRing, SignedKeys
 from client.vendors.statements import PinnedCard, SignedHead, read_head
 from client.vendors.transport import NO_HOOKS, AnswerTooLong, Hooks, parse
 from client.vendors.vendor import EmbedResult, Vendor
@@ -67,9 +68,9 @@ class VendorClient(Vendor):
             raise UsageError(
                 f"This is no key of a Tuition vendor, which begins with tk_: it is not sent.{_KEY}"
             )
-        self.signing_keys = KeyRing(self._fetch_keys)
-        self.bulk = BulkApi(self._http, self.signing_keys)
         self.key_id = _key_id(api_key)
+        self.signing_keys = KeyRing(self._fetch_keys, self.key_id)
+        self.bulk = BulkApi(self._http, self.signing_keys)
         self._told_unsigned = False
 
     def models(self) -> list[ModelCard]:
@@ -125,7 +126,9 @@ class VendorClient(Vendor):
         except RequestRefused:
             return None
         with self._signed_rightly():
-            return PinnedCard.read(answer.signed, self.signing_keys.find)
+            card = PinnedCard.read(answer.signed, self.signing_keys.find)
+            self.signing_keys.require_possible(card.claims)
+            return card
 
     def account(self) -> AccountStatus:
         """Quota, limits and spending of the key's account."""
@@ -272,21 +275,55 @@ class VendorClient(Vendor):
 
     def _look_for_keys(self) -> None:
         """Ask for the keys of receipts before anything is paid, and say once if there are none."""
-        if not self.signing_keys.signs and not self._told_unsigned:
+        try:
+            signs = self.signing_keys.signs
+        except ClientError as error:
+            error.unsure = False  # nothing was asked for
+            raise
+        if not signs and not self._told_unsigned:
             self._told_unsigned = True
             self._say(
                 f"{self.url} does not sign its receipts: what is bought there cannot be proved to others."
             )
 
-    def _fetch_keys(self) -> KeySet | None:
+    def _fetch_keys(self) -> SignedKeys | None:
+        """The keys of its receipts, once they are found to be its own, and to have been so before."""
+        asked_at = time.time()
         try:
-            return parse(KeySet, self._http.send("GET", KEYS_PATH, patience=transport.PATIENCE))
+            answer = parse(KeySet, self._http.send("GET", KEYS_PATH, patience=transport.PATIENCE))
         except RequestRefused:  # it knows no such path
-            return None
+            answer = None
         except VendorUnreachable:
             raise
         except ClientError as error:
             raise VendorError(f"{self.url} does not tell the keys of its receipts: {error}") from error
+        with self._signed_rightly():
+            keys = SignedKeys.of(answer)
+        signed_as = None if keys is None else keys.claims.iss
+        if signed_as is not None and not self._http.is_at(signed_as):
+            raise VendorError(
+                f"{self.url} signs its receipts as {printable(signed_as)}: they would not prove what was "
+                "bought here. Ask it at that address with --vendor, if you trust that."
+            )
+        if self.pin_keys is not None:
+            self._compare_with_pins(self.pin_keys(keys, asked_at))
+        return keys
+
+    def _compare_with_pins(self, changes: KeyChanges) -> None:
+        """Say which keys the vendor disowns.
+
+        Raises:
+            VendorError: it hides some that it had published.
+        """
+        if changes.hidden:
+            raise VendorError(
+                f"{self.url} hides keys that it has published before, and by which it has signed: "
+                f"{', '.join(changes.hidden)}. It could deny what it sold, so nothing is bought there. "
+                "`client receipts verify` shows when it published them, and `client receipts export` writes "
+                "its signed statements for others. Ask the vendor. To buy all the same, name another --cache."
+            )
+        for kid in changes.withdrawn:
+            self._say(f"{self.url} says that its key {kid} was stolen: what it signed is no proof any more.")
 
     @staticmethod
     def _error_of(response: httpx.Response, url: str) -> ClientError:

@@ -12,5 +12,6 @@ from client.proofs.evidence import Evidence
 def test_the_days_of_receipts_are_told_and_a_time_that_is_none_is_told_as_such(
     capsys: pytest.CaptureFixture[str], last: int, shown: str
 ) -> None:
-    print_evidence(Evidence(receipts=2, first=1_700_000_000, last=last, vendors=["v"]), trusted=True)
-    assert f"Bought from v, from 2023-11-14 to {shown} (UTC)." in capsys.readouterr().out
+    found = Evidence(receipts=2, first=1_700_000_000, last=last, vendors=["v"], accounts=["a"])
+    print_evidence(found, trusted=True)
+    assert f"sold by v to the account a, from 2023-11-14 to {shown} (UTC)." in capsys.readouterr().out

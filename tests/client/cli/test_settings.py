@@ -251,6 +251,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
         }
         typed |= {"model_fingerprint"} if words == "cache prune" else set()
         typed |= {"list", "revoke"} if words == "trust" else set()
+        typed |= {"keys"} if words == "receipts verify" else set()
         assert options - typed <= keys, words
         assert keys.isdisjoint(typed), words
 

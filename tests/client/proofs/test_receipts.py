@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch
 from client.cache.tables import StoredEmbedding
-from client.errors import AnswerRejected, ClientError, QuotaExhausted, UsageError
+from client.errors import AnswerRejected, ClientError, QuotaExhausted, UsageError, VendorError
 from client.proofs import evidence
 from client.proofs.canary import Canary, CanaryResult
 from client.proofs.swap import check_swap
@@ -41,6 +41,7 @@ from shared.receipts import (
 )
 from tests.client.cards import MODEL
 from tests.client.forms import read_form
+from tests.client.key_sets import key_set
 from tests.client.shop import refusal as _refusal
 from vendor_service.money.signing import SigningKey
 
@@ -55,6 +56,7 @@ class Signing(httpx.BaseTransport):
 
     def __init__(self) -> None:
         self.key = SigningKey(Ed25519PrivateKey.generate())
+        self.publisher = self.key
         self.published: list[PublicKey] | None = [self.key.public]
         self.kind = RECEIPT_TYPE
         self.claims: dict[str, Any] = {}
@@ -63,12 +65,15 @@ class Signing(httpx.BaseTransport):
         self.rows = ROWS
         self.refusal: httpx.Response | None = None
 
+    def key_set(self) -> KeySet:
+        return key_set(self.publisher, self.published)
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == KEYS_PATH:
+        if request.url.path.endswith(KEYS_PATH):
             self.asked_for_keys += 1
             if self.published is None:
                 return _refusal(404, "not_found")
-            return httpx.Response(200, json=KeySet(keys=self.published).model_dump())
+            return httpx.Response(200, json=self.key_set().model_dump())
         if request.method == "GET":
             return _refusal(403, "insufficient_scope")  # the key may only buy
         if self.refusal is not None:
@@ -90,6 +95,7 @@ class Signing(httpx.BaseTransport):
             images=0,
             texts=3,
             cost_micros=60,
+            account_id="me",
             key_id="1",
             ledger_seq=1,
             entry_hash="e" * 64,
@@ -127,7 +133,7 @@ def test_a_receipt_is_kept_with_what_it_is_of_and_proves_it_later(cache: Embeddi
     found = evidence.check_cache(cache)
     assert (found.receipts, found.queries, found.cost_micros) == (1, 3, 60)
     assert (found.proven, found.unproven, found.unsigned) == (3, 0, 0)
-    assert (found.keys, found.vendors) == ([vendor.key.public.kid], ["http://vendor:80"])
+    assert (found.keys, found.vendors, found.accounts) == ([vendor.key.public.kid], [], ["me"])
     assert not found.problems
     assert vendor.asked_for_keys == 1
 
@@ -145,6 +151,9 @@ def test_a_receipt_is_kept_with_what_it_is_of_and_proves_it_later(cache: Embeddi
         ({"iat": -1}, "cannot be"),
         ({"ledger_seq": 2**63}, "cannot be"),
         ({"ledger_seq": -1}, "cannot be"),
+        ({"key_id": "2"}, "API key"),
+        ({"iss": "https://other"}, "in the name of 'https://other', and its keys in that of 'nobody'"),
+        ({"vendor": "Another Ltd"}, "in the name of 'Another Ltd'"),
     ],
 )
 def test_a_receipt_of_something_else_is_refused_and_its_bill_noted(
@@ -177,8 +186,9 @@ def test_a_signature_that_is_not_the_vendors_is_refused(cache: EmbeddingCache) -
 def test_a_key_under_anothers_id_is_no_key(cache: EmbeddingCache) -> None:
     vendor, thief = Signing(), SigningKey(Ed25519PrivateKey.generate())
     vendor.published = [PublicKey(x=thief.public.x, kid=vendor.key.public.kid)]
-    with pytest.raises(AnswerRejected, match="does not publish"):
+    with pytest.raises(VendorError, match="does not publish"):
         _buy(cache, vendor)
+    assert not cache.receipts()  # nothing was asked for
 
 
 @pytest.mark.parametrize("receipt", ["", "no receipt", "a.b.c", "e30.e30.e30", "x" * 1_100_000])
@@ -248,7 +258,7 @@ def test_a_key_that_is_new_is_fetched(cache: EmbeddingCache) -> None:
     def rotated(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/embed":
             vendor.key = SigningKey(Ed25519PrivateKey.generate())
-            vendor.published = [vendor.key.public]
+            vendor.published = [vendor.key.public, vendor.publisher.public]
         return answer(request)
 
     vendor.handle_request = rotated  # type: ignore[method-assign]

@@ -24,7 +24,7 @@ from client.errors import (
 )
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
-from client.vendors.signatures import KeyRing
+from client.vendors.signatures import KeyRing, SignedKeys
 from client.vendors.transport import NO_HOOKS, Hooks
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.batches import BatchObject, ChunkReceipt, FileObject, RequestCounts
@@ -33,7 +33,6 @@ from shared.encoding import Vector, to_base64
 from shared.kinds import Usage
 from shared.receipts import (
     RECEIPT_TYPE,
-    KeySet,
     ReceiptClaims,
     Sold,
     answer_hash,
@@ -41,6 +40,7 @@ from shared.receipts import (
     vector_digest,
 )
 from tests.client.cards import MODEL
+from tests.client.key_sets import key_set
 from vendor_service.money.signing import SigningKey
 
 PRICES, BATCH_PRICES = Prices(image_micros=100, text_micros=20), Prices(image_micros=50, text_micros=10)
@@ -229,7 +229,7 @@ class FatedJobs(BulkApi):
     """The bulk jobs of an account there."""
 
     def __init__(self, books: Books, account: str) -> None:
-        self.keys = KeyRing(lambda: KeySet(keys=[SIGNER.public]))
+        self.keys = KeyRing(lambda: SignedKeys.of(key_set(SIGNER)))
         self._books = books
         self._account = account
         self._sent: dict[str, list[tuple[Query, ...]]] = {}
@@ -304,8 +304,8 @@ class FatedJobs(BulkApi):
             claims = ReceiptClaims(
                 iat=1, request_id=charge.request_id, request_hash=request_hash(sold),
                 answer_hash=answer_hash(sold), model="m", model_fingerprint=MODEL.fingerprint, images=0,
-                texts=len(line), cost_micros=charge.cost_micros + job.bills_more, key_id="k", ledger_seq=1,
-                entry_hash="e" * 64,
+                texts=len(line), cost_micros=charge.cost_micros + job.bills_more, account_id="a",
+                key_id="k", ledger_seq=1, entry_hash="e" * 64,
             )  # fmt: skip
             yield ChunkReceipt(first_line=place, lines=1, receipt=SIGNER.sign(RECEIPT_TYPE, claims))
 

@@ -766,7 +766,9 @@ def test_an_interruption_ends_soon_though_the_vendor_says_to_wait(
 ) -> None:
     monkeypatch.setattr("client.purchase.purchase._GRACE", 9.0)
 
-    def wait(_: httpx.Request) -> httpx.Response:
+    def wait(request: httpx.Request) -> httpx.Response:
+        if request.url.path == KEYS_PATH:
+            return _refusal(404, "not_found")
         interrupt.set()
         return _refusal(503, "overloaded", **{"retry-after": "3600"})
 

@@ -90,6 +90,11 @@ class Stage:
         self.books.clock.advance(1)
         return receipts_keys.rotate(self.context)[0].key
 
+    def with_signing_key(self) -> dict[str, Any]:
+        """Nothing, once there is a key to be retired."""
+        self.signing_key()
+        return {}
+
     def suspended(self) -> str:
         """The account's name, once it is suspended."""
         self.do(lambda act: accounts.suspend(act, self.account))
@@ -162,7 +167,7 @@ CASES: dict[str, Case] = {
     "operator.create": Case(lambda _: {"name": "deploy", "scopes": [ACCOUNTS, MONEY]}),
     "operator.rotate": Case(lambda stage: {"token_id": stage.token(), "grace_seconds": 3600}),
     "operator.revoke": Case(lambda stage: {"token_id": stage.token()}),
-    "receipts_key.rotate": Case(lambda _: {}),
+    "receipts_key.rotate": Case(lambda stage: stage.with_signing_key()),
     "receipts_key.withdraw": Case(lambda stage: {"key": stage.signing_key()}),
     "webhook.create": Case(lambda stage: {"url": URL, "kinds": [EventKind.QUOTA], "account": stage.account}),
     "webhook.rotate": Case(lambda stage: {"endpoint_id": stage.receiver(), "grace_seconds": 0}),

@@ -619,6 +619,18 @@ def test_receipts_of_a_job_prove_its_answers(
         assert (claims.request_hash, claims.answer_hash) == (request_hash(sold), answer_hash(sold))
 
 
+def test_receipts_of_jobs_are_signed_at_the_rate_of_questions_about_the_past(
+    vendor: LocalVendor, client: openai.OpenAI, api_key: str
+) -> None:
+    path = f"/v1/batches/{ended(client, begin(client, line('a', CAT))).id}/receipts"
+    assert len(vendor.get(path, api_key, limit="1000")["data"]) == 1
+    for _ in range(2):
+        refused = vendor.http.get(f"{path}?limit=1000", headers={"authorization": f"Bearer {api_key}"})
+        assert error_code(refused) == "rate_limited"
+        assert int(refused.headers["retry-after"]) in (7, 8)
+    vendor.get("/v1/ledger/head", vendor.key())  # another account has a rate of its own
+
+
 def test_the_end_of_a_job_is_told_to_receivers_once(vendor: LocalVendor, client: openai.OpenAI) -> None:
     job = ended(client, begin(client, line("a", CAT)))
     with vendor.books.read() as session:

@@ -73,6 +73,7 @@ def test_the_receipt_names_the_request_the_answer_and_the_entry(vendor: Vendor) 
         "images": 1,
         "texts": 1,
         "cost_micros": 120,
+        "account_id": entry["account_id"],
         "key_id": key.split("_")[1],
         "ledger_seq": entry["seq"],
         "entry_hash": entry["entry_hash"],
@@ -124,7 +125,7 @@ def test_what_costs_nothing_has_no_receipt(vendor: Vendor) -> None:
 
 
 def test_a_rotated_key_signs_at_once_and_the_former_one_stays_published(tmp_path: Path) -> None:
-    with LocalVendor(tmp_path) as vendor:
+    with LocalVendor(tmp_path, name="Vendor Ltd", public_url="https://vendor.example/") as vendor:
         file = signing.default_file(vendor.books)
         assert file.stat().st_mode & 0o777 == 0o600
         key = vendor.key()
@@ -149,6 +150,19 @@ def test_a_rotated_key_signs_at_once_and_the_former_one_stays_published(tmp_path
         with vendor.books.write() as session:
             signing.withdraw(session, former["kid"], vendor.clock())
         assert [each["kid"] for each in _keys(vendor)] == [rotated.public.kid]
+        # Everything is signed in the vendor's name, and the signed set of keys hides none.
+        now = vendor.clock() // 1_000_000
+        signed = vendor.http.get("/.well-known/jwks.json").json()["signed"]
+        public = _public(vendor, rotated.public.kid)
+        head = vendor.get("/v1/ledger/head", vendor.key())["signed"]
+        statements = [
+            jwt.decode(each, public, ["EdDSA"], options={"verify_iat": False}) for each in (signed, head)
+        ]
+        for each in (*statements, opened(vendor, after)):
+            assert (each["vendor"], each["iss"]) == ("Vendor Ltd", "https://vendor.example")
+        first, second = statements[0]["keys"]
+        assert (first["kid"], first["since"], "retired" in first) == (rotated.public.kid, now, False)
+        assert (second["kid"], second["retired"], second["withdrawn"]) == (former["kid"], now, now)
 
 
 def _signer(vendor: LocalVendor) -> signing.Signer:

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from shared.receipts import PublicKey, thumbprint
+from shared.receipts import Statement, thumbprint
 from tests.vendor_service.books import Books, lose_answers
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError
 from vendor_service.money import signing
@@ -19,11 +19,11 @@ from vendor_service.money import signing
 
 def _published(books: Books) -> list[str]:
     with books.database.read() as session:
-        return [each.kid for each in signing.published(session)]
+        return [each.kid for each in signing.every_key(session) if each.withdrawn is None]
 
 
 def _signs_by(signer: signing.Signer) -> str:
-    return str(jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"])
+    return str(jwt.get_unverified_header(signer.sign("t", Statement(iat=0)))["kid"])
 
 
 def test_many_that_start_at_once_make_one_key(tmp_path: Path) -> None:
@@ -39,10 +39,7 @@ def test_servers_with_keys_of_their_own_publish_each_others(books: Books, tmp_pa
     first, second = (
         signing.Signer(books.database, tmp_path / f"{name}.pem", books.clock) for name in ("a", "b")
     )
-    signed = [
-        jwt.get_unverified_header(each.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"]
-        for each in (first, second)
-    ]
+    signed = [jwt.get_unverified_header(each.sign("t", Statement(iat=0)))["kid"] for each in (first, second)]
     assert sorted(signed) == sorted(_published(books))
     assert len(set(signed)) == 2
 
@@ -52,9 +49,7 @@ def test_a_key_that_cannot_be_kept_signs_until_the_process_ends(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     signer = signing.Signer(books.database, tmp_path / "file" / "key.pem", books.clock)
-    assert jwt.get_unverified_header(signer.sign("t", PublicKey(x="A" * 43, kid="k")))["kid"] in _published(
-        books
-    )
+    assert jwt.get_unverified_header(signer.sign("t", Statement(iat=0)))["kid"] in _published(books)
     assert "cannot be kept" in caplog.text
 
 

@@ -41,6 +41,10 @@ def test_options_come_before_the_environment_files_and_dotenv(
         ("VENDOR_DTYPE", "float16"),
         ("VENDOR_IMAGE_PRICE_MICROS", "-1"),
         ("VENDOR_TEXT_PRICE_MICROS", "5.00"),
+        ("VENDOR_NAME", "Vendor \u202eLtd"),
+        ("VENDOR_PUBLIC_URL", "vendor.example"),
+        ("VENDOR_PUBLIC_URL", "https://somebody@vendor.example"),
+        ("VENDOR_PUBLIC_URL", "https://vendor.example\n"),
     ],
 )
 def test_what_is_not_valid_is_refused_by_its_variables_name(

@@ -183,7 +183,8 @@ class Price(Base):
 class SigningKeyRow(Base):
     """The public half of a key that signs receipts, `x` as its JWK has it; the private half is a file.
 
-    One that was withdrawn is published no more. Rows are never deleted.
+    One that was replaced is retired: what it signed stays good. One that was withdrawn is disowned. Rows are
+    never deleted, and the signed key set names all of them.
     """
 
     __tablename__ = "signing_keys"
@@ -191,6 +192,7 @@ class SigningKeyRow(Base):
     kid: Mapped[str] = mapped_column(String(43), primary_key=True)
     x: Mapped[str] = mapped_column(String(43))
     created_at: Mapped[int]
+    retired_at: Mapped[int | None]
     withdrawn_at: Mapped[int | None]
 
 
