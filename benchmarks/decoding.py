@@ -21,9 +21,9 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose
 
-from shared.http.images import ImageLimits
+from shared.images.decoder import ImageDecoder
+from shared.images.limits import ImageLimits
 from tests.support.photograph import photograph
-from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -71,7 +71,7 @@ def ways() -> Iterator[tuple[str, Way]]:
     preprocessing, vendor = vendors_own()
     yield "open_clip: Pillow, whole", lambda file: np.array(in_bytes(Image.open(BytesIO(file))))
     yield "Pillow, whole; torch", lambda file: preprocessing.resize(Image.open(BytesIO(file))).numpy()
-    yield "**the vendor**: Pillow, no finer than 4x; torch", lambda file: vendor.decode(file).numpy()
+    yield "**the vendor**: Pillow, no finer than 4x; torch", lambda file: vendor.decode(file)
     yield "torchvision, whole; torch", _torchvision
     for name, more in (("simplejpeg", _simplejpeg), ("pyvips", _pyvips)):
         try:

@@ -84,6 +84,7 @@ class Limits(BaseModel):
     max_request_bytes: int = Field(description="bytes of a request's body")
     max_image_bytes: int = Field(description="bytes of one image")
     max_image_pixels: int = Field(description="width times height of one image")
+    max_image_side: int | None = Field(default=None, description="pixels of the longer side of one image")
     replay_window_seconds: int | None = Field(
         default=None, description="how long a paid request is answered again under its idempotency key"
     )

@@ -11,6 +11,7 @@ from client.options.students import AskOptions, ServeOptions
 
 if TYPE_CHECKING:
     from client.serving.app import Deferral
+    from client.serving.keys import Keys
     from client.serving.student import ServedStudent
 
 # What a server takes beside what the client has: the extra `serve`.
@@ -40,6 +41,7 @@ def serve(
     """
     _require_server()
     from client.serving.app import LIMITS, create_app
+    from client.serving.hosts import HostCheck
     from client.serving.keys import Keys
     from client.serving.student import load
     from shared import memory
@@ -51,8 +53,9 @@ def serve(
     configure_logging("client", as_json=options.log_format == "json")
     keys = Keys(options.api_keys)
     served = load(Path(student), LIMITS, options.reject)
-    deferral = None if options.ask is None else _deferral(served, options.ask, options)
-    app = create_app(served, keys, options.threads or os.cpu_count() or 1, deferral)
+    deferral = None if options.ask is None else _deferral(served, options.ask, options, keys)
+    hosts = HostCheck((*options.allow_host, options.host), any_host=keys.needed)
+    app = create_app(served, keys, hosts, options.threads or os.cpu_count() or 1, deferral)
     card = served.card
     facts = f"student {card.name}, {len(card.classes)} classes, {card.image_size} px"
     try:
@@ -71,23 +74,25 @@ def _require_server() -> None:
         )
 
 
-def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions) -> "Deferral":
+def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions, keys: "Keys") -> "Deferral":
     """Whom the student asks, connected to, if the vendor is there."""
     from client.data.kept_images import KeptImages
     from client.runs.connection import Connection  # what speaks HTTP is needed by nobody else here
     from client.serving.app import Deferral
     from client.serving.ask_queue import AskQueue
     from client.serving.asking import open_asker
-    from client.serving.selection import ShareOfTraffic
+    from client.serving.selection import CallersStreams, ShareOfTraffic
 
     metadata, classes = served.classifier.metadata, served.card.classes
     reject_below = metadata.thresholds(options.reject, asks=True).teacher
     connection = Connection(ask, None)
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)
     queue = AskQueue(
-        lambda: open_asker(connection, ask, classes, metadata, reject_below, patience=_PATIENCE), kept
+        lambda: open_asker(connection, ask, classes, metadata, reject_below, patience=_PATIENCE),
+        kept,
+        callers=keys.count,
     )
     queue.connect()
-    selection = ShareOfTraffic.of_student(metadata, ask.share)
+    streams = CallersStreams(lambda: ShareOfTraffic.of_student(metadata, ask.share))
     assert ask.budget is not None  # ServeOptions has seen to it
-    return Deferral(selection, queue, options.ask_seconds, ask.budget, ask.period)
+    return Deferral(streams, queue, options.ask_seconds, ask.budget, ask.period)

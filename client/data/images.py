@@ -1,6 +1,6 @@
 """Image files to RGB pixels, with limits on what is accepted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +11,8 @@ from stat import S_ISREG
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
+
+from shared.images.limits import MOST_SIDE
 
 HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
 NO_MEMORY = "too little memory to read it"
@@ -63,7 +65,7 @@ class UnreadableImage(ValueError):
 @cache
 def suffixes() -> frozenset[str]:
     """The endings of files that are pictures by name, in lower case: of formats that can be read here."""
-    return frozenset(suffix for name in _formats() for suffix in FORMATS[name])
+    return frozenset(suffix for name in formats() for suffix in FORMATS[name])
 
 
 def accepted() -> str:
@@ -72,7 +74,7 @@ def accepted() -> str:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """The formats that Pillow may open: AVIF if it was built with it, HEIC if pillow-heif is installed."""
     missing = set() if features.check("avif") else {"AVIF"}
     try:
@@ -88,7 +90,7 @@ def _formats() -> tuple[str, ...]:
 def codecs() -> str:
     """The versions of what reads and writes pictures here: others may make other bytes of the same file."""
     versions = [f"{name} {features.version(name)}" for name in _CODECS]
-    if "HEIF" in _formats():
+    if "HEIF" in formats():
         from pillow_heif import libheif_version
 
         versions.append(f"heif {libheif_version()}")
@@ -130,7 +132,7 @@ def decode(content: bytes) -> Pixels:
     transparency is laid on white, and of 16 bits the upper 8 are taken.
 
     Raises:
-        UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS`.
+        UnreadableImage: the bytes are not a whole image of these formats within `MAX_PIXELS` and `MOST_SIDE`.
     """
     with _opened(content) as image:
         return np.asarray(_seen(image))
@@ -181,34 +183,50 @@ def seen_otherwise(content: bytes) -> Pixels | None:
         UnreadableImage: as `decode`, if more than the header is read.
     """
     with _opened(content) as image:
-        known = _is_known(image)
-        if known and _is_plain(image):
-            return None
-        pixels = np.asarray(_seen(image))
-        return None if known and np.array_equal(_converted(image), pixels) else pixels
+        return otherwise(image)
 
 
-def decode_square(
-    content: bytes, side: int, check: Callable[[int], None] | None = None
-) -> tuple[Pixels, float]:
+def otherwise(image: Image.Image) -> Pixels | None:
+    """The same of an opened image.
+
+    Raises:
+        UnreadableImage: its values have 32 bits.
+        Exception: whatever its decoder raises.
+    """
+    known = _is_known(image)
+    if known and _is_plain(image):
+        return None
+    pixels = np.asarray(_seen(image))
+    return None if known and np.array_equal(_converted(image), pixels) else pixels
+
+
+def decode_square(content: bytes, side: int) -> tuple[Pixels, float]:
     """Decode as `decode` does, and squeeze or stretch into a square of shape (side, side, 3).
-
-    Args:
-        content: the file.
-        side: of the square, in pixels.
-        check: is told how many pixels the file has before any is decoded, and may raise.
 
     Returns:
         the pixels, and the image's aspect, which is its width / height.
 
     Raises:
-        UnreadableImage: as `decode`; and for whatever `check` raises.
+        UnreadableImage: as `decode`.
     """
     with _opened(content) as image:
-        if check is not None:
-            check(image.width * image.height)
-        image.draft("RGB", (2 * side, 2 * side))  # a much larger JPEG is decoded at a fraction of its size
-        seen = _seen(image)
+        image.draft(None, draft_size(side))
+        return squeezed(image, side)
+
+
+def draft_size(side: int) -> tuple[int, int]:
+    """At least how many pixels of a JPEG are decoded for a square of `side` pixels."""
+    return 2 * side, 2 * side
+
+
+def squeezed(image: Image.Image, side: int) -> tuple[Pixels, float]:
+    """The same of an opened image, which is decoded here.
+
+    Raises:
+        UnreadableImage: its values have 32 bits.
+        Exception: whatever its decoder raises.
+    """
+    seen = _seen(image)
     square = seen.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(square), seen.width / seen.height
 
@@ -217,8 +235,8 @@ def decode_square(
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """The image, its header read; whatever its decoder raises is translated."""
     try:
-        with Image.open(BytesIO(content), formats=_formats()) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with Image.open(BytesIO(content), formats=formats()) as image:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MOST_SIDE:
                 size = f"{image.width} x {image.height}"
                 raise UnreadableImage(f"{size} pixels are too many", "too many pixels")
             yield image
@@ -230,9 +248,14 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         if isinstance(error, MemoryError) or "out of memory" in str(error):  # as Pillow's decoders say it
             raise UnreadableImage(NO_MEMORY, may_pass=True) from error
         # Decoders answer damaged files with almost any exception; each of them means the same here.
-        if _is_heic(content) and "HEIF" not in _formats():
-            raise UnreadableImage(HEIC_MISSING, "HEIC") from error
-        raise UnreadableImage("not a readable picture") from error
+        raise unknown(content) from error
+
+
+def unknown(content: bytes) -> UnreadableImage:
+    """The reason why a file cannot be decoded that none of the formats knows, or whose decoder gave up."""
+    if _is_heic(content) and "HEIF" not in formats():
+        return UnreadableImage(HEIC_MISSING, "HEIC")
+    return UnreadableImage("not a readable picture")
 
 
 def _seen(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from client.options.base import Options
 from client.options.training import DataOptions, DeviceOptions
 from client.options.vendor import DEFAULT_VENDOR, AgreementOptions
 from shared.declared import Option
+from shared.hosts import is_loopback
 
 Period = Literal["day", "month", "total"]
 LogFormat = Literal["text", "json"]
@@ -80,6 +81,11 @@ class ServeOptions(RejectOptions):
         description="File of callers' keys: a line with name and SHA-256 of each (default: everybody may "
         "ask).",
     )
+    allow_host: tuple[str, ...] = Field(
+        default=(),
+        description="A name of this server, as a proxy before it passes on; may be given several times "
+        "(default: addresses and names without a dot; where keys are needed, any).",
+    )
     threads: Annotated[int | None, Option(safe=True)] = Field(
         default=None,
         ge=1,
@@ -106,6 +112,11 @@ class ServeOptions(RejectOptions):
         if self.ask is not None and self.ask.budget is None:
             raise ValueError(
                 "A server asks for as long as it runs: say with --ask-budget what it may pay for."
+            )
+        if self.ask is not None and self.api_keys is None and not is_loopback(self.host):
+            raise ValueError(
+                f"Anybody who reaches {self.host} would spend the --ask-budget: say with --api-keys who may "
+                "ask, or listen on 127.0.0.1."
             )
         return self
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from client.errors import KeyRefused, UsageError, VendorUnreachable
@@ -16,6 +15,7 @@ from client.vendors.protocols.tuition import VendorClient
 from client.vendors.registry import connect
 from client.vendors.tracing import Traces, find_traces
 from client.vendors.vendor import Vendor
+from shared.hosts import is_loopback
 
 
 class Connection(Storage):
@@ -125,13 +125,7 @@ def _is_readable_on_the_way(url: str) -> bool:
         return False  # it is no address, and refused as such
     if "@" in parts.netloc:
         return False  # refused as well
-    host = (parts.hostname or "").rstrip(".")
-    if parts.scheme.lower() != "http" or host == "localhost" or host.endswith(".localhost"):
-        return False
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return True
+    return parts.scheme.lower() == "http" and not is_loopback(parts.hostname or "")
 
 
 @contextmanager

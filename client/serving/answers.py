@@ -22,13 +22,15 @@ class Answer:
         probabilities: how likely each class is, shape (classes,).
         answered_by: "student", or who answered with it: "cache" or "vendor".
         cost_micros: what it cost, in millionths of the vendor's currency unit.
-        rejected: whether the image shows none of the classes.
+        rejected: whether it is answered that the image shows none of the classes.
+        is_noise: whether the vendor sees none of them in it, whatever is answered.
     """
 
     probabilities: NDArray[np.floating]
     answered_by: AnsweredBy
     cost_micros: int = 0
     rejected: bool = False
+    is_noise: bool = False
 
     def with_vendor(self, vendor: Self) -> Self:
         """The student's answer and the vendor's together, with probabilities as exact as the student's.

@@ -1,6 +1,7 @@
 """The application of a deployed student: its routes, put together with everything that they need."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from client.serving.classify import Answerer, StudentAnswerer, render
 from client.serving.decoding import ImageDecoder
 from client.serving.deferring import DeferringAnswerer
 from client.serving.health import Readiness
+from client.serving.hosts import HostCheck
 from client.serving.keys import Keys
 from client.serving.metrics import Metrics
 from client.serving.page import page_routes
 from client.serving.reading import ImageReader
-from client.serving.selection import ShareOfTraffic
+from client.serving.selection import CallersStreams
 from client.serving.student import ServedStudent
 from shared import memory
 from shared.embeddings import Limits
@@ -35,6 +37,7 @@ from shared.http.body import disconnected, until_sent
 from shared.http.capacity import Capacity, Reservation, while_awaited
 from shared.http.errors import error_handlers
 from shared.http.middleware import RequestGate
+from shared.images.limits import MOST_SIDE, ImageLimits
 
 # As large as the vendor's, by default.
 LIMITS = Limits(
@@ -42,6 +45,7 @@ LIMITS = Limits(
     max_request_bytes=32 * 2**20,
     max_image_bytes=20 * 2**20,
     max_image_pixels=MAX_PIXELS,
+    max_image_side=MOST_SIDE,
 )
 _MOST_IMAGES, _MOST_BYTES = 4096, 2**30  # in hand at a time
 _SECONDS = 60  # that a request may take
@@ -56,14 +60,14 @@ class Deferral:
     """Whom a student asks where it is not sure.
 
     Attributes:
-        selection: about which images.
+        streams: about which images.
         queue: asks the vendor.
         seconds: how long a caller waits for it.
         budget: queries that may be paid for in a period.
         period: "day", "month" or "total".
     """
 
-    selection: ShareOfTraffic
+    streams: CallersStreams
     queue: AskQueue
     seconds: float
     budget: int | None
@@ -71,25 +75,30 @@ class Deferral:
 
 
 def create_app(
-    student: ServedStudent, keys: Keys, threads: int, deferral: Deferral | None = None
+    student: ServedStudent, keys: Keys, hosts: HostCheck, threads: int, deferral: Deferral | None = None
 ) -> Starlette:
     """An application that serves the student while its lifespan runs.
 
     Args:
         student: who answers.
         keys: who may ask.
-        threads: so many decode, and so many run the student.
+        hosts: under which names, and from which pages.
+        threads: so many run the student, and as many processes decode.
         deferral: whom the student asks; `None` for nobody.
     """
     metrics = Metrics()
     card = student.card
-    decoder = ImageDecoder(card.image_size, card.limits.max_image_bytes)
+    limits = ImageLimits(card.limits.max_image_bytes, card.limits.max_image_pixels)
+    processes = min(threads, os.cpu_count() or 1)
+    decoder = ImageDecoder(card.image_size, limits, processes, metrics, sends=deferral is not None)
     batcher = Batcher(student.classifier, decoder, metrics, threads)
     reject_below = NEVER if card.reject is None else card.reject.below
     answerer: Answerer = StudentAnswerer(batcher, reject_below)
     if deferral is not None:
         queue = deferral.queue
-        answerer = DeferringAnswerer(answerer, deferral.selection, queue, seconds=deferral.seconds)
+        answerer = DeferringAnswerer(
+            answerer, deferral.streams, queue, keys.may_spend, decoder.as_sent, seconds=deferral.seconds
+        )
         metrics.show(
             "paid_micros", "Paid to the vendor, in millionths of its unit.", lambda: queue.cost_micros
         )
@@ -111,7 +120,7 @@ def create_app(
     app = Starlette(
         routes=routes, exception_handlers=error_handlers("/"), lifespan=_lifespan(batcher, deferral)
     )
-    app.add_middleware(RequestGate, crash_message=_CRASH, metrics=metrics)
+    app.add_middleware(RequestGate, crash_message=_CRASH, metrics=metrics, refusal=hosts.refusal)
     app.state.capacity = capacity
     return app
 
@@ -216,14 +225,14 @@ def _lifespan(
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def run(_: Starlette) -> AsyncIterator[None]:
-        batcher.start()
+        await batcher.start()
         if deferral is not None:
             deferral.queue.start()
         tidying = asyncio.create_task(memory.keep_small())
         yield
         tidying.cancel()
         await asyncio.gather(tidying, return_exceptions=True)
-        await asyncio.to_thread(batcher.close)
+        await batcher.close()
         if deferral is not None:
             await asyncio.to_thread(deferral.queue.close)
 

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from client.errors import ClientError, FingerprintChanged, RequestRefused, Spend
 from client.serving.answers import Answer
 from client.serving.asking import Asker
 from client.vendors.query import Query
+from shared.fairness import FairQueue
 
 _LARGEST_BATCH = 64
 # Images that may wait, and bytes that may wait or be asked about; the student answers about all others.
@@ -35,11 +36,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Item:
-    """An image that waits, and its size in bytes; its future belongs to the event loop."""
+    """An image of a caller that waits, and its size in bytes; its future belongs to the event loop."""
 
+    account: str
     query: Query
     size: int
     answered: "asyncio.Future[Answer | None]"
+    is_held: bool = False  # in memory, and counted
 
     @property
     def wanted(self) -> bool:
@@ -47,26 +50,66 @@ class _Item:
         return not self.answered.done()
 
 
+class CallersShares:
+    """What each caller has had of the budget of a period: never more than is left for all others.
+
+    Args:
+        callers: how many there are; one alone may have all of it.
+    """
+
+    def __init__(self, callers: int) -> None:
+        self.is_one = callers == 1
+        self._period = ""
+        self._had: Counter[str] = Counter()
+
+    def admit(self, items: Sequence[_Item], period: str, left: int | None) -> list[_Item]:
+        """The images that may be paid for now, of which none has been."""
+        if self.is_one or left is None:
+            return list(items)
+        if period != self._period:
+            self._period, self._had = period, Counter()
+        if left == 0:
+            return list(items)  # so that it is said why nobody is asked
+        had, admitted = self._had.copy(), []
+        for item in items:
+            mine = had[item.account]
+            if mine + 2 <= left or (left and not mine):  # with this one, no more than is left then
+                had[item.account] += 1
+                left -= 1
+                admitted.append(item)
+        return admitted
+
+    def note(self, items: Sequence[_Item]) -> None:
+        """Images were paid for."""
+        self._had.update(item.account for item in items)
+
+
 class AskQueue:
-    """A queue, and a thread that asks one vendor about what waits in it.
+    """A queue, and a thread that asks one vendor about what waits in it; callers take turns.
 
     Args:
         open_asker: connects to the vendor.
-        kept: where images are kept that it answered about, now or before; `None` keeps none.
+        kept: where images are kept that it answered about, now or before, but noise; `None` keeps none.
+        callers: how many callers share the budget.
 
     Attributes:
         cost_micros: what was paid here, in millionths of the vendor's currency unit.
     """
 
     def __init__(
-        self, open_asker: Callable[[], AbstractContextManager[Asker]], kept: KeptImages | None
+        self,
+        open_asker: Callable[[], AbstractContextManager[Asker]],
+        kept: KeptImages | None,
+        callers: int = 1,
     ) -> None:
         self._open = open_asker
         self._kept = kept
         self.cost_micros = 0
         self._asker: Asker | None = None
         self._stack = ExitStack()
-        self._waiting: deque[_Item] = deque()
+        self._shares = CallersShares(callers)
+        self._waiting: FairQueue[_Item] = FairQueue()
+        self._bytes: Counter[str] = Counter()  # that wait or are asked about, by caller
         self._in_hand: list[_Item] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -107,17 +150,23 @@ class AskQueue:
         """How many queries may still be paid for in this period; `None` for no limit, or if not known."""
         return None if self._asker is None else self._asker.left
 
-    @property
-    def room(self) -> int:
-        """For how many bytes of images there is room now; 0 where nobody would answer about them."""
+    def room(self, account: str) -> int:
+        """For how many bytes of a caller's images there is room now; 0 where nobody would answer about them.
+
+        One caller gets no more of it than is left for the others.
+        """
         if self._asker is None and time.monotonic() < self._silent_until:
             return 0
         with self._changed:
-            return self._room() if len(self._waiting) < _MOST_WAITING else 0
+            return self._room(account)
 
-    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
-        """The vendor's answers about images in memory, within some seconds; `None` where there is none."""
-        items = [_Item(query, len(query.read()), self._loop.create_future()) for query in queries]
+    async def ask(self, queries: Sequence[Query], *, account: str, seconds: float) -> list[Answer | None]:
+        """The vendor's answers about a caller's images, within some seconds; `None` where there is none."""
+        least = _MOST_BYTES // _MOST_WAITING
+        items = [
+            _Item(account, query, max(len(query.read()), least), self._loop.create_future())
+            for query in queries
+        ]
         self._add(items)
         try:
             await asyncio.wait([item.answered for item in items], timeout=seconds)
@@ -127,36 +176,46 @@ class AskQueue:
 
     def _add(self, items: Sequence[_Item]) -> None:
         with self._changed:
-            room = self._room()
             for item in items:
-                if len(self._waiting) < _MOST_WAITING and item.size <= room:
-                    self._waiting.append(item)
-                    room -= item.size
+                if item.size <= self._room(item.account):
+                    self._waiting.put(item.account, [item])
+                    self._bytes[item.account] += item.size
+                    item.is_held = True
                 else:
                     item.answered.set_result(None)
             self._changed.notify()
 
-    def _room(self) -> int:
-        return _MOST_BYTES - sum(item.size for item in (*self._waiting, *self._in_hand))
+    def _room(self, account: str) -> int:
+        mine = 0 if self._shares.is_one else self._bytes[account]
+        return max(0, _MOST_BYTES - self._bytes.total() - mine)
+
+    def _release(self, items: Sequence[_Item]) -> None:
+        for item in items:
+            if item.is_held:
+                item.is_held = False
+                self._bytes -= Counter({item.account: item.size})
 
     def _drop(self, items: Sequence[_Item]) -> None:
         """Let go of images whose caller is gone; those that the vendor is being asked about stay in hand."""
         for item in items:
             item.answered.cancel()
         with self._changed:
-            self._waiting = deque(item for item in self._waiting if item.wanted)
+            for account in {item.account for item in items}:
+                self._waiting.drop(account, lambda item: not item.wanted)
+            self._release([item for item in items if item not in self._in_hand])
 
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._release(self._in_hand)
                 self._in_hand = []
                 while not self._closed and not self._waiting:
                     self._changed.wait()
-                count = len(self._waiting) if self._closed else min(len(self._waiting), _LARGEST_BATCH)
-                self._in_hand = [self._waiting.popleft() for _ in range(count)]
-            if self._closed:
-                self._tell([(item, None) for item in self._in_hand])
-                return
+                if self._closed:
+                    self._tell([(item, None) for item in self._waiting.clear()])
+                    return
+                taken = (self._waiting.take() for _ in range(_LARGEST_BATCH))
+                self._in_hand = [item for item in taken if item is not None]
             try:
                 self._ask(self._in_hand)
             except Exception:  # the student answers, whatever it is
@@ -172,22 +231,27 @@ class AskQueue:
         known = asker.recall([item.query for item in batch])
         told = list(zip(batch, known, strict=True))
         self._tell([(item, answer) for item, answer in told if answer is not None])
-        self._keep([item.query for item, answer in told if answer is not None])  # it may have given way
+        self._keep(told)  # it may have given way
         rest = [item for item, answer in told if answer is None and item.wanted]
         if not rest:
             return
         if time.monotonic() < self._silent_until:
             self._tell([(item, None) for item in rest])
             return
-        said = asker.ask([item.query for item in rest])
-        asker.hold_owed([item.query for item in rest])
+        admitted = self._shares.admit(rest, asker.period, asker.left)
+        self._tell([(item, None) for item in rest if item not in admitted])
+        if not admitted:
+            return
+        said = asker.ask([item.query for item in admitted])
+        asker.hold_owed([item.query for item in admitted])
         self.cost_micros += said.cost_micros
-        told = list(zip(rest, said.of_each, strict=True))
+        told = list(zip(admitted, said.of_each, strict=True))
+        self._shares.note([item for item, answer in told if answer and answer.answered_by == "vendor"])
         self._tell(told)
         if said.ended and not any(each and each.answered_by == "vendor" for each in said.of_each):
             # A price that nobody has seen is not paid; whoever starts this again accepts it.
             self._fall_silent(said.stopped, math.inf if said.price_raised else _SILENCE)
-        self._keep([item.query for item, answer in told if answer is not None])
+        self._keep(told)
 
     def _connected(self) -> Asker | None:
         if self._asker is None and time.monotonic() >= self._silent_until:
@@ -215,9 +279,11 @@ class AskQueue:
         how_long = "until it is started again" if math.isinf(seconds) else f"for {seconds:.0f} s"
         _log.warning("the student answers alone %s: %s", how_long, why)
 
-    def _keep(self, queries: Sequence[Query]) -> None:
-        if self._kept is not None and queries:
-            problem = self._kept.keep([query.content() for query in queries])
+    def _keep(self, told: Sequence[tuple[_Item, Answer | None]]) -> None:
+        """Keep the images that were answered about, but for those in which the vendor sees no class."""
+        contents = [item.query.content() for item, answer in told if answer and not answer.is_noise]
+        if self._kept is not None and contents:
+            problem = self._kept.keep(contents)
             if problem:
                 _log.warning("not all images that were asked about are kept: %s", problem)
 

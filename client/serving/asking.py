@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.names import class_prompts
-from client.data.sending import as_sent
 from client.errors import ClientError, FingerprintChanged, PriceRaised
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
@@ -27,6 +26,8 @@ if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
     from client.purchase.teacher import Teacher
     from client.runs.connection import Connection
 
+# Of false rejects among what is taken for noise where nobody asked for a rate.
+_NOISE_RATE = 0.05
 _DATES: dict[Period, str] = {"day": "%Y-%m-%d", "month": "%Y-%m", "total": "total"}
 _NAMES: dict[Period, str] = {"day": "a day", "month": "a month", "total": "in all"}
 
@@ -54,9 +55,8 @@ class VendorAnswers:
     price_raised: bool = False
 
 
-def image_query(content: bytes, name: str) -> Query:
-    """The query about an image file that can be read, as training asks it, so that the cache knows it."""
-    sent = as_sent(content)
+def image_query(sent: bytes, name: str) -> Query:
+    """The query about an image as it is sent (`as_sent`), by which the cache knows it."""
     return Query("image", hashlib.sha256(sent).hexdigest(), name, lambda: sent)
 
 
@@ -113,6 +113,9 @@ class Asker:
         self._period = options.period
         self._patience = patience
         self._reject_below = reject_below
+        known = metadata.teacher_rejection
+        usual = None if known is None else known.threshold(_NOISE_RATE)
+        self._noise_below = max(reject_below, NEVER if usual is None else usual)
         self._names = metadata.names_of(len(classes), model.dimensions)
 
     def recall(self, images: Sequence[Query]) -> list[Answer | None]:
@@ -173,6 +176,11 @@ class Asker:
         self._teacher.hold_owed(images)
 
     @property
+    def period(self) -> str:
+        """The name of this period of the budget."""
+        return datetime.now(UTC).strftime(_DATES[self._period])
+
+    @property
     def left(self) -> int | None:
         """How many queries of the budget are left in this period; `None` for no limit."""
         if self._budget is None:
@@ -191,16 +199,19 @@ class Asker:
         answers: list[Answer | None] = [None] * len(images)
         if have.any():
             probabilities = teacher_probabilities(vectors[have], texts, self._temperature)
-            rejected = (vectors[have] @ texts.T).max(axis=1) < self._reject_below
-            for place, row, none in zip(np.flatnonzero(have).tolist(), probabilities, rejected, strict=True):
-                answers[place] = Answer(row, "cache" if known[place] else "vendor", rejected=bool(none))
+            nearest = (vectors[have] @ texts.T).max(axis=1)
+            for place, row, score in zip(np.flatnonzero(have).tolist(), probabilities, nearest, strict=True):
+                answers[place] = Answer(
+                    row,
+                    "cache" if known[place] else "vendor",
+                    rejected=bool(score < self._reject_below),
+                    is_noise=bool(score < self._noise_below),
+                )
         return answers
 
     def _of_this_period(self) -> "Teacher":
         """The teacher under the run id that all who ask in this period share."""
-        return self._teacher.for_run(
-            f"asked-{datetime.now(UTC).strftime(_DATES[self._period])}", budget=self._budget
-        )
+        return self._teacher.for_run(f"asked-{self.period}", budget=self._budget)
 
 
 def _priced(answers: Sequence[Answer | None], cost_micros: int) -> list[Answer | None]:

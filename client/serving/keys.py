@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from client.errors import UsageError
 from shared.errors import APIError, ErrorCode
+from shared.hosts import address, is_loopback
 
 _LARGEST_BYTES = 2**20
 _LINE = re.compile(r"(\S{1,100})\s+([0-9a-fA-F]{64})")
@@ -29,6 +30,15 @@ class Keys:
         """Whether a key is needed."""
         return self._names is not None
 
+    @property
+    def count(self) -> int:
+        """For how many callers the vendor may be asked: those with keys, or all programs of this machine."""
+        return 1 if self._names is None else len(set(self._names.values()))
+
+    def may_spend(self, account: str) -> bool:
+        """Whether the vendor is asked for this caller: one with a key, or on this machine."""
+        return self._names is not None or is_loopback(account)
+
     def account_of(self, request: Request) -> str:
         """The caller's name: that of the key, or the address where no key is needed.
 
@@ -36,7 +46,7 @@ class Keys:
             APIError: `invalid_api_key`.
         """
         if self._names is None:
-            return "" if request.client is None else request.client.host
+            return "" if request.client is None else _subscriber(request.client.host)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         # A plain hash suffices, since nobody can guess a random key, and comparing hashes tells nothing.
         name = self._names.get(hashlib.sha256(key.strip().encode()).hexdigest())
@@ -45,6 +55,12 @@ class Keys:
             raise APIError(ErrorCode.INVALID_API_KEY, message)
         request.state.account_id = name  # for the log
         return name
+
+
+def _subscriber(host: str) -> str:
+    """The address, of IPv6 its network: a subscriber has 2^64 addresses and more."""
+    at = address(host)
+    return host if at is None or at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"
 
 
 def _read(path: Path) -> dict[str, str]:

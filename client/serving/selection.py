@@ -1,7 +1,7 @@
 """Which images the vendor is asked about: those of which the student is least sure."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from client.serving.answers import Answer
 WINDOW = 1000
 # How many images beyond its share of those seen may be asked about at any moment.
 BURST = 20
+_MOST_CALLERS = 256
 
 
 def sure_of(answers: Sequence[Answer]) -> NDArray[np.float32]:
@@ -65,6 +66,22 @@ class ShareOfTraffic:
                 self._allowance -= 1
                 asked[position] = True
         return asked
+
+
+class CallersStreams:
+    """A stream for each caller, so that nobody's images move another's threshold; the latest stay."""
+
+    def __init__(self, begin: Callable[[], ShareOfTraffic]) -> None:
+        self._begin = begin
+        self._streams: dict[str, ShareOfTraffic] = {}
+
+    def of(self, account: str) -> ShareOfTraffic:
+        """The stream of a caller."""
+        stream = self._streams.pop(account, None) or self._begin()
+        self._streams[account] = stream
+        if len(self._streams) > _MOST_CALLERS:
+            self._streams.pop(next(iter(self._streams)))
+        return stream
 
 
 def least_sure(confidence: NDArray[np.float32], share: float) -> NDArray[np.bool_]:

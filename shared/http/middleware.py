@@ -41,6 +41,7 @@ class RequestGate:
         metrics: counts requests.
         trace: is told the scope, the status and the beginning (nanoseconds) of a finished request.
         note_refusal: is told the scope and the error code of a refused one.
+        refusal: why a request is refused before any route sees it; `None` if it is not.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class RequestGate:
         metrics: RequestMetrics,
         trace: Trace | None = None,
         note_refusal: NoteRefusal | None = None,
+        refusal: Callable[[Scope], APIError | None] = lambda _: None,
     ) -> None:
         self._app = app
         self._crash_message = crash_message
         self._metrics = metrics
         self._trace = trace
         self._note_refusal = note_refusal
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI event stream."""
@@ -85,7 +88,7 @@ class RequestGate:
                     until_sent=until_sent,
                     cookies=_take_cookies(scope),
                 )
-                error = _error_of_url(scope)
+                error = _error_of_url(scope) or self._refusal(scope)
                 app = self._app if error is None else refused(Request(scope), error)
                 await app(scope, receiver.receive, send_on)
             code = scope["state"].get("error_code")

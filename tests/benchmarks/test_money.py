@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 
 from benchmarks import money
 from benchmarks.money import BooksKept, images, served, text, throughput
+from shared.processes import fork_server
 from tests.support.forking import CONTEXT, Nursery
 from vendor_service.database.session import Database
 from vendor_service.database.tables import LedgerEntry
-from vendor_service.encoder.processes import fork_server
 
 
 def _serve(*arguments: Any) -> None:

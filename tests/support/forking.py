@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, Self
 
-from vendor_service.encoder.processes import fork_server, forked
+from shared.processes import fork_server, forked
 
 # One server of forks for a whole process of tests: what is preloaded is for all who use it.
 CONTEXT = get_context("forkserver")

@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 from client.learning.student_metadata import StudentMetadata
 from client.serving.app import LIMITS, create_app
 from client.serving.classify import ClassifyRequest
+from client.serving.hosts import HostCheck
 from client.serving.keys import Keys
 from client.serving.student import ServedStudent, StudentCard
 from shared.errors import ErrorBody
@@ -106,7 +107,7 @@ def _spreadsheets(vendor: LocalVendor) -> Iterator[str]:
 
 def _student() -> Iterator[str]:
     with _registered() as collectors:
-        app = create_app(_served(), Keys(None), threads=1)
+        app = create_app(_served(), Keys(None), HostCheck(()), threads=1)
         yield from _routes("student", app.routes)
         yield from _metrics("student", collectors)
     for start, schema in (

@@ -17,6 +17,7 @@ from PIL import Image
 from shared.embeddings import Kind
 from shared.errors import ErrorBody, ErrorCode
 from shared.http.connections import Config
+from shared.processes import fork_server
 from tests.support.forking import launch_decoding
 from tests.support.loaded_models import loaded_once
 from tests.support.vendor_process import wait_until
@@ -28,7 +29,6 @@ from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
-from vendor_service.encoder.processes import fork_server
 from vendor_service.encoder.queries import Vectors
 from vendor_service.encoder.replica import Replica, Staged
 from vendor_service.run import factory

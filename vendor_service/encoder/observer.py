@@ -2,21 +2,12 @@
 
 from typing import Protocol
 
-from shared.embeddings import Kind
+from shared.kinds import Kind
+from shared.processes import pool as processes
 
 
-class Observer(Protocol):
+class Observer(processes.Observer, Protocol):
     """Is told of every step; its methods are called from the engine's threads and must be quick."""
-
-    def decoded(self, kind: Kind, seconds: float) -> None:
-        """An input was checked and prepared, or found to be bad."""
-
-    def restarted(self, kind: Kind, reason: str) -> None:
-        """A process that prepares inputs ended, and another takes its place.
-
-        `time`: an input took more processor time than it may; `killed`: by the system or an operator;
-        `crash`: of its own fault, or the input's.
-        """
 
     def waited(self, kind: Kind, seconds: float) -> None:
         """The first of one caller's queries leaves the queue."""

@@ -5,7 +5,7 @@ from functools import cache, partial
 import torch
 from platformdirs import user_cache_path
 
-from shared.http.images import ImageLimits
+from shared.images.limits import ImageLimits
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.observer import Observer

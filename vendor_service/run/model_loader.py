@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 
 from shared.embeddings import Limits
+from shared.images.limits import MOST_SIDE
 from vendor_service.clock import Clock
 from vendor_service.embed.models import Models, ModelTerms, ServedModel
 from vendor_service.embed.signed_card import ModelPromise
@@ -221,6 +222,7 @@ def _terms(spec: ModelSpec, settings: Settings) -> ModelTerms:
         max_request_bytes=settings.max_request_bytes,
         max_image_bytes=spec.max_image_bytes,
         max_image_pixels=spec.max_image_pixels,
+        max_image_side=MOST_SIDE,
         replay_window_seconds=settings.replay_hours * 3600,
         max_replays=settings.max_replays,
     )

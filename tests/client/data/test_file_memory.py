@@ -333,9 +333,9 @@ def test_what_was_refused_without_its_decoder_is_read_once_it_is_there(
     file, memory = tmp_path / "web.jpg", FileMemory(tmp_path / "files.db")
     Image.new("RGB", (20, 10), "red").save(file, "AVIF")
     os.utime(file, (1, 1))
-    now, known = images.codecs(), images._formats()
+    now, known = images.codecs(), images.formats()
     with monkeypatch.context() as patched:
-        patched.setattr(images, "_formats", lambda: [name for name in known if name != "AVIF"])
+        patched.setattr(images, "formats", lambda: [name for name in known if name != "AVIF"])
         patched.setattr(file_memory, "codecs", lambda: now.replace("avif", "no avif"))
         for _ in range(2):
             assert [each.reason for each in read_files([file], memory)] == ["not a readable picture"]

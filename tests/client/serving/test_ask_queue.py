@@ -31,6 +31,7 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from client.learning.rejection import Rejection
 from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions
 from client.serving import ask_queue
@@ -55,9 +56,9 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     shop.close()
 
 
-def _asker(shop: Shop, budget: int | None = None) -> Asker:
+def _asker(shop: Shop, budget: int | None = None, metadata: StudentMetadata | None = None) -> Asker:
     options = AskOptions(budget=budget, period="total")
-    return Asker(shop.teacher(), ["cat", "dog"], StudentMetadata(), options, patience=_LONG)
+    return Asker(shop.teacher(), ["cat", "dog"], metadata or StudentMetadata(), options, patience=_LONG)
 
 
 def _image(content: bytes) -> Query:
@@ -84,6 +85,7 @@ def _run(
     work: Callable[[AskQueue], Awaitable[T]],
     first: Callable[[], None] = lambda: None,
     kept: KeptImages | None = None,
+    callers: int = 1,
 ) -> T:
     """Do something with a queue before a vendor, which does something first when it connects."""
 
@@ -92,7 +94,7 @@ def _run(
         return nullcontext(asker)
 
     async def do() -> T:
-        queue = AskQueue(connect, kept)
+        queue = AskQueue(connect, kept, callers)
         queue.start()
         try:
             return await asyncio.wait_for(work(queue), 3 * _LONG)
@@ -109,8 +111,8 @@ def _who(said: list[Answer | None]) -> list[str]:
 @pytest.mark.parametrize("refused", [b"bad", bytes(MODEL.limits.max_image_bytes + 1)])
 def test_an_image_that_the_vendor_refuses_keeps_no_other_from_it(shop: Shop, refused: bytes) -> None:
     async def work(queue: AskQueue) -> list[str]:
-        alone = await queue.ask([_image(refused)], seconds=_LONG)
-        return _who([*alone, *await queue.ask([_image(b"good")], seconds=_LONG)])
+        alone = await queue.ask([_image(refused)], account="a", seconds=_LONG)
+        return _who([*alone, *await queue.ask([_image(b"good")], account="a", seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["student", "vendor"]
 
@@ -130,7 +132,7 @@ def test_what_was_paid_before_the_quota_ended_is_counted(shop: Shop) -> None:
     shop.vendor.quota = 2 + 1
 
     async def work(queue: AskQueue) -> int:
-        await queue.ask([_image(b"first"), _image(b"second")], seconds=_LONG)
+        await queue.ask([_image(b"first"), _image(b"second")], account="a", seconds=_LONG)
         return queue.cost_micros
 
     assert _run(_asker(shop), work) == 2 * 20 + 100
@@ -141,9 +143,11 @@ def test_what_was_asked_about_leaves_memory(shop: Shop, content: bytes) -> None:
     async def work(queue: AskQueue) -> bool:
         image = _image(content)
         held = weakref.ref(image.read)
-        await queue.ask([image], seconds=_LONG)
+        await queue.ask([image], account="a", seconds=_LONG)
         del image
-        await queue.ask([_image(b"another")], seconds=_LONG)  # by then it has done with the first
+        await queue.ask(
+            [_image(b"another")], account="a", seconds=_LONG
+        )  # by then it has done with the first
         gc.collect()
         return held() is None
 
@@ -162,17 +166,19 @@ def test_an_image_whose_answer_was_lost_is_paid_once_whoever_asks_next_and_then_
     async def work(queue: AskQueue) -> list[str]:
         images = [_image(b"first"), _image(b"second")]
         held = weakref.ref(images[1].read)
-        await queue.ask([_image(b"before")], seconds=_LONG)  # the class texts are known from now on
+        await queue.ask(
+            [_image(b"before")], account="a", seconds=_LONG
+        )  # the class texts are known from now on
         shop.vendor.after = cut  # it has charged by then
-        said = await queue.ask(images, seconds=_LONG)
+        said = await queue.ask(images, account="a", seconds=_LONG)
         shop.vendor.after = lambda: None
         while queue._in_hand:
             await asyncio.sleep(0.01)
         queue._silent_until = 0.0
-        said += await queue.ask([_image(b"first")], seconds=_LONG)
-        said += await queue.ask([_image(b"second")], seconds=_LONG)
+        said += await queue.ask([_image(b"first")], account="a", seconds=_LONG)
+        said += await queue.ask([_image(b"second")], account="a", seconds=_LONG)
         del images
-        await queue.ask([_image(b"another")], seconds=_LONG)
+        await queue.ask([_image(b"another")], account="a", seconds=_LONG)
         gc.collect()
         assert held() is None
         return _who(said)
@@ -197,7 +203,7 @@ def test_a_price_that_rises_is_not_paid_and_what_is_known_is_answered(
         return _who(said)
 
     async def _ask(queue: AskQueue, name: bytes) -> list[Answer | None]:
-        said = await queue.ask([_image(name)], seconds=_LONG)
+        said = await queue.ask([_image(name)], account="a", seconds=_LONG)
         while queue._in_hand:
             await asyncio.sleep(0.01)
         return said
@@ -216,10 +222,59 @@ def test_an_image_that_was_answered_about_before_is_kept(shop: Shop, tmp_path: P
     kept = KeptImages(tmp_path / "kept", at_most=9)
 
     async def work(queue: AskQueue) -> list[str]:
-        return _who(await queue.ask([image], seconds=_LONG))
+        return _who(await queue.ask([image], account="a", seconds=_LONG))
 
     assert _run(asker, work, kept=kept) == ["cache"]
     assert [each.digest for each in kept_in(tmp_path / "kept")] == [image.digest]
+
+
+def test_an_image_in_which_the_vendor_sees_no_class_is_not_kept(shop: Shop, tmp_path: Path) -> None:
+    """By the usual threshold, where nobody asked for one."""
+    asker = _asker(shop, metadata=StudentMetadata(teacher_rejection=Rejection((2.0,) * 50)))
+    kept = KeptImages(tmp_path / "kept", at_most=9)
+
+    async def work(queue: AskQueue) -> list[str]:
+        said = [await queue.ask([_image(b"noise")], account="a", seconds=_LONG) for _ in range(2)]
+        assert not any(answer.rejected for answers in said for answer in answers if answer)
+        return [who for answers in said for who in _who(answers)]
+
+    assert _run(asker, work, kept=kept) == ["vendor", "cache"]
+    assert not (tmp_path / "kept").exists()
+
+
+def test_no_caller_has_more_of_the_budget_than_it_leaves_for_the_others(shop: Shop) -> None:
+    """Of 12 queries, two are class texts; a stranger asks first, and about as much as it can."""
+
+    async def work(queue: AskQueue) -> list[int]:
+        paid: list[int] = []
+        for account in ("stranger", "stranger", "one", "another", "stranger"):
+            images = [_image(f"{account} {len(paid)} {n}".encode()) for n in range(20)]
+            said = await queue.ask(images, account=account, seconds=_LONG)
+            paid.append(_who(said).count("vendor"))
+        known = await queue.ask([_image(b"stranger 0 0")], account="stranger", seconds=_LONG)
+        assert _who(known) == ["cache"]  # which costs nothing
+        return paid
+
+    assert _run(_asker(shop, budget=12), work, callers=3) == [6, 0, 2, 1, 0]
+
+
+def test_one_caller_leaves_room_in_the_queue_for_the_others(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask_queue, "_MOST_BYTES", 16)
+    gate = _Gate()
+    shop.vendor.before = gate.wait
+
+    async def work(queue: AskQueue) -> list[str]:
+        many = asyncio.create_task(
+            queue.ask([_image(b"noise %d" % n) for n in range(9)], account="stranger", seconds=_LONG)
+        )
+        await gate.until_reached()
+        assert queue.room("stranger") < len(b"noise 0") < queue.room("one")
+        gate.go.set()
+        return _who([*await many, *await queue.ask([_image(b"good")], account="one", seconds=_LONG)])
+
+    assert _run(_asker(shop), work, callers=2) == ["vendor"] + 8 * ["student"] + ["vendor"]
 
 
 def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
@@ -241,16 +296,16 @@ def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
     shop.vendor.before = gate.wait
 
     async def work(queue: AskQueue) -> list[str]:
-        first = asyncio.create_task(queue.ask([_image(b"first")], seconds=_LONG))
+        first = asyncio.create_task(queue.ask([_image(b"first")], account="a", seconds=_LONG))
         await gate.until_reached()
-        late = await queue.ask([_image(b"late")], seconds=0.01)
-        gone = asyncio.create_task(queue.ask([_image(b"gone")], seconds=_LONG))
+        late = await queue.ask([_image(b"late")], account="a", seconds=0.01)
+        gone = asyncio.create_task(queue.ask([_image(b"gone")], account="a", seconds=_LONG))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.wait([gone])
         assert not queue._waiting
         gate.go.set()
-        return _who([*await first, *late, *await queue.ask([_image(b"next")], seconds=_LONG)])
+        return _who([*await first, *late, *await queue.ask([_image(b"next")], account="a", seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["vendor", "student", "vendor"]
     assert shop.vendor.charged == 2 + 2  # the class texts, and what was answered
@@ -260,12 +315,12 @@ def test_what_nobody_waits_for_when_the_vendor_is_reached_is_not_sent(shop: Shop
     gate = _Gate()
 
     async def work(queue: AskQueue) -> list[str]:
-        first = asyncio.create_task(queue.ask([_image(b"first")], seconds=_LONG))
+        first = asyncio.create_task(queue.ask([_image(b"first")], account="a", seconds=_LONG))
         await gate.until_reached()
         first.cancel()
         await asyncio.wait([first])
         gate.go.set()
-        return _who(await queue.ask([_image(b"next")], seconds=_LONG))
+        return _who(await queue.ask([_image(b"next")], account="a", seconds=_LONG))
 
     assert _run(_asker(shop), work, gate.wait) == ["vendor"]
     assert shop.vendor.charged == 2 + 1
@@ -279,16 +334,16 @@ def test_beyond_so_many_bytes_the_student_answers_at_once(
     shop.vendor.before = gate.wait
 
     async def work(queue: AskQueue) -> list[str]:
-        first = asyncio.create_task(queue.ask([_image(b"first!")], seconds=_LONG))
+        first = asyncio.create_task(queue.ask([_image(b"first!")], account="a", seconds=_LONG))
         await gate.until_reached()
-        second = asyncio.create_task(queue.ask([_image(b"four")], seconds=_LONG))
-        beyond = await asyncio.wait_for(queue.ask([_image(b"x")], seconds=2 * _LONG), _LONG)
-        assert queue.room == 0
+        second = asyncio.create_task(queue.ask([_image(b"four")], account="a", seconds=_LONG))
+        beyond = await asyncio.wait_for(queue.ask([_image(b"x")], account="a", seconds=2 * _LONG), _LONG)
+        assert queue.room("a") == 0
         gate.go.set()
         said = [*await first, *await second, *beyond]
         while queue._in_hand:
             await asyncio.sleep(0.01)
-        return _who([*said, *await queue.ask([_image(b"ten bytes!")], seconds=_LONG)])
+        return _who([*said, *await queue.ask([_image(b"ten bytes!")], account="a", seconds=_LONG)])
 
     assert _run(_asker(shop), work) == ["vendor", "vendor", "student", "vendor"]
 
@@ -310,9 +365,9 @@ def test_a_vendor_that_does_not_answer_at_the_start_is_left_for_later(
     kind: type[ClientError], caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = AskQueue(_Shut(kind("not today")).open, None)
-    assert queue.room
+    assert queue.room("a")
     queue.connect()
-    assert not queue.room
+    assert not queue.room("a")
     assert "the student answers alone for 30 s: not today" in caplog.text
 
 
@@ -335,7 +390,7 @@ async def _asked_twice(shut: _Shut) -> list[str]:
     queue = AskQueue(shut.open, None)
     queue.start()
     try:
-        said = [await queue.ask([_image(b"good")], seconds=_LONG) for _ in range(2)]
+        said = [await queue.ask([_image(b"good")], account="a", seconds=_LONG) for _ in range(2)]
         return [who for each in said for who in _who(each)]
     finally:
         await asyncio.to_thread(queue.close)

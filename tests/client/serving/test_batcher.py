@@ -1,10 +1,12 @@
 """The batcher: batches across requests, turns among accounts, and a student that fails."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.data.images import Pixels
+from client.serving import decoding
 from client.serving.batcher import Batcher
-from client.serving.decoding import ImageDecoder
+from client.serving.decoding import ImageDecoder, Squeezing
 from client.serving.metrics import Metrics
 from shared.errors import APIError
+from shared.images.limits import ImageLimits
+from shared.processes import fork_server
+from tests.support.forking import launch_decoding
 
 T = TypeVar("T")
 SIDE = 8
@@ -50,19 +56,21 @@ class Reader:
         return np.array(shades, np.float32)[:, None]
 
 
-def run(work: Callable[[Batcher], Awaitable[T]], student: Reader) -> T:
+def run(work: Callable[[Batcher], Awaitable[T]], student: Reader, metrics: Metrics | None = None) -> T:
     """Do something with a batcher of one thread."""
 
-    async def do() -> T:
-        batcher = Batcher(student, ImageDecoder(SIDE, 2**20), Metrics(), threads=1)
-        batcher.start()
+    async def do(metrics: Metrics) -> T:
+        decoder = ImageDecoder(SIDE, ImageLimits(2**20, 10**6), 2, metrics)
+        batcher = Batcher(student, decoder, metrics, threads=1)
+        await batcher.start()
         try:
             return await asyncio.wait_for(work(batcher), 30)
         finally:
             student.go.set()
-            await asyncio.to_thread(batcher.close)
+            await batcher.close()
 
-    return asyncio.run(do())
+    with patch.object(fork_server, "launch", launch_decoding):
+        return asyncio.run(do(metrics or Metrics()))
 
 
 async def _busy(batcher: Batcher, student: Reader) -> "asyncio.Task[list[NDArray[np.float32] | APIError]]":
@@ -123,6 +131,38 @@ def test_a_student_that_fails_fails_its_batch_and_no_other() -> None:
         assert row[0] == 7
 
     run(work, student)
+
+
+class _Hostile(Squeezing):
+    """Does to its process what a flaw of a decoder might, by the shade of the picture."""
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        shade = image.convert("L").getpixel((0, 0))
+        if shade == 101:
+            os.abort()
+        while shade == 102:
+            pass
+        if shade == 103:
+            bytearray(1 << 40)
+        return super().pixels(image)
+
+
+def test_a_decoder_that_crashes_hangs_or_eats_memory_costs_its_image_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "Squeezing", _Hostile)
+    metrics = Metrics()
+
+    async def work(batcher: Batcher) -> list[object]:
+        own = batcher.probabilities("a", [shade(value) for value in (1, 101, 2, 102, 3, 103, 4)])
+        other = batcher.probabilities("b", [shade(5)] * 3)
+        rows = [*await own, *await other, *await batcher.probabilities("a", [shade(6)])]
+        return [row.code if isinstance(row, APIError) else row[0] for row in rows]
+
+    found = run(work, Reader(), metrics)
+    assert found == [1, "invalid_image", 2, "image_too_large", 3, "image_too_large", 4, 5, 5, 5, 6]
+    for reason in ("crash", "time"):
+        assert f'tuition_preparation_restarts_total{{reason="{reason}"}} 1.0' in metrics.render().decode()
 
 
 def test_nothing_is_done_for_who_has_gone() -> None:

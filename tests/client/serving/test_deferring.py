@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +23,12 @@ from client.learning.rejection import Rejection
 from client.learning.reliability import Reliability
 from client.options.students import AskOptions, ServeOptions
 from client.options.vendor import VendorOptions
-from client.serving import app, deferring
+from client.serving import app
 from client.serving.answers import Answer
 from client.serving.ask_queue import AskQueue
 from client.serving.classify import ImageFile, OnError
-from client.serving.deferring import DeferringAnswerer
-from client.serving.selection import ShareOfTraffic
+from client.serving.deferring import AsSent, DeferringAnswerer
+from client.serving.selection import CallersStreams, ShareOfTraffic
 from client.vendors.query import Query
 from shared.http import server
 from tests.client.serving.test_serve import ask, error_of, picture, refused_start
@@ -130,6 +129,20 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
         assert served == pytest.approx(found.classes[str(path)], abs=1e-5)
 
 
+def test_the_vendor_is_asked_for_callers_with_keys_or_on_this_machine_alone(
+    serve: Serve, key: str, vendor_process: VendorProcess
+) -> None:
+    with serve("--ask-share", "1", "--ask-budget", "100", "--ask-seconds", "25") as http:
+        stranger = {"x-forwarded-for": "203.0.113.9"}  # as a proxy on this machine passes it on
+        answer = http.post("/classify", files=[("image", ("0.png", picture()))], headers=stranger)
+        assert _said(answer) == ["student"]
+    assert vendor_process.charges(key).queries == 0
+    with pytest.raises(ValidationError, match="--api-keys"):
+        ServeOptions(host="0.0.0.0", ask=AskOptions(budget=5))
+    known = ServeOptions(host="0.0.0.0", ask=AskOptions(budget=5), api_keys=Path("keys.txt"))
+    assert known.ask is not None
+
+
 def test_a_request_that_is_refused_is_not_asked_about_and_no_answer_of_it_counts(
     serve: Serve, key: str, vendor_process: VendorProcess
 ) -> None:
@@ -142,32 +155,31 @@ def test_a_request_that_is_refused_is_not_asked_about_and_no_answer_of_it_counts
         assert http.get("/v1/deferral").json()["answered_by"] == {"student": 0, "cache": 0, "vendor": 2}
 
 
-@pytest.mark.parametrize(("rate", "vendor_rejects"), [("0.1", False), ("0.2", True)])
-def test_what_the_student_rejects_is_asked_about_and_the_vendor_decides(
-    serve: Serve,
-    taught: Path,
-    tmp_path: Path,
-    vendor_process: VendorProcess,
-    rate: str,
-    vendor_rejects: bool,
+def test_what_the_student_rejects_is_not_asked_about_for_strangers_and_not_kept(
+    serve: Serve, key: str, tmp_path: Path, vendor_process: VendorProcess
 ) -> None:
-    files = [picture(seed) for seed in range(3)]
     limited = ("--ask-share", "1", "--ask-budget", str(_TEXTS + 3), "--ask-seconds", "25")
-    with serve(*limited, "--reject", rate) as http:
-        bought, again = ask(http, *files), ask(http, *files)
-        for answer, who in ((bought, "vendor"), (again, "cache")):
-            assert _said(answer) == [who] * 3
-            for result in answer.json()["results"]:
-                assert result["class"] == (None if vendor_rejects else result["top"][0]["class"])
-        (alone,) = ask(http, picture(9)).json()["results"]  # the budget is spent
-        assert (alone["answered_by"], alone["class"]) == ("student", None)
-    (tmp_path / "0.png").write_bytes(files[0])
+    with serve(*limited, "--reject", "0.1", "--keep", "kept") as http:  # at which it rejects everything
+        results = ask(http, *map(picture, range(3))).json()["results"]
+    assert {(each["answered_by"], each["class"]) for each in results} == {("student", None)}
+    assert vendor_process.charges(key).queries == 0
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(("rate", "vendor_rejects"), [("0.1", False), ("0.2", True)])
+def test_what_the_student_rejects_in_a_folder_is_asked_about_and_the_vendor_decides(
+    taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess, rate: str, vendor_rejects: bool
+) -> None:
+    (tmp_path / "0.png").write_bytes(picture())
     options = AskOptions(
-        vendor=vendor_process.url, share=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+        vendor=vendor_process.url,
+        share=1.0,
+        api_key_file=tmp_path / "key",
+        cache=tmp_path / "cache.db",
     )
     found = load_student(taught).predict(tmp_path / "0.png", reject=float(rate), ask=options)
-    assert list(found.answered_by.values()) == ["cache"]
-    assert list(found.named.values()) == [bought.json()["results"][0]["class"]]
+    assert list(found.answered_by.values()) == ["vendor"]
+    assert [named is None for named in found.named.values()] == [vendor_rejects]
 
 
 def test_a_teacher_without_thresholds_is_not_asked_with_reject(
@@ -347,13 +359,12 @@ class _SilentQueue(AskQueue):
 
     def __init__(self, room: int = 2**20) -> None:
         self.asked: list[Query] = []
-        self._bytes = room
+        self._free = room
 
-    @property
-    def room(self) -> int:
-        return self._bytes
+    def room(self, account: str) -> int:
+        return self._free
 
-    async def ask(self, queries: Sequence[Query], *, seconds: float) -> list[Answer | None]:
+    async def ask(self, queries: Sequence[Query], *, account: str, seconds: float) -> list[Answer | None]:
         self.asked += queries
         return [None] * len(queries)
 
@@ -365,9 +376,17 @@ def test_the_name_that_a_caller_gives_an_image_is_no_path() -> None:
     assert [query.name for query in queue.asked] == ["an image"]
 
 
-def _answer(queue: AskQueue, *requests: list[ImageFile], seconds: float = 20) -> None:
+async def _as_it_is(account: str, file: bytes | str) -> bytes:
+    assert isinstance(file, bytes)
+    return file
+
+
+def _answer(
+    queue: AskQueue, *requests: list[ImageFile], as_sent: AsSent = _as_it_is, seconds: float = 20
+) -> None:
     """Have some requests answered at once."""
-    answerer = DeferringAnswerer(_Unsure(), ShareOfTraffic(1.0), queue, seconds=seconds)
+    streams = CallersStreams(lambda: ShareOfTraffic(1.0))
+    answerer = DeferringAnswerer(_Unsure(), streams, queue, lambda _: True, as_sent, seconds=seconds)
 
     async def answer_all() -> None:
         for answers in await asyncio.gather(*(answerer.answer("", each, "fail") for each in requests)):
@@ -378,46 +397,31 @@ def _answer(queue: AskQueue, *requests: list[ImageFile], seconds: float = 20) ->
 
 
 class _Maker:
-    """Makes queries slowly; counts how many at once, and how many in all."""
+    """Makes what is sent slowly, and counts how much."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._lock = threading.Lock()
-        self._now = self.most = self.made = 0
+        self.made = 0
 
-    def make(self, content: bytes, name: str) -> Query:
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-        time.sleep(self._seconds)
-        with self._lock:
-            self._now -= 1
-            self.made += 1
-        return Query("image", name, name, lambda: content)
+    async def as_sent(self, account: str, file: bytes | str) -> bytes:
+        await asyncio.sleep(self._seconds)
+        self.made += 1
+        return await _as_it_is(account, file)
 
 
-@pytest.fixture
-def maker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> _Maker:
-    maker = _Maker(request.param)
-    monkeypatch.setattr(deferring, "image_query", maker.make)
-    return maker
-
-
-@pytest.mark.parametrize("maker", [0.01], indirect=True)
-def test_what_is_sent_is_made_one_at_a_time_and_not_beyond_the_room_that_there_is(maker: _Maker) -> None:
-    queue = _SilentQueue(room=10)
-    _answer(queue, *([ImageFile(bytes(5))] * 3 for _ in range(4)))
-    assert (maker.most, maker.made, len(queue.asked)) == (1, 4 * 2, 4 * 2)
-    _answer(_SilentQueue(room=0), [ImageFile(bytes(5))])
+def test_what_is_sent_is_not_made_beyond_the_room_that_there_is() -> None:
+    queue, maker = _SilentQueue(room=10), _Maker(0.01)
+    _answer(queue, *([ImageFile(bytes(5))] * 3 for _ in range(4)), as_sent=maker.as_sent)
+    assert (maker.made, len(queue.asked)) == (4 * 2, 4 * 2)
+    _answer(_SilentQueue(room=0), [ImageFile(bytes(5))], as_sent=maker.as_sent)
     assert maker.made == 4 * 2
 
 
-@pytest.mark.parametrize("maker", [0.2], indirect=True)
-def test_what_is_sent_is_made_in_the_time_that_a_caller_waits(maker: _Maker) -> None:
-    queue = _SilentQueue()
-    _answer(queue, [ImageFile(b"late")], seconds=0.1)
+def test_what_is_sent_is_made_in_the_time_that_a_caller_waits() -> None:
+    queue, maker = _SilentQueue(), _Maker(0.1)
+    _answer(queue, [ImageFile(b"late")], as_sent=maker.as_sent, seconds=0.05)
     assert not queue.asked
-    _answer(queue, [ImageFile(b"early")] * 40, seconds=4)  # which would take eight
+    _answer(queue, [ImageFile(b"early")] * 40, as_sent=maker.as_sent, seconds=2)  # which would take four
     assert 0 < len(queue.asked) <= maker.made < 20
 
 

@@ -12,11 +12,11 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from shared.errors import APIError, ErrorCode
+from shared.processes import worker
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
 from vendor_service.encoder.batcher import Batcher
-from vendor_service.encoder.processes import worker
 from vendor_service.encoder.queries import Encoded
 from vendor_service.money import checkout, rate
 from vendor_service.money.charging import Charging

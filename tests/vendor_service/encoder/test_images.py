@@ -9,29 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from shared.http.images import ImageLimits
+from shared.images.decoder import ImageDecoder
+from shared.images.limits import ImageLimits
+from shared.processes.forked import NeedsMore
 from tests.vendor_service.hostile_images import jpeg_of_scans, png_chunk, with_index
 from tests.vendor_service.local_vendor import image_file
-from vendor_service.encoder.images import ImageDecoder
-from vendor_service.encoder.processes.forked import NeedsMore
+from vendor_service.encoder.preprocessing import Preprocessing, loaded_rgb
 from vendor_service.errors import APIError
 
 
-class WholeImage:
-    """A preprocessor that keeps every pixel."""
+class WholeImage(Preprocessing):
+    """The vendor's preprocessing, but that it keeps every pixel."""
 
     def draft_size(self, width: int, height: int) -> tuple[int, int]:
         return width, height
 
-    def resize(self, image: Image.Image) -> torch.Tensor:
-        assert image.mode == "RGB"
-        return torch.from_numpy(np.array(image))
+    def pixels(self, image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.array(loaded_rgb(image))
 
 
-PREPROCESSOR = WholeImage()
+PREPROCESSOR = WholeImage({"size": 8})
 DECODER = ImageDecoder(
     PREPROCESSOR, ImageLimits(max_bytes=200_000, max_pixels=250_000), memory_bytes=10_000_000
 )
@@ -45,8 +44,7 @@ def limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def decode(content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The pixels of a file, preprocessed: bytes of shape (height, width, 3)."""
-    pixels: np.ndarray[Any, np.dtype[np.uint8]] = DECODER.decode(base64.b64encode(content).decode()).numpy()
-    return pixels
+    return DECODER.decode(base64.b64encode(content).decode())
 
 
 def png(width: int, height: int, *chunks: bytes) -> bytes:
@@ -120,6 +118,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "png with a wrong checksum": (lambda: image_file().replace(b"IDAT", b"IDAU"), "invalid_image"),
     "png with garbage for pixels": (lambda: png(9, 9, png_chunk(b"IDAT", b"garbage")), "invalid_image"),
     "bomb of 2.5 gigapixels": (lambda: png(50_000, 50_000), "image_too_large"),
+    "a line of 33,000 pixels": (lambda: png(1, 33_000), "image_too_large"),
     "bomb of 100 megapixels": (lambda: png(10_000, 10_000), "image_too_large"),
     "one pixel too many": (lambda: image_file(size=(501, 500)), "image_too_large"),
     "text chunk that unpacks to 80 MB": (
@@ -182,7 +181,7 @@ def test_an_index_of_further_images_does_not_change_how_long_a_jpeg_takes(
     made: Callable[[bytes], bytes],
 ) -> None:
     limits = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
-    decoder = ImageDecoder(SmallImage(), limits, memory_bytes=1 << 30)
+    decoder = ImageDecoder(SmallImage({"size": 8}), limits, memory_bytes=1 << 30)
     output = memoryview(bytearray(450 * 450 * 3))
     many_scans = made(jpeg_of_scans(64, side=3500))
     one_scan = made(image_file(size=(3600, 3600), form="JPEG"))
@@ -197,7 +196,7 @@ def test_an_index_of_further_images_does_not_change_how_long_a_jpeg_takes(
 
 def test_an_image_says_how_much_more_than_its_share_it_needs() -> None:
     limits = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
-    decoder = ImageDecoder(SmallImage(), limits, memory_bytes=10_000_000)
+    decoder = ImageDecoder(SmallImage({"size": 8}), limits, memory_bytes=10_000_000)
     output = memoryview(bytearray(450 * 450 * 3))
     with pytest.raises(NeedsMore) as needs:
         decoder.do(image_file(size=(1000, 1000)), output, lambda _: None, encoded=False, free=False)

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from shared.encoding import from_wire
-from shared.http.images import ImageLimits, count_parts, count_scans
+from shared.images.decoder import ImageDecoder
+from shared.images.limits import ImageLimits, count_parts, count_scans
+from tests.shared.processes.test_processes import linux
 from tests.support.tiny_clip import write_tiny_clip
 from tests.support.vendor_process import VendorProcess, alive, below, wait_until
 from tests.vendor_service import hostile_images
-from tests.vendor_service.encoder.test_processes import linux
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_file, image_input
 from tests.vendor_service.run.test_metrics import Scrape
-from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.errors import APIError
 

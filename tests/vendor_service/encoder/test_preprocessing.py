@@ -13,10 +13,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 import vendor_service
-from shared.http.images import ImageLimits
+from shared.images.decoder import ImageDecoder
+from shared.images.limits import ImageLimits
 from tests.support.photograph import photograph
 from tests.vendor_service.hostile_images import saved
-from vendor_service.encoder.images import ImageDecoder
 from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.encoder.replica import Normalisation
 
@@ -87,7 +87,7 @@ def test_an_image_is_embedded_as_by_open_clips_own_pipeline(bundled: tuple[Any, 
     content = FILES[name]()
     preprocessing = Preprocessing(model.visual.preprocess_cfg)
     normalise = Normalisation(preprocessing.config, torch.device("cpu"))
-    seen = ImageDecoder(preprocessing, LIMITS, memory_bytes=2**30).decode(content)
+    seen = torch.from_numpy(ImageDecoder(preprocessing, LIMITS, memory_bytes=2**30).decode(content))
     with Image.open(BytesIO(content)) as opened:
         image = opened.convert("RGBA") if "transparency" in opened.info else opened
         expected = transform(image.convert("RGB"))

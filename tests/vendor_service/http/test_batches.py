@@ -25,6 +25,7 @@ from sqlalchemy import select
 
 from shared.encoding import from_wire
 from shared.http.logging import TextFormatter
+from shared.processes import worker
 from shared.receipts import ReceiptClaims, Sold, answer_hash, request_hash, vector_digest
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.batches.held_model import HeldModel
@@ -40,7 +41,6 @@ from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, StoredFile, WebhookEvent
-from vendor_service.encoder.processes import worker
 from vendor_service.money import rate
 from vendor_service.money.verification import verify
 from vendor_service.run.chores import Chore

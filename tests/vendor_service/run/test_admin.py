@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.shared.processes.test_processes import failing
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 from tests.vendor_service.books import lay_out
 from tests.vendor_service.console.visits import Visit
-from tests.vendor_service.encoder.test_processes import failing
 from tests.vendor_service.given_settings import GivenSettings
 from tests.vendor_service.run.served import be_killed
 from vendor_service.acts import operators

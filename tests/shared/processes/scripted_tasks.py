@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from vendor_service.encoder.processes.forked import Allow, NeedsMore
+from shared.processes.forked import Allow, NeedsMore
 from vendor_service.errors import APIError
 
 

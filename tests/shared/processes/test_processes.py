@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
+from shared.processes import fork_server
+from shared.processes.fork_server import Launched, launch
+from shared.processes.pool import PoolSpec
+from shared.processes.pools import ProcessPools
+from shared.processes.worker import Arena, ArenaLayout, Outcome
+from shared.processes.worker import believed as _believed
+from tests.shared.processes.scripted_tasks import HeavyTask, Notes, ScriptedTask
 from tests.support.vendor_process import alive, below, wait_until
-from tests.vendor_service.scripted_tasks import HeavyTask, Notes, ScriptedTask
-from vendor_service.encoder.preparation import ProcessPools
-from vendor_service.encoder.processes import fork_server
-from vendor_service.encoder.processes.fork_server import Launched, launch
-from vendor_service.encoder.processes.pool import PoolSpec
-from vendor_service.encoder.processes.worker import Arena, ArenaLayout, Outcome
-from vendor_service.encoder.processes.worker import believed as _believed
 from vendor_service.errors import APIError
 
 TOOK = '"processor_seconds": 1'
@@ -121,7 +121,7 @@ def test_processor_time_that_no_process_can_have_taken_is_not_believed(told: flo
 def test_what_takes_no_processor_time_and_never_ends_is_killed_too(
     processes: ProcessPools, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.processes.worker.WALL_SECONDS", 1.0)
+    monkeypatch.setattr("shared.processes.worker.WALL_SECONDS", 1.0)
 
     async def work() -> None:
         assert await done(processes, b"sleep:50", b"two") == ["image_too_large", "two"]
@@ -208,7 +208,7 @@ def failing(times: int, function: Callable[..., Any]) -> Callable[..., Any]:
 def test_processes_that_the_system_has_no_room_for_come_later(
     notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.processes.pool._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("shared.processes.pool._PAUSE_SECONDS", 0.05)
     two = started(notes, 2)
 
     async def work() -> None:
@@ -233,7 +233,7 @@ def test_processes_that_the_system_has_no_room_for_come_later(
 def test_a_server_that_cannot_be_started_anew_is_started_later(
     processes: ProcessPools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vendor_service.encoder.preparation._PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("shared.processes.pools._PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(fork_server, "launch", failing(2, fork_server.launch))
 
     async def work() -> None:
@@ -272,7 +272,7 @@ class Stopped:
     """Has servers stand still as soon as they are launched, each until it is let go or for 20 seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("vendor_service.encoder.preparation._PAUSE_SECONDS", 0.05)
+        monkeypatch.setattr("shared.processes.pools._PAUSE_SECONDS", 0.05)
         monkeypatch.setattr(fork_server, "launch", self._launch_stopped)
         self.pid: int | None = None
         self.let_go = threading.Event()
@@ -460,8 +460,8 @@ def test_what_is_not_done_when_they_end_is_refused(notes: Notes) -> None:
 START = """
 import asyncio, sys
 from tests.support.vendor_process import below
-from tests.vendor_service.encoder.test_processes import done, started
-from tests.vendor_service.scripted_tasks import Notes
+from tests.shared.processes.test_processes import done, started
+from tests.shared.processes.scripted_tasks import Notes
 import os
 processes = started(Notes(), 2)
 async def work():

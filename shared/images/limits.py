@@ -8,6 +8,9 @@ from itertools import islice, takewhile
 
 from shared.errors import APIError, ErrorCode
 
+# The longer side, in pixels. Panoramas of phones have up to about 20,000 and WebP has 16,383; of a line of 50
+# million pixels a decoder does as much for each as for a whole row.
+MOST_SIDE = 32_768
 # Encoders make about ten scans. Each of them goes over the whole image.
 MOST_SCANS = 64
 _MOST_SCANS_OF_LARGEST = 24
@@ -26,10 +29,11 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image that is decoded: bytes of its file, and pixels (width x height)."""
+    """The largest image that is decoded: bytes of its file, pixels (width x height), and its longer side."""
 
     max_bytes: int
     max_pixels: int
+    max_side: int = MOST_SIDE
 
     def check(self, file: bytes | str) -> None:
         """Look at the size of a file, or of the base64 of one.
@@ -47,12 +51,16 @@ class ImageLimits:
         if isinstance(file, str) and not file.isascii():
             raise APIError(ErrorCode.INVALID_IMAGE, "the image is not valid base64")
 
-    def check_work(self, pixels: int, scans: int) -> None:
+    def check_work(self, width: int, height: int, scans: int) -> None:
         """Look at what decoding would take, before any of it is done.
 
         Raises:
             APIError: `image_too_large`.
         """
+        if max(width, height) > self.max_side:
+            message = f"the image is longer than {self.max_side} pixels on a side"
+            raise APIError(ErrorCode.IMAGE_TOO_LARGE, message)
+        pixels = width * height
         if pixels > self.max_pixels:
             raise APIError(ErrorCode.IMAGE_TOO_LARGE, f"the image has more than {self.max_pixels} pixels")
         most = min(MOST_SCANS, max(1, _MOST_SCANS_OF_LARGEST * self.max_pixels // max(1, pixels)))

@@ -1,4 +1,4 @@
-"""One process as the vendor has it: its memory, the inputs that it works on, its answers, why it died."""
+"""One process as its owner has it: its memory, the inputs that it works on, its answers, why it died."""
 
 import asyncio
 import json
@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.embeddings import Kind
-from shared.errors import ErrorCode
-from vendor_service.errors import APIError
+from shared.errors import APIError, ErrorCode
+from shared.kinds import Kind
 
 _HEAD = struct.Struct("id")  # the number of the input that is worked on, and the seconds it may take
 _HEAD_BYTES = 64

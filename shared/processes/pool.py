@@ -1,4 +1,4 @@
-"""The processes of one kind, and the inputs that wait for them.
+"""The processes of one task, and the inputs that wait for them.
 
 A process is idle, or works on a chunk of inputs of one account. It answers for as many of them as it did in
 its slice of time, and the rest waits again. A process that dies is replaced, and the input that it worked on
@@ -19,14 +19,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-from shared.embeddings import Kind
+from shared.errors import APIError
 from shared.fairness import FairQueue
-from vendor_service.encoder.observer import Observer
-from vendor_service.encoder.processes import worker as workers
-from vendor_service.encoder.processes.fork_server import Death, ForkServer
-from vendor_service.encoder.processes.forked import Task
-from vendor_service.encoder.processes.worker import (
+from shared.kinds import Kind
+from shared.processes import worker as workers
+from shared.processes.fork_server import Death, ForkServer
+from shared.processes.forked import Task
+from shared.processes.worker import (
     CRASH,
     TIME,
     ArenaLayout,
@@ -38,7 +39,6 @@ from vendor_service.encoder.processes.worker import (
     Worker,
     believed,
 )
-from vendor_service.errors import APIError
 
 _PAUSE_SECONDS = 1.0
 _LONGEST_ANSWER = 1 << 16
@@ -48,6 +48,20 @@ _CHUNK_BYTES = 1 << 19
 _BACKGROUND_CHUNK = 2
 
 _log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Is told of each input and each end of a process."""
+
+    def decoded(self, kind: Kind, seconds: float) -> None:
+        """An input was checked and prepared, or found to be bad."""
+
+    def restarted(self, kind: Kind, reason: str) -> None:
+        """A process that prepares inputs ended, and another takes its place.
+
+        `time`: an input took more processor time than it may; `killed`: by the system or an operator;
+        `crash`: of its own fault, or the input's.
+        """
 
 
 class Backlog:
@@ -145,7 +159,7 @@ class Backlog:
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How many processes do a task, and how large its inputs and results may be.
+    """How many processes do a task, how large its inputs and results may be, and of which kind inputs are.
 
     `spare_bytes` is the memory for all that heavy inputs need beyond what each process may have.
     """
@@ -154,13 +168,15 @@ class PoolSpec:
     task: Task
     layout: ArenaLayout
     spare_bytes: int = 0
+    kind: Kind = "image"
 
 
 class Pool:
-    """The processes of one kind. It belongs to one event loop, which `watch` names."""
+    """The processes of one task. It belongs to one event loop, which `watch` names."""
 
-    def __init__(self, kind: Kind, spec: PoolSpec, server: ForkServer, observer: Observer) -> None:
-        self._kind = kind
+    def __init__(self, name: str, spec: PoolSpec, server: ForkServer, observer: Observer) -> None:
+        self._name = name
+        self._kind = spec.kind
         self._processes = spec.processes
         self._server = server
         self._observer = observer
@@ -347,7 +363,7 @@ class Pool:
         return True
 
     def _fork(self) -> Worker:
-        worker = self._server.fork(self._kind)
+        worker = self._server.fork(self._name)
         worker.socket.setblocking(False)
         self._workers[worker.number] = worker
         self._idle.append(worker)

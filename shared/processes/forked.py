@@ -1,8 +1,9 @@
 """The processes that strangers' inputs are worked on in, and the one that forks them.
 
 The server imports what tasks need once, has neither threads nor a device, and forks a process whenever it is
-told to: one that was killed is replaced within milliseconds. All of them end with the vendor, which is at the
-other end of their sockets, and heed neither Ctrl-C nor SIGTERM: the vendor finishes what is in hand.
+told to: one that was killed is replaced within milliseconds. All of them end with their owner, a vendor or a
+served student, which is at the other end of their sockets, and heed neither Ctrl-C nor SIGTERM: the owner
+finishes what is in hand.
 """
 
 import ctypes
@@ -24,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
-from vendor_service.encoder.processes.worker import Arena, ArenaLayout
-from vendor_service.errors import APIError
+from shared.errors import APIError
+from shared.processes.worker import Arena, ArenaLayout
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.
 _SLICE_SECONDS = 0.05
@@ -45,7 +46,7 @@ class NeedsMore(Exception):
 
 
 class Task(Protocol):
-    """The work on each input. It is made in the vendor, and sent here by pickling."""
+    """The work on each input. It is made by the owner, and sent here by pickling."""
 
     @property
     def seconds(self) -> float:
@@ -76,36 +77,36 @@ class TaskSpec:
 
 
 def main(control: int) -> NoReturn:
-    """Fork processes for the vendor at the other end of the socket `control`, until it has gone."""
+    """Fork processes for the owner at the other end of the socket `control`, until it has gone."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     warnings.simplefilter("ignore")  # what decoders think of strangers' files is nobody's business
-    with socket.socket(fileno=control) as vendor:
-        _Server(vendor).serve()
+    with socket.socket(fileno=control) as owner:
+        _Server(owner).serve()
     os._exit(0)
 
 
 class _Server:
     """Forks, reaps and kills; it never works on an input itself."""
 
-    def __init__(self, vendor: socket.socket) -> None:
-        self._vendor = vendor
+    def __init__(self, owner: socket.socket) -> None:
+        self._owner = owner
         self._specs: dict[str, TaskSpec] = {}
         self._tasks: dict[str, Task] = {}
         self._living: dict[int, int] = {}  # the process of each number
 
     def serve(self) -> None:
-        """Do what it is told, one message a line, until the vendor is gone; then end all processes."""
-        size = int.from_bytes(_exactly(self._vendor, 8), "big")
-        self._specs = pickle.loads(_exactly(self._vendor, size))  # noqa: S301 - the vendor's own words
+        """Do what it is told, one message a line, until the owner is gone; then end all processes."""
+        size = int.from_bytes(_exactly(self._owner, 8), "big")
+        self._specs = pickle.loads(_exactly(self._owner, size))  # noqa: S301 - the owner's own words
         died, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
-            selector.register(self._vendor, selectors.EVENT_READ)
+            selector.register(self._owner, selectors.EVENT_READ)
             selector.register(died, selectors.EVENT_READ)
             while True:
                 for key, _ in selector.select():
@@ -119,7 +120,7 @@ class _Server:
     def _handle_messages(self) -> bool:
         # Reading stops after the one message that files come with, so they belong to the last one.
         try:
-            messages, files, _, _ = socket.recv_fds(self._vendor, _LONGEST_MESSAGE, 2)
+            messages, files, _, _ = socket.recv_fds(self._owner, _LONGEST_MESSAGE, 2)
         except ConnectionError:
             return False
         for message in messages.splitlines():
@@ -133,21 +134,21 @@ class _Server:
     def _fork(self, number: int, kind: str, line: int, memory: int) -> None:
         spec = self._specs[kind]
         if kind not in self._tasks:
-            self._tasks[kind] = pickle.loads(spec.task)  # noqa: S301 - the vendor's own words
+            self._tasks[kind] = pickle.loads(spec.task)  # noqa: S301 - the owner's own words
             gc.collect()
             gc.freeze()  # pages that the forked processes share are not to be written to
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                self._vendor.close()
+                self._owner.close()
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _end_with(server)
-                with socket.socket(fileno=line) as vendor:
+                with socket.socket(fileno=line) as owner:
                     arena = Arena(memory, spec.layout)
-                    _Worker(self._tasks[kind], vendor, arena).work()
-            except ConnectionError:  # the vendor has gone
+                    _Worker(self._tasks[kind], owner, arena).work()
+            except ConnectionError:  # the owner has gone
                 pass
             except BaseException:
                 traceback.print_exc()
@@ -169,7 +170,7 @@ class _Server:
 
     def _report(self, **facts: int) -> None:
         with suppress(OSError):  # it has gone, which is seen next
-            self._vendor.sendall(json.dumps(facts).encode() + b"\n")
+            self._owner.sendall(json.dumps(facts).encode() + b"\n")
 
     def _end(self) -> None:
         for pid in self._living.values():
@@ -181,20 +182,20 @@ class _Server:
 class _Worker:
     """Works on what it is given, input by input."""
 
-    def __init__(self, task: Task, vendor: socket.socket, arena: Arena) -> None:
+    def __init__(self, task: Task, owner: socket.socket, arena: Arena) -> None:
         self._task = task
-        self._vendor = vendor
+        self._owner = owner
         self._arena = arena
         self._number = 0  # of the input that is worked on
         self._started = 0.0  # with it, by the processor time of this process
 
     def work(self) -> None:
-        """Answer every message, until the vendor is gone."""
+        """Answer every message, until the owner is gone."""
         _limit_memory(self._task.memory_bytes)
-        with self._vendor.makefile("rb") as messages:
+        with self._owner.makefile("rb") as messages:
             for message in messages:
                 answer = json.dumps(self._outcomes(json.loads(message))) + "\n"
-                self._vendor.sendall(answer.encode())
+                self._owner.sendall(answer.encode())
 
     def _outcomes(self, inputs: list[tuple[int, bool, bool]]) -> list[dict[str, str | float]]:
         """Work on the inputs until the slice of time is over, on one at least; their outcomes."""

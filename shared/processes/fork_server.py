@@ -1,4 +1,4 @@
-"""The vendor's end of the server that forks processes for it: starts it, talks to it, and starts it anew."""
+"""The end of whoever has processes forked: starts the server of forks, talks to it, and starts it anew."""
 
 import asyncio
 import json
@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from vendor_service.encoder.processes.forked import Task, TaskSpec
-from vendor_service.encoder.processes.worker import Arena, ArenaLayout, Worker
-from vendor_service.errors import OperatorError
+from shared.processes.forked import Task, TaskSpec
+from shared.processes.worker import Arena, ArenaLayout, Worker
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 5.0
@@ -43,6 +42,10 @@ class Death:
     status: int | None
 
 
+class CannotStart(Exception):
+    """The processes do not start; the message says why."""
+
+
 class Launched(Protocol):
     """The process of the server; what `subprocess.Popen` has, as far as it is needed."""
 
@@ -60,10 +63,10 @@ class Launched(Protocol):
 
 
 class ForkServer:
-    """Has processes forked, each for the task of its kind. Not thread-safe.
+    """Has processes forked, each for a task. Not thread-safe.
 
     Args:
-        tasks: the task and the arena of each kind of process.
+        tasks: each task and its arena, by name.
     """
 
     def __init__(self, tasks: Mapping[str, tuple[Task, ArenaLayout]]) -> None:
@@ -167,16 +170,16 @@ class ForkServer:
         """Return when a process runs.
 
         Raises:
-            OperatorError: it never does.
+            CannotStart: it never does.
         """
         self.control.settimeout(_START_SECONDS)
         try:
             while worker.pid is None:
                 if self.poll() or not self.alive:
-                    raise OperatorError("the processes that check inputs do not start; the log says why")
+                    raise CannotStart("the processes that check inputs do not start; the log says why")
         except TimeoutError as error:
             message = f"the processes that check inputs do not start within {_START_SECONDS:.0f} s"
-            raise OperatorError(message) from error
+            raise CannotStart(message) from error
         finally:
             self.control.setblocking(False)
         worker.socket.setblocking(False)
@@ -226,10 +229,10 @@ def _socket_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def launch(control: socket.socket) -> Launched:
-    """Start the server in a process of its own, with its end of the socket between it and the vendor."""
+    """Start the server in a process of its own, with its end of the socket between us."""
     # It is given the paths of this process, as it is to import the same code from wherever it runs.
     code = f"import sys; sys.path[:] = {sys.path!r}; "
-    code += f"from vendor_service.encoder.processes.forked import main; main({control.fileno()})"
+    code += f"from shared.processes.forked import main; main({control.fileno()})"
     return subprocess.Popen(  # noqa: S603 - this interpreter, and code from above
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,17 @@
+"""Names and addresses of machines."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+
+def address(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as, in brackets or not; `None` for a name."""
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine as only itself reaches it."""
+    name, written = host.lower().rstrip("."), address(host)
+    return name == "localhost" or name.endswith(".localhost") or (written is not None and written.is_loopback)

@@ -1,0 +1,1 @@
+"""Images that strangers send: what is too large, and how they are decoded."""
