@@ -128,8 +128,8 @@ bench-soak: $(READY)  ## mixed load on one vendor: memory and descriptors flat, 
 bench-faults: $(READY)  ## what customers notice of faults, the table of docs/results.md (ten minutes, as root)
 	@$(BIN)/python -m benchmarks.faults
 
-bench-neighbours: $(READY)  ## a good customer beside each of nearly thirty attacks, which fail if it waits too long (twenty minutes)
-	@$(BIN)/python -m benchmarks.neighbours
+bench-attacks: $(READY)  ## every promise of docs/security.md attacked, the tables of docs/results.md (half an hour)
+	@$(BIN)/python -m benchmarks.scoreboard --write $(ATTACKS)
 
 bench-decoding: $(READY)  ## decoders of JPEG, in speed and truth (half a minute)
 	@$(BIN)/python -m benchmarks.decoding

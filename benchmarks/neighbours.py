@@ -1,6 +1,4 @@
-"""What does a good customer notice of an attack by another, or by nobody?
-
-    make bench-neighbours
+"""What does a good customer notice of an attack by another, or by nobody? (`make bench-attacks`)
 
 A good customer asks one text, then 32 images, then one text again, each as soon as the last is answered,
 beside each attack of benchmarks/attacks.py, on a vendor of its own. The yardstick is an honest customer who
@@ -10,18 +8,18 @@ images, and the good customer is never refused.
 
 Attackers and vendor share the cores of this machine. What only burns the attacker's processor is not the
 vendor's doing, so attackers send what was built beforehand, at the rate that they state, each in one process,
-as the honest customer does; the table has the cores that they took. It reads Linux's /proc.
+as the honest customer does; the result has the cores that they took. It reads Linux's /proc.
 """
 
-import argparse
 import os
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar, Self
 
-from benchmarks.attacks import ATTACKS, Attack, honest
+from benchmarks.attacks import Attack, honest
 from benchmarks.barrage import AttackProcess, AttackResult, Keys
 from benchmarks.bystander import GoodCustomer, LivezWatch, Waits, percentiles
 from benchmarks.watching import Watch, session_bytes
@@ -33,24 +31,12 @@ from vendor_service.clock import system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
 
-BOUND = 3.0
-_COLUMNS = (
-    "beside",
-    "text p50, p99 ms",
-    "32 images p50, p99 ms",
-    "of the honest",
-    "livez worst s",
-    "grew MB",
-    "its cores",
-    "it got",
-    "it was charged",
-    "verdict",
-)
-
 
 @dataclass(frozen=True)
 class Outcome:
     """What was seen of one attack; `livez` in seconds, `grown` in bytes."""
+
+    BOUND: ClassVar[float] = 3.0
 
     attack: Attack
     waits: Waits
@@ -69,7 +55,7 @@ class Outcome:
 
     def passes(self, yardstick: "Outcome") -> bool:
         """Whether a good customer can live beside it."""
-        return self.ratio(yardstick) <= BOUND and not self.waits.refused
+        return self.ratio(yardstick) <= self.BOUND and not self.waits.refused
 
 
 def measure(attack: Attack, seconds: float, postgres: Postgres | None) -> Outcome:
@@ -123,63 +109,30 @@ def _issue(vendor: VendorProcess, api_key: str, count: int) -> None:
             issue_key(session, account, KeyTerms(), system_clock)
 
 
-def row(outcome: Outcome, yardstick: Outcome | None) -> str:
-    """A line of the table; a yardstick has none of its own."""
-    times = [
-        "{:.0f}, {:.0f}".format(*(1000 * each for each in percentiles(seconds)))
-        for seconds in (outcome.waits.texts, outcome.waits.images)
-    ]
-    ratio, verdict = "", ""
-    if yardstick:
-        ratio = f"{outcome.ratio(yardstick):.1f}"
-        verdict = "pass" if outcome.passes(yardstick) else "FAIL"
-    refused = ", ".join(f"{times} x {status}" for status, times in outcome.waits.refused.most_common())
-    if refused:
-        verdict += f" (the good customer got {refused})"
-    cells = (
-        outcome.attack.what,
-        *times,
-        ratio,
-        f"{outcome.livez:.2f}",
-        f"{outcome.grown / 1e6:.0f}",
-        f"{outcome.result.cores:.2f}",
-        outcome.result,
-        f"{outcome.charged.queries} queries",
-        verdict,
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+class Comparison:
+    """Attacks compared with honest customers on one kind of database, each on a fresh vendor.
 
+    `seconds` is how long a good customer asks beside each.
+    """
 
-def main() -> int:
-    """Do one attack after the other, print the table of docs/results.md, and say whether all passed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), metavar="ATTACK")
-    parser.add_argument("--seconds", type=float, default=15.0, help="that each of them lasts")
-    parser.epilog = "attacks:\n" + "\n".join(f"  {each.name:16} {each.what}" for each in ATTACKS.values())
-    options = parser.parse_args()
-    print(f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}", flush=True)
-    yardsticks: dict[int, Outcome] = {}
-    failed = []
-    with ExitStack() as stack:
-        postgres = stack.enter_context(started_postgres()) if options.database == "postgresql" else None
-        for attack in (ATTACKS[name] for name in options.attacks):
-            peers = attack.peer_connections
-            if peers not in yardsticks:
-                yardsticks[peers] = measure(honest(peers), options.seconds, postgres)
-                print(row(yardsticks[peers], None), flush=True)
-            outcome = measure(attack, options.seconds, postgres)
-            print(row(outcome, yardsticks[peers]), flush=True)
-            if not outcome.passes(yardsticks[peers]):
-                failed.append(attack.name)
-    passed = len(options.attacks) - len(failed)
-    print(
-        f"\n{passed} of {len(options.attacks)} passed" + (f"; failed: {', '.join(failed)}" if failed else "")
-    )
-    return bool(failed)
+    def __init__(self, database: str, seconds: float) -> None:
+        self._database = database
+        self._seconds = seconds
+        self._yardsticks: dict[int, Outcome] = {}
+        self._stack = ExitStack()
+        self._postgres: Postgres | None = None
 
+    def __enter__(self) -> Self:
+        if self._database == "postgresql":
+            self._postgres = self._stack.enter_context(started_postgres())
+        return self
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def measure(self, attack: Attack) -> tuple[Outcome, Outcome]:
+        """What came of it, and of an honest customer on as many connections, who is measured once."""
+        peers = attack.peer_connections
+        if peers not in self._yardsticks:
+            self._yardsticks[peers] = measure(honest(peers), self._seconds, self._postgres)
+        return measure(attack, self._seconds, self._postgres), self._yardsticks[peers]

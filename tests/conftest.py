@@ -1,6 +1,7 @@
 """Fixtures for every test: one real vendor process and one real PostgreSQL, started when first asked for."""
 
 import gc
+import json
 import logging
 import signal
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from shared.http.logging import JsonFormatter, TextFormatter
 from shared.memory import give_back
+from tests.support.figures import taken
 from tests.support.postgres import Postgres, started_postgres
 from tests.support.quick import make_quick
 from tests.support.student_process import StudentProcess
@@ -48,6 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On Ray, leave out what has no vendor or needs one in its own process."""
     if config.getoption("--on-ray"):
         items[:] = [each for each in items if isinstance(each, pytest.Function) and _may_run_on_ray(each)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item) -> None:
+    """Have a report carry the figures of its test."""
+    item.user_properties.extend(("figure", json.dumps(figure)) for figure in taken())
 
 
 def pytest_collection_finish() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import neighbours
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.barrage import Attacker, AttackResult, Keys
 from benchmarks.bystander import Waits
@@ -27,28 +26,12 @@ def _outcome(texts: list[float], images: list[float], *refused: str) -> Outcome:
     return Outcome(ATTACKS["replays"], waits, 0.1, 0, AttackResult(), NOTHING)
 
 
-@pytest.mark.slow
-def test_one_attack_is_measured_and_judged(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A real vendor, a good customer, an honest one and an attack, for a second each."""
-    monkeypatch.setattr("sys.argv", ["neighbours", "--attacks", "key_conflicts", "--seconds", "1"])
-    failed = neighbours.main()
-    _, _, honest, attacked, _, verdict = capsys.readouterr().out.splitlines()
-    assert "an honest customer on 8 connections" in honest
-    assert " x 200" in honest
-    assert " x 422" in attacked
-    assert ("FAIL" in attacked) == failed
-    assert verdict.startswith(f"{1 - failed} of 1 passed")
-
-
 def test_an_attack_passes_if_neither_kind_waits_three_times_as_long_and_nothing_is_refused() -> None:
     honest = _outcome([0.1] * 9, [0.4] * 9)
     assert _outcome([0.3] * 9, [0.4] * 9).passes(honest)
     assert not _outcome([0.31] * 9, [0.4] * 9).passes(honest)
     assert not _outcome([0.1] * 9, [1.3] * 9).passes(honest)
     assert not _outcome([0.1] * 9, [0.4] * 9, "503").passes(honest)
-    assert "FAIL (the good customer got 1 x 503)" in neighbours.row(_outcome([1], [1], "503"), honest)
 
 
 def test_attacks_have_names_and_say_what_they_do() -> None:

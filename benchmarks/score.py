@@ -1,0 +1,149 @@
+"""What came of attacks, promise by promise, and the tables of it."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from benchmarks.attacks import ATTACKS
+from benchmarks.evidence import Evidence, Promise, found_by_attackers
+from tests.support.figures import Figure
+
+DATABASES = ("sqlite", "postgresql")
+_BEGIN, _END = "<!-- make bench-attacks writes what follows -->", "<!-- until here -->"
+_WIDTH = 100  # letters of a promise in a table
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attack, how often it was tried and broke its promise, its seconds, and the figures that it gave."""
+
+    name: str
+    promise: str
+    tries: int = 0
+    broken: int = 0
+    seconds: float = 0.0
+    figures: tuple[Figure, ...] = ()
+    told: str = ""
+
+    @property
+    def nearest(self) -> Figure | None:
+        """The figure that came nearest to its limit."""
+        return max(self.figures, key=lambda figure: figure.share, default=None)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A promise with all its rows."""
+
+    promise: Promise
+    rows: tuple[Row, ...]
+
+    @property
+    def broken(self) -> list[Row]:
+        """What broke it."""
+        return [row for row in self.rows if row.broken]
+
+    @property
+    def tried(self) -> int:
+        """How often it was attacked."""
+        return sum(row.tries for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it held, in a word or the names of what broke it."""
+        if self.broken:
+            return f"BROKEN by {', '.join(row.name for row in self.broken)}"
+        return "held" if self.tried else "not tried"
+
+    @property
+    def nearest(self) -> str:
+        """How near it came to a limit at most; nothing if it has none but that nothing gets through."""
+        rows = [row for row in self.rows if row.nearest and row.nearest.limit]
+        row = max(rows, key=lambda row: row.nearest.share if row.nearest else 0.0, default=None)
+        return "" if row is None else f"{row.nearest} (`{row.name.rpartition('::')[2]}`)"
+
+
+def tested(ids: Iterable[str], promise: str, results: dict[str, Evidence]) -> Iterator[Row]:
+    """A row of each test of a promise."""
+    for test in ids:
+        if (found := results.get(test)) is not None:
+            told = f"{found.skipped} skipped" if found.skipped else ""
+            tries = found.passed + found.failed
+            yield Row(test, promise, tries, found.failed, found.seconds, tuple(found.figures), told)
+
+
+def scores(rows: Iterable[Row], stated: Sequence[Promise]) -> list[Score]:
+    """The promises, each with its rows."""
+    rows = list(rows)
+    return [Score(each, tuple(row for row in rows if row.promise == each.text)) for each in stated]
+
+
+def promise_table(board: Iterable[Score]) -> str:
+    """A line of each promise that was tried, or was to be."""
+    lines = ["| promise | on | attacks | nearest to a limit | |", "|---|---|---:|---|---|"]
+    part = ""
+    for score in board:
+        if score.promise.part != part:
+            part = score.promise.part
+            lines.append(f"| **{part}** | | | | |")
+        cells = (short(score.promise.text), score.promise.side, score.tried, score.nearest, score.verdict)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def neighbour_table(rows: Iterable[Row]) -> str:
+    """A line of each attack beside which a good customer asked, the worst first."""
+    by_attack: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        attack, _, database = row.name.partition(" (")
+        by_attack.setdefault(attack, {})[database.rstrip(")")] = row
+    lines = ["| beside | SQLite | PostgreSQL | |", "|---|---:|---:|---|"]
+    order = sorted(by_attack.items(), key=lambda each: -max(row.figures[0].value for row in each[1].values()))
+    for name, found in order:
+        ratios = [f"{found[each].figures[0].value:.1f}" if each in found else "" for each in DATABASES]
+        verdict = "BROKEN" if any(row.broken for row in found.values()) else "held"
+        lines.append(f"| {ATTACKS[name].what} | {' | '.join(ratios)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def found_table(results: dict[str, Evidence]) -> str:
+    """A line of each thing that attackers once found."""
+    lines = ["| found | tests | |", "|---|---:|---|"]
+    for name, tests in found_by_attackers().items():
+        score = list(tested(tests, "", results))
+        verdict = "OPEN" if any(row.broken for row in score) else "closed" if score else "not tried"
+        lines.append(f"| {name} | {sum(row.tries for row in score)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def short(promise: str) -> str:
+    """The beginning of a promise, for a table."""
+    if len(promise) <= _WIDTH:
+        return promise.replace("|", "\\|")
+    return promise[:_WIDTH].rpartition(" ")[0].rstrip(",.:").replace("|", "\\|") + " …"
+
+
+def written(page: str, tables: str) -> str:
+    """A page with other tables between its marks."""
+    head, _, rest = page.partition(_BEGIN)
+    _, mark, tail = rest.partition(_END)
+    if not mark:
+        raise SystemExit(f"there is no {_BEGIN}")
+    return f"{head}{_BEGIN}\n\n{tables}\n\n{_END}{tail}"
+
+
+def as_json(board: Iterable[Score]) -> str:
+    """Everything, for another program."""
+    told = [
+        {
+            "promise": score.promise.text,
+            "part": score.promise.part,
+            "side": score.promise.side,
+            "verdict": score.verdict,
+            "rows": [
+                asdict(row) | {"figures": [each._asdict() for each in row.figures]} for row in score.rows
+            ],
+        }
+        for score in board
+    ]
+    return json.dumps(told, indent=1)
