@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from shared.errors import APIError
+from tests.support.figures import holds
 from tests.vendor_service.batches.bulk_books import LIMITS
 from vendor_service.batches import intake as intake_module
 from vendor_service.batches.intake import Intake
@@ -87,7 +88,7 @@ def test_millions_of_blank_lines_take_no_time() -> None:
     began = time.thread_time()
     for blank in (b"\n", b"\r\n", b" \n", b"\n\v"):
         intake.feed(blank * (1 << 20))
-    assert time.thread_time() - began < 1
+    assert holds(time.thread_time() - began, 1, "s")
 
 
 def test_blank_lines_are_passed_over_alike_however_they_come() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
+from tests.support.figures import holds
 from vendor_service.encoder.tokenizing import (
     ClipTokenizer,
     OpenClipTokenizer,
@@ -95,7 +96,7 @@ def test_a_word_of_ten_thousand_letters_takes_a_fraction_of_a_second(word: str) 
     tokenizer = vendors()
     began = time.process_time()
     tokens = tokenizer(word)
-    assert time.process_time() - began < 0.5
+    assert holds(time.process_time() - began, 0.5, "s")
     assert tokens.shape == (77,)
     assert np.count_nonzero(tokens) == 77
 
@@ -133,7 +134,7 @@ def test_ten_thousand_characters_that_ftfy_mends_take_a_fraction_of_a_second(tex
     tokenizer = vendors()
     began = time.process_time()
     tokens = done(tokenizer, text)
-    assert time.process_time() - began < 0.5
+    assert holds(time.process_time() - began, 0.5, "s")
     assert np.array_equal(tokens, PLAIN([text])[0].numpy())
 
 
@@ -146,7 +147,7 @@ def test_other_tokenizers_stay_open_clips_own() -> None:
         assert np.array_equal(wrapped(text), expected([text])[0].numpy())
     began = time.process_time()
     wrapped("a" * 10_000)
-    assert time.process_time() - began < 0.5
+    assert holds(time.process_time() - began, 0.5, "s")
     assert ClipTokenizer.of(HFTokenizer.__new__(HFTokenizer)) is None
 
 

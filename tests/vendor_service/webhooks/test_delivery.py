@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 from sqlalchemy import select
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from tests.support.figures import holds
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.books import Books, on_postgres, on_sqlite
 from tests.vendor_service.local_vendor import LocalVendor
@@ -499,7 +500,7 @@ def test_a_receiver_that_answers_a_byte_now_and_then_is_not_waited_for(
         outcome = send(f"{scheme}://127.0.0.1:{slow.getsockname()[1]}/", b"{}", {}, HERE)
         assert dripping.result() > 0
     assert outcome.status is None
-    assert outcome.milliseconds < 5000
+    assert holds(outcome.milliseconds, 5000, "ms")
 
 
 def test_a_name_that_is_looked_up_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,7 +517,7 @@ def test_a_name_that_is_looked_up_slowly_is_not_waited_for(monkeypatch: pytest.M
     finally:
         answer.set()
     assert outcome.error == "TimeoutError: the look-up of slow.example timed out"
-    assert outcome.milliseconds < 5000
+    assert holds(outcome.milliseconds, 5000, "ms")
 
 
 def test_look_up_connections_and_answer_share_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
