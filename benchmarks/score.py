@@ -26,6 +26,11 @@ class Row:
     told: str = ""
 
     @property
+    def attack(self) -> str:
+        """Its name without that of the database."""
+        return self.name.partition(" (")[0]
+
+    @property
     def nearest(self) -> Figure | None:
         """The figure that came nearest to its limit."""
         return max(self.figures, key=lambda figure: figure.share, default=None)
@@ -95,8 +100,7 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     """A line of each attack beside which a good customer asked, the worst first."""
     by_attack: dict[str, dict[str, Row]] = {}
     for row in rows:
-        attack, _, database = row.name.partition(" (")
-        by_attack.setdefault(attack, {})[database.rstrip(")")] = row
+        by_attack.setdefault(row.attack, {})[row.name.partition(" (")[2].rstrip(")")] = row
     lines = ["| beside | SQLite | PostgreSQL | |", "|---|---:|---:|---|"]
     order = sorted(by_attack.items(), key=lambda each: -max(row.figures[0].value for row in each[1].values()))
     for name, found in order:
@@ -106,13 +110,13 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def found_table(results: dict[str, Evidence]) -> str:
+def found_table(rows: Iterable[Row], results: dict[str, Evidence]) -> str:
     """A line of each thing that attackers once found."""
-    lines = ["| found | tests | |", "|---|---:|---|"]
-    for name, tests in found_by_attackers().items():
-        score = list(tested(tests, "", results))
-        verdict = "OPEN" if any(row.broken for row in score) else "closed" if score else "not tried"
-        lines.append(f"| {name} | {sum(row.tries for row in score)} | {verdict} |")
+    rows, lines = list(rows), ["| found | attacks | |", "|---|---:|---|"]
+    for name, attacks in found_by_attackers().items():
+        tried = [*tested(attacks, "", results), *(row for row in rows if row.attack in attacks)]
+        verdict = "OPEN" if any(row.broken for row in tried) else "closed" if tried else "not tried"
+        lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict} |")
     return "\n".join(lines)
 
 

@@ -43,7 +43,6 @@ from vendor_service.accounts.keys import Scope
 
 RESULTS = ROOT / "docs" / "results.md"
 NEIGHBOURS = "Beside each of"
-_TARGET = "make bench-attacks"  # in promises.toml, of what is no test
 _QUICK = ("giant_bodies", "heavy_chunks", "endless_accepts", "free_reads")
 
 
@@ -109,7 +108,7 @@ class Board:
         """The tests to run: what is named, and what tests a promise that is."""
         named = [(promise.text, test) for promise in self.stated for test in promise.tests]
         named += [(name, test) for name, tests in found_by_attackers().items() for test in tests]
-        return {test for text, test in named if test != _TARGET and self.chosen(test, text)}
+        return {test for text, test in named if "::" in test and self.chosen(test, text)}
 
     def rows(self) -> Iterator[Row]:
         """Attack, in all ways that are asked for."""
@@ -164,11 +163,11 @@ class Board:
         """All tables, in Markdown."""
         shown = [score for score in board if self.whole or score.rows]
         tables = [promise_table(shown)]
-        rows = [row for score in board for row in score.rows if row.name.partition(" (")[0] in ATTACKS]
-        if rows:
-            tables.append(neighbour_table(rows))
+        rows = [row for score in board for row in score.rows]
+        if neighbours := [row for row in rows if row.attack in ATTACKS]:
+            tables.append(neighbour_table(neighbours))
         if self.results:
-            tables.append(found_table(self.results))
+            tables.append(found_table(rows, self.results))
         return "\n\n".join(tables)
 
 
