@@ -16,6 +16,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   `Reconciliation`: what a vendor sells, has billed, and works on in no hurry;
 - `verify_receipts`, `export_receipts`, `verify_receipts_file`: what it has signed, as `Evidence` for others;
 - `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
+- `isolation_test`, with `IsolationOptions`: whether it keeps projects and accounts apart, as an `Isolation`;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from client.api.folders import check_folder as check_folder
     from client.api.folders import unpack_example as unpack_example
     from client.api.generations import next_options as next_options
+    from client.api.isolation import isolation_test as isolation_test
     from client.api.planning import plan as plan
     from client.api.receipts import (
         export_receipts as export_receipts,
@@ -109,12 +111,16 @@ if TYPE_CHECKING:
         EmbedOptions as EmbedOptions,
     )
     from client.options.vendor import (
+        IsolationOptions as IsolationOptions,
+    )
+    from client.options.vendor import (
         VendorOptions as VendorOptions,
     )
     from client.progress import Display as Display
     from client.progress import ProgressListener as ProgressListener
     from client.proofs.canary import CanaryResult as CanaryResult
     from client.proofs.evidence import Evidence as Evidence
+    from client.proofs.isolation import Isolation as Isolation
     from client.proofs.reconciliation import Reconciliation as Reconciliation
     from client.proofs.swap import SwapCheck as SwapCheck
     from client.purchase.budget import Budget as Budget
@@ -135,6 +141,7 @@ _MODULES = {
     "client.api.exports": ("Exported", "export"),
     "client.api.folders": ("check_folder", "unpack_example"),
     "client.api.generations": ("next_options",),
+    "client.api.isolation": ("isolation_test",),
     "client.api.planning": ("plan",),
     "client.api.receipts": ("export_receipts", "verify_receipts", "verify_receipts_file"),
     "client.api.serving": ("serve",),
@@ -145,10 +152,11 @@ _MODULES = {
     "client.learning.recipe": ("Recipe", "Variant"),
     "client.options.students": ("AskOptions", "ServeOptions"),
     "client.options.training": ("CompareOptions", "DistillOptions"),
-    "client.options.vendor": ("CanaryOptions", "EmbedOptions", "VendorOptions"),
+    "client.options.vendor": ("CanaryOptions", "EmbedOptions", "IsolationOptions", "VendorOptions"),
     "client.progress": ("Display", "ProgressListener"),
     "client.proofs.canary": ("CanaryResult",),
     "client.proofs.evidence": ("Evidence",),
+    "client.proofs.isolation": ("Isolation",),
     "client.proofs.reconciliation": ("Reconciliation",),
     "client.proofs.swap": ("SwapCheck",),
     "client.purchase.budget": ("Budget",),

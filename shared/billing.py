@@ -12,6 +12,8 @@ from shared.kinds import AskedFields, CountFields, Kind, PriceFields
 QuotaPeriod = Literal["month", "total"]
 GroupBy = Literal["day", "key", "kind", "model", "project"]
 EntryKind = Literal["charge", "top_up", "payment", "refund", "adjustment"]
+# The kind of an entry that is out of the asking key's view: all that is told of it is its place in the chain.
+SEALED = "sealed"
 
 
 class RateLimit(BaseModel):
@@ -30,6 +32,10 @@ class AccountStatus(BaseModel):
     and for `credit_micros` that the account is invoiced rather than prepaid. `buckets_covered` are the
     buckets of the embedding space that answers lie in, over all time, as far as they are counted by now; how
     many there may be is the `coverage_limit`.
+
+    `project` is the one that the asking key sees, and `None` where it sees the whole account. A project has
+    its own quota, spend limit and rate here, and its own use. The default one has the account's limits; where
+    there is one, its use is what the whole account used of it.
     """
 
     account: str
@@ -47,6 +53,7 @@ class AccountStatus(BaseModel):
     coverage_limit: int | None = None
     buckets_covered: int = 0
     currency: str | None = None
+    project: str | None = None
 
     @property
     def quota_left(self) -> int | None:
@@ -92,7 +99,8 @@ class Entry(PriceFields, CountFields, _EntryHead):
     The prices are those that applied; `request_id` is the request that was charged, `project_id` the project
     that it belongs to (`None`: the default one), `corrects_seq` the charge of which a refund gives back a
     part or all, `reason` that of an adjustment, `reference` that of a top-up, a payment or a refund. A newer
-    vendor may know further kinds, and further fields, which its hashes cover.
+    vendor may know further kinds, and further fields, which its hashes cover. A `sealed` entry belongs to
+    another project than the asking key, and has its `seq` and its hashes alone.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -105,7 +113,7 @@ class Entry(PriceFields, CountFields, _EntryHead):
     reason: str | None
     reference: str | None = None
     project_id: str | None = None
-    created_at: datetime
+    created_at: datetime | None
     previous_hash: str
     entry_hash: str
 
@@ -118,7 +126,9 @@ def entry_hash(entry: Entry) -> str:
     """
     content = {name: value for name, value in dict(entry).items() if value}
     del content["entry_hash"]
-    content["created_at"] = (entry.created_at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    if entry.created_at is not None:
+        since = entry.created_at - datetime(1970, 1, 1, tzinfo=UTC)
+        content["created_at"] = since // timedelta(microseconds=1)
     if "request_id" in content:
         content["hold_id"] = content.pop("request_id")
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`client embed`, `models`, `usage`, `batches` and `canary`: what a vendor sells, and what was bought."""
+"""`client embed`, `models`, `usage`, `batches`, `canary`, `isolation-test`: what a vendor sells and sold."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from client.cli.command import Printed, app, command, on_terminal, print_json
 from client.cli.lines import from_lines
-from client.options.vendor import CanaryOptions, EmbedOptions, VendorOptions
+from client.options.vendor import CanaryOptions, EmbedOptions, IsolationOptions, VendorOptions
 from client.progress import Display
 from shared.billing import GroupBy
 from shared.declared import Option
@@ -155,4 +155,25 @@ def canary(given: Canary) -> None:
     if error is not None:
         raise error
     if found.swapped:
+        raise typer.Exit(1)
+
+
+class OfTwoKeys(IsolationOptions, Printed):
+    """The options of `client isolation-test`."""
+
+
+@command(app, "isolation-test", panel=_PANEL, without=("cache", "protocol", "model"))
+def isolation_test(given: OfTwoKeys) -> None:
+    """Try with a second key, of another project, what the first one has at the vendor; it costs nothing.
+
+    Ends with 1 if a wall is broken. Give the keys the other way round to try the other side.
+
+    Example: client isolation-test --api-key-file search.key --other-key-file night.key
+    """
+    from client.api import isolation
+    from client.cli.proofs import print_isolation
+
+    found = isolation.isolation_test(given, progress=Display())
+    print_json(found.to_json()) if given.as_json else print_isolation(found)
+    if not found.holds:
         raise typer.Exit(1)

@@ -1,5 +1,6 @@
 """Proofs and receipts, printed for people on standard output."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from client.vendors.signatures import time_of
 if TYPE_CHECKING:  # what signatures are checked with takes long to import
     from client.proofs.canary import CanaryResult
     from client.proofs.evidence import Evidence
+    from client.proofs.isolation import Isolation
     from client.proofs.swap import SwapCheck, SwapEvidence
 
 
@@ -37,6 +39,11 @@ def print_reconciliation(found: Reconciliation) -> None:
         print_line(
             f"{made.charges} charges were made elsewhere, not from this cache ({made.queries} queries, "
             f"{made.cost_micros} micros), {made.of_other_keys} of them with other keys of this account."
+        )
+    if found.sealed:
+        print_line(
+            f"{found.sealed} entries belong to other projects of this account: their place in the ledger was "
+            "checked, and what they charge is not shown to this key."
         )
     if found.of_other_accounts:
         print_line(
@@ -120,6 +127,24 @@ def print_canary(found: "CanaryResult") -> None:
         "and a student that learnt from both had two teachers. Buy no more of it, keep the receipts, and "
         "ask the vendor."
     )
+
+
+def print_isolation(found: "Isolation") -> None:
+    """What the other key tried, and whether each wall held."""
+    print_table(
+        ("the other key tries to", "wall", ""),
+        [(each.what, each.outcome, each.said) for each in found.attempts],
+    )
+    counts = Counter(each.outcome for each in found.attempts)
+    print_line(
+        f"{_seen(found.other_account, found.other_project)} against "
+        f"{_seen(found.account, found.project)}: {counts['held']} walls held, {counts['broken']} are broken, "
+        f"{counts['not tried']} were not tried. Nothing was billed."
+    )
+
+
+def _seen(account: str, project: str | None) -> str:
+    return f"the account {account}" if project is None else f"the project {project} of {account}"
 
 
 def check_evidence(path: Path) -> None:

@@ -47,6 +47,16 @@ class VendorOptions(CacheOptions):
     )
 
 
+class IsolationOptions(VendorOptions):
+    """Two keys between which a wall should stand: `client.isolation_test`."""
+
+    panel: ClassVar[str | None] = None
+
+    other_key_file: Annotated[Path, Option(typed=True, metavar="FILE")] = Field(
+        description="A file with an API key of another project, or of another account."
+    )
+
+
 class AgreementOptions(VendorOptions):
     """Whether a large purchase is agreed to beforehand."""
 

@@ -10,7 +10,7 @@ from client.cache.tables import Receipt
 from client.vendors.query import counts_of
 from client.vendors.signatures import time_of
 from client.vendors.statements import SignedHead
-from shared.billing import Entry, entry_hash
+from shared.billing import SEALED, Entry, entry_hash
 from shared.kinds import Counts
 
 _GENESIS = "0" * 64
@@ -77,6 +77,7 @@ class Reconciliation:
             asked for more than three days ago.
         in_hand: charges of requests that a run here is buying right now.
         of_other_accounts: receipts that no key of this account explains.
+        sealed: entries of other projects than the asking key's, of which the vendor shows the hashes alone.
         pinned: places of the ledger that are as the vendor had signed them.
         rewritten: those that are not.
         head: the vendor's signed statement of the ledger's present end, which whoever is shown `rewritten`
@@ -91,6 +92,7 @@ class Reconciliation:
     lost: int = 0
     in_hand: int = 0
     of_other_accounts: int = 0
+    sealed: int = 0
     pinned: int = 0
     rewritten: list[Rewritten] = field(default_factory=list)
     head: str | None = None
@@ -165,7 +167,9 @@ class _Books:
         seq, previous = (0, entry.previous_hash) if before is None else (before.seq, before.entry_hash)
         if (entry.seq, entry.previous_hash) != (seq + 1, previous):
             self._differs(request_id, f"entry {entry.seq} does not follow from the one before it")
-        if entry.account_id is not None and entry.entry_hash != entry_hash(entry):
+        if entry.kind == SEALED:
+            self._found.sealed += 1
+        elif entry.account_id is not None and entry.entry_hash != entry_hash(entry):
             self._differs(request_id, f"entry {entry.seq} says something else than what its hash is of")
         self._hashes[entry.seq] = entry.entry_hash
         if entry.kind == "charge":

@@ -14,6 +14,7 @@ from shared.batches import (
     BatchReceipts,
     BatchRequest,
     ChunkReceipt,
+    FileList,
     FileObject,
 )
 
@@ -24,7 +25,7 @@ KEY_LABEL = "tuition_key"
 
 
 class BulkApi:
-    """The jobs of one account. Thread-safe. Each method raises what `VendorClient` says."""
+    """The jobs and files of one key's project. Thread-safe. Each method raises what `VendorClient` says."""
 
     def __init__(self, http: HttpTransport, keys: KeyRing) -> None:
         """Ask nothing yet; `keys` are those of the receipts."""
@@ -47,6 +48,20 @@ class BulkApi:
             FileObject,
             self._http.send("POST", "/v1/files", headers=headers, body=body, patience=transport.PATIENCE),
         )
+
+    def files(self, *, after: str | None = None) -> Iterator[FileObject]:
+        """The files of the key's project, the newest first, those behind one of them."""
+        while True:
+            params = {"limit": _PAGE} | ({} if after is None else {"after": after})
+            page = parse(FileList, self._http.send("GET", "/v1/files", params=params))
+            yield from page.data
+            if not page.has_more or page.last_id in (None, after):
+                return
+            after = page.last_id
+
+    def file(self, file_id: str) -> FileObject:
+        """A file, without what is in it."""
+        return parse(FileObject, self._http.send("GET", f"/v1/files/{quote(file_id, safe='')}"))
 
     def delete_file(self, file_id: str) -> None:
         """Delete a file; tried only once, for nothing depends on it."""

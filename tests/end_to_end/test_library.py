@@ -80,6 +80,7 @@ def test_a_customer_can_ask_about_money_quota_and_keys(
     (entry,) = vendor.ledger()
     assert (entry.request_id, entry.amount_micros) == (answer.request_id, -20)
     assert not list(vendor.ledger(after=entry.seq))
+    assert entry.created_at is not None
     month = vendor.invoice(entry.created_at.strftime("%Y-%m"))
     assert (month.total_micros, month.final) == (20, False)
 

@@ -54,7 +54,7 @@ def _settled(account: Account, key: ApiKey, moment: int) -> HoldRow:
         id=hold_id,
         account_id=account.id,
         key_id=key.id,
-        project_id=None,
+        project_id="",
         server=None,
         state="settled",
         model="icon-clip",

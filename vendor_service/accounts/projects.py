@@ -10,6 +10,7 @@ from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts.checks import check_name, check_numbers, check_rate
 from vendor_service.clock import Clock, to_datetime
 from vendor_service.database.tables import Account, Project
+from vendor_service.database.view import View
 from vendor_service.errors import OperatorError, UnknownName
 from vendor_service.money import rate
 from vendor_service.terms import Quota, Rate, SpendLimit
@@ -52,6 +53,7 @@ def create_project(
         queries_held=0,
     )
     session.add(project)
+    account.has_projects = True
     return project
 
 
@@ -71,9 +73,11 @@ def find_project(session: Session, account: Account, name: str) -> Project:
     return project
 
 
-def list_projects(session: Session, account: Account) -> list[Project]:
-    """An account's projects by name, without the default one."""
-    mine = select(Project).where(Project.account_id == account.id)
+def list_projects(session: Session, view: View) -> list[Project]:
+    """The projects in view by name, without the default one."""
+    mine = select(Project).where(Project.account_id == view.account_id)
+    if not view.is_whole:
+        mine = mine.where(Project.id == view.project_id)
     return list(session.scalars(mine.order_by(Project.name)))
 
 

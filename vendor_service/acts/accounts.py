@@ -14,6 +14,7 @@ from vendor_service.acts.declaration import Changes, Own, act, changes_of, previ
 from vendor_service.acts.names import Named
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
+from vendor_service.database.view import View
 from vendor_service.errors import UsageError
 from vendor_service.extraction.report import Extraction, extraction, forget, meaning
 from vendor_service.money.repair import Repair, repair
@@ -80,7 +81,7 @@ def open_account(act: Act, name: Named, terms: Terms) -> AccountStatus:
     account = accounts.open_account(act.session, name, terms, act.clock)
     agreed = _agreed(account)
     act.record(name, None, agreed | {"credit_micros": account.credit_micros})
-    return account_status(act.session, account.id, act.now)
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 @act(
@@ -116,7 +117,7 @@ def change(
             accounts.change_terms(act.session, account, changes, act.now)
     if status is not None:
         (suspend if status == "suspended" else resume)(act, name)
-    return account_status(act.session, account.id, act.now)
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 @preview(change)
@@ -128,7 +129,7 @@ def _of_change(
     if not facts:
         raise UsageError("nothing would change; write another number first")
     yield from facts
-    now = account_status(act.session, account.id, act.now)
+    now = account_status(act.session, View.whole(account.id), act.now)
     yield f"What was used of this period ({now.queries_used:,} queries, {money(now.spent_micros)}) counts."
     yield "It holds at once."
 
@@ -234,7 +235,7 @@ def forget_sketches(act: Act, name: Named) -> AccountStatus:
     account = find_account(act.session, name, lock=True)
     forget(act.session, account)
     act.record(name, None, None)
-    return account_status(act.session, account.id, act.now)
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 @preview(forget_sketches)
@@ -254,7 +255,7 @@ def list_accounts(
     Example: vendor accounts list --json
     """
     found = accounts.list_accounts(act.session, after, limit)
-    data = [account_status(act.session, each.id, act.now) for each in found]
+    data = [account_status(act.session, View.whole(each.id), act.now) for each in found]
     return AccountPage(data=data, next_after=found[-1].name if found and len(found) == limit else None)
 
 
@@ -262,9 +263,11 @@ def list_accounts(
 def show_account(act: Act, account: Named) -> AccountStatus:
     """Show an account: its limits, and how much of them is used.
 
+    A customer's key that sees one project is shown that one's.
+
     Example: vendor accounts show acme
     """
-    return account_status(act.session, find_account(act.session, account).id, act.now)
+    return account_status(act.session, act.view(find_account(act.session, account)), act.now)
 
 
 def _rows(report: ExtractionReport) -> Iterator[dict[str, Any]]:
@@ -315,7 +318,7 @@ def _set_status(act: Act, name: str, status: _STATUS) -> AccountStatus:
     account = find_account(act.session, name, lock=True)
     with act.changing(account, account, ("status",)):
         account.status = status
-    return account_status(act.session, account.id, act.now)
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 def _agreed(account: Account) -> dict[str, int | str | None]:

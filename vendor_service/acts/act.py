@@ -10,12 +10,14 @@ from typing import Self
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.accounts.callers import view_by
 from vendor_service.acts.verification import LedgerVerifier, Progress
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, Limited, Project
+from vendor_service.database.view import View
 from vendor_service.errors import APIError, WrongClock
 from vendor_service.money import limits
 from vendor_service.money.clock_check import against_database
@@ -45,9 +47,33 @@ def check_scope(scopes: Collection[str], scope: OperatorScope) -> None:
 class Customer:
     """Somebody who acts on their own account: by a key of it, or with `None` as somebody who was invited."""
 
-    account_id: str
-    name: str
+    account: Account
     key: ApiKey | None
+
+    @property
+    def account_id(self) -> str:
+        """The account's id."""
+        return self.account.id
+
+    @property
+    def name(self) -> str:
+        """The account's name."""
+        return self.account.name
+
+    @property
+    def view(self) -> View:
+        """The part of the account that they see, and act on."""
+        return view_by(self.account, self.key)
+
+    def require_whole(self, what: str) -> None:
+        """Make sure that they see the whole account, which `what` is of.
+
+        Raises:
+            APIError: `insufficient_scope`.
+        """
+        if not self.view.is_whole:
+            message = f"{what} of the whole account, and this key sees one project of it"
+            raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,10 @@ class Act:
     def now(self) -> int:
         """The time, in microseconds since the epoch."""
         return self.clock()
+
+    def view(self, account: Account) -> View:
+        """The part of an account that is seen, and acted on: all of it, but for a customer's own view."""
+        return View.whole(account.id) if self.customer is None else self.customer.view
 
     def require(self, scope: OperatorScope) -> None:
         """Make sure that an operator's token has the scope; raises what `check_scope` does."""

@@ -40,7 +40,7 @@ def list_jobs(
 
     Example: vendor batches list acme
     """
-    return BatchList.of(*book.page(act.session, find_account(act.session, account).id, after, limit))
+    return BatchList.of(*book.page(act.session, act.view(find_account(act.session, account)), after, limit))
 
 
 @act(
@@ -64,13 +64,14 @@ def cancel(
     Example: vendor batches cancel acme batch_0f3c7a91d2b45e688f1d2c3b
     """
     with context.write() as act:
-        owner = find_account(act.session, account)
-        return book.cancel(act.session, owner.id, batch_id, context.keep_micros, context.actor, act.now)
+        view = act.view(find_account(act.session, account))
+        return book.cancel(act.session, view, batch_id, context.keep_micros, context.actor, act.now)
 
 
 @preview(cancel)
 def _of_cancel(act: Act, account: str, batch_id: str) -> Iterator[str]:
-    job = book.public(act.session, book.find(act.session, find_account(act.session, account).id, batch_id))
+    view = act.view(find_account(act.session, account))
+    job = book.public(act.session, book.find(act.session, view, batch_id))
     if job.status != "in_progress":
         return
     counts = job.request_counts

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -20,6 +20,7 @@ from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts
 from vendor_service.acts.names import AccountName, GraceSeconds, KeyId
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey, Project, WebhookEvent
+from vendor_service.database.view import View
 from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError, WrongClock
 from vendor_service.money.limits import check_key
 from vendor_service.terms import Term
@@ -33,17 +34,17 @@ _MOST_A_DAY = 1000
 
 
 def by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
-    """The key that an act is about; a customer's is one that they may manage, and was not revoked.
+    """The key that an act is about; a customer's is in their view, and was not revoked.
 
     Raises:
         UnknownName: an operator names one that is not there.
-        APIError: `not_found` or `key_revoked`; a customer may not manage it, or it was revoked.
+        APIError: `not_found` or `key_revoked`; it is not in a customer's view, or was revoked.
     """
     if act.customer is None:
         return keys.find_key(act.session, key_id, lock=lock)
     if lock:
         act.session.get_one(Account, act.customer.account_id, with_for_update=True)  # one at a time
-    key = _own(act.session, act.customer, key_id)
+    key = _own(act.session, act.customer.view, key_id)
     if key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
     return keys.find_key(act.session, key_id, lock=True) if lock else key
@@ -164,7 +165,7 @@ def rotate(act: Act, key_id: KeyId, grace_seconds: GraceSeconds = 0) -> NewSecre
     owner, before = act.session.get_one(Account, key.account_id), _rotation(key)
     issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
     told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}
-    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now)
+    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now, key.project_id)
     act.record(owner.name, before, _rotation(key))
     return issued
 
@@ -284,26 +285,8 @@ def list_keys(
     Example: vendor keys list acme
     """
     owner = accounts.find_account(act.session, account)
-    everybody = Customer(owner.id, owner.name, None)
-    found, more = page(act.session, act.customer or everybody, after, limit)
+    found, more = page(act.session, act.view(owner), after, limit)
     return KeyList(data=[keys.public(key, owner, act.now) for key in found], has_more=more)
-
-
-def may_manage(customer: Customer, key: ApiKey) -> bool:
-    """Whether a customer may manage a key.
-
-    By a key of the default project, or by an invitation, they may manage all keys of the account, by another
-    key those of its project.
-    """
-    by = customer.key
-    return key.account_id == customer.account_id and (by is None or by.project_id in (None, key.project_id))
-
-
-def managed(customer: Customer) -> ColumnElement[bool]:
-    """The condition on keys that a customer may manage (see `may_manage`)."""
-    by = customer.key
-    of_project = true() if by is None or by.project_id is None else ApiKey.project_id == by.project_id
-    return and_(ApiKey.account_id == customer.account_id, of_project)
 
 
 def good(account_id: str, now: int) -> ColumnElement[bool]:
@@ -331,33 +314,33 @@ def why_ended(key: ApiKey, now: int) -> str:
 
 
 def newest(
-    session: Session, customer: Customer, before: str | None, limit: int, *, now: int, ended: bool
+    session: Session, view: View, before: str | None, limit: int, *, now: int, ended: bool
 ) -> tuple[list[ApiKey], bool]:
-    """Keys that a customer may manage, and that are good or have `ended`; and whether there are more.
+    """Keys in view that are good or have `ended`; and whether there are more.
 
     They are up to `limit` of those older than the key `before`, the newest first.
 
     Raises:
-        APIError: `not_found`; there is no key `before` that may be managed.
+        APIError: `not_found`; there is no key `before` in view.
     """
-    wanted = good(customer.account_id, now)
-    found = select(ApiKey).where(managed(customer), not_(wanted) if ended else wanted)
+    wanted = good(view.account_id, now)
+    found = select(ApiKey).where(view.rows(ApiKey), not_(wanted) if ended else wanted)
     if before is not None:
-        last = _own(session, customer, before)
+        last = _own(session, view, before)
         found = found.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(last.created_at, last.id))
     return _some(session, found.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()), limit)
 
 
-def page(session: Session, customer: Customer, after: str | None, limit: int) -> tuple[list[ApiKey], bool]:
-    """Up to `limit` keys that a customer may manage behind `after`, the oldest first; are there more?
+def page(session: Session, view: View, after: str | None, limit: int) -> tuple[list[ApiKey], bool]:
+    """Up to `limit` keys in view behind `after`, the oldest first; and whether there are more.
 
     Raises:
-        APIError: `not_found`; there is no key `after` that may be managed.
+        APIError: `not_found`; there is no key `after` in view.
     """
     order = (ApiKey.created_at, ApiKey.id)
-    found = select(ApiKey).where(managed(customer))
+    found = select(ApiKey).where(view.rows(ApiKey))
     if after is not None:
-        last = _own(session, customer, after)
+        last = _own(session, view, after)
         found = found.where(tuple_(*order) > tuple_(last.created_at, last.id))
     return _some(session, found.order_by(*order), limit)
 
@@ -367,9 +350,9 @@ def _some(session: Session, found: Select[ApiKey], limit: int) -> tuple[list[Api
     return list(listed[:limit]), len(listed) > limit
 
 
-def _own(session: Session, customer: Customer, key_id: str) -> ApiKey:
+def _own(session: Session, view: View, key_id: str) -> ApiKey:
     key = session.get(ApiKey, key_id)
-    if key is None or not may_manage(customer, key):
+    if key is None or not view.has(key):
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no key {key_id!r}", param="key_id")
     return key
 

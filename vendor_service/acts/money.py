@@ -255,8 +255,12 @@ def issue_invoice(
     account: AccountName,
     month: Annotated[str, Term("YYYY-MM, UTC", typed="--month", pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")],
 ) -> Invoice:
-    """The invoice of a month: a draft while the month lasts, and always the same once it is over."""
+    """The invoice of a month: a draft while the month lasts, and always the same once it is over.
+
+    It is of the whole account, and so is the view of the key that it takes.
+    """
     if (customer := context.customer) is not None:
+        customer.require_whole("invoices are")
         return invoices.issue(context.database, customer.account_id, month, context.clock(), context.watch)
     with context.read() as act:
         act.believe_clock()
@@ -287,9 +291,11 @@ def ledger_page(
     after: Annotated[int, Term("the last `seq` seen", least=0, most=MAX_NUMBER)] = 0,
     limit: Annotated[int, Term(least=1, most=1000)] = 100,
 ) -> EntryPage:
-    """An account's ledger entries behind `after`, oldest first; an empty page ends it."""
-    found = ledger.page(act.session, find_account(act.session, account).id, after, limit)
-    data = [ledger.public(entry) for entry in found]
+    """An account's ledger entries behind `after`, oldest first; an empty page ends it.
+
+    Those out of the view of a customer's key are `sealed`: only their place in the chain is shown.
+    """
+    data = ledger.page(act.session, act.view(find_account(act.session, account)), after, limit)
     unit = currency.current(act.session)
     return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
 
@@ -323,7 +329,7 @@ def usage(
     begin, end = since or 0, act.now + 1 if until is None else until
     if begin > end:
         raise APIError(ErrorCode.INVALID_REQUEST, "`from` is later than `to`", param="from")
-    return usage_report(act.session, find_account(act.session, account).id, group_by, begin, end)
+    return usage_report(act.session, act.view(find_account(act.session, account)), group_by, begin, end)
 
 
 @query(command="holds", route="GET /holds")

@@ -13,6 +13,7 @@ from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts_of, preview, query
 from vendor_service.acts.names import AccountName, ProjectName
 from vendor_service.database.tables import Account, Project
+from vendor_service.database.view import View
 from vendor_service.errors import UsageError
 from vendor_service.terms import Term
 
@@ -149,20 +150,18 @@ def _of_archive(act: Act, account: str, name: str) -> Iterator[str]:
 def list_projects(act: Act, account: AccountName) -> ProjectList:
     """List an account's projects with what they have used. The default one has the account's limits alone.
 
-    A customer's key that belongs to a project lists that one.
+    A customer's key that sees one project lists that one.
 
     Example: vendor projects list acme
     """
     owner = accounts.find_account(act.session, account)
-    key = None if act.customer is None else act.customer.key
-    own = None if key is None else key.project_id
-    found = [each for each in projects.list_projects(act.session, owner) if own in (None, each.id)]
+    found = projects.list_projects(act.session, act.view(owner))
     return ProjectList(data=[projects.public(each, owner, act.now) for each in found])
 
 
-def of_account(session: Session, owner: Account, now: int) -> list[ProjectInfo]:
-    """An account's projects with what they used, those in use first."""
-    found = [projects.public(each, owner, now) for each in projects.list_projects(session, owner)]
+def in_view(session: Session, view: View, owner: Account, now: int) -> list[ProjectInfo]:
+    """An account's projects in view with what they used, those in use first."""
+    found = [projects.public(each, owner, now) for each in projects.list_projects(session, view)]
     return sorted(found, key=lambda each: each.archived_at is not None)
 
 

@@ -354,7 +354,7 @@ def last_attempt(session: Session, delivery: WebhookDelivery) -> WebhookAttempt 
 
 
 def _check_own(act: Act, customer: Customer, endpoint_id: str, *, lock: bool) -> None:
-    _check_whole_account(customer)
+    customer.require_whole("receivers are")
     if lock:
         act.session.get_one(Account, customer.account_id, with_for_update=True)  # one at a time
     row = act.session.get(WebhookEndpoint, endpoint_id)
@@ -364,21 +364,15 @@ def _check_own(act: Act, customer: Customer, endpoint_id: str, *, lock: bool) ->
         raise APIError(ErrorCode.CONFLICT, f"the receiver {endpoint_id} is disabled", param="endpoint_id")
 
 
-def _check_whole_account(customer: Customer) -> None:
-    if customer.key is not None and customer.key.project_id is not None:
-        message = "this key belongs to a project; receivers get events of the whole account"
-        raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
-
-
 def _check_may_add(act: Act, customer: Customer, url: str, kinds: Collection[EventKind]) -> Account:
     """The account, if it may have this receiver. Those of customers are asked at public addresses alone.
 
     Raises:
-        APIError: `insufficient_scope`; the key is of a project. `conflict`; the account added this one
+        APIError: `insufficient_scope`; the key sees a project alone. `conflict`; the account added this one
             already, or as many as it may, or did too much about them in a day.
         UsageError: the URL is not https.
     """
-    _check_whole_account(customer)
+    customer.require_whole("receivers are")
     owner = find_account(act.session, customer.name, lock=True)
     if not url.startswith("https://"):
         raise UsageError("the address of a receiver begins with https://")

@@ -11,6 +11,7 @@ from shared.errors import ErrorCode
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
+from vendor_service.database.view import View
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money.bulk import release_job
@@ -33,11 +34,11 @@ def end(session: Session, account: Account, job: BatchJob, state: str, now: int,
         data = {"id": job.id, "status": state, "completed": job.completed, "failed": job.failed}
         data |= {"cost_micros": job.cost_micros, "output_file_id": job.output_file_id}
         data |= {"error_file_id": job.error_file_id}
-        events.emit(session, EventKind.BATCH_COMPLETED, account, data, now)
+        events.emit(session, EventKind.BATCH_COMPLETED, account, data, now, job.project_id)
 
 
 def cancel(
-    session: Session, account_id: str, batch_id: str, keep_micros: int, actor: str, now: int
+    session: Session, view: View, batch_id: str, keep_micros: int, actor: str, now: int
 ) -> BatchObject:
     """End a job now, and record who did; one that has ended stays as it is.
 
@@ -46,10 +47,10 @@ def cancel(
     Raises:
         APIError: `not_found`.
     """
-    hold_id = find(session, account_id, batch_id).hold_id
-    rows = WorkingSet(session, [Touched(account_id, hold_id)])
+    hold_id = find(session, view, batch_id).hold_id
+    rows = WorkingSet(session, [Touched(view.account_id, hold_id)])
     job = session.get_one(BatchJob, batch_id, with_for_update=True, populate_existing=True)
-    account, hold = rows.account(account_id), rows.hold(hold_id)
+    account, hold = rows.account(view.account_id), rows.hold(hold_id)
     if job.state == "in_progress" and hold is not None:
         end(session, account, job, "cancelled", now, keep_micros)
         release_job(rows, hold, now)
@@ -59,15 +60,15 @@ def cancel(
     return public(session, job)
 
 
-def page(session: Session, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
-    """Up to `limit` jobs of this account behind `after`, the newest first; and whether there are more.
+def page(session: Session, view: View, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
+    """Up to `limit` jobs in view behind `after`, the newest first; and whether there are more.
 
     Raises:
         APIError: `not_found`; there is no job `after`.
     """
-    found = select(BatchJob).where(BatchJob.account_id == account_id)
+    found = select(BatchJob).where(view.rows(BatchJob))
     if after is not None:
-        last = find(session, account_id, after)
+        last = find(session, view, after)
         found = found.where(tuple_(BatchJob.created_at, BatchJob.id) < tuple_(last.created_at, last.id))
     found = found.order_by(BatchJob.created_at.desc(), BatchJob.id.desc())
     jobs = session.scalars(found.limit(limit + 1)).all()
@@ -100,14 +101,14 @@ def public(session: Session, job: BatchJob) -> BatchObject:
     )
 
 
-def find(session: Session, account_id: str, batch_id: str) -> BatchJob:
-    """A job of this account.
+def find(session: Session, view: View, batch_id: str) -> BatchJob:
+    """A job in view.
 
     Raises:
         APIError: `not_found`.
     """
     job = session.get(BatchJob, batch_id)
-    if job is None or job.account_id != account_id:
+    if job is None or not view.has(job):
         message = f"this account has no batch {batch_id[:64]!r}"
         raise APIError(ErrorCode.NOT_FOUND, message, param="batch_id")
     return job
@@ -123,6 +124,7 @@ def _add_file(
         StoredFile(
             id=file_id,
             account_id=job.account_id,
+            project_id=job.project_id,
             purpose="batch_output",
             name=f"{job.id}.{kind}.jsonl",
             state="ready",

@@ -18,6 +18,7 @@ from vendor_service.batches.store import Store
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BatchChunk, BatchJob, FilePiece, StoredFile
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 
 _Piece = TypeVar("_Piece")
@@ -53,7 +54,7 @@ class Files:
         self._limits = limits
         self.store = store
 
-    def begin(self, account_id: str, size: int) -> str:
+    def begin(self, account_id: str, project_id: str, size: int) -> str:
         """Note that a file of at least that size is coming; the id that it will have.
 
         Raises:
@@ -67,6 +68,7 @@ class Files:
                 StoredFile(
                     id=file_id,
                     account_id=account_id,
+                    project_id=project_id,
                     purpose="batch",
                     name="",
                     state="coming",
@@ -111,30 +113,30 @@ class Files:
             file.counts = sum((each.counts for each in taken.pieces), Counter())
             return public(file)
 
-    def get(self, account_id: str, file_id: str) -> StoredFile:
-        """A file of this account.
+    def get(self, view: View, file_id: str) -> StoredFile:
+        """A file in view.
 
         Raises:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            return find(session, account_id, file_id)
+            return find(session, view, file_id)
 
     def page(
-        self, account_id: str, purpose: str | None, after: str | None, limit: int, *, newest_first: bool
+        self, view: View, purpose: str | None, after: str | None, limit: int, *, newest_first: bool
     ) -> tuple[list[FileObject], bool]:
-        """Up to `limit` files of this account behind the file `after`, and whether there are more.
+        """Up to `limit` files in view behind the file `after`, and whether there are more.
 
         Raises:
             APIError: `not_found`; there is no file `after`.
         """
         order = (StoredFile.created_at, StoredFile.id)
         with self._database.read() as session:
-            found = select(StoredFile).where(StoredFile.account_id == account_id, StoredFile.state == "ready")
+            found = select(StoredFile).where(view.rows(StoredFile), StoredFile.state == "ready")
             if purpose is not None:
                 found = found.where(StoredFile.purpose == purpose)
             if after is not None:
-                last = find(session, account_id, after)
+                last = find(session, view, after)
                 at = tuple_(StoredFile.created_at, StoredFile.id)
                 here = tuple_(last.created_at, last.id)
                 found = found.where(at < here if newest_first else at > here)
@@ -142,14 +144,14 @@ class Files:
             files = session.scalars(found.limit(limit + 1)).all()
         return [public(each) for each in files[:limit]], len(files) > limit
 
-    def content(self, account_id: str, file_id: str) -> Iterator[bytes]:
+    def content(self, view: View, file_id: str) -> Iterator[bytes]:
         """Read a file, block by block.
 
         Raises:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            parts = _parts(session, find(session, account_id, file_id))
+            parts = _parts(session, find(session, view, file_id))
         return self._blocks(parts)
 
     def _blocks(self, parts: list[FilePart]) -> Iterator[bytes]:
@@ -157,15 +159,15 @@ class Files:
             for start in range(0, part.bytes, _BLOCK_BYTES):
                 yield self.store.read(part.name, start, min(_BLOCK_BYTES, part.bytes - start))
 
-    def let_go(self, account_id: str, file_id: str) -> None:
-        """Take a file out of the account's sight; then `remove` it.
+    def let_go(self, view: View, file_id: str) -> None:
+        """Take a file in view out of its owner's sight; then `remove` it.
 
         Raises:
             APIError: `not_found`; or a job that is in progress needs it (`conflict`).
         """
         with self._database.write() as session:
-            session.get_one(Account, account_id, with_for_update=True)
-            file = find(session, account_id, file_id)
+            session.get_one(Account, view.account_id, with_for_update=True)
+            file = find(session, view, file_id)
             if _is_needed(session, file_id):
                 message = "a job that is in progress reads this file; cancel it first"
                 raise APIError(ErrorCode.CONFLICT, message, param="file_id")
@@ -282,8 +284,8 @@ def check_room(
     left = limits.account_bytes - size - more
     if (one_more and files >= _MOST_FILES) or left < 0:
         message = (
-            f"this account has {files} files of {size} bytes, with the error files of its jobs, and may have "
-            f"{_MOST_FILES} of {limits.account_bytes}; delete some"
+            f"an account may have {_MOST_FILES} files of {limits.account_bytes} bytes, with the error files "
+            "of its jobs; delete some"
         )
         raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
     return left
@@ -294,14 +296,14 @@ def errors_of(fault_bytes: int) -> int:
     return _ERRORS_OF_FAULTS * fault_bytes
 
 
-def find(session: Session, account_id: str, file_id: str, *, lock: bool = False) -> StoredFile:
-    """A file of an account that is there; with a `lock` it stays until this transaction has ended.
+def find(session: Session, view: View, file_id: str, *, lock: bool = False) -> StoredFile:
+    """A file in view that is there; with a `lock` it stays until this transaction has ended.
 
     Raises:
         APIError: `not_found`.
     """
     file = session.get(StoredFile, file_id, with_for_update=lock or None)
-    if file is None or file.account_id != account_id or file.state != "ready":
+    if file is None or not view.has(file) or file.state != "ready":
         raise APIError(ErrorCode.NOT_FOUND, f"this account has no file {file_id[:64]!r}", param="file_id")
     return file
 

@@ -25,6 +25,7 @@ from vendor_service.database.tables import (
     LedgerEntry,
     StoredFile,
 )
+from vendor_service.database.view import View
 from vendor_service.database.working_set import HoldRow
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.errors import APIError, CommitInDoubt
@@ -40,9 +41,10 @@ _MOST_A_DAY = 1000
 
 @dataclass(frozen=True)
 class JobTerms:
-    """The buyer of a job and the terms, like those of a request for embeddings."""
+    """The buyer of a job, who has its file in `view`, and terms like those of a request for embeddings."""
 
-    account_id: str
+    view: View
+    project_id: str
     key_id: str
     secret_hash: str | None = None
     idempotency_key: str | None = None
@@ -86,7 +88,7 @@ class Jobs:
         now = self._clock()
         order = Order(
             request_id=new_request_id(),
-            account_id=terms.account_id,
+            account_id=terms.view.account_id,
             key_id=terms.key_id,
             model=model.id,
             model_fingerprint=model.fingerprint,
@@ -96,7 +98,7 @@ class Jobs:
             secret_hash=terms.secret_hash,
             held_until=now + WINDOW_SECONDS * SECOND + _HELD_LONGER,
         )
-        draft = _Draft(order, terms.idempotency_key, asked, file, self._limits, now)
+        draft = _Draft(order, terms, asked, file, self._limits, now)
         try:
             held = self._admission.hold_job(order, draft).result()
         except APIError as error:
@@ -107,26 +109,26 @@ class Jobs:
         self._metrics.decided("replayed" if held.admitted.replayed else "held")
         return held.job
 
-    def get(self, account_id: str, batch_id: str) -> BatchObject:
-        """A job of this account.
+    def get(self, view: View, batch_id: str) -> BatchObject:
+        """A job in view.
 
         Raises:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            return book.public(session, book.find(session, account_id, batch_id))
+            return book.public(session, book.find(session, view, batch_id))
 
-    def page(self, account_id: str, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
-        """Some jobs of this account, and whether there are more; raises what `page` does."""
+    def page(self, view: View, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:
+        """Some jobs in view, and whether there are more; raises what `page` does."""
         with self._database.read() as session:
-            return book.page(session, account_id, after, limit)
+            return book.page(session, view, after, limit)
 
-    def cancel(self, account_id: str, batch_id: str, actor: str) -> BatchObject:
-        """End a job now, as one of its account; raises what `cancel` does."""
+    def cancel(self, view: View, batch_id: str, actor: str) -> BatchObject:
+        """End a job in view now; raises what `cancel` does."""
         with self._database.write() as session:
-            was_running = book.find(session, account_id, batch_id).state == "in_progress"
+            was_running = book.find(session, view, batch_id).state == "in_progress"
             keep = self._limits.keep_micros
-            job = book.cancel(session, account_id, batch_id, keep, actor, self._clock())
+            job = book.cancel(session, view, batch_id, keep, actor, self._clock())
         if was_running and job.status == "cancelled":
             self._metrics.decided("voided")
         return job
@@ -156,14 +158,14 @@ class Jobs:
             raise failed[-1]
         return ended
 
-    def charges(self, account_id: str, batch_id: str, after: int, limit: int) -> list[ChunkCharge]:
+    def charges(self, view: View, batch_id: str, after: int, limit: int) -> list[ChunkCharge]:
         """Up to `limit` of a job's charges behind the chunk `after`, in the order of its lines.
 
         Raises:
             APIError: `not_found`.
         """
         with self._database.read() as session:
-            job = book.find(session, account_id, batch_id)
+            job = book.find(session, view, batch_id)
             # An earlier version did not note the lines of chunks whose file was deleted.
             mine = (BatchChunk.batch_id == job.id, BatchChunk.number > after, BatchChunk.lines.is_not(None))
             found = (
@@ -201,7 +203,7 @@ class _Draft:
     """A job that is to be written down; a `JobRecord`."""
 
     order: Order
-    idempotency_key: str | None
+    terms: JobTerms
     asked: BatchRequest
     file: StoredFile
     limits: BatchLimits
@@ -209,10 +211,13 @@ class _Draft:
 
     def found(self, session: Session) -> BatchObject | None:
         """The job that this idempotency key has begun; see `JobRecord`."""
-        mine = BatchJob.account_id == self.order.account_id
-        if self.idempotency_key is not None:
-            same = BatchJob.idempotency_key == self.idempotency_key
-            begun = session.scalar(select(BatchJob).where(mine, same))
+        account_id, idempotency_key = self.order.account_id, self.terms.idempotency_key
+        mine = BatchJob.account_id == account_id
+        if idempotency_key is not None:
+            same = BatchJob.idempotency_key == idempotency_key
+            begun = session.scalar(
+                select(BatchJob).where(mine, BatchJob.project_id == self.terms.project_id, same)
+            )
             if begun is not None and begun.body_hash != self.order.body_hash:
                 message = "this Idempotency-Key was used for another request; use a new key for a new request"
                 raise APIError(ErrorCode.IDEMPOTENCY_KEY_REUSED, message)
@@ -221,8 +226,7 @@ class _Draft:
         begun = session.scalar(select(BatchJob).where(BatchJob.hold_id == self.order.request_id))
         if begun is not None:  # by a commit of which nobody said that it had gone through
             return book.public(session, begun)
-        account_id = self.order.account_id
-        file = files.find(session, account_id, self.file.id, lock=True)
+        file = files.find(session, self.terms.view, self.file.id, lock=True)
         files.check_room(session, account_id, self.limits, files.errors_of(file.fault_bytes))
         running = select(func.count()).where(mine, BatchJob.state == "in_progress")
         if (session.scalar(running) or 0) >= self.limits.account_jobs:
@@ -243,6 +247,7 @@ class _Draft:
         job = BatchJob(
             id=f"batch_{secrets.token_hex(12)}",
             account_id=hold.account_id,
+            project_id=hold.project_id,
             key_id=hold.key_id,
             hold_id=hold.id,
             input_file_id=self.file.id,
@@ -252,7 +257,7 @@ class _Draft:
             prices=hold.prices,
             state="in_progress",
             labels=None if labels is None else json.dumps(labels),
-            idempotency_key=self.idempotency_key,
+            idempotency_key=self.terms.idempotency_key,
             body_hash=hold.body_hash,
             created_at=now,
             expires_at=now + WINDOW_SECONDS * SECOND,

@@ -88,7 +88,7 @@ class HoldRow(_Row):
     id: str
     account_id: str
     key_id: str
-    project_id: str | None
+    project_id: str
     server: str | None
     state: str
     model: str
@@ -303,7 +303,7 @@ class WorkingSet:
         self.busy = set() if wait else self._passed_over(account_ids)
         self._read_holds(account_ids, touched)
         self._live = {
-            (hold.account_id, hold.idempotency_key): hold
+            (hold.account_id, hold.project_id, hold.idempotency_key): hold
             for hold in self._holds.rows.values()
             if hold.idempotency_key is not None and hold.state != "voided"
         }
@@ -326,9 +326,9 @@ class WorkingSet:
         """The hold of a request, if there is one."""
         return self._holds.rows.get(hold_id)
 
-    def live_hold(self, account_id: str, idempotency_key: str) -> HoldRow | None:
-        """The hold, open or settled, that an idempotency key stands for, if there is one."""
-        hold = self._live.get((account_id, idempotency_key))
+    def live_hold(self, account_id: str, project_id: str, idempotency_key: str) -> HoldRow | None:
+        """The hold, open or settled, that an idempotency key of a project stands for, if there is one."""
+        hold = self._live.get((account_id, project_id, idempotency_key))
         return None if hold is None or hold.state == "voided" else hold
 
     def add(self, hold: HoldRow) -> None:
@@ -336,7 +336,7 @@ class WorkingSet:
         self._placed.append(hold)
         self._holds.rows[hold.id] = hold
         if hold.idempotency_key is not None:
-            self._live[hold.account_id, hold.idempotency_key] = hold
+            self._live[hold.account_id, hold.project_id, hold.idempotency_key] = hold
 
     def charge(self, charge: ChargeRow) -> None:
         """Append a charge to the ledger of its account."""

@@ -8,6 +8,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Annotated
 
 from fastapi import Request, Security
@@ -22,6 +23,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import ApiKey
 from vendor_service.database.tables.base import hash_secret
+from vendor_service.database.view import DEFAULT_ID
 from vendor_service.database.working_set import standing
 from vendor_service.errors import APIError
 from vendor_service.money.limits import check_key
@@ -185,17 +187,20 @@ async def buyer_of(request: Request, authentication: Authentication) -> Caller:
     caller = authentication.recall(api_key)
     if caller is None:
         return await _identify(authentication, request, api_key, Scope.EMBED)
-    request.state.account_id, request.state.key_id = caller.account_id, caller.key_id
+    _note(request, caller.key)
     return caller
 
 
 async def _identify(
     authentication: Authentication, request: Request, api_key: str, scope: Scope | None
 ) -> Caller:
-    def name(key: ApiKey) -> None:  # for the log, which names them in refusals as well
-        request.state.account_id, request.state.key_id = key.account_id, key.id
+    return await asyncio.to_thread(authentication.identify, api_key, scope, partial(_note, request))
 
-    return await asyncio.to_thread(authentication.identify, api_key, scope, name)
+
+def _note(request: Request, key: ApiKey) -> None:
+    """Tell the log, and the counts of refusals, who asks; those who are refused as well."""
+    state = request.state
+    state.account_id, state.project_id, state.key_id = key.account_id, key.project_id or DEFAULT_ID, key.id
 
 
 def _hash(api_key: str) -> bytes:

@@ -15,6 +15,7 @@ from vendor_service.audit import actors
 from vendor_service.batches.jobs import ChunkCharge, JobTerms
 from vendor_service.batches.services import BatchServices
 from vendor_service.clock import SECOND
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication, requiring
@@ -46,21 +47,20 @@ def batches_router(
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> BatchList:
-        """This account's jobs, the newest first."""
-        account_id = caller.account_id
-        found, more = await threads.read(account_id, services.jobs.page, account_id, after, limit)
+        """The jobs in this key's view, the newest first."""
+        found, more = await threads.read(caller.account_id, services.jobs.page, caller.view, after, limit)
         return BatchList.of(found, more)
 
     @router.get("/{batch_id}")
     async def one_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """A job by its id."""
-        return await threads.read(caller.account_id, services.jobs.get, caller.account_id, batch_id)
+        return await threads.read(caller.account_id, services.jobs.get, caller.view, batch_id)
 
     @router.post("/{batch_id}/cancel")
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """End a job now: what is answered is charged and kept, what is held for the rest is released."""
-        account_id, actor = caller.account_id, actors.customer_key(caller.key_id)
-        return await threads.do(account_id, services.jobs.cancel, account_id, batch_id, actor)
+        actor = actors.customer_key(caller.key_id)
+        return await threads.do(caller.account_id, services.jobs.cancel, caller.view, batch_id, actor)
 
     @router.get("/{batch_id}/receipts", tags=["receipts"])
     async def batch_receipts(
@@ -70,9 +70,8 @@ def batches_router(
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""
-        account_id = caller.account_id
-        rate.take(account_id, -(-limit // _SIGNATURES_A_QUESTION))
-        return await threads.read(account_id, _receipts, services, account_id, batch_id, after, limit)
+        rate.take(caller.account_id, -(-limit // _SIGNATURES_A_QUESTION))
+        return await threads.read(caller.account_id, _receipts, services, caller.view, batch_id, after, limit)
 
     return router
 
@@ -89,9 +88,14 @@ async def _begin(
     asked = parse_small(BatchRequest, await request.body())
     wanted, account_id = terms_of(request), caller.account_id
     terms = JobTerms(
-        account_id, caller.key_id, caller.secret_hash, wanted.idempotency_key, wanted.max_cost_micros
+        caller.view,
+        caller.project_id,
+        caller.key_id,
+        caller.secret_hash,
+        wanted.idempotency_key,
+        wanted.max_cost_micros,
     )
-    file = await threads.read(account_id, services.files.get, account_id, asked.input_file_id)
+    file = await threads.read(account_id, services.files.get, caller.view, asked.input_file_id)
     model = services.models.find(file.model).facts
     if wanted.expect_fingerprint not in (None, model.fingerprint):
         message = f"the model's fingerprint is {model.fingerprint}, not {wanted.expect_fingerprint}"
@@ -101,10 +105,8 @@ async def _begin(
     return job
 
 
-def _receipts(
-    services: BatchServices, account_id: str, batch_id: str, after: int, limit: int
-) -> BatchReceipts:
-    charges = services.jobs.charges(account_id, batch_id, after, limit)
+def _receipts(services: BatchServices, view: View, batch_id: str, after: int, limit: int) -> BatchReceipts:
+    charges = services.jobs.charges(view, batch_id, after, limit)
     data = [
         ChunkReceipt(
             first_line=each.first_line,

@@ -40,6 +40,7 @@ class Billing:
         with self.database.read() as session:
             last = ledger.head(session, caller.account_id)
         seq, entry_hash = (0, GENESIS_HASH) if last is None else (last.seq, last.entry_hash)
+        is_seen = last is not None and caller.view.has(last)
         claims = HeadClaims(
             iat=self.clock() // SECOND, account_id=caller.account_id, ledger_seq=seq, entry_hash=entry_hash
         )
@@ -47,7 +48,7 @@ class Billing:
             account_id=caller.account_id,
             seq=seq,
             entry_hash=entry_hash,
-            created_at=None if last is None else to_datetime(last.created_at),
+            created_at=to_datetime(last.created_at) if last is not None and is_seen else None,
             signed=self.signer.sign(HEAD_TYPE, claims),
         )
 

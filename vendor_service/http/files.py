@@ -21,6 +21,7 @@ from vendor_service.batches.files import input_name, public
 from vendor_service.batches.intake import Intake, Taken
 from vendor_service.batches.services import BatchServices
 from vendor_service.batches.store import Store
+from vendor_service.database.view import View
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication, requiring
 
@@ -53,7 +54,7 @@ def files_router(
         reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
         reservation.take_bytes(_KEPT_BYTES)
         receiver_of(request).allow(services.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
-        return await _Upload(services, threads, turns, request, reservation).receive()
+        return await _Upload(services, threads, turns, request, caller, reservation).receive()
 
     @router.get("")
     async def list_files(
@@ -63,27 +64,27 @@ def files_router(
         limit: Annotated[int, Query(ge=1, le=_MOST_LISTED)] = _MOST_LISTED,
         order: Literal["asc", "desc"] = "desc",
     ) -> FileList:
-        """This account's files."""
+        """The files in this key's view."""
         page = partial(services.files.page, newest_first=order == "desc")
-        found, more = await threads.read(caller.account_id, page, caller.account_id, purpose, after, limit)
+        found, more = await threads.read(caller.account_id, page, caller.view, purpose, after, limit)
         return _listed(found, has_more=more)
 
     @router.get("/{file_id}")
     async def one_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileObject:
         """A file by its id."""
-        return public(await threads.read(caller.account_id, services.files.get, caller.account_id, file_id))
+        return public(await threads.read(caller.account_id, services.files.get, caller.view, file_id))
 
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
         """Delete a file, unless a job that is in progress reads it."""
-        await threads.do(caller.account_id, services.files.let_go, caller.account_id, file_id)
+        await threads.do(caller.account_id, services.files.let_go, caller.view, file_id)
         await services.files.store.do(services.files.remove, file_id)
         return FileDeleted(id=file_id)
 
     @router.get("/{file_id}/content", response_class=StreamingResponse, responses={200: _LINES})
     async def content(request: Request, file_id: str, caller: Annotated[Caller, buyer]) -> StreamingResponse:
         """What is in a file."""
-        return await streamed(services, capacity, request, caller.account_id, file_id)
+        return await streamed(services, capacity, request, caller.view, file_id)
 
     return router
 
@@ -98,17 +99,17 @@ def _listed(found: list[FileObject], *, has_more: bool) -> FileList:
 
 
 async def streamed(
-    services: BatchServices, capacity: Capacity, request: Request, account_id: str, file_id: str
+    services: BatchServices, capacity: Capacity, request: Request, view: View, file_id: str
 ) -> StreamingResponse:
-    """Send a file of an account block by block, within the capacity of this server.
+    """Send a file in view block by block, within the capacity of this server.
 
     Raises:
         APIError: `not_found`, `overloaded` or `shutting_down`.
     """
-    reservation = until_sent(request).enter_context(capacity.reserve(account_id))
+    reservation = until_sent(request).enter_context(capacity.reserve(view.account_id))
     reservation.take_bytes(_KEPT_BYTES)
-    file = await asyncio.to_thread(services.files.get, account_id, file_id)
-    blocks = await asyncio.to_thread(services.files.content, account_id, file_id)
+    file = await asyncio.to_thread(services.files.get, view, file_id)
+    blocks = await asyncio.to_thread(services.files.content, view, file_id)
     headers = {"content-length": str(file.bytes)}
     return StreamingResponse(_beside(services.files.store, blocks), media_type=_MEDIA_TYPE, headers=headers)
 
@@ -122,6 +123,7 @@ class _Upload:
         threads: AccountThreads,
         turns: FairTurns,
         request: Request,
+        caller: Caller,
         reservation: Reservation,
     ) -> None:
         self._services = services
@@ -129,7 +131,8 @@ class _Upload:
         self._turns = turns
         self._request = request
         self._reservation = reservation
-        self._account_id = reservation.account
+        self._caller = caller
+        self._account_id = caller.account_id
         self._intake = Intake(services.reader, services.limits)
         self._form = FormBody(request.headers["content-type"], _SHAPE, self._take)
         self._unstored: list[bytes] = []
@@ -143,7 +146,8 @@ class _Upload:
             APIError: the file cannot be taken; nothing of it is kept.
         """
         files = self._services.files
-        file_id = await self._threads.do(self._account_id, files.begin, self._account_id, self._size)
+        begin = partial(files.begin, self._account_id, self._caller.project_id, self._size)
+        file_id = await self._threads.do(self._account_id, begin)
         try:
             name, taken = await self._store(file_id)
             return await self._threads.do(

@@ -13,6 +13,7 @@ from shared.errors import ErrorCode
 from shared.kinds import NOTHING, Counts, cost_micros, queries
 from vendor_service.clock import Clock, ClockWatch
 from vendor_service.database.tables import BULK, Account, ApiKey, LedgerEntry, limited_by, roll_periods
+from vendor_service.database.view import DEFAULT_ID
 from vendor_service.database.working_set import HoldRow, WorkingSet
 from vendor_service.errors import APIError
 from vendor_service.money import (
@@ -178,7 +179,7 @@ class Charging:
             id=order.request_id,
             account_id=order.account_id,
             key_id=order.key_id,
-            project_id=asked.key.project_id,
+            project_id=asked.key.project_id or DEFAULT_ID,
             server=BULK if order.is_bulk else self._server,
             state="open",
             model=order.model,
@@ -220,7 +221,8 @@ class Charging:
         """The settled hold that this order repeats, if it does; raises what `ReplayTerms.check` does."""
         if order.idempotency_key is None:
             return None
-        hold = rows.live_hold(order.account_id, order.idempotency_key)
+        project_id = rows.key(order.key_id).project_id or DEFAULT_ID
+        hold = rows.live_hold(order.account_id, project_id, order.idempotency_key)
         if hold is None:
             return None
         if self._terms.check(hold, order, now):

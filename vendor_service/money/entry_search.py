@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.clock import DAY, HOUR
 from vendor_service.database.tables import LedgerEntry, LedgerTotal
+from vendor_service.database.view import View
 
 _HOURS_A_DAY = DAY // HOUR
 
@@ -37,39 +38,37 @@ class Found:
     amount_micros: int
 
 
-def count(session: Session, account_id: str, wanted: EntryFilter) -> Found:
-    """Sum up all of an account's entries that are wanted, from the totals."""
+def count(session: Session, view: View, wanted: EntryFilter) -> Found:
+    """Sum up all entries in view that are wanted, from the totals."""
     sums = select(func.sum(LedgerTotal.entries), func.sum(LedgerTotal.amount_micros))
-    entries, amount = session.execute(sums.where(*_of_totals(account_id, wanted))).one()
+    entries, amount = session.execute(sums.where(*_of_totals(view, wanted))).one()
     return Found(int(entries or 0), int(amount or 0))
 
 
-def search(
-    session: Session, account_id: str, wanted: EntryFilter, before: int, limit: int
-) -> list[LedgerEntry]:
-    """Up to `limit` of an account's entries that are wanted and come before one, the newest first."""
+def search(session: Session, view: View, wanted: EntryFilter, before: int, limit: int) -> list[LedgerEntry]:
+    """Up to `limit` of the entries in view that are wanted and come before one, the newest first."""
     found: list[LedgerEntry] = []
-    for first, last in _ranges(session, account_id, wanted, before):
+    for first, last in _ranges(session, view, wanted, before):
         within = (LedgerEntry.seq >= first, LedgerEntry.seq <= last, LedgerEntry.seq < before)
-        entries = select(LedgerEntry).where(*_of_entries(account_id, wanted), *within)
+        entries = select(LedgerEntry).where(*_of_entries(view, wanted), *within)
         found += session.scalars(entries.order_by(LedgerEntry.seq.desc()).limit(limit - len(found)))
         if len(found) >= limit:
             break
     return found
 
 
-def _ranges(session: Session, account_id: str, wanted: EntryFilter, before: int) -> Sequence[tuple[int, int]]:
+def _ranges(session: Session, view: View, wanted: EntryFilter, before: int) -> Sequence[tuple[int, int]]:
     """The first and the last number of wanted entries in each hour that has some, the newest hour first."""
-    if wanted == EntryFilter():
+    if wanted == EntryFilter() and view.is_whole:
         return [(1, before)]
     ends = select(func.min(LedgerTotal.first_seq), func.max(LedgerTotal.last_seq))
-    mine = ends.where(*_of_totals(account_id, wanted), LedgerTotal.first_seq < before)
+    mine = ends.where(*_of_totals(view, wanted), LedgerTotal.first_seq < before)
     hours = session.execute(mine.group_by(LedgerTotal.hour).order_by(LedgerTotal.hour.desc()))
     return [(int(first), int(last)) for first, last in hours]
 
 
-def _of_totals(account_id: str, wanted: EntryFilter) -> list[ColumnElement[bool]]:
-    chosen = [LedgerTotal.account_id == account_id, *_alike(LedgerTotal, wanted)]
+def _of_totals(view: View, wanted: EntryFilter) -> list[ColumnElement[bool]]:
+    chosen = [view.rows(LedgerTotal), *_alike(LedgerTotal, wanted)]
     if wanted.first is not None:
         chosen.append(LedgerTotal.hour >= _hour(wanted.first))
     if wanted.last is not None:
@@ -77,8 +76,8 @@ def _of_totals(account_id: str, wanted: EntryFilter) -> list[ColumnElement[bool]
     return chosen
 
 
-def _of_entries(account_id: str, wanted: EntryFilter) -> list[ColumnElement[bool]]:
-    return [LedgerEntry.account_id == account_id, *_alike(LedgerEntry, wanted)]
+def _of_entries(view: View, wanted: EntryFilter) -> list[ColumnElement[bool]]:
+    return [view.rows(LedgerEntry), *_alike(LedgerEntry, wanted)]
 
 
 def _alike(table: Any, wanted: EntryFilter) -> list[ColumnElement[bool]]:  # noqa: ANN401 - either of both

@@ -39,7 +39,7 @@ def open_holds(session: Session, account: str | None = None, limit: int | None =
             request_id=hold.id,
             account=name,
             key_id=hold.key_id,
-            project_id=hold.project_id,
+            project_id=hold.project_id or None,
             model=hold.model,
             cost_micros=hold.cost_micros,
             created_at=to_datetime(hold.created_at),

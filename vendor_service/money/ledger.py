@@ -13,10 +13,11 @@ from sqlalchemy import Insert, Row, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from shared.billing import Entry
+from shared.billing import SEALED, Entry
 from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service.clock import HOUR, to_datetime
 from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal, row_hash
+from vendor_service.database.view import DEFAULT_ID, View
 from vendor_service.database.working_set import ChargeRow, HoldRow, ManyRows
 from vendor_service.errors import OperatorError
 
@@ -45,7 +46,7 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
         model=hold.model,
         model_fingerprint=hold.model_fingerprint,
         key_id=hold.key_id,
-        project_id=hold.project_id,
+        project_id=hold.project_id or None,
         hold_id=hold.id,
         corrects_seq=None,
         reason=None,
@@ -83,16 +84,18 @@ def append(
     return entry
 
 
-def page(session: Session, account_id: str, after: int, limit: int) -> Sequence[LedgerEntry]:
-    """Up to `limit` of an account's entries behind `after`, oldest first."""
-    mine = (LedgerEntry.account_id == account_id, LedgerEntry.seq > after)
-    return session.scalars(select(LedgerEntry).where(*mine).order_by(LedgerEntry.seq).limit(limit)).all()
+def page(session: Session, view: View, after: int, limit: int) -> list[Entry]:
+    """Up to `limit` of an account's entries behind `after`, oldest first; those out of view are sealed.
+
+    So who sees a part of the chain can check that it is one, and that it is not rewritten later.
+    """
+    return [public(each) if view.has(each) else _sealed(each) for each in _page(session, view, after, limit)]
 
 
 def entries(session: Session, account_id: str) -> Iterator[LedgerEntry]:
     """All of an account's entries, oldest first, fetched as they are asked for."""
     after = 0
-    while found := page(session, account_id, after, _PAGE):
+    while found := _page(session, View.whole(account_id), after, _PAGE):
         yield from found
         after = found[-1].seq
 
@@ -138,6 +141,31 @@ def public(entry: LedgerEntry) -> Entry:
     )
 
 
+def _sealed(entry: LedgerEntry) -> Entry:
+    """An entry as a link of the chain, and nothing else."""
+    return Entry(
+        seq=entry.seq,
+        kind=SEALED,
+        amount_micros=0,
+        model=None,
+        model_fingerprint=None,
+        key_id=None,
+        request_id=None,
+        corrects_seq=None,
+        reason=None,
+        created_at=None,
+        previous_hash=entry.previous_hash,
+        entry_hash=entry.entry_hash,
+        **count_fields(NOTHING),
+        **price_fields(NOTHING),
+    )
+
+
+def _page(session: Session, view: View, after: int, limit: int) -> Sequence[LedgerEntry]:
+    mine = (LedgerEntry.account_id == view.account_id, LedgerEntry.seq > after)
+    return session.scalars(select(LedgerEntry).where(*mine).order_by(LedgerEntry.seq).limit(limit)).all()
+
+
 def entry_hash(entry: LedgerEntry | ChargeRow | Row[Any]) -> str:
     """The hash that an entry has to carry, over everything else that its customer sees."""
     return row_hash(entry, _HASHED, count_fields(entry.counts) | price_fields(entry.prices))
@@ -148,6 +176,7 @@ class TotalKey(NamedTuple):
 
     hour: int
     kind: str
+    project_id: str
     key_id: str
     model: str
     model_fingerprint: str
@@ -177,6 +206,7 @@ def add_to_totals(totals: Totals, entry: Any) -> None:  # noqa: ANN401 - an entr
         key = TotalKey(
             hour=entry.created_at // HOUR,
             kind=entry.kind,
+            project_id=entry.project_id or DEFAULT_ID,
             key_id=entry.key_id or "",
             model=entry.model or "",
             model_fingerprint=entry.model_fingerprint or "",

@@ -14,6 +14,7 @@ from shared.errors import ErrorCode
 from shared.kinds import UnitPrices, cost_micros
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
+from vendor_service.database.view import NO_PROJECT
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
 from vendor_service.webhooks import events
@@ -206,7 +207,13 @@ def tell_reached(
         for percent in percents:
             if 100 * used >= percent * limit and not (former is not None and 100 * was >= percent * former):
                 data = {"percent": percent, f"used_{unit}": used, f"limit_{unit}": limit}
-                events.emit(session, kind, account, _whose(of) | data, now)
+                events.emit(session, kind, account, _whose(of) | data, now, _project_of(of))
+
+
+def _project_of(limited: Account | Project | ApiKey | None) -> str | None:
+    if isinstance(limited, Project):
+        return limited.id
+    return limited.project_id if isinstance(limited, ApiKey) else NO_PROJECT
 
 
 def _whose(limited: Account | Project | ApiKey | None) -> dict[str, str]:

@@ -115,7 +115,8 @@ def refund(
         raise OperatorError(
             f"{left} micro-units are left of charge {seq} of {account.name}; a refund gives back no more"
         )
-    appended = append(session, account, "refund", amount, now, corrects_seq=seq, reference=reference)
+    said = {"corrects_seq": seq, "reference": reference, "project_id": charged.project_id}
+    appended = append(session, account, "refund", amount, now, **said)
     for each in limited_by(account, session.get_one(ApiKey, charged.key_id)):
         if seq > each.period_seq:
             each.spent_micros -= amount

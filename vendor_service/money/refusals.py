@@ -1,4 +1,4 @@
-"""Refusals: how many requests of each account were refused, and why, by the hour.
+"""Refusals: how many requests of each project were refused, and why, by the hour.
 
 They move no money, so they are counted in memory and written down now and then: a process that is killed
 loses the last few.
@@ -18,8 +18,11 @@ from sqlalchemy.orm import Session
 from vendor_service.clock import DAY, HOUR, Clock, ClockWatch, to_datetime
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Refusals
+from vendor_service.database.view import View
 
 _KEPT_DAYS = 90
+_KEY = ("account_id", "project_id", "hour", "code")
+_Counts = Counter[tuple[str, str, int, str]]  # by these
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +44,12 @@ class RefusalCounts:
         self._clock = clock
         self._watch = watch
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, int, str]] = Counter()
+        self._counts: _Counts = Counter()
 
-    def note(self, account_id: str, code: str) -> None:
-        """Count a refused request of an account."""
+    def note(self, account_id: str, project_id: str, code: str) -> None:
+        """Count a refused request of a project of an account."""
         with self._lock:
-            self._counts[account_id, self._clock() // HOUR, code] += 1
+            self._counts[account_id, project_id, self._clock() // HOUR, code] += 1
 
     def write(self) -> None:
         """Write down what was counted since the last time; raises what `Database.write` does."""
@@ -59,19 +62,19 @@ class RefusalCounts:
                 _add(session, counts)
                 if self._watch is None or self._watch.fault is None:
                     before = self._clock() - _KEPT_DAYS * DAY
-                    _forget(session, {account for account, _, _ in counts}, before)
+                    _forget(session, {account for account, *_ in counts}, before)
         except Exception:
             with self._lock:
                 self._counts += counts
             raise
 
 
-def refused_since(session: Session, account_id: str, since: int) -> list[Refused]:
-    """Refusals of an account from the hour of `since` on, the most frequent reason first."""
+def refused_since(session: Session, view: View, since: int) -> list[Refused]:
+    """Refusals in view from the hour of `since` on, the most frequent reason first."""
     times = func.sum(Refusals.requests)
     found = (
         select(Refusals.code, times, func.max(Refusals.hour))
-        .where(Refusals.account_id == account_id, Refusals.hour >= since // HOUR)
+        .where(view.rows(Refusals), Refusals.hour >= since // HOUR)
         .group_by(Refusals.code)
         .order_by(times.desc(), Refusals.code)
     )
@@ -81,18 +84,15 @@ def refused_since(session: Session, account_id: str, since: int) -> list[Refused
     ]
 
 
-def _add(session: Session, counts: Counter[tuple[str, int, str]]) -> None:
+def _add(session: Session, counts: _Counts) -> None:
     connection = session.connection()
     adding: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(Refusals)
     upsert = adding.on_conflict_do_update(
-        index_elements=["account_id", "hour", "code"],
+        index_elements=list(_KEY),
         set_={"requests": Refusals.requests + adding.excluded.requests},
     )
     # Sorted, so that two processes lock the same rows in the same order.
-    rows = [
-        {"account_id": account_id, "hour": hour, "code": code, "requests": times}
-        for (account_id, hour, code), times in sorted(counts.items())
-    ]
+    rows = [{**dict(zip(_KEY, key, strict=True)), "requests": times} for key, times in sorted(counts.items())]
     connection.execute(upsert, rows)
 
 

@@ -1,4 +1,4 @@
-"""Spending: sums of the running totals by day and by what entries have in common, of one account or all."""
+"""Spending: sums of the running totals by day and by what entries have in common, of one view or of all."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.clock import DAY, HOUR, to_datetime
-from vendor_service.database.tables import Account, ApiKey, LedgerTotal, Project
+from vendor_service.database.tables import Account, LedgerTotal, Project
+from vendor_service.database.view import View
 
 Group = Literal["key", "model", "project", "account"]
 
@@ -39,10 +40,10 @@ class Spent:
         return self.charged_micros - self.refunded_micros - self.adjusted_micros
 
 
-def by_day(session: Session, account_id: str | None, first: date, last: date) -> list[Spent]:
+def by_day(session: Session, view: View | None, first: date, last: date) -> list[Spent]:
     """A row for every day from `first` to `last`, in UTC, also for those without entries."""
     day = (LedgerTotal.hour // _HOURS_A_DAY).label("day")
-    found = _sums(account_id, first, last).add_columns(day).group_by("day")
+    found = _sums(view, first, last).add_columns(day).group_by("day")
     rows = {int(each.day): each for each in session.execute(found)}
     spent = []
     for number in range(_day(first), _day(last) + 1):
@@ -52,24 +53,23 @@ def by_day(session: Session, account_id: str | None, first: date, last: date) ->
     return spent
 
 
-def by_group(session: Session, account_id: str | None, group: Group, first: date, last: date) -> list[Spent]:
+def by_group(session: Session, view: View | None, group: Group, first: date, last: date) -> list[Spent]:
     """A row a key, model, project or account with entries on these days, the largest charges first.
 
     Keys are named by their ids, projects and accounts by their names. Entries without a key or a model are
     left out.
     """
     column = _COLUMNS[group].label("grouping")
-    found = _sums(account_id, first, last).add_columns(column).where(column != "").group_by("grouping")
+    found = _sums(view, first, last).add_columns(column).where(column != "").group_by("grouping")
     if group == "account":
         found = found.join(Account, Account.id == LedgerTotal.account_id)
-    elif group == "project":  # that of its key, for good
-        found = found.join(ApiKey, ApiKey.id == LedgerTotal.key_id)
-        found = found.outerjoin(Project, Project.id == ApiKey.project_id)
+    elif group == "project":
+        found = found.outerjoin(Project, Project.id == LedgerTotal.project_id)
     spent = [Spent(each.grouping, *map(int, each[:5])) for each in session.execute(found)]
     return sorted(spent, key=lambda each: (-each.charged_micros, each.group))
 
 
-def _sums(account_id: str | None, first: date, last: date) -> Select[*tuple[int, ...]]:
+def _sums(view: View | None, first: date, last: date) -> Select[*tuple[int, ...]]:
     kind, amount = LedgerTotal.kind, LedgerTotal.amount_micros
     columns = (
         func.sum(case((kind == "charge", LedgerTotal.entries), else_=0)),
@@ -80,7 +80,7 @@ def _sums(account_id: str | None, first: date, last: date) -> Select[*tuple[int,
     )
     hours = (_day(first) * _HOURS_A_DAY, (_day(last) + 1) * _HOURS_A_DAY)
     found = select(*columns).where(LedgerTotal.hour >= hours[0], LedgerTotal.hour < hours[1])
-    return found if account_id is None else found.where(LedgerTotal.account_id == account_id)
+    return found if view is None else found.where(view.rows(LedgerTotal))
 
 
 def _day(day: date) -> int:

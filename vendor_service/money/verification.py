@@ -173,8 +173,6 @@ def _fault_of_chain(session: Session, account: Account, sums: _Sums, progress: P
     for seq, entry in enumerate(ledger.rows(session, account.id), start=1):
         if fault := _fault_of_entry(entry, seq, previous):
             return fault
-        if entry.project_id != sums.project_of(entry.key_id):
-            return f"entry {seq} names another project than that of its key"
         is_note = entry.kind == "adjustment" and not entry.amount_micros  # as that of a repair
         if entry.created_at < dated and not is_note:
             return f"entry {seq} is dated before the one that it follows"
@@ -184,6 +182,8 @@ def _fault_of_chain(session: Session, account: Account, sums: _Sums, progress: P
         refunded = _refunded(session, entry)
         if entry.kind == "refund" and refunded is None:
             return f"entry {seq} does not give back what is left of what it names"
+        if entry.project_id != sums.project_of(entry.key_id if refunded is None else refunded.key_id):
+            return f"entry {seq} names another project than that of its key"
         sums.add(entry, refunded)
         if seq % _STEP == 0:
             progress(_STEP)

@@ -85,7 +85,7 @@ def _add_layers(app: FastAPI, direct: Sequence[BaseRoute], vendor: Vendor, trace
     def note_refusal(scope: Scope, code: str) -> None:
         account_id = scope["state"].get("account_id")
         if account_id is not None and not scope["path"].startswith("/console"):
-            vendor.refusals.note(account_id, code)
+            vendor.refusals.note(account_id, scope["state"]["project_id"], code)
 
     app.add_middleware(
         RequestGate,

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, WebhookDelivery, WebhookEndpoint, WebhookEvent
+from vendor_service.database.view import DEFAULT_ID, NO_PROJECT
 
 # After each failure the next try comes so many seconds later, as Standard Webhooks advises: over three days.
 BACKOFF_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -30,16 +31,23 @@ class EventKind(StrEnum):
 
 
 def emit(
-    session: Session, kind: EventKind, account: Account | None, data: Mapping[str, Any], now: int
+    session: Session,
+    kind: EventKind,
+    account: Account | None,
+    data: Mapping[str, Any],
+    now: int,
+    project_id: str | None = NO_PROJECT,
 ) -> None:
     """Write an event and its receivers; it is sent once this transaction has committed.
 
-    An event of no account concerns all of them, and every receiver is told.
+    An event of no account concerns all of them, and every receiver is told. Without a project it concerns
+    the whole account; that of the default project is `None` or empty.
     """
     event = WebhookEvent(
         id=f"evt_{secrets.token_hex(16)}",
         kind=kind,
         account_id=None if account is None else account.id,
+        project_id=project_id or DEFAULT_ID,
         content=_content(kind, account, data, now),
         created_at=now,
     )

@@ -47,6 +47,7 @@ from shared.billing import (
 from shared.embeddings import ModelCard, ModelList
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from shared.keys import KeyInfo, KeyList, NewSecret
+from shared.projects import ProjectInfo, ProjectList
 from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
 
 
@@ -209,6 +210,10 @@ class VendorClient(Vendor):
             if len(found) == known:
                 raise VendorError(f"{self.url} gives the same page of its keys again and again.")
             params = {"after": page.data[-1].key_id}
+
+    def projects(self) -> list[ProjectInfo]:
+        """The account's projects beside the default one, as far as the key sees them."""
+        return parse(ProjectList, self._http.send("GET", "/v1/projects")).data
 
     def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
         """Give a key another secret; the present one is good for `grace_seconds` more.

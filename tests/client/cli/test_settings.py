@@ -248,6 +248,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             "reconcile",
             "help",
             "api_key_file",
+            "other_key_file",
         }
         typed |= {"model_fingerprint"} if words == "cache prune" else set()
         typed |= {"list", "revoke"} if words == "trust" else set()

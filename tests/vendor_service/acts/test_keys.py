@@ -15,6 +15,7 @@ from vendor_service.acts import keys
 from vendor_service.acts.act import Act, Customer
 from vendor_service.clock import DAY
 from vendor_service.database.tables import ApiKey
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Order
 from vendor_service.webhooks import events
@@ -22,7 +23,7 @@ from vendor_service.webhooks.events import EventKind
 
 
 def customer(books: Books, order: Order) -> Customer:
-    return Customer(order.account_id, books.account(order).name, None)
+    return Customer(books.account(order), None)
 
 
 def issue(books: Books, order: Order) -> None:
@@ -79,11 +80,10 @@ def test_keys_that_were_revoked_leave_room_and_are_not_read(books: Books) -> Non
 def test_a_page_of_keys_is_found_without_a_look_at_all_of_them(tmp_path: Path) -> None:
     with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books:
         order = books.open()
-        whose = customer(books, order)
         with statements(books) as seen, books.database.read() as session:
-            keys.page(session, whose, order.key_id, 10)
+            keys.page(session, View.whole(order.account_id), order.key_id, 10)
             for ended in (False, True):
-                keys.newest(session, whose, order.key_id, 10, now=1, ended=ended)
+                keys.newest(session, View.whole(order.account_id), order.key_id, 10, now=1, ended=ended)
         pages = [each for each in seen if "ORDER BY api_keys.created_at" in each[0]]
         assert len(pages) == 3
         with books.database.engine.connect() as connection:

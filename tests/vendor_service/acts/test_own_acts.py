@@ -60,7 +60,7 @@ class Somebody:
         account = self.vendor.account(self.key)
         with self.vendor.books.read() as session:
             key = session.get_one(ApiKey, key_id(self.admin))
-            customer = Customer(account.id, account.name, key)
+            customer = Customer(account, key)
         context = ActContext(self.vendor.books, self.vendor.clock, keep_micros=30 * DAY)
         return context.by(customer_key(key.id), customer=customer)
 

@@ -23,7 +23,7 @@ HOOK = "https://example.com/hooks"
 @contextmanager
 def acting(books: Books, order: Order) -> Iterator[Act]:
     """What the customer does."""
-    customer = Customer(order.account_id, books.account(order).name, None)
+    customer = Customer(books.account(order), None)
     with books.database.write() as session:
         yield Act(session, "key:1", books.clock, customer=customer)
 

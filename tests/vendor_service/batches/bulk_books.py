@@ -16,6 +16,7 @@ from vendor_service.batches.store import Store
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import StoredFile
+from vendor_service.database.view import View
 from vendor_service.encoder.facts import ModelFacts
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
@@ -56,18 +57,18 @@ class BulkProcess:
 
     def send(self, order: Order, *sizes: tuple[int, int]) -> StoredFile:
         """Send in a file of such chunks."""
-        file_id = self.files.begin(order.account_id, 0)
+        file_id = self.files.begin(order.account_id, "", 0)
         pieces = [
             Piece(number, number, bytes=1, lines=1, counts=Counter({"image": images, "text": texts}))
             for number, (images, texts) in enumerate(sizes)
         ]
         taken = Taken("", len(pieces), "/embed", "icon-clip", pieces)
         self.files.finish(order.account_id, file_id, "in.jsonl", taken)
-        return self.files.get(order.account_id, file_id)
+        return self.files.get(View.whole(order.account_id), file_id)
 
     def begin_with(self, order: Order, file: StoredFile) -> BatchObject:
         """Begin a job with a file."""
-        terms = JobTerms(order.account_id, order.key_id)
+        terms = JobTerms(View.whole(order.account_id), "", order.key_id)
         asked = BatchRequest(input_file_id=file.id, endpoint="/embed", completion_window="24h")
         return self.jobs.begin(terms, asked, file, self.model)
 

@@ -22,6 +22,7 @@ from vendor_service.batches.intake import Fault, Intake, Piece, Taken
 from vendor_service.batches.lines import LineReader
 from vendor_service.database.session import Database
 from vendor_service.database.tables import BatchJob, FilePiece, StoredFile
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 
 ROOM = LIMITS.account_bytes
@@ -33,7 +34,7 @@ def process(books: Books) -> BulkProcess:
 
 def test_files_that_come_without_their_size_take_room_as_they_come(books: Books) -> None:
     files, account_id = process(books).files, books.open().account_id
-    first, second = files.begin(account_id, 0), files.begin(account_id, 0)
+    first, second = files.begin(account_id, "", 0), files.begin(account_id, "", 0)
     assert 0 < files.grow(account_id, first, 1) - 1 < ROOM // 2  # and for some more
     assert files.grow(account_id, second, ROOM // 2) > ROOM // 2
     assert files.grow(account_id, first, ROOM // 4) > ROOM // 4
@@ -45,14 +46,14 @@ def test_files_that_come_without_their_size_take_room_as_they_come(books: Books)
         "in",
         Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, counts=Counter({"text": 1}))]),
     )
-    assert files.get(account_id, second).bytes == 7
+    assert files.get(View.whole(account_id), second).bytes == 7
     assert files.grow(account_id, first, ROOM - 10) == ROOM - 7  # up to what is left
     with pytest.raises(APIError, match="delete some"):
-        files.begin(account_id, 1)
+        files.begin(account_id, "", 1)
     files.give_up(first)
     with pytest.raises(APIError, match="too long to come"):
         files.grow(account_id, first, 1)
-    assert files.begin(account_id, ROOM - 7)
+    assert files.begin(account_id, "", ROOM - 7)
 
 
 @on_sqlite
@@ -61,15 +62,15 @@ def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_b
 ) -> None:
     monkeypatch.setattr("vendor_service.batches.files._MOST_FILES", 2)
     files, account_id = process(books).files, books.open().account_id
-    both = [files.begin(account_id, 0) for _ in range(2)]
-    with pytest.raises(APIError, match="has 2 files of"):
-        files.begin(account_id, 0)
+    both = [files.begin(account_id, "", 0) for _ in range(2)]
+    with pytest.raises(APIError, match="may have 2 files of"):
+        files.begin(account_id, "", 0)
     for each in both:
         files.grow(account_id, each, 7)
         taken = Taken("", 7, "/embed", "icon-clip", [Piece(0, 0, 7, 1, counts=Counter({"text": 1}))])
         files.finish(account_id, each, "in", taken)
     with pytest.raises(APIError, match="delete some"):
-        files.begin(account_id, 0)
+        files.begin(account_id, "", 0)
 
 
 def many_pieces() -> Taken:
@@ -106,11 +107,11 @@ def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, account_id = process(books).files, books.open().account_id
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
     seen: list[tuple[int, int]] = []
 
     def look() -> None:
-        listed, _ = files.page(account_id, None, None, 10, newest_first=True)
+        listed, _ = files.page(View.whole(account_id), None, None, 10, newest_first=True)
         seen.append((len(pieces_of(books, file_id)), len(listed)))
 
     for number in (1, 2, 3):
@@ -118,7 +119,7 @@ def test_a_file_of_many_pieces_is_written_in_slices_and_listed_once_it_is_whole(
     files.finish(account_id, file_id, "in", many_pieces())
     look()
     assert seen == [(0, 0), (1000, 0), (2000, 0), (2500, 1)]
-    file, pieces = files.get(account_id, file_id), pieces_of(books, file_id)
+    file, pieces = files.get(View.whole(account_id), file_id), pieces_of(books, file_id)
     assert (file.lines, file.counts) == (2500, {"image": 1249, "text": 7497})
     assert [each.number for each in pieces] == [each.first_line for each in pieces] == list(range(2500))
     assert pieces[0].faults is None
@@ -137,19 +138,19 @@ def faulty_pieces(count: int, message: str) -> Taken:
 @on_sqlite
 def test_what_is_kept_of_faults_takes_room_of_its_account(books: Books) -> None:
     files, account_id = process(books).files, books.open().account_id
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
     files.finish(account_id, file_id, "in", faulty_pieces(10, "ж" * 100))
     kept = sum(len((each.faults or "").encode()) for each in pieces_of(books, file_id))
     assert 10 * 200 < kept < 10 * 300  # as UTF-8
-    assert files.get(account_id, file_id).bytes == 20
+    assert files.get(View.whole(account_id), file_id).bytes == 20
     with pytest.raises(APIError, match="delete some"):
-        files.begin(account_id, ROOM - 20 - kept + 1)
-    another = files.begin(account_id, 2)
-    files.begin(account_id, ROOM - 20 - kept - 2)
+        files.begin(account_id, "", ROOM - 20 - kept + 1)
+    another = files.begin(account_id, "", 2)
+    files.begin(account_id, "", ROOM - 20 - kept - 2)
     with pytest.raises(APIError, match="delete some"):
         files.finish(account_id, another, "in", faulty_pieces(1, "x"))
     assert pieces_of(books, another) == []
-    files.let_go(account_id, file_id)
+    files.let_go(View.whole(account_id), file_id)
     files.remove(file_id)
     files.finish(account_id, another, "in", faulty_pieces(1, "x"))
 
@@ -159,31 +160,31 @@ def test_error_files_take_room_of_their_account_from_the_beginning_of_the_job_on
     """One file of a few bytes may serve many jobs, and its refused lines cost nothing."""
     bulk, order = process(books), books.open()
     files, account_id = bulk.files, order.account_id
-    faulty, another = files.begin(account_id, 0), bulk.send(order, (0, 1))
+    faulty, another = files.begin(account_id, "", 0), bulk.send(order, (0, 1))
     files.finish(account_id, faulty, "in", faulty_pieces(10, "x" * 100))
-    file = files.get(account_id, faulty)
+    file = files.get(View.whole(account_id), faulty)
     errors = 4 * file.fault_bytes
     rest = ROOM - file.bytes - file.fault_bytes - another.bytes
-    filling = files.begin(account_id, rest - errors + 1)
+    filling = files.begin(account_id, "", rest - errors + 1)
     with pytest.raises(APIError, match="delete some"):
         bulk.begin_with(order, file)
     bulk.begin_with(order, another)  # which has no faults
     files.give_up(filling)
     job = bulk.begin_with(order, file)
     with pytest.raises(APIError, match="delete some"):
-        files.begin(account_id, rest - errors + 1)
-    filling = files.begin(account_id, rest - errors)
+        files.begin(account_id, "", rest - errors + 1)
+    filling = files.begin(account_id, "", rest - errors)
     while (claim := bulk.claim()) is not None:
         bulk.settle(claim, texts=0 if claim.job.id == job.id else 1)
-    error_file = bulk.jobs.get(account_id, job.id).error_file_id or ""
-    left = rest - files.get(account_id, error_file).bytes
+    error_file = bulk.jobs.get(View.whole(account_id), job.id).error_file_id or ""
+    left = rest - files.get(View.whole(account_id), error_file).bytes
     files.give_up(filling)
     with pytest.raises(APIError, match="delete some"):
-        files.begin(account_id, left + 1)
-    files.give_up(files.begin(account_id, left))  # what is answered takes none
-    files.let_go(account_id, error_file)
+        files.begin(account_id, "", left + 1)
+    files.give_up(files.begin(account_id, "", left))  # what is answered takes none
+    files.let_go(View.whole(account_id), error_file)
     files.remove(error_file)
-    assert files.begin(account_id, rest)
+    assert files.begin(account_id, "", rest)
     books.check(order)
 
 
@@ -193,11 +194,11 @@ def test_the_room_that_a_file_had_while_it_came_has_room_for_its_faults(
 ) -> None:
     monkeypatch.setattr("vendor_service.batches.files._PIECES_AT_ONCE", 4)
     files, account_id = process(books).files, books.open().account_id
-    files.begin(account_id, ROOM - 10_000)
-    file_id = files.begin(account_id, 0)
+    files.begin(account_id, "", ROOM - 10_000)
+    file_id = files.begin(account_id, "", 0)
     assert files.grow(account_id, file_id, 20) == 10_000
     files.finish(account_id, file_id, "in", faulty_pieces(10, "x" * 500))
-    file = files.get(account_id, file_id)
+    file = files.get(View.whole(account_id), file_id)
     assert file.bytes == 20
     assert 5_000 < file.fault_bytes < 9_980
 
@@ -208,7 +209,7 @@ def test_pieces_are_written_and_deleted_in_slices_of_few_bytes(
     monkeypatch.setattr("vendor_service.batches.files._FAULT_BYTES_AT_ONCE", 10_000)
     monkeypatch.setattr("vendor_service.batches.files._PIECES_AT_ONCE", 50)
     files, account_id = process(books).files, books.open().account_id
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
     seen, write = [0], Database.write
 
     def watched(database: Database, *rest: Any) -> Any:
@@ -221,7 +222,7 @@ def test_pieces_are_written_and_deleted_in_slices_of_few_bytes(
     assert 5 <= len(seen) - 1 <= 6
     assert all(0 < after - before <= 25 for before, after in pairwise([*seen[1:], 120]))
     written = seen[1:]
-    files.let_go(account_id, file_id)
+    files.let_go(View.whole(account_id), file_id)
     seen.clear()
     files.remove(file_id)
     assert seen == [120 - each for each in [*written, 120]]
@@ -231,7 +232,7 @@ def test_of_a_file_whose_pieces_were_being_written_when_a_vendor_died_nothing_is
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, account_id = process(books).files, books.open().account_id
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
 
     def die() -> None:
         raise ZeroDivisionError
@@ -241,7 +242,7 @@ def test_of_a_file_whose_pieces_were_being_written_when_a_vendor_died_nothing_is
         files.finish(account_id, file_id, "in", many_pieces())
     assert len(pieces_of(books, file_id)) == 2000
     with pytest.raises(APIError, match="has no file"):
-        files.get(account_id, file_id)
+        files.get(View.whole(account_id), file_id)
     books.clock.advance(2 * 3600)
     assert files.expired() == [file_id]
     files.remove(file_id)
@@ -254,7 +255,7 @@ def test_a_file_that_is_given_up_while_its_pieces_are_written_is_not_finished(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, account_id = process(books).files, books.open().account_id
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
     before_write(monkeypatch, 2, lambda: files.give_up(file_id))
     with pytest.raises(APIError, match="too long to come"):
         files.finish(account_id, file_id, "in", many_pieces())
@@ -339,8 +340,8 @@ def test_a_file_that_expires_while_a_job_begins_on_it_stays_until_the_job_has_en
         job = bulk.begin_with(order, file)
     assert expired == [[]]
     assert bulk.files.expired() == []
-    assert bulk.files.get(order.account_id, file.id).state == "ready"
-    bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    assert bulk.files.get(View.whole(order.account_id), file.id).state == "ready"
+    bulk.jobs.cancel(View.whole(order.account_id), job.id, "os:test")
     assert bulk.files.expired() == [file.id]
     with pytest.raises(APIError, match="has no file"):
         bulk.begin_with(order, file)
@@ -375,9 +376,9 @@ def test_a_line_whose_model_the_books_cannot_name_is_no_first_line(books: Books,
     intake = Intake(LineReader(64, 100), LIMITS)
     intake.feed(text_line("a", model) + text_line("b", "m" * 255))
     taken = intake.finish()
-    file_id = files.begin(account_id, 0)
+    file_id = files.begin(account_id, "", 0)
     files.finish(account_id, file_id, "in", taken)
-    file, (piece,) = files.get(account_id, file_id), pieces_of(books, file_id)
+    file, (piece,) = files.get(View.whole(account_id), file_id), pieces_of(books, file_id)
     assert (file.model, file.lines, file.counts) == ("m" * 255, 2, {"text": 1})
     fault = json.loads(piece.faults or "")["0"]
     assert fault["custom_id"] == "a"

@@ -30,6 +30,7 @@ from vendor_service.database.tables import (
     StoredFile,
     WebhookEvent,
 )
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 from vendor_service.money import prices
 from vendor_service.money.admission import Admission
@@ -58,7 +59,7 @@ def test_each_chunk_is_charged_as_it_is_done_and_what_fails_is_released(books: B
         account = books.account(order)
         assert (account.spent_micros, account.held_micros) == (spent, held)
         books.check(order)
-    done = bulk.jobs.get(order.account_id, job.id)
+    done = bulk.jobs.get(View.whole(order.account_id), job.id)
     assert (done.status, done.cost_micros, done.held_micros, bulk.claim()) == ("completed", 230, 0, None)
     assert [(entry.counts, entry.prices["image"]) for entry in books.entries(order)[1:]] == [
         ({"image": 3, "text": 1}, 50),
@@ -84,7 +85,7 @@ def test_every_decision_about_a_job_is_a_line_of_the_billing_log_and_counted(
         second, file = begin_keyed(bulk, order)
         assert begin_keyed(bulk, order, file)[0] == second
         for _ in range(2):
-            bulk.jobs.cancel(order.account_id, second.id, "key:1")
+            bulk.jobs.cancel(View.whole(order.account_id), second.id, "key:1")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     told = [(each["outcome"], each["images"], each["texts"], each["cost_micros"]) for each in lines]
     assert told == [
@@ -116,7 +117,7 @@ def begin_keyed(
 ) -> tuple[BatchObject, StoredFile]:
     """Begin a job of one image under an idempotency key, or find it; the job and its file."""
     file = file or bulk.send(order, (1, 0))
-    terms = JobTerms(order.account_id, order.key_id, idempotency_key="key")
+    terms = JobTerms(View.whole(order.account_id), "", order.key_id, idempotency_key="key")
     asked = BatchRequest(input_file_id=file.id, endpoint="/embed", completion_window="24h")
     return bulk.jobs.begin(terms, asked, file, bulk.model), file
 
@@ -130,13 +131,13 @@ def test_a_chunk_of_which_nothing_is_answered_has_no_entry(books: Books) -> None
         assert claim is not None
         assert bulk.settle(claim, images=0) is None
     assert (books.entries(order), books.account(order).queries_held) == ([], 0)
-    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    assert bulk.jobs.get(View.whole(order.account_id), job.id).status == "completed"
     books.check(order)
 
 
 def receipts(books: Books, batch_id: str, account_id: str) -> list[tuple[int, int, int, str, str, str]]:
     """What the receipts of a job say."""
-    charges = process(books).jobs.charges(account_id, batch_id, -1, 10)
+    charges = process(books).jobs.charges(View.whole(account_id), batch_id, -1, 10)
     return [
         (
             each.number,
@@ -159,7 +160,7 @@ def test_a_job_has_its_receipts_when_its_file_is_deleted(books: Books) -> None:
         bulk.settle(claim, images=images)
     before = receipts(books, job.id, order.account_id)
     assert [each[:3] for each in before] == [(0, 0, 1), (2, 2, 1)]
-    bulk.files.let_go(order.account_id, file.id)
+    bulk.files.let_go(View.whole(order.account_id), file.id)
     bulk.files.remove(file.id)
     assert receipts(books, job.id, order.account_id) == before
 
@@ -184,7 +185,7 @@ def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(book
     assert again is not None
     assert again.key == first.key
     assert chunks_of(books, job.id) == [(0, "waiting"), (1, "done")]
-    done = bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    done = bulk.jobs.cancel(View.whole(order.account_id), job.id, "os:test")
     assert (done.status, done.cost_micros, bulk.claim()) == ("cancelled", 50, None)
     assert chunks_of(books, job.id) == [(0, "waiting"), (1, "done")]
     books.check(order)
@@ -199,7 +200,7 @@ def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
     file = bulk.send(order, (1, 0))
     for _ in range(2):
         job = bulk.begin_with(order, file)
-        bulk.jobs.cancel(order.account_id, job.id, "os:test")
+        bulk.jobs.cancel(View.whole(order.account_id), job.id, "os:test")
         books.clock.advance(3600)
     with pytest.raises(APIError, match="began 2 jobs within a day") as refused:
         bulk.begin_with(order, file)
@@ -258,7 +259,7 @@ def test_nothing_is_charged_of_a_job_that_ended_while_a_chunk_was_in_hand(books:
     job = bulk.begin(order, (1, 0), (1, 0))
     claim = bulk.claim()
     assert claim is not None
-    bulk.jobs.cancel(order.account_id, job.id, "os:test")
+    bulk.jobs.cancel(View.whole(order.account_id), job.id, "os:test")
     with pytest.raises(APIError, match="the job has ended") as refused:
         bulk.settle(claim)
     assert refused.value.code == "deadline_exceeded"  # and no `conflict`: nobody else does it
@@ -300,7 +301,7 @@ def test_a_chunk_of_a_locked_job_is_settled_later_and_nobody_else_waits(books: B
         assert time.monotonic() - began < 5
         assert not settling.done()
     settling.result(20)
-    assert bulk.jobs.get(order.account_id, job.id).status == "completed"
+    assert bulk.jobs.get(View.whole(order.account_id), job.id).status == "completed"
     assert [entry.amount_micros for entry in books.entries(order)] == [-50]
     books.check(order)
     books.check(other)
@@ -322,7 +323,7 @@ def test_a_job_that_cannot_be_ended_keeps_no_other_from_it(
 
     def states() -> list[str]:
         both = zip(orders, jobs, strict=True)
-        return sorted(bulk.jobs.get(order.account_id, job.id).status for order, job in both)
+        return sorted(bulk.jobs.get(View.whole(order.account_id), job.id).status for order, job in both)
 
     books.clock.advance(24 * 3600)
     with monkeypatch.context() as patch:
@@ -399,7 +400,7 @@ def test_a_job_that_nobody_works_on_is_given_up_and_released(books: Books) -> No
     assert bulk.jobs.end_overdue() == 1
     with pytest.raises(APIError):
         bulk.settle(claim)
-    assert (bulk.jobs.get(order.account_id, job.id).status, books.account(order).held_micros) == (
+    assert (bulk.jobs.get(View.whole(order.account_id), job.id).status, books.account(order).held_micros) == (
         "expired",
         0,
     )
@@ -481,5 +482,5 @@ def test_a_commit_of_which_nobody_hears_counts_once(postgres: Postgres, cut: Cut
         cutter.cut_next(cut)
         bulk.settle(claim)
         assert [entry.amount_micros for entry in books.entries(order)] == [-50]
-        assert bulk.jobs.get(order.account_id, job.id).request_counts.completed == 1
+        assert bulk.jobs.get(View.whole(order.account_id), job.id).request_counts.completed == 1
         books.check(order)

@@ -15,18 +15,19 @@ from tests.vendor_service.books import Books
 from vendor_service.batches import runner
 from vendor_service.batches.leases import Claim
 from vendor_service.batches.runner import Pauses, Runner
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 from vendor_service.money import prices
 from vendor_service.money.rate import UNPAID_BURST, UNPAID_PER_SECOND, Allowance
 
 
-def begin(books: Books, model: str, chunks: int) -> tuple[str, str]:
+def begin(books: Books, model: str, chunks: int) -> tuple[View, str]:
     """Begin a job for a model in an account of its own; the account, and the job."""
     order, bulk = books.open(), BulkProcess(books.database, books.clock, books.admission)
     with books.database.write() as session:
         prices.publish(session, model, {"image": 100, "text": 20}, books.clock())
     bulk.model = replace(bulk.model, id=model)
-    return order.account_id, bulk.begin(order, *[(1, 0)] * chunks).id
+    return View.whole(order.account_id), bulk.begin(order, *[(1, 0)] * chunks).id
 
 
 @pytest.mark.parametrize("books", ["sqlite"], indirect=True)
@@ -70,7 +71,7 @@ def test_a_job_whose_model_or_file_is_away_is_left_alone_for_a_while_and_no_othe
 
 @pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Books) -> None:
-    (spent, _), (other, _) = (begin(books, "icon-clip", 8) for _ in range(2))
+    spent, other = (begin(books, "icon-clip", 8)[0].account_id for _ in range(2))
     bulk = BulkProcess(books.database, books.clock, books.admission)
     allowance = Allowance(books.clock)
 

@@ -73,7 +73,7 @@ def test_a_server_that_cannot_write_at_its_stop_is_gone_all_the_same(
 
     monkeypatch.setattr(Presence, "leave", leaving)
     with LocalVendor(tmp_path) as vendor:
-        vendor.app.state.refusals.note("acct_1", "overloaded")
+        vendor.app.state.refusals.note("acct_1", "", "overloaded")
         assert vendor.embed(vendor.key(), {"text": "a cat"}).status_code == 200
         for kind in (RefusalCounts, Recorder):
             monkeypatch.setattr(kind, "write", lambda _: 1 / 0)

@@ -363,7 +363,12 @@ def test_a_file_is_listed_read_and_deleted_by_its_account_alone(
 def test_files_can_be_deleted_while_they_are_listed(
     vendor: LocalVendor, client: openai.OpenAI, api_key: str
 ) -> None:
-    of_account = {"account_id": vendor.account(api_key).id, "purpose": "batch", "state": "ready"}
+    of_account = {
+        "account_id": vendor.account(api_key).id,
+        "project_id": "",
+        "purpose": "batch",
+        "state": "ready",
+    }
     with vendor.books.write() as session:
         for number in range(101):
             times = {"created_at": number, "expires_at": vendor.clock() + DAY}

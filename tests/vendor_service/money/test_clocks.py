@@ -348,7 +348,7 @@ def test_a_clock_that_cannot_be_right_dates_no_new_account_and_no_new_key(sqlite
         act = Act(session, "os:test", books.clock)
         with pytest.raises(WrongClock, match="VENDOR_TRUST_CLOCK"):
             keys.issue(act, account.name, KeyTerms())
-        own = replace(act, customer=Customer(account.id, account.name, None))
+        own = replace(act, customer=Customer(account, None))
         with pytest.raises(APIError) as refused:
             keys.issue(own, account.name, KeyTerms())
     assert not_ready(refused)

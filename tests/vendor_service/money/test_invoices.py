@@ -13,6 +13,7 @@ from shared.billing import CreditNote, Invoice
 from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
+from vendor_service.database.view import View
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money import currency, invoices, payments
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
@@ -120,7 +121,7 @@ def test_a_currency_is_one_of_iso_4217_and_stays_once_money_has_moved(books: Boo
     with pytest.raises(OperatorError, match="these books are in EUR"):
         name_currency(books, "USD")
     with books.database.read() as session:
-        assert account_status(session, order.account_id, books.clock()).currency == "EUR"
+        assert account_status(session, View.whole(order.account_id), books.clock()).currency == "EUR"
         assert session.scalar(text("SELECT count(*) FROM books_head")) == 1
 
 

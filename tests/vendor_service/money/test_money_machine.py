@@ -30,6 +30,7 @@ from vendor_service.acts import money
 from vendor_service.acts.act import Act
 from vendor_service.clock import MOST_SKEW, SECOND, Clock, ClockWatch, next_month_start
 from vendor_service.database.tables import Account
+from vendor_service.database.view import View
 from vendor_service.errors import APIError, OperatorError
 from vendor_service.money import invoices, payments
 from vendor_service.money.admission import Admission
@@ -326,7 +327,7 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(by=PROCESS, which=st.integers(0))
     def cancel_a_job(self, by: int, which: int) -> None:
         job = sorted(self.jobs)[which % len(self.jobs)]
-        assert self.bulk[by].jobs.cancel(self.order.account_id, job, "key:1").held_micros == 0
+        assert self.bulk[by].jobs.cancel(View.whole(self.order.account_id), job, "key:1").held_micros == 0
         del self.jobs[job]
 
     @rule(which=PROCESS)
@@ -506,7 +507,7 @@ class MoneyMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.ask_for_all_again()
         for job in self.jobs:
-            self.bulk[0].jobs.cancel(self.order.account_id, job, "key:1")
+            self.bulk[0].jobs.cancel(View.whole(self.order.account_id), job, "key:1")
         for each in self.processes:
             each.void_abandoned()
             each.close()

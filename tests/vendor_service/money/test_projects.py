@@ -20,6 +20,7 @@ from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND, next_month_start
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Project, WebhookEvent, limited_by
+from vendor_service.database.view import View
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.money import payments, prices
 from vendor_service.money.admission import Admission
@@ -76,7 +77,10 @@ def test_what_a_project_buys_names_it_and_is_counted_for_it(books: Books) -> Non
     with books.database.read() as session:
         status = projects.public(project, books.account(order), books.clock())
         by_project, by_model = (
-            {row.group: row.cost_micros for row in usage_report(session, order.account_id, by, 0, 2**60).rows}
+            {
+                row.group: row.cost_micros
+                for row in usage_report(session, View.whole(order.account_id), by, 0, 2**60).rows
+            }
             for by in ("project", "model")
         )
         quote = estimate(

@@ -11,6 +11,7 @@ from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.accounts.keys import KeyTerms, issue_key
 from vendor_service.clock import DAY, HOUR, to_datetime
 from vendor_service.database.tables import LedgerEntry
+from vendor_service.database.view import View
 from vendor_service.money import entry_search, payments, prices, spending
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.orders import Order
@@ -49,9 +50,9 @@ def test_spending_is_what_the_entries_add_up_to(books: Books, history: tuple[Ord
     order, other = history
     entries = books.entries(order)
     with books.database.read() as session:
-        by_day = spending.by_day(session, order.account_id, *days(books))
-        by_key = spending.by_group(session, order.account_id, "key", *days(books))
-        by_model = spending.by_group(session, order.account_id, "model", *days(books))
+        by_day = spending.by_day(session, View.whole(order.account_id), *days(books))
+        by_key = spending.by_group(session, View.whole(order.account_id), "key", *days(books))
+        by_model = spending.by_group(session, View.whole(order.account_id), "model", *days(books))
         by_account = spending.by_group(session, None, "account", *days(books))
         of_all = spending.by_day(session, None, *days(books))
     charges = [each for each in entries if each.kind == "charge"]
@@ -81,8 +82,8 @@ def test_spending_by_project_is_by_that_of_the_key_and_the_rest_is_the_default_o
     search = books.open_project(order, name="search")
     books.buy(search, images=2)
     with books.database.read() as session:
-        by_project = spending.by_group(session, order.account_id, "project", *days(books))
-        (whole,) = spending.by_group(session, order.account_id, "account", *days(books))
+        by_project = spending.by_group(session, View.whole(order.account_id), "project", *days(books))
+        (whole,) = spending.by_group(session, View.whole(order.account_id), "account", *days(books))
     assert {each.group: each.requests for each in by_project} == {"default": 12, "search": 1}
     assert by_project[1].charged_micros == 200
     assert sum(each.charged_micros for each in by_project) == whole.charged_micros
@@ -96,8 +97,8 @@ def test_spending_ends_with_the_last_day(books: Books) -> None:
     books.clock.now += DAY - books.clock.now % DAY
     books.buy(order, images=2)
     with books.database.read() as session:
-        (spent,) = spending.by_group(session, order.account_id, "key", today, today)
-        both = spending.by_day(session, order.account_id, today, today + timedelta(days=1))
+        (spent,) = spending.by_group(session, View.whole(order.account_id), "key", today, today)
+        both = spending.by_day(session, View.whole(order.account_id), today, today + timedelta(days=1))
     assert (spent.requests, spent.charged_micros) == (1, 100)
     assert [each.charged_micros for each in both] == [100, 200]
 
@@ -124,11 +125,11 @@ def test_a_search_finds_what_a_look_through_all_entries_finds(
         found: list[LedgerEntry] = []
         with books.database.read() as session:
             before = MAX_NUMBER
-            while page := entry_search.search(session, order.account_id, wanted, before, limit):
+            while page := entry_search.search(session, View.whole(order.account_id), wanted, before, limit):
                 assert len(page) <= limit
                 found += page
                 before = page[-1].seq
-            counted = entry_search.count(session, order.account_id, wanted)
+            counted = entry_search.count(session, View.whole(order.account_id), wanted)
         assert [each.seq for each in found] == expected
         assert (counted.entries, counted.amount_micros) == (
             len(expected), sum(each.amount_micros for each in found)
@@ -138,53 +139,56 @@ def test_a_search_finds_what_a_look_through_all_entries_finds(
 def test_refusals_are_counted_over_processes_and_forgotten_after_a_while(books: Books) -> None:
     counts = [RefusalCounts(books.database, books.clock) for _ in range(2)]
     for each in counts:
-        each.note("acct_1", "rate_limited")
-        each.note("acct_1", "rate_limited")
-        each.note("acct_2", "invalid_image")
+        each.note("acct_1", "", "rate_limited")
+        each.note("acct_1", "", "rate_limited")
+        each.note("acct_2", "", "invalid_image")
         each.write()
         each.write()
     with books.database.read() as session:
-        (found,) = refused_since(session, "acct_1", books.clock())
+        (found,) = refused_since(session, View.whole("acct_1"), books.clock())
         assert (found.code, found.requests) == ("rate_limited", 4)
-        assert not refused_since(session, "acct_1", books.clock() + HOUR)
+        assert not refused_since(session, View.whole("acct_1"), books.clock() + HOUR)
     books.clock.advance(91 * DAY / 1e6)
-    counts[0].note("acct_1", "not_found")
+    counts[0].note("acct_1", "", "not_found")
     counts[0].write()
     with books.database.read() as session:
-        assert [each.code for each in refused_since(session, "acct_1", 0)] == ["not_found"]
-        assert [each.code for each in refused_since(session, "acct_2", 0)] == ["invalid_image"]
+        assert [each.code for each in refused_since(session, View.whole("acct_1"), 0)] == ["not_found"]
+        assert [each.code for each in refused_since(session, View.whole("acct_2"), 0)] == ["invalid_image"]
 
 
 @on_sqlite
 def test_refusals_are_not_forgotten_by_a_clock_that_is_wrong(books: Books) -> None:
     counts = RefusalCounts(books.database, books.clock, books.watch)
-    counts.note("acct_1", "rate_limited")
+    counts.note("acct_1", "", "rate_limited")
     counts.write()
     for days in (900, -900):
         books.clock.step(days * DAY / 1e6)
-        counts.note("acct_1", "not_ready")
+        counts.note("acct_1", "", "not_ready")
         counts.write()
     with books.database.read() as session:
-        assert {each.code for each in refused_since(session, "acct_1", 0)} == {"rate_limited", "not_ready"}
+        assert {each.code for each in refused_since(session, View.whole("acct_1"), 0)} == {
+            "rate_limited",
+            "not_ready",
+        }
 
 
 def test_what_cannot_be_written_is_written_later(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = RefusalCounts(books.database, books.clock)
-    counts.note("acct_1", "overloaded")
+    counts.note("acct_1", "", "overloaded")
     with monkeypatch.context() as patch:
         patch.setattr(books.database, "write", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             counts.write()
     counts.write()
     with books.database.read() as session:
-        assert [each.requests for each in refused_since(session, "acct_1", 0)] == [1]
+        assert [each.requests for each in refused_since(session, View.whole("acct_1"), 0)] == [1]
 
 
 def test_an_error_that_nobody_foresaw_ends_no_writing_of_refusals(
     books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     counts = RefusalCounts(books.database, books.clock)
-    counts.note("acct_1", "overloaded")
+    counts.note("acct_1", "", "overloaded")
     write, failures = books.database.write, iter(range(2))
 
     def failing() -> Any:
@@ -192,7 +196,7 @@ def test_an_error_that_nobody_foresaw_ends_no_writing_of_refusals(
 
     def written() -> bool:
         with books.database.read() as session:
-            return bool(refused_since(session, "acct_1", 0))
+            return bool(refused_since(session, View.whole("acct_1"), 0))
 
     async def work() -> None:
         writing = asyncio.create_task(Chore("writing", counts.write, 0.01).repeat())

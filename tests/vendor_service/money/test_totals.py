@@ -21,6 +21,7 @@ from tests.support.long_history import write_history
 from tests.vendor_service.books import Books, asking, on_sqlite
 from vendor_service.clock import DAY, HOUR, SECOND, from_datetime
 from vendor_service.database.tables import Account
+from vendor_service.database.view import View
 from vendor_service.errors import OperatorError
 from vendor_service.money import invoices, ledger, payments
 from vendor_service.money.usage import usage_report
@@ -73,7 +74,7 @@ def test_usage_of_any_span_is_the_sum_of_its_charges(books: Books) -> None:
     for since in (0, *edges):
         for until in edges:
             with books.database.read() as session:
-                total = usage_report(session, order.account_id, "day", since, until).total
+                total = usage_report(session, View.whole(order.account_id), "day", since, until).total
             within = [entry for entry in entries if since <= entry.created_at < until]
             assert (total.requests, total.images, total.texts, total.cost_micros) == (
                 len(within),
@@ -94,7 +95,7 @@ def test_usage_until_the_last_charge_is_without_it_and_without_payments(books: B
         books.buy(order, images=images)
     with books.database.read() as session:
         for until, expected in ((books.clock(), (1, 1, 100)), (books.clock() + 1, (2, 3, 300))):
-            total = usage_report(session, order.account_id, "day", 0, until).total
+            total = usage_report(session, View.whole(order.account_id), "day", 0, until).total
             assert (total.requests, total.images, total.cost_micros) == expected
 
 
@@ -108,9 +109,9 @@ def test_a_long_history_is_not_read_for_an_invoice_usage_or_a_page(books: Books)
         assert books.invoice(order).lines[0].queries == 4_000
         with books.database.read() as session:
             for group_by in GROUPS:
-                report = usage_report(session, order.account_id, group_by, 0, books.clock())
+                report = usage_report(session, View.whole(order.account_id), group_by, 0, books.clock())
                 assert report.total.requests == 2_000
-            assert len(ledger.page(session, order.account_id, 1_000, 100)) == 100
+            assert len(ledger.page(session, View.whole(order.account_id), 1_000, 100)) == 100
     of_ledger = [
         (statement, parameters) for statement, parameters in seen if "FROM ledger_entries" in statement
     ]
@@ -152,11 +153,14 @@ def test_a_million_entries_answer_within_a_second(books: Books) -> None:
 
     def usage(group_by: GroupBy) -> None:
         with books.database.read() as session:
-            assert usage_report(session, order.account_id, group_by, 0, books.clock()).total.requests == 10**6
+            assert (
+                usage_report(session, View.whole(order.account_id), group_by, 0, books.clock()).total.requests
+                == 10**6
+            )
 
     def page() -> None:
         with books.database.read() as session:
-            assert len(ledger.page(session, order.account_id, 500_000, 1000)) == 1000
+            assert len(ledger.page(session, View.whole(order.account_id), 500_000, 1000)) == 1000
 
     questions: dict[str, Callable[[], object]] = {"invoice": partial(books.invoice, order), "page": page}
     questions |= {f"usage by {each}": partial(usage, each) for each in GROUPS}

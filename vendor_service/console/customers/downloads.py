@@ -31,7 +31,7 @@ class Downloads:
             self.site.limit(visitor, 1)
             _require_buying(visitor)
             file_id = request.path_params["file_id"]
-            response = await streamed(self.jobs, self.capacity, request, visitor.account_id, file_id)
+            response = await streamed(self.jobs, self.capacity, request, visitor.view, file_id)
         except SignedOut:
             return self.site.answers.to_sign_in(request)
         except (APIError, OperatorError) as error:

@@ -11,6 +11,7 @@ from shared.batches import BatchObject, FileObject
 from vendor_service.batches import book, files
 from vendor_service.console import charts
 from vendor_service.database.tables import StoredFile
+from vendor_service.database.view import View
 
 _JOBS = 25
 
@@ -32,23 +33,25 @@ class ShownJob:
         return self.job.request_counts.done
 
 
-def page_of(session: Session, account_id: str, after: str | None) -> tuple[list[ShownJob], bool]:
-    """Some of an account's jobs behind `after`, the newest first, and whether there are more.
+def page_of(session: Session, view: View, after: str | None) -> tuple[list[ShownJob], bool]:
+    """Some of the jobs in view behind `after`, the newest first, and whether there are more.
 
     Raises:
         APIError: `not_found`; there is no job `after`.
     """
-    found, more = book.page(session, account_id, after, _JOBS)
-    return [_shown(session, each) for each in found], more
+    found, more = book.page(session, view, after, _JOBS)
+    return [_shown(session, view, each) for each in found], more
 
 
-def _shown(session: Session, job: BatchObject) -> ShownJob:
+def _shown(session: Session, view: View, job: BatchObject) -> ShownJob:
     named = {"input": job.input_file_id, "answers": job.output_file_id, "errors": job.error_file_id}
     ids = [each for each in named.values() if each is not None]
     there = {
         each.id: files.public(each)
         for each in session.scalars(
-            select(StoredFile).where(StoredFile.id.in_(ids), StoredFile.state == "ready")
+            select(StoredFile).where(
+                view.rows(StoredFile), StoredFile.id.in_(ids), StoredFile.state == "ready"
+            )
         )
     }
     ended = job.completed_at or job.cancelled_at or job.expired_at

@@ -55,9 +55,9 @@ class MoneyPages:
     def ledger_page(self, asked: Asked, session: Session) -> Values:
         """The entries, the newest first."""
         wanted, before = _filter(asked.query), asked.query.number("before")
-        account_id = asked.who.account_id
+        view = asked.who.view
         found = entry_search.search(
-            session, account_id, wanted, MAX_NUMBER if before is None else before, _ENTRIES + 1
+            session, view, wanted, MAX_NUMBER if before is None else before, _ENTRIES + 1
         )
         entries = [ledger.public(each) for each in found[:_ENTRIES]]
         named = {each.key_id for each in entries if each.key_id is not None} | {asked.query.get("key")}
@@ -65,14 +65,14 @@ class MoneyPages:
         return {
             "entries": entries,
             "more": found[_ENTRIES - 1].seq if len(found) > _ENTRIES else None,
-            "counted": entry_search.count(session, account_id, wanted),
+            "counted": entry_search.count(session, view, wanted),
             "query": asked.query,
             "kept": [(name, value) for name, value in asked.query.pairs if name != "before" and value],
             "kinds": get_args(EntryKind),
             "labels": labels,
             "offered": newest_labels(session, asked.who) | labels,
             "models": sorted({each.group for each in spending.by_group(
-                session, account_id, "model", to_datetime(asked.who.account.created_at).date(),
+                session, view, "model", to_datetime(asked.who.account.created_at).date(),
                 to_datetime(asked.now).date(),
             )}),
             "balance": asked.who.account.credit_micros,
@@ -80,9 +80,7 @@ class MoneyPages:
 
     def ledger_csv(self, asked: Asked, session: Session) -> Response:
         """The newest of the same entries for a spreadsheet, with money in micro-units."""
-        found = entry_search.search(
-            session, asked.who.account_id, _filter(asked.query), MAX_NUMBER, _MOST_EXPORTED
-        )
+        found = entry_search.search(session, asked.who.view, _filter(asked.query), MAX_NUMBER, _MOST_EXPORTED)
         rows = [ledger.public(each).model_dump(mode="json") for each in found]
         columns = ("seq", "created_at", "kind", "amount_micros", *KINDS.values(),
                    *(f"{kind}_micros" for kind in KINDS), "model", "key_id", "request_id",
@@ -92,8 +90,7 @@ class MoneyPages:
     def entries(self, asked: Asked, session: Session) -> Response:
         """Entries behind one, oldest first, for the script that verifies the chain."""
         after = asked.query.number("after") or 0
-        found = ledger.page(session, asked.who.account_id, min(max(after, 0), MAX_NUMBER), _PORTION)
-        data = [ledger.public(entry) for entry in found]
+        data = ledger.page(session, asked.who.view, min(max(after, 0), MAX_NUMBER), _PORTION)
         page = EntryPage(data=data, next_after=data[-1].seq if data else after)
         told = page.model_dump(mode="json") | {"last": asked.who.account.ledger_seq}
         return JSONResponse(told, headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
@@ -101,6 +98,7 @@ class MoneyPages:
     def invoices_page(self, asked: Asked, session: Session) -> Values:
         """The months since the account was opened, with the invoices that are final."""
         account = asked.who.account
+        asked.who.customer.require_whole("invoices are")
         final = {each.month: json.loads(each.content) for each in invoices.finals(session, account.id)}
         months = [
             {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
@@ -128,6 +126,7 @@ class MoneyPages:
         return saved(as_pdf(found), "application/pdf", f"invoice-{found.account}-{found.month}.pdf")
 
     def _invoice(self, asked: Asked) -> Invoice:
+        asked.who.customer.require_whole("invoices are")
         month = asked.path["month"]
         if month not in months_since(asked.who.account.created_at, asked.now):
             raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")

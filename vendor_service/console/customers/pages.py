@@ -100,9 +100,9 @@ class CustomerPages:
         """Where the account stands, and what it spent on what."""
         who, today = asked.who, to_datetime(asked.now).date()
         first = today - timedelta(days=_DAYS - 1)
-        status = account_status(session, who.account_id, asked.now)
-        days = spending.by_day(session, who.account_id, first, today)
-        by_key = shares_of(spending.by_group(session, who.account_id, "key", first, today))
+        status = account_status(session, who.view, asked.now)
+        days = spending.by_day(session, who.view, first, today)
+        by_key = shares_of(spending.by_group(session, who.view, "key", first, today))
         return {
             "status": status,
             "meters": meters_of(status, who.account, asked.now),
@@ -111,10 +111,10 @@ class CustomerPages:
             "spent": sum(each.charged_micros for each in days),
             "queries": sum(each.queries for each in days),
             "by_key": by_key,
-            "by_model": shares_of(spending.by_group(session, who.account_id, "model", first, today)),
+            "by_model": shares_of(spending.by_group(session, who.view, "model", first, today)),
             "by_project": self._by_project(session, who, first, today),
             "labels": labels_of(session, who, [each.spent.group for each in by_key]),
-            "refused": refused_since(session, who.account_id, asked.now - _DAYS * DAY),
+            "refused": refused_since(session, who.view, asked.now - _DAYS * DAY),
             "advice": ADVICE,
         }
 
@@ -168,7 +168,7 @@ class CustomerPages:
     def batches(self, asked: Asked, session: Session) -> Values:
         """The bulk jobs, the newest first."""
         after = asked.query.get("after") or None
-        found, more = jobs.page_of(session, asked.who.account_id, after)
+        found, more = jobs.page_of(session, asked.who.view, after)
         running = [each.job.id for each in found if each.job.status == "in_progress"]
         cancel = {each: self.forms.form(asked.who, "batch.cancel", batch_id=each) for each in running}
         return {
@@ -181,14 +181,12 @@ class CustomerPages:
 
     def keys_page(self, asked: Asked, session: Session) -> Values:
         """The account's keys, or those of the project that one is signed in to, those in use first."""
-        account, customer, now = asked.who.account, asked.who.customer, asked.now
+        account, view, now = asked.who.account, asked.who.view, asked.now
         before, ended_before = asked.query.get("before") or None, asked.query.get("ended") or None
-        live, more = keys.newest(session, customer, before, _KEYS, now=now, ended=False)
-        ended, more_ended = keys.newest(session, customer, ended_before, _KEYS, now=now, ended=True)
-        own = None if customer.key is None else customer.key.project_id
-        found = projects.of_account(session, account, now)
-        theirs = [each for each in found if own in (None, each.project_id)]
-        names = projects.open_names(theirs) if asked.who.of_whole_account else []
+        live, more = keys.newest(session, view, before, _KEYS, now=now, ended=False)
+        ended, more_ended = keys.newest(session, view, ended_before, _KEYS, now=now, ended=True)
+        theirs = projects.in_view(session, view, account, now)
+        names = projects.open_names(theirs) if view.is_whole else []
         return {
             "projects": theirs,
             "live": [
@@ -199,34 +197,32 @@ class CustomerPages:
             "ended": [(key_info(each, account, now), keys.why_ended(each, now)) for each in ended],
             "more_ended": ended[-1].id if more_ended else None,
             "create": self.forms.form(asked.who, "key.create", choices={"projects": names}),
-            "own": None if customer.key is None else customer.key.id,
+            "own": None if asked.who.key is None else asked.who.key.id,
         }
 
     def events(self, asked: Asked, session: Session) -> Values:
         """The events, their receivers, and the outcome of each delivery."""
-        account_id = asked.who.account_id
-        whose = WebhookEvent.account_id
-        mine = select(WebhookEvent).where(or_(whose.is_(None), whose == account_id))
+        view = asked.who.view
+        mine = select(WebhookEvent).where(or_(WebhookEvent.account_id.is_(None), view.rows(WebhookEvent)))
         found = session.scalars(mine.order_by(WebhookEvent.created_at.desc()).limit(_EVENTS)).all()
         added = session.scalars(
-            select(WebhookEndpoint).where(WebhookEndpoint.account_id == account_id)
+            select(WebhookEndpoint).where(WebhookEndpoint.account_id == view.account_id)
             .order_by(WebhookEndpoint.created_at)
-        ).all()  # fmt: skip
+        ).all() if view.is_whole else []  # fmt: skip
         own = {each.id: each for each in added}
         data: list[dict[str, Any]] = [json.loads(each.content)["data"] for each in found]
-        labels = labels_of(session, asked.who, [each["key_id"] for each in data if "key_id" in each])
         return {
             "events": [
                 {
                     "kind": each.kind,
                     "at": to_datetime(each.created_at),
-                    "data": _readable(facts, labels),
+                    "data": _readable(facts),
                     "deliveries": self._deliveries(asked.who, session, each.id, own),
                 }
                 for each, facts in zip(found, data, strict=True)
             ],
             "receivers": [(receivers.public(each), self._receiver_forms(asked.who, each)) for each in added],
-            "add": self.forms.form(asked.who, "webhook.create") if asked.who.of_whole_account else None,
+            "add": self.forms.form(asked.who, "webhook.create") if view.is_whole else None,
         }
 
     def sessions_page(self, asked: Asked, session: Session) -> Values:
@@ -249,7 +245,7 @@ class CustomerPages:
         return {"url": asked.base_url, "model": self.models.default.facts.id}
 
     def _receiver_forms(self, who: SignedInCustomer, receiver: WebhookEndpoint) -> list[ActForm]:
-        if not who.of_whole_account or not receivers.is_own(receiver):
+        if not receivers.is_own(receiver):
             return []
         names = ("webhook.rotate", "webhook.disable")
         return self.forms.some(who, names, receiver, endpoint_id=receiver.id)
@@ -268,7 +264,7 @@ class CustomerPages:
             if receiver is None:
                 continue
             last, again = receivers.last_attempt(session, each), None
-            live = who.of_whole_account and receivers.is_own(receiver) and receiver.disabled_at is None
+            live = receivers.is_own(receiver) and receiver.disabled_at is None
             if live and each.state != "pending":
                 again = self.forms.form(who, "webhook.replay", event_id=event_id, endpoint_id=receiver.id)
             deliveries.append({
@@ -281,13 +277,13 @@ class CustomerPages:
 
     def _by_project(self, session: Session, who: SignedInCustomer, first: date, last: date) -> list[Share]:
         """The charges of each project; nothing where there is only the default one."""
-        spent = spending.by_group(session, who.account_id, "project", first, last)
+        spent = spending.by_group(session, who.view, "project", first, last)
         return shares_of(spent) if any(each.group != DEFAULT_PROJECT for each in spent) else []
 
     def _report(self, asked: Asked, session: Session) -> UsageReport:
         first, last, group = _range(asked.query, asked.now)
         since, until = _instant(first), _instant(last + timedelta(days=1))
-        return usage_report(session, asked.who.account_id, group, since, until)
+        return usage_report(session, asked.who.view, group, since, until)
 
 
 def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:
@@ -307,9 +303,9 @@ def _instant(day: date) -> int:
 
 
 def _may_see(session: Session, who: SignedInCustomer, of: ConsoleSession) -> bool:
-    """Whether a session of the account is theirs to see: those of a project are by keys of it."""
+    """Whether a session of the account is theirs to see: one by a key that they see."""
     key = None if of.key_id is None else session.get(ApiKey, of.key_id)
-    return who.of_whole_account if key is None else who.may_manage(key)
+    return who.view.is_whole if key is None else who.view.has(key)
 
 
 def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
@@ -319,14 +315,13 @@ def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
     return last.error if receivers.is_own(receiver) else "not reached"
 
 
-def _readable(data: Values, labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The facts of an event, with the label of a key if that is one of the `labels`, by id."""
-    hidden = {"account"} if data.get("key_id") in labels else {"account", "label"}
+def _readable(data: Values) -> list[tuple[str, str]]:
+    """The facts of an event, but for the account."""
     return [
         (
             name.removesuffix("_micros").replace("_", " "),
             f"{value:,}" if name in _COUNTS else readable(name, value),
         )
         for name, value in data.items()
-        if name not in hidden and value is not None
+        if name != "account" and value is not None
     ]

@@ -21,6 +21,7 @@ from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invitation
+from vendor_service.database.view import View
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication
 
@@ -52,17 +53,17 @@ class SignedInCustomer:
     @property
     def customer(self) -> Customer:
         """Who they are to the acts on their account."""
-        return Customer(self.account.id, self.account.name, self.key)
+        return Customer(self.account, self.key)
 
     @property
-    def of_whole_account(self) -> bool:
-        """Whether they are more than a part of the account: a key of a project is one."""
-        return self.key is None or self.key.project_id is None
+    def view(self) -> View:
+        """The part of the account that they see."""
+        return self.customer.view
 
     @property
     def ends_all_sessions(self) -> bool:
         """Whether they sign everybody out of the account; others sign out those of their own key."""
-        return self.key is None or (self.may_act and self.of_whole_account)
+        return self.key is None or (self.may_act and self.view.is_whole)
 
     @property
     def may_buy(self) -> bool:
@@ -70,10 +71,6 @@ class SignedInCustomer:
         if self.account.status != "active":
             return False
         return self.key is None or bool({Scope.EMBED, Scope.ADMIN} & set(self.key.scopes.split()))
-
-    def may_manage(self, key: ApiKey) -> bool:
-        """Whether a key is theirs to see and to change, as for `/v1/keys`."""
-        return keys.may_manage(self.customer, key)
 
 
 def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> SignedInCustomer | None:
@@ -218,28 +215,28 @@ class CustomersDoor:
 
 
 def labels_of(session: Session, who: SignedInCustomer, key_ids: Collection[str]) -> dict[str, str]:
-    """What each of these keys is for, by its id; of those that they may manage."""
-    theirs = keys.managed(who.customer)
+    """What each of these keys is for, by its id; of those that they see."""
+    theirs = who.view.rows(ApiKey)
     found = session.execute(select(ApiKey.id, ApiKey.label).where(theirs, ApiKey.id.in_(key_ids)))
     return {each.id: each.label for each in found}
 
 
 def newest_labels(session: Session, who: SignedInCustomer) -> dict[str, str]:
     """The same of the keys that were made last, the newest first."""
-    theirs = keys.managed(who.customer)
+    theirs = who.view.rows(ApiKey)
     found = select(ApiKey.id, ApiKey.label).where(theirs).order_by(ApiKey.created_at.desc(), ApiKey.id.desc())
     return {each.id: each.label for each in session.execute(found.limit(_MOST_OFFERED))}
 
 
 def payers(session: Session, who: SignedInCustomer, now: int, key_id: str | None = None) -> list[ApiKey]:
-    """The keys on which who asks may buy: their own, or any that they may manage for who may act.
+    """The keys on which who asks may buy: their own, or any that they see for who may act.
 
     A key with limits or an end of its own buys on no other one, whose limits are not its own. Of many they
     are the one with which one signed in and those that were made last; or with a `key_id` that one.
     """
     own = None if who.key is None else who.key.id
     may_buy = or_(ApiKey.scopes.contains(Scope.EMBED), ApiKey.scopes.contains(Scope.ADMIN))
-    theirs = keys.managed(who.customer)
+    theirs = who.view.rows(ApiKey)
     found = select(ApiKey).where(theirs, keys.good(who.account_id, now), may_buy)
     if not who.may_act or (who.key is not None and keys.is_limited(who.key)):
         found = found.where(ApiKey.id == own)

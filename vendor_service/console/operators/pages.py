@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
-from vendor_service.acts.act import ActContext, Customer
+from vendor_service.acts.act import ActContext
 from vendor_service.acts.declaration import DeclaredAct, data_of
 from vendor_service.acts.keys import newest, why_ended
 from vendor_service.acts.money import describe
 from vendor_service.acts.prices import PriceLine, history
-from vendor_service.acts.projects import of_account as projects_of
+from vendor_service.acts.projects import in_view as projects_of
 from vendor_service.acts.projects import open_names
 from vendor_service.acts.registry import QUERIES
 from vendor_service.acts.verification import LedgerVerifier
@@ -40,6 +40,7 @@ from vendor_service.database.tables import (
     LedgerEntry,
     Project,
 )
+from vendor_service.database.view import View
 from vendor_service.errors import OperatorError
 from vendor_service.money import currency, entry_search, invoices, ledger, prices, spending
 from vendor_service.money.entry_search import EntryFilter
@@ -165,7 +166,7 @@ class OperatorPages:
             )
         rows = session.scalars(found).all()
         return {
-            "statuses": [account_status(session, each.id, asked.now) for each in rows[:_PAGE]],
+            "statuses": [account_status(session, View.whole(each.id), asked.now) for each in rows[:_PAGE]],
             "more": rows[_PAGE - 1].name if len(rows) > _PAGE else None,
             "wanted": wanted,
             "open": self.forms.form(asked.who, "account.create", choices=_choices(session, asked.now)),
@@ -174,10 +175,10 @@ class OperatorPages:
     def account(self, asked: Asked, session: Session) -> Values:
         """One account, and everything that can be done about it."""
         account = find_account(session, asked.path["name"])
-        status = account_status(session, account.id, asked.now)
+        status = account_status(session, View.whole(account.id), asked.now)
         today = to_datetime(asked.now).date()
-        days = spending.by_day(session, account.id, today - timedelta(days=_DAYS - 1), today)
-        projects = projects_of(session, account, asked.now)
+        days = spending.by_day(session, View.whole(account.id), today - timedelta(days=_DAYS - 1), today)
+        projects = projects_of(session, View.whole(account.id), account, asked.now)
         choices = {**_choices(session, asked.now), "projects": open_names(projects)}
         return {
             "account": account,
@@ -198,7 +199,7 @@ class OperatorPages:
                 )
                 for each in projects
             ],
-            "refused": refused_since(session, account.id, asked.now - _DAYS * DAY),
+            "refused": refused_since(session, View.whole(account.id), asked.now - _DAYS * DAY),
             "records": log.entries(session, limit=10, subject=account.name)[::-1],
             "describe": describe,
             **self._keys(asked, session, account),
@@ -258,10 +259,10 @@ class OperatorPages:
         return Done(f"The audit log is in order: {found.entries:,} entries.", "/audit")
 
     def _keys(self, asked: Asked, session: Session, account: Account) -> Values:
-        everybody, now = Customer(account.id, account.name, None), asked.now
+        view, now = View.whole(account.id), asked.now
         older, older_ended = asked.query.get("keys") or None, asked.query.get("ended") or None
-        live, more_live = newest(session, everybody, older, _KEYS, now=now, ended=False)
-        ended, more_ended = newest(session, everybody, older_ended, _KEYS, now=now, ended=True)
+        live, more_live = newest(session, view, older, _KEYS, now=now, ended=False)
+        ended, more_ended = newest(session, view, older_ended, _KEYS, now=now, ended=True)
         return {
             "keys": [
                 (
@@ -277,9 +278,8 @@ class OperatorPages:
 
     def _entries(self, asked: Asked, session: Session, account: Account) -> Values:
         before = asked.query.number("before")
-        found = entry_search.search(
-            session, account.id, EntryFilter(), MAX_NUMBER if before is None else before, _ENTRIES + 1
-        )
+        before = MAX_NUMBER if before is None else before
+        found = entry_search.search(session, View.whole(account.id), EntryFilter(), before, _ENTRIES + 1)
         given_back = _given_back(session, account, found)
         entries = []
         for each in map(ledger.public, found[:_ENTRIES]):

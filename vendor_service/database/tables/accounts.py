@@ -5,7 +5,7 @@ A quota period is a UTC calendar month that begins anew, or the account's whole 
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vendor_service.clock import MOST_SKEW, month_start, next_month_start, to_datetime
@@ -62,7 +62,8 @@ class Account(Limited, Rated, Base):
     `credit_micros` is what a prepaid account has left, `NULL` for one that is invoiced, and
     `credit_base_micros` what it had just after its last top-up; no ledger entry to come is dated before
     `ledger_at`. `buckets_covered` is how many bits the rows of its
-    coverage have, and `coverage_limit` how many they may have, ever.
+    coverage have, and `coverage_limit` how many they may have, ever. `has_projects` is set for good with the
+    first project beside the default one.
     """
 
     __tablename__ = "accounts"
@@ -81,6 +82,7 @@ class Account(Limited, Rated, Base):
     credit_micros: Mapped[int | None]
     credit_base_micros: Mapped[int | None]
     coverage_limit: Mapped[int | None]
+    has_projects: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     ledger_seq: Mapped[int] = mapped_column(default=0)
     ledger_hash: Mapped[str] = mapped_column(String(64))

@@ -13,6 +13,7 @@ class StoredFile(Base):
     It is `coming`, `ready`, or `leaving` while its content is deleted. `digest` is the SHA-256 of what was
     sent in, `endpoint` and `model` are those of its lines, and `counts` what these ask. `fault_bytes` is
     what its pieces keep of lines that cannot be asked. What a job brought is in the files of its chunks.
+    `project_id` is empty for the default project.
     """
 
     __tablename__ = "files"
@@ -20,6 +21,7 @@ class StoredFile(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    project_id: Mapped[str] = mapped_column(String(32))
     purpose: Mapped[str] = mapped_column(String(16))
     name: Mapped[str]
     state: Mapped[str] = mapped_column(String(8))
@@ -58,12 +60,12 @@ class BatchJob(Base):
 
     It is `in_progress`, or ended: `completed`, `cancelled` or `expired`. Its hold has what its lines that are
     not done may come to cost. `claimed_at` is when a process last took a chunk of it. `labels` is the
-    customer's own JSON.
+    customer's own JSON. `project_id` is that of its key, empty for the default project.
     """
 
     __tablename__ = "batches"
     __table_args__ = (
-        UniqueConstraint("account_id", "idempotency_key"),
+        UniqueConstraint("account_id", "idempotency_key", "project_id"),
         Index("ix_batches_account_id", "account_id", "created_at"),
         Index(
             "ix_batches_in_progress",
@@ -75,6 +77,7 @@ class BatchJob(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    project_id: Mapped[str] = mapped_column(String(32))
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
     hold_id: Mapped[str] = mapped_column(ForeignKey("holds.id"))
     input_file_id: Mapped[str] = mapped_column(String(40))

@@ -16,7 +16,8 @@ class Hold(Base):
     Its id is the request's id. A settled hold is also the memory of its idempotency key: how many `replays`
     it was good for, and whether its charge was wholly given back. `server` is the process that answers the
     request and, while it lives, moves `expires_at` on; `bulk` stands for a bulk job. The hold of one gets
-    smaller as parts of the job are done, each of which is a settled hold of its own.
+    smaller as parts of the job are done, each of which is a settled hold of its own. `project_id` is that of
+    its key, empty for the default project: each project has idempotency keys of its own.
     """
 
     __tablename__ = "holds"
@@ -26,6 +27,7 @@ class Hold(Base):
             "uq_holds_live_idempotency_key",
             "account_id",
             "idempotency_key",
+            "project_id",
             unique=True,
             sqlite_where=text("state <> 'voided'"),
             postgresql_where=text("state <> 'voided'"),
@@ -41,7 +43,7 @@ class Hold(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
-    project_id: Mapped[str | None] = mapped_column(String(32))
+    project_id: Mapped[str] = mapped_column(String(32))
     server: Mapped[str | None] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(8))
     model: Mapped[str]
@@ -68,7 +70,7 @@ class LedgerEntry(Chained, Base):
 
     `amount_micros` is signed: a charge is negative, a top-up or a payment positive. A charge keeps the
     `prices` that applied to its `counts`. `corrects_seq` is the charge of which a refund gives back a part or
-    all. `reference` names what was paid or given back, once an account.
+    all, in the charge's project. `reference` names what was paid or given back, once an account.
     `entry_hash` covers all the other columns.
     """
 
@@ -112,6 +114,7 @@ class LedgerTotal(Base):
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     hour: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     key_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
     model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
@@ -197,11 +200,12 @@ class SigningKeyRow(Base):
 
 
 class Refusals(Base):
-    """How many requests of an account were refused in an hour (counted since the epoch), by error code."""
+    """How many requests of a project were refused in an hour (counted since the epoch), by error code."""
 
     __tablename__ = "refusals"
 
     account_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    project_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     hour: Mapped[int] = mapped_column(primary_key=True)
     code: Mapped[str] = mapped_column(String(64), primary_key=True)
     requests: Mapped[int]

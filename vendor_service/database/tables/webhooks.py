@@ -28,7 +28,10 @@ class WebhookEndpoint(Base):
 
 
 class WebhookEvent(Base):
-    """Something that happened, with the body that every receiver is sent of it."""
+    """Something that happened, with the body that every receiver is sent of it.
+
+    `project_id` is that of what it happened to: empty for the default project, `*` for the whole account.
+    """
 
     __tablename__ = "webhook_events"
     __table_args__ = (Index("ix_webhook_events_account_id", "account_id", "created_at"),)
@@ -36,6 +39,7 @@ class WebhookEvent(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(64))
     account_id: Mapped[str | None] = mapped_column(String(32))
+    project_id: Mapped[str] = mapped_column(String(32))
     content: Mapped[str] = mapped_column(Text)
     created_at: Mapped[int] = mapped_column(index=True)
 

@@ -124,7 +124,7 @@ def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
 def test_what_each_project_used_is_told_where_there_is_one(vendor: LocalVendor) -> None:
     key = vendor.key()
     vendor.embed(key, CAT)
-    visit = signed_in(vendor, key)
+    visit = admin_of(vendor, key)
     assert "By project" not in visit.page()
     vendor.embed(issued(vendor, key, project=with_project(vendor, key)), CAT, CAT)
     overview = visit.page()
