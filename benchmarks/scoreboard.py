@@ -75,7 +75,8 @@ def the_one(start: str, stated: Sequence[Promise]) -> Promise:
 def beside(outcome: Outcome, yardstick: Outcome, database: str, promise: str, seconds: float) -> Row:
     """The row of an attack beside which a good customer asked."""
     figure = Figure(outcome.ratio(yardstick), outcome.BOUND, "times")
-    told = f"{outcome.attack.what}; grew by {outcome.grown / 1e6:.0f} MB, /livez {outcome.livez:.2f} s"
+    told = f"{outcome.attack.what}; it got {outcome.result}; {outcome.charged.queries} queries were charged; "
+    told += f"the vendor grew by {outcome.grown / 1e6:.0f} MB, /livez took {outcome.livez:.2f} s"
     if outcome.waits.refused:
         told += f"; the good customer was refused: {dict(outcome.waits.refused)}"
     name = f"{outcome.attack.name} ({database})"
@@ -185,7 +186,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a few minutes: no slow test, few neighbours")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything there")
-    parser.add_argument("--write", action="store_true", help="also write the tables into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="if all is tried, into docs/results.md")
     parser.add_argument("--databases", nargs="+", choices=DATABASES, help="of the neighbours' vendors")
     parser.add_argument("--seconds", type=float, help="that a good customer asks beside an attack")
     parser.add_argument("--url", help="attack this vendor, which is yours, and nothing else")
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(tables)
     if board.options.json:
         board.options.json.write_text(as_json(told), encoding="utf-8")
-    if board.options.write:
+    if board.options.write and board.whole:
         RESULTS.write_text(written(RESULTS.read_text(encoding="utf-8"), tables), encoding="utf-8")
     broken = [score for score in told if score.broken]
     untried = [score for score in told if not score.tried] if board.whole else []

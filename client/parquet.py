@@ -17,11 +17,10 @@ from client.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow.parquet import ColumnChunkMetaData
 
 _PAGE_BYTES = 2**26  # which has a mebibyte as a rule
 _CELL_BYTES = 4096  # of a text, as Linux bounds a path
-_DEEPEST = 4  # structures in a page's header, which has three
+_DEEPEST = 12  # structures and lists in each other, of which a footer has eight
 
 
 class Piece(NamedTuple):
@@ -95,7 +94,7 @@ class ForeignParquet:
         self._file = file
         with _readable(self._arrow):
             opened = self._parquet.ParquetFile(file)
-            self._footer = opened.metadata
+            self.rows = int(opened.metadata.num_rows)
             self.types: dict[str, pyarrow.DataType] = {
                 field.name: field.type for field in opened.schema_arrow
             }
@@ -104,27 +103,21 @@ class ForeignParquet:
             found = opened.schema_arrow.metadata or {}
             self.metadata = {name.decode(): value.decode() for name, value in found.items()}
 
-    @property
-    def rows(self) -> int:
-        """How many rows there are, as the footer says."""
-        return int(self._footer.num_rows)
-
     def check_size(self, columns: Collection[str], *, group_bytes: int, row_bytes: int = 0) -> None:
         """Refuse groups of rows that unpack to more than `group_bytes`, and `row_bytes` for each row.
 
         Raises:
             ValueError: there is one.
         """
-        for number in range(self._footer.num_row_groups):
-            group = self._footer.row_group(number)
+        for rows, chunks in _row_groups(self._file):
             pages = [
                 size
-                for column in map(group.column, range(group.num_columns))
-                if column.path_in_schema.partition(".")[0] in columns
-                for size in _page_sizes(self._file, column)
+                for name, start, end in chunks
+                if name in columns
+                for size in _page_sizes(self._file, start, end)
             ]
-            if sum(pages) > group_bytes + group.num_rows * row_bytes or max(pages, default=0) > _PAGE_BYTES:
-                raise ValueError(f"{group.num_rows} of its rows unpack to {sum(pages)} bytes")
+            if sum(pages) > group_bytes + rows * row_bytes or max(pages, default=0) > _PAGE_BYTES:
+                raise ValueError(f"{rows} of its rows unpack to {sum(pages)} bytes")
 
     def check_types(self, columns: Iterable[str]) -> None:
         """Refuse columns whose values are neither texts nor of a few bytes, and may unpack to anything.
@@ -181,12 +174,16 @@ def column_values(name: str, column: "pyarrow.Array") -> list[Any]:
     """The values of a column of a batch; rows that share a text share the object.
 
     Raises:
-        ValueError: a text is longer than a path may be.
+        ValueError: a text is longer than a path may be, or the column is damaged.
     """
+    from pyarrow import ArrowException, compute
+
+    try:
+        column.validate(full=True)
+    except ArrowException as error:
+        raise ValueError(str(error)) from error
     if not hasattr(column, "dictionary"):
         return list(column.to_pylist())
-    from pyarrow import compute
-
     longest = compute.max(compute.binary_length(column.dictionary)).as_py() or 0
     if longest > _CELL_BYTES:
         raise ValueError(f"a value of `{name}` has {longest} bytes")
@@ -194,47 +191,82 @@ def column_values(name: str, column: "pyarrow.Array") -> list[Any]:
     return [values[-1 if index is None else index] for index in column.indices.to_pylist()]
 
 
-def _page_sizes(file: BinaryIO, column: "ColumnChunkMetaData") -> Iterator[int]:
+_Chunk = tuple[str, int, int]  # of a column: its name, where its pages begin, and where they end
+
+
+def _row_groups(file: BinaryIO) -> Iterator[tuple[int, list[_Chunk]]]:
+    """The rows of each group, and its columns, by the footer: fields of `FileMetaData` in parquet.thrift.
+
+    pyarrow ends the process where a footer contradicts itself and it is asked for a column.
+
+    Raises:
+        ValueError: the footer cannot be read.
+    """
+    file.seek(-8, 2)
+    file.seek(-8 - int.from_bytes(file.read(4), "little"), 2)
+    try:
+        for group in _structure(file)[4]:
+            chunks = []
+            for column in group[1]:
+                about = column[3]
+                start = int(about[9])
+                if 0 < about.get(11, 0) < start:  # the page of its dictionary
+                    start = about[11]
+                chunks.append((about[3][0].decode(), start, start + about[7]))
+            yield int(group[3]), chunks
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError("its footer cannot be read") from error
+
+
+def _page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
     """The sizes of a column's pages when they are unpacked, as their headers say: pyarrow believes those.
 
     Raises:
         ValueError: a header is none.
     """
-    at = column.data_page_offset
-    if column.has_dictionary_page and 0 < column.dictionary_page_offset < at:
-        at = column.dictionary_page_offset
-    end = at + column.total_compressed_size
-    while at < end:
-        file.seek(at)
+    while start < end:
+        file.seek(start)
         header = _structure(file)
-        unpacked, packed = header.get(2, -1), header.get(3, -1)
-        if unpacked < 0 or packed < 0:
+        unpacked, packed = header.get(2), header.get(3)
+        if not (isinstance(unpacked, int) and isinstance(packed, int) and min(unpacked, packed) >= 0):
             raise ValueError("a page has no size")
         yield unpacked
-        at = file.tell() + packed
+        start = file.tell() + packed
 
 
-def _structure(file: BinaryIO, depth: int = 1) -> dict[int, int]:
-    """The numbers of a structure of Thrift's compact protocol, by their fields; the largest of each.
+def _structure(file: BinaryIO, depth: int = 0) -> dict[int, Any]:
+    """The fields of a structure of Thrift's compact protocol, by their numbers.
 
     Raises:
-        ValueError: it is none, or deeper than the header of a page.
+        ValueError: it is none, or one has a field twice, which others may read otherwise.
     """
-    found: dict[int, int] = {}
+    found: dict[int, Any] = {}
     number = 0
     while head := _byte(file):
         number = number + (head >> 4) if head >> 4 else _signed(file)
-        kind, value = head & 15, 0
-        if kind in {4, 5, 6}:  # whole numbers
-            value = _signed(file)
-        elif kind == 8:  # bytes
-            file.seek(_unsigned(file), 1)
-        elif kind == 12 and depth < _DEEPEST:
-            _structure(file, depth + 1)
-        elif kind not in {1, 2}:  # yes and no, which have no bytes of their own
-            raise ValueError("the header of a page cannot be read")
-        found[number] = max(value, found.get(number, value))
+        if number in found:
+            raise ValueError("it says one thing twice")
+        found[number] = _value(file, head & 15, depth)
     return found
+
+
+def _value(file: BinaryIO, kind: int, depth: int) -> Any:  # noqa: ANN401 (as the file has it)
+    if kind in {1, 2}:  # yes and no, which have no bytes of their own
+        return kind == 1
+    if kind in {3, 4, 5, 6}:
+        return _byte(file) if kind == 3 else _signed(file)
+    if kind == 7:
+        return file.read(8)
+    if kind == 8:
+        return file.read(_unsigned(file))
+    if kind in {9, 10} and depth < _DEEPEST:
+        head = _byte(file)
+        count = head >> 4 if head < 240 else _unsigned(file)
+        kind = 3 if head & 15 in {1, 2} else head & 15  # in a list, these have a byte
+        return [_value(file, kind, depth + 1) for _ in range(count)]
+    if kind == 12 and depth < _DEEPEST:
+        return _structure(file, depth + 1)
+    raise ValueError("a part of it is of no kind that there is")
 
 
 def _signed(file: BinaryIO) -> int:
@@ -249,11 +281,11 @@ def _unsigned(file: BinaryIO) -> int:
         number |= (byte & 127) << shift
         if byte < 128:
             return number
-    raise ValueError("the header of a page cannot be read")
+    raise ValueError("a number of it has no end")
 
 
 def _byte(file: BinaryIO) -> int:
     read = file.read(1)
     if not read:
-        raise ValueError("the header of a page is cut off")
+        raise ValueError("it is cut off")
     return read[0]

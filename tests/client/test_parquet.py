@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +51,19 @@ def test_no_file_takes_memory_for_what_it_only_claims(tmp_path: Path) -> None:
         assert holds(grown / 2**20, _MOST_BYTES / 2**20, "MiB"), name
 
 
+def test_a_damaged_file_is_read_or_refused_and_ends_nothing(tmp_path: Path) -> None:
+    """In some such files pyarrow finds what ends its process, unless it is asked for less."""
+    file, draw = tmp_path / "mine.parquet", random.Random(1)
+    pq.write_table(pa.table({"path": [f"{n}.png" for n in range(50)], "label": ["a", "b"] * 25}), file)
+    sound = file.read_bytes()
+    for _ in range(100):
+        changed = bytearray(sound)
+        changed[draw.randrange(4, len(sound))] = draw.randrange(256)
+        file.write_bytes(changed)
+        with suppress(DataError):
+            assert len(read_table(file, labelled=True)) <= 50
+
+
 def test_no_memory_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"path": ["a.png"]}), file)
@@ -84,9 +99,13 @@ def test_the_sizes_of_pages_are_those_that_the_writer_states(tmp_path: Path) -> 
         )
         footer = pq.read_metadata(file)
         with file.open("rb") as opened:
-            for group in map(footer.row_group, range(footer.num_row_groups)):
-                for column in map(group.column, range(2)):
-                    sizes = list(parquet._page_sizes(opened, column))
+            groups = list(parquet._row_groups(opened))
+            assert [rows for rows, _ in groups] == [2000, 2000, 1000]
+            for group, (_, chunks) in zip(map(footer.row_group, range(3)), groups, strict=True):
+                for number, (name, start, end) in enumerate(chunks):
+                    column = group.column(number)
+                    assert (name, end - start) == (column.path_in_schema, column.total_compressed_size)
+                    sizes = list(parquet._page_sizes(opened, start, end))
                     # The footer counts headers too, which have some thirty bytes.
                     headers = column.total_uncompressed_size - sum(sizes)
                     assert 8 * len(sizes) <= headers <= 120 * len(sizes)
