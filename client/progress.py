@@ -17,15 +17,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from shared.text import visible
+
 # A line this often, in seconds, where there is no terminal to draw a bar on.
 _LINE_EVERY = 5.0
 # Of files that are skipped, so many are named; the others are counted.
 _NAMED = 5
-
-
-def printable(text: str) -> str:
-    """Text from outside, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class ProgressListener(Protocol):
@@ -63,7 +60,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        self._console.print(Text(visible(text)), soft_wrap=True)
 
     def note_once(self, text: str, *, about: str = "") -> None:
         """Say one thing, unless it or something `about` the same was said before, as of another run."""
@@ -104,8 +101,8 @@ class Display:
             TextColumn("{task.fields[words]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
-            task = progress.add_task(printable(title), total=total, words="")
-            yield lambda done, words: progress.update(task, completed=done, words=printable(words))
+            task = progress.add_task(visible(title), total=total, words="")
+            yield lambda done, words: progress.update(task, completed=done, words=visible(words))
 
     @contextmanager
     def _lines(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:

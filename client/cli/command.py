@@ -11,9 +11,9 @@ from pydantic import Field
 from client.cli.trusted import require_trust
 from client.errors import UsageError
 from client.options.base import Options
-from client.progress import printable
 from shared.declared import Option
 from shared.questions import interruptible_question
+from shared.text import visible
 from shared.typer_commands import add_command
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ def command(
 
 def print_line(text: str) -> None:
     """Print a line for people; text from outside cannot move or style anything."""
-    print(printable(text))
+    print(visible(text))
 
 
 def print_json(data: object) -> None:
@@ -66,4 +66,4 @@ def on_terminal() -> Callable[[str], bool] | None:
 
 def _ask(question: str) -> bool:
     with interruptible_question():
-        return typer.confirm(printable(question), err=True)
+        return typer.confirm(visible(question), err=True)

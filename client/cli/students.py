@@ -12,8 +12,9 @@ from client.errors import UsageError
 from client.options.base import Options
 from client.options.students import EvaluateOptions, ExportOptions, PredictOptions, ServeOptions
 from client.options.training import DeviceOptions
-from client.progress import Display, printable
+from client.progress import Display
 from shared.declared import Option
+from shared.text import visible
 
 _PANEL = "Use a student"
 
@@ -151,7 +152,7 @@ def serve(given: Serve) -> None:
     from client.api.serving import serve as start
 
     def announce(url: str, facts: str) -> None:
-        print(printable(f"Tuition student ready on {url} ({facts})"), flush=True)
+        print(visible(f"Tuition student ready on {url} ({facts})"), flush=True)
 
     start(given.student, given, announce=announce)  # Ctrl-C is how it ends
 

@@ -14,7 +14,6 @@ from rich.text import Text
 from client.cache.embeddings import CacheContents
 from client.cli.command import print_line
 from client.data.finder import described
-from client.progress import printable
 from client.results.records import (
     ExportedFile,
     Outlook,
@@ -29,6 +28,7 @@ from client.vendors.signatures import time_of
 from shared.batches import BatchObject
 from shared.embeddings import ModelCard
 from shared.kinds import KINDS
+from shared.text import visible
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from client.api.account import AccountUsage
@@ -53,9 +53,9 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, wor
     table = Table()
     for position, column in enumerate(columns):
         justify: JustifyMethod = "left" if position < words else "right"
-        table.add_column(Text(printable(column)), justify=justify, overflow="fold")
+        table.add_column(Text(visible(column)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+        table.add_row(*(Text(visible(str(cell))) for cell in row))
     Console().print(table)
 
 

@@ -11,6 +11,7 @@ from math import ceil, floor, log10
 from markupsafe import Markup
 
 from client.results.calibration import Calibration
+from shared.text import isolated
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Frame:
 
 def text(x: float, y: float, words: object, anchor: str = "start") -> Markup:
     """Words at a place; `anchor` is "start", "middle" or "end"."""
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, words)
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        x, y, anchor, isolated(str(words))
+    )
 
 
 def svg(width: float, height: float, label: str, content: Markup) -> Markup:
@@ -124,12 +127,12 @@ def confusion_matrix(label: str, counts: Sequence[Sequence[int]], classes: Seque
         y = margin + side * row
         drawn += text(margin - 4, y + 8.5, shortened(name), "end")
         drawn += Markup('<text transform="translate({:.1f},{:.1f}) rotate(-90)">{}</text>').format(
-            y + 8.5, margin - 4, shortened(name)
+            y + 8.5, margin - 4, isolated(shortened(name))
         )
         total = sum(line)
         for column, count in enumerate(line):
             if count:
-                tip = f"{name} taken for {classes[column]}: {count} of {total}"
+                tip = f"{isolated(name)} taken for {isolated(classes[column])}: {count} of {total}"
                 drawn += _cell(margin + side * column, y, side, count / total, row == column, tip)
     outline = Markup('<rect class="outline" x="{0:g}" y="{0:g}" width="{1:g}" height="{1:g}"/>').format(
         margin, side * len(classes)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from client.progress import printable
 from client.results.escaping import csv_line, in_markdown
+from shared.text import visible
 
 T = TypeVar("T")
 
@@ -265,13 +265,13 @@ def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
 
 def as_text(results: Sequence[RunResult], setting: Setting) -> str:
     """For a terminal."""
-    lines = _cells(results, escape=printable)
+    lines = _cells(results, escape=visible)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     first, *others = (
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     )
-    caption = wrap(printable(setting.caption(results)), max(len(first), 80))
+    caption = wrap(visible(setting.caption(results)), max(len(first), 80))
     return "\n".join([first, "-" * len(first), *others, "", *caption]) + "\n"
 
 
@@ -334,7 +334,7 @@ def _cells(
 
 
 def _in_latex(text: str) -> str:
-    return text.translate(_IN_LATEX)
+    return visible(text).translate(_IN_LATEX)
 
 
 def _unique(values: Iterable[T]) -> list[T]:

@@ -32,6 +32,7 @@ from client.results.records import (
     described_check,
     held_out_whole,
 )
+from shared.pages import SetApart
 
 Row = Mapping[str, Any]
 
@@ -362,6 +363,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=[SetApart],
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"

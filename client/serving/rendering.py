@@ -5,15 +5,18 @@ from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from shared.pages import SetApart
+
 
 def render(template: str, **values: object) -> str:
-    """A page as HTML, from a template among the assets; names from elsewhere are escaped."""
+    """A page as HTML, from a template among the assets; names from elsewhere are escaped, and set apart."""
     environment = Environment(
         loader=PackageLoader("client.serving", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=[SetApart],
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     return environment.get_template(template).render(**values)

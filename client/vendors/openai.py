@@ -34,6 +34,7 @@ from client.vendors.wire import MOST_DIMENSIONS, most_bytes
 from shared.embeddings import Kind, Limits, ModelCard, Prices
 from shared.encoding import Vector, from_wire
 from shared.kinds import Usage
+from shared.text import visible
 
 # After these the request may have been served, and charged, all the same.
 _UNSURE = frozenset({408, 500, 502, 504})
@@ -148,7 +149,7 @@ class OpenAIVendor(Vendor):
     @staticmethod
     def _error_of(response: httpx.Response, url: str) -> ClientError:
         """The status as one of our errors, with the beginning of what the vendor says of it."""
-        said = "".join(c for c in response.text[:300] if c.isprintable())
+        said = visible(response.text[:300])
         kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
         error = kind(f"{url} answered with status {response.status_code}: {said}{advice}")
         error.unsure = response.status_code in _UNSURE

@@ -20,6 +20,7 @@ from shared.embeddings import EmbedResponse, ModelCard
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
 from shared.kinds import KINDS, Usage
 from shared.receipts import RECEIPT_HEADER
+from shared.text import visible
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
 ACCEPT = f"{ROWS_MEDIA_TYPE}, application/json;q=0.5"
@@ -158,7 +159,7 @@ def too_long(error: AnswerTooLong) -> VendorError:
 
 def clean(message: str) -> str:
     """A vendor's words without what a terminal would obey."""
-    return "".join(c for c in message[:500] if c.isprintable())
+    return visible(message[:500])
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ def _count(text: str) -> int:
 
 def _name(text: str) -> str:
     """A name as a vendor gives it, which is kept and shown."""
-    return "".join(c for c in text[:128] if c.isprintable())
+    return visible(text[:128])
 
 
 def _skipped(header: str) -> dict[int, str]:

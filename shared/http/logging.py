@@ -10,12 +10,11 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.text import visible
+
 _log = logging.getLogger(__name__)
 
 _NOT_PLAIN = re.compile(r'[\s"=]')
-# C0, DEL and C1; line and paragraph separators; marks that change the direction of what a terminal shows;
-# the mark of byte order; and halves of surrogate pairs, which no encoding can write.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _API_KEY = re.compile(r"((?:tk|op)_[0-9a-f]{16}_)[0-9a-f]{48}")  # a customer's, an operator's
 # A password between a scheme and the last @ of the same word, and one that is named as such. All repeat a
 # bounded number of times, for strangers choose what is searched here.
@@ -71,7 +70,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _safe(text: str) -> str:
-    return escaped(masked(text))
+    return visible(masked(text))
 
 
 def _plain(value: object) -> str:
@@ -97,11 +96,6 @@ def configure_logging(ours: str, *, as_json: bool) -> None:
     root.setLevel(logging.WARNING)
     for name in (ours, "shared"):
         logging.getLogger(name).setLevel(logging.INFO)
-
-
-def escaped(text: str) -> str:
-    r"""The text with every control character written as its code (`\x1b`, `\n`, `\u202e`): on one line."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
 def masked(text: str) -> str:

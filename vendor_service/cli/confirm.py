@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from shared.http.logging import escaped
 from shared.questions import interruptible_question
+from shared.text import visible
 from vendor_service.errors import UsageError
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
@@ -24,7 +24,7 @@ def confirm(facts: Sequence[str], word: str, *, yes: bool = False) -> None:
     loss = " ".join(facts)
     if not sys.stdin.isatty():
         raise UsageError(f"{loss} Add --yes if that is meant. Nothing was changed.")
-    typer.echo(escaped(loss), err=True)
+    typer.echo(visible(loss), err=True)
     with interruptible_question():
         typed = typer.prompt(f"Type {word} to continue", default="", show_default=False, err=True)
     if typed != word:

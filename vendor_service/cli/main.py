@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from shared.errors import ErrorCode
-from shared.http.logging import escaped, masked
+from shared.http.logging import masked
+from shared.text import visible
 from vendor_service.cli import database, money
 from vendor_service.cli.books import AsJson
 from vendor_service.cli.declared import add_commands
@@ -58,7 +59,7 @@ def main() -> None:
         typer.echo(f"error: {message}: look with `vendor audit list` before you repeat it", err=True)
         sys.exit(OperatorError.exit_code)
     except (OperatorError, APIError) as error:
-        typer.echo(f"error: {escaped(masked(str(error)))}", err=True)
+        typer.echo(f"error: {visible(masked(str(error)))}", err=True)
         sys.exit(_exit_code(error))
 
 

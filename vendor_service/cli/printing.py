@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from shutil import get_terminal_size
 from typing import Any
 
-from shared.http.logging import escaped
+from shared.text import visible
 
 Row = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ def _cells(row: Row) -> dict[str, str]:
 def _cell(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_cell, value))
-    return "-" if value is None or value == "" else escaped(str(value))
+    return "-" if value is None or value == "" else visible(str(value))
 
 
 def _aligned(rows: list[dict[str, str]]) -> list[str]:

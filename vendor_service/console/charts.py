@@ -5,6 +5,8 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup
 
+from shared.text import isolated
+
 _WIDTH, _HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 6, 10, 24
 
@@ -86,7 +88,9 @@ def nice_ticks(most: float, wanted: int = 4) -> list[float]:
 
 
 def _text(x: float, y: float, words: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, words)
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        x, y, anchor, isolated(words)
+    )
 
 
 def _svg(label: str, width: float, height: float, drawn: Markup, kind: str) -> Markup:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shared.kinds import KINDS, queries
+from shared.pages import SetApart
 from vendor_service.clock import to_datetime
 from vendor_service.terms import money
 
@@ -20,13 +21,14 @@ _PACKAGE = "vendor_service.console"
 
 @cache  # compiling the templates takes a fifth of a second
 def environment() -> Environment:
-    """The templates. What they are given is escaped, whatever it is."""
+    """The templates. What they are given is escaped and set apart, whatever it is."""
     made = Environment(
         loader=PackageLoader(_PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=[SetApart],
     )
     filters: dict[str, Callable[..., Any]] = {
         "money": money,

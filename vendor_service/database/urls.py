@@ -3,7 +3,7 @@
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from shared.http.logging import escaped
+from shared.text import visible
 
 # Of a database URL's parameters these alone are shown: nobody can list all that may hold a secret.
 _SHOWN_PARAMETERS = {
@@ -25,7 +25,7 @@ def masked_url(url: str) -> str:
         # A password that holds the @ unescaped is cut in the wrong place, and its rest is shown elsewhere.
         return f"{parsed.drivername}://(cannot be shown: percent-encode the @ in it as %40)"
     parameters = "&".join(
-        f"{escaped(name)}={value if name in _SHOWN_PARAMETERS else '***'}"
+        f"{visible(name)}={value if name in _SHOWN_PARAMETERS else '***'}"
         for name, values in parsed.query.items()
         for value in ([values] if isinstance(values, str) else values)
     )

@@ -3,6 +3,7 @@
 from html import escape
 
 from shared.billing import CreditNote, Invoice, InvoiceLine
+from shared.text import in_html, isolated, visible
 from vendor_service.clock import to_datetime
 from vendor_service.money.invoices import month_bounds
 from vendor_service.money.spreadsheets import csv_lines
@@ -18,21 +19,23 @@ def as_text(invoice: Invoice) -> str:
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
         for row in rows
     ]
-    return "\n".join([_title(invoice), "", *lines, "", *_notes(invoice)])
+    return visible("\n".join([_title(invoice), "", *lines, "", *_notes(invoice)]), keep="\n")
 
 
 def as_html(invoice: Invoice) -> str:
     """A page that needs nothing else."""
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(invoice)
+        "<tr>" + "".join(f"<td>{in_html(cell)}</td>" for cell in row) + "</tr>" for row in _rows(invoice)
     )
-    notes = "".join(f"<p>{escape(note)}</p>" for note in _notes(invoice))
-    title, amount = escape(_title(invoice)), escape(_amount(invoice))
+    notes = "".join(f"<p>{in_html(note)}</p>" for note in _notes(invoice))
+    title, amount = in_html(_title(invoice)), in_html(_amount(invoice))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{escape(isolated(_title(invoice)))}</title>"
         "<style>body{font-family:sans-serif;max-width:48rem;margin:2rem auto}table{border-collapse:collapse}"
         "td,th{padding:.2rem .8rem;text-align:right}td:first-child{text-align:left}</style>"
-        f"<h1>{title}</h1><table><tr><th></th><th>queries</th><th>micros each</th><th>{amount}</th></tr>"
+        f"<h1>{title}</h1><table>"
+        f"<tr><th></th><th>queries</th><th>micros each</th><th>{amount}</th></tr>"
         f"{body}</table>{notes}</html>\n"
     )
 
@@ -144,7 +147,7 @@ def _credited(note: CreditNote) -> str:
 
 def _latin(text: str) -> str:
     """Replace by question marks what the standard fonts of PDF cannot show."""
-    return text.encode("latin-1", "replace").decode("latin-1")
+    return visible(text).encode("latin-1", "replace").decode("latin-1")
 
 
 def _units(micros: int) -> str:

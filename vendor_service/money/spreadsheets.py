@@ -4,6 +4,8 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 
+from shared.text import BLANK, visible
+
 # A text that begins like this may be taken for a formula, also behind spaces that an import strips.
 _RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -17,7 +19,10 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> I
 
 def _cell(value: object) -> object:
     """A text that would run begins with an apostrophe, by which spreadsheets know a text."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(_RUNS) else value
+    if not isinstance(value, str):
+        return value
+    text = visible(value, keep=BLANK)
+    return f"'{text}" if text.lstrip(" ").startswith(_RUNS) else text
 
 
 def _record(cells: Sequence[object]) -> str:

@@ -14,7 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from shared.http.logging import escaped
+from shared.text import visible
 from vendor_service.errors import UsageError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -93,7 +93,7 @@ def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Ne
     except (OSError, HTTPException, ValueError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     return Outcome(
-        status, None if error is None else escaped(error)[:255], round(1000 * (time.monotonic() - began))
+        status, None if error is None else visible(error)[:255], round(1000 * (time.monotonic() - began))
     )
 
 
@@ -153,7 +153,7 @@ def _look_up(
     try:
         return _resolve(host, port, (), until, secure=secure)
     except (NotAllowed, OSError, ValueError) as error:
-        _log.warning("a customer's webhook was not sent to %s: %s", escaped(host), escaped(str(error)))
+        _log.warning("a customer's webhook was not sent to %s: %s", visible(host), visible(str(error)))
         raise NotAllowed(_NOT_PUBLIC) from error
 
 

@@ -9,6 +9,9 @@ const template = document.getElementById("answer");
 
 const WHO = { student: "the student", vendor: "student and vendor", cache: "student and vendor (asked before)" };
 
+// As in shared/text.py.
+const CONTROL = /[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+
 let asking = Promise.resolve();
 
 /**
@@ -90,14 +93,14 @@ function answerCard(file, result, milliseconds, count) {
   const sure = percent(result.confidence);
   const none = result.class === null;
   card.classList.toggle("none", none);
-  card.querySelector(".class").textContent = none ? "none of these" : `${result.class}, ${sure}`;
+  card.querySelector(".class").append(...(none ? ["none of these"] : [named(result.class), `, ${sure}`]));
   card.querySelector(".bar i").style.width = none ? "0" : sure;
   const together = count > 1 ? ` for ${counted(count)} together` : "";
   card.querySelector(".who").textContent =
     `answered by ${WHO[result.answered_by]} in ${Math.round(milliseconds)}\u00a0ms${together}`;
   for (const other of none ? result.top : result.top.slice(1)) {
     const item = document.createElement("li");
-    item.textContent = `${other.class} ${percent(other.confidence)}`;
+    item.append(named(other.class), ` ${percent(other.confidence)}`);
     card.querySelector(".top").append(item);
   }
   return card;
@@ -117,8 +120,15 @@ function newCard(file) {
   picture.src = URL.createObjectURL(file);
   picture.addEventListener("load", () => URL.revokeObjectURL(picture.src), { once: true });
   picture.addEventListener("error", () => picture.replaceWith(emptyPicture()), { once: true });
-  card.querySelector(".name").textContent = file.name;
+  card.querySelector(".name").append(named(file.name));
   return card;
+}
+
+// A name from elsewhere, which can neither reorder nor hide what stands beside it.
+function named(name) {
+  const apart = document.createElement("bdi");
+  apart.textContent = name.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return apart;
 }
 
 // In the place of a picture that this browser cannot show.

@@ -25,7 +25,6 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
-from client.progress import printable
 from client.vendors import transport
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
@@ -49,6 +48,7 @@ from shared.errors import ErrorBody, ErrorCode, ErrorDetail
 from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.projects import ProjectInfo, ProjectList
 from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
+from shared.text import visible
 
 
 class VendorClient(Vendor):
@@ -95,7 +95,7 @@ class VendorClient(Vendor):
             known = [card for card in cards if card.fingerprint == fingerprint]
             chosen = known[:1] or (chosen if len(chosen) == 1 else [card for card in chosen if card.default])
         if len(chosen) != 1:
-            sold = ", ".join(printable(card.id) for card in cards)
+            sold = ", ".join(visible(card.id) for card in cards)
             raise VendorError(f"{self.url} sells {sold}; name one of them with --model.")
         self._tell_of_deprecation(chosen[0])
         return chosen[0]
@@ -104,7 +104,7 @@ class VendorClient(Vendor):
         if card.deprecated_at is not None:
             until = "" if card.sunset_at is None else f", and sold until {card.sunset_at:%Y-%m-%d}"
             self._say(
-                f"The vendor's model {printable(card.id)} is deprecated as of {card.deprecated_at:%Y-%m-%d}"
+                f"The vendor's model {visible(card.id)} is deprecated as of {card.deprecated_at:%Y-%m-%d}"
                 f"{until}. See what else it sells with: client models"
             )
 
@@ -358,7 +358,7 @@ def _key_id(api_key: str | None) -> str | None:
 
 def _clean(detail: ErrorDetail) -> str:
     """The vendor's message without what a terminal would obey."""
-    message = "".join(c for c in detail.message[:500] if c.isprintable())
+    message = visible(detail.message[:500])
     return f"{message} ({detail.code}, request {detail.request_id[:64]})."
 
 

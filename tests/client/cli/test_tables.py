@@ -11,7 +11,7 @@ from shared.batches import BatchObject, RequestCounts
 @pytest.mark.parametrize("name", ["photos [old]", "x[/y]", ":cat:", "{3F25}", "a\x1b[2Jb"])
 def test_a_name_is_shown_as_it_is_wherever_it_stands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("class", name), [(name, 3)])
-    shown = name.replace("\x1b", "?")
+    shown = name.replace("\x1b", r"\x1b")
     header, row = (line for line in capsys.readouterr().out.splitlines() if shown in line)
     assert "class" in header
     assert "3" in row

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from client.api.distillation import Run
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e"
-SHOWN = "?]0;owned??[2J?"
+SHOWN = r"\x1b]0;owned\x07\x1b[2J\u202e"
 
 
 def test_an_accounts_name_and_currency_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:

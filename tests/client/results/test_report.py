@@ -656,7 +656,7 @@ def test_names_stay_names_in_the_model_card() -> None:
     hostile = "a | b *c* [d](www.e.f) \n# g http://h"
     accuracy = _summary().accuracy.model_copy(update={"worst_domain": hostile})
     card = render_model_card(_run(accuracy=accuracy))
-    assert r"Worst domain: a \| b \*c\* \[d\](www\.e.f)  \# g http\://h." in card
+    assert r"Worst domain: a \| b \*c\* \[d\](www\.e.f) \\n\# g http\://h." in card
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1+1", "-1+1", "@sum", "\tx", "\rx", "'=1", "''=1", "\uff1d1"])

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.http.logging import JsonFormatter, TextFormatter, escaped, masked
+from shared.http.logging import JsonFormatter, TextFormatter, masked
+from shared.text import visible
 
 # What a terminal or a reader of lines takes for more than text.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -71,7 +72,7 @@ def test_a_value_cannot_look_like_another_field(path: str) -> None:
 
 
 def test_what_is_escaped_can_be_read() -> None:
-    assert escaped("a\nb\x1b[0m\u202eé漢") == r"a\nb\x1b[0m\u202eé漢"
+    assert visible("a\nb\x1b[0m\u202eé漢") == r"a\nb\x1b[0m\u202eé漢"
 
 
 @pytest.mark.parametrize(

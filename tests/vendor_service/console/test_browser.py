@@ -26,6 +26,9 @@ from vendor_service.acts.act import Act, OperatorScope
 
 SECRET = re.compile(r"^tk_[0-9a-f]{16}_[0-9a-f]{48}$")
 
+HEBREW = "\u05e9\u05dc\u05d5\u05dd"
+METADATA = {"for": "the archive", HEBREW: "12", "evil": "\u202edesrever", "last": "one"}
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -54,7 +57,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
             projects.create(act, "acme", "search", ProjectTerms(quota=10))
             indexer = keys.issue(act, "acme", KeyTerms("indexer", concurrency=2, project="search")).api_key
         vendor.embed(indexer, CAT)
-        ended(vendor, customer.key, begun(vendor, customer.key, "a", "b", metadata={"for": "the archive"}))
+        ended(vendor, customer.key, begun(vendor, customer.key, "a", "b", metadata=METADATA))
         for inputs in ([CAT], [CAT, image_input()], [CAT] * 30):
             vendor.embed(customer.key, *inputs)
         with admin_of(vendor) as admin:
@@ -120,6 +123,29 @@ def confirm(page: Page, button: str) -> None:
     """Say yes to what is asked."""
     expect(page.locator("main")).to_contain_text("This is what will happen")
     page.get_by_role("button", name=button).click()
+
+
+def test_no_text_of_others_reorders_what_stands_beside_it(sites: Sites, page: Page) -> None:
+    """Of a job's metadata: a value stands behind its name, and what follows is read from left to right."""
+    page.goto(f"{sites.console}/batches")
+    metadata = page.locator("th .small", has_text="the archive").last
+    expect(metadata).to_have_text(f"for: the archive, {HEBREW}: 12, evil: \\u202edesrever, last: one")
+    name, value, first, end = metadata.evaluate(
+        """(area, words) => words.map((word) => {
+          const texts = document.createTreeWalker(area, NodeFilter.SHOW_TEXT);
+          while (texts.nextNode()) {
+            const at = texts.currentNode.data.indexOf(word);
+            if (at < 0) continue;
+            const range = document.createRange();
+            range.setStart(texts.currentNode, at);
+            range.setEnd(texts.currentNode, at + word.length);
+            return range.getBoundingClientRect().left;
+          }
+        })""",
+        [HEBREW, "12", "desrever", "one"],
+    )
+    assert name < value
+    assert first < end
 
 
 def test_from_a_key_to_a_charge_to_a_refund(sites: Sites, page: Page) -> None:
