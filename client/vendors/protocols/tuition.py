@@ -307,7 +307,7 @@ class VendorClient(Vendor):
         signed_as = None if keys is None else keys.claims.iss
         if signed_as is not None and not self._http.is_at(signed_as):
             raise VendorError(
-                f"{self.url} signs its receipts as {printable(signed_as)}: they would not prove what was "
+                f"{self.url} signs its receipts as {visible(signed_as)}: they would not prove what was "
                 "bought here. Ask it at that address with --vendor, if you trust that."
             )
         if self.pin_keys is not None:
