@@ -25,7 +25,9 @@ from tests.vendor_service.console.customers.people import (
     event_for,
     issued,
     key_id,
+    open_invitation,
     receiver_of,
+    session_of,
     signed_in,
     try_it,
     with_project,
@@ -122,6 +124,8 @@ def night(vendor: LocalVendor, owner: str) -> Project:
         "key_id": key_id(key),
         "endpoint_id": receiver,
         "event_id": event_for(vendor, owner),
+        "session_id": session_of(vendor, free),
+        "invitation_id": open_invitation(vendor, owner),
     }
     marks = {name: each for name, each in names.items() if name != "event_id"} | {
         "input": job["input_file_id"],
@@ -156,7 +160,10 @@ SENT: dict[str, Sender] = {
     "POST /v1/estimate": lambda by, path: by.send("POST", path, json={"images": 1}),
     "POST /v1/keys": lambda by, path: by.send("POST", path, json={"project": "night"}),
     "POST /v1/keys/{key_id}/rotate": lambda by, path: by.send("POST", path),
+    "POST /v1/keys/{key_id}/contain": lambda by, path: by.send("POST", path),
     "POST /v1/keys/{key_id}/revoke": lambda by, path: by.send("POST", path),
+    "POST /v1/sessions/{session_id}/end": lambda by, path: by.send("POST", path),
+    "POST /v1/invitations/{invitation_id}/withdraw": lambda by, path: by.send("POST", path),
     "POST /v1/files": lambda by, path: by.send(
         "POST", path, data={"purpose": "batch"}, files={"file": ("in.jsonl", b"{}")}
     ),
@@ -168,7 +175,10 @@ SENT: dict[str, Sender] = {
     "POST /console/models/try": lambda by, _: try_it(by.vendor, by.visit, by.there.key),
     "POST /console/keys/create": lambda by, path: by.do(path, label="a", project="night", scope="embed"),
     "POST /console/keys/{key_id}/rotate": lambda by, path: by.do(path, grace="0"),
+    "POST /console/keys/{key_id}/contain": lambda by, path: by.do(path),
     "POST /console/keys/{key_id}/revoke": lambda by, path: by.do(path),
+    "POST /console/sessions/{session_id}/end": lambda by, path: by.do(path),
+    "POST /console/sessions/invitations/{invitation_id}/withdraw": lambda by, path: by.do(path),
     "POST /console/batches/{batch_id}/cancel": lambda by, path: by.do(path),
     "POST /console/events/receivers/add": lambda by, path: by.do(path, address=HOOK),
     "POST /console/events/receivers/{endpoint_id}/rotate": lambda by, path: by.do(path, grace="0"),
@@ -270,7 +280,7 @@ def test_the_walk_sees_what_there_is_to_see(vendor: LocalVendor, night: Project,
         visit = signed_in(vendor, key)
         answers = [each for _, each in walked(Walker(vendor, key, visit, night), pages_only=True)]
         text = "".join(map(text_of, answers))
-        hidden = set() if more else {"endpoint_id"}
+        hidden = set() if more else {"endpoint_id", "invitation_id"}
         assert seen(night, text) == night.marks.keys() - hidden
 
 

@@ -125,6 +125,11 @@ def find_account(session: Session, name: str, *, lock: bool = False) -> Account:
     return account
 
 
+def lock_account(session: Session, account_id: str) -> Account:
+    """An account as it is once this transaction has locked it, for what changes anything of it."""
+    return session.get_one(Account, account_id, with_for_update=True, populate_existing=True)
+
+
 def list_accounts(session: Session, after: str = "", limit: int | None = None) -> list[Account]:
     """All accounts, or up to `limit` of those behind a name, by name."""
     found = select(Account).where(Account.name > after).order_by(Account.name).limit(limit)

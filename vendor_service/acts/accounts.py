@@ -12,6 +12,7 @@ from vendor_service.accounts.accounts import CHANGEABLE, Terms, find_account
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, preview, query
 from vendor_service.acts.names import Named
+from vendor_service.acts.sessions import shut_out
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
 from vendor_service.database.view import View
@@ -146,6 +147,8 @@ def _of_change(
 def suspend(act: Act, name: Named) -> AccountStatus:
     """Sell an account nothing from now on; it may still read. What is in flight is answered and charged.
 
+    Its bulk jobs end, who is signed in to its console is signed out, and open invitations are withdrawn.
+
     Example: vendor accounts suspend acme
     """
     return _set_status(act, name, "suspended")
@@ -155,7 +158,8 @@ def suspend(act: Act, name: Named) -> AccountStatus:
 def _of_suspend(act: Act, name: str) -> Iterator[str]:
     account = find_account(act.session, name)
     yield f"Nothing is sold to {name} from now on: requests get account_suspended."
-    yield f"What is in flight ({account.queries_held:,} queries) is answered and charged."
+    yield f"What is in flight is answered and charged; bulk jobs end ({account.queries_held:,} queries held)."
+    yield "Who is signed in to its console is signed out, and open invitations are withdrawn; for good."
     yield "It may still read what it was charged, here and by its keys."
 
 
@@ -169,7 +173,7 @@ def _of_suspend(act: Act, name: str) -> Iterator[str]:
     applies=lambda account: account.status != "active",
 )
 def resume(act: Act, name: Named) -> AccountStatus:
-    """Serve a suspended account again.
+    """Serve a suspended account again. Sessions, invitations and bulk jobs that ended stay so.
 
     Example: vendor accounts resume acme
     """
@@ -179,6 +183,7 @@ def resume(act: Act, name: Named) -> AccountStatus:
 @preview(resume)
 def _of_resume(act: Act, name: str) -> Iterator[str]:
     yield f"{name} may buy again from now on, within its limits."
+    yield "Sessions, invitations and bulk jobs that ended with its suspension do not come back."
 
 
 @act(
@@ -318,6 +323,8 @@ def _set_status(act: Act, name: str, status: _STATUS) -> AccountStatus:
     account = find_account(act.session, name, lock=True)
     with act.changing(account, account, ("status",)):
         account.status = status
+        if status == "suspended":
+            shut_out(act.session, account.id, act.now)
     return account_status(act.session, View.whole(account.id), act.now)
 
 

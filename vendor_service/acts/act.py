@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -16,11 +17,14 @@ from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Limited, Project
+from vendor_service.database.tables import Account, ApiKey, AuditEntry, Limited, Project
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, WrongClock
 from vendor_service.money import limits
 from vendor_service.money.clock_check import against_database
+
+# What customers do is recorded for good, so each of their acts is done so often in a day.
+MOST_A_DAY = 1000
 
 
 class OperatorScope(StrEnum):
@@ -81,8 +85,8 @@ class Act:
     """The transaction, who acts (see `audit.actors`), and the clock. A query has one that only reads.
 
     `percents` are the thresholds that receivers hear of. A `customer` may act on their own account alone.
-    `scopes` are those of an operator's token; whoever may open the database has no need of any. `action` is
-    the act's name in the audit log.
+    `scopes` are those of an operator's token; whoever may open the database has no need of any. Files of a
+    bulk job that is ended are kept for `keep_micros`. `action` is the act's name in the audit log.
     """
 
     session: Session
@@ -93,6 +97,7 @@ class Act:
     watch: ClockWatch | None = None
     customer: Customer | None = None
     scopes: frozenset[str] | None = None
+    keep_micros: int = 30 * DAY
     action: str = ""
 
     @property
@@ -112,6 +117,20 @@ class Act:
     def record(self, subject: str, before: Facts | None, after: Facts | None, *, action: str = "") -> None:
         """Write the act, or another `action`, into the audit log; the last thing that an act does."""
         log.append(self.session, self.actor, action or self.action, subject[:255], before, after, self.now)
+
+    def check_room(self, subject: str) -> None:
+        """Make sure that customers did this not too often to a subject in a day: its record stays for good.
+
+        Raises:
+            APIError: `conflict`; they did.
+        """
+        if self.customer is None:
+            return
+        mine = (AuditEntry.subject == subject, AuditEntry.action == self.action)
+        done = select(func.count()).where(*mine, AuditEntry.created_at > self.now - DAY)
+        if (self.session.scalar(done) or 0) >= MOST_A_DAY:
+            message = f"this was done {MOST_A_DAY} times in 24 hours; try again tomorrow"
+            raise APIError(ErrorCode.CONFLICT, message)
 
     def believe_clock(self) -> None:
         """Make sure that this machine's clock may be right; raises what `believe_clock` does."""
@@ -148,10 +167,9 @@ class Act:
 class ActContext:
     """The context of acts: the books, the clock, the vendor's files, and on whose behalf; see `Act`.
 
-    `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. Files of a bulk
-    job that is cancelled are kept for `keep_micros`. `reload_models` has the vendor read its file of models
-    again; it is `None` where there is none. Those who share a `verifier` verify the ledger one at a time;
-    `progress` hears how far that is.
+    `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. `reload_models`
+    has the vendor read its file of models again; it is `None` where there is none. Those who share a
+    `verifier` verify the ledger one at a time; `progress` hears how far that is.
     """
 
     database: Database
@@ -198,6 +216,7 @@ class ActContext:
             self.watch,
             self.customer,
             self.scopes,
+            self.keep_micros,
             self.action,
         )
 

@@ -1,4 +1,4 @@
-"""Idempotency: a request that moves money is done once, however often it is sent."""
+"""Idempotency: a request that moves money, or a form, is done once, however often it is sent."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from shared.errors import ErrorCode
 from vendor_service.acts.act import Act
 from vendor_service.database.session import take_turns
-from vendor_service.database.tables import OperatorRequest
+from vendor_service.database.tables import AnsweredRequest
 from vendor_service.errors import APIError
 
 
@@ -21,8 +21,8 @@ class Answer:
     replayed: bool
 
 
-def once(act: Act, token_id: str, key: str, asked: str, work: Callable[[], BaseModel]) -> Answer:
-    """Do the `work`, unless the token's request of that idempotency key was answered before.
+def once(act: Act, asker_id: str, key: str, asked: str, work: Callable[[], BaseModel]) -> Answer:
+    """Do the `work`, unless the asker's request of that idempotency key was answered before.
 
     `asked` is all that tells the request from another one. What was answered is kept in the transaction of
     the work, for as long as the books are, so nothing is done twice by whatever retry.
@@ -31,8 +31,8 @@ def once(act: Act, token_id: str, key: str, asked: str, work: Callable[[], BaseM
         APIError: `idempotency_key_reused`; the key stands for another request.
     """
     request_hash = hashlib.sha256(asked.encode()).hexdigest()
-    take_turns(act.session.connection(), f"operator's request {token_id} {key}")
-    before = act.session.get(OperatorRequest, (token_id, key))
+    take_turns(act.session.connection(), f"request {asker_id} {key}")
+    before = act.session.get(AnsweredRequest, (asker_id, key))
     if before is not None:
         if before.request_hash != request_hash:
             message = "this idempotency key was used for another request; each has one of its own"
@@ -40,8 +40,8 @@ def once(act: Act, token_id: str, key: str, asked: str, work: Callable[[], BaseM
         return Answer(before.content, replayed=True)
     content = work().model_dump_json()
     act.session.add(
-        OperatorRequest(
-            token_id=token_id,
+        AnsweredRequest(
+            asker_id=asker_id,
             idempotency_key=key,
             request_hash=request_hash,
             content=content,

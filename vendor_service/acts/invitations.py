@@ -8,20 +8,24 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vendor_service.accounts.accounts import find_account
+from shared.errors import ErrorCode
+from vendor_service.accounts.accounts import find_account, lock_account
+from vendor_service.acts import sessions
 from vendor_service.acts.accounts import by_name
 from vendor_service.acts.act import Act, OperatorScope
-from vendor_service.acts.declaration import act, preview
-from vendor_service.acts.names import Named
+from vendor_service.acts.declaration import Own, act, preview, query
+from vendor_service.acts.names import AccountName, Named
 from vendor_service.clock import SECOND, to_datetime
-from vendor_service.database.tables import Account, Invitation
+from vendor_service.database.tables import Invitation
 from vendor_service.database.tables.base import hash_secret
-from vendor_service.errors import UsageError
+from vendor_service.errors import APIError, UnknownName, UsageError
 from vendor_service.terms import Term
 
 LONGEST_HOURS = 24 * 30
+_MOST_LISTED = 100
 _ID_BYTES, _SECRET_BYTES = 8, 24
 _CODE = re.compile(rf"in_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
 
@@ -38,9 +42,48 @@ class NewInvitation(BaseModel):
         return self.link.rpartition("=")[2]
 
 
+class InvitationInfo(BaseModel):
+    """An invitation, without its link: until when it is good, and when it was used or withdrawn, if ever."""
+
+    invitation_id: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    withdrawn_at: datetime | None
+
+
+class InvitationList(BaseModel):
+    """The newest invitations to an account."""
+
+    data: list[InvitationInfo]
+
+
+def by_id(act: Act, account: str, invitation_id: str, *, lock: bool = False) -> Invitation:
+    """The invitation that an act is about, with its account locked if it is to be changed.
+
+    Raises:
+        UnknownName: an operator names one that is not there.
+        APIError: `not_found` or `insufficient_scope`; a customer does, or has a key of a project.
+    """
+    if act.customer is not None:
+        act.customer.require_whole("invitations are")
+    owner = find_account(act.session, account, lock=lock)
+    row = act.session.get(Invitation, invitation_id, with_for_update=lock or None, populate_existing=lock)
+    if row is not None and row.account_id == owner.id:
+        return row
+    if act.customer is not None:
+        message = "this account has no such invitation"
+        raise APIError(ErrorCode.NOT_FOUND, message, param="invitation_id")
+    raise UnknownName(
+        f"{account} has no invitation {invitation_id!r}; see: vendor invitations list {account}"
+    )
+
+
 @act(
     "account.invite",
     command="accounts invite",
+    route="POST /accounts/{name}/invitations",
+    status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Invite to the console",
     done="Somebody may sign in to {name}.",
@@ -73,7 +116,7 @@ def invite(
     """
     if not 1 <= hours <= LONGEST_HOURS:
         raise UsageError(f"an invitation is good for 1 to {LONGEST_HOURS} hours, not {hours}")
-    account = find_account(act.session, name)
+    account = find_account(act.session, name, lock=True)
     invitation_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(_SECRET_BYTES)
     expires_at = act.now + hours * 3600 * SECOND
     act.session.add(
@@ -97,13 +140,93 @@ def _of_invite(act: Act, name: str, hours: int = 72, address: str | None = None)
     yield "Whoever has it may see everything of this account, and make and revoke its keys."
 
 
+@query(
+    command="invitations list",
+    route="GET /accounts/{name}/invitations",
+    own=Own(route="GET /v1/invitations"),
+)
+def list_invitations(act: Act, account: AccountName) -> InvitationList:
+    """List the last 100 invitations to the console of an account, the newest first.
+
+    Example: vendor invitations list acme
+    """
+    if act.customer is not None:
+        act.customer.require_whole("invitations are")
+    mine = select(Invitation).where(Invitation.account_id == find_account(act.session, account).id)
+    newest = mine.order_by(Invitation.created_at.desc(), Invitation.id).limit(_MOST_LISTED)
+    return InvitationList(data=[public(each) for each in act.session.scalars(newest)])
+
+
+@act(
+    "invitation.withdraw",
+    command="invitations withdraw",
+    route="POST /accounts/{name}/invitations/{invitation_id}/withdraw",
+    own=Own(
+        route="POST /v1/invitations/{invitation_id}/withdraw",
+        form="/sessions/invitations/{invitation_id}/withdraw",
+    ),
+    scope=OperatorScope.ACCOUNTS,
+    title="Withdraw the invitation",
+    done="The invitation was withdrawn.",
+    of=by_id,
+    applies=lambda row: row.withdrawn_at is None,
+)
+def withdraw(
+    act: Act,
+    account: AccountName,
+    invitation_id: Annotated[
+        str, Term("As `vendor invitations list` names it.", label="Invitation", typed="INVITATION_ID")
+    ],
+) -> InvitationInfo:
+    """End an invitation for good, used or not: who signed in by it is signed out.
+
+    Keys that they made stay: `vendor audit list` has them, and each can be contained.
+
+    Example: vendor invitations withdraw acme 0f3c7a91d2b45e68
+    """
+    row = by_id(act, account, invitation_id, lock=True)
+    if row.withdrawn_at is None:
+        row.withdrawn_at = act.now
+        ended = sessions.end_all(act.session, invitation_id=row.id)
+        act.record(account, None, {"invitation_id": row.id, "sessions_ended": len(ended)})
+    return public(row)
+
+
+@preview(withdraw)
+def _of_withdraw(act: Act, account: str, invitation_id: str) -> Iterator[str]:
+    row = by_id(act, account, invitation_id)
+    if row.withdrawn_at is not None:
+        return
+    yield f"The invitation {row.id} to {account} signs nobody in from now on, for good."
+    if row.used_at is not None:
+        yield f"Who signed in by it at {to_datetime(row.used_at):%Y-%m-%d %H:%M} UTC is signed out."
+        yield "Keys that they made stay. The audit log has them, and each can be contained."
+
+
+def public(row: Invitation) -> InvitationInfo:
+    """An invitation as its customer and operators may see it."""
+    used, withdrawn = (
+        None if each is None else to_datetime(each) for each in (row.used_at, row.withdrawn_at)
+    )
+    return InvitationInfo(
+        invitation_id=row.id,
+        created_at=to_datetime(row.created_at),
+        expires_at=to_datetime(row.expires_at),
+        used_at=used,
+        withdrawn_at=withdrawn,
+    )
+
+
 def redeem(act: Act, code: str) -> Invitation | None:
     """Use an invitation up; `None` if it is none that is good now. Several at once get it once."""
+    found = find(act.session, code, act.now)
+    if found is None:
+        return None
+    account = lock_account(act.session, found.account_id)  # as who suspends it, and shuts all out
     row = find(act.session, code, act.now, lock=True)
     if row is None:
         return None
     row.used_at = act.now
-    account = act.session.get_one(Account, row.account_id)
     act.record(account.name, None, {"invitation_id": row.id}, action="account.join")
     return row
 
@@ -113,10 +236,11 @@ def find(session: Session, code: str, now: int, *, lock: bool = False) -> Invita
     match = _CODE.fullmatch(code)
     if match is None:
         return None
-    row = session.get(Invitation, match[1], with_for_update=lock or None)
+    row = session.get(Invitation, match[1], with_for_update=lock or None, populate_existing=lock)
     if row is None or not hmac.compare_digest(row.secret_hash, hash_secret(match[2])):
         return None
-    return None if row.used_at is not None or now >= row.expires_at else row
+    ended = row.used_at is not None or row.withdrawn_at is not None or now >= row.expires_at
+    return None if ended else row
 
 
 def id_of(code: str) -> str | None:

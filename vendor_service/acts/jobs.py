@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from shared.batches import BatchList, BatchObject
 from vendor_service.accounts.accounts import find_account
-from vendor_service.acts.act import Act, ActContext, OperatorScope
+from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Own, act, preview, query
 from vendor_service.acts.names import AccountName
 from vendor_service.batches import book
@@ -52,10 +52,9 @@ def list_jobs(
     title="Cancel the job",
     done="The job {batch_id} has ended.",
     dangerous=True,
-    transaction=False,
 )
 def cancel(
-    context: ActContext,
+    act: Act,
     account: AccountName,
     batch_id: Annotated[str, Term("The job's id.", label="Job", typed="BATCH_ID")],
 ) -> BatchObject:
@@ -63,9 +62,8 @@ def cancel(
 
     Example: vendor batches cancel acme batch_0f3c7a91d2b45e688f1d2c3b
     """
-    with context.write() as act:
-        view = act.view(find_account(act.session, account))
-        return book.cancel(act.session, view, batch_id, context.keep_micros, context.actor, act.now)
+    view = act.view(find_account(act.session, account))
+    return book.cancel(act.session, view, batch_id, act.keep_micros, act.actor, act.now)
 
 
 @preview(cancel)

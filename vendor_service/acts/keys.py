@@ -7,22 +7,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated
 
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.keys import KeyInfo, KeyList, NewSecret
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts import accounts, keys
+from vendor_service.accounts.accounts import lock_account
 from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms
 from vendor_service.acts.act import Act, Customer, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts_of, preview, query
 from vendor_service.acts.names import AccountName, GraceSeconds, KeyId
 from vendor_service.clock import DAY
-from vendor_service.database.tables import Account, ApiKey, Project, WebhookEvent
+from vendor_service.database.tables import Account, ApiKey, WebhookEvent
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError, WrongClock
-from vendor_service.money.limits import check_key
+from vendor_service.money.standing import check_key, has_ended
 from vendor_service.terms import Term
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
@@ -40,14 +41,26 @@ def by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
         UnknownName: an operator names one that is not there.
         APIError: `not_found` or `key_revoked`; it is not in a customer's view, or was revoked.
     """
-    if act.customer is None:
-        return keys.find_key(act.session, key_id, lock=lock)
-    if lock:
-        act.session.get_one(Account, act.customer.account_id, with_for_update=True)  # one at a time
-    key = _own(act.session, act.customer.view, key_id)
-    if key.revoked_at is not None:
+    key = any_by_id(act, key_id, lock=lock)
+    if act.customer is not None and key.revoked_at is not None:
         raise APIError(ErrorCode.KEY_REVOKED, f"the key {key_id} was revoked already", param="key_id")
-    return keys.find_key(act.session, key_id, lock=True) if lock else key
+    return key
+
+
+def any_by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
+    """The same key, also one that was revoked.
+
+    To change a key, whoever does, its account is locked and then the key, as by what charges to it: so
+    changes of one key come one after another, and none waits in a circle with a charge.
+    """
+    if act.customer is None:
+        key = keys.find_key(act.session, key_id)
+    else:
+        key = _own(act.session, act.customer.view, key_id)
+    if not lock:
+        return key
+    lock_account(act.session, key.account_id)
+    return keys.find_key(act.session, key_id, lock=True)
 
 
 @act(
@@ -147,38 +160,47 @@ def _of_issue(act: Act, account: str, terms: KeyTerms) -> Iterator[str]:
 def rotate(act: Act, key_id: KeyId, grace_seconds: GraceSeconds = 0) -> NewSecret:
     """Give a key another secret, shown this once. Its limits, and what it used of them, stay.
 
-    The present secret is good for the grace more. A customer's key that has limits or an end of its own
+    The present secret is good for the grace more, and bulk jobs that were begun with it run no longer. If
+    somebody else has it, contain the key instead. A customer's key that has limits or an end of its own
     rotates itself alone, and one that expired or whose project was archived gets no other secret.
 
     Example: vendor keys rotate 0f3c7a91d2b45e68 --grace 86400
     """
     key = by_id(act, key_id, lock=True)
-    if act.customer is not None:
-        _check_may_rotate(act, act.customer, key)
-        _check_rotations(act, key.account_id)
+    before = _rotation(key)
     try:
         act.believe_clock()
     except WrongClock as error:
         if act.customer is not None:
             raise _not_ready() from error
         raise
-    owner, before = act.session.get_one(Account, key.account_id), _rotation(key)
-    issued = keys.rotate_key(act.session, key_id, grace_seconds, act.clock)
-    told = {"key_id": key_id, "label": key.label, "former_until": key.former_until}
-    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now, key.project_id)
+    owner, issued = renew(act, key, grace_seconds)
     act.record(owner.name, before, _rotation(key))
     return issued
+
+
+def renew(act: Act, key: ApiKey, grace_seconds: int) -> tuple[Account, NewSecret]:
+    """Give a locked key another secret if it may have one, and tell receivers; its account and the secret."""
+    if act.customer is not None:
+        check_may_rotate(act, act.customer, key)
+        _check_rotations(act, key.account_id)
+    owner = act.session.get_one(Account, key.account_id)
+    issued = keys.rotate_key(act.session, key.id, grace_seconds, act.clock)
+    told = {"key_id": key.id, "label": key.label, "former_until": key.former_until}
+    events.emit(act.session, EventKind.KEY_ROTATED, owner, told, act.now, key.project_id)
+    return owner, issued
 
 
 @preview(rotate)
 def _of_rotate(act: Act, key_id: str, grace_seconds: int = 0) -> Iterator[str]:
     key = by_id(act, key_id)
     if act.customer is not None:
-        _check_may_rotate(act, act.customer, key)
+        check_may_rotate(act, act.customer, key)
     until = f"in {grace_seconds:,} seconds" if grace_seconds else "at once"
     yield f"The key {_named(key)} gets another secret, which is shown once."
-    yield f"The present secret stops working {until}, and so does every program that still uses it."
+    yield f"The present secret stops working {until}, and so do programs and bulk jobs that use it."
     yield "Its limits, its scopes and what it used of them stay."
+    yield "If somebody else has the present secret, contain the key instead: that tells what they did."
     if (key.former_until or 0) > act.now:
         yield "The secret that it had before the present one stops working at once."
 
@@ -208,9 +230,8 @@ def set_limits(
     """
     if not limits:
         raise UsageError("name at least one field that is to change")
-    account_id = by_id(act, key_id).account_id
-    owner = act.session.get_one(Account, account_id, with_for_update=True, populate_existing=True)
-    key = keys.find_key(act.session, key_id, lock=True)
+    key = by_id(act, key_id, lock=True)
+    owner = act.session.get_one(Account, key.account_id)
     with act.changing(owner, key, OWN_LIMITS, {"key_id": key_id}):
         keys.change_limits(key, limits, act.now)
     return keys.public(key, owner, act.now)
@@ -238,7 +259,7 @@ def _of_set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> I
     dangerous=True,
 )
 def revoke(act: Act, key_id: KeyId) -> KeyInfo:
-    """End a key at once and for good.
+    """End a key at once and for good, with its bulk jobs. If somebody else has it, contain it instead.
 
     Example: vendor keys revoke 0f3c7a91d2b45e68
     """
@@ -257,7 +278,7 @@ def _of_revoke(act: Act, key_id: str) -> Iterator[str]:
         return
     owner = act.session.get_one(Account, key.account_id)
     yield f"The key {_named(key)} of {owner.name} ends at once and for good; nobody can bring it back."
-    yield "Every program that uses it is refused from then on."
+    yield "Every program that uses it is refused from then on, and its bulk jobs end."
     yield "What was bought with it stays in the ledger."
     if act.customer is not None and act.customer.key is not None and act.customer.key.id == key_id:
         yield "You signed in with this key: you will be signed out."
@@ -289,28 +310,9 @@ def list_keys(
     return KeyList(data=[keys.public(key, owner, act.now) for key in found], has_more=more)
 
 
-def good(account_id: str, now: int) -> ColumnElement[bool]:
-    """The condition on an account's keys that have not ended by `check_key`."""
-    archived = select(Project.id).where(Project.account_id == account_id, Project.archived_at.is_not(None))
-    return and_(
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now),
-        or_(ApiKey.project_id.is_(None), ApiKey.project_id.not_in(archived)),
-    )
-
-
 def is_limited(key: ApiKey) -> bool:
     """Whether a key has limits or an end of its own, past which no other key may help it."""
     return any(getattr(key, name) is not None for name in OWN_LIMITS)
-
-
-def why_ended(key: ApiKey, now: int) -> str:
-    """Why a key is good no longer, in a word or two; nothing where it is good."""
-    if key.revoked_at is not None:
-        return "revoked"
-    if key.expires_at is not None and key.expires_at <= now:
-        return "expired"
-    return "project archived" if key.project is not None and key.project.archived_at is not None else ""
 
 
 def newest(
@@ -323,8 +325,8 @@ def newest(
     Raises:
         APIError: `not_found`; there is no key `before` in view.
     """
-    wanted = good(view.account_id, now)
-    found = select(ApiKey).where(view.rows(ApiKey), not_(wanted) if ended else wanted)
+    over = has_ended(now)
+    found = select(ApiKey).where(view.rows(ApiKey), over if ended else ~over)
     if before is not None:
         last = _own(session, view, before)
         found = found.where(tuple_(ApiKey.created_at, ApiKey.id) < tuple_(last.created_at, last.id))
@@ -357,7 +359,7 @@ def _own(session: Session, view: View, key_id: str) -> ApiKey:
     return key
 
 
-def _check_may_rotate(act: Act, customer: Customer, key: ApiKey) -> None:
+def check_may_rotate(act: Act, customer: Customer, key: ApiKey) -> None:
     """Make sure that a key is good for another secret, which the customer is shown.
 
     Raises:

@@ -3,6 +3,7 @@
 from vendor_service.acts import (
     accounts,
     audit,
+    containment,
     invitations,
     jobs,
     keys,
@@ -13,6 +14,7 @@ from vendor_service.acts import (
     projects,
     receipts_keys,
     receivers,
+    sessions,
 )
 from vendor_service.acts.declaration import ACTS, QUERIES
 
@@ -22,7 +24,9 @@ NOUNS = (
     accounts,
     projects,
     keys,
+    containment,
     invitations,
+    sessions,
     money,
     jobs,
     prices,

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Sequence
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from shared.batches import BatchObject, RequestCounts
 from shared.errors import ErrorCode
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
-from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
+from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.view import View
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError
@@ -47,17 +48,41 @@ def cancel(
     Raises:
         APIError: `not_found`.
     """
-    hold_id = find(session, view, batch_id).hold_id
-    rows = WorkingSet(session, [Touched(view.account_id, hold_id)])
-    job = session.get_one(BatchJob, batch_id, with_for_update=True, populate_existing=True)
-    account, hold = rows.account(view.account_id), rows.hold(hold_id)
-    if job.state == "in_progress" and hold is not None:
-        end(session, account, job, "cancelled", now, keep_micros)
-        release_job(rows, hold, now)
-        rows.write()
+    job = find(session, view, batch_id)
+    if _stop(session, view.account_id, [job], keep_micros, now):
         facts = {"batch": job.id, "lines": job.lines, "completed": job.completed, "failed": job.failed}
-        log.append(session, actor, "batch.cancel", account.name, None, facts, now)
+        name = session.get_one(Account, view.account_id).name
+        log.append(session, actor, "batch.cancel", name, None, facts, now)
     return public(session, job)
+
+
+def stop_of_key(session: Session, key: ApiKey, keep_micros: int, now: int) -> list[str]:
+    """End all jobs that a key began, as `cancel` ends one; the ids of those that were running.
+
+    This transaction has locked the account: nothing begins another one beside it.
+    """
+    running = select(BatchJob).where(BatchJob.key_id == key.id, BatchJob.state == "in_progress")
+    found = session.scalars(running.order_by(BatchJob.created_at, BatchJob.id)).all()
+    return [each.id for each in _stop(session, key.account_id, found, keep_micros, now)]
+
+
+def _stop(
+    session: Session, account_id: str, jobs: Sequence[BatchJob], keep_micros: int, now: int
+) -> list[BatchJob]:
+    """End jobs of an account now, and release what is held for them; those that had not ended."""
+    if not jobs:
+        return []
+    rows = WorkingSet(session, [Touched(account_id, each.hold_id) for each in jobs])
+    stopped = []
+    for job in sorted(jobs, key=lambda each: each.id):
+        session.refresh(job, with_for_update=True)
+        hold = rows.hold(job.hold_id)
+        if job.state == "in_progress" and hold is not None:
+            end(session, rows.account(account_id), job, "cancelled", now, keep_micros)
+            release_job(rows, hold, now)
+            stopped.append(job)
+    rows.write()
+    return stopped
 
 
 def page(session: Session, view: View, after: str | None, limit: int) -> tuple[list[BatchObject], bool]:

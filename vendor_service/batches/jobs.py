@@ -32,6 +32,7 @@ from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.orders import Order
+from vendor_service.money.standing import may_ask
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
 _HELD_LONGER = HOUR
@@ -134,21 +135,22 @@ class Jobs:
         return job
 
     def end_overdue(self) -> int:
-        """End the jobs whose window is over, and those whose key was revoked; how many.
+        """End the jobs whose window is over, and those whose account, key or secret may not ask; how many.
 
         One that cannot be ended now keeps no other from it; why is raised once the others are.
         """
         now = self._clock()
         with self._database.read() as session:
+            over = BatchJob.expires_at <= now
             running = (
-                select(BatchJob, ApiKey.revoked_at)
+                select(BatchJob.account_id, BatchJob.id, BatchJob.hold_id, over)
+                .join(Account, Account.id == BatchJob.account_id)
                 .join(ApiKey, ApiKey.id == BatchJob.key_id)
-                .where(BatchJob.state == "in_progress")
+                .where(BatchJob.state == "in_progress", over | ~may_ask(BatchJob.secret_hash, now))
             )
             found = [
-                (job.account_id, job.id, job.hold_id, "expired" if job.expires_at <= now else "cancelled")
-                for job, revoked in session.execute(running)
-                if job.expires_at <= now or revoked is not None
+                (account_id, batch_id, hold_id, "expired" if is_over else "cancelled")
+                for account_id, batch_id, hold_id, is_over in session.execute(running)
             ]
         ending = [self._end(*each) for each in found]
         failed = [error for each in ending if (error := each.exception()) is not None]
@@ -249,6 +251,7 @@ class _Draft:
             account_id=hold.account_id,
             project_id=hold.project_id,
             key_id=hold.key_id,
+            secret_hash=self.order.secret_hash,
             hold_id=hold.id,
             input_file_id=self.file.id,
             endpoint=self.asked.endpoint,

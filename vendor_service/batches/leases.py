@@ -18,6 +18,7 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, FilePiece
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Charged
+from vendor_service.money.standing import may_ask
 
 # So long after it last told that it works on a chunk, a process is believed to be gone.
 LEASE_SECONDS = 20
@@ -74,7 +75,7 @@ class Leases:
             .group_by(BatchJob.account_id)
             .subquery()
         )
-        mine = BatchChunk.batch_id == BatchJob.id
+        mine, now = BatchChunk.batch_id == BatchJob.id, self._clock()
         free = select(BatchChunk.number).where(mine, *self._is_free())
         begun = select(func.count()).where(mine, BatchChunk.state == "waiting").scalar_subquery()
         return (
@@ -84,10 +85,9 @@ class Leases:
             .join(ApiKey, ApiKey.id == BatchJob.key_id)
             .where(
                 BatchJob.state == "in_progress",
-                BatchJob.expires_at > self._clock(),
+                BatchJob.expires_at > now,
                 tuple_(BatchJob.model, BatchJob.model_fingerprint).in_(list(served)),
-                Account.status == "active",
-                ApiKey.revoked_at.is_(None),
+                may_ask(BatchJob.secret_hash, now),
                 free.exists() | (BatchJob.chunks_left > begun),
             )
             .order_by(turns.c.last, BatchJob.created_at, BatchJob.id)

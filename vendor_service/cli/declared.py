@@ -106,8 +106,9 @@ def _print_result(declared: DeclaredAct, result: Value, *, as_json: bool) -> Non
     if as_json:
         print_json(data)
     elif declared.reveals:
-        print(data[declared.reveals])
-        typer.echo(declared.keep.format(**dict(result)), err=True)
+        if data[declared.reveals] is not None:
+            print(data[declared.reveals])
+            typer.echo(declared.keep.format(**dict(result)), err=True)
     elif isinstance(data, list):
         print_rows(data)
     else:

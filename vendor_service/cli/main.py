@@ -29,6 +29,8 @@ _GROUPS = {
         "accounts": "Customers and what is agreed with them.",
         "projects": "Parts of an account, each with limits of its own.",
         "keys": "The keys with which customers ask.",
+        "invitations": "Links that sign somebody in to the console of an account.",
+        "sessions": "Who is signed in to the console of an account.",
         "prices": "What a query costs: by plan, model and kind, and since when.",
         "batches": "The bulk jobs of an account.",
         "ledger": "The record of every charge and correction.",

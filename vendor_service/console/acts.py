@@ -1,5 +1,6 @@
 """The declared acts as forms: their fields, the question before them, and what is shown of their result."""
 
+import secrets
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,11 @@ from vendor_service.terms import Unit, money
 Choices = Mapping[str, Collection[str]]
 
 
+def new_once() -> str:
+    """What tells a form, or a page with a question, from every other one."""
+    return secrets.token_urlsafe(16)
+
+
 @dataclass(frozen=True)
 class FormField:
     """A field: how it is entered, what stands in it, and the values to choose from with their meaning."""
@@ -39,7 +45,10 @@ class FormField:
 
 @dataclass(frozen=True)
 class ActForm:
-    """The form of an act: where it is sent, its fields, and what is known already."""
+    """The form of an act: where it is sent, its fields, what is known already, and what is `once` alone.
+
+    One that `asks` gets its own `once` with the question.
+    """
 
     name: str
     path: str
@@ -48,6 +57,7 @@ class ActForm:
     dangerous: bool
     fields: Sequence[FormField]
     known: Mapping[str, str]
+    once: str = field(default_factory=new_once)
 
 
 class Face(ABC, Generic[Who]):
@@ -70,8 +80,8 @@ class Face(ABC, Generic[Who]):
         """The context of acts on their behalf."""
 
     @abstractmethod
-    def token_id(self, who: Who) -> str:
-        """Whose idempotency keys are taken for what moves money."""
+    def asker_id(self, who: Who) -> str:
+        """Whose idempotency keys the forms bring."""
 
     @abstractmethod
     def back(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> str:
@@ -171,31 +181,36 @@ class Acts(Generic[Who]):
     def _do(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> Done | Shown:
         given = self._given(request, declared)
         to = self.face.done(request, declared, given)
-        if declared.moves_money:
-            return Done(self._once(request, declared, given), to)
-        state = request.form.get("state") if declared.state is not None else None
-        result = declared.perform(self.face.context(request.who), given, state)
+        if declared.state is not None or not declared.transaction:
+            state = request.form.get("state") if declared.state is not None else None
+            result = declared.perform(self.face.context(request.who), given, state)
+            said = declared.said(given, result)
+        else:
+            said, result = self._once(request, declared, given)
+            if result is None:
+                return Done(f"{said}{_SHOWN_THEN if declared.reveals else ''}", to)
         self.face.did(request, declared, result)
-        if declared.reveals:
-            facts = dict(result)
-            values = {"secret": facts[declared.reveals], "keep": declared.keep.format(**facts), "to": to}
-            return Shown("Copy it now", "secret.html", values)
-        return Done(declared.said(given, result), to)
+        return _revealed(declared, result, said, to) if declared.reveals else Done(said, to)
 
-    def _once(self, request: ConsoleRequest[Who], declared: DeclaredAct, given: Mapping[str, Value]) -> str:
-        """Do what moves money, once for each page that asked about it, however often that is sent.
+    def _once(
+        self, request: ConsoleRequest[Who], declared: DeclaredAct, given: Mapping[str, Value]
+    ) -> tuple[str, Value]:
+        """Do an act once for each form or question, however often that is sent; what is said, and the result.
 
-        What is said of it is said again then.
+        The same is said again then, and there is no result.
         """
         key = f"console {request.form.required('once')}"
         pairs = sorted(pair for pair in request.form.pairs if pair[0] != "csrf")
         asked = f"{declared.name} {'&'.join(f'{name}={value}' for name, value in pairs)}"
+        results = list[Value]()
+
+        def work() -> BaseModel:
+            results.append(declared.call(act, given))
+            return _Said(message=declared.said(given, results[0]))
+
         with self.face.context(request.who).write() as act:
-            said = idempotency.once(
-                *(act, self.face.token_id(request.who), key, asked),
-                lambda: _Said(message=declared.said(given, declared.call(act, given))),
-            )
-        return _Said.model_validate_json(said.content).message
+            said = idempotency.once(act, self.face.asker_id(request.who), key, asked, work)
+        return _Said.model_validate_json(said.content).message, results[0] if results else None
 
     def _given(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> dict[str, Value]:
         """The written values, by the names of parameters.
@@ -217,6 +232,19 @@ class Acts(Generic[Who]):
 
 
 _NOTHING: Any = object()
+_SHOWN_THEN = (
+    " This form was sent before; the secret was shown then, and can only be replaced by another one."
+)
+
+
+def _revealed(declared: DeclaredAct, result: Value, said: str, to: str) -> Shown:
+    """The page of a result that is shown once: a secret, if there is one, and what else is told."""
+    facts = dict(result)
+    secret = facts[declared.reveals]
+    keep = said if secret is None else declared.keep.format(**facts)
+    told = [] if declared.hint is None else (declared.hint(result) or "").splitlines()
+    values = {"secret": secret, "keep": keep, "told": told, "to": to}
+    return Shown(declared.title if secret is None else "Copy it now", "secret.html", values)
 
 
 def _written(each: Parameter, form: Fields) -> Value:

@@ -2,38 +2,38 @@
 
 import hashlib
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from vendor_service.acts.sessions import is_over
 from vendor_service.clock import SECOND
 from vendor_service.console.seal import Seal
 from vendor_service.database.tables import ConsoleSession
 
 # How old the note of a session's last use may be.
 _NOTED_EVERY = 60 * SECOND
+_ID_DIGITS = 32  # of the hash of what is in the cookie
 _MOST_OF_ONE = 50  # sessions that one account or token may have at a time
 
 
 @dataclass(frozen=True)
 class SessionKind:
-    """Whose sessions: how the cookie is called, how long one lasts, and how long while it is not used."""
+    """Whose sessions: how the cookie is called, and how long one lasts; see also `IDLE_SECONDS`."""
 
     name: str
     cookie: str
     path: str
     lifetime_seconds: int
-    idle_seconds: int
     # "strict" keeps the cookie from whoever comes by a link from elsewhere, "lax" from what such a link does.
     same_site: str
 
 
 # `__Host-`: browsers take such a cookie only over TLS (or from localhost), and for this host alone. Both
 # kinds may live on one host, since cookies do not tell ports apart.
-CUSTOMERS = SessionKind("customer", "__Host-tuition-console", "/console", 12 * 3600, 2 * 3600, "lax")
-OPERATORS = SessionKind("operator", "__Host-tuition-operator", "/operator", 8 * 3600, 3600, "strict")
+CUSTOMERS = SessionKind("customer", "__Host-tuition-console", "/console", 12 * 3600, "lax")
+OPERATORS = SessionKind("operator", "__Host-tuition-operator", "/operator", 8 * 3600, "strict")
 
 
 def begin(
@@ -84,14 +84,9 @@ def find(
     if token is None:
         return None
     row = session.get(ConsoleSession, _id(token))
-    if row is None or row.kind != kind.name or is_over(row, kind, now):
+    if row is None or row.kind != kind.name or is_over(row, now):
         return None
     return row, seal.tag(f"{kind.name} csrf", token)
-
-
-def is_over(row: ConsoleSession, kind: SessionKind, now: int) -> bool:
-    """Whether it is old, or was not used for long."""
-    return now >= row.expires_at or now - row.last_used_at > kind.idle_seconds * SECOND
 
 
 def is_to_be_noted(row: ConsoleSession, now: int) -> bool:
@@ -104,31 +99,5 @@ def end(session: Session, id_: str) -> None:
     session.execute(delete(ConsoleSession).where(ConsoleSession.id == id_))
 
 
-def end_all(
-    session: Session,
-    *,
-    account_id: str | None = None,
-    key_id: str | None = None,
-    token_id: str | None = None,
-) -> Sequence[ConsoleSession]:
-    """Sign out every browser of an account, of one key, or of an operator's token; the sessions' rows.
-
-    Among them are those that had ended by themselves.
-    """
-    wanted = {"account_id": account_id, "key_id": key_id, "token_id": token_id}
-    chosen = [getattr(ConsoleSession, name) == value for name, value in wanted.items() if value is not None]
-    assert chosen
-    ended = session.scalars(select(ConsoleSession).where(*chosen)).all()
-    session.execute(delete(ConsoleSession).where(*chosen))
-    return ended
-
-
-def of_account(session: Session, account_id: str, now: int) -> list[ConsoleSession]:
-    """The sessions of an account that are not over, the newest first."""
-    mine = select(ConsoleSession).where(ConsoleSession.account_id == account_id)
-    found = session.scalars(mine.order_by(ConsoleSession.created_at.desc()))
-    return [each for each in found if not is_over(each, CUSTOMERS, now)]
-
-
 def _id(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode()).hexdigest()[:_ID_DIGITS]

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import cookie_of
+from vendor_service.acts.sessions import is_over
 from vendor_service.clock import Clock
 from vendor_service.console import rendering, sessions
 from vendor_service.console.answers import Answers
@@ -213,7 +214,7 @@ class Site(Generic[Who]):
 
     def _holds(self, session: Session, row: ConsoleSession, now: int) -> bool:
         """Whether somebody is signed in by this session."""
-        return not sessions.is_over(row, self.kind, now) and self._identify(session, row, "", now) is not None
+        return not is_over(row, now) and self._identify(session, row, "", now) is not None
 
     async def _refused(self, request: Request, message: str) -> Response:
         error = APIError(ErrorCode.NOT_FOUND, message)

@@ -26,7 +26,7 @@ from vendor_service.database.tables.base import hash_secret
 from vendor_service.database.view import DEFAULT_ID
 from vendor_service.database.working_set import standing
 from vendor_service.errors import APIError
-from vendor_service.money.limits import check_key
+from vendor_service.money.standing import check_key
 
 # How long a buyer is known without a look at the books, and how many of them are.
 _REMEMBERED_SECONDS = 1.0

@@ -35,7 +35,15 @@ IdempotencyKey = Annotated[
         description="A name of your own for this request; sent again under it, it is done once.",
     ),
 ]
-_TAGS = {"money": "billing", "jobs": "bulk jobs", "receipts_keys": "receipts", "receivers": "webhooks"}
+_TAGS = {
+    "containment": "keys",
+    "invitations": "console",
+    "jobs": "bulk jobs",
+    "money": "billing",
+    "receipts_keys": "receipts",
+    "receivers": "webhooks",
+    "sessions": "console",
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from shared.kinds import cost_micros, queries
 from vendor_service.database.tables import BULK, Account, roll_periods
 from vendor_service.database.working_set import HoldRow, WorkingSet
 from vendor_service.errors import APIError
-from vendor_service.money import limits
+from vendor_service.money import standing
 from vendor_service.money.charging import Charging, charge_of, log_finished, shrink, void
 from vendor_service.money.orders import Admitted, Charged, HeldJob, Job, JobPart, Order
 
@@ -45,7 +45,7 @@ def hold_job(charging: Charging, order: Order, record: JobRecord[Job], rows: Wor
     now = charging.clock()
     account, key = rows.account(order.account_id), rows.key(order.key_id)
     charging.check_dates(account, now)
-    limits.check_status(account, key, order, now)
+    standing.check(account, key, order.secret_hash, now)
     roll_periods(account, key, now)
     hold = charging.hold(rows, order, now)
     rows.write()  # the job refers to it

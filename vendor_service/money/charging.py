@@ -24,6 +24,7 @@ from vendor_service.money import (
     prices,
     rate,
     replays,
+    standing,
 )
 from vendor_service.money.limits import Asked
 from vendor_service.money.orders import Admitted, Charged, Order
@@ -75,7 +76,7 @@ class Charging:
         if placed is not None:  # by a commit in doubt
             return _admitted(account, key, placed, now)
         self.check_dates(account, now)
-        limits.check_status(account, key, order, now)
+        standing.check(account, key, order.secret_hash, now)
         roll_periods(account, key, now)
         rate.check(account, key, 1 if order.may_shrink else order.queries, now)
         earlier = self._earlier(rows, order, now)
@@ -126,7 +127,7 @@ class Charging:
     def look(self, order: Order, rows: WorkingSet) -> Admitted:
         """Make sure that an order may be answered with nothing; it holds and costs nothing."""
         now, account, key = self.clock(), rows.account(order.account_id), rows.key(order.key_id)
-        limits.check_status(account, key, order, now)
+        standing.check(account, key, order.secret_hash, now)
         return _nothing_held(account, key, order, now)
 
     def void(self, hold_id: str, expired_at: int | None, rows: WorkingSet) -> bool:

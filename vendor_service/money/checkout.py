@@ -26,7 +26,7 @@ from vendor_service.clock import Clock
 from vendor_service.database.tables import Account, ApiKey, limited_by, roll_periods
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
-from vendor_service.money import limits, rate
+from vendor_service.money import limits, rate, standing
 from vendor_service.money.admission import Admission
 from vendor_service.money.limits import Asked
 from vendor_service.money.orders import Admitted, Order
@@ -85,7 +85,7 @@ class Precheck:
             return False
         now = self._clock()
         try:
-            limits.check_status(account, key, order, now)
+            standing.check(account, key, order.secret_hash, now)
             roll_periods(account, key, now)
             rate.check(account, key, 1 if order.may_shrink else order.queries, now)
             limits.check(Asked(account, key, order.least(price), price, now))

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
 from shared.kinds import UnitPrices, cost_micros
-from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account, ApiKey, Limited, Project, limited_by
 from vendor_service.database.view import NO_PROJECT
 from vendor_service.errors import APIError
@@ -61,35 +60,6 @@ def hold(asked: Asked) -> None:
         limited.held_micros += asked.cost_micros
     if not asked.order.is_bulk:  # a bulk job is no request in flight
         asked.key.requests_held += 1
-
-
-def check_status(account: Account, key: ApiKey, order: Order, now: int) -> None:
-    """Make sure that this account may ask anything at all, by this key and its secret.
-
-    Raises:
-        APIError: `account_suspended`, `invalid_api_key`, or what `check_key` raises.
-    """
-    if account.status != "active":
-        raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
-    check_key(key, now)
-    if order.secret_hash is not None and not key.is_secret(order.secret_hash, now):
-        raise APIError(ErrorCode.INVALID_API_KEY, "this API key was replaced by a new one; use that")
-
-
-def check_key(key: ApiKey, now: int) -> None:
-    """Make sure that a key has not ended, nor its project.
-
-    Raises:
-        APIError: `key_revoked`, `key_expired` or `project_archived`.
-    """
-    if key.revoked_at is not None:
-        raise APIError(ErrorCode.KEY_REVOKED, "this API key was revoked; ask the vendor for a new one")
-    if key.expires_at is not None and key.expires_at <= now:
-        ended = f"{to_datetime(key.expires_at):%Y-%m-%d %H:%M} UTC"
-        raise APIError(ErrorCode.KEY_EXPIRED, f"this API key expired at {ended}; ask for a new one")
-    if key.project is not None and key.project.archived_at is not None:
-        message = f"the project {key.project.name} of this API key was archived; use a key of another one"
-        raise APIError(ErrorCode.PROJECT_ARCHIVED, message)
 
 
 def named(limited: Limited) -> str:

@@ -16,13 +16,17 @@ from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.cli.command import Command
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.http.local_admin import LocalAdmin
-from vendor_service.accounts.keys import Scope
-from vendor_service.acts import accounts, operators, prices, receipts_keys, receivers
+from vendor_service.accounts.keys import KeyTerms, Scope
+from vendor_service.acts import accounts, invitations, keys, operators, prices, receipts_keys, receivers
 from vendor_service.acts.act import Act, ActContext, OperatorScope
 from vendor_service.acts.declaration import DeclaredAct, data_of
 from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.audit import log
-from vendor_service.clock import DAY
+from vendor_service.audit.actors import customer_key
+from vendor_service.clock import DAY, SECOND
+from vendor_service.console import sessions
+from vendor_service.console.seal import Seal
+from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.tables import Base, BooksHead, WebhookEvent
 from vendor_service.money.orders import Order
 from vendor_service.terms import Unit
@@ -78,6 +82,20 @@ class Stage:
         bulk = BulkProcess(self.books.database, self.books.clock, self.books.admission)
         return bulk.begin(self.order, (1, 0)).id
 
+    def session(self, *, invited: bool = False) -> str:
+        """The id of a session that a key of the account began, or of the invitation that began another."""
+        name = self.account
+        code = self.do(lambda act: invitations.invite(act, name)).code if invited else None
+        by_key = {"key_id": self.order.key_id, "secret_hash": self.books.key(self.order).secret_hash}
+        by = {"secret_hash": "", "invitation_id": invitations.id_of(code)} if code else by_key
+        seal, now = Seal(b""), self.books.clock()
+        with self.context.write() as act:
+            whose = self.order.account_id
+            cookie = sessions.begin(act.session, seal, CUSTOMERS, now, account_id=whose, **by)
+            found = sessions.find(act.session, seal, CUSTOMERS, cookie, now)
+        assert found is not None
+        return str(found[0].invitation_id or found[0].id)
+
     def plan(self) -> str:
         """A plan that names a price of images."""
         plan = self.another("plan")
@@ -119,6 +137,17 @@ def key_of(stage: Stage) -> dict[str, Any]:
     return {"key_id": stage.order.key_id}
 
 
+def contained(stage: Stage) -> dict[str, Any]:
+    """A key that has made another one and a receiver, and has begun a job and a session."""
+    stage.job()
+    stage.session()
+    by = stage.context.by(customer_key(stage.order.key_id))
+    with by.write() as act:
+        keys.issue(act, stage.account, KeyTerms("of a thief"))
+        receivers.create(act, f"{URL}/{stage.mark}", account=stage.account)
+    return key_of(stage) | {"since": stage.books.clock() // SECOND * SECOND - DAY}
+
+
 def project_of(stage: Stage) -> dict[str, Any]:
     return {"account": stage.account, "name": "search"}
 
@@ -144,7 +173,12 @@ CASES: dict[str, Case] = {
     }),
     "key.set": Case(lambda stage: key_of(stage) | {"quota": 7, "spend_limit_micros": 2_000_000}),
     "key.rotate": Case(lambda stage: key_of(stage) | {"grace_seconds": 3600}),
+    "key.contain": Case(contained),
     "key.revoke": Case(key_of),
+    "session.end": Case(lambda stage: {"account": stage.account, "session_id": stage.session()}),
+    "invitation.withdraw": Case(
+        lambda stage: {"account": stage.account, "invitation_id": stage.session(invited=True)}
+    ),
     "project.create": Case(lambda stage: {"account": stage.account, "name": "news", "quota": 10}),
     "project.set": Case(lambda stage: project_of(stage) | {"quota": 8, "queries_per_second": None}),
     "project.archive": Case(project_of),

@@ -2,15 +2,18 @@
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event, insert
 
-from tests.vendor_service.books import Books, on_sqlite, opened_books
+from tests.support.vendor_process import wait_until
+from tests.vendor_service.books import Books, on_postgres, on_sqlite, opened_books
+from tests.vendor_service.database.test_writer import ACCOUNT, locked, waiting_for_locks
 from tests.vendor_service.money.test_totals import statements
-from vendor_service.accounts.keys import KeyTerms
+from vendor_service.accounts.keys import KeyTerms, secret_hash
 from vendor_service.acts import keys
 from vendor_service.acts.act import Act, Customer
 from vendor_service.clock import DAY
@@ -124,3 +127,24 @@ def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch
         keys.rotate(Act(session, "os:test", books.clock), order.key_id, 0)
     books.clock.now += DAY
     rotate(books, order)
+
+
+@on_postgres
+def test_changes_of_a_key_by_operators_and_customers_wait_for_its_account_and_come_one_after_another(
+    books: Books,
+) -> None:
+    order = books.open()
+    whose = customer(books, order)
+
+    def rotate_by(by: Customer | None) -> str:
+        with books.database.write() as session:
+            return keys.rotate(Act(session, "os:test", books.clock, customer=by), order.key_id, 60).api_key
+
+    with ThreadPoolExecutor(2) as pool:
+        with locked(books.url, ACCOUNT, order.account_id) as other:
+            both = [pool.submit(rotate_by, by) for by in (None, whose)]
+            wait_until(lambda: waiting_for_locks(other) == 2)
+            assert not any(each.done() for each in both)
+        made = {secret_hash(each.result(20)) for each in both}
+    key = books.key(order)
+    assert {key.secret_hash, key.former_hash} == made

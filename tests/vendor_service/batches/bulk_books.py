@@ -68,7 +68,7 @@ class BulkProcess:
 
     def begin_with(self, order: Order, file: StoredFile) -> BatchObject:
         """Begin a job with a file."""
-        terms = JobTerms(View.whole(order.account_id), "", order.key_id)
+        terms = JobTerms(View.whole(order.account_id), "", order.key_id, order.secret_hash)
         asked = BatchRequest(input_file_id=file.id, endpoint="/embed", completion_window="24h")
         return self.jobs.begin(terms, asked, file, self.model)
 

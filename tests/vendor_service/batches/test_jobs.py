@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from tests.vendor_service.agreed import suspend
 from tests.vendor_service.batches.bulk_books import BulkProcess
 from tests.vendor_service.books import HOLD_SECONDS, Books, on_postgres, on_sqlite, opened_books, renewed
 from tests.vendor_service.database.test_writer import locked
-from vendor_service.accounts.keys import revoke_key
+from vendor_service.accounts.keys import KeyTerms, revoke_key
+from vendor_service.acts import accounts, keys, projects
+from vendor_service.acts.act import Act
 from vendor_service.batches import book
 from vendor_service.batches.jobs import JobTerms
 from vendor_service.batches.leases import LEASE_SECONDS
+from vendor_service.clock import SECOND
 from vendor_service.database.tables import (
     Account,
     BatchChunk,
@@ -388,6 +393,71 @@ def test_a_job_that_is_to_end_is_passed_over_before_it_is_ended(books: Books, en
     assert bulk.claim() is None
     assert bulk.jobs.end_overdue() == 1
     books.check(order)
+
+
+def with_secret(books: Books, order: Order) -> Order:
+    """The same order by the present secret of its key."""
+    return replace(order, secret_hash=books.key(order).secret_hash)
+
+
+def act(books: Books, work: Callable[[Act], object]) -> None:
+    with books.database.write() as session:
+        work(Act(session, "os:test", books.clock))
+
+
+def archive(books: Books, order: Order) -> None:
+    act(books, lambda act: projects.archive(act, books.account(order).name, "search"))
+
+
+def suspend_account(books: Books, order: Order) -> None:
+    act(books, lambda act: accounts.suspend(act, books.account(order).name))
+
+
+def rotate(books: Books, order: Order, grace: int = 0) -> None:
+    act(books, lambda act: keys.rotate(act, order.key_id, grace))
+
+
+# What ends what may ask, and how many seconds after that.
+ENDS: dict[str, tuple[Callable[[Books, Order], None], int]] = {
+    "revoked": (lambda books, order: act(books, lambda act: keys.revoke(act, order.key_id)), 0),
+    "rotated": (rotate, 0),
+    "its grace is over": (lambda books, order: rotate(books, order, 60), 60),
+    "expired": (lambda _books, _order: None, 3600),
+    "archived": (archive, 0),
+    "suspended": (suspend_account, 0),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_ends_with_what_may_ask_and_no_line_is_begun_after_that(books: Books, how: str) -> None:
+    """Another job of the account, by a key that is good, goes on; only a suspension ends them all."""
+    other = with_secret(books, books.open())
+    terms = KeyTerms(expires_at=books.clock() + 3600 * SECOND if how == "expired" else None)
+    order, bulk = with_secret(books, books.open_project(other, key=terms)), process(books)
+    begun = []
+    for each in (order, other):
+        begun.append((each, bulk.begin(each, (1, 0), (1, 0))))
+        books.clock.advance(0.001)
+    claim = bulk.claim()
+    assert claim is not None
+    bulk.settle(claim)
+    end, seconds = ENDS[how]
+    end(books, order)
+    if seconds:
+        books.clock.advance(seconds - 1)
+        assert bulk.jobs.end_overdue() == 0
+        books.clock.advance(1)
+    left = [] if how == "suspended" else [other]
+    with pytest.raises(APIError):
+        books.admit(order)
+    claims = [claim.job.key_id for _ in range(3) if (claim := bulk.claim()) is not None]
+    assert claims == [each.key_id for each in left] * 2
+    assert bulk.jobs.end_overdue() == 2 - len(left)
+    states = [bulk.jobs.get(View.whole(each.account_id), job.id) for each, job in begun]
+    assert [each.status for each in states] == ["cancelled", "in_progress" if left else "cancelled"]
+    assert [each.cost_micros for each in states] == [50, 0]
+    assert books.account(order).held_micros == (100 if left else 0)
+    books.check(order, other)
 
 
 @on_sqlite

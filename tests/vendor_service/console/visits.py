@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from secrets import token_hex
 from typing import Any
 
 import httpx
@@ -52,8 +53,8 @@ class Visit:
         return self.http.post(f"{self.root}{path}", data=form, headers={"cookie": self.cookie} | headers)
 
     def ask(self, path: str, **form: Any) -> httpx.Response:
-        """Send a form of this session."""
-        return self.send(path, {"csrf": self.csrf, **form})
+        """Send a form of this session, as of a page of its own."""
+        return self.send(path, {"csrf": self.csrf, "once": token_hex(8), **form})
 
     def do(self, path: str, **form: Any) -> httpx.Response:
         """Send a form of this session, and say yes to the question."""

@@ -226,8 +226,15 @@ def locked(url: str, statement: str, value: str) -> Iterator[psycopg.Connection]
 
 def waits_for_a_lock(other: psycopg.Connection) -> bool:
     """Whether a transaction on the same database waits for what another one has locked."""
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return other.execute(waiting.encode()).fetchone() is not None
+    return waiting_for_locks(other) > 0
+
+
+def waiting_for_locks(other: psycopg.Connection) -> int:
+    """How many such transactions there are now."""
+    other.execute(b"SELECT pg_stat_clear_snapshot()")  # it would tell the same until its transaction ends
+    waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    found = other.execute(f"SELECT count(*) {waiting}".encode()).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 ACCOUNT = "SELECT 1 FROM accounts WHERE id = %s FOR UPDATE"

@@ -26,7 +26,7 @@ from tests.vendor_service.books import HOLD_SECONDS, Books, asking
 from tests.vendor_service.clocks import FakeClock, OtherClock
 from vendor_service.accounts.keys import KeyTerms, rotate_key
 from vendor_service.accounts.projects import ProjectTerms, change_terms, find_project
-from vendor_service.acts import money
+from vendor_service.acts import containment, money
 from vendor_service.acts.act import Act
 from vendor_service.clock import MOST_SKEW, SECOND, Clock, ClockWatch, next_month_start
 from vendor_service.database.tables import Account
@@ -470,6 +470,15 @@ class MoneyMachine(RuleBasedStateMachine):
     def rotate(self, grace: int) -> None:
         with self.books.database.write() as session:
             rotate_key(session, self.order.key_id, grace, self.books.clock)
+
+    @rule(of_project=st.booleans())
+    def contain(self, of_project: bool) -> None:
+        order = self.of_project if of_project else self.order
+        with self.books.database.write() as session:
+            containment.contain(Act(session, "os:test", self.books.clock), order.key_id)
+        if not of_project:
+            for job in self.jobs:
+                assert self.bulk[0].jobs.get(View.whole(self.order.account_id), job).held_micros == 0
 
     @rule(month=st.sampled_from(["2026-10", "2026-11", "2026-12", "2038-11"]), which=PROCESS)
     def issue_invoice(self, month: str, which: int) -> None:

@@ -34,6 +34,14 @@ onClick("[data-copy]", async (button) => {
   }
 });
 
+// A form is sent once, however often its button is pressed; another time when one comes back to the page.
+addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach((form) => delete form.dataset.sent));
+
 // Try it: pictures beside their fields, files dropped onto them, and the answer without leaving the page.
 function preview(drop, file) {
   drop.querySelector("img")?.remove();

@@ -37,9 +37,9 @@ class CustomerFace(Face[SignedInCustomer]):
         """See `Face`."""
         return self.acts.by(who.actor, customer=who.customer)
 
-    def token_id(self, who: SignedInCustomer) -> str:
-        """See `Face`; customers move no money."""
-        raise NotImplementedError
+    def asker_id(self, who: SignedInCustomer) -> str:
+        """See `Face`."""
+        return who.session_id
 
     def own(self, who: SignedInCustomer) -> Mapping[str, Value]:
         """See `Face`."""

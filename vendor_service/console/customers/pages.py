@@ -17,23 +17,20 @@ from shared.errors import ErrorCode
 from shared.kinds import KINDS, price_fields
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.keys import public as key_info
-from vendor_service.acts import keys, projects, receivers
+from vendor_service.acts import invitations, keys, projects, receivers, sessions
 from vendor_service.acts.act import ActContext
 from vendor_service.clock import DAY, from_datetime, to_datetime
-from vendor_service.console import sessions
 from vendor_service.console.acts import ActForm, Acts
 from vendor_service.console.customers import jobs
 from vendor_service.console.customers.money_pages import MoneyPages
 from vendor_service.console.customers.saved import csv_file
-from vendor_service.console.customers.visitor import SignedInCustomer, identify, labels_of, payers
+from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
 from vendor_service.console.rendering import readable
 from vendor_service.console.routes import ConsoleRequest, Page
 from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import (
-    ApiKey,
-    ConsoleSession,
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -43,12 +40,13 @@ from vendor_service.embed.models import Models
 from vendor_service.errors import APIError
 from vendor_service.money import prices, spending
 from vendor_service.money.refusals import refused_since
+from vendor_service.money.standing import why_ended
 from vendor_service.money.usage import account_status, usage_report
 
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInCustomer]
 
-_ON_KEY = ("key.rotate", "key.revoke")
+_ON_KEY = ("key.rotate", "key.contain", "key.revoke")
 _DAYS = 30
 _EVENTS = 50
 _KEYS = 50  # that are in use, and that ended
@@ -194,7 +192,7 @@ class CustomerPages:
                 for each in live
             ],
             "more": live[-1].id if more else None,
-            "ended": [(key_info(each, account, now), keys.why_ended(each, now)) for each in ended],
+            "ended": [(key_info(each, account, now), why_ended(each, now)) for each in ended],
             "more_ended": ended[-1].id if more_ended else None,
             "create": self.forms.form(asked.who, "key.create", choices={"projects": names}),
             "own": None if asked.who.key is None else asked.who.key.id,
@@ -226,19 +224,19 @@ class CustomerPages:
         }
 
     def sessions_page(self, asked: Asked, session: Session) -> Values:
-        """The sessions of this account: by which key, since when."""
-        found = [
-            {
-                "by": f"key {each.key_id}" if each.key_id else "an invitation",
-                "began": to_datetime(each.created_at),
-                "used": to_datetime(each.last_used_at),
-                "ends": to_datetime(each.expires_at),
-                "is_this": each.id == asked.who.session_id,
-            }
-            for each in sessions.of_account(session, asked.who.account_id, asked.now)
-            if identify(session, each, "", asked.now) is not None and _may_see(session, asked.who, each)
-        ]
-        return {"sessions": found}
+        """Who is signed in to this account, by which key and since when; and who was invited."""
+        who, act = asked.who, self.acts.by(asked.who.actor, customer=asked.who.customer).act_in(session)
+        found = sessions.list_sessions(act, who.name).data
+        invited = invitations.list_invitations(act, who.name).data if who.view.is_whole else []
+        return {
+            "sessions": [
+                (each, self.forms.form(who, "session.end", session_id=each.session_id)) for each in found
+            ],
+            "invitations": [
+                (each, self.forms.form(who, "invitation.withdraw", each, invitation_id=each.invitation_id))
+                for each in invited
+            ],
+        }
 
     def quick_start(self, asked: Asked, _: Session) -> Values:
         """The first request, in several languages, with this vendor's own address."""
@@ -300,12 +298,6 @@ def _range(query: Fields, now: int) -> tuple[date, date, GroupBy]:
 
 def _instant(day: date) -> int:
     return from_datetime(datetime(day.year, day.month, day.day))
-
-
-def _may_see(session: Session, who: SignedInCustomer, of: ConsoleSession) -> bool:
-    """Whether a session of the account is theirs to see: one by a key that they see."""
-    key = None if of.key_id is None else session.get(ApiKey, of.key_id)
-    return who.view.is_whole if key is None else who.view.has(key)
 
 
 def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:

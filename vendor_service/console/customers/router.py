@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from shared.errors import APIError
 from shared.http.capacity import Capacity
 from vendor_service.acts.act import ActContext
+from vendor_service.acts.sessions import end_all
 from vendor_service.batches.services import BatchServices
-from vendor_service.console import sessions
 from vendor_service.console.acts import Acts
 from vendor_service.console.customers.acts import CustomerFace
 from vendor_service.console.customers.downloads import Downloads
@@ -97,5 +97,5 @@ def _limit(rate: HistoryRate) -> Callable[[SignedInCustomer, int], None]:
 
 def _end_everywhere(session: Session, who: SignedInCustomer) -> Sequence[ConsoleSession]:
     if who.key is None or who.ends_all_sessions:
-        return sessions.end_all(session, account_id=who.account_id)
-    return sessions.end_all(session, account_id=who.account_id, key_id=who.key.id)
+        return end_all(session, account_id=who.account_id)
+    return end_all(session, account_id=who.account_id, key_id=who.key.id)

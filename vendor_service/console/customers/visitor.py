@@ -8,11 +8,13 @@ from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.accounts.accounts import lock_account
 from vendor_service.accounts.callers import Caller
 from vendor_service.accounts.keys import Scope, id_of
 from vendor_service.acts import invitations, keys
 from vendor_service.acts.act import Act, Customer
 from vendor_service.acts.authentication import WrongTries
+from vendor_service.acts.sessions import holds
 from vendor_service.audit import actors
 from vendor_service.clock import Clock
 from vendor_service.console import sessions
@@ -24,6 +26,7 @@ from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invi
 from vendor_service.database.view import View
 from vendor_service.http.account_threads import AccountThreads
 from vendor_service.http.authentication import Authentication
+from vendor_service.money.standing import check_key, has_ended
 
 _MOST_OFFERED = 100  # keys that a form lists to choose from
 _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
@@ -80,14 +83,14 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Sign
     or its project is archived.
     """
     account = session.get(Account, row.account_id)
-    if account is None:
+    if account is None or not holds(session, row, now):
         return None
     active = account.status == "active"
     if row.key_id is None:
         actor = actors.invited(str(row.invitation_id))
         return SignedInCustomer(account, None, row.id, csrf, actor, active)
     key = session.get(ApiKey, row.key_id)
-    if key is None or keys.why_ended(key, now) or not key.is_secret(row.secret_hash, now):
+    if key is None:
         return None
     scopes = set(key.scopes.split())
     if not scopes & {Scope.READ_USAGE, Scope.ADMIN}:
@@ -154,6 +157,8 @@ class CustomersDoor:
 
     def _begin(self, caller: Caller) -> str:
         with self._database.write() as session:
+            lock_account(session, caller.account_id)  # as who ends all sessions of it
+            check_key(session.get_one(ApiKey, caller.key_id), self._clock(), caller.secret_hash)
             return sessions.begin(
                 session,
                 self._seal,
@@ -237,7 +242,7 @@ def payers(session: Session, who: SignedInCustomer, now: int, key_id: str | None
     own = None if who.key is None else who.key.id
     may_buy = or_(ApiKey.scopes.contains(Scope.EMBED), ApiKey.scopes.contains(Scope.ADMIN))
     theirs = who.view.rows(ApiKey)
-    found = select(ApiKey).where(theirs, keys.good(who.account_id, now), may_buy)
+    found = select(ApiKey).where(theirs, ~has_ended(now), may_buy)
     if not who.may_act or (who.key is not None and keys.is_limited(who.key)):
         found = found.where(ApiKey.id == own)
     if key_id is not None:

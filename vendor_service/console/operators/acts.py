@@ -32,7 +32,7 @@ class OperatorFace(Face[SignedInOperator]):
         """See `Face`."""
         return self.acts.by(who.actor, scopes=who.scopes)
 
-    def token_id(self, who: SignedInOperator) -> str:
+    def asker_id(self, who: SignedInOperator) -> str:
         """See `Face`."""
         return who.token.id
 

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from vendor_service.accounts import keys
 from vendor_service.accounts.accounts import find_account
+from vendor_service.acts import invitations, sessions
 from vendor_service.acts.act import ActContext
 from vendor_service.acts.declaration import DeclaredAct, data_of
-from vendor_service.acts.keys import newest, why_ended
+from vendor_service.acts.keys import newest
 from vendor_service.acts.money import describe
 from vendor_service.acts.prices import PriceLine, history
 from vendor_service.acts.projects import in_view as projects_of
@@ -46,13 +47,14 @@ from vendor_service.money import currency, entry_search, invoices, ledger, price
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
 from vendor_service.money.refusals import refused_since
+from vendor_service.money.standing import why_ended
 from vendor_service.money.usage import account_status
 from vendor_service.terms import MAX_NUMBER
 
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInOperator]
 
-_ON_KEY = ("key.set", "key.rotate", "key.revoke")
+_ON_KEY = ("key.set", "key.rotate", "key.contain", "key.revoke")
 _ON_PROJECT = ("project.set", "project.archive")
 _DAYS = 30
 _PAGE = 50
@@ -203,6 +205,7 @@ class OperatorPages:
             "records": log.entries(session, limit=10, subject=account.name)[::-1],
             "describe": describe,
             **self._keys(asked, session, account),
+            **self._let_in(asked.who, session, account),
             **self._entries(asked, session, account),
         }
 
@@ -275,6 +278,23 @@ class OperatorPages:
             "more_live": live[-1].id if more_live else None,
             "more_ended": ended[-1].id if more_ended else None,
         }
+
+    def _let_in(self, who: SignedInOperator, session: Session, account: Account) -> Values:
+        """Who is signed in to the account's console, and who was invited."""
+        act, name = self.acts.act_in(session), account.name
+        invited = invitations.list_invitations(act, name).data
+        return {
+            "sessions": [
+                (each, self.forms.form(who, "session.end", account=name, session_id=each.session_id))
+                for each in sessions.list_sessions(act, name).data
+            ],
+            "invitations": [
+                (each, self.forms.form(
+                    *(who, "invitation.withdraw", each), account=name, invitation_id=each.invitation_id
+                ))
+                for each in invited
+            ],
+        }  # fmt: skip
 
     def _entries(self, asked: Asked, session: Session, account: Account) -> Values:
         before = asked.query.number("before")

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from shared.errors import APIError, ErrorCode
 from vendor_service.acts.act import ActContext
 from vendor_service.acts.authentication import OperatorAuthentication
-from vendor_service.console import sessions
+from vendor_service.acts.sessions import end_all
 from vendor_service.console.acts import Acts
 from vendor_service.console.answers import HEADERS
 from vendor_service.console.operators.acts import OperatorFace
@@ -52,7 +52,7 @@ def operator_router(
 
 
 def _end_everywhere(session: Session, who: SignedInOperator) -> Sequence[ConsoleSession]:
-    return sessions.end_all(session, token_id=who.token.id)
+    return end_all(session, token_id=who.token.id)
 
 
 class _Stream:

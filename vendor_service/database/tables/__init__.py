@@ -29,7 +29,7 @@ from vendor_service.database.tables.money import (
     Refusals,
     SigningKeyRow,
 )
-from vendor_service.database.tables.operators import OperatorRequest, OperatorToken
+from vendor_service.database.tables.operators import AnsweredRequest, OperatorToken
 from vendor_service.database.tables.webhooks import (
     ModelNotice,
     WebhookAttempt,
@@ -43,6 +43,7 @@ __all__ = [
     "GENESIS_HASH",
     "STANDARD_PLAN",
     "Account",
+    "AnsweredRequest",
     "ApiKey",
     "AuditEntry",
     "AuditHead",
@@ -60,7 +61,6 @@ __all__ = [
     "LedgerTotal",
     "Limited",
     "ModelNotice",
-    "OperatorRequest",
     "OperatorToken",
     "Price",
     "Project",

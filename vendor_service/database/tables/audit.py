@@ -15,7 +15,10 @@ class AuditEntry(Chained, Base):
     """
 
     __tablename__ = "audit_entries"
-    __table_args__ = (Index("ix_audit_entries_subject", "subject", "seq"),)
+    __table_args__ = (
+        Index("ix_audit_entries_actor", "actor", "seq"),
+        Index("ix_audit_entries_subject", "subject", "seq"),
+    )
 
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     created_at: Mapped[int]

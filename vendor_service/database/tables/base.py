@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, MetaData, String, Text
+from sqlalchemy import BigInteger, ColumnElement, Dialect, MetaData, String, Text, and_, or_
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -102,6 +102,12 @@ class Secret:
         return good or (
             hmac.compare_digest(self.former_hash or "", hashed) and now < (self.former_until or 0)
         )
+
+    @classmethod
+    def has_secret(cls, hashed: ColumnElement[Any], now: int) -> ColumnElement[bool]:
+        """`is_secret` as a condition on rows, for a hash that is not null."""
+        former = and_(cls.former_hash.is_not(None), cls.former_hash == hashed, cls.former_until > now)
+        return or_(cls.secret_hash == hashed, former)
 
     def replace_secret(self, hashed: str, now: int, grace_seconds: int) -> None:
         """Take another secret; an earlier former one is good no longer.

@@ -58,9 +58,10 @@ class FilePiece(Base):
 class BatchJob(Base):
     """A bulk job: the lines of a file, asked of one model when nobody else asks it.
 
-    It is `in_progress`, or ended: `completed`, `cancelled` or `expired`. Its hold has what its lines that are
-    not done may come to cost. `claimed_at` is when a process last took a chunk of it. `labels` is the
-    customer's own JSON. `project_id` is that of its key, empty for the default project.
+    It is `in_progress`, or ended: `completed`, `cancelled` or `expired`. It was begun by the secret of
+    `secret_hash`, and ends with what that may ask. Its hold has what its lines that are not done may come to
+    cost. `claimed_at` is when a process last took a chunk of it. `labels` is the customer's own JSON.
+    `project_id` is that of its key, empty for the default project.
     """
 
     __tablename__ = "batches"
@@ -79,6 +80,7 @@ class BatchJob(Base):
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     project_id: Mapped[str] = mapped_column(String(32))
     key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    secret_hash: Mapped[str | None] = mapped_column(String(64))
     hold_id: Mapped[str] = mapped_column(ForeignKey("holds.id"))
     input_file_id: Mapped[str] = mapped_column(String(40))
     output_file_id: Mapped[str | None] = mapped_column(String(40))

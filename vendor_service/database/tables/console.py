@@ -16,7 +16,7 @@ class ConsoleSession(Base):
 
     __tablename__ = "console_sessions"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     account_id: Mapped[str | None] = mapped_column(String(32), index=True)
     key_id: Mapped[str | None] = mapped_column(String(32))
@@ -29,13 +29,17 @@ class ConsoleSession(Base):
 
 
 class Invitation(Base):
-    """A link by which somebody may sign in to the console of an account, once, until `expires_at`."""
+    """A link by which somebody may sign in to the console of an account, once, until `expires_at`.
+
+    One that was withdrawn signs nobody in any more, and the sessions that it began have ended.
+    """
 
     __tablename__ = "invitations"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     secret_hash: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[int]
     expires_at: Mapped[int]
     used_at: Mapped[int | None]
+    withdrawn_at: Mapped[int | None]

@@ -1,4 +1,4 @@
-"""Operators' tokens, and what was answered to them."""
+"""Operators' tokens, and what was answered to requests that are done once."""
 
 from sqlalchemy import String, Text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -19,13 +19,17 @@ class OperatorToken(Secret, Base):
     last_used_at: Mapped[int | None]
 
 
-class OperatorRequest(Base):
-    """The answer to an operator's request that moves money, by its idempotency key; never deleted."""
+class AnsweredRequest(Base):
+    """The answer to what is done once, by its idempotency key; never deleted.
 
-    __tablename__ = "operator_requests"
+    It is an operator's request that moves money, by the id of the token, or a form of the console, by that of
+    the token or of the customer's session.
+    """
+
+    __tablename__ = "answered_requests"
 
     # No foreign key: to check it would lock the token's row after the end of the audit log.
-    token_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    asker_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     content: Mapped[str] = mapped_column(Text)

@@ -1,6 +1,7 @@
 """Customers at the console: how they got there, and what there is of theirs."""
 
 import re
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,14 @@ from vendor_service.accounts.keys import KeyTerms, Scope
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts import invitations, keys, projects
 from vendor_service.acts.act import Act
+from vendor_service.clock import SECOND
 from vendor_service.console.acts import Acts
 from vendor_service.console.customers.acts import CustomerFace
 from vendor_service.console.customers.pages import CustomerPages
 from vendor_service.database.tables import (
     Account,
+    ConsoleSession,
+    Invitation,
     WebhookEndpoint,
     WebhookEvent,
 )
@@ -81,6 +85,10 @@ def path_for(vendor: LocalVendor, pattern: str, key: str) -> str:
     path = path_of(pattern, key)
     if "{batch_id}" in path:
         return path.replace("{batch_id}", begun(vendor, key, "a cat")["id"])
+    if "{session_id}" in path:
+        return path.replace("{session_id}", session_of(vendor, key))
+    if "{invitation_id}" in path:
+        return path.replace("{invitation_id}", open_invitation(vendor, key))
     if "{endpoint_id}" not in path:
         return path
     receiver = receiver_of(vendor, key)
@@ -99,6 +107,25 @@ def with_project(vendor: LocalVendor, owner: str, name: str = "search") -> str:
         act = Act(session, "os:test", vendor.clock)
         projects.create(act, vendor.account(owner).name, name, ProjectTerms())
     return name
+
+
+def session_of(vendor: LocalVendor, key: str) -> str:
+    """Sign somebody in with a key; the id of that session."""
+    with vendor.books.read() as session:
+        before = set(session.scalars(select(ConsoleSession.id)))
+    signed_in(vendor, key)
+    with vendor.books.read() as session:
+        (made,) = set(session.scalars(select(ConsoleSession.id))) - before
+    return made
+
+
+def open_invitation(vendor: LocalVendor, key: str) -> str:
+    """Have somebody be invited to the account of a key, of which nobody has a record; the invitation's id."""
+    made = Invitation(id=token_hex(8), account_id=vendor.account(key).id, secret_hash="")
+    made.created_at, made.expires_at = vendor.clock(), vendor.clock() + HOUR * SECOND
+    with vendor.books.write() as session:
+        session.add(made)
+    return made.id
 
 
 def event_for(vendor: LocalVendor, key: str) -> str:

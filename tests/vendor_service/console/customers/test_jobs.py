@@ -38,7 +38,8 @@ def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(v
     assert vendor.http.get(f"/console{path}").status_code == 303
     with vendor.books.write() as session:
         account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
-    assert visit.get(path).status_code == 403
+    assert visit.get(path).status_code == 303  # that signs out
+    assert signed_in(vendor, key).get(path).status_code == 403
 
 
 def test_every_page_and_question_takes_one_connection_to_the_books(

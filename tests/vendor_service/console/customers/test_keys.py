@@ -12,7 +12,7 @@ from tests.vendor_service.console.customers.people import (
     try_it,
     with_project,
 )
-from tests.vendor_service.console.visits import problem_of
+from tests.vendor_service.console.visits import Visit, hidden, problem_of, told_by
 from tests.vendor_service.local_vendor import LocalVendor, image_input
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts import projects
@@ -103,6 +103,36 @@ def test_a_form_that_is_sent_twice_rotates_once(vendor: LocalVendor) -> None:
     assert "since this page was made" in problem_of(again)
     assert [vendor.embed(each, CAT).status_code for each in (key, renewed)] == [200, 200]
     assert "before the present one stops working at once" in admin.ask(rotate, grace="3600").text
+
+
+def test_a_form_that_is_sent_twice_makes_one_key(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    admin, form = admin_of(vendor, key), {"scope": "embed", "label": "twice"}
+    form["once"] = hidden(admin.get("/keys"), "once")
+    first, again = admin.ask("/keys/create", **form), admin.ask("/keys/create", **form)
+    assert (first.status_code, len(set(SECRET.findall(first.text)))) == (200, 1)
+    assert "sent before; the secret was shown then" in told_by(admin, again)
+    assert admin.ask("/keys/create", **form | {"label": "another"}).status_code == 422
+    assert "once is empty" in problem_of(admin.ask("/keys/create", **form | {"once": ""}))
+    listed = vendor.get("/v1/keys", vendor.another_key(key, Scope.ADMIN))["data"]
+    assert [each["label"] for each in listed].count("twice") == 1
+    assert hidden(admin.get("/keys"), "once") != form["once"]
+
+
+def test_a_customer_contains_the_key_that_they_signed_in_with_and_is_shown_what_it_made(
+    vendor: LocalVendor,
+) -> None:
+    admin_key = vendor.another_key(vendor.key(), Scope.ADMIN)
+    admin = signed_in(vendor, admin_key)
+    admin.ask("/keys/create", scope="embed", label="<b>of a thief</b>")
+    asked = admin.ask(f"/keys/{key_id(admin_key)}/contain")
+    assert "you will be signed out" in asked.text
+    shown = admin.confirm(f"/keys/{key_id(admin_key)}/contain", asked)
+    (renewed,) = set(SECRET.findall(shown.text))
+    assert "&lt;b&gt;of a thief&lt;/b&gt;" in shown.text
+    assert admin.get().status_code == 303
+    assert signed_in(vendor, renewed).get().status_code == 200
+    assert Visit(vendor.http).sign_in(key=admin_key).status_code == 401
 
 
 def test_a_customer_makes_rotates_and_revokes_keys_as_itself(vendor: LocalVendor) -> None:

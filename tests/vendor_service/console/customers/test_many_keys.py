@@ -18,10 +18,10 @@ from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
 from vendor_service.acts import projects
 from vendor_service.acts.act import Act
-from vendor_service.acts.keys import why_ended
 from vendor_service.clock import SECOND
 from vendor_service.console.customers import pages
 from vendor_service.database.tables import Account, ApiKey
+from vendor_service.money.standing import why_ended
 
 IN_USE = re.compile(r'action="/console/keys/([0-9a-f]+)/revoke"')
 CODES = re.compile(r"<code>([0-9a-f]{16})</code>")

@@ -13,13 +13,14 @@ from tests.vendor_service.console.customers.people import (
     invited,
     issued,
     key_id,
+    session_of,
     signed_in,
     with_project,
 )
 from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.keys import Scope
-from vendor_service.acts import projects
+from vendor_service.acts import accounts, projects
 from vendor_service.acts.act import Act
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
@@ -250,3 +251,61 @@ def test_a_stranger_keeps_nobody_from_using_an_invitation(tmp_path: Path) -> Non
         assert statuses == [404] * 10 + [429]
         assert Visit(vendor.http).sign_in("/invitation", code=code).status_code == 429
         assert Visit(vendor.http).sign_in("/invitation", code=other).status_code == 303
+
+
+def test_whoever_was_invited_by_mistake_is_locked_out_by_a_suspension_and_resuming_brings_nobody_back(
+    vendor: LocalVendor,
+) -> None:
+    key = vendor.key()
+    name, left = vendor.account(key).name, invited(vendor, key)
+    joined, by_key, stranger = Visit(vendor.http), signed_in(vendor, key), signed_in(vendor, vendor.key())
+    joined.sign_in("/invitation", code=invited(vendor, key))
+    for act in (accounts.suspend, accounts.resume):
+        with vendor.books.write() as session:
+            act(Act(session, "os:test", vendor.clock), name)
+        assert [each.get().status_code for each in (joined, by_key, stranger)] == [303, 303, 200]
+        assert joined.send("/keys/create", {"scope": "admin", "once": "1"}).status_code == 303
+        assert Visit(vendor.http).sign_in("/invitation", code=left).status_code == 404
+    assert signed_in(vendor, key).get().status_code == 200
+    again = Visit(vendor.http)
+    assert again.sign_in("/invitation", code=invited(vendor, key)).status_code == 303
+
+
+def test_an_invitation_is_withdrawn_with_the_session_that_it_began_and_one_session_is_ended_alone(
+    vendor: LocalVendor,
+) -> None:
+    key = vendor.key()
+    visits, codes = [Visit(vendor.http), Visit(vendor.http)], [invited(vendor, key) for _ in range(3)]
+    for visit, code in zip(visits, codes, strict=False):
+        visit.sign_in("/invitation", code=code)
+    admin = admin_of(vendor, key)
+    page = admin.page("/sessions")
+    ids = [code.split("_")[1] for code in codes]
+    assert all(f"<code>{each}</code>" in page for each in ids)
+    assert not [code for code in codes if code.split("_")[2] in page]
+    for each in (ids[0], ids[2]):
+        assert admin.do(f"/sessions/invitations/{each}/withdraw").headers["location"] == "/console/sessions"
+    assert [each.get().status_code for each in (*visits, admin)] == [303, 200, 200]
+    assert Visit(vendor.http).sign_in("/invitation", code=codes[2]).status_code == 404
+    headers = {"authorization": f"Bearer {vendor.another_key(key, Scope.ADMIN)}"}
+    listed = vendor.http.get("/v1/sessions", headers=headers).json()["data"]
+    (mine,) = [each["session_id"] for each in listed if each["by"] == f"invitation:{ids[1]}"]
+    assert visits[1].ask(f"/sessions/{mine}/end").status_code == 303
+    assert [each.get().status_code for each in (*visits, admin)] == [303, 303, 200]
+    states = vendor.http.get("/v1/invitations", headers=headers).json()["data"]
+    assert {each["invitation_id"]: each["withdrawn_at"] is not None for each in states} == dict(
+        zip(ids, (True, False, True), strict=True)
+    )
+
+
+def test_a_key_of_a_project_lists_and_ends_the_sessions_of_its_project_alone(vendor: LocalVendor) -> None:
+    owner = vendor.key()
+    theirs, project = session_of(vendor, owner), with_project(vendor, owner)
+    mine = issued(vendor, owner, project=project, scopes=frozenset({Scope.ADMIN}))
+    own, headers = session_of(vendor, mine), {"authorization": f"Bearer {mine}"}
+    listed = vendor.http.get("/v1/sessions", headers=headers).json()["data"]
+    assert [each["session_id"] for each in listed] == [own]
+    ended = [vendor.http.post(f"/v1/sessions/{each}/end", headers=headers) for each in (theirs, own)]
+    assert [each.status_code for each in ended] == [404, 200]
+    assert vendor.http.get("/v1/invitations", headers=headers).status_code == 403
+    assert signed_in(vendor, mine).page("/sessions").count("<tr>") == 2  # its head, and itself

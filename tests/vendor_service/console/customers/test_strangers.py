@@ -36,6 +36,7 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
     key = vendor.key()
     admin, other = admin_of(vendor, key), admin_of(vendor, key)
     path, form = path_for(vendor, pattern, key), {"scope": "embed", "address": HOOK, "confirmed": "yes"}
+    form["once"] = "1"
     for csrf in ("", other.csrf):
         assert admin.send(path, form | {"csrf": csrf}).status_code == 403
     good = form | {"csrf": admin.csrf}
@@ -49,7 +50,7 @@ def test_no_form_is_taken_without_its_sessions_token_or_from_another_site(
     with vendor.books.read() as session:
         acts = log.entries(session, limit=10, subject=vendor.account(key).name)
     assert not acts
-    if path.endswith("/rotate"):
+    if path.endswith(("/rotate", "/contain")):
         good |= {"state": hidden(admin.ask(path), "state")}
     assert admin.send(path, good, **{"sec-fetch-site": "same-origin"}).status_code in (200, 303)
 
@@ -70,6 +71,8 @@ def test_who_may_only_read_and_whose_account_is_suspended_changes_nothing(
     assert reader.do(path, scope="embed").status_code == 403
     with vendor.books.write() as session:
         account_acts.suspend(Act(session, "os:test", vendor.clock), vendor.account(key).name)
+    assert [each.get().status_code for each in (reader, admin)] == [303, 303]
+    admin = admin_of(vendor, key)
     assert "suspended" in problem_of(admin.do(path, scope="embed"))
     assert "suspended" in admin.page()
     with vendor.books.read() as session:
