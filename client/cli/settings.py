@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from client.errors import UsageError
 from client.paths import is_file, is_there
 from shared.declared import Declared
+from shared.text import BLANK, visible
 from shared.typer_commands import options_of, parameter_of
 
 SETTINGS_FILE = Path("tuition.toml")
@@ -202,7 +203,7 @@ def _takes_one(setting: Declared, value: object) -> bool:
             and (high is None or value <= high)
         )
         return reaches and (isinstance(value, int) or setting.kind is float)
-    return isinstance(value, str) and bool(value) and "\0" not in value
+    return isinstance(value, str) and bool(value) and value == visible(value, keep=BLANK)  # help shows it
 
 
 def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:

@@ -103,7 +103,8 @@ def _lines(settings: Settings) -> Iterator[str]:
         return
     outside, before = leads_outside(settings), changed(settings)
     yield f"{settings.path} sets:"
-    for key, value in settings.unsafe.items():
+    # Whoever is asked about a long file sees last whom it names.
+    for key, value in sorted(settings.unsafe.items(), key=lambda each: "vendor" in each[0]):
         remarks = ["outside this folder"] if key in outside else []
         if key in before:
             remarks.append(

@@ -165,6 +165,8 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("data = 5", "is a path, not 5."),
         ("data = ''", "is a path, not ''."),
         ('data = "a\\u0000b"', "is a path, not "),
+        ('vendor = "http://\\u001b[2Jv"', r"is a text, not 'http://\x1b[2Jv'."),
+        ('student = "\\u202ebig"', r"is a text, not '\u202ebig'."),
         ("select = 'all'", 'is one of "stratified", "random", not \'all\'.'),
         ("[embed]\ntext = [1]", "[embed]: `text` is a text, or a list of such, not [1]."),
         ("[embed]\ntext = []", "`text` is a text, or a list of such, not []."),
@@ -186,7 +188,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("a = " + "[" * 20_000, "tuition.toml is not TOML"),
         ("a = " + "1" * 20_000, "tuition.toml is not TOML"),
     ],
-    ids=range(32),
+    ids=range(34),
 )
 def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     text: str | bytes, said: str, capsys: pytest.CaptureFixture[str]
