@@ -109,7 +109,7 @@ function answerCard(file, result, milliseconds, count) {
 function refusedCard(file, error) {
   const card = newCard(file);
   card.classList.add("refused");
-  card.querySelector(".class").textContent = error.message;
+  card.querySelector(".class").textContent = visible(error.message);
   card.querySelector(".bar").remove();
   return card;
 }
@@ -127,8 +127,12 @@ function newCard(file) {
 // A name from elsewhere, which can neither reorder nor hide what stands beside it.
 function named(name) {
   const apart = document.createElement("bdi");
-  apart.textContent = name.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  apart.textContent = visible(name);
   return apart;
+}
+
+function visible(text) {
+  return text.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 // In the place of a picture that this browser cannot show.
@@ -139,7 +143,7 @@ function emptyPicture() {
 }
 
 export function tell(text, isProblem = false) {
-  status.textContent = text;
+  status.textContent = visible(text);
   status.classList.toggle("problem", isProblem);
 }
 

@@ -174,7 +174,7 @@ def test_a_page_that_needs_a_key_asks_for_it(browser: Browser, run: Path, tmp_pa
         page.close()
 
 
-def test_names_are_shown_as_they_are(run: Path, page: Page) -> None:
-    choose(page, ("<img src=x onerror=alert(1)>.png", picture()))
-    expect(page.locator(".name")).to_have_text("<img src=x onerror=alert(1)>.png")
+def test_names_are_shown_as_they_are_and_their_control_characters_as_codes(page: Page) -> None:
+    choose(page, ("<img src=x onerror=alert(1)>\u202e\x1b.png", picture()))
+    expect(page.locator(".name bdi")).to_have_text(r"<img src=x onerror=alert(1)>\u202e\u001b.png")
     assert page.locator("#answers img").count() == 1
