@@ -1,6 +1,7 @@
 """What came of attacks, promise by promise, and the tables of it."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -114,7 +115,8 @@ def found_table(rows: Iterable[Row], results: dict[str, Evidence]) -> str:
     """A line of each thing that attackers once found."""
     rows, lines = list(rows), ["| found | attacks | |", "|---|---:|---|"]
     for name, attacks in found_by_attackers().items():
-        tried = [*tested(attacks, "", results), *(row for row in rows if row.attack in attacks)]
+        ours = [row for row in rows if row.attack in attacks and "::" not in row.attack]
+        tried = [*tested(attacks, "", results), *ours]
         verdict = "OPEN" if any(row.broken for row in tried) else "closed" if tried else "not tried"
         lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict} |")
     return "\n".join(lines)
@@ -122,9 +124,8 @@ def found_table(rows: Iterable[Row], results: dict[str, Evidence]) -> str:
 
 def short(promise: str) -> str:
     """The beginning of a promise, for a table."""
-    if len(promise) <= _WIDTH:
-        return promise.replace("|", "\\|")
-    return promise[:_WIDTH].rpartition(" ")[0].rstrip(",.:").replace("|", "\\|") + " …"
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", promise).replace("|", "\\|")
+    return text if len(text) <= _WIDTH else text[:_WIDTH].rpartition(" ")[0].rstrip(",.:") + " …"
 
 
 def written(page: str, tables: str) -> str:

@@ -16,7 +16,11 @@ class Figure(NamedTuple):
         return self.value / self.limit if self.limit else float(self.value > 0)
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} of {self.limit:.3g} {self.unit}"
+        return f"{_written(self.value)} of {_written(self.limit)} {self.unit}"
+
+
+def _written(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 _kept: list[Figure] = []

@@ -14,6 +14,7 @@ from client.purchase.plan import PurchasePlan, Tranche, plan_purchase
 from client.purchase.selection import SelectionStrategy, image_order
 from client.vendors.query import Query, Spending
 from shared.embeddings import Prices
+from tests.support.figures import holds
 
 PRICES = Prices(image_micros=100, text_micros=20)
 PROMPTS = [Query.text(f"a photo of a {name}") for name in ("cat", "dog")]
@@ -113,6 +114,7 @@ def test_threads_share_a_budget_without_overspending() -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(spend, range(600))) == 800
     assert budget.spent == Spending(1000, 400 * 40)
+    assert holds(budget.spent.queries, 1000, "queries of a budget")
 
 
 def test_no_limit_is_no_limit() -> None:

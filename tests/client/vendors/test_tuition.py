@@ -21,6 +21,7 @@ from shared.encoding import to_base64
 from shared.receipts import KEYS_PATH
 from tests.client.cards import MODEL
 from tests.client.forms import read_form
+from tests.support.figures import holds
 
 pytestmark = pytest.mark.usefixtures("hurry")
 
@@ -371,7 +372,7 @@ def test_no_answer_is_read_without_a_bound(ask: Callable[[VendorClient], object]
     edge = _Endlessly(status)
     with VendorClient("http://vendor", "tk_1", transport=edge) as client, pytest.raises(errors.VendorError):
         ask(client)
-    assert edge.stream.given <= 9 * 2**20
+    assert holds(edge.stream.given / 2**20, 9, "MiB")
 
 
 def test_an_embed_answer_is_read_no_further_than_it_can_go_and_its_bill_is_kept() -> None:
@@ -389,7 +390,7 @@ def test_an_embed_answer_is_read_no_further_than_it_can_go_and_its_bill_is_kept(
         pytest.raises(errors.AnswerRejected, match="more than the") as caught,
     ):
         client.embed(QUERIES, model=MODEL, idempotency_key="key")
-    assert edge.stream.given <= 2**18
+    assert holds(edge.stream.given / 2**20, 1 / 4, "MiB")
     assert caught.value.bill is not None
     assert caught.value.bill.usage.cost_micros == 40
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from tests.support.figures import holds
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.agreed import set_coverage_limit
 from tests.vendor_service.books import (
@@ -554,6 +555,7 @@ def test_a_race_for_a_quota_serves_exactly_the_quota(books: Books, quota: int, s
     ):
         outcomes = sorted(pool.map(attempt, range(24)))
     assert outcomes == ["quota_exhausted"] * (24 - quota) + ["served"] * quota
+    assert holds(outcomes.count("served"), quota, "queries of a quota")
     books.check(order)
 
 
