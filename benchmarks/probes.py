@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from client.proofs.isolation import IsolationTest
+from client.vendors.protocols.tuition import VendorClient
 from tests.support.figures import Figure
 from tests.vendor_service.hostile_bodies import BODIES
 from vendor_service.console.sessions import CUSTOMERS
@@ -229,36 +231,14 @@ def worst_bodies(vendor: Deployment) -> float:
     return slowest
 
 
-@_probe("Nobody sees another account's", 0, "reached", accounts=2)
+@_probe("Nobody sees another account's", 0, "walls broken", accounts=2)
 def others_things(vendor: Deployment) -> float:
-    """Another account's file, jobs, key, ledger and usage, by their ids."""
-    line = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": {"input": ["a"]}}
-    content = json.dumps(line).encode() + b"\n"
-    sent = vendor.ask(
-        "POST", "/v1/files", vendor.key, files={"file": ("a.jsonl", content)}, data={"purpose": "batch"}
-    )
-    if not sent.is_success:
-        raise NotOffered("no file of bulk jobs is taken")
-    file = f"/v1/files/{sent.json()['id']}"
-    reached = 0
-    try:
-        for method, path in (("GET", file), ("GET", f"{file}/content"), ("DELETE", file)):
-            reached += vendor.ask(method, path, vendor.other).is_success
-        job = {"input_file_id": sent.json()["id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}
-        reached += vendor.ask("POST", "/v1/batches", vendor.other, json=job).is_success
-        listed = vendor.ask("GET", "/v1/files", vendor.other).json().get("data", [])
-        reached += any(each["id"] == sent.json()["id"] for each in listed)
-        for verb in ("rotate", "revoke"):
-            key = f"/v1/keys/{vendor.key.split('_')[1]}/{verb}"
-            reached += vendor.ask("POST", key, vendor.other).is_success
-        entries = [
-            {each["hash"] for each in vendor.ask("GET", "/v1/ledger?limit=1000", key).json().get("data", [])}
-            for key in (vendor.key, vendor.other)
-        ]
-        reached += len(entries[0] & entries[1])
-    finally:
-        vendor.ask("DELETE", file, vendor.key)
-    return reached
+    """`client isolation-test`: the other customer tries to see and to touch what the first one has."""
+    with VendorClient(vendor.url, vendor.key) as first, VendorClient(vendor.url, vendor.other) as other:
+        found = IsolationTest(first, other).run()
+    if not any(each.outcome == "held" for each in found.attempts):
+        raise NotOffered("there was nothing to try")
+    return sum(each.outcome == "broken" for each in found.attempts)
 
 
 @_probe("Nobody sees another account's", 0, "answered", queries=2, accounts=2)
