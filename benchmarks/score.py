@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.attacks import ATTACKS
 from benchmarks.evidence import Evidence, Promise, found_by_attackers
+from benchmarks.probes import PROBES
 from tests.support.figures import Figure
 
 DATABASES = ("sqlite", "postgresql")
@@ -57,9 +58,7 @@ class Score:
     @property
     def verdict(self) -> str:
         """Whether it held, in a word or the names of what broke it."""
-        if self.broken:
-            return f"BROKEN by {', '.join(row.name for row in self.broken)}"
-        return "held" if self.tried else "not tried"
+        return verdict_of(self.rows)
 
     @property
     def nearest(self) -> str:
@@ -67,6 +66,14 @@ class Score:
         rows = [row for row in self.rows if row.nearest and row.nearest.limit]
         row = max(rows, key=lambda row: row.nearest.share if row.nearest else 0.0, default=None)
         return "" if row is None else f"{row.nearest} (`{row.name.rpartition('::')[2]}`)"
+
+
+def verdict_of(rows: Iterable[Row]) -> str:
+    """Whether all held, in a word or with the names of those that did not."""
+    rows = list(rows)
+    if broken := [row.name for row in rows if row.broken]:
+        return f"BROKEN by {', '.join(broken)}"
+    return "held" if any(row.tries for row in rows) else "not tried"
 
 
 def tested(ids: Iterable[str], promise: str, results: dict[str, Evidence]) -> Iterator[Row]:
@@ -97,6 +104,15 @@ def promise_table(board: Iterable[Score]) -> str:
     return "\n".join(lines)
 
 
+def probe_table(rows: Iterable[Row]) -> str:
+    """A line of each attack on a vendor that runs."""
+    lines = ["| on a vendor that runs | how far it came | |", "|---|---|---|"]
+    for row in rows:
+        came = str(row.nearest) if row.nearest else row.told
+        lines.append(f"| {PROBES[row.name].what} | {came} | {verdict_of([row])} |")
+    return "\n".join(lines)
+
+
 def neighbour_table(rows: Iterable[Row]) -> str:
     """A line of each attack beside which a good customer asked, the worst first."""
     by_attack: dict[str, dict[str, Row]] = {}
@@ -106,8 +122,7 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     order = sorted(by_attack.items(), key=lambda each: -max(row.figures[0].value for row in each[1].values()))
     for name, found in order:
         ratios = [f"{found[each].figures[0].value:.1f}" if each in found else "" for each in DATABASES]
-        verdict = "BROKEN" if any(row.broken for row in found.values()) else "held"
-        lines.append(f"| {ATTACKS[name].what} | {' | '.join(ratios)} | {verdict} |")
+        lines.append(f"| {ATTACKS[name].what} | {' | '.join(ratios)} | {verdict_of(found.values())} |")
     return "\n".join(lines)
 
 
@@ -117,8 +132,7 @@ def found_table(rows: Iterable[Row], results: dict[str, Evidence]) -> str:
     for name, attacks in found_by_attackers().items():
         ours = [row for row in rows if row.attack in attacks and "::" not in row.attack]
         tried = [*tested(attacks, "", results), *ours]
-        verdict = "OPEN" if any(row.broken for row in tried) else "closed" if tried else "not tried"
-        lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict} |")
+        lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict_of(tried)} |")
     return "\n".join(lines)
 
 

@@ -32,6 +32,7 @@ from benchmarks.score import (
     as_json,
     found_table,
     neighbour_table,
+    probe_table,
     promise_table,
     scores,
     tested,
@@ -165,6 +166,8 @@ class Board:
         shown = [score for score in board if self.whole or score.rows]
         tables = [promise_table(shown)]
         rows = [row for score in board for row in score.rows]
+        if probes := [row for row in rows if row.name in PROBES]:
+            tables.append(probe_table(probes))
         if neighbours := [row for row in rows if row.attack in ATTACKS]:
             tables.append(neighbour_table(neighbours))
         if self.results:
