@@ -126,12 +126,14 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def found_table(rows: Iterable[Row], results: dict[str, Evidence]) -> str:
-    """A line of each thing that attackers once found."""
+def found_table(rows: Iterable[Row], results: dict[str, Evidence], *, whole: bool) -> str:
+    """A line of each thing that attackers once found; if not all were tried, of those that were."""
     rows, lines = list(rows), ["| found | attacks | |", "|---|---:|---|"]
     for name, attacks in found_by_attackers().items():
         ours = [row for row in rows if row.attack in attacks and "::" not in row.attack]
         tried = [*tested(attacks, "", results), *ours]
+        if not (tried or whole):
+            continue
         lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict_of(tried)} |")
     return "\n".join(lines)
 

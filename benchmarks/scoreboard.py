@@ -171,7 +171,7 @@ class Board:
         if neighbours := [row for row in rows if row.attack in ATTACKS]:
             tables.append(neighbour_table(neighbours))
         if self.results:
-            tables.append(found_table(rows, self.results))
+            tables.append(found_table(rows, self.results, whole=self.whole))
         return "\n\n".join(tables)
 
 
