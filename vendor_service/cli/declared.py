@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from shared.text import visible
 from vendor_service.acts.declaration import (
     REQUIRED,
     Declared,
@@ -114,7 +115,7 @@ def _print_result(declared: DeclaredAct, result: Value, *, as_json: bool) -> Non
     else:
         print_row(data)
     if declared.hint is not None and (hint := declared.hint(result)):
-        typer.echo(hint, err=True)
+        typer.echo(visible(hint, keep="\n"), err=True)
 
 
 def _ask(declared: DeclaredQuery, given: dict[str, Value], options: dict[str, Value]) -> None:
@@ -141,7 +142,7 @@ def _print_notes(declared: DeclaredQuery, result: Value, data: Value, *, as_json
         after = next(iter(data["data"][-1].values()))
         typer.echo(f"There are more: list them with --after {after}", err=True)
     if declared.note is not None and not as_json and (note := declared.note(result)):
-        print(f"\n{note}")
+        print(visible(f"\n{note}", keep="\n"))
     if declared.fault is not None and (fault := declared.fault(result)):
         raise OperatorError(fault)
 
