@@ -119,9 +119,14 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     for row in rows:
         by_attack.setdefault(row.attack, {})[row.name.partition(" (")[2].rstrip(")")] = row
     lines = ["| beside | SQLite | PostgreSQL | |", "|---|---:|---:|---|"]
-    order = sorted(by_attack.items(), key=lambda each: -max(row.figures[0].value for row in each[1].values()))
+
+    def ratio(row: Row | None) -> float | None:
+        return row.nearest.value if row and row.nearest else None
+
+    order = sorted(by_attack.items(), key=lambda each: -max(ratio(row) or 0.0 for row in each[1].values()))
     for name, found in order:
-        ratios = [f"{found[each].figures[0].value:.1f}" if each in found else "" for each in DATABASES]
+        values = [ratio(found.get(each)) for each in DATABASES]
+        ratios = ["" if value is None else f"{value:.1f}" for value in values]
         lines.append(f"| {ATTACKS[name].what} | {' | '.join(ratios)} | {verdict_of(found.values())} |")
     return "\n".join(lines)
 
