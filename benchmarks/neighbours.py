@@ -131,8 +131,16 @@ class Comparison:
         self._stack.close()
 
     def measure(self, attack: Attack) -> tuple[Outcome, Outcome]:
-        """What came of it, and of an honest customer on as many connections, who is measured once."""
+        """What came of it, and of an honest customer on as many connections, who is measured once.
+
+        Where it did not pass, both are measured once more, and that counts: a machine that does something
+        else for a moment looks like an attack.
+        """
         peers = attack.peer_connections
         if peers not in self._yardsticks:
             self._yardsticks[peers] = measure(honest(peers), self._seconds, self._postgres)
-        return measure(attack, self._seconds, self._postgres), self._yardsticks[peers]
+        outcome = measure(attack, self._seconds, self._postgres)
+        if not outcome.passes(self._yardsticks[peers]):
+            self._yardsticks[peers] = measure(honest(peers), self._seconds, self._postgres)
+            outcome = measure(attack, self._seconds, self._postgres)
+        return outcome, self._yardsticks[peers]
