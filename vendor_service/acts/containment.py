@@ -1,12 +1,12 @@
 """Containment of a key that somebody else may have: one act that ends what it does, and tells what it did."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from vendor_service.accounts.keys import revoke_key
@@ -23,15 +23,12 @@ from vendor_service.money.standing import why_ended
 from vendor_service.money.usage import usage_report
 from vendor_service.terms import Term, Unit, money
 
-# The acts by which a key gets hold of a secret, and whose. Each is in the audit log by who did it.
-_SECRETS: dict[str, Literal["key", "receiver"]] = {
-    "key.create": "key",
-    "key.rotate": "key",
-    "key.contain": "key",
-    "webhook.create": "receiver",
-    "webhook.rotate": "receiver",
-}
+# The acts by which a key gets hold of a secret, of a key or of a receiver; they are in the audit log.
+_KEYS = ("key.create", "key.rotate", "key.contain")
+_RECEIVERS = ("webhook.create", "webhook.rotate")
 _MOST_LISTED = 1000
+_MOST_READ = 10_000  # of such acts on all keys of an account
+Row = TypeVar("Row", ApiKey, WebhookEndpoint)
 
 
 class Made(BaseModel):
@@ -155,7 +152,7 @@ def contain(
         since=to_datetime(begin),
         queries=used[0],
         cost_micros=used[1],
-        made=_made(act.session, key_id, begin, act.now),
+        made=_made(act.session, owner, key_id, begin, act.now),
     )
     facts = {"revoked_at": key.revoked_at, "jobs_stopped": stopped, "sessions_ended": len(ended)}
     act.record(owner.name, None, {"key_id": key_id, **facts})
@@ -188,16 +185,37 @@ def _bought(session: Session, owner: Account, key_id: str, since: int, now: int)
     return (0, 0) if row is None else (row.billed_queries, row.cost_micros)
 
 
-def _made(session: Session, key_id: str, since: int, now: int) -> list[Made]:
-    """Whose secrets a key got since a moment, whose those keys got, and the jobs of all; oldest first."""
-    found, makers, left = list[Made](), {key_id}, {key_id}
+def _made(session: Session, owner: Account, key_id: str, since: int, now: int) -> list[Made]:
+    """The keys and receivers whose secrets a key got since a moment, or a key that it got; and their jobs.
+
+    They are the newest of each kind, the oldest first.
+    """
+    got = [
+        (entry.actor.partition(":")[2], json.loads(entry.after or "{}")["key_id"], entry)
+        for entry in _entries(session, _KEYS, since, _MOST_READ, AuditEntry.subject == owner.name)
+        if entry.actor.startswith(actors.customer_key(""))
+    ]
+    makers, left = {key_id}, {key_id}
     while left:
-        got = [_of_entry(session, each, now) for each in _entries(session, left, since)]
-        found += [each for each in got if each.id != each.by]  # it had its own secret before
-        left = {each.id for each in got if each.kind == "key"} - makers
+        left = {made for by, made, _ in got if by in left} - makers
         makers |= left
-    begun = select(BatchJob).where(BatchJob.key_id.in_(makers), BatchJob.created_at >= since)
-    for job in session.scalars(begun.order_by(BatchJob.created_at.desc()).limit(_MOST_LISTED)):
+    secrets = [(made, entry) for by, made, entry in got if by in makers and made != by][-_MOST_LISTED:]
+    by = AuditEntry.actor.in_([actors.customer_key(each) for each in makers])
+    hooks = [(entry.subject, entry) for entry in _entries(session, _RECEIVERS, since, _MOST_LISTED, by)]
+    keys_got = {each.id: each for each in _rows(session, ApiKey, [made for made, _ in secrets])}
+    hooks_got = {each.id: each for each in _rows(session, WebhookEndpoint, [made for made, _ in hooks])}
+    found = [
+        _of_entry("key", made, entry, keys_got[made].label, why_ended(keys_got[made], now))
+        for made, entry in secrets
+    ]
+    for made, entry in hooks:
+        receiver = hooks_got[made]
+        state = "" if receiver.disabled_at is None else "disabled"
+        found.append(_of_entry("receiver", made, entry, receiver.url, state))
+    mine = (BatchJob.account_id == owner.id, BatchJob.created_at >= since, BatchJob.key_id.in_(makers))
+    for job in session.scalars(
+        select(BatchJob).where(*mine).order_by(BatchJob.created_at.desc()).limit(_MOST_LISTED)
+    ):
         at = to_datetime(job.created_at)
         found.append(
             Made(kind="job", id=job.id, act="begun", by=job.key_id, at=at, label=job.model, state=job.state)
@@ -205,25 +223,22 @@ def _made(session: Session, key_id: str, since: int, now: int) -> list[Made]:
     return sorted(found, key=lambda each: each.at)
 
 
-def _entries(session: Session, key_ids: set[str], since: int) -> list[AuditEntry]:
-    mine = AuditEntry.actor.in_([actors.customer_key(each) for each in key_ids])
-    got = (AuditEntry.action.in_(_SECRETS), AuditEntry.created_at >= since)
-    newest = select(AuditEntry).where(mine, *got).order_by(AuditEntry.seq.desc()).limit(_MOST_LISTED)
-    return list(session.scalars(newest))
+def _entries(
+    session: Session, acts: Collection[str], since: int, most: int, whose: ColumnElement[bool]
+) -> list[AuditEntry]:
+    """The newest entries of the log about these acts, the oldest first."""
+    found = select(AuditEntry).where(whose, AuditEntry.action.in_(acts), AuditEntry.created_at >= since)
+    return list(session.scalars(found.order_by(AuditEntry.seq.desc()).limit(most)))[::-1]
 
 
-def _of_entry(session: Session, entry: AuditEntry, now: int) -> Made:
-    kind = _SECRETS[entry.action]
-    if kind == "key":
-        key = session.get_one(ApiKey, json.loads(entry.after or "{}")["key_id"])
-        found, label, state = key.id, key.label, why_ended(key, now)
-    else:
-        receiver = session.get_one(WebhookEndpoint, entry.subject)
-        found, label = receiver.id, receiver.url
-        state = "" if receiver.disabled_at is None else "disabled"
+def _rows(session: Session, table: type[Row], ids: Collection[str]) -> Sequence[Row]:
+    return session.scalars(select(table).where(table.id.in_(ids))).all()
+
+
+def _of_entry(kind: Literal["key", "receiver"], made: str, entry: AuditEntry, label: str, state: str) -> Made:
     return Made(
         kind=kind,
-        id=found,
+        id=made,
         act=entry.action,
         by=entry.actor.partition(":")[2],
         at=to_datetime(entry.created_at),

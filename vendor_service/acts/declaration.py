@@ -220,6 +220,12 @@ class DeclaredAct(Declared):
         names = [] if self.of is None else list(inspect.signature(self.of).parameters)[1:]
         return [each for each in self.parameters if each.name in names or f"{{{each.on_wire}}}" in self.route]
 
+    @property
+    def repeats(self) -> bool:
+        """Whether it makes or moves something again, done again: no row and no state tells that it was."""
+        makes = self.of is None or bool(self.reveals) or self.moves_money
+        return makes and self.state is None and self.transaction
+
     def row(self, act: Act, given: Given, *, lock: bool = False) -> Value:
         """The row that it is about; `None` where it makes something new."""
         if self.of is None:

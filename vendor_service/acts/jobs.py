@@ -10,6 +10,7 @@ from vendor_service.acts.declaration import Own, act, preview, query
 from vendor_service.acts.names import AccountName
 from vendor_service.batches import book
 from vendor_service.clock import SECOND, to_datetime
+from vendor_service.database.tables import BatchJob
 from vendor_service.terms import Term, money
 
 
@@ -43,6 +44,11 @@ def list_jobs(
     return BatchList.of(*book.page(act.session, act.view(find_account(act.session, account)), after, limit))
 
 
+def by_id(act: Act, account: str, batch_id: str, *, lock: bool = False) -> BatchJob:
+    """The job that an act is about; `book.cancel` locks it, after its account. Raises what `find` does."""
+    return book.find(act.session, act.view(find_account(act.session, account)), batch_id)
+
+
 @act(
     "batch.cancel",
     command="batches cancel",
@@ -51,6 +57,7 @@ def list_jobs(
     scope=OperatorScope.ACCOUNTS,
     title="Cancel the job",
     done="The job {batch_id} has ended.",
+    of=by_id,
     dangerous=True,
 )
 def cancel(

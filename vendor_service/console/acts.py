@@ -181,7 +181,7 @@ class Acts(Generic[Who]):
     def _do(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> Done | Shown:
         given = self._given(request, declared)
         to = self.face.done(request, declared, given)
-        if declared.state is not None or not declared.transaction:
+        if not declared.repeats:
             state = request.form.get("state") if declared.state is not None else None
             result = declared.perform(self.face.context(request.who), given, state)
             said = declared.said(given, result)

@@ -103,11 +103,11 @@ class Faces:
             assert (again.text, again.headers["idempotent-replayed"]) == (answer.text, "true")
 
     def by_form(self, declared: DeclaredAct, given: Given) -> None:
-        """Send its form and agree to what it says; twice, unless its state has changed then: once counts."""
+        """Send its form and agree to what it says; twice where that would repeat it: once counts."""
         visit, path = self.visits[OperatorScope.ALL], f"/do/{declared.name}"
         asked = visit.ask(path, **form_of(declared, given), back="/audit")
         assert "This is what will happen" in asked.text, asked.text
-        for _ in range(2 if declared.state is None and declared.transaction else 1):
+        for _ in range(2 if declared.repeats else 1):
             done = visit.confirm(path, asked)
             assert done.status_code in (200, 303), done.text
 

@@ -93,13 +93,13 @@ class Somebody:
         return self.vendor.http.request(method, path, json=body, headers=headers)
 
     def by_form(self, declared: DeclaredAct, given: Given) -> None:
-        """Send its form and agree, if it asks; twice if it does not, and once counts."""
+        """Send its form and agree, if it asks; twice where that would repeat it: once counts."""
         assert declared.own is not None
         path = declared.own.form
         for name, value in given.items():
             path = path.replace(f"{{{name}}}", str(value))
         visit = signed_in(self.vendor, self.admin)
-        for _ in range(1 if declared.own.asks else 2):
+        for _ in range(2 if declared.repeats else 1):
             asked = visit.ask(path, once="the page that was sent", **form_of(declared, given))
         assert ("This is what will happen" in asked.text) == declared.own.asks
         done = visit.confirm(path, asked)
