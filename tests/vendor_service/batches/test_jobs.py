@@ -428,6 +428,7 @@ ENDS: dict[str, tuple[Callable[[Books, Order], None], int]] = {
 }
 
 
+@on_sqlite
 @pytest.mark.parametrize("how", ENDS)
 def test_a_job_ends_with_what_may_ask_and_no_line_is_begun_after_that(books: Books, how: str) -> None:
     """Another job of the account, by a key that is good, goes on; only a suspension ends them all."""

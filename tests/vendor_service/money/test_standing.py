@@ -29,6 +29,7 @@ def test_the_database_finds_those_who_may_ask_that_are_not_refused(books: Books)
             accounts, (None, now - 1, now + 1), (None, now, now + 1), (None, "open", "archived"),
             (None, now, now + 1), ("present", "former", "other", None),
         )  # fmt: skip
+        keys, jobs = list[dict[str, object]](), list[dict[str, object]]()
         for number, (order, revoked, expires, project, until, secret) in enumerate(states):
             key: dict[str, object] = {
                 "id": f"key-{number}",
@@ -40,8 +41,10 @@ def test_the_database_finds_those_who_may_ask_that_are_not_refused(books: Books)
             key |= {"former_hash": until and "former", "former_until": until}
             key |= {"project_id": project and f"{project}-{order.account_id}"[:32]}
             job = {"id": f"job-{number}", "key_id": key["id"], "account_id": order.account_id}
-            session.execute(insert(ApiKey), [key])
-            session.execute(insert(BatchJob), [columns | job | {"secret_hash": secret}])
+            keys.append(key)
+            jobs.append(columns | job | {"secret_hash": secret})
+        session.execute(insert(ApiKey), keys)
+        session.execute(insert(BatchJob), jobs)
     both = select(BatchJob, Account, ApiKey).join(Account, Account.id == BatchJob.account_id)
     both = both.join(ApiKey, ApiKey.id == BatchJob.key_id).where(BatchJob.id.startswith("job-"))
     with books.database.read() as session:
