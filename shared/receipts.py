@@ -88,8 +88,10 @@ class Statement(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     iat: int = Field(description="when it was signed, in seconds since 1970")
-    iss: str | None = Field(default=None, description="the vendor's public URL")
-    vendor: str | None = Field(default=None, description="the vendor's name")
+    iss: str | None = Field(
+        default=None, pattern="^https?://[!-~]+$", max_length=2000, description="the vendor's public URL"
+    )
+    vendor: str | None = Field(default=None, max_length=200, description="the vendor's name")
 
 
 class ReceiptClaims(CountFields, Statement):

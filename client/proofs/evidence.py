@@ -78,14 +78,16 @@ class Evidence:
         self.cost_micros += claims.cost_micros
         self.first = claims.iat if self.first is None else min(self.first, claims.iat)
         self.last = claims.iat if self.last is None else max(self.last, claims.iat)
-        vendor = " at ".join(filter(None, (claims.vendor, claims.iss)))
-        for name, names in (
+        # A name is quoted, so that none reads like a name and an address.
+        name = None if claims.vendor is None else repr(claims.vendor)
+        vendor = " at ".join(filter(None, (name, claims.iss)))
+        for each, known in (
             (key.kid, self.keys),
             (vendor, self.vendors),
             (claims.account_id, self.accounts),
         ):
-            if name and name not in names:
-                names.append(name)
+            if each and each not in known:
+                known.append(each)
 
     def find_fault(self, request_id: str, problem: str) -> None:
         """Note what is not right."""
