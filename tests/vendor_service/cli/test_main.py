@@ -428,9 +428,9 @@ def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
 def test_all_holds_are_listed_however_many_there_are(opened: Command) -> None:
     opened.json("accounts", "create", "acme")
     key = opened.json("keys", "create", "acme")["key_id"]
-    facts = {"key_id": key, "state": "open", "model": "m", "model_fingerprint": "f", "counts": {"image": 1},
-             "prices": {"image": 1}, "cost_micros": 1, "body_hash": "h", "created_at": 0,
-             "expires_at": 0}  # fmt: skip
+    facts = {"key_id": key, "project_id": "", "state": "open", "model": "m", "model_fingerprint": "f",
+             "counts": {"image": 1}, "prices": {"image": 1}, "cost_micros": 1, "body_hash": "h",
+             "created_at": 0, "expires_at": 0}  # fmt: skip
     with closing(Database("sqlite:///books.db")) as database, database.write() as session:
         facts["account_id"] = find_account(session, "acme").id
         session.execute(insert(Hold), [facts | {"id": f"req_{count}"} for count in range(1001)])
