@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from shared.encoding import WIRE_DTYPE, Vector
 from shared.kinds import CountFields, Kind
@@ -24,6 +24,7 @@ KEYS_TYPE = "tuition-keys+jws"
 CARD_TYPE = "tuition-card+jws"
 KEYS_PATH = "/.well-known/jwks.json"
 ALGORITHM = "EdDSA"
+_MOST = 2**63 - 1  # that a ledger can hold
 
 
 class Sold(NamedTuple):
@@ -108,6 +109,12 @@ class ReceiptClaims(CountFields, Statement):
     key_id: str = Field(description="the public half of the API key that paid")
     ledger_seq: int
     entry_hash: str
+
+    @model_validator(mode="after")
+    def _can_be_added_up(self) -> Self:
+        if not all(0 <= each <= _MOST for each in (self.cost_micros, *self.counts.values())):
+            raise ValueError("nothing is sold for less than nothing, nor for more than a ledger can hold")
+        return self
 
 
 class HeadClaims(Statement):

@@ -400,6 +400,8 @@ def _checked(url: str) -> httpx.URL:
             "A vendor's address takes no user and no password: they would be sent in place of the API key. "
             f"Leave out what stands before the @, as in {DEFAULT_URL}."
         )
+    if not url.isascii():  # letters of other scripts look like these
+        raise UsageError(f"{url!a} is no address of a vendor: write it in ASCII, a name as its xn-- form.")
     try:
         parsed = httpx.URL(url)
         host = parsed.host

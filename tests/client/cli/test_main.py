@@ -65,6 +65,7 @@ def test_the_frame_imports_neither_torch_nor_http() -> None:
         (["models", "--vendor", "http://a..b:1"], 2, "no address of a vendor"),
         (["models", "--vendor", f"http://{'a' * 64}.com:1"], 2, "no address of a vendor"),
         (["models", "--vendor", "http://xn--a:1"], 2, "no address of a vendor"),
+        (["models", "--vendor", "http://vend\u043er.example"], 2, "write it in ASCII"),
         (["usage", "--group-by", "moon"], 2, "group-by"),
         (["usage", "--api-key-file", "missing"], 2, "missing"),
         (["embed", "--out", "x.csv", "--text", "a"], 2, ".jsonl"),

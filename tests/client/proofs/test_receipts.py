@@ -355,6 +355,23 @@ def test_every_forgery_of_an_exported_file_is_found(cache: EmbeddingCache, tmp_p
             evidence.check_file(file)
 
 
+@pytest.mark.parametrize("wrong", [{"cost_micros": -60}, {"cost_micros": 9 * 10**4299}, {"texts": -3}])
+def test_no_receipt_takes_from_a_sum_or_makes_it_endless(
+    cache: EmbeddingCache, tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    vendor = Signing()
+    _buy(cache, vendor)
+    evidence.export_receipts(cache, tmp_path / "bought.json")
+    exported = evidence.ExportedReceipts.model_validate_json((tmp_path / "bought.json").read_bytes())
+    (proof,) = [proof for _, proof in cache.billed.signed() if proof is not None]
+    exported.receipts[0].receipt = vendor.key.sign(RECEIPT_TYPE, proof.claims().model_copy(update=wrong))
+    (tmp_path / "bought.json").write_text(exported.model_dump_json())
+    found = evidence.check_file(tmp_path / "bought.json")
+    assert isinstance(found, evidence.Evidence)
+    assert (found.receipts, found.queries, found.cost_micros) == (0, 0, 0)
+    assert "lacks what it should say" in found.problems[0].problem
+
+
 def test_what_was_sold_is_packed_and_unpacked() -> None:
     sold = (Sold(0, "text", "a" * 64, "b" * 64), Sold(255, "image", "c" * 64, "d" * 64))
     assert unpack(pack(sold)) == sold
