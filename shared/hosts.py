@@ -15,3 +15,9 @@ def is_loopback(host: str) -> bool:
     """Whether a host is this machine as only itself reaches it."""
     name, written = host.lower().rstrip("."), address(host)
     return name == "localhost" or name.endswith(".localhost") or (written is not None and written.is_loopback)
+
+
+def subscriber(host: str) -> str:
+    """Whose address it is, as far as it tells: of IPv6 its network, since one has 2^64 addresses and more."""
+    at = address(host)
+    return host if at is None or at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"

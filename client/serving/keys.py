@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from client.errors import UsageError
 from shared.errors import APIError, ErrorCode
-from shared.hosts import address, is_loopback
+from shared.hosts import is_loopback, subscriber
 
 _LARGEST_BYTES = 2**20
 _LINE = re.compile(r"(\S{1,100})\s+([0-9a-fA-F]{64})")
@@ -46,7 +46,7 @@ class Keys:
             APIError: `invalid_api_key`.
         """
         if self._names is None:
-            return "" if request.client is None else _subscriber(request.client.host)
+            return "" if request.client is None else subscriber(request.client.host)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         # A plain hash suffices, since nobody can guess a random key, and comparing hashes tells nothing.
         name = self._names.get(hashlib.sha256(key.strip().encode()).hexdigest())
@@ -55,12 +55,6 @@ class Keys:
             raise APIError(ErrorCode.INVALID_API_KEY, message)
         request.state.account_id = name  # for the log
         return name
-
-
-def _subscriber(host: str) -> str:
-    """The address, of IPv6 its network: a subscriber has 2^64 addresses and more."""
-    at = address(host)
-    return host if at is None or at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
+from shared.hosts import subscriber
 from shared.http.middleware import cookie_of
 from vendor_service.acts.sessions import is_over
 from vendor_service.clock import Clock
@@ -322,4 +323,4 @@ def check_origin(request: Request) -> None:
 
 def address_of(request: Request) -> str:
     """Where a request comes from, for the limits on tries."""
-    return "nowhere" if request.client is None else request.client.host
+    return "nowhere" if request.client is None else subscriber(request.client.host)

@@ -10,6 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
 from shared.errors import ErrorCode
+from shared.hosts import subscriber
 from vendor_service.acts import idempotency
 from vendor_service.acts.act import ActContext, OperatorScope
 from vendor_service.acts.authentication import Operator, OperatorAuthentication
@@ -88,7 +89,7 @@ class AdminContext:
         if scheme.lower() != "bearer" or not token:
             message = "send your token as: Authorization: Bearer op_..."
             raise APIError(ErrorCode.INVALID_API_KEY, message)
-        address = "nowhere" if request.client is None else request.client.host
+        address = "nowhere" if request.client is None else subscriber(request.client.host)
         operator = await asyncio.to_thread(self.authentication.identify, token, scope, address)
         request.state.key_id = operator.token_id  # for the log
         return operator

@@ -61,6 +61,19 @@ def test_wrong_secrets_of_a_key_are_not_tried_for_ever_and_keep_no_other_key_out
     assert Visit(vendor.http).sign_in(key=vendor.key()).status_code == 303
 
 
+def test_all_addresses_of_one_subscriber_have_the_tries_of_one(vendor: LocalVendor) -> None:
+    key = vendor.key()
+    wrong = {"key": key[:-2] + ("00" if key[-2:] != "00" else "11")}
+    statuses = [
+        vendor.http.post(
+            "/console/sign-in", data=wrong, headers={"x-forwarded-for": f"2001:db8:{network}::{number:x}"}
+        ).status_code
+        for network, tries in ((1, 11), (2, 1))
+        for number in range(1, tries + 1)
+    ]
+    assert statuses == [401] * 10 + [429, 401]
+
+
 def test_after_signing_in_one_is_where_one_wanted_to_be_but_never_elsewhere(vendor: LocalVendor) -> None:
     key = vendor.key()
     for wanted, location in (
