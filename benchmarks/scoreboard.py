@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import student_neighbours
 from benchmarks.attacks import ATTACKS
 from benchmarks.evidence import PAGE, ROOT, Evidence, Promise, found_by_attackers, promises, run_tests
 from benchmarks.neighbours import Comparison, Outcome
@@ -44,6 +45,7 @@ from vendor_service.accounts.keys import Scope
 
 RESULTS = ROOT / "docs" / "results.md"
 NEIGHBOURS = "Beside each of"
+STUDENT = "Beside hostile images"
 _QUICK = ("giant_bodies", "heavy_chunks", "endless_accepts", "free_reads")
 
 
@@ -118,6 +120,7 @@ class Board:
         if self.options.url is None:
             yield from self._tests()
             yield from self._neighbours()
+            yield from self._student()
 
     def _probes(self) -> Iterator[Row]:
         chosen = [
@@ -159,6 +162,17 @@ class Board:
                         yield Row(f"{name} ({database})", promise, 1, 1, told=f"not measured: {error}")
                         continue
                     yield beside(outcome, yardstick, database, promise, time.monotonic() - began)
+
+    def _student(self) -> Iterator[Row]:
+        promise, began = the_one(STUDENT, self.stated).text, time.monotonic()
+        if not self.chosen("four_attackers", promise):
+            return
+        say("a caller of a student beside four attackers")
+        outcome = student_neighbours.measure(self.options.seconds)
+        figure = Figure(outcome.ratio, student_neighbours.BOUND, "times")
+        broken = int(figure.value > figure.limit or bool(outcome.beside.refused))
+        seconds = time.monotonic() - began
+        yield Row("four_attackers", promise, 1, broken, seconds, (figure,), str(outcome))
 
     @property
     def whole(self) -> bool:

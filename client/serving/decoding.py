@@ -29,8 +29,8 @@ _CODES = {
 # Of a picture that is made for a vendor; it has at most 384 pixels on its shorter side.
 _MOST_SENT_BYTES = 4 << 20
 _SIZE_BYTES = 8
-# A large image, which may take seconds, leaves one process to all others.
-_LEAST_PROCESSES = 2
+# Decoding a large image may take seconds, and gives way to all else: a hostile one costs others no core.
+_NICENESS_OF_LARGE = 19
 _SEEN, _SENT = "seen", "sent"  # the two tasks
 
 
@@ -109,7 +109,7 @@ class ImageDecoder:
     Args:
         side: of what the student sees.
         limits: of the files.
-        processes: how many decode, at least 2.
+        processes: how many decode; one more decodes large images.
         sends: whether another one makes what a vendor is sent.
         observer: is told of images and of processes that ended.
     """
@@ -119,7 +119,8 @@ class ImageDecoder:
     ) -> None:
         self._shape = (side, side, 3)
         self._limits = limits
-        specs = {_SEEN: decoding(Squeezing(side), limits, max(_LEAST_PROCESSES, processes))}
+        seen = decoding(Squeezing(side), limits, processes, niceness_of_heavy=_NICENESS_OF_LARGE)
+        specs = {_SEEN: seen}
         if sends:
             specs[_SENT] = decoding(Sending(), limits, 1, slots=1)
         self._pools = ProcessPools(specs, observer)

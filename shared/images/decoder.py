@@ -6,6 +6,7 @@ of it, and a second decoder is a second thing for strangers to break.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from typing import Protocol
 
@@ -162,13 +163,25 @@ class ImageDecoder:
 
 
 def decoding(
-    preprocessor: Preprocessor, limits: ImageLimits, processes: int, *, slots: int = _SLOTS
+    preprocessor: Preprocessor,
+    limits: ImageLimits,
+    processes: int,
+    *,
+    slots: int = _SLOTS,
+    niceness_of_heavy: int | None = None,
 ) -> PoolSpec:
-    """The processes that decode images, `slots` of one caller at a time, and what these may take."""
+    """The processes that decode images, `slots` of one caller at a time, and what these may take.
+
+    With a `niceness_of_heavy`, one more alone decodes heavy images, and gives way to all else.
+    """
     decoder = ImageDecoder(preprocessor, limits, (_MEMORY_BYTES - _SPARE_MEMORY_BYTES) // processes)
     # As base64, a file may come with a third more.
     layout = ArenaLayout(slots, preprocessor.image_bytes, (1 << 20) + limits.max_bytes // 3 * 4 + 8)
-    return PoolSpec(processes, decoder, layout, _SPARE_MEMORY_BYTES)
+    of_heavy = None
+    if niceness_of_heavy is not None:
+        alone = replace(layout, slots=1)
+        of_heavy = PoolSpec(1, decoder, alone, _SPARE_MEMORY_BYTES, niceness=niceness_of_heavy)
+    return PoolSpec(processes, decoder, layout, _SPARE_MEMORY_BYTES, of_heavy=of_heavy)
 
 
 def _passes(scans: int) -> float:

@@ -66,13 +66,16 @@ class ForkServer:
     """Has processes forked, each for a task. Not thread-safe.
 
     Args:
-        tasks: each task and its arena, by name.
+        tasks: each task with its arena and its niceness, by name.
     """
 
-    def __init__(self, tasks: Mapping[str, tuple[Task, ArenaLayout]]) -> None:
-        self._layouts = {kind: layout for kind, (_, layout) in tasks.items()}
+    def __init__(self, tasks: Mapping[str, tuple[Task, ArenaLayout, int]]) -> None:
+        self._layouts = {kind: layout for kind, (_, layout, _) in tasks.items()}
         specs = pickle.dumps(
-            {kind: TaskSpec(pickle.dumps(task), layout) for kind, (task, layout) in tasks.items()}
+            {
+                kind: TaskSpec(pickle.dumps(task), layout, niceness)
+                for kind, (task, layout, niceness) in tasks.items()
+            }
         )
         self._specs = len(specs).to_bytes(8, "big") + specs
         self._process: Launched | None = None

@@ -74,6 +74,7 @@ class TaskSpec:
 
     task: bytes
     layout: ArenaLayout
+    niceness: int = 0
 
 
 def main(control: int) -> NoReturn:
@@ -145,6 +146,7 @@ class _Server:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _end_with(server)
+                os.nice(spec.niceness)
                 with socket.socket(fileno=line) as owner:
                     arena = Arena(memory, spec.layout)
                     _Worker(self._tasks[kind], owner, arena).work()

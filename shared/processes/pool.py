@@ -161,7 +161,8 @@ class Backlog:
 class PoolSpec:
     """How many processes do a task, how large its inputs and results may be, and of which kind inputs are.
 
-    `spare_bytes` is the memory for all that heavy inputs need beyond what each process may have.
+    `spare_bytes` is the memory for all that heavy inputs need beyond what each process may have. Where there
+    is a pool `of_heavy` inputs, they are worked on there alone.
     """
 
     processes: int
@@ -169,6 +170,8 @@ class PoolSpec:
     layout: ArenaLayout
     spare_bytes: int = 0
     kind: Kind = "image"
+    niceness: int = 0
+    of_heavy: "PoolSpec | None" = None
 
 
 class Pool:
@@ -180,6 +183,7 @@ class Pool:
         self._processes = spec.processes
         self._server = server
         self._observer = observer
+        self.heavy: Pool = self  # whose processes work on heavy inputs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._refilling: asyncio.TimerHandle | None = None
         self._workers: dict[int, Worker] = {}
@@ -198,7 +202,7 @@ class Pool:
         in_hand = 0
         for worker in tuple(self._workers.values()):  # other threads ask, too
             in_hand += max(0, sum(not item.is_abandoned for item in worker.chunk) - 1)
-        return len(self._backlog) + in_hand
+        return len(self._backlog) + in_hand + (0 if self.heavy is self else self.heavy.waiting)
 
     def start(self) -> Worker:
         """Have the processes forked; one of them."""
@@ -227,6 +231,7 @@ class Pool:
         if not job.done.done() or job.done.cancelled():
             job.done.cancel()
             self._backlog.drop(job)
+            self.heavy._backlog.drop(job)
 
     def close(self, error: APIError) -> None:
         """Let go of the processes, and answer everybody who waits with an error."""
@@ -290,7 +295,8 @@ class Pool:
             item.add_seconds(result.processor_seconds)
             if result.more_bytes is not None and not item.is_heavy:
                 item.more_bytes = result.more_bytes
-                self._backlog.add([item])
+                self.heavy._backlog.add([item])
+                self.heavy._dispatch()
             else:
                 item.finish(row if result.error is None else result.error)
         self._backlog.put_back(chunk[len(results) :])

@@ -23,8 +23,15 @@ class ProcessPools:
     """
 
     def __init__(self, specs: Mapping[str, PoolSpec], observer: Observer) -> None:
-        self._server = ForkServer({name: (spec.task, spec.layout) for name, spec in specs.items()})
-        self._pools = {name: Pool(name, spec, self._server, observer) for name, spec in specs.items()}
+        every = dict(specs) | {
+            _heavy(name): spec.of_heavy for name, spec in specs.items() if spec.of_heavy is not None
+        }
+        self._server = ForkServer(
+            {name: (spec.task, spec.layout, spec.niceness) for name, spec in every.items()}
+        )
+        self._pools = {name: Pool(name, spec, self._server, observer) for name, spec in every.items()}
+        for name in specs:
+            self._pools[name].heavy = self._pools.get(_heavy(name), self._pools[name])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._closed = False
@@ -118,6 +125,10 @@ class ProcessPools:
             pool.close(_stopping())
         if ended is not None and self._loop is not None:
             self._loop.call_soon(ended.set_result, None)  # once the socket of what was cancelled is let go
+
+
+def _heavy(name: str) -> str:
+    return f"{name}, heavy"
 
 
 def _stopping() -> APIError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.data.images import Pixels
+from client.serving import batcher as batcher_module
 from client.serving import decoding
 from client.serving.batcher import Batcher
 from client.serving.decoding import ImageDecoder, Squeezing
@@ -60,7 +61,7 @@ def run(work: Callable[[Batcher], Awaitable[T]], student: Reader, metrics: Metri
     """Do something with a batcher of one thread."""
 
     async def do(metrics: Metrics) -> T:
-        decoder = ImageDecoder(SIDE, ImageLimits(2**20, 10**6), 2, metrics)
+        decoder = ImageDecoder(SIDE, ImageLimits(2**20, 10**6), 1, metrics)
         batcher = Batcher(student, decoder, metrics, threads=1)
         await batcher.start()
         try:
@@ -86,7 +87,8 @@ async def _until(batcher: Batcher, waiting: int) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_what_comes_while_the_student_works_is_its_next_batch() -> None:
+def test_what_comes_while_the_student_works_is_its_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_BATCH_SECONDS", 60.0)  # it is slow here
     student = Reader()
 
     async def work(batcher: Batcher) -> None:
