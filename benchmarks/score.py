@@ -93,7 +93,7 @@ def scores(rows: Iterable[Row], stated: Sequence[Promise]) -> list[Score]:
 
 def promise_table(board: Iterable[Score]) -> str:
     """A line of each promise that was tried, or was to be."""
-    lines = ["| promise | on | attacks | nearest to a limit | |", "|---|---|---:|---|---|"]
+    lines = ["| promise | on | attacks | nearest to a limit | result |", "|---|---|---:|---|---|"]
     part = ""
     for score in board:
         if score.promise.part != part:
@@ -106,7 +106,7 @@ def promise_table(board: Iterable[Score]) -> str:
 
 def probe_table(rows: Iterable[Row]) -> str:
     """A line of each attack on a vendor that runs."""
-    lines = ["| on a vendor that runs | how far it came | |", "|---|---|---|"]
+    lines = ["| on a vendor that runs | how far it came | result |", "|---|---|---|"]
     for row in rows:
         came = str(row.nearest) if row.nearest else row.told
         lines.append(f"| {PROBES[row.name].what} | {came} | {verdict_of([row])} |")
@@ -118,7 +118,7 @@ def neighbour_table(rows: Iterable[Row]) -> str:
     by_attack: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_attack.setdefault(row.attack, {})[row.name.partition(" (")[2].rstrip(")")] = row
-    lines = ["| beside | SQLite | PostgreSQL | |", "|---|---:|---:|---|"]
+    lines = ["| beside | SQLite | PostgreSQL | result |", "|---|---:|---:|---|"]
 
     def ratio(row: Row | None) -> float | None:
         return row.nearest.value if row and row.nearest else None
@@ -133,7 +133,7 @@ def neighbour_table(rows: Iterable[Row]) -> str:
 
 def found_table(rows: Iterable[Row], results: dict[str, Evidence], *, whole: bool) -> str:
     """A line of each thing that attackers once found; if not all were tried, of those that were."""
-    rows, lines = list(rows), ["| found | attacks | |", "|---|---:|---|"]
+    rows, lines = list(rows), ["| found | attacks | result |", "|---|---:|---|"]
     for name, attacks in found_by_attackers().items():
         ours = [row for row in rows if row.attack in attacks and "::" not in row.attack]
         tried = [*tested(attacks, "", results), *ours]

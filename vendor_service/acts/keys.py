@@ -21,7 +21,7 @@ from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts
 from vendor_service.acts.names import AccountName, GraceSeconds, KeyId
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey, WebhookEvent
-from vendor_service.database.view import View
+from vendor_service.database.view import DEFAULT_ID, View
 from vendor_service.errors import APIError, OperatorError, UnknownName, UsageError, WrongClock
 from vendor_service.money.standing import check_key, has_ended
 from vendor_service.terms import Term
@@ -183,7 +183,7 @@ def renew(act: Act, key: ApiKey, grace_seconds: int) -> tuple[Account, NewSecret
     """Give a locked key another secret if it may have one, and tell receivers; its account and the secret."""
     if act.customer is not None:
         check_may_rotate(act, act.customer, key)
-        _check_rotations(act, key.account_id)
+        _check_rotations(act, key)
     owner = act.session.get_one(Account, key.account_id)
     issued = keys.rotate_key(act.session, key.id, grace_seconds, act.clock)
     told = {"key_id": key.id, "label": key.label, "former_until": key.former_until}
@@ -377,18 +377,19 @@ def check_may_rotate(act: Act, customer: Customer, key: ApiKey) -> None:
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
 
 
-def _check_rotations(act: Act, account_id: str) -> None:
-    """Raises an `APIError`, `conflict`, where the account rotated its keys too often in a day.
+def _check_rotations(act: Act, key: ApiKey) -> None:
+    """Raises an `APIError`, `conflict`, where keys of this key's project were rotated too often in a day.
 
     The account is locked: nobody counts beside this.
     """
     rotated = select(func.count()).where(
-        WebhookEvent.account_id == account_id,
+        WebhookEvent.account_id == key.account_id,
+        WebhookEvent.project_id == (key.project_id or DEFAULT_ID),
         WebhookEvent.kind == EventKind.KEY_ROTATED,
         WebhookEvent.created_at > act.now - DAY,
     )
     if (act.session.scalar(rotated) or 0) >= _MOST_A_DAY:  # what is logged of each stays for good
-        message = f"keys of this account were rotated {_MOST_A_DAY} times in 24 hours; try again tomorrow"
+        message = f"keys of this project were rotated {_MOST_A_DAY} times in 24 hours; try again tomorrow"
         raise APIError(ErrorCode.CONFLICT, message)
 
 

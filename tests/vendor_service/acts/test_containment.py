@@ -18,7 +18,7 @@ from vendor_service.clock import SECOND
 from vendor_service.console import sessions
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
-from vendor_service.database.tables import ConsoleSession
+from vendor_service.database.tables import AuditEntry, ConsoleSession
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.money.orders import Order
@@ -48,6 +48,13 @@ def makes_a_key(books: Books, order: Order, label: str) -> Order:
         made = keys.issue(act, name, replace(ADMIN, label=label))
         receivers.create(act, f"https://example.com/{label}")
     return replace(order, key_id=made.key_id, secret_hash=secret_hash(made.api_key))
+
+
+def containments(books: Books, order: Order) -> int:
+    """How many are in the audit log of an account."""
+    mine = (AuditEntry.action == "key.contain", AuditEntry.subject == books.account(order).name)
+    with books.database.read() as session:
+        return session.query(AuditEntry).where(*mine).count()
 
 
 def signs_in(books: Books, order: Order) -> None:
@@ -109,6 +116,9 @@ def test_what_a_contained_key_does_ends_and_what_it_did_since_a_date_is_told(
     assert bulk.jobs.get(View.whole(other.account_id), jobs[1].id).cost_micros == 100
     again = contained(books, order, revoke=True)
     assert (again.jobs_stopped, again.api_key, again.queries >= 6) == ([], None, True)
+    recorded = containments(books, order)
+    contained(books, order, revoke=True)  # which changes nothing, so nobody can fill the log with it
+    assert containments(books, order) == recorded == (1 if revoke else 2)
     assert contained(books, thief).made == []
     assert books.check(order, other, thief).held_micros == 0
 

@@ -110,10 +110,10 @@ def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Boo
 
 
 @on_sqlite
-def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_projects_keys_are_rotated_so_often_in_a_day(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "_MOST_A_DAY", 3)
     order, other = books.open(), books.open()
-    second = books.another_key(order)
+    second, beside = books.another_key(order), books.open_project(order)
     with books.locked(order) as (session, account):  # what else is told does not count
         events.emit(session, EventKind.QUOTA, account, {}, books.clock())
     for each in (order, second, order):
@@ -123,6 +123,7 @@ def test_an_account_rotates_its_keys_so_often_in_a_day(books: Books, monkeypatch
             rotate(books, each)
         assert refused.value.code == "conflict"
     rotate(books, other)
+    rotate(books, beside)
     with books.database.write() as session:  # operators may
         keys.rotate(Act(session, "os:test", books.clock), order.key_id, 0)
     books.clock.now += DAY
