@@ -44,6 +44,11 @@ def to_datetime(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
+def optional_datetime(micros: int | None) -> datetime | None:
+    """The same, of a moment that may not have come."""
+    return None if micros is None else to_datetime(micros)
+
+
 def from_datetime(moment: datetime) -> int:
     """Microseconds since the epoch, within what has a date in UTC; a time without a zone is taken as UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -44,10 +44,9 @@ def require_trust(context: typer.Context, filed: Sequence[Declared]) -> None:
     if not keys:
         return
     settings: Settings = context.find_root().obj  # which set these
-    record = record_of(settings.path)
-    if record is not None and record.sha256 == settings.sha256:
+    if is_trusted(settings):
         return
-    state = "is not trusted" if record is None else "has changed since it was trusted"
+    state = "is not trusted" if record_of(settings.path) is None else "has changed since it was trusted"
     raise UsageError(
         f"{settings.path} {state}, and it sets {', '.join(keys)}. `client trust` shows what it may spend and "
         "send, and asks you; or give these options on the command line. Nothing was read, sent or bought."

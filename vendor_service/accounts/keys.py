@@ -4,7 +4,6 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from shared.keys import KeyInfo, NewSecret
 from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.checks import check_numbers, check_rate
 from vendor_service.accounts.projects import find_project
-from vendor_service.clock import Clock, to_datetime
+from vendor_service.clock import Clock, optional_datetime, to_datetime
 from vendor_service.database.tables import Account, ApiKey
 from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
@@ -213,10 +212,10 @@ def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
         queries_per_second=key.queries_per_second,
         concurrency=key.concurrency,
         created_at=to_datetime(key.created_at),
-        expires_at=_moment(key.expires_at),
-        last_used_at=_moment(key.last_used_at),
-        former_until=_moment(key.former_until),
-        revoked_at=_moment(key.revoked_at),
+        expires_at=optional_datetime(key.expires_at),
+        last_used_at=optional_datetime(key.last_used_at),
+        former_until=optional_datetime(key.former_until),
+        revoked_at=optional_datetime(key.revoked_at),
     )
 
 
@@ -238,7 +237,3 @@ def _project_id(session: Session, account: Account, name: str | None) -> str | N
     if project.archived_at is not None:
         raise OperatorError(f"the project {name!r} of {account.name} was archived")
     return project.id
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else to_datetime(micros)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts.checks import check_name, check_numbers, check_rate
-from vendor_service.clock import Clock, to_datetime
+from vendor_service.clock import Clock, optional_datetime, to_datetime
 from vendor_service.database.tables import Account, Project
 from vendor_service.database.view import View
 from vendor_service.errors import OperatorError, UnknownName
@@ -119,7 +119,7 @@ def public(project: Project, account: Account, now: int) -> ProjectInfo:
         spent_micros=0 if over else project.spent_micros,
         rate_limit=rate.limit_of(project),
         created_at=to_datetime(project.created_at),
-        archived_at=None if project.archived_at is None else to_datetime(project.archived_at),
+        archived_at=optional_datetime(project.archived_at),
     )
 
 

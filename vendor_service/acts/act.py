@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -17,14 +16,11 @@ from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, AuditEntry, Limited, Project
+from vendor_service.database.tables import Account, ApiKey, Limited, Project
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, WrongClock
 from vendor_service.money import limits
 from vendor_service.money.clock_check import against_database
-
-# What customers do is recorded for good, so each of their acts is done so often in a day.
-MOST_A_DAY = 1000
 
 
 class OperatorScope(StrEnum):
@@ -117,20 +113,6 @@ class Act:
     def record(self, subject: str, before: Facts | None, after: Facts | None, *, action: str = "") -> None:
         """Write the act, or another `action`, into the audit log; the last thing that an act does."""
         log.append(self.session, self.actor, action or self.action, subject[:255], before, after, self.now)
-
-    def check_room(self, subject: str) -> None:
-        """Make sure that customers did this not too often to a subject in a day: its record stays for good.
-
-        Raises:
-            APIError: `conflict`; they did.
-        """
-        if self.customer is None:
-            return
-        mine = (AuditEntry.subject == subject, AuditEntry.action == self.action)
-        done = select(func.count()).where(*mine, AuditEntry.created_at > self.now - DAY)
-        if (self.session.scalar(done) or 0) >= MOST_A_DAY:
-            message = f"this was done {MOST_A_DAY} times in 24 hours; try again tomorrow"
-            raise APIError(ErrorCode.CONFLICT, message)
 
     def believe_clock(self) -> None:
         """Make sure that this machine's clock may be right; raises what `believe_clock` does."""

@@ -18,7 +18,7 @@ from vendor_service.acts.accounts import by_name
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Own, act, preview, query
 from vendor_service.acts.names import AccountName, Named
-from vendor_service.clock import SECOND, to_datetime
+from vendor_service.clock import SECOND, optional_datetime, to_datetime
 from vendor_service.database.tables import Invitation
 from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import APIError, UnknownName, UsageError
@@ -205,15 +205,12 @@ def _of_withdraw(act: Act, account: str, invitation_id: str) -> Iterator[str]:
 
 def public(row: Invitation) -> InvitationInfo:
     """An invitation as its customer and operators may see it."""
-    used, withdrawn = (
-        None if each is None else to_datetime(each) for each in (row.used_at, row.withdrawn_at)
-    )
     return InvitationInfo(
         invitation_id=row.id,
         created_at=to_datetime(row.created_at),
         expires_at=to_datetime(row.expires_at),
-        used_at=used,
-        withdrawn_at=withdrawn,
+        used_at=optional_datetime(row.used_at),
+        withdrawn_at=optional_datetime(row.withdrawn_at),
     )
 
 

@@ -13,7 +13,7 @@ from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import act, preview, query
 from vendor_service.acts.names import GraceSeconds
-from vendor_service.clock import to_datetime
+from vendor_service.clock import optional_datetime, to_datetime
 from vendor_service.database.tables import OperatorToken
 from vendor_service.database.tables.base import hash_secret
 from vendor_service.errors import OperatorError, UnknownName, UsageError
@@ -197,11 +197,7 @@ def _public(row: OperatorToken) -> TokenInfo:
         name=row.name,
         scopes=row.scopes.split(),
         created_at=to_datetime(row.created_at),
-        last_used_at=_moment(row.last_used_at),
-        former_until=_moment(row.former_until),
-        revoked_at=_moment(row.revoked_at),
+        last_used_at=optional_datetime(row.last_used_at),
+        former_until=optional_datetime(row.former_until),
+        revoked_at=optional_datetime(row.revoked_at),
     )
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else to_datetime(micros)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.acts.act import Act, ActContext, OperatorScope
 from vendor_service.acts.declaration import act, preview, query
-from vendor_service.clock import to_datetime
+from vendor_service.clock import optional_datetime, to_datetime
 from vendor_service.database.tables import SigningKeyRow
 from vendor_service.terms import Term
 
@@ -99,8 +99,8 @@ def list_keys(act: Act) -> list[ReceiptsKey]:
         ReceiptsKey(
             key=each.kid,
             since=to_datetime(each.created_at),
-            retired=None if each.retired_at is None else to_datetime(each.retired_at),
-            withdrawn=None if each.withdrawn_at is None else to_datetime(each.withdrawn_at),
+            retired=optional_datetime(each.retired_at),
+            withdrawn=optional_datetime(each.withdrawn_at),
         )
         for each in found
     ]

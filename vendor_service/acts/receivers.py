@@ -20,7 +20,7 @@ from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
 from vendor_service.acts.act import Act, Customer, OperatorScope
 from vendor_service.acts.declaration import Own, act, preview, query
 from vendor_service.acts.names import ReceiversGraceSeconds
-from vendor_service.clock import DAY, SECOND, to_datetime
+from vendor_service.clock import DAY, SECOND, optional_datetime, to_datetime
 from vendor_service.database.tables import (
     Account,
     AuditEntry,
@@ -311,8 +311,8 @@ def public(row: WebhookEndpoint) -> EndpointInfo:
         account_id=row.account_id,
         added_by=row.added_by,
         created_at=to_datetime(row.created_at),
-        former_until=None if row.former_until is None else to_datetime(row.former_until),
-        disabled_at=None if row.disabled_at is None else to_datetime(row.disabled_at),
+        former_until=optional_datetime(row.former_until),
+        disabled_at=optional_datetime(row.disabled_at),
     )
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -14,8 +14,8 @@ from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Own, act, preview, query
 from vendor_service.acts.names import AccountName
 from vendor_service.audit import actors
-from vendor_service.clock import SECOND, to_datetime
-from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Invitation
+from vendor_service.clock import DAY, SECOND, to_datetime
+from vendor_service.database.tables import Account, ApiKey, AuditEntry, ConsoleSession, Invitation
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, UnknownName
 from vendor_service.money.standing import why_ended
@@ -23,6 +23,8 @@ from vendor_service.terms import Term
 
 # A session ends that is not used for so long, by its kind.
 IDLE_SECONDS = {"customer": 2 * 3600, "operator": 3600}
+# The end of each is recorded for good, so customers end so many of an account in a day.
+_MOST_A_DAY = 1000
 
 
 class SessionInfo(BaseModel):
@@ -97,7 +99,7 @@ def end_session(
     Example: vendor sessions end acme 5d41402abc4b2a76b9719d911017c592
     """
     row = by_id(act, account, session_id, lock=True)
-    act.check_room(account)
+    _check_room(act, account)
     act.session.execute(delete(ConsoleSession).where(ConsoleSession.id == row.id))
     act.record(account, {"session": row.id, "by": began_by(row)}, None)
     return public(row)
@@ -183,3 +185,14 @@ def _live(act: Act, owner: Account) -> list[ConsoleSession]:
 
 def _is_in_view(session: Session, view: View, row: ConsoleSession) -> bool:
     return view.is_whole if row.key_id is None else view.has(session.get_one(ApiKey, row.key_id))
+
+
+def _check_room(act: Act, account: str) -> None:
+    """Raises an `APIError`, `conflict`, where customers ended too many sessions of an account in a day."""
+    if act.customer is None:
+        return
+    mine = (AuditEntry.subject == account, AuditEntry.action == act.action)
+    done = select(func.count()).where(*mine, AuditEntry.created_at > act.now - DAY)
+    if (act.session.scalar(done) or 0) >= _MOST_A_DAY:
+        message = f"this was done {_MOST_A_DAY} times in 24 hours; try again tomorrow"
+        raise APIError(ErrorCode.CONFLICT, message)

@@ -130,13 +130,19 @@ def test_a_key_set_that_nobody_vouches_for_is_no_key_set(
     assert not cache.receipts()
 
 
-def test_a_rotation_that_is_announced_passes_and_both_keys_stay_good(
-    cache: EmbeddingCache, tmp_path: Path
-) -> None:
+def _rotated(cache: EmbeddingCache) -> Naming:
+    """A vendor that rotated its key between two sales, and said so."""
     vendor = Naming()
     _buy(cache, vendor)
     vendor.rotate(vendor.former)
     _buy_again(cache, vendor)
+    return vendor
+
+
+def test_a_rotation_that_is_announced_passes_and_both_keys_stay_good(
+    cache: EmbeddingCache, tmp_path: Path
+) -> None:
+    vendor = _rotated(cache)
     assert vendor.said == []
     found = evidence.check_cache(cache)
     assert found.holds
@@ -147,10 +153,7 @@ def test_a_rotation_that_is_announced_passes_and_both_keys_stay_good(
 def test_a_key_that_is_hidden_is_missed_and_proved_by_what_its_vendor_signed(
     cache: EmbeddingCache, tmp_path: Path
 ) -> None:
-    vendor = Naming()
-    _buy(cache, vendor)
-    vendor.rotate(vendor.former)
-    _buy_again(cache, vendor)
+    vendor = _rotated(cache)
     vendor.published = [vendor.key.public]
     for _ in range(2):  # it is not forgotten
         with pytest.raises(VendorError, match=f"hides keys .*{vendor.former.public.kid}.*another --cache"):
@@ -191,10 +194,7 @@ def test_keys_that_are_all_swapped_or_gone_are_missed_before_anything_is_paid(
 def test_a_key_that_is_withdrawn_openly_is_told_of_once_and_proves_nothing_any_more(
     cache: EmbeddingCache, tmp_path: Path
 ) -> None:
-    vendor = Naming()
-    _buy(cache, vendor)
-    vendor.rotate(vendor.former)
-    _buy_again(cache, vendor)
+    vendor = _rotated(cache)
     vendor.published, vendor.withdrawn = [vendor.key.public], [vendor.former.public]
     for _ in range(2):
         _buy_again(cache, vendor)
