@@ -11,6 +11,8 @@ from uvicorn.server import ServerState
 _PATIENCE_SECONDS = 20.0
 # Bytes of a request line, headers and trailers, which uvicorn and its parser would keep without a bound.
 _LARGEST_HEAD = 65_536
+# A header counts as so many bytes more, since that is what it takes of memory and time, however short it is.
+_HEADER_BYTES = 256
 _MOST_PIPELINED = 16  # requests that are sent before the answer to the one before them has come
 # Whoever sends a body, or reads an answer, gets somewhere when so many bytes more have passed.
 _STEP_BYTES = 16_384
@@ -96,6 +98,9 @@ class BoundedHttp(HttpToolsProtocol):
         if (self._in_head or self._in_body) and self._unparsed_size > _LARGEST_HEAD:
             self._refuse_head()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: nobody is offered another protocol, and a stranger's wish for one is no news."""
+
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
@@ -107,10 +112,16 @@ class BoundedHttp(HttpToolsProtocol):
         self._keep(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header came, or a trailer behind a body."""
-        if not self.transport.is_closing():
+        """A header came, or a trailer behind a body.
+
+        A trailer is counted and dropped (RFC 9110, 6.5.1): proxies that set a header pass trailers of its
+        name on.
+        """
+        if self.transport.is_closing():
+            return
+        if not self._in_body:
             super().on_header(name, value)
-            self._keep(len(name) + len(value) + len(":\r\n"))
+        self._keep(len(name) + len(value) + _HEADER_BYTES)
 
     def on_headers_complete(self) -> None:
         """A head is whole: how long the rest may take is for the application to say."""

@@ -144,12 +144,14 @@ def cookie_of(request: Request, name: str) -> str | None:
     """The value of a cookie as it is written; `None` if there is none, or if all are too long together.
 
     The framework gets none: for every route it would undo what is quoted in them, and until Python 3.11.10
-    that takes seconds for what a stranger may put into a head (CVE-2024-7592).
+    that takes seconds for what a stranger may put into a head (CVE-2024-7592). Only blanks are taken off a
+    name. Any other character makes it another name to browsers, which then let every host write it, however
+    it would be protected by its prefix `__Host-`.
     """
     for each in request.state.cookies.split(";"):
         found, _, value = each.partition("=")
-        if found.strip() == name:
-            return str(value.strip())
+        if found.strip(" \t") == name:
+            return str(value.strip(" \t"))
     return None
 
 

@@ -221,6 +221,14 @@ def test_no_cookie_that_takes_long_to_undo_is_undone_on_any_path(
             assert vendor.http.get(path, headers=head).status_code == answered
 
 
+@pytest.mark.parametrize("written", [b"\xa0", b"\x85", b"\xe2\x80\x80"])
+def test_a_cookie_that_any_host_may_write_is_no_session(vendor: LocalVendor, written: bytes) -> None:
+    # Browsers keep `__Host-` for this host over TLS, and take this for another name.
+    cookie = signed_in(vendor, vendor.key()).cookie.encode()
+    assert vendor.http.get("/console", headers={b"cookie": b"x=y; \t " + cookie}).status_code == 200
+    assert vendor.http.get("/console", headers={b"cookie": written + cookie}).status_code == 303
+
+
 def test_an_invitation_signs_in_once_and_only_when_its_button_is_pressed(vendor: LocalVendor) -> None:
     key = vendor.key()
     code = invited(vendor, key)
