@@ -10,16 +10,17 @@ from typing import Self
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
+from vendor_service.accounts.accounts import lock_account
 from vendor_service.accounts.callers import view_by
 from vendor_service.acts.verification import LedgerVerifier, Progress
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
 from vendor_service.database.session import Database
-from vendor_service.database.tables import Account, ApiKey, Limited, Project
+from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Limited, Project
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, WrongClock
-from vendor_service.money import limits
+from vendor_service.money import limits, standing
 from vendor_service.money.clock_check import against_database
 
 
@@ -45,10 +46,15 @@ def check_scope(scopes: Collection[str], scope: OperatorScope) -> None:
 
 @dataclass(frozen=True)
 class Customer:
-    """Somebody who acts on their own account: by a key of it, or with `None` as somebody who was invited."""
+    """Somebody who acts on their own account: by a key of it, or with `None` as somebody who was invited.
+
+    They showed the secret of that hash, or are signed in to the console by that session.
+    """
 
     account: Account
     key: ApiKey | None
+    secret_hash: str | None = None
+    session_id: str | None = None
 
     @property
     def account_id(self) -> str:
@@ -64,6 +70,21 @@ class Customer:
     def view(self) -> View:
         """The part of the account that they see, and act on."""
         return view_by(self.account, self.key)
+
+    def still(self, session: Session, now: int) -> Self:
+        """The same, as the books have them under the lock of the account, if they may still act.
+
+        They waited since it was found who they are: meanwhile their key may have been contained, say.
+
+        Raises:
+            APIError: what `standing.check` raises; or `invalid_api_key`, they were signed out.
+        """
+        account = lock_account(session, self.account_id)
+        key = None if self.key is None else session.get_one(ApiKey, self.key.id, populate_existing=True)
+        standing.check(account, key, self.secret_hash, now)
+        if self.session_id is not None and session.get(ConsoleSession, self.session_id) is None:
+            raise APIError(ErrorCode.INVALID_API_KEY, "you were signed out meanwhile; sign in again")
+        return replace(self, account=account, key=key)
 
     def require_whole(self, what: str) -> None:
         """Make sure that they see the whole account, which `what` is of.
@@ -177,9 +198,10 @@ class ActContext:
 
     @contextmanager
     def write(self) -> Iterator[Act]:
-        """One transaction that may change the books; raises what `Database.write` does."""
+        """One transaction that may change the books; raises what `Database.write` and `Customer.still` do."""
         with self.database.write() as session:
-            yield self.act_in(session)
+            customer = None if self.customer is None else self.customer.still(session, self.clock())
+            yield replace(self, customer=customer).act_in(session)
 
     @contextmanager
     def read(self) -> Iterator[Act]:

@@ -76,7 +76,7 @@ class OwnContext:
         )
 
     def _by(self, who: Caller) -> ActContext:
-        customer = Customer(who.account, who.key)
+        customer = Customer(who.account, who.key, who.secret_hash)
         return self.acts.by(customer_key(who.key_id), customer=customer)
 
     def _own(self, who: Caller, declared: Declared, given: dict[str, Value]) -> dict[str, Value]:

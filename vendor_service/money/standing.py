@@ -67,15 +67,16 @@ _ENDS = (
 )
 
 
-def check(account: Account, key: ApiKey, secret_hash: str | None, now: int) -> None:
-    """Make sure that an account may ask anything at all, by a key and, if one is named, a secret of it.
+def check(account: Account, key: ApiKey | None, secret_hash: str | None, now: int) -> None:
+    """Make sure that an account may ask anything at all, by a key and a secret of it, if they are named.
 
     Raises:
         APIError: `account_suspended`, or what `check_key` raises.
     """
     if account.status != _ACTIVE:
         raise APIError(ErrorCode.ACCOUNT_SUSPENDED, "this account is suspended; ask the vendor why")
-    check_key(key, now, secret_hash)
+    if key is not None:
+        check_key(key, now, secret_hash)
 
 
 def check_key(key: ApiKey, now: int, secret_hash: str | None = None) -> None:

@@ -183,3 +183,28 @@ def test_a_key_with_limits_of_its_own_takes_no_other_keys_secret(books: Books) -
         assert refused.value.code == "insufficient_scope"
         assert contain(act, limited.key_id).api_key is not None
         assert contain(act, limited.key_id, since=books.clock() + 60 * SECOND).made == []
+
+
+@pytest.mark.parametrize("by_session", [False, True])
+def test_what_a_key_or_a_session_asked_before_its_end_is_not_done_after_it(
+    books: Books, by_session: bool
+) -> None:
+    order = with_secret(books, books.open(ADMIN))
+    account, key = books.account(order), books.key(order)
+    if by_session:
+        signs_in(books, order)
+        with books.database.read() as session:
+            begun = session.query(ConsoleSession).filter_by(account_id=order.account_id).one().id
+        customer = Customer(account, None, session_id=begun)
+    else:
+        customer = Customer(account, key, key.secret_hash)
+    waits = ActContext(books.database, books.clock).by(customer_key(order.key_id), customer=customer)
+    with waits.write() as act:  # as long as it is good
+        keys.issue(act, account.name, ADMIN)
+    contained(books, order)
+    for rotates in (False, True):
+        with pytest.raises(APIError) as refused, waits.write() as act:
+            keys.rotate(act, key.id) if rotates else keys.issue(act, account.name, ADMIN)
+        assert refused.value.code == "invalid_api_key"
+    with books.database.read() as session:
+        assert keys.page(session, View.whole(account.id), None, 9)[0][2:] == []

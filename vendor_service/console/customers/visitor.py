@@ -34,10 +34,11 @@ _WRONG = (ErrorCode.INVALID_API_KEY, ErrorCode.KEY_REVOKED)
 
 @dataclass(frozen=True)
 class SignedInCustomer:
-    """Who is signed in to an account, and by which key, if by any."""
+    """Who is signed in to an account, and by which key and secret of it, if by any."""
 
     account: Account = field(repr=False)
     key: ApiKey | None = field(repr=False)
+    secret_hash: str = field(repr=False)
     session_id: str
     csrf: str = field(repr=False)
     actor: str
@@ -56,7 +57,7 @@ class SignedInCustomer:
     @property
     def customer(self) -> Customer:
         """Who they are to the acts on their account."""
-        return Customer(self.account, self.key)
+        return Customer(self.account, self.key, self.secret_hash, self.session_id)
 
     @property
     def view(self) -> View:
@@ -88,7 +89,7 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Sign
     active = account.status == "active"
     if row.key_id is None:
         actor = actors.invited(str(row.invitation_id))
-        return SignedInCustomer(account, None, row.id, csrf, actor, active)
+        return SignedInCustomer(account, None, row.secret_hash, row.id, csrf, actor, active)
     key = session.get(ApiKey, row.key_id)
     if key is None:
         return None
@@ -96,7 +97,9 @@ def identify(session: Session, row: ConsoleSession, csrf: str, now: int) -> Sign
     if not scopes & {Scope.READ_USAGE, Scope.ADMIN}:
         return None
     actor = actors.customer_key(key.id)
-    return SignedInCustomer(account, key, row.id, csrf, actor, active and Scope.ADMIN in scopes)
+    return SignedInCustomer(
+        account, key, row.secret_hash, row.id, csrf, actor, active and Scope.ADMIN in scopes
+    )
 
 
 def require_acting(who: SignedInCustomer) -> None:
