@@ -4,11 +4,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 
 def address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host is written as, in brackets or not; `None` for a name."""
+    """The address that a host is written as, in brackets or not; `None` for a name.
+
+    Of IPv6, which of this machine's networks it is on (`%eth0`) is left out. Where a server listens for both
+    versions, a caller of IPv4 is written `::ffff:192.0.2.7`, and is meant.
+    """
     try:
-        return ip_address(host.removeprefix("[").removesuffix("]"))
+        at = ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
     except ValueError:
         return None
+    return (at.ipv4_mapped or at) if at.version == 6 else at
 
 
 def is_loopback(host: str) -> bool:
@@ -20,4 +25,6 @@ def is_loopback(host: str) -> bool:
 def subscriber(host: str) -> str:
     """Whose address it is, as far as it tells: of IPv6 its network, since one has 2^64 addresses and more."""
     at = address(host)
-    return host if at is None or at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"
+    if at is None:
+        return host
+    return str(at) if at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"

@@ -110,9 +110,11 @@ class RequestGate:
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
         code = state.get("error_code")
-        # The route as it is declared: a path that somebody made up must not become a series of its own.
+        # The route as it is declared, and the methods that it has: a path that somebody made up must not
+        # become a series of its own, nor a method.
         route = getattr(scope.get("route"), "path", "none")
-        method = scope["method"] if route != "none" else "any"
+        invented = route == "none" or code == ErrorCode.METHOD_NOT_ALLOWED
+        method = "any" if invented else scope["method"]
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         if code is not None:

@@ -63,15 +63,20 @@ def test_what_is_alerted_on_is_told_before_it_happens(vendor: LocalVendor) -> No
         assert {sample.labels[label] for sample in families[f"tuition_{name}"].samples} == wanted
 
 
-def test_refusals_are_counted_by_code_and_invented_paths_are_not_kept(vendor: LocalVendor) -> None:
+def test_refusals_are_counted_by_code_and_invented_paths_and_methods_are_not_kept(
+    vendor: LocalVendor,
+) -> None:
     before = Scrape(vendor)
     assert error_code(vendor.embed(vendor.key(quota=0), CAT)) == "quota_exhausted"
     assert error_code(vendor.http.get("/a-path-of-my-own")) == "not_found"
+    for method in ("PURGE", "MKCOL"):
+        assert error_code(vendor.http.request(method, "/embed")) == "method_not_allowed"
     after = Scrape(vendor)
     for code in ("quota_exhausted", "not_found"):
         assert after("refusals_total", code=code) - before("refusals_total", code=code) == 1
     assert after("billing_total", outcome="refused") - before("billing_total", outcome="refused") == 1
-    assert "a-path-of-my-own" not in vendor.http.get("/metrics").text
+    told = vendor.http.get("/metrics").text
+    assert not [each for each in ("a-path-of-my-own", "PURGE", "MKCOL") if each in told]
 
 
 # Told by a vendor that has a GPU, or a store for bulk jobs.
