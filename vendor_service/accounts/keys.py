@@ -220,6 +220,8 @@ def public(key: ApiKey, account: Account, now: int) -> KeyInfo:
 
 
 def _check(terms: KeyTerms, now: int) -> None:
+    if not terms.scopes:
+        raise UsageError("a key has at least one scope: embed, usage:read or admin")
     if len(terms.label) > _LONGEST_LABEL:
         raise UsageError(f"the label of a key has up to {_LONGEST_LABEL} characters")
     check_numbers(quota=terms.quota, spend_limit_micros=terms.spend_limit_micros)

@@ -13,6 +13,7 @@ from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, preview, query
 from vendor_service.acts.names import Named
 from vendor_service.acts.sessions import shut_out
+from vendor_service.batches import book
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import Account
 from vendor_service.database.view import View
@@ -330,6 +331,7 @@ def _set_status(act: Act, name: str, status: _STATUS) -> AccountStatus:
         account.status = status
         if status == "suspended":
             shut_out(act.session, account.id, act.now)
+            book.stop_all(act.session, account.id, act.keep_micros, act.now)
     return account_status(act.session, View.whole(account.id), act.now)
 
 

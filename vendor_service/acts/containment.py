@@ -133,7 +133,7 @@ def contain(
     """
     key = keys.any_by_id(act, key_id, lock=True)
     owner, revoked_before = act.session.get_one(Account, key.account_id), key.revoked_at
-    stopped = book.stop_of_key(act.session, key, act.keep_micros, act.now)
+    stopped = book.stop_all(act.session, owner.id, act.keep_micros, act.now, key_id=key_id)
     secret = None
     if revoke:
         revoke_key(act.session, key_id, act.clock)

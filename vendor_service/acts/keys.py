@@ -29,7 +29,8 @@ from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
 NO_LIMIT = "only the account's limit"
-# A customer's own requests make no more keys than this, and make and rotate so many in a day; operators may.
+# In a project, customers' own requests make no more keys than this, and make and rotate so many in a day;
+# operators may.
 _MOST_KEYS = 1000
 _MOST_A_DAY = 1000
 
@@ -109,10 +110,11 @@ def _issue_own(act: Act, customer: Customer, terms: KeyTerms) -> NewSecret:
 
     Raises:
         APIError: `insufficient_scope`; the asking key has limits, or belongs to another project.
-            `conflict`; the account has too many keys, or got too many in a day. `invalid_request`; what
+            `conflict`; the project has too many keys, or got too many in a day. `invalid_request`; what
             `keys.issue_key` refuses. `not_ready`; the vendor's clock cannot be right.
     """
-    owner, by = accounts.find_account(act.session, customer.name, lock=True), customer.key
+    lock_account(act.session, customer.account_id)  # nobody counts beside this
+    by = customer.key
     if by is not None and is_limited(by):
         message = "this key has limits or an end of its own, which another key would not have: it issues none"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message)
@@ -121,9 +123,8 @@ def _issue_own(act: Act, customer: Customer, terms: KeyTerms) -> NewSecret:
     if own_project not in (None, project):
         message = f"this key belongs to the project {own_project}, and issues keys of that one alone"
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, message, param="project")
-    _check_room(act, owner)
     try:
-        return _issue(act, customer.name, replace(terms, project=project))
+        issued = _issue(act, customer.name, replace(terms, project=project))
     except UnknownName as error:
         message = f"this account has no project {project!r}"
         raise APIError(ErrorCode.INVALID_REQUEST, message, param="project") from error
@@ -131,6 +132,8 @@ def _issue_own(act: Act, customer: Customer, terms: KeyTerms) -> NewSecret:
         raise _not_ready() from error
     except OperatorError as error:
         raise APIError(ErrorCode.INVALID_REQUEST, str(error)) from error
+    _check_room(act, customer.account_id, issued.key_id)
+    return issued
 
 
 @preview(issue)
@@ -393,16 +396,19 @@ def _check_rotations(act: Act, key: ApiKey) -> None:
         raise APIError(ErrorCode.CONFLICT, message)
 
 
-def _check_room(act: Act, owner: Account) -> None:
+def _check_room(act: Act, account_id: str, made: str) -> None:
+    """Raises an `APIError`, `conflict`, where a key that was made is one too many of its project."""
+    project_id = act.session.scalar(select(ApiKey.project_id).where(ApiKey.id == made))
+    beside = View(account_id, project_id or DEFAULT_ID).rows(ApiKey)
     live = func.count().filter(ApiKey.revoked_at.is_(None))
     today = func.count().filter(ApiKey.created_at > act.now - DAY)
-    counted = act.session.execute(select(live, today).where(ApiKey.account_id == owner.id)).one()
-    if counted[0] >= _MOST_KEYS:
-        message = f"this account has {_MOST_KEYS} keys; revoke one that is not used"
+    counted = act.session.execute(select(live, today).where(beside)).one()
+    if counted[0] > _MOST_KEYS:
+        message = f"this project has {_MOST_KEYS} keys; revoke one that is not used"
         raise APIError(ErrorCode.CONFLICT, message)
-    if counted[1] >= _MOST_A_DAY:  # rows of revoked keys stay for good
+    if counted[1] > _MOST_A_DAY:  # rows of revoked keys stay for good
         message = (
-            f"this account got {_MOST_A_DAY} keys in 24 hours, revoked ones included; try again tomorrow"
+            f"this project got {_MOST_A_DAY} keys in 24 hours, revoked ones included; try again tomorrow"
         )
         raise APIError(ErrorCode.CONFLICT, message)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -16,14 +16,14 @@ from vendor_service.acts.names import AccountName
 from vendor_service.audit import actors
 from vendor_service.clock import DAY, SECOND, to_datetime
 from vendor_service.database.tables import Account, ApiKey, AuditEntry, ConsoleSession, Invitation
-from vendor_service.database.view import View
+from vendor_service.database.view import DEFAULT_ID, View
 from vendor_service.errors import APIError, UnknownName
 from vendor_service.money.standing import why_ended
 from vendor_service.terms import Term
 
 # A session ends that is not used for so long, by its kind.
 IDLE_SECONDS = {"customer": 2 * 3600, "operator": 3600}
-# The end of each is recorded for good, so customers end so many of an account in a day.
+# The end of each is recorded for good, so the keys of a project end so many in a day.
 _MOST_A_DAY = 1000
 
 
@@ -51,9 +51,9 @@ def by_id(act: Act, account: str, session_id: str, *, lock: bool = False) -> Con
         APIError: `not_found`; a customer does.
     """
     owner = find_account(act.session, account, lock=lock)
-    for each in _live(act, owner):
-        if each.id == session_id:
-            return each
+    row = act.session.get(ConsoleSession, session_id)
+    if row is not None and row.account_id == owner.id and _is_live(act, owner, row):
+        return row
     if act.customer is not None:
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such session", param="session_id")
     raise UnknownName(f"{account} has no session {session_id!r}; see: vendor sessions list {account}")
@@ -99,7 +99,7 @@ def end_session(
     Example: vendor sessions end acme 5d41402abc4b2a76b9719d911017c592
     """
     row = by_id(act, account, session_id, lock=True)
-    _check_room(act, account)
+    _check_room(act)
     act.session.execute(delete(ConsoleSession).where(ConsoleSession.id == row.id))
     act.record(account, {"session": row.id, "by": began_by(row)}, None)
     return public(row)
@@ -179,20 +179,29 @@ def _live(act: Act, owner: Account) -> list[ConsoleSession]:
     """The sessions of an account that have not ended, in the view of who asks, the newest first."""
     mine = select(ConsoleSession).where(ConsoleSession.account_id == owner.id)
     found = act.session.scalars(mine.order_by(ConsoleSession.created_at.desc(), ConsoleSession.id)).all()
-    live = [each for each in found if holds(act.session, each, act.now)]
-    return [each for each in live if _is_in_view(act.session, act.view(owner), each)]
+    return [each for each in found if _is_live(act, owner, each)]
 
 
-def _is_in_view(session: Session, view: View, row: ConsoleSession) -> bool:
-    return view.is_whole if row.key_id is None else view.has(session.get_one(ApiKey, row.key_id))
+def _is_live(act: Act, owner: Account, row: ConsoleSession) -> bool:
+    if not holds(act.session, row, act.now):
+        return False
+    view = act.view(owner)
+    return view.is_whole if row.key_id is None else view.has(act.session.get_one(ApiKey, row.key_id))
 
 
-def _check_room(act: Act, account: str) -> None:
-    """Raises an `APIError`, `conflict`, where customers ended too many sessions of an account in a day."""
+def _check_room(act: Act) -> None:
+    """Raises an `APIError`, `conflict`, where customers of a project ended too many sessions in a day."""
     if act.customer is None:
         return
-    mine = (AuditEntry.subject == account, AuditEntry.action == act.action)
-    done = select(func.count()).where(*mine, AuditEntry.created_at > act.now - DAY)
-    if (act.session.scalar(done) or 0) >= _MOST_A_DAY:
+    key = act.customer.key
+    beside = View(act.customer.account_id, DEFAULT_ID if key is None else key.project_id or DEFAULT_ID)
+    theirs = select(actors.customer_key("") + ApiKey.id).where(beside.rows(ApiKey))
+    mine = (
+        AuditEntry.subject == act.customer.name,
+        AuditEntry.action == act.action,
+        AuditEntry.created_at > act.now - DAY,
+        or_(AuditEntry.actor == act.actor, AuditEntry.actor.in_(theirs)),
+    )
+    if (act.session.scalar(select(func.count()).where(*mine)) or 0) >= _MOST_A_DAY:
         message = f"this was done {_MOST_A_DAY} times in 24 hours; try again tomorrow"
         raise APIError(ErrorCode.CONFLICT, message)

@@ -11,7 +11,7 @@ from shared.batches import BatchObject, RequestCounts
 from shared.errors import ErrorCode
 from vendor_service.audit import log
 from vendor_service.clock import SECOND
-from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, Hold, StoredFile
+from vendor_service.database.tables import Account, BatchChunk, BatchJob, Hold, StoredFile
 from vendor_service.database.view import View
 from vendor_service.database.working_set import Touched, WorkingSet
 from vendor_service.errors import APIError
@@ -56,14 +56,18 @@ def cancel(
     return public(session, job)
 
 
-def stop_of_key(session: Session, key: ApiKey, keep_micros: int, now: int) -> list[str]:
-    """End all jobs that a key began, as `cancel` ends one; the ids of those that were running.
+def stop_all(
+    session: Session, account_id: str, keep_micros: int, now: int, *, key_id: str | None = None
+) -> list[str]:
+    """End all jobs of an account, or of one key of it, as `cancel` ends one; the ids of those that ran.
 
     This transaction has locked the account: nothing begins another one beside it.
     """
-    running = select(BatchJob).where(BatchJob.key_id == key.id, BatchJob.state == "in_progress")
+    running = select(BatchJob).where(BatchJob.account_id == account_id, BatchJob.state == "in_progress")
+    if key_id is not None:
+        running = running.where(BatchJob.key_id == key_id)
     found = session.scalars(running.order_by(BatchJob.created_at, BatchJob.id)).all()
-    return [each.id for each in _stop(session, key.account_id, found, keep_micros, now)]
+    return [each.id for each in _stop(session, account_id, found, keep_micros, now)]
 
 
 def _stop(

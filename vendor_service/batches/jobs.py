@@ -36,7 +36,7 @@ from vendor_service.money.standing import may_ask
 
 # What is held for a job is released by the sweep of all holds so long after its window, if nothing else did.
 _HELD_LONGER = HOUR
-# A job stays in the books for good, so an account begins so many in a day, those that it cancels included.
+# A job stays in the books for good, so a project begins so many in a day, those that it cancels included.
 _MOST_A_DAY = 1000
 
 
@@ -234,10 +234,11 @@ class _Draft:
         if (session.scalar(running) or 0) >= self.limits.account_jobs:
             message = f"this account has {self.limits.account_jobs} jobs in progress, and may have no more"
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=60)
-        lately = select(BatchJob.created_at).where(mine, BatchJob.created_at > self.now - DAY)
+        beside = (mine, BatchJob.project_id == self.terms.project_id)
+        lately = select(BatchJob.created_at).where(*beside, BatchJob.created_at > self.now - DAY)
         first = session.scalar(lately.order_by(BatchJob.created_at.desc()).offset(_MOST_A_DAY - 1).limit(1))
         if first is not None:
-            message = f"this account began {_MOST_A_DAY} jobs within a day, and may begin no more"
+            message = f"this project began {_MOST_A_DAY} jobs within a day, and may begin no more"
             seconds = -(-(first + DAY - self.now) // SECOND)
             raise APIError(ErrorCode.RATE_LIMITED, message, retry_after=seconds)
         return None

@@ -15,7 +15,7 @@ from vendor_service.database.tables import ConsoleSession
 # How old the note of a session's last use may be.
 _NOTED_EVERY = 60 * SECOND
 _ID_DIGITS = 32  # of the hash of what is in the cookie
-_MOST_OF_ONE = 50  # sessions that one account or token may have at a time
+_MOST_OF_ONE = 50  # sessions that one key, invitation or token may have at a time
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def begin(
 ) -> str:
     """Sign somebody in; what the browser's cookie has to have. See `ConsoleSession`.
 
-    Sessions that are over are forgotten with that.
+    Sessions that are over are forgotten with that, and the oldest of who has too many. Nobody signs out
+    whoever signed in by something else.
     """
     session.execute(delete(ConsoleSession).where(ConsoleSession.expires_at <= now))
     token = secrets.token_urlsafe(32)
@@ -66,9 +67,14 @@ def begin(
         last_used_at=now,
         expires_at=now + kind.lifetime_seconds * SECOND,
     )
-    mine = ConsoleSession.account_id == account_id if account_id else ConsoleSession.token_id == token_id
+    mine = (
+        ConsoleSession.account_id == account_id,
+        ConsoleSession.key_id == key_id,
+        ConsoleSession.invitation_id == invitation_id,
+        ConsoleSession.token_id == token_id,
+    )
     older = (
-        select(ConsoleSession.id).where(mine).order_by(ConsoleSession.created_at.desc(), ConsoleSession.id)
+        select(ConsoleSession.id).where(*mine).order_by(ConsoleSession.created_at.desc(), ConsoleSession.id)
     )
     for id_ in session.scalars(older.offset(_MOST_OF_ONE - 1)).all():
         session.execute(delete(ConsoleSession).where(ConsoleSession.id == id_))

@@ -29,10 +29,10 @@ def customer(books: Books, order: Order) -> Customer:
     return Customer(books.account(order), None)
 
 
-def issue(books: Books, order: Order) -> None:
+def issue(books: Books, order: Order, project: str | None = None) -> None:
     whose = customer(books, order)
     with books.database.write() as session:
-        keys.issue(Act(session, "key:1", books.clock, customer=whose), whose.name, KeyTerms())
+        keys.issue(Act(session, "key:1", books.clock, customer=whose), whose.name, KeyTerms(project=project))
 
 
 def rotate(books: Books, order: Order) -> None:
@@ -97,7 +97,7 @@ def test_a_page_of_keys_is_found_without_a_look_at_all_of_them(tmp_path: Path) -
                 assert "USE TEMP B-TREE FOR ORDER BY" not in steps
 
 
-def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Books) -> None:
+def test_a_project_gets_a_thousand_keys_a_day_revoked_ones_included(books: Books) -> None:
     order, other = books.open(), books.open()
     had(books, order, 998, revoked=True)
     issue(books, order)
@@ -105,6 +105,8 @@ def test_an_account_makes_a_thousand_keys_a_day_revoked_ones_included(books: Boo
         issue(books, order)
     assert refused.value.code == "conflict"
     issue(books, other)
+    books.open_project(order)
+    issue(books, order, "search")
     books.clock.now += DAY
     issue(books, order)
 

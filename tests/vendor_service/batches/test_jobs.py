@@ -197,7 +197,7 @@ def test_a_chunk_is_written_down_when_it_is_taken_and_not_when_a_job_begins(book
 
 
 @on_sqlite
-def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
+def test_a_project_begins_so_many_jobs_a_day_the_cancelled_included(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.batches.jobs._MOST_A_DAY", 2)
@@ -210,7 +210,11 @@ def test_an_account_begins_so_many_jobs_a_day_the_cancelled_included(
     with pytest.raises(APIError, match="began 2 jobs within a day") as refused:
         bulk.begin_with(order, file)
     assert (refused.value.code, refused.value.retry_after) == ("rate_limited", 22 * 3600)
-    bulk.begin(books.open(), (1, 0))  # another account may
+    beside = books.open_project(order)  # another project may
+    terms = JobTerms(View.whole(order.account_id), str(books.key(beside).project_id), beside.key_id)
+    asked = BatchRequest(input_file_id=file.id, endpoint="/embed", completion_window="24h")
+    bulk.jobs.begin(terms, asked, file, bulk.model)
+    bulk.begin(books.open(), (1, 0))  # and another account
     books.clock.advance(22 * 3600)
     bulk.begin_with(order, file)
     with pytest.raises(APIError, match="began 2 jobs within a day"):
@@ -431,7 +435,7 @@ ENDS: dict[str, tuple[Callable[[Books, Order], None], int]] = {
 @on_sqlite
 @pytest.mark.parametrize("how", ENDS)
 def test_a_job_ends_with_what_may_ask_and_no_line_is_begun_after_that(books: Books, how: str) -> None:
-    """Another job of the account, by a key that is good, goes on; only a suspension ends them all."""
+    """Another job of the account, by a key that is good, goes on; a suspension ends all, at once."""
     other = with_secret(books, books.open())
     terms = KeyTerms(expires_at=books.clock() + 3600 * SECOND if how == "expired" else None)
     order, bulk = with_secret(books, books.open_project(other, key=terms)), process(books)
@@ -453,7 +457,7 @@ def test_a_job_ends_with_what_may_ask_and_no_line_is_begun_after_that(books: Boo
         books.admit(order)
     claims = [claim.job.key_id for _ in range(3) if (claim := bulk.claim()) is not None]
     assert claims == [each.key_id for each in left] * 2
-    assert bulk.jobs.end_overdue() == 2 - len(left)
+    assert bulk.jobs.end_overdue() == len(left)
     states = [bulk.jobs.get(View.whole(each.account_id), job.id) for each, job in begun]
     assert [each.status for each in states] == ["cancelled", "in_progress" if left else "cancelled"]
     assert [each.cost_micros for each in states] == [50, 0]
