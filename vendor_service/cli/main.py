@@ -1,5 +1,6 @@
 """`vendor`: the operator's command line. Every command parses, calls one function, and prints."""
 
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Books and customers' files are for nobody else on the machine; the user's group is for its umask to say.
+_NOT_FOR_OTHERS = 0o007
 _GROUPS = {
     name: typer.Typer(help=text, no_args_is_help=True)
     for name, text in {
@@ -53,6 +56,7 @@ add_serve(app)
 
 def main() -> None:
     """Run the command line; an error that is told to people becomes one message and its exit code."""
+    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
     try:
         _require_utf8(sys.argv[1:])
         app()

@@ -57,6 +57,18 @@ def opened(vendor: Command, tmp_path: Path) -> Command:
     return vendor
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o077, 0o600)])
+def test_books_are_not_for_others_on_the_machine(
+    vendor: Command, tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        vendor.json("accounts", "create", "acme")
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {mode}
+
+
 def test_keys_are_issued_listed_and_revoked(opened: Command) -> None:
     opened.json("accounts", "create", "acme")
     issued = opened.json("keys", "create", "acme", "--label", "laptop")
