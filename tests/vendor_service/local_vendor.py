@@ -26,6 +26,7 @@ from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.given_settings import GivenSettings
 from vendor_service.accounts.accounts import Terms, open_account
 from vendor_service.accounts.keys import KeyTerms, Scope, issue_key
+from vendor_service.accounts.projects import ProjectTerms, create_project
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey
@@ -71,6 +72,14 @@ class Vendor:
         with self.books.write() as session:
             account = session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
             return issue_key(session, account, KeyTerms(scopes=frozenset(scopes)), self.clock).api_key
+
+    def project_key(self, api_key: str) -> str:
+        """A key of a new project of the same account."""
+        with self.books.write() as session:
+            account = session.get_one(Account, session.get_one(ApiKey, api_key.split("_")[1]).account_id)
+            name = f"project-{next(self._names)}"
+            create_project(session, account, name, ProjectTerms(), self.clock)
+            return issue_key(session, account, KeyTerms(project=name), self.clock).api_key
 
     def embed(self, api_key: str, *inputs: dict[str, str], **rest: Any) -> httpx.Response:
         """Ask for these inputs; `headers` among `rest` are sent, the rest is put into the body."""

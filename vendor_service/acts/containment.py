@@ -86,7 +86,7 @@ def _told(done: Contained) -> str:
     "key.contain",
     command="keys contain",
     route="POST /keys/{key_id}/contain",
-    own=Own(route="POST /v1/keys/{key_id}/contain", form="/keys/{key_id}/contain"),
+    own=Own(route="POST /v1/keys/{key_id}/contain", form="/keys/{key_id}/contain", history=True),
     scope=OperatorScope.ACCOUNTS,
     title="Contain the key",
     done="The key {key_id} is contained.",

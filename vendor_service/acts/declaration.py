@@ -60,7 +60,7 @@ class Own:
 
     Their account takes the place of the `account` that operators name. The route takes a key with the
     `scope`; without one any key will do. `asks` says whether a page asks before the form is done. `most` is
-    how long a list is.
+    how long a list is. What reads an account's `history` is asked at a rate; so is what takes `usage:read`.
     """
 
     route: str = ""
@@ -68,6 +68,7 @@ class Own:
     asks: bool = True
     scope: Scope | None = Scope.ADMIN
     most: int | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True)

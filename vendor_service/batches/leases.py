@@ -16,6 +16,7 @@ from vendor_service.batches.limits import BatchLimits
 from vendor_service.clock import SECOND, Clock
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, BatchChunk, BatchJob, FilePiece
+from vendor_service.database.view import View
 from vendor_service.errors import APIError
 from vendor_service.money.orders import Charged
 from vendor_service.money.standing import may_ask
@@ -51,13 +52,15 @@ class Leases:
         self,
         served: Collection[tuple[str, str]],
         without: Collection[str] = (),
-        without_accounts: Collection[str] = (),
+        without_projects: Collection[View] = (),
     ) -> Claim | None:
         """The next chunk for a model that is served (name and fingerprint); accounts take turns.
 
-        Jobs of the ids `without` are passed over, and those of the accounts `without_accounts`.
+        Jobs of the ids `without` are passed over, and those `without_projects`.
         """
-        allowed = (BatchJob.id.not_in(without), BatchJob.account_id.not_in(without_accounts))
+        spent = [(each.account_id, each.project_id) for each in without_projects]
+        project = tuple_(BatchJob.account_id, BatchJob.project_id)
+        allowed = (BatchJob.id.not_in(without), project.not_in(spent))
         wanted = self._waiting(served).where(*allowed)
         with self._database.read() as session:  # most of the time there is nothing, and nothing to lock
             found = session.execute(wanted).all()

@@ -18,6 +18,7 @@ from vendor_service.batches.leases import LEASE_SECONDS, ChunkOutcome, Claim, Le
 from vendor_service.batches.limits import BatchLimits
 from vendor_service.batches.lines import LineReader
 from vendor_service.batches.store import Store
+from vendor_service.database.view import View
 from vendor_service.embed.models import Models, ServedModel
 from vendor_service.embed.request import no_rows
 from vendor_service.extraction.recorder import Answered, Recorder, buckets_of
@@ -207,7 +208,7 @@ class Runner:
         except APIError as error:
             if error.code == ErrorCode.DEADLINE_EXCEEDED:  # the job has ended, and nobody pays for this
                 unpaid = sum(each.cost for each in works if each.error is None)
-                self._allowance.take_for_job(claim.job.account_id, unpaid)
+                self._allowance.take_for_job(_project_of(claim), unpaid)
             raise
 
     async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
@@ -216,7 +217,7 @@ class Runner:
         name = input_name(claim.job.input_file_id)
         content = await self._store.do(self._store.read, name, piece.first_byte, piece.bytes)
         works = await asyncio.to_thread(read_lines, claim, content, self._reader, model)
-        left = await self._prepared(account, model, works)
+        left = await self._prepared(claim, model, works)
         if claim.failures < _TRIES:
             await _encode(model, account, left)
             return works
@@ -231,7 +232,7 @@ class Runner:
                 each.error = APIError(ErrorCode.INTERNAL_ERROR, message)
         return works
 
-    async def _prepared(self, account: str, model: ServedModel, works: Sequence[LineWork]) -> list[LineWork]:
+    async def _prepared(self, claim: Claim, model: ServedModel, works: Sequence[LineWork]) -> list[LineWork]:
         """Prepare the queries of lines, and count those that nobody pays for; the lines that are left."""
         counts = queries_of(works)
         asked = [works[place] for place in counts]
@@ -240,7 +241,7 @@ class Runner:
             return []
         seconds = dict.fromkeys(range(len(queries)), 0.0)
         took = seconds.__setitem__
-        prepared = await model.encoder.prepare(account, queries, background=True, took=took)
+        prepared = await model.encoder.prepare(claim.job.account_id, queries, background=True, took=took)
         first, unpaid = 0, 0
         for work, count in zip(asked, counts.values(), strict=True):
             work.take(prepared[first : first + count])
@@ -251,7 +252,7 @@ class Runner:
             unpaid += lost
             first += count
         if unpaid:
-            self._allowance.take_for_job(account, unpaid)
+            self._allowance.take_for_job(_project_of(claim), unpaid)
         return [each for each in asked if each.error is None]
 
     def _store_part(self, claim: Claim, answers: Answers) -> None:
@@ -286,6 +287,10 @@ class Runner:
         if self._recorder is not None:
             digests = [each.asked for each in answers.sold]
             self._recorder.note(Answered(job.account_id, fingerprint, digests, rows, buckets))
+
+
+def _project_of(claim: Claim) -> View:
+    return View(claim.job.account_id, claim.job.project_id)
 
 
 def _is_idle(model: ServedModel) -> bool:

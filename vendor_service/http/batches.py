@@ -70,7 +70,7 @@ def batches_router(
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> BatchReceipts:
         """The signed receipts of what a job was charged so far, one for some lines each."""
-        rate.take(caller.account_id, -(-limit // _SIGNATURES_A_QUESTION))
+        rate.take(caller.key_id, -(-limit // _SIGNATURES_A_QUESTION))
         return await threads.read(caller.account_id, _receipts, services, caller.view, batch_id, after, limit)
 
     return router

@@ -1,4 +1,4 @@
-"""The rate of questions about the past: a bucket an account, in the memory of this process."""
+"""The rate of questions about the past: a bucket a key, in the memory of this process."""
 
 import math
 import threading
@@ -20,34 +20,35 @@ _MOST_BUCKETS = 10_000
 
 
 class HistoryRate:
-    """Lets each account ask `BURST` questions at once, and `QUESTIONS_A_SECOND` from then on. Thread-safe.
+    """Lets each key ask `BURST` questions at once, and `QUESTIONS_A_SECOND` from then on. Thread-safe.
 
-    Several processes have a bucket each. `steady` tells seconds that never step.
+    So no key uses up what another one of its account may ask. Several processes have a bucket each. `steady`
+    tells seconds that never step.
     """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
         self._steady = steady
         self._lock = threading.Lock()
-        self._full_at: dict[str, float] = {}  # when the bucket of an account is full again
+        self._full_at: dict[str, float] = {}  # when a bucket is full again
 
     def limiting(self, authenticate: Dependency) -> Dependency:
         """Make the dependency that admits whom `authenticate` does, at this rate."""
 
         async def admit(caller: Annotated[Caller, Depends(authenticate)]) -> Caller:
-            self.take(caller.account_id)
+            self.take(caller.key_id)
             return caller
 
         return admit
 
-    def take(self, account_id: str, cost: int = 1) -> None:
-        """Count a question of an account as so many. One that is refused does not count.
+    def take(self, who: str, cost: int = 1) -> None:
+        """Count a question as so many. One that is refused does not count.
 
         Raises:
             APIError: `rate_limited`, with the seconds after which it would not be.
         """
         with self._lock:
             now = self._steady()
-            full_at = max(now, self._full_at.get(account_id, now)) + cost / QUESTIONS_A_SECOND
+            full_at = max(now, self._full_at.get(who, now)) + cost / QUESTIONS_A_SECOND
             late = full_at - now - BURST / QUESTIONS_A_SECOND - 1e-9  # less what rounding may add
             if late > 0:
                 raise APIError(
@@ -56,6 +57,6 @@ class HistoryRate:
                     f"{QUESTIONS_A_SECOND:g} times a second",
                     retry_after=math.ceil(late),
                 )
-            self._full_at[account_id] = full_at
+            self._full_at[who] = full_at
             if len(self._full_at) > _MOST_BUCKETS:
-                self._full_at = {account: full for account, full in self._full_at.items() if full > now}
+                self._full_at = {each: full for each, full in self._full_at.items() if full > now}

@@ -49,7 +49,7 @@ class OwnContext:
         """See `Door`."""
         assert declared.own is not None
         admitted = requiring(self.authentication, declared.own.scope)
-        if declared.own.scope is Scope.READ_USAGE:
+        if declared.own.history or declared.own.scope is Scope.READ_USAGE:
             admitted = self.rate.limiting(admitted)
         return Annotated[Caller, Depends(admitted)]
 

@@ -81,9 +81,9 @@ def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Book
         return {each.job.account_id for each in claims if each is not None}
 
     assert takers() == {spent, other}
-    allowance.take(spent, UNPAID_BURST // 2)
+    allowance.take(View(spent, ""), UNPAID_BURST // 2)
     assert takers() == {spent, other}
-    allowance.take(spent, 1)
+    allowance.take(View(spent, ""), 1)
     assert takers() == {other}
     books.clock.advance(1)
     assert takers() == {spent, other}
@@ -91,25 +91,25 @@ def test_jobs_of_an_account_wait_while_half_of_its_allowance_is_gone(books: Book
 
 @pytest.mark.parametrize("books", ["sqlite"], indirect=True)
 def test_no_request_is_refused_for_what_jobs_took_and_jobs_get_what_requests_leave(books: Books) -> None:
-    allowance = Allowance(books.clock)
-    allowance.take_for_job("mine", 2 * UNPAID_BURST)
-    assert allowance.half_gone() == ["mine"]
-    allowance.take("mine", UNPAID_BURST - 1)
-    allowance.check("mine")
-    allowance.take("mine", 1)
+    allowance, mine = Allowance(books.clock), View("mine", "")
+    allowance.take_for_job(mine, 2 * UNPAID_BURST)
+    assert allowance.half_gone() == [mine]
+    allowance.take(mine, UNPAID_BURST - 1)
+    allowance.check(mine)
+    allowance.take(mine, 1)
     with pytest.raises(APIError, match="try again in 1 s"):
-        allowance.check("mine")
+        allowance.check(mine)
 
     allowance = Allowance(books.clock)
     jobs = requests = 0
     for _ in range(600):
-        while "mine" not in allowance.half_gone():
-            allowance.take_for_job("mine", 1)
+        while mine not in allowance.half_gone():
+            allowance.take_for_job(mine, 1)
             jobs += 1
         with suppress(APIError):
             while True:
-                allowance.check("mine")
-                allowance.take("mine", 1)
+                allowance.check(mine)
+                allowance.take(mine, 1)
                 requests += 1
         books.clock.advance(1)
     assert requests == UNPAID_BURST + 599 * UNPAID_PER_SECOND

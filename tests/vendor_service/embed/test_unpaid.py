@@ -16,6 +16,7 @@ from shared.processes import worker
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.clocks import FakeClock
 from tests.vendor_service.local_vendor import LocalVendor, ScriptedTexts, error_code, image_input
+from vendor_service.database.view import View
 from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.queries import Encoded
 from vendor_service.money import checkout, rate
@@ -184,11 +185,12 @@ def test_an_answer_that_was_charged_neither_waits_for_the_rest_to_be_counted_nor
     assert waited == [True]
 
 
-def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
+def test_a_project_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
     local: LocalVendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rate, "UNPAID_BURST", 32)
     key, other = local.key(), local.key()
+    beside = local.project_key(key)
     assert local.embed(key, CAT).status_code == 200
     for _ in range(4):
         assert error_code(local.embed(key, *[BROKEN] * 8)) == "unsupported_image_format"
@@ -197,9 +199,10 @@ def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
     assert (error_code(refused), refused.headers["retry-after"]) == ("rate_limited", "1")
     assert decoded(local) == before
     assert local.embed(other, CAT).status_code == 200
+    assert local.embed(beside, CAT).status_code == 200
     local.clock.advance(1)
     assert local.embed(key, CAT).status_code == 200
-    assert local.account(key).ledger_seq == 2
+    assert local.account(key).ledger_seq == 3
     for _ in range(20):
         local.embed(key, *[BROKEN] * 8)
     local.clock.advance(4)  # however much it was, the debt is bounded
@@ -209,12 +212,12 @@ def test_an_account_without_a_rate_limit_has_an_allowance_for_what_is_not_paid(
 def test_a_debt_of_what_is_not_paid_is_over_in_about_a_minute_however_large_it_was() -> None:
     clock = FakeClock()
     left = rate.Allowance(clock)
-    left.take("acct_1", 10**6)
+    left.take(View("acct_1", ""), 10**6)
     with pytest.raises(APIError) as refused:
-        left.check("acct_1")
+        left.check(View("acct_1", ""))
     assert refused.value.retry_after == 65
     clock.advance(65)
-    left.check("acct_1")
+    left.check(View("acct_1", ""))
 
 
 def test_what_is_not_paid_takes_of_the_allowance_by_its_processor_time(

@@ -73,9 +73,7 @@ def test_an_invoice_is_a_draft_until_its_month_is_over(vendor: Vendor) -> None:
     assert (earlier.final, earlier.total_micros, earlier.first_seq) == (True, 0, None)
 
 
-def test_history_has_a_rate_of_its_own_an_account(
-    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_history_has_a_rate_of_its_own_a_key(vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_rate, "QUESTIONS_A_SECOND", 0.01)  # however slow this machine is
     key, other = vendor.key(), vendor.key()
     headers = {"authorization": f"Bearer {key}"}
@@ -86,10 +84,26 @@ def test_history_has_a_rate_of_its_own_an_account(
     for answer in refused:
         assert error_code(answer) == "rate_limited"
         assert int(answer.headers["retry-after"]) >= 1
-    for path in paths:
-        vendor.get(path, other)
+    for each in (other, vendor.another_key(key, Scope.READ_USAGE)):
+        for path in paths:
+            vendor.get(path, each)
     vendor.get("/v1/account", key)
     assert vendor.embed(key, CAT).status_code == 200
+
+
+def test_a_containment_reads_history_at_that_rate(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_rate, "QUESTIONS_A_SECOND", 0.01)
+    monkeypatch.setattr(history_rate, "BURST", 3.0)
+    key = vendor.key()
+    thief, owner = (vendor.another_key(key, Scope.ADMIN) for _ in range(2))
+
+    def contained(by: str) -> int:
+        path = f"/v1/keys/{key.split('_')[1]}/contain?revoke=true"
+        return vendor.http.post(path, headers={"authorization": f"Bearer {by}"}).status_code
+
+    assert [contained(each) for each in (thief, thief, thief, thief, owner)] == [200, 200, 200, 429, 200]
 
 
 def test_the_rate_of_history_is_a_bucket() -> None:

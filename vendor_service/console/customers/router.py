@@ -87,9 +87,9 @@ class _OwnThreads(Threads[SignedInCustomer]):
 def _limit(rate: HistoryRate) -> Callable[[SignedInCustomer, int], None]:
     def take(who: SignedInCustomer, cost: int) -> None:
         try:
-            rate.take(who.account_id, cost)
+            rate.take(who.actor, cost)
         except APIError as error:
-            message = "an account may ask for pages, and send forms, five times a second"
+            message = "pages may be asked for, and forms sent, five times a second"
             raise APIError(error.code, message, retry_after=error.retry_after) from error
 
     return take
