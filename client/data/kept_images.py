@@ -52,7 +52,7 @@ class KeptImages:
     def keep(self, contents: Iterable[bytes]) -> str:
         """Keep image files, each once; returns why not all were kept, or nothing."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)  # they are callers' images
             for content in contents:
                 self._write(content)
             for old in list(kept_in(self._folder))[self._at_most :]:

@@ -7,11 +7,17 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.errors import ErrorCode
+from shared.hosts import address
 from vendor_service.errors import APIError
+
+_OF_PROXIES = ("x-forwarded-for", "forwarded", "via")
 
 
 def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
-    """`GET /metrics`, what `render` gives, for who sends the `token`, or for anybody where there is none."""
+    """`GET /metrics`, what `render` gives, for who sends the `token`; without one for who is near.
+
+    They name the accounts, and what each has spent.
+    """
     router = APIRouter(tags=["health"])
 
     @router.get("/metrics", response_class=Response)
@@ -21,6 +27,17 @@ def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
         if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
             message = "send the token of this vendor's metrics as: Authorization: Bearer ..."
             raise APIError(ErrorCode.INVALID_API_KEY, message)
+        if token is None and not _is_near(request):
+            message = "without a token these are for this machine and private networks, asked directly"
+            raise APIError(ErrorCode.INVALID_API_KEY, message)
         return Response(render(), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+def _is_near(request: Request) -> bool:
+    """Whether this machine or a private network asks, and not a proxy, which may ask for anybody."""
+    if request.client is None or any(name in request.headers for name in _OF_PROXIES):
+        return False
+    at, server = address(request.client.host), request.scope.get("server")
+    return at is not None and (not at.is_global or (server is not None and request.client.host == server[0]))

@@ -25,6 +25,7 @@ def _image(seed: int, kind: str = "PNG") -> bytes:
 def test_what_is_kept_is_a_pool_with_the_digests_that_were_asked_about(tmp_path: Path) -> None:
     contents = [_image(0), _image(1, "JPEG"), _image(2, "WEBP"), _image(3, "GIF")]
     assert KeptImages(tmp_path / "kept", at_most=10).keep([*contents, contents[0]]) == ""
+    assert (tmp_path / "kept").stat().st_mode & 0o007 == 0
     names = sorted(path.suffix for path in (tmp_path / "kept").iterdir())
     assert names == [".gif", ".jpeg", ".png", ".webp"]
     pool = read_pool(

@@ -1,13 +1,20 @@
 """`GET /metrics` and `Server-Timing`: what was asked of this vendor, and where its time went."""
 
+import asyncio
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.errors import ErrorCode
+from shared.http.metrics import RequestMetrics
+from shared.http.middleware import RequestGate
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_input
+from vendor_service.http.application import new_application
+from vendor_service.http.metrics import metrics_router
 
 CAT = {"text": "a photo of a cat"}
 INCIDENTS = Path(__file__).resolve().parents[3] / "docs" / "incidents.md"
@@ -117,6 +124,38 @@ def test_a_token_guards_the_metrics(tmp_path: Path) -> None:
             headers = httpx.Headers({"authorization": wrong}, encoding="utf-8")
             assert error_code(vendor.http.get("/metrics", headers=headers)) == "invalid_api_key"
         assert vendor.http.get("/metrics", headers={"authorization": "Bearer s3cret"}).is_success
+
+
+@pytest.mark.parametrize(
+    ("asker", "server", "headers", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1", {}, 200),
+        ("10.1.2.3", "10.1.2.4", {}, 200),
+        ("fd00::1", "[fd00::2]", {}, 200),
+        ("::ffff:10.1.2.3", "10.1.2.4", {}, 200),
+        ("1.1.1.1", "1.1.1.1", {}, 200),  # the machine itself
+        ("1.1.1.1", "1.1.1.2", {}, 401),
+        ("2606:4700::1111", "[2606:4700::2]", {}, 401),
+        ("::ffff:1.1.1.1", "1.1.1.2", {}, 401),
+        ("nobody", "10.1.2.4", {}, 401),
+        ("127.0.0.1", "127.0.0.1", {"x-forwarded-for": "10.1.2.3"}, 401),
+        ("10.1.2.3", "10.1.2.4", {"via": "1.1 proxy"}, 401),
+    ],
+)
+def test_without_a_token_metrics_are_for_who_is_near(
+    asker: str, server: str, headers: dict[str, str], status: int
+) -> None:
+    app = new_application("x", "", lambda _: nullcontext())
+    app.include_router(metrics_router(lambda: b"acme spent 5", None))
+    app.add_middleware(RequestGate, crash_message="", metrics=RequestMetrics())
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(asker, 1))
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{server}") as http:
+            return await http.get("/metrics", headers=headers)
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, b"acme" in answer.content) == (status, status == 200)
 
 
 def test_an_answer_says_where_its_time_went(vendor: LocalVendor) -> None:
