@@ -16,6 +16,8 @@ from client.learning.reliability import Reliability
 # Unit vectors, shape (d,), that stand for class texts, by the class's number.
 ClassVectors = dict[int, NDArray[np.float32]]
 
+_LARGEST_SIDE = 4096  # of an input in pixels, far more than any backbone takes
+
 
 def damaged(said: str) -> ClientError:
     """The error of a student's file that says what it cannot."""
@@ -32,6 +34,13 @@ def _names(text: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise ValueError("not a list of names")
     return tuple(found)
+
+
+def _side(text: str) -> int:
+    side = int(text)
+    if not 0 < side <= _LARGEST_SIDE:
+        raise ValueError("no side of a picture")
+    return side
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -78,7 +87,7 @@ class StudentMetadata:
 
     classes: tuple[str, ...] | None = field(default=None, metadata=_by(_names, json.dumps))
     student: str | None = None
-    image_size: int | None = field(default=None, metadata=_by(int))
+    image_size: int | None = field(default=None, metadata=_by(_side))
     method: str | None = None
     stamp: str | None = None
     steps: int | None = field(default=None, metadata=_by(int))

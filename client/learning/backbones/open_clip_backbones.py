@@ -36,6 +36,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 
 # A text tower as small as open_clip builds it, for an encoder that needs none.
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
+_MOST_LAYERS = 512
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def empty(name: str, image_size: int, architecture: str | None) -> ClipBackbone:
     try:
         described = json.loads(architecture or "null")
         mean, std = described.pop("mean"), described.pop("std")
+        _check_vision(described["vision_cfg"])
         return ClipBackbone(open_clip.CLIP(**described, text_cfg=_NO_TEXT).visual, described, mean, std)
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # open_clip and timm answer what makes no sense with almost any
         raise ValueError(f"no architecture of an open_clip image encoder: {error!r}") from error
 
 
@@ -198,10 +200,32 @@ def _offered_folder(name: str) -> Path | None:
 
 
 def _folder_config(path: Path) -> dict[str, Any]:
+    """A folder's configuration, which names nothing that open_clip would fetch from a hub.
+
+    Raises:
+        UsageError: it cannot be read, or names such a thing.
+    """
     try:
-        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
+        _check_vision(config["vision_cfg"])
+        if hub := sorted(each for each in config.get("text_cfg", {}) if each.startswith("hf_")):
+            raise ValueError(f"{hub[0]} names what is on a model hub")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as an open_clip configuration: {error!r}") from error
+    return config
+
+
+def _check_vision(config: dict[str, Any]) -> None:
+    """Refuse an encoder that would be fetched from a hub, or that takes long to build.
+
+    Raises:
+        ValueError: it is one.
+    """
+    layers = config.get("layers", 0)
+    if config.get("timm_model_pretrained") or ":" in config.get("timm_model_name", ""):
+        raise ValueError("it names weights on a model hub")
+    if sum(layers if isinstance(layers, list) else [layers]) > _MOST_LAYERS:
+        raise ValueError(f"it has more than {_MOST_LAYERS} layers")
 
 
 def _quick_gelu(source: _Source) -> bool:

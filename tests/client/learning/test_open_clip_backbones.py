@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 from safetensors.torch import save_file
 
+from client.errors import UsageError
 from client.learning.backbones import load_backbone, local_files
 from client.learning.backbones.open_clip_backbones import class_texts
 from client.learning.student import build_student
@@ -50,3 +52,18 @@ def test_a_coca_gives_one_embedding_an_image_and_survives_its_file(tmp_path: Pat
 
 def test_weights_that_are_known_by_a_name_are_in_no_file_here() -> None:
     assert local_files("open_clip:RN50/openai", None) == local_files("tf_efficientnet_lite0", None) == ()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"vision_cfg": {"timm_model_name": "hf-hub:somebody/model"}},
+        {"text_cfg": {"hf_model_name": "somebody/model"}},
+        {"text_cfg": {"hf_tokenizer_name": "somebody/model"}},
+    ],
+)
+def test_a_folder_has_nothing_fetched_from_a_hub(tmp_path: Path, part: dict[str, Any]) -> None:
+    config = {"embed_dim": 8, "vision_cfg": {"image_size": 32}, "text_cfg": {}} | part
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(UsageError, match="hub"):
+        load_backbone(f"open_clip:{tmp_path}")

@@ -1,7 +1,10 @@
 """The student: its ImageNet weights, what is frozen, and its file."""
 
+import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -9,9 +12,11 @@ import torch
 from torch.nn import functional
 
 from client.errors import ClientError, UsageError
-from client.learning.backbones import load_backbone, timm_backbones
+from client.learning import student_file
+from client.learning.backbones import empty_backbone, load_backbone, timm_backbones
 from client.learning.student import build_student
 from client.learning.student_file import load_student, save_student
+from client.learning.tensor_file import save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +118,43 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, damage: Callable[[byte
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ClientError, match=r"s\.safetensors"):
         load_student(path)
+
+
+_TOWER = {"image_size": 32, "patch_size": 16, "layers": 1, "width": 64}
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"student": "vit_7b_patch16_dinov3"},
+        {"student": "vit_tiny_patch16_224", "image_size": "40000"},
+        {"vision_cfg": {**_TOWER, "width": 8192}},
+        {"vision_cfg": {**_TOWER, "layers": 10**6}},
+        {"vision_cfg": {**_TOWER, "patch_size": 0}},
+        {"vision_cfg": {"timm_model_name": "hf-hub:somebody/model", "image_size": 32}},
+        {"vision_cfg": {"timm_model_name": "resnet18", "timm_model_pretrained": True, "image_size": 32}},
+        {"mean": "5"},
+    ],
+)
+def test_nothing_large_is_built_and_nothing_fetched_for_what_a_small_file_claims_to_be(
+    tmp_path: Path, described: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+
+    def watched(*given: Any, **options: Any) -> torch.nn.Module:
+        devices.append(torch.get_default_device().type)
+        return empty_backbone(*given, **options)
+
+    monkeypatch.setattr(student_file, "empty_backbone", watched)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("the network is asked"))
+    tower = {"embed_dim": 8, "vision_cfg": described.get("vision_cfg"), "mean": [0.5] * 3, "std": [0.5] * 3}
+    texts = {"student": "open_clip:x", "image_size": "32", "mean": "[0.5,0.5,0.5]", "std": "[0.5,0.5,0.5]"}
+    texts |= {"architecture": json.dumps(tower)}
+    texts |= {name: value for name, value in described.items() if isinstance(value, str)}
+    save_tensors({"projector.weight": torch.zeros(2, 8)}, tmp_path / "s.safetensors", texts)
+    with pytest.raises(ClientError, match="is not a student|damaged"):
+        load_student(tmp_path / "s.safetensors")
+    assert set(devices) <= {"meta"}
 
 
 def test_an_unknown_backbone_names_close_ones() -> None:
