@@ -71,10 +71,13 @@ def discard(part: Path) -> None:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write, which takes its place if the block ends well, and is gone otherwise.
 
+    What had its name before goes: it may be a link that somebody put there.
+
     Raises:
         OSError: it cannot be put there.
     """
     part = path.with_name(f"{path.name}.part")
+    discard(part)
     try:
         yield part
         part.replace(path)

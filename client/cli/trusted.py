@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from client.cli.settings import Settings
 from client.errors import UsageError, unwritable
-from client.paths import discard, resolved, whole_file
+from client.paths import resolved, whole_file
 from shared.declared import Declared
 
 
@@ -82,7 +82,6 @@ def trust(settings: Settings) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with whole_file(file) as part:
-            discard(part)  # of a run that was killed
             part.touch(mode=0o600, exist_ok=False)
             part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
     except OSError as error:

@@ -32,6 +32,7 @@ def save_checkpoint(checkpoint: Checkpoint, stamp: str, path: Path) -> None:
         ClientError: it cannot be written.
     """
     part = path.with_suffix(".part")
+    discard(part)  # it may be a link that somebody put there
     try:
         with part.open("wb") as file:  # of a file of Python's, the system's own error comes through
             torch.save({"stamp": stamp, "checkpoint": checkpoint}, file)

@@ -264,6 +264,7 @@ class RunFolder:
             ClientError: it cannot be written (a full disk, say).
         """
         try:
+            _drop_link(file)
             replace_text(file, text)
         except OSError as error:
             raise unwritable(file, error) from error
@@ -276,6 +277,7 @@ class RunFolder:
         """
         line = row.to_json()
         try:
+            _drop_link(self.metrics)
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
@@ -341,6 +343,12 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
             yield from _differences(before, {**dict.fromkeys(before), **now})  # or no option any more
         elif before != now:
             yield f"{name}: {before} -> {now}"
+
+
+def _drop_link(file: Path) -> None:
+    """Delete a link in the place of a file: in somebody else's run it may lead to any file of the user's."""
+    if file.is_symlink():
+        file.unlink()
 
 
 def _delete(path: Path) -> None:

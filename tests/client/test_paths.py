@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from client.paths import absence, discard, is_file, is_folder, is_there, replace_text, resolved, rooted
+from client.paths import (
+    absence,
+    discard,
+    is_file,
+    is_folder,
+    is_there,
+    replace_text,
+    resolved,
+    rooted,
+    whole_file,
+)
 
 
 def test_what_is_there_is_known_by_its_kind(tmp_path: Path) -> None:
@@ -93,3 +103,11 @@ def test_what_is_left_of_a_file_is_discarded_if_the_system_allows_it(tmp_path: P
     discard(part)
     discard(part)
     assert not part.exists()
+
+
+def test_a_file_is_not_written_through_a_link_that_has_the_name_of_its_part(tmp_path: Path) -> None:
+    (tmp_path / "profile").write_text("mine")
+    (tmp_path / "file.part").symlink_to("profile")
+    with whole_file(tmp_path / "file") as part:
+        part.write_text("new")
+    assert [(tmp_path / name).read_text() for name in ("profile", "file")] == ["mine", "new"]

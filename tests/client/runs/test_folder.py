@@ -65,6 +65,18 @@ def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["notes.txt.part"]
 
 
+@pytest.mark.parametrize("name", ["report.html", "report.html.part", "metrics.jsonl"])
+def test_nothing_is_written_where_a_link_in_a_run_leads(tmp_path: Path, name: str) -> None:
+    (tmp_path / "profile").write_text("")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / name).symlink_to(tmp_path / "profile")
+    run.write_text(run.report, "a report")
+    run.log(MetricsRow(stage="align", seconds=2.0))
+    assert (tmp_path / "profile").read_text() == ""
+    assert (run.report.read_text(), run.seconds()) == ("a report", {"align": 2.0})
+
+
 def test_seconds_are_summed_over_interruptions_and_not_over_what_is_trained_anew(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.log(MetricsRow(stage="align", seconds=2.0))
