@@ -1,5 +1,6 @@
 """The SQLite file under the cache: how it is laid out, opened and changed, and what its errors mean."""
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -94,6 +95,12 @@ CREATE TABLE IF NOT EXISTS keys (
     PRIMARY KEY (vendor, kid)
 ) WITHOUT ROWID;
 """
+_STATEMENTS = _SCHEMA.split(";\n")
+
+
+def _bare(statement: str) -> str:
+    """A statement of the schema without comments, as SQLite keeps it."""
+    return " ".join(re.sub("--.*", "", statement).replace(" IF NOT EXISTS", "").split()).rstrip(";")
 
 
 class CacheFile:
@@ -170,11 +177,13 @@ class CacheFile:
         write_ahead(self.connection, _BUSY_SECONDS)
         self.connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         with self._begun():
-            for statement in _SCHEMA.split(";\n"):
+            for statement in _STATEMENTS:
                 self.connection.execute(statement)
             self.connection.execute(f"PRAGMA user_version={_VERSION}")
             self.connection.execute("INSERT OR IGNORE INTO storage VALUES (1, ?)", (dtype,))
         (found,) = self.connection.execute("SELECT dtype FROM storage").fetchone()
+        if found not in ("<f4", "<f2"):
+            raise sqlite3.DatabaseError("its vectors are of another type")
         return str(found)
 
     def _require_ours(self) -> None:
@@ -182,9 +191,13 @@ class CacheFile:
         self.connection.execute("BEGIN")  # one moment's answers: another process may be making the tables
         (application,) = self.connection.execute("PRAGMA application_id").fetchone()
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        tables = {name for (name,) in self.connection.execute("SELECT name FROM sqlite_master")}
+        found = dict(self.connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
         self.connection.execute("COMMIT")
-        is_ours = {"models", "embeddings"} <= tables if version else not tables
+        is_ours = {"models", "embeddings"} <= found.keys() if version else not found
+        if version == _VERSION:  # views and triggers of somebody else's file would run here
+            is_ours = {_bare(sql) for sql in found.values() if sql} == set(
+                filter(None, map(_bare, _STATEMENTS))
+            )
         if application or not is_ours:  # what is remembered of files beside a cache has one
             raise CacheError(
                 f"The cache {self._path} cannot be used: the file was made for something else. "

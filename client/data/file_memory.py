@@ -229,7 +229,8 @@ def _prepare(memory: sqlite3.Connection) -> None:
     memory.execute("BEGIN IMMEDIATE")
     (application,) = memory.execute("PRAGMA application_id").fetchone()
     (version,) = memory.execute("PRAGMA user_version").fetchone()
-    if (application, version) == (_APPLICATION, _VERSION):
+    programs = memory.execute("SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone()
+    if (application, version, programs) == (_APPLICATION, _VERSION, None):
         return  # on a full disk, nothing is written for what is only to be read
     if application == _APPLICATION:
         raise sqlite3.DatabaseError("of another version")

@@ -370,6 +370,24 @@ def test_a_file_of_another_program_is_no_cache_and_stays_as_it_is(tmp_path: Path
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON receipts BEGIN DELETE FROM receipts; END",
+        "ALTER TABLE models RENAME TO m; CREATE VIEW models AS SELECT * FROM m",
+        "CREATE INDEX i ON receipts (abs(cost_micros))",
+        "ALTER TABLE notes ADD COLUMN more INTEGER AS (noted_at)",
+    ],
+)
+def test_no_program_in_somebody_elses_cache_is_run(tmp_path: Path, program: str) -> None:
+    with EmbeddingCache(tmp_path / "cache.sqlite"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as file:
+        file.executescript(program)
+    with pytest.raises(CacheError, match="made for something else"):
+        EmbeddingCache(tmp_path / "cache.sqlite")
+
+
 def test_receipts_say_which_key_paid_and_notes_what_is_owed(cache: EmbeddingCache) -> None:
     _store(cache, _batch("cat"))
     other = _batch("dog", key="other")
