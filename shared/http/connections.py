@@ -16,8 +16,15 @@ _HEADER_BYTES = 256
 _MOST_PIPELINED = 16  # requests that are sent before the answer to the one before them has come
 # Whoever sends a body, or reads an answer, gets somewhere when so many bytes more have passed.
 _STEP_BYTES = 16_384
+# A body comes in pieces, by its chunks or as the network brings it, each of which takes as long as a thousand
+# bytes. So where they are more than so many, they have at least so many bytes on average.
+_MOST_SMALL_PIECES, _SMALL_PIECE = 4096, 64
 # What is dropped is taken no faster than this, since taking it costs as much as if it were wanted.
 _DROPPED_BYTES, _DROPPED_SECONDS = 1024 * 1024, 0.05
+
+
+class _NoMore(Exception):
+    """Nothing more of what came is to be read: it ends the parser, which would read on to the end."""
 
 
 class Config(uvicorn.Config):
@@ -69,6 +76,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._served: RequestResponseCycle | None = None  # the request; `cycle` is the last that came
         self._in_head = self._in_body = False
         self._head_size = self._unparsed_size = self._step_size = self._dropped = 0
+        self._body_size = self._pieces = 0
 
     @property
     def held_up(self) -> bool:
@@ -101,8 +109,15 @@ class BoundedHttp(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: nobody is offered another protocol, and a stranger's wish for one is no news."""
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be read, unless the connection is being closed."""
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
     def on_message_begin(self) -> None:
         """A head begins."""
+        if self.transport.is_closing():
+            raise _NoMore
         super().on_message_begin()
         self._in_head, self._head_size = True, 0
 
@@ -126,7 +141,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is whole: how long the rest may take is for the application to say."""
         self._in_head, self._in_body = False, True
-        self._step_size = self._dropped = 0
+        self._step_size = self._dropped = self._body_size = self._pieces = 0
         if self.transport.is_closing():
             return
         self._wait_no_more()
@@ -141,7 +156,12 @@ class BoundedHttp(HttpToolsProtocol):
         """More of a body came: if it was answered already, drop it."""
         self._unparsed_size = 0
         if self.transport.is_closing():
-            return
+            raise _NoMore
+        self._body_size += len(body)
+        self._pieces += 1
+        if self._pieces > _MOST_SMALL_PIECES and self._body_size < _SMALL_PIECE * self._pieces:
+            self.transport.abort()
+            raise _NoMore
         super().on_body(body)
         if self.cycle.response_complete:
             self._drop(len(body))

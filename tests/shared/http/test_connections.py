@@ -172,6 +172,17 @@ def test_a_trailer_is_no_header_also_where_a_proxy_passes_it_on(server: uvicorn.
         assert answer.endswith(b"\r\n\r\n192.0.2.1")
 
 
+@pytest.mark.parametrize("path", [b"/small", b"/body"], ids=["that was answered", "that is served"])
+def test_a_body_of_tiny_pieces_ends_the_connection(path: bytes) -> None:
+    head = b"POST %b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" % path
+    with serving(patience=60) as server, connect(server) as connection:
+        connection.sendall(head + 2000 * b"1\r\nx\r\n" + b"0\r\n\r\n")  # of few, as encoders make them
+        assert connection.recv(1000).startswith(b"HTTP/1.1 405" if path == b"/small" else b"HTTP/1.1 200")
+        connection.sendall(head)
+        with pytest.raises(ConnectionError):
+            send_a_lot(connection, 1000 * b"1\r\nx\r\n")
+
+
 def test_the_rest_of_a_body_that_is_refused_is_dropped_for_a_while(server: uvicorn.Server) -> None:
     with connect(server) as connection:
         started = time.monotonic()
