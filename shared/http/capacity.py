@@ -18,8 +18,9 @@ class Capacity:
 
     Beyond `max_inputs`, `max_bytes` or `max_requests` requests are refused while those in hand go on. An
     account that has requests in hand gets no more than what is left free for everybody else, so that no one
-    fills the server alone, be it with requests whose bodies do not come. A request may take `max_seconds`.
-    Not thread-safe: it belongs to the event loop.
+    fills the server alone, be it with requests whose bodies do not come. A part of an account likewise gets
+    no more than what it leaves free to the account. A request may take `max_seconds`. Not thread-safe: it
+    belongs to the event loop.
     """
 
     def __init__(
@@ -28,7 +29,7 @@ class Capacity:
         self._max_seconds = max_seconds
         self._most = {"inputs": max_inputs, "bytes": max_bytes, "requests": max_requests}
         self._held: Counter[str] = Counter()
-        self._held_by: dict[str, Counter[str]] = {}
+        self._held_by: dict[tuple[str, ...], Counter[str]] = {}
         self._requests = 0
         self.closed = False
 
@@ -51,15 +52,17 @@ class Capacity:
         self.closed = True
 
     @contextmanager
-    def reserve(self, account: str) -> "Iterator[Reservation]":
-        """Reserve room for one request; the reservation grows as it becomes known how large the request is.
+    def reserve(self, account: str, part: str | None = None) -> "Iterator[Reservation]":
+        """Reserve room for one request of an account, perhaps of a part of it.
+
+        The reservation grows as it becomes known how large the request is.
 
         Raises:
             APIError: `shutting_down` or `overloaded`.
         """
         if self.closed:
             raise APIError(ErrorCode.SHUTTING_DOWN, "the server is stopping; try again", retry_after=1)
-        reservation = Reservation(self, account, self._max_seconds)
+        reservation = Reservation(self, account, part, self._max_seconds)
         self.take(reservation, "requests", 1)
         self._requests += 1
         try:
@@ -75,11 +78,15 @@ class Capacity:
             APIError: `overloaded`.
         """
         free = self._most[what] - self._held[what]
-        mine = self._held_by.setdefault(reservation.account, Counter())
-        others = mine[what] - reservation.held[what]  # of this account, but in other requests
-        if amount > free or (others and others + reservation.held[what] + amount > free):
+        fits = amount <= free
+        holders = [self._held_by.setdefault(each, Counter()) for each in reservation.holders]
+        for mine in holders:
+            is_only = mine[what] == reservation.held[what]  # nothing is held by other requests
+            fits = fits and (is_only or mine[what] + amount <= free)
+            free -= mine[what]  # what is left of an account is free for its parts
+        if not fits:
             raise APIError(ErrorCode.OVERLOADED, "the server is overloaded; try again", retry_after=1)
-        for each in (self._held, mine, reservation.held):
+        for each in (self._held, *holders, reservation.held):
             each[what] += amount
 
     def keep(self, reservation: "Reservation", kept: Counter[str]) -> None:
@@ -87,22 +94,25 @@ class Capacity:
         self._release(reservation)
         reservation.held = kept
         self._held += kept
-        self._held_by[reservation.account] = self._held_by.get(reservation.account, Counter()) + kept
+        for each in reservation.holders:
+            self._held_by[each] = self._held_by.get(each, Counter()) + kept
 
     def _release(self, reservation: "Reservation") -> None:
         self._held -= reservation.held
-        mine = self._held_by.get(reservation.account, Counter()) - reservation.held
-        if mine:
-            self._held_by[reservation.account] = mine
-        else:
-            self._held_by.pop(reservation.account, None)
+        for each in reservation.holders:
+            mine = self._held_by.get(each, Counter()) - reservation.held
+            if mine:
+                self._held_by[each] = mine
+            else:
+                self._held_by.pop(each, None)
 
 
 class Reservation:
     """The room that one request has in memory, and how long it may take."""
 
-    def __init__(self, capacity: Capacity, account: str, max_seconds: float) -> None:
+    def __init__(self, capacity: Capacity, account: str, part: str | None, max_seconds: float) -> None:
         self.account = account
+        self.holders: list[tuple[str, ...]] = [(account,)] + ([] if part is None else [(account, part)])
         self._max_seconds = max_seconds
         self._deadline = asyncio.get_running_loop().time() + max_seconds
         self.held: Counter[str] = Counter()

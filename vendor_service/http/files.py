@@ -51,7 +51,8 @@ def files_router(
     async def upload(request: Request, caller: Annotated[Caller, buyer]) -> FileObject:
         """Send a file of requests, a JSON object a line, with the purpose `batch`. Its lines are checked."""
         media_type(request, multipart.MEDIA_TYPE)
-        reservation = until_sent(request).enter_context(capacity.reserve(caller.account_id))
+        held = capacity.reserve(caller.account_id, caller.view.project_id)
+        reservation = until_sent(request).enter_context(held)
         reservation.take_bytes(_KEPT_BYTES)
         receiver_of(request).allow(services.limits.max_file_bytes + _FORM_BYTES, _LONGEST_SECONDS)
         return await _Upload(services, threads, turns, request, caller, reservation).receive()
@@ -106,7 +107,7 @@ async def streamed(
     Raises:
         APIError: `not_found`, `overloaded` or `shutting_down`.
     """
-    reservation = until_sent(request).enter_context(capacity.reserve(view.account_id))
+    reservation = until_sent(request).enter_context(capacity.reserve(view.account_id, view.project_id))
     reservation.take_bytes(_KEPT_BYTES)
     file = await asyncio.to_thread(services.files.get, view, file_id)
     blocks = await asyncio.to_thread(services.files.content, view, file_id)

@@ -56,6 +56,25 @@ def test_an_account_leaves_as_much_to_others_as_it_has() -> None:
     run(test)
 
 
+def test_a_part_of_an_account_leaves_room_to_its_other_parts_and_the_account_to_others() -> None:
+    async def test(capacity: Capacity) -> None:
+        with ExitStack() as stack:
+
+            def taken(*who: str) -> int:
+                count = 0
+                with suppress(APIError):
+                    while True:
+                        stack.enter_context(capacity.reserve(*who)).take_bytes(30)
+                        count += 1
+                return count
+
+            assert [taken("a", "red"), taken("a", "blue"), taken("a", ""), taken("a"), taken("b")] == [
+                11, 4, 1, 1, 8,
+            ]  # fmt: skip
+
+    run(test)
+
+
 def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> None:
     async def test(capacity: Capacity) -> None:
         capacity.bound_requests(10)

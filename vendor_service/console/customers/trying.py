@@ -77,7 +77,8 @@ class TryIt:
             who = visitor = await self._site.enter(request)
             self._site.limit(visitor, 1)
             # The account is known before anything is read; who pays, by the form.
-            reservation = until_sent(request).enter_context(self._capacity.reserve(visitor.account_id))
+            held = self._capacity.reserve(visitor.account_id, visitor.view.project_id)
+            reservation = until_sent(request).enter_context(held)
             form = await self._form(request, reservation)
             self._site.check_form(request, visitor, form.fields.get("csrf", ""))
             caller = await self._site.threads.read(visitor, partial(self._caller, visitor, form))
