@@ -123,12 +123,12 @@ def measure(seconds: float, attackers: Sequence[Callable[[Attacker], None]] = AT
         student = stack.enter_context(StudentProcess(folder / "student.onnx", folder, *options))
         neighbour = Neighbour(student.port, keys["neighbour"])
         stack.callback(neighbour.close)
+        neighbour.ask(1.0)
+        alone = neighbour.ask(seconds)
         fights = {
             each.__name__: AttackProcess(each, student.port, Keys(*[keys[each.__name__]] * 3))
             for each in attackers
         }
-        neighbour.ask(1.0)
-        alone = neighbour.ask(seconds)
         with ExitStack() as fighting:
             for each in fights.values():
                 fighting.enter_context(each)

@@ -1,6 +1,11 @@
-"""Names and addresses of machines."""
+"""Names and addresses of machines, and whether a web page of another one has a browser ask."""
 
+import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+# A name or an address, and perhaps a port (RFC 9110, section 7.2).
+_AUTHORITY = re.compile(r"(\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]+)(?::[0-9]*)?", re.ASCII)
 
 
 def address(host: str) -> IPv4Address | IPv6Address | None:
@@ -28,3 +33,20 @@ def subscriber(host: str) -> str:
     if at is None:
         return host
     return str(at) if at.version == 4 or at.is_loopback else f"{at.exploded[:19]}::/64"
+
+
+def name_in(authority: str) -> str | None:
+    """The name or address of a `Host`, in lower case; `None` if it is not written as one must be."""
+    written = _AUTHORITY.fullmatch(authority.lower())
+    return None if written is None else written[1].rstrip(".")
+
+
+def is_same_site(headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a page of the very host and port that it asks, or from no page.
+
+    A browser says where a page is from, and no page can have it say otherwise. Programs do not say anything.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()

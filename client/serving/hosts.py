@@ -2,13 +2,12 @@
 
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from shared.errors import APIError, ErrorCode
-from shared.hosts import address
+from shared.hosts import address, is_same_site, name_in
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_SHOWN = 100
@@ -33,33 +32,21 @@ class HostCheck:
     def refusal(self, scope: Scope) -> APIError | None:
         """Why a request is refused; `None` if it is not."""
         headers = Headers(scope=scope)
-        host = headers.get("host", "").lower()
-        if not self._any_host and not self._is_ours(_name_of(f"//{host}")):
-            return _error("host", "this server does not know itself by the Host", host)
-        origin = headers.get("origin")
-        if scope["method"] in _SAFE or self._is_same_site(headers.get("sec-fetch-site"), origin, host):
+        host = headers.get("host", "")
+        if not self._any_host and not self._is_ours(name_in(host)):
+            message = (
+                f"this server does not know itself by the Host {host[:_LONGEST_SHOWN]!r}; if that is its "
+            )
+            message += "name, start it with --allow-host NAME"
+            return APIError(ErrorCode.INVALID_REQUEST, message, param="host")
+        if scope["method"] in _SAFE or is_same_site(headers):
             return None
-        return _error("origin", "this server takes nothing from pages of", origin or "another site")
+        site = headers.get("origin", "another site")[:_LONGEST_SHOWN]
+        message = f"this server takes nothing from pages of {site!r}; a proxy before it must pass on the Host"
+        return APIError(ErrorCode.INVALID_REQUEST, message, param="origin")
 
-    def _is_ours(self, name: str) -> bool:
+    def _is_ours(self, name: str | None) -> bool:
+        if name is None:
+            return False
         plain = "." not in name or name.endswith(".localhost") or address(name) is not None
         return plain or name in self._names
-
-    def _is_same_site(self, site: str | None, origin: str | None, host: str) -> bool:
-        if site in ("same-origin", "none"):  # a browser says so, and no page can
-            return True
-        if origin is None:
-            return site is None
-        return origin.lower() in (f"http://{host}", f"https://{host}") or _name_of(origin) in self._names
-
-
-def _name_of(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:
-        return "."
-
-
-def _error(what: str, why: str, which: str) -> APIError:
-    message = f"{why} {which[:_LONGEST_SHOWN]!r}; if that is its name, start it with --allow-host NAME"
-    return APIError(ErrorCode.INVALID_REQUEST, message, param=what)

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from shared.hosts import name_in
+
 _PATIENCE_SECONDS = 20.0
 # Bytes of a request line, headers and trailers, which uvicorn and its parser would keep without a bound.
 _LARGEST_HEAD = 65_536
@@ -146,6 +148,9 @@ class BoundedHttp(HttpToolsProtocol):
             return
         self._wait_no_more()
         self.get_somewhere()
+        if not self._names_one_host():
+            self.send_400_response("Send one Host header, with a name or an address.")
+            return
         super().on_headers_complete()
         if not self.pipeline:
             self._served = self.cycle
@@ -229,6 +234,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_size += count
         if self._head_size > _LARGEST_HEAD:
             self._refuse_head()
+
+    def _names_one_host(self) -> bool:
+        """As RFC 9112, section 3.2, has it; HTTP/1.0 knew no `Host`."""
+        named = [value.decode("latin-1") for name, value in self.headers if name == b"host"]
+        if not named:
+            return self.parser.get_http_version() == "1.0"
+        return len(named) == 1 and name_in(named[0]) is not None
 
     def _refuse_head(self) -> None:
         if self.transport.is_closing():

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import APIError, ErrorCode
-from shared.hosts import subscriber
+from shared.hosts import is_same_site, subscriber
 from shared.http.middleware import cookie_of
 from vendor_service.acts.sessions import is_over
 from vendor_service.clock import Clock
@@ -312,12 +312,7 @@ def check_origin(request: Request) -> None:
     Raises:
         APIError: `insufficient_scope`.
     """
-    fetched, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if fetched is not None:
-        own = fetched in ("same-origin", "none")
-    else:
-        own = origin is None or origin.partition("://")[2] == request.headers.get("host")
-    if not own:
+    if not is_same_site(request.headers):
         raise APIError(ErrorCode.INSUFFICIENT_SCOPE, _OTHER_SITE)
 
 

@@ -77,6 +77,13 @@ def server() -> Iterator[uvicorn.Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[uvicorn.Server]:
+    """A server for all tests of one request."""
+    with serving(20 * PATIENCE) as server:
+        yield server
+
+
 def connect(server: uvicorn.Server) -> socket.socket:
     return socket.create_connection(server.servers[0].sockets[0].getsockname(), timeout=20)
 
@@ -130,6 +137,29 @@ def test_an_endless_head_is_refused() -> None:
         connection.sendall(b"GET / HTTP/1.1\r\nendless: ")
         with pytest.raises(ConnectionError):
             send_a_lot(connection)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HTTP/1.1\r\nhost: shop.example:80", 200),
+        (b"HTTP/1.1\r\nHost: [::1]:8080", 200),
+        (b"HTTP/1.0", 200),  # which knew no Host
+        (b"HTTP/1.1\r\naccept: */*", 400),
+        (b"HTTP/1.1\r\nhost:", 400),
+        (b"HTTP/1.1\r\nhost: x\r\nhost: x", 400),
+        (b"HTTP/1.0\r\nhost: x\r\nhost: y", 400),
+        (b"HTTP/1.1\r\nhost: x, y", 400),
+        (b"HTTP/1.1\r\nhost: evil.example/localhost", 400),
+        (b"HTTP/1.1\r\nhost: evil.example@localhost", 400),
+        (b"HTTP/1.1\r\nhost: [x", 400),
+        (b"HTTP/1.1\r\nhost: localhost:80:80", 400),
+    ],
+)
+def test_a_request_names_one_host(lasting: uvicorn.Server, head: bytes, status: int) -> None:
+    with connect(lasting) as connection:
+        connection.sendall(b"GET /small " + head + b"\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 %d" % status)
 
 
 @pytest.mark.parametrize(
