@@ -153,7 +153,9 @@ class Jobs:
             self._collect(order)
         except Gone as error:
             lost = self.lose(order)
-            raise VendorError(f"{described(order, lost)} the same command buys them again.") from error
+            raise VendorError(
+                f"{described(order, lost)} The same command buys what is not stored."
+            ) from error
         return queries
 
     def ask(self, order: Order) -> None:
@@ -179,13 +181,18 @@ class Jobs:
             raise Gone from error
 
     def lose(self, order: Order, billed_micros: int = 0) -> int:
-        """Count as paid what is not stored of a job, or more if more was billed; how many queries that is."""
-        lost = self._unknown(order)
-        cost = max(price(lost, order.note.prices or self.prices).cost_micros, billed_micros)
-        self.checkout.apply(order, Event.GONE, lost=Owed(counts_of(lost), cost))
-        if order.batch.run_id == self.checkout.run_id:
-            self.tally.lose(len(lost))
-        return len(lost)
+        """Count as paid what a job has no receipt of, or more if more was billed; how many queries that is.
+
+        What the cache has from elsewhere counts as well: the vendor may have charged this job for it.
+        """
+        checkout, refused = self.checkout, self.tally.result.refused
+        lost = checkout.cache.billed.owed(order.note, self.prices).counts
+        lost -= counts_of([query for query in order.queries if query in refused])
+        cost = max((order.note.prices or self.prices).cost_of(lost), billed_micros)
+        checkout.apply(order, Event.GONE, lost=Owed(lost, cost))
+        if order.batch.run_id == checkout.run_id:
+            self.tally.lose(lost.total())
+        return lost.total()
 
     def _begin(self, order: Order) -> int:
         """Have the vendor begin a noted job: once at most, however often it is sent; the most that it costs.
@@ -403,11 +410,11 @@ class Jobs:
 
 
 def described(order: Order, lost: int) -> str:
-    """The first half of a sentence about a job whose answers are gone."""
+    """A sentence about a job whose answers are gone."""
     job = f"the bulk job {order.note.job}" if order.note.job else "a bulk job"
     return (
-        f"The vendor no longer has what {job} brought, and {lost} of its queries are not stored. They count "
-        "as paid, and"
+        f"The vendor no longer has what {job} brought. {lost} of its queries have no receipt, and count as "
+        "paid."
     )
 
 

@@ -283,7 +283,7 @@ class Settlement:
     def _give_up_job(self, order: Order) -> None:
         assert self.jobs is not None
         lost = self.jobs.lose(order)
-        self.say(f"{described(order, lost)} are bought again as far as the budget reaches.")
+        self.say(f"{described(order, lost)} What is not stored is bought again as far as the budget reaches.")
 
     def _wait_for(self, note: Note) -> None:
         self.say(

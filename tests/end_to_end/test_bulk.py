@@ -446,7 +446,7 @@ def test_what_a_job_brought_that_is_gone_counts_as_paid_and_is_bought_again(
     headers = {"authorization": f"Bearer {client.api_key}"}
     vendor.http.delete(f"/v1/files/{jobs(client)[0]['output_file_id']}", headers=headers).raise_for_status()
     said = client("embed", *MANY, *OUT, *then, "--budget", "150", code=3).stderr
-    assert "100 of its queries are not stored. They count as paid" in said
+    assert "100 of its queries have no receipt, and count as paid" in said
     assert vendor.account(client.api_key).queries_used == 150
     client("embed", *MANY, *OUT, *then)
     assert vendor.account(client.api_key).queries_used == 200

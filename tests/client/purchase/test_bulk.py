@@ -223,7 +223,7 @@ def test_a_job_of_now_whose_answers_are_gone_counts_as_paid_and_no_other_is_begu
 
     monkeypatch.setattr(BulkApi, "download", gone)
     for begun in (1, 2):
-        with pytest.raises(VendorError, match="20 of its queries are not stored"):
+        with pytest.raises(VendorError, match="20 of its queries have no receipt"):
             customer.buy()
         assert (len(customer.jobs), customer.charged, customer.notes) == (begun, 20 * begun, [])
         assert customer.cache.spending("run") == Spending(20 * begun, 200 * begun)

@@ -303,6 +303,13 @@ def commands(tmp_path: Path) -> Commands:
     return Commands(tmp_path, Watch())
 
 
+def test_a_job_that_is_gone_counts_as_paid_though_others_bought_the_same(commands: Commands) -> None:
+    commands.give("a", WORDS[:2], by_jobs=True, waits=False, fates=["serve", "running"])
+    commands.give("b", WORDS[:2], key="another's key")
+    commands.give("a", WORDS, ["spent"])
+    assert len(commands.books.charged("a")) == BUDGETS["a"]
+
+
 def test_every_transition_is_taken(commands: Commands, tmp_path: Path) -> None:
     texts = iter([Query.text(f"text {number}"), Query.text(f"text {number}.5")] for number in range(99))
 
