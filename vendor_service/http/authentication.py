@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -26,7 +26,7 @@ from vendor_service.database.tables.base import hash_secret
 from vendor_service.database.view import DEFAULT_ID
 from vendor_service.database.working_set import standing
 from vendor_service.errors import APIError
-from vendor_service.money.standing import check_key
+from vendor_service.money.standing import check, check_key
 
 # How long a buyer is known without a look at the books, and how many of them are.
 _REMEMBERED_SECONDS = 1.0
@@ -34,6 +34,7 @@ _MOST_REMEMBERED = 4096
 # Keys of one transaction that notes their use: it holds their locks no longer than an admission does.
 _AT_ONCE = 256
 
+T = TypeVar("T")
 Dependency = Callable[..., Awaitable[Caller]]
 _Credentials = HTTPAuthorizationCredentials | None
 _UNSENT = "send your API key as: Authorization: Bearer tk_..."
@@ -98,6 +99,18 @@ class Authentication:
             if scope == Scope.EMBED:
                 self._remember(api_key, caller)
         return caller
+
+    def while_good(self, caller: Caller, work: Callable[[], T]) -> T:
+        """Do work for a caller who waited for a thread, unless their key or its secret has ended meanwhile.
+
+        Raises:
+            APIError: what `standing.check` raises, or the work itself.
+        """
+        with self._database.read() as session:
+            found = standing(session.connection(), caller.key_id)
+        if found is not None:
+            check(*found, caller.secret_hash, self._clock())
+        return work()
 
     def _remember(self, api_key: str, caller: Caller) -> None:
         now = time.monotonic()

@@ -1,5 +1,6 @@
 """`/v1/batches`: bulk jobs, in OpenAI's shapes."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -60,7 +61,8 @@ def batches_router(
     async def cancel_batch(batch_id: str, caller: Annotated[Caller, buyer]) -> BatchObject:
         """End a job now: what is answered is charged and kept, what is held for the rest is released."""
         actor = actors.customer_key(caller.key_id)
-        return await threads.do(caller.account_id, services.jobs.cancel, caller.view, batch_id, actor)
+        cancel = partial(services.jobs.cancel, caller.view, batch_id, actor)
+        return await threads.do(caller.account_id, authentication.while_good, caller, cancel)
 
     @router.get("/{batch_id}/receipts", tags=["receipts"])
     async def batch_receipts(

@@ -78,7 +78,8 @@ def files_router(
     @router.delete("/{file_id}")
     async def delete_file(file_id: str, caller: Annotated[Caller, buyer]) -> FileDeleted:
         """Delete a file, unless a job that is in progress reads it."""
-        await threads.do(caller.account_id, services.files.let_go, caller.view, file_id)
+        let_go = partial(services.files.let_go, caller.view, file_id)
+        await threads.do(caller.account_id, authentication.while_good, caller, let_go)
         await services.files.store.do(services.files.remove, file_id)
         return FileDeleted(id=file_id)
 

@@ -40,7 +40,8 @@ from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
 from vendor_service.clock import DAY
-from vendor_service.database.tables import Account, StoredFile, WebhookEvent
+from vendor_service.database.tables import Account, ApiKey, StoredFile, WebhookEvent
+from vendor_service.http.account_threads import AccountThreads
 from vendor_service.money import rate
 from vendor_service.money.verification import verify
 from vendor_service.run.chores import Chore
@@ -750,3 +751,32 @@ def test_a_store_that_hangs_holds_up_nobody_who_does_not_need_it(
         finally:
             go.set()
         assert {each.result() for each in sent} == {200}
+
+
+def test_a_key_that_ends_while_it_waits_deletes_no_file_and_cancels_no_job(
+    vendor: LocalVendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = vendor.key()
+    thief = vendor.another_key(key, Scope.EMBED)
+    line = {"custom_id": "1", "method": "POST", "url": "/embed", "body": {"inputs": [{"text": CAT}]}}
+    sent = vendor.http.post(
+        "/v1/files",
+        headers={"authorization": f"Bearer {key}"},
+        data={"purpose": "batch"},
+        files={"file": ("lines.jsonl", json.dumps(line))},
+    ).json()["id"]
+    do = AccountThreads.do
+
+    async def waits(self: AccountThreads, account_id: str, function: Any, *given: Any, **named: Any) -> Any:
+        with vendor.books.write() as session:
+            revoke_key(session, thief.split("_")[1], vendor.clock)
+        return await do(self, account_id, function, *given, **named)
+
+    for method, path in (("DELETE", f"/v1/files/{sent}"), ("POST", "/v1/batches/batch_1/cancel")):
+        with vendor.books.write() as session:
+            session.get_one(ApiKey, thief.split("_")[1]).revoked_at = None
+        with monkeypatch.context() as patch:
+            patch.setattr(AccountThreads, "do", waits)
+            refused = vendor.http.request(method, path, headers={"authorization": f"Bearer {thief}"})
+        assert error_code(refused) == "key_revoked"
+    vendor.get(f"/v1/files/{sent}", key)
