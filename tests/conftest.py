@@ -3,7 +3,9 @@
 import gc
 import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,10 @@ from tests.support.vendor_process import VendorProcess
 from tests.support.workers import pytest_runtestloop, start_server_of_forks
 
 __all__ = ["pytest_runtestloop"]  # a hook of pytest's
+
+# As in the Makefile: else tests are collected in twice the time, and each process compiles all modules again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
