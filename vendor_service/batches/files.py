@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import case, delete, func, insert, select, tuple_
+from sqlalchemy import delete, func, insert, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.batches import FileObject
@@ -63,7 +63,8 @@ class Files:
         file_id, now = f"file-{secrets.token_hex(12)}", self._clock()
         with self._database.write() as session:
             session.get_one(Account, account_id, with_for_update=True)
-            check_room(session, account_id, self._limits, size, one_more=True)
+            _check_count(session, View(account_id, project_id))
+            check_room(session, account_id, self._limits, size)
             session.add(
                 StoredFile(
                     id=file_id,
@@ -260,10 +261,8 @@ class Files:
         return file
 
 
-def check_room(
-    session: Session, account_id: str, limits: BatchLimits, more: int, *, one_more: bool = False
-) -> int:
-    """How many bytes an account has left after some more bytes, or a file `one_more`.
+def check_room(session: Session, account_id: str, limits: BatchLimits, more: int) -> int:
+    """How many bytes an account has left after some more bytes.
 
     What is answered is paid for, and refused lines are not. So the error files that jobs brought count, and
     those that jobs in progress are to bring.
@@ -273,22 +272,25 @@ def check_room(
     """
     sent = StoredFile.purpose == "batch"
     mine, counts = StoredFile.account_id == account_id, sent | StoredFile.name.endswith(_ENDINGS["errors"])
-    files, size = session.execute(
-        select(func.count(case((sent, 1))), func.sum(StoredFile.bytes + StoredFile.fault_bytes)).where(
-            mine, counts
-        )
-    ).one()
+    size = session.scalar(select(func.sum(StoredFile.bytes + StoredFile.fault_bytes)).where(mine, counts))
     running = (BatchJob.input_file_id == StoredFile.id, BatchJob.state == "in_progress")
     faults = session.scalar(select(func.sum(StoredFile.fault_bytes)).where(mine, *running))
     size = int(size or 0) + errors_of(int(faults or 0))
     left = limits.account_bytes - size - more
-    if (one_more and files >= _MOST_FILES) or left < 0:
+    if left < 0:
         message = (
-            f"an account may have {_MOST_FILES} files of {limits.account_bytes} bytes, with the error files "
-            "of its jobs; delete some"
+            f"an account may have {limits.account_bytes} bytes of files, with the error files of its jobs; "
+            "delete some"
         )
         raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
     return left
+
+
+def _check_count(session: Session, project: View) -> None:
+    mine = select(func.count()).where(project.rows(StoredFile), StoredFile.purpose == "batch")
+    if (session.scalar(mine) or 0) >= _MOST_FILES:
+        message = f"a project may have {_MOST_FILES} files; delete some"
+        raise APIError(ErrorCode.REQUEST_TOO_LARGE, message, param="file")
 
 
 def errors_of(fault_bytes: int) -> int:

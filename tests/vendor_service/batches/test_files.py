@@ -57,13 +57,13 @@ def test_files_that_come_without_their_size_take_room_as_they_come(books: Books)
 
 
 @on_sqlite
-def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_beginning(
+def test_as_many_files_as_a_project_may_have_can_come_and_one_more_is_refused_at_its_beginning(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vendor_service.batches.files._MOST_FILES", 2)
     files, account_id = process(books).files, books.open().account_id
     both = [files.begin(account_id, "", 0) for _ in range(2)]
-    with pytest.raises(APIError, match="may have 2 files of"):
+    with pytest.raises(APIError, match="may have 2 files"):
         files.begin(account_id, "", 0)
     for each in both:
         files.grow(account_id, each, 7)
@@ -71,6 +71,7 @@ def test_as_many_files_as_there_may_be_can_come_and_one_more_is_refused_at_its_b
         files.finish(account_id, each, "in", taken)
     with pytest.raises(APIError, match="delete some"):
         files.begin(account_id, "", 0)
+    files.begin(account_id, "of another project", 0)
 
 
 def many_pieces() -> Taken:
