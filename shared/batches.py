@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.kinds import Whole
+
 Purpose = Literal["batch", "batch_output"]
 JobState = Literal["in_progress", "completed", "cancelled", "expired"]
 # In how much time a job is done or given up, as a request names it and in seconds.
@@ -16,9 +18,9 @@ class FileObject(BaseModel):
 
     id: str
     object: Literal["file"] = "file"
-    bytes: int
-    created_at: int
-    expires_at: int
+    bytes: Whole
+    created_at: Whole
+    expires_at: Whole
     filename: str
     purpose: Purpose
     status: Literal["processed"] = "processed"
@@ -60,9 +62,9 @@ class BatchRequest(BaseModel):
 class RequestCounts(BaseModel):
     """The lines of a job, and what became of them so far."""
 
-    total: int
-    completed: int
-    failed: int
+    total: Whole
+    completed: Whole
+    failed: Whole
 
     @property
     def done(self) -> int:
@@ -89,16 +91,16 @@ class BatchObject(BaseModel):
     status: JobState
     output_file_id: str | None
     error_file_id: str | None
-    created_at: int
-    in_progress_at: int
-    expires_at: int
-    completed_at: int | None
-    cancelled_at: int | None
-    expired_at: int | None
+    created_at: Whole
+    in_progress_at: Whole
+    expires_at: Whole
+    completed_at: Whole | None
+    cancelled_at: Whole | None
+    expired_at: Whole | None
     request_counts: RequestCounts
     metadata: dict[str, str] | None
-    cost_micros: int
-    held_micros: int
+    cost_micros: Whole
+    held_micros: Whole
 
 
 class BatchList(BaseModel):
@@ -125,8 +127,8 @@ class ChunkReceipt(BaseModel):
     In its hashes INDEX counts the inputs of those lines that can be read, from 0.
     """
 
-    first_line: int
-    lines: int
+    first_line: Whole
+    lines: Whole
     receipt: str
 
 
@@ -134,4 +136,4 @@ class BatchReceipts(BaseModel):
     """Receipts of what a job was charged so far, in the order of its lines; ask again after `next_after`."""
 
     data: list[ChunkReceipt]
-    next_after: int | None
+    next_after: Whole | None

@@ -5,9 +5,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from shared.kinds import AskedFields, CountFields, Kind, PriceFields
+from shared.kinds import AskedFields, CountFields, Kind, PriceFields, Whole
 
 QuotaPeriod = Literal["month", "total"]
 GroupBy = Literal["day", "key", "kind", "model", "project"]
@@ -19,8 +19,8 @@ SEALED = "sealed"
 class RateLimit(BaseModel):
     """A token bucket, in queries."""
 
-    queries_per_second: int
-    burst: int
+    queries_per_second: Whole
+    burst: Whole
 
 
 class AccountStatus(BaseModel):
@@ -41,17 +41,17 @@ class AccountStatus(BaseModel):
     account: str
     plan: str
     status: Literal["active", "suspended"]
-    quota: int | None
+    quota: Whole | None
     quota_period: QuotaPeriod
-    queries_used: int
-    queries_held: int
+    queries_used: Whole
+    queries_held: Whole
     resets_at: datetime | None
-    spend_limit_micros: int | None
-    spent_micros: int
-    credit_micros: int | None
+    spend_limit_micros: Whole | None
+    spent_micros: Whole
+    credit_micros: Whole | None
     rate_limit: RateLimit | None
-    coverage_limit: int | None = None
-    buckets_covered: int = 0
+    coverage_limit: Whole | None = None
+    buckets_covered: Whole = 0
     currency: str | None = None
     project: str | None = None
 
@@ -63,15 +63,15 @@ class AccountStatus(BaseModel):
 
 class _Group(BaseModel):
     group: str
-    requests: int
+    requests: Whole
 
 
 # Fields are in the order of the bases, the last one first.
 class UsageRow(CountFields, _Group):
     """The use and the bill of one group: a day, a key, a kind, a model or a project."""
 
-    billed_queries: int
-    cost_micros: int
+    billed_queries: Whole
+    cost_micros: Whole
 
 
 class UsageReport(BaseModel):
@@ -81,16 +81,16 @@ class UsageReport(BaseModel):
     group_by: GroupBy
     rows: list[UsageRow]
     total: UsageRow
-    coverage_limit: int | None = None
-    buckets_covered: int = 0
+    coverage_limit: Whole | None = None
+    buckets_covered: Whole = 0
     currency: str | None = None
 
 
 class _EntryHead(BaseModel):
     account_id: str | None = None
-    seq: int
+    seq: Whole
     kind: EntryKind | str
-    amount_micros: int
+    amount_micros: Whole
 
 
 class Entry(PriceFields, CountFields, _EntryHead):
@@ -109,11 +109,11 @@ class Entry(PriceFields, CountFields, _EntryHead):
     model_fingerprint: str | None
     key_id: str | None
     request_id: str | None
-    corrects_seq: int | None
+    corrects_seq: Whole | None
     reason: str | None
     reference: str | None = None
     project_id: str | None = None
-    created_at: datetime | None
+    created_at: AwareDatetime | None
     previous_hash: str
     entry_hash: str
 
@@ -138,7 +138,7 @@ class EntryPage(BaseModel):
     """The answer of `GET /v1/ledger`: entries, oldest first, and what to ask for next; no `data` ends it."""
 
     data: list[Entry]
-    next_after: int
+    next_after: Whole
     currency: str | None = None
 
 
@@ -148,17 +148,17 @@ class InvoiceLine(BaseModel):
     model: str
     model_fingerprint: str = ""
     kind: Kind
-    queries: int
-    unit_micros: int
-    amount_micros: int
+    queries: Whole
+    unit_micros: Whole
+    amount_micros: Whole
 
 
 class CreditNote(BaseModel):
     """A refund of charges of an earlier month; `number` is that of its invoice, if any."""
 
     month: str
-    number: int | None
-    amount_micros: int
+    number: Whole | None
+    amount_micros: Whole
 
 
 class Invoice(BaseModel):
@@ -177,18 +177,18 @@ class Invoice(BaseModel):
     month: str
     final: bool
     lines: list[InvoiceLine]
-    refunds_micros: int
-    adjustments_micros: int
-    total_micros: int
-    top_ups_micros: int
-    payments_micros: int = 0
-    balance_due_micros: int | None = None
-    number: int | None = None
+    refunds_micros: Whole
+    adjustments_micros: Whole
+    total_micros: Whole
+    top_ups_micros: Whole
+    payments_micros: Whole = 0
+    balance_due_micros: Whole | None = None
+    number: Whole | None = None
     currency: str | None = None
     credit_notes: list[CreditNote] = []
-    first_seq: int | None
+    first_seq: Whole | None
     first_hash: str | None
-    last_seq: int | None
+    last_seq: Whole | None
     last_hash: str | None
 
 
@@ -204,11 +204,11 @@ class EstimateRequest(AskedFields):
 class Quote(BaseModel):
     """The answer of `POST /v1/estimate`: the price, and whether it could be bought now."""
 
-    cost_micros: int = Field(description="the price, in millionths of the vendor's currency unit")
-    quota_left: int | None = Field(
+    cost_micros: Whole = Field(description="the price, in millionths of the vendor's currency unit")
+    quota_left: Whole | None = Field(
         description="queries left of all quotas, of account, project and key; null: there is none"
     )
     fits_quota: bool = Field(description="whether all of them have as many left")
     fits_money: bool = Field(description="whether spend limit and credit allow it")
-    seconds_at_rate_limit: int = Field(description="how long the rate limit makes it take")
+    seconds_at_rate_limit: Whole = Field(description="how long the rate limit makes it take")
     currency: str | None = Field(None, description="the currency, by its code in ISO 4217; null: not named")

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer
 
-from shared.kinds import Counts, Input, OfferedPriceFields, UnitPrices, Usage, cost_micros, price_fields
+from shared.kinds import (
+    Counts,
+    Input,
+    OfferedPriceFields,
+    UnitPrices,
+    Usage,
+    Whole,
+    cost_micros,
+    price_fields,
+)
 from shared.kinds import Kind as Kind
 
 Encoding = Literal["float", "base64"]
@@ -35,7 +44,7 @@ class EmbedRequest(EmbedOptions):
 class Embedding(BaseModel):
     """One answered query. `embedding` is L2-normalised: floats, or base64 of little-endian float32."""
 
-    index: int
+    index: Whole
     kind: Kind
     embedding: list[float] | str
 
@@ -43,7 +52,7 @@ class Embedding(BaseModel):
 class InputError(BaseModel):
     """One input that `on_error: skip` passed over; it was not charged."""
 
-    index: int
+    index: Whole
     code: str
     message: str
 
@@ -54,7 +63,7 @@ class EmbedResponse(BaseModel):
     id: str
     model: str
     model_fingerprint: str
-    dimensions: int
+    dimensions: Whole
     data: list[Embedding]
     errors: list[InputError] = []
     usage: Usage
@@ -80,15 +89,15 @@ class Limits(BaseModel):
     `None` is what a vendor does not say.
     """
 
-    max_inputs: int = Field(description="queries in one request")
-    max_request_bytes: int = Field(description="bytes of a request's body")
-    max_image_bytes: int = Field(description="bytes of one image")
-    max_image_pixels: int = Field(description="width times height of one image")
-    max_image_side: int | None = Field(default=None, description="pixels of the longer side of one image")
-    replay_window_seconds: int | None = Field(
+    max_inputs: Whole = Field(description="queries in one request")
+    max_request_bytes: Whole = Field(description="bytes of a request's body")
+    max_image_bytes: Whole = Field(description="bytes of one image")
+    max_image_pixels: Whole = Field(description="width times height of one image")
+    max_image_side: Whole | None = Field(default=None, description="pixels of the longer side of one image")
+    replay_window_seconds: Whole | None = Field(
         default=None, description="how long a paid request is answered again under its idempotency key"
     )
-    max_replays: int | None = Field(default=None, description="how often it is answered again")
+    max_replays: Whole | None = Field(default=None, description="how often it is answered again")
 
 
 class ModelCard(BaseModel):
@@ -100,13 +109,13 @@ class ModelCard(BaseModel):
 
     id: str = Field(description="the name to ask for")
     object: Literal["model"] = Field(default="model", description="as OpenAI's list has it")
-    created: int = Field(default=0, description="as OpenAI's list has it")
+    created: Whole = Field(default=0, description="as OpenAI's list has it")
     owned_by: str = Field(description="who sells it")
-    dimensions: int = Field(description="length of an embedding")
+    dimensions: Whole = Field(description="length of an embedding")
     fingerprint: str = Field(description="a digest of weights and preprocessing")
     tolerance: float = Field(description="the largest difference of one component between two answers")
     dtype: str = Field(description="the numbers that it computes with")
-    image_size: int = Field(description="side of its input in pixels")
+    image_size: Whole = Field(description="side of its input in pixels")
     prices: Prices = Field(description="what a query costs")
     batch_prices: Prices | None = Field(
         default=None, description="what a query of a bulk job costs; null where none are run"

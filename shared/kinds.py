@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Kind = Literal["text", "image"]
 # Each kind with its plural, which names the field of its count. Its price is in the field `KIND_micros`.
@@ -18,6 +18,17 @@ KINDS: Mapping[Kind, str] = {"image": "images", "text": "texts"}
 Counts = Mapping[Kind, int]  # how many of each kind; none of one that is missing
 NOTHING: Counts = MappingProxyType({})
 UnitPrices = Mapping[Kind, int]  # what one of each kind costs, in millionths of the currency unit
+
+
+def _in_books(number: int) -> int:
+    if not -_MOST <= number <= _MOST:
+        raise ValueError("no books hold that number")
+    return number
+
+
+_MOST = 2**63 - 1
+# A whole number as books and SQLite can hold it; a vendor may write any.
+Whole = Annotated[int, AfterValidator(_in_books)]
 
 _Named = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 _Asked = Annotated[int, Field(ge=0, le=10**9, strict=True)]
@@ -48,8 +59,8 @@ class Input(BaseModel):
 class CountFields(BaseModel):
     """How many there are of each kind."""
 
-    images: int
-    texts: int
+    images: Whole
+    texts: Whole
 
     @property
     def counts(self) -> Counts:
@@ -67,8 +78,8 @@ class AskedFields(CountFields):
 class Usage(CountFields):
     """The bill of a request. `cost_micros` is in millionths of the vendor's currency unit."""
 
-    billed_queries: int
-    cost_micros: int
+    billed_queries: Whole
+    cost_micros: Whole
 
     @classmethod
     def of(cls, counts: Counts, cost_micros: int) -> "Usage":
@@ -79,8 +90,8 @@ class Usage(CountFields):
 class PriceFields(BaseModel):
     """The price of one of each kind, in millionths of the vendor's currency unit."""
 
-    image_micros: int
-    text_micros: int
+    image_micros: Whole
+    text_micros: Whole
 
     @property
     def by_kind(self) -> UnitPrices:
@@ -91,8 +102,8 @@ class PriceFields(BaseModel):
 class OfferedPriceFields(PriceFields):
     """The same, as it is offered."""
 
-    image_micros: Annotated[int, Field(ge=0, description="of an image")]
-    text_micros: Annotated[int, Field(ge=0, description="of a text")]
+    image_micros: Annotated[int, Field(ge=0, description="of an image"), AfterValidator(_in_books)]
+    text_micros: Annotated[int, Field(ge=0, description="of a text"), AfterValidator(_in_books)]
 
 
 class SomePriceFields(BaseModel):

@@ -137,12 +137,11 @@ def _content(path: Path) -> bytes:
 def _parsed(path: Path, content: bytes) -> dict[str, Any]:
     """Parse the file; keys are spelled as in `Declared.key`."""
     try:
-        document = tomllib.loads(content.decode("utf-8"))
+        return _with_keys(path, tomllib.loads(content.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}.") from error
-    return _with_keys(path, document)
 
 
 def _with_keys(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,8 @@ _TRANCHES = {
 }
 # The answer about an image that shows none of the classes, which stands where its class would.
 NONE_OF_THESE = "(none of these)"
+# Characters of a cell, which may be a vendor's.
+_LONGEST_CELL = 1000
 # Classes of which a plan shows each.
 _CLASSES_SHOWN = 30
 
@@ -55,7 +57,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, wor
         justify: JustifyMethod = "left" if position < words else "right"
         table.add_column(Text(visible(column)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(visible(str(cell))) for cell in row))
+        table.add_row(*(Text(visible(str(cell)[:_LONGEST_CELL])) for cell in row))
     Console().print(table)
 
 

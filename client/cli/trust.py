@@ -110,7 +110,9 @@ def _lines(settings: Settings) -> Iterator[str]:
             remarks.append(
                 "new" if before[key] is None else f"was {_written(before[key])} when you trusted it"
             )
-        yield f"  {key} = {_written(value)}" + (f"  <- {', '.join(remarks)}" if remarks else "")
+        yield f"  {key} = {_written(value, plain='vendor' in key)}" + (
+            f"  <- {', '.join(remarks)}" if remarks else ""
+        )
     yield from (f"  {key} is gone" for key in before if key not in settings.unsafe)
     yield (
         "Commands that are given there use these: they send images, texts and your key to the vendor, and "
@@ -129,5 +131,6 @@ def _described(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _written(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _written(value: object, *, plain: bool = False) -> str:
+    """A value as a file has it; `plain` shows letters of other scripts, which look like these, as codes."""
+    return json.dumps(value, ensure_ascii=plain)

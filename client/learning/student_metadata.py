@@ -122,7 +122,7 @@ class StudentMetadata:
             try:
                 if each.name in texts:
                     told[each.name] = each.metadata.get("read", str)(texts[each.name])
-            except (TypeError, ValueError, AttributeError) as error:
+            except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise damaged(f"{each.name} is {texts[each.name]!r:.80}") from error
         return cls(**told)
 

@@ -169,7 +169,7 @@ class _Books:
             self._differs(request_id, f"entry {entry.seq} does not follow from the one before it")
         if entry.kind == SEALED:
             self._found.sealed += 1
-        elif entry.account_id is not None and entry.entry_hash != entry_hash(entry):
+        elif entry.entry_hash != entry_hash(entry):
             self._differs(request_id, f"entry {entry.seq} says something else than what its hash is of")
         self._hashes[entry.seq] = entry.entry_hash
         if entry.kind == "charge":

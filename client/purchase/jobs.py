@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -301,7 +301,8 @@ class Jobs:
                 for place, reason in read_refusals(file, len(by_line)).items():
                     self.tally.refuse(dict.fromkeys(by_line[place], reason))
         if job.output_file_id is not None:
-            receipts = list(self.api.receipts(job.id))  # first, as long as all of its files are there
+            # First, as long as all of its files are there; each is of one line at least.
+            receipts = list(islice(self.api.receipts(job.id), len(by_line)))
             with self._fetched(job.output_file_id, order) as file:
                 self._store(order, read_answers(file, len(by_line)), receipts)
 
@@ -309,9 +310,12 @@ class Jobs:
         self, order: Order, answered: Iterator[AnsweredLine], receipts: Sequence[ChunkReceipt]
     ) -> None:
         """Store the lines of a job by its receipts; what is stored already stays."""
-        by_line, line = order.batch.by_line, next(answered, None)
+        by_line, line, before = order.batch.by_line, next(answered, None), 0
         for receipt in receipts:
             end = receipt.first_line + receipt.lines
+            if not before <= receipt.first_line < end <= len(by_line):  # one would take another's place
+                raise VendorError("The vendor's receipts of a bulk job overlap, or are of lines it has not.")
+            before = end
             chunk: list[AnsweredLine] = []
             while line is not None and line.place < end:
                 if line.place >= receipt.first_line:

@@ -82,8 +82,10 @@ class OnnxClassifier:
         providers: list[str | tuple[str, dict[str, int]]] = [_CPU]
         if device != "cpu" and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, (_CUDA, {"device_id": int(named[1] or 0)}))
+        self._path = path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 4  # its log has names of the file's, as they are; errors are raised
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
             self.texts: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
@@ -97,8 +99,15 @@ class OnnxClassifier:
         self.classes, self.side = list(self.metadata.classes), self.metadata.image_size
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Of shape (n, classes), for RGB of shape (n, side, side, 3)."""
-        (probabilities,) = self._session.run([PROBABILITIES], {INPUT: np.ascontiguousarray(pixels)})
+        """Of shape (n, classes), for RGB of shape (n, side, side, 3).
+
+        Raises:
+            ClientError: the file is not a student.
+        """
+        try:
+            (probabilities,) = self._session.run([PROBABILITIES], {INPUT: np.ascontiguousarray(pixels)})
+        except Exception as error:  # as above
+            raise _no_student(self._path) from error
         return np.asarray(probabilities, dtype=np.float32)
 
 

@@ -55,7 +55,7 @@ class BulkApi:
             params = {"limit": _PAGE} | ({} if after is None else {"after": after})
             page = parse(FileList, self._http.send("GET", "/v1/files", params=params))
             yield from page.data
-            if not page.has_more or page.last_id in (None, after):
+            if not page.data or not page.has_more or page.last_id in (None, after):
                 return
             after = page.last_id
 
@@ -111,7 +111,7 @@ class BulkApi:
             params = {"limit": _PAGE} | ({} if after is None else {"after": after})
             page = parse(BatchList, self._http.send("GET", "/v1/batches", params=params, patience=patience))
             yield from page.data
-            if not page.has_more or page.last_id in (None, after):
+            if not page.data or not page.has_more or page.last_id in (None, after):
                 return
             after = page.last_id
 
@@ -133,7 +133,7 @@ class BulkApi:
             answer = self._http.send("GET", path, params=params, patience=transport.PATIENCE)
             page = parse(BatchReceipts, answer)
             yield from page.data
-            if page.next_after is None or page.next_after <= after:
+            if not page.data or page.next_after is None or page.next_after <= after:
                 return
             after = page.next_after
 

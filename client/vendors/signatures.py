@@ -208,11 +208,12 @@ def by_id(keys: Iterable[Key]) -> dict[str, Key]:
 
 
 def time_of(signed_at: int, form: str) -> str:
-    """When a vendor says that it signed, in UTC; a number that is no date is shown as it is."""
+    """When a vendor says that it signed, in UTC; a number that is no date is shown, if it is not endless."""
     try:
         return f"{datetime.fromtimestamp(signed_at, UTC):{form}}"
     except (ValueError, OverflowError, OSError):
-        return f"no date ({signed_at})"
+        shown = str(signed_at) if abs(signed_at) < 10**40 else "endless"
+        return f"no date ({shown})"
 
 
 def _issuer(claims: Statement) -> tuple[str | None, str | None]:

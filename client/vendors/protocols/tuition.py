@@ -359,7 +359,7 @@ def _key_id(api_key: str | None) -> str | None:
 def _clean(detail: ErrorDetail) -> str:
     """The vendor's message without what a terminal would obey."""
     message = visible(detail.message[:500])
-    return f"{message} ({detail.code}, request {detail.request_id[:64]})."
+    return f"{message} ({detail.code[:64]}, request {detail.request_id[:64]})."
 
 
 _KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."

@@ -186,9 +186,10 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         (b"data = '\xff'", "tuition.toml is not UTF-8 text."),
         ("#" * 70_000, "tuition.toml is larger than 64 KiB"),
         ("a = " + "[" * 20_000, "tuition.toml is not TOML"),
+        ("a" + ".a" * 20_000 + " = 1", "tuition.toml is not TOML"),
         ("a = " + "1" * 20_000, "tuition.toml is not TOML"),
     ],
-    ids=range(34),
+    ids=range(35),
 )
 def test_what_no_command_takes_is_named_with_the_file_and_the_key(
     text: str | bytes, said: str, capsys: pytest.CaptureFixture[str]

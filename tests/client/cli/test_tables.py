@@ -17,6 +17,11 @@ def test_a_name_is_shown_as_it_is_wherever_it_stands(name: str, capsys: pytest.C
     assert "3" in row
 
 
+def test_a_vendors_name_of_megabytes_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("model",), [("m" * 7_000_000,)])
+    assert capsys.readouterr().out.count("m") < 2000
+
+
 def test_a_job_that_began_at_no_date_is_listed_with_what_the_vendor_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from client.cache.notes import Batch, Note, Payer
 from client.cache.receipts import Pin
 from client.cache.tables import Receipt
+from client.proofs import reconciliation
 from client.proofs.reconciliation import UnknownCharges, reconcile
 from client.vendors.query import Query
 from client.vendors.statements import SignedHead
@@ -18,6 +20,16 @@ from shared.receipts import HeadClaims, PublicKey
 
 RECEIPT = Receipt("req_1", "fp_1", {"image": 2, "text": 1}, cost_micros=220, key_id="mine")
 RECEIPTS = [RECEIPT, replace(RECEIPT, request_id="req_2")]
+
+
+@pytest.fixture(autouse=True)
+def _made_up_hashes_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries here are called "hash 1" and so on; others have to have the hash that they should."""
+
+    def right(entry: Entry) -> str:
+        return entry.entry_hash if entry.entry_hash.startswith("hash ") else entry_hash(entry)
+
+    monkeypatch.setattr(reconciliation, "entry_hash", right)
 
 
 def entry(seq: int, **changes: Any) -> Entry:
@@ -203,3 +215,16 @@ def test_an_entry_must_say_what_its_hash_is_of() -> None:
     assert not problems([right], [])
     (problem,) = problems([right.model_copy(update={"amount_micros": -1})], [])
     assert "something else than what its hash is of" in problem
+
+
+def test_an_entry_that_names_no_account_must_say_what_its_hash_is_of_as_well() -> None:
+    (problem,) = problems([entry(1, previous_hash="0" * 64, entry_hash="f" * 64)], [])
+    assert "something else than what its hash is of" in problem
+
+
+@pytest.mark.parametrize(
+    "absurd", [{"created_at": "2024-01-01T00:00:00"}, {"amount_micros": -(10**30)}, {"seq": 2**63}]
+)
+def test_an_entry_that_no_books_hold_is_no_answer(absurd: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Entry.model_validate(entry(1).model_dump(mode="json") | absurd)

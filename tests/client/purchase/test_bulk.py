@@ -267,6 +267,25 @@ def test_a_receipt_by_a_key_whose_id_is_none_is_refused_and_its_bill_noted(
     assert (receipt.fault, receipt.cost_micros) == ("signed by a key whose id is no thumbprint", 200)
 
 
+@pytest.mark.parametrize(
+    "lies", [{"lines": 1}, {"first_line": -2, "lines": 4}, {"lines": 0}, {"lines": 10**6}, {"first_line": 2}]
+)
+def test_receipts_of_a_job_overlap_nowhere_and_are_of_lines_that_it_has(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch, lies: dict[str, int]
+) -> None:
+    receipts = BulkApi.receipts
+
+    def lying(self: BulkApi, batch_id: str) -> Iterator[ChunkReceipt]:
+        for each in receipts(self, batch_id):
+            if lies == {"lines": 1}:
+                yield each  # the other one would take its place, and cost nothing
+            yield each.model_copy(update=lies)
+
+    monkeypatch.setattr(BulkApi, "receipts", lying)
+    with pytest.raises(VendorError, match="overlap"):
+        customer.buy()
+
+
 def full(*_: object, **__: object) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,12 +1,14 @@
 """What is asked of a vendor's bulk jobs while the vendor is away for a moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
+from typing import Any
 
 import httpx
 import pytest
 
 from client.errors import ClientError, VendorError, VendorUnreachable
+from client.vendors.bulk_api import BulkApi
 from client.vendors.protocols.tuition import VendorClient
 from shared.batches import BatchList, BatchObject, BatchReceipts, RequestCounts
 
@@ -117,3 +119,16 @@ def test_a_file_that_is_refused_is_not_asked_for_again(status: int, monkeypatch:
         ask(away, lambda client: client.bulk.download("file-1", BytesIO(), 2**20), monkeypatch)
     assert not isinstance(caught.value, VendorUnreachable)
     assert away.tries == 1
+
+
+@pytest.mark.parametrize(
+    "asked", [lambda bulk: bulk.jobs(), lambda bulk: bulk.files(), lambda bulk: bulk.receipts("b")]
+)
+def test_a_list_whose_pages_are_empty_ends(asked: Callable[[BulkApi], Iterator[object]]) -> None:
+    def endless(request: httpx.Request) -> httpx.Response:
+        after = request.url.params.get("after", "0")
+        page: dict[str, Any] = {"data": [], "first_id": None, "last_id": f"{after}1", "has_more": True}
+        return httpx.Response(200, json=page | {"next_after": int(after) + 1})
+
+    with VendorClient("http://vendor", "tk_1_s", transport=httpx.MockTransport(endless)) as client:
+        assert list(asked(client.bulk)) == []
