@@ -6,38 +6,28 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 from xml.etree import ElementTree
 
 from tests.support.figures import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "docs/security.md"
-Side = Literal["vendor", "student", "client"]
 
 _PROMISES = ROOT / "tests" / "surface" / "promises.toml"
 _FOUND = Path(__file__).with_name("found.toml")
 _PART = re.compile(r"^\*\*(.+?)\*\*|^- (.+)$", re.MULTILINE)
-# Whom the parts of the page are about, by how they begin; the others are about the vendor.
-_SIDES: dict[str, Side] = {
-    "A vendor against its customer": "client",
-    "Someone on the network": "client",
-    "Somebody else's folder": "client",
-    "Someone who asks a deployed student": "student",
-}
 
 
 @dataclass(frozen=True)
 class Promise:
-    """What a page says, word for word; who would break it, on which side; and the tests that it names."""
+    """What a page says, word for word; who would break it; and the tests that it names."""
 
     text: str
     part: str
-    side: Side
     tests: tuple[str, ...]
 
 
@@ -59,18 +49,7 @@ def promises() -> list[Promise]:
     for heading, item in _PART.findall((ROOT / PAGE).read_text(encoding="utf-8")):
         part = heading.rstrip(".") or part
         found[item] = part
-    made = []
-    for text, ids in tests.items():
-        where = found.get(text, "What is not promised")
-        side = next((side for start, side in _SIDES.items() if where.startswith(start)), None)
-        made.append(Promise(text, where, side or _side_of(ids), tuple(ids)))
-    return made
-
-
-def _side_of(tests: Iterable[str]) -> Side:
-    """Whom most tests are about."""
-    places = ["client" if test.startswith("tests/client") else "vendor" for test in tests]
-    return "client" if places.count("client") > len(places) / 2 else "vendor"
+    return [Promise(text, found.get(text, "What is not promised"), tuple(ids)) for text, ids in tests.items()]
 
 
 def found_by_attackers() -> dict[str, tuple[str, ...]]:
@@ -90,17 +69,7 @@ def run_tests(ids: Collection[str], *, slow: bool) -> dict[str, Evidence]:
     marks = "not infinity and not scale" + ("" if slow else " and not slow")
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--workers",
-            "2",
-            "-m",
-            marks,
-            f"--junitxml={report}",
-        ]
+        command = [sys.executable, "-m", "pytest", "-q", "--workers=2", f"--junitxml={report}", "-m", marks]
         ran = subprocess.run([*command, *sorted(ids)], cwd=ROOT, capture_output=True, text=True)
         if not report.exists():
             raise SystemExit(f"the tests did not run:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")

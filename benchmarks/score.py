@@ -12,7 +12,7 @@ from tests.support.figures import Figure
 
 DATABASES = ("sqlite", "postgresql")
 _BEGIN, _END = "<!-- make bench-attacks writes what follows -->", "<!-- until here -->"
-_WIDTH = 100  # letters of a promise in a table
+_WIDTH = 60  # letters of a promise in a table
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class Score:
 
     @property
     def nearest(self) -> str:
-        """How near it came to a limit at most; nothing if it has none but that nothing gets through."""
+        """How near it came to a limit at most; nothing if nothing may get through."""
         rows = [row for row in self.rows if row.nearest and row.nearest.limit]
         row = max(rows, key=lambda row: row.nearest.share if row.nearest else 0.0, default=None)
-        return "" if row is None else f"{row.nearest} (`{row.name.rpartition('::')[2]}`)"
+        return "" if row is None else f"at {row.nearest} (`{row.name.rpartition('::')[2]}`)"
 
 
 def verdict_of(rows: Iterable[Row]) -> str:
@@ -93,54 +93,62 @@ def scores(rows: Iterable[Row], stated: Sequence[Promise]) -> list[Score]:
 
 def promise_table(board: Iterable[Score]) -> str:
     """A line of each promise that was tried, or was to be."""
-    lines = ["| promise | on | attacks | nearest to a limit | result |", "|---|---|---:|---|---|"]
+    lines = ["| promise | attacks | result |", "|---|---:|---|"]
     part = ""
     for score in board:
         if score.promise.part != part:
             part = score.promise.part
-            lines.append(f"| **{part}** | | | | |")
-        cells = (short(score.promise.text), score.promise.side, score.tried, score.nearest, score.verdict)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+            lines.append(f"| **{part}** | | |")
+        result = f"{score.verdict} {score.nearest}".rstrip()
+        lines.append(f"| {short(score.promise.text)} | {score.tried} | {result} |")
     return "\n".join(lines)
 
 
 def probe_table(rows: Iterable[Row]) -> str:
     """A line of each attack on a vendor that runs."""
-    lines = ["| on a vendor that runs | how far it came | result |", "|---|---|---|"]
+    lines = ["| on a vendor that runs | result |", "|---|---|"]
     for row in rows:
-        came = str(row.nearest) if row.nearest else row.told
-        lines.append(f"| {PROBES[row.name].what} | {came} | {verdict_of([row])} |")
+        came = f"at {row.nearest}" if row.nearest and row.nearest.limit else row.told
+        result = f"{verdict_of([row])} {came}".rstrip()
+        lines.append(f"| {PROBES[row.name].what} | {result} |")
     return "\n".join(lines)
 
 
 def neighbour_table(rows: Iterable[Row]) -> str:
-    """A line of each attack beside which a good customer asked, the worst first."""
-    by_attack: dict[str, dict[str, Row]] = {}
+    """A line of each attack that a good customer noticed, the worst first, and one of the others."""
+    by_attack: dict[str, list[Row]] = {}
     for row in rows:
-        by_attack.setdefault(row.attack, {})[row.name.partition(" (")[2].rstrip(")")] = row
-    lines = ["| beside | SQLite | PostgreSQL | result |", "|---|---:|---:|---|"]
-
-    def ratio(row: Row | None) -> float | None:
-        return row.nearest.value if row and row.nearest else None
-
-    order = sorted(by_attack.items(), key=lambda each: -max(ratio(row) or 0.0 for row in each[1].values()))
-    for name, found in order:
-        values = [ratio(found.get(each)) for each in DATABASES]
-        ratios = ["" if value is None else f"{value:.1f}" for value in values]
-        lines.append(f"| {ATTACKS[name].what} | {' | '.join(ratios)} | {verdict_of(found.values())} |")
+        by_attack.setdefault(row.attack, []).append(row)
+    worst = {
+        name: max((row.nearest.value for row in found if row.nearest), default=0.0)
+        for name, found in by_attack.items()
+    }
+    lines = ["| beside | times as long | result |", "|---|---:|---|"]
+    unnoticed = []
+    for name, found in sorted(by_attack.items(), key=lambda each: -worst[each[0]]):
+        if worst[name] <= 1 and verdict_of(found) == "held":
+            unnoticed.append(name)
+        else:
+            lines.append(f"| {ATTACKS[name].what} | {worst[name]:.1f} | {verdict_of(found)} |")
+    if unnoticed:
+        lines.append(f"| {len(unnoticed)} other attacks | at most 1 | held |")
     return "\n".join(lines)
 
 
 def found_table(rows: Iterable[Row], results: dict[str, Evidence], *, whole: bool) -> str:
-    """A line of each thing that attackers once found; if not all were tried, of those that were."""
-    rows, lines = list(rows), ["| found | attacks | result |", "|---|---:|---|"]
+    """A line of all that attackers once found and that held, and one of each that did not.
+
+    Those that were not tried have a line if the `whole` board was.
+    """
+    rows, lines, closed, tries = list(rows), ["| found | attacks | result |", "|---|---:|---|"], 0, 0
     for name, attacks in found_by_attackers().items():
         ours = [row for row in rows if row.attack in attacks and "::" not in row.attack]
         tried = [*tested(attacks, "", results), *ours]
-        if not (tried or whole):
-            continue
-        lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict_of(tried)} |")
-    return "\n".join(lines)
+        if verdict_of(tried) == "held":
+            closed, tries = closed + 1, tries + sum(row.tries for row in tried)
+        elif tried or whole:
+            lines.append(f"| {name} | {sum(row.tries for row in tried)} | {verdict_of(tried)} |")
+    return "\n".join([*lines, f"| {closed} holes, now closed | {tries:,} | held |"])
 
 
 def short(promise: str) -> str:
@@ -164,7 +172,6 @@ def as_json(board: Iterable[Score]) -> str:
         {
             "promise": score.promise.text,
             "part": score.promise.part,
-            "side": score.promise.side,
             "verdict": score.verdict,
             "rows": [
                 asdict(row) | {"figures": [each._asdict() for each in row.figures]} for row in score.rows

@@ -27,7 +27,7 @@ from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.checkout import Checkout, Precheck
 from vendor_service.money.clock_check import ask_database
-from vendor_service.money.price_watch import PriceWatch
+from vendor_service.money.price_log import PriceLog
 from vendor_service.money.rate import Allowance
 from vendor_service.money.refusals import RefusalCounts
 from vendor_service.money.replays import ReplayTerms
@@ -161,7 +161,7 @@ class Vendor:
                 Chore("deleting files", files.remove_expired, _CHORE_SECONDS, is_right, call=files.store.do)
             )
         if self._is_first:
-            look = PriceWatch(self.database, self.clock).look
+            look = PriceLog(self.database, self.clock).look
             chores.append(Chore("looking at the prices", look, _CHORE_SECONDS))
         return chores
 

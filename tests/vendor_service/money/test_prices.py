@@ -13,14 +13,14 @@ from tests.vendor_service.books import Books
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY, SECOND
 from vendor_service.money import prices
-from vendor_service.money.price_watch import PriceWatch
+from vendor_service.money.price_log import PriceLog
 
 
 def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with LocalVendor(tmp_path) as first:
         with first.books.write() as session:
             prices.set_price(session, "standard", "icon-clip", "image", 250, first.clock())
-        watch = PriceWatch(first.books, first.clock)
+        watch = PriceLog(first.books, first.clock)
         with first.books.write() as session:
             prices.set_price(session, "standard", "icon-clip", "text", 30, first.clock())
             prices.set_price(session, "standard", "icon-clip", "image", 90, first.clock() + DAY)

@@ -12,7 +12,7 @@ from vendor_service.money import prices
 _log = logging.getLogger(__name__)
 
 
-class PriceWatch:
+class PriceLog:
     """Compares the prices in force with those it saw before, and logs what changed."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
