@@ -128,11 +128,12 @@ class LocalVendor(Vendor):
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
+        self._launch = patch.object(fork_server, "launch", launch_decoding)
 
     def __enter__(self) -> Self:
-        with patch.object(fork_server, "launch", launch_decoding):
-            self._thread.start()
-            wait_until(lambda: self._server.started or not self._thread.is_alive(), _START_SECONDS)
+        self._launch.start()  # also of a model that is added later, or takes another's place
+        self._thread.start()
+        wait_until(lambda: self._server.started or not self._thread.is_alive(), _START_SECONDS)
         assert self._server.started, "the vendor did not start"
         self.connect(self._server.servers[0].sockets[0].getsockname()[1])
         return self
@@ -140,6 +141,7 @@ class LocalVendor(Vendor):
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(_STOP_SECONDS)
+        self._launch.stop()
         assert not self._thread.is_alive(), f"the vendor did not stop within {_STOP_SECONDS} s"
         self.close()
 
