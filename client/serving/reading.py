@@ -12,6 +12,7 @@ from shared.http.json_body import JsonBody, ReadJson, Shape
 from shared.http.multipart import Form, FormBody, FormShape
 
 _LONGEST_NAME = 255  # characters
+_UNHURRIED_BYTES = 4 * 2**20  # beyond a photograph, a body gives way to others
 _OPTIONS = frozenset(ClassifyOptions.model_fields)
 
 
@@ -19,11 +20,11 @@ class ImageReader:
     """Reads the bodies of all requests, each within `limits`."""
 
     def __init__(self, limits: Limits) -> None:
-        self._form = FormShape(_OPTIONS, limits.max_inputs)
+        self._form = FormShape(_OPTIONS, limits.max_inputs, is_hashed=False)
         self._json = Shape(
             _OPTIONS | {"inputs"}, frozenset(ClassifyInput.model_fields), "inputs", limits.max_inputs
         )
-        self._bodies = BodyReader(limits.max_request_bytes)
+        self._bodies = BodyReader(limits.max_request_bytes, _UNHURRIED_BYTES)
 
     async def read(
         self, request: Request, reservation: Reservation

@@ -1,7 +1,9 @@
 """A request's body: how much of it is taken, for how long, and what is read from it."""
 
 import asyncio
+import math
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar
@@ -29,6 +31,9 @@ _SMALL_SECONDS = 10.0
 # A large body is parsed in blocks of this size; one of up to `_AT_ONCE_BYTES` is parsed on the event loop.
 _BLOCK_BYTES = 256 * 1024
 _AT_ONCE_BYTES = 64 * 1024
+# How long a reader of large bodies rests, as a multiple of the time of its work, and at most, in seconds.
+_REST = 2
+_LONGEST_REST = 0.05
 # The character NUL, as JSON has it: behind its own backslash, not behind one that stands for a backslash.
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -134,11 +139,16 @@ class BodyReader:
 
     Large bodies are parsed beside the event loop, in steps of a few milliseconds, one at a time: parsers hold
     the interpreter, and several of them at once would keep everybody else from it. Accounts take turns.
+    What bodies have beyond `unhurried_bytes` is read block by block, whosever it is, and while others are
+    here with rests that are longer than the work. A parser's thread cannot have less priority, since others
+    wait for the interpreter that it holds, and who sends large bodies would keep a processor busy.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, unhurried_bytes: float = math.inf) -> None:
         self._max_bytes = max_bytes
+        self._unhurried_bytes = unhurried_bytes
         self._turns = FairTurns()
+        self._unhurried = FairTurns()
 
     async def read(
         self, request: Request, reservation: Reservation, parser: Parser[Read], make: Callable[[Read], Made]
@@ -153,14 +163,24 @@ class BodyReader:
         async with reservation.within_deadline():
             async for block in blocks(request, _BLOCK_BYTES, reservation.take_bytes):
                 size += len(block)
-                await self._do(reservation.account, size, parser.feed, block)
-            return await self._do(reservation.account, size, lambda: make(parser.finish()))
+                await self._do(reservation, size, parser.feed, block)
+            return await self._do(reservation, size, lambda: make(parser.finish()))
 
-    async def _do(self, account: str, size: int, work: Callable[..., Made], *given: bytes) -> Made:
+    async def _do(
+        self, reservation: Reservation, size: int, work: Callable[..., Made], *given: bytes
+    ) -> Made:
         if size <= _AT_ONCE_BYTES:
             return work(*given)
-        async with self._turns.turn(account):
-            return await asyncio.to_thread(work, *given)
+        if size <= self._unhurried_bytes:
+            async with self._turns.turn(reservation.account):
+                return await asyncio.to_thread(work, *given)
+        async with self._unhurried.turn(reservation.account):
+            began = time.perf_counter()
+            async with self._turns.turn(reservation.account):
+                done = await asyncio.to_thread(work, *given)
+            if reservation.has_company:
+                await asyncio.sleep(min(_LONGEST_REST, _REST * (time.perf_counter() - began)))
+            return done
 
 
 async def blocks(

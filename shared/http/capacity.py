@@ -43,6 +43,11 @@ class Capacity:
         """How many bytes the requests in hand keep in memory."""
         return self._held["bytes"]
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether requests of several accounts are in hand."""
+        return len(self._held_by) > 1
+
     def bound_requests(self, most: int) -> None:
         """Take no more requests at a time than this, where the process cannot have more."""
         self._most["requests"] = max(1, min(most, self._most["requests"]))
@@ -137,6 +142,11 @@ class Reservation:
     def keep_bytes(self, count: int) -> None:
         """Count only so many bytes from now on: nothing but the answer is left, until it is sent."""
         self._capacity.keep(self, Counter({"requests": 1, "bytes": count}))
+
+    @property
+    def has_company(self) -> bool:
+        """Whether requests of other accounts are in hand, too."""
+        return self._capacity.is_shared
 
     @property
     def seconds_left(self) -> float:

@@ -36,12 +36,14 @@ class FormShape:
 
     A text may have `longest_text` characters; `None` is for a form that takes images alone. A file named
     `streamed`, of any length, is handed on as it comes; among the fields is then its name.
+    What nobody looks up again need not be hashed, which takes as long as all else.
     """
 
     fields: frozenset[str]
     max_inputs: int
     longest_text: int | None = None
     streamed: str | None = None
+    is_hashed: bool = True
 
 
 class Part(NamedTuple):
@@ -228,8 +230,9 @@ class _Parts:
             raise invalid("this is too long", self.name)
         else:
             self.fields[self.name] = _decoded(content, self.name)
-        self.hash.update(f"{len(self.name)} {self.name} {len(content)} ".encode())
-        self.hash.update(content)
+        if self.shape.is_hashed:
+            self.hash.update(f"{len(self.name)} {self.name} {len(content)} ".encode())
+            self.hash.update(content)
 
     def _text(self, content: bytes, longest: int) -> str:
         # Of one that is too long in any case no more than one character too many is kept.
