@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.names import class_prompts
-from client.errors import ClientError, FingerprintChanged, PriceRaised
+from client.errors import ClientError, FingerprintChanged, PriceRaised, UsageError
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions, Period
@@ -117,6 +117,19 @@ class Asker:
         usual = None if known is None else known.threshold(_NOISE_RATE)
         self._noise_below = max(reject_below, NEVER if usual is None else usual)
         self._names = metadata.names_of(len(classes), model.dimensions)
+
+    def check_budget(self) -> None:
+        """See that the budget of a period answers about an image, after the class texts that it buys first.
+
+        Raises:
+            UsageError: it does not.
+        """
+        missing = int((~self._of_this_period().lookup(self._prompts)[1]).sum())
+        if missing and self._budget is not None and self._budget <= missing:
+            raise UsageError(
+                f"--ask-budget {self._budget} answers about no image {_NAMES[self._period]}: {missing} class "
+                f"texts are bought first. Give at least {missing + 1}."
+            )
 
     def recall(self, images: Sequence[Query]) -> list[Answer | None]:
         """Look up earlier answers about some images; asks nobody."""
@@ -254,6 +267,7 @@ def open_asker(
     with connection.teacher(run_id="asked", budget=None, fingerprint=metadata.taught_by) as teacher:
         try:
             asker = Asker(teacher, classes, metadata, ask, patience=patience, reject_below=reject_below)
+            asker.check_budget()
         except ClientError as error:
             error.paid_in_vain = not teacher.vendor.states_fingerprints  # it was paid to show its model
             raise

@@ -8,10 +8,14 @@ from starlette.requests import Request
 
 from client.errors import UsageError
 from shared.errors import APIError, ErrorCode
-from shared.hosts import is_loopback, subscriber
+from shared.hosts import is_loopback, name_in, subscriber
 
 _LARGEST_BYTES = 2**20
 _LINE = re.compile(r"(\S{1,100})\s+([0-9a-fA-F]{64})")
+
+# Proxies add these. With `X-Forwarded-For`, the server has put the caller's address in the place of theirs.
+_BY_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_ELSEWHERE = "elsewhere"
 
 
 class Keys:
@@ -46,7 +50,8 @@ class Keys:
             APIError: `invalid_api_key`.
         """
         if self._names is None:
-            return "" if request.client is None else subscriber(request.client.host)
+            host = "" if request.client is None else subscriber(request.client.host)
+            return _ELSEWHERE if is_loopback(host) and _is_passed_on(request) else host
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         # A plain hash suffices, since nobody can guess a random key, and comparing hashes tells nothing.
         name = self._names.get(hashlib.sha256(key.strip().encode()).hexdigest())
@@ -55,6 +60,12 @@ class Keys:
             raise APIError(ErrorCode.INVALID_API_KEY, message)
         request.state.account_id = name  # for the log
         return name
+
+
+def _is_passed_on(request: Request) -> bool:
+    """Whether a request to this machine is from elsewhere: by another name, or by a proxy that says so."""
+    name = name_in(request.headers.get("host", ""))
+    return name is None or not is_loopback(name) or any(each in request.headers for each in _BY_PROXIES)
 
 
 def _read(path: Path) -> dict[str, str]:

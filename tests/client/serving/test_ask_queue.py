@@ -80,6 +80,14 @@ class _Gate:
         assert await asyncio.to_thread(self.reached.acquire, timeout=_LONG)
 
 
+@pytest.fixture
+def gate(shop: Shop) -> _Gate:
+    """Where the vendor waits before it answers."""
+    gate = _Gate()
+    shop.vendor.before = gate.wait
+    return gate
+
+
 def _run(
     asker: Asker,
     work: Callable[[AskQueue], Awaitable[T]],
@@ -126,6 +134,15 @@ def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_i
     said = asker.ask([_image(b"good")])
     assert (said.of_each, said.ended) == ([None], True)
     assert "the vendor refused it" in said.stopped
+
+
+def test_a_budget_that_class_texts_alone_would_spend_is_refused(shop: Shop) -> None:
+    with pytest.raises(UsageError, match=r"--ask-budget 2 .* 2 class texts .* at least 3"):
+        _asker(shop, budget=2).check_budget()
+    _asker(shop, budget=3).check_budget()
+    assert shop.vendor.charged == 0
+    _asker(shop).ask([_image(b"good")])
+    _asker(shop, budget=1).check_budget()  # they are bought
 
 
 def test_what_was_paid_before_the_quota_ended_is_counted(shop: Shop) -> None:
@@ -259,11 +276,9 @@ def test_no_caller_has_more_of_the_budget_than_it_leaves_for_the_others(shop: Sh
 
 
 def test_one_caller_leaves_room_in_the_queue_for_the_others(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, gate: _Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ask_queue, "_MOST_BYTES", 16)
-    gate = _Gate()
-    shop.vendor.before = gate.wait
 
     async def work(queue: AskQueue) -> list[str]:
         many = asyncio.create_task(
@@ -291,10 +306,7 @@ def test_beyond_so_many_bytes_the_oldest_images_in_memory_are_let_go(
     assert [query.content() for query in note.batch.queries[1:]] == [b"second", b"four"]
 
 
-def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop) -> None:
-    gate = _Gate()
-    shop.vendor.before = gate.wait
-
+def test_what_nobody_waits_for_any_more_is_not_sent(shop: Shop, gate: _Gate) -> None:
     async def work(queue: AskQueue) -> list[str]:
         first = asyncio.create_task(queue.ask([_image(b"first")], account="a", seconds=_LONG))
         await gate.until_reached()
@@ -327,11 +339,9 @@ def test_what_nobody_waits_for_when_the_vendor_is_reached_is_not_sent(shop: Shop
 
 
 def test_beyond_so_many_bytes_the_student_answers_at_once(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, gate: _Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ask_queue, "_MOST_BYTES", 10)
-    gate = _Gate()
-    shop.vendor.before = gate.wait
 
     async def work(queue: AskQueue) -> list[str]:
         first = asyncio.create_task(queue.ask([_image(b"first!")], account="a", seconds=_LONG))
