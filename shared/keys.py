@@ -1,11 +1,9 @@
 """Answers about API keys: never the secret, but once."""
 
 from datetime import datetime
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from shared.moments import Moment
 from shared.projects import DEFAULT_PROJECT
 
 
@@ -38,21 +36,6 @@ class KeyList(BaseModel):
 
     data: list[KeyInfo]
     has_more: bool = False
-
-
-class NewKey(BaseModel):
-    """The body of `POST /v1/keys`: a key to be issued; no `project` is that of the asking key."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    label: Annotated[str, Field(max_length=255)] = ""
-    project: str | None = None
-    scopes: list[Literal["embed", "usage:read", "admin"]] = ["embed", "usage:read"]
-    quota: Annotated[int, Field(strict=True)] | None = None
-    spend_limit_micros: Annotated[int, Field(strict=True)] | None = None
-    queries_per_second: Annotated[int, Field(strict=True)] | None = None
-    concurrency: Annotated[int, Field(strict=True)] | None = None
-    expires_at: Moment | None = None
 
 
 class NewSecret(BaseModel):

@@ -17,7 +17,6 @@ from vendor_service.run.settings import DtypeChoice, Settings
 
 # What a URL, a header and a label of Prometheus can all have in them.
 _ID = r"^[A-Za-z0-9][A-Za-z0-9._/:@+-]*$"
-_Micros = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 _Plan = Annotated[str, Field(min_length=1, max_length=64)]
 
