@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from shared.billing import Entry
 from shared.errors import ErrorCode
 from shared.http.body import read_model
+from shared.http.errors import invalid
 from shared.moments import Moment
 from vendor_service.acts.declaration import (
     REQUIRED,
@@ -139,6 +140,8 @@ def _endpoint(
             given |= body.given_by(sent)
             if idempotency_key is not None:
                 once = Once(idempotency_key, f"{request.url.path} {sent.model_dump_json()}")
+        elif (await request.body()).strip() not in (b"", b"{}"):
+            raise invalid("this takes no body; what is to be given belongs in the URL")
         return await door.perform(who, declared, given, once)
 
     taken: dict[str, tuple[Value, Value]] = {

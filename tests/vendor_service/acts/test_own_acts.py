@@ -170,3 +170,13 @@ def test_no_key_does_it_without_its_scope_and_none_of_another_account(
     if {"key_id", "session_id", "invitation_id"} & given.keys():
         assert who.ask(other.admin, declared, given).status_code == 404
     assert who.last() == last
+
+
+def test_what_is_given_in_a_body_that_an_act_does_not_take_is_not_passed_over(vendor: LocalVendor) -> None:
+    who = somebody(vendor)
+    last, headers = who.last(), {"authorization": f"Bearer {who.admin}"}
+    path = f"/v1/keys/{key_id(who.key)}/contain"
+    refused = vendor.http.post(path, json={"revoke": True}, headers=headers)
+    assert (refused.status_code, who.last()) == (422, last)
+    assert "belongs in the URL" in refused.text
+    assert vendor.http.post(path, json={}, headers=headers).status_code == 200
