@@ -207,7 +207,7 @@ def _folder_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))["model_cfg"])
-        _check_vision(config["vision_cfg"])
+        _check_vision(config.get("vision_cfg", {}))
         if hub := sorted(each for each in config.get("text_cfg", {}) if each.startswith("hf_")):
             raise ValueError(f"{hub[0]} names what is on a model hub")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

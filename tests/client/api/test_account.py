@@ -18,7 +18,7 @@ from client.purchase.lock import run_lock
 from client.runs import connection
 from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
-from shared.billing import Entry, EntryPage
+from shared.billing import Entry, EntryPage, entry_hash
 from shared.embeddings import ModelCard, ModelList
 from shared.kinds import Usage
 from tests.client.cards import MODEL
@@ -58,18 +58,20 @@ def test_a_vendor_without_bulk_jobs_is_named_as_such(sell: Callable[[ModelCard, 
         cancel_batch(OPTIONS, "batch_1")
 
 
-def _entry(batch: Batch, seq: int) -> Entry:
-    return Entry(
+def _entry(batch: Batch, seq: int, before: str) -> Entry:
+    entry = Entry(
         seq=seq, kind="charge", amount_micros=-20, images=0, texts=1, image_micros=100, text_micros=20,
         model="m", model_fingerprint=batch.fingerprint, key_id="tk_1", request_id=f"req_{batch.run_id}",
         corrects_seq=None, reason=None, created_at=datetime(2026, 11, 15, tzinfo=UTC),
-        previous_hash=f"hash {seq - 1}", entry_hash=f"hash {seq}",
+        previous_hash=before, entry_hash="",
     )  # fmt: skip
+    return entry.model_copy(update={"entry_hash": entry_hash(entry)})
 
 
 def test_what_is_bought_meanwhile_is_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     early, busy, late = (Batch(run, run, "fp_1", (Query.text(run),)) for run in ("a", "b", "c"))
-    ledger = EntryPage(data=[_entry(early, 1), _entry(busy, 2)], next_after=2)
+    first = _entry(early, 1, "0" * 64)
+    ledger = EntryPage(data=[first, _entry(busy, 2, first.entry_hash)], next_after=2)
     path = tmp_path / "cache.db"
     with EmbeddingCache(path) as cache:
 
