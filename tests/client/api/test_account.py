@@ -63,7 +63,7 @@ def _entry(batch: Batch, seq: int, before: str) -> Entry:
         seq=seq, kind="charge", amount_micros=-20, images=0, texts=1, image_micros=100, text_micros=20,
         model="m", model_fingerprint=batch.fingerprint, key_id="tk_1", request_id=f"req_{batch.run_id}",
         corrects_seq=None, reason=None, created_at=datetime(2026, 11, 15, tzinfo=UTC),
-        previous_hash=before, entry_hash="",
+        previous_hash=before, entry_hash="?",
     )  # fmt: skip
     return entry.model_copy(update={"entry_hash": entry_hash(entry)})
 
