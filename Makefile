@@ -33,7 +33,7 @@ demo: $(READY)  ## vendor, key, budget, distillation and result table on the bun
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)  ## all tests but the slow ones
-	@$(BIN)/python -m pytest --workers 9  # they wait as much as they compute
+	@$(BIN)/python -m pytest --workers 6  # they wait as much as they compute
 
 test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 240 times, 10,000 mutated requests, schemathesis
 	@$(BIN)/python -m pytest -m slow
