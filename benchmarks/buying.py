@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from client.cache.cache import EmbeddingCache
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.wire import ACCEPT, embed_form
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess
@@ -81,7 +81,7 @@ def _load(url: str, api_key: str, queries: list[Query], connections: int) -> flo
 def _client(url: str, api_key: str, queries: list[Query], cache: Path) -> float:
     """Images a second of a purchase: read, sent, answered and stored."""
     with VendorClient(url, api_key) as client, EmbeddingCache(cache) as store:
-        teacher = Teacher(client, store, model=client.model(), run_id=cache.name, budget=None)
+        teacher = Buyer(client, store, model=client.model(), run_id=cache.name, budget=None)
         started = time.perf_counter()
         purchase = teacher.buy(queries)
         seconds = time.perf_counter() - started

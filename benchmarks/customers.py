@@ -15,7 +15,7 @@ import httpx
 
 from benchmarks import load
 from client.data.bundled_set import ICONS
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from shared.encoding import ROWS_MEDIA_TYPE
 from tests.support.vendor_process import VendorProcess, wait_until
 

@@ -15,9 +15,9 @@ from PIL import Image
 from client.cache.cache import EmbeddingCache
 from client.errors import VendorUnreachable
 from client.proofs.reconciliation import reconcile
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -109,7 +109,7 @@ def _buy(url: str, key: str, paths: list[Path], folder: Path) -> None:
     with VendorClient(url, key) as client, EmbeddingCache(folder / "cache.db") as cache:
         queries = [Query.image_file(path) for path in paths]
         with suppress(VendorUnreachable):
-            Teacher(client, cache, model=client.model(), run_id=RUN, budget=len(paths)).buy(queries)
+            Buyer(client, cache, model=client.model(), run_id=RUN, budget=len(paths)).buy(queries)
             return
     raise SystemExit(1)
 

@@ -31,7 +31,7 @@ from benchmarks.planning import beside_icons, draw
 from benchmarks.watching import Watch
 from client.cache.cache import EmbeddingCache
 from client.cache.tables import StoredEmbedding
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from tests.support.vendor_process import VendorProcess, resident_bytes
 
 _STEPS = 100  # of the distill stage, before the run is ended

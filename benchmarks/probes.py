@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from client.proofs.isolation import IsolationTest
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from tests.support.figures import Figure
 from tests.vendor_service.hostile_bodies import BODIES
 from vendor_service.console.sessions import CUSTOMERS

@@ -27,7 +27,7 @@ from benchmarks.runs import RUNS, cells, customer, icons, made_once, parser_of_r
 from client.data.bundled_set import UNLABELLED
 from client.learning.recipe import Recipe
 from client.progress import Display
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.records import Summary
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
@@ -47,10 +47,10 @@ _TAUGHT_BY_NONE = {"erm": "fine-tuned", "label-only": "labels alone"}
 Rows = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
-class WeakTeacher(Teacher):
+class WeakTeacher(Buyer):
     """A teacher whose answers are spoilt as they are looked up; what is bought and kept are its own."""
 
-    def __init__(self, teacher: Teacher, spoil: Callable[[Sequence[Query], Rows], Rows]) -> None:
+    def __init__(self, teacher: Buyer, spoil: Callable[[Sequence[Query], Rows], Rows]) -> None:
         """Weaken a teacher, which goes on as it is."""
         vars(self).update(vars(teacher))
         self._spoil = spoil
@@ -173,7 +173,7 @@ class Runs:
         run_id = run.begin(config)
         context = RunContext(Display(), "cpu", RUNS / "pixels", self._memo)
         with ExitStack() as stack:
-            teacher: Teacher | None = None
+            teacher: Buyer | None = None
             if isinstance(taught_by, Weakness):
                 asked = stack.enter_context(connection.teacher(run_id=run_id, budget=None))
                 teacher = WeakTeacher(asked, taught_by.spoil)

@@ -19,7 +19,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `isolation_test`, with `IsolationOptions`: whether it keeps projects and accounts apart, as an `Isolation`;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
-  `Budget` (how much may be spent), `Teacher` (the cache, then the budget, then the vendor): buying by hand;
+  `Budget` (how much may be spent), `Buyer` (the cache, then the budget, then the vendor): buying by hand;
 - `ClientError`, the root of the error tree that is drawn in client/errors.py.
 """
 
@@ -124,12 +124,12 @@ if TYPE_CHECKING:
     from client.proofs.reconciliation import Reconciliation as Reconciliation
     from client.proofs.swap import SwapCheck as SwapCheck
     from client.purchase.budget import Budget as Budget
-    from client.purchase.teacher import Teacher as Teacher
+    from client.purchase.buyer import Buyer as Buyer
     from client.results.records import Plan as Plan
     from client.results.records import Purchase as Purchase
     from client.results.records import Summary as Summary
-    from client.vendors.protocols.tuition import VendorClient as VendorClient
     from client.vendors.query import Query as Query
+    from client.vendors.teachers.tuition import VendorClient as VendorClient
 
 # Where each public name lives; it is imported when it is first asked for.
 _MODULES = {
@@ -160,9 +160,9 @@ _MODULES = {
     "client.proofs.reconciliation": ("Reconciliation",),
     "client.proofs.swap": ("SwapCheck",),
     "client.purchase.budget": ("Budget",),
-    "client.purchase.teacher": ("Teacher",),
+    "client.purchase.buyer": ("Buyer",),
     "client.results.records": ("Plan", "Purchase", "Summary"),
-    "client.vendors.protocols.tuition": ("VendorClient",),
+    "client.vendors.teachers.tuition": ("VendorClient",),
     "client.vendors.query": ("Query",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

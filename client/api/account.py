@@ -13,7 +13,7 @@ from client.proofs.reconciliation import Reconciliation
 from client.proofs.reconciliation import reconcile as compare_books
 from client.purchase.lock import is_locked
 from client.runs.connection import Connection
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from shared.batches import BatchObject
 from shared.billing import AccountStatus, GroupBy, UsageReport
 from shared.embeddings import ModelCard

@@ -10,8 +10,8 @@ from client.api.confirm import Confirm, purchases
 from client.data.finder import counted, described
 from client.options.vendor import EmbedOptions
 from client.progress import Display, ProgressListener
+from client.purchase.buyer import Buyer
 from client.purchase.result import PurchaseProgress, PurchaseResult
-from client.purchase.teacher import Teacher
 from client.results.records import Name, Record
 from client.runs.connection import Connection
 from client.runs.embedding import (
@@ -96,7 +96,7 @@ def embed(
 
 
 def _embedded(
-    options: EmbedOptions, inputs: Inputs, teacher: Teacher, on_progress: Callable[[PurchaseProgress], None]
+    options: EmbedOptions, inputs: Inputs, teacher: Buyer, on_progress: Callable[[PurchaseProgress], None]
 ) -> Embeddings:
     if options.out is None:
         purchase, vectors = embed_to_array(teacher, inputs.rows, on_progress)

@@ -8,7 +8,7 @@ from client.errors import UsageError
 from client.learning.methods import method_of
 from client.options.training import DistillOptions
 from client.progress import ProgressListener
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.records import Plan, TeacherCheck
 from client.runs import forecast
 from client.runs.config import RunConfig
@@ -108,7 +108,7 @@ def _probed(
     options: DistillOptions,
     config: RunConfig,
     dataset: Dataset,
-    teacher: Teacher,
+    teacher: Buyer,
     queries: int,
     confirm: Confirm | None,
 ) -> TeacherCheck | None:

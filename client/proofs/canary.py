@@ -21,9 +21,9 @@ from client.purchase.lifecycle import Event
 from client.purchase.queue import BuyingQueue
 from client.purchase.requests import Requests
 from client.purchase.result import Tally
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
 from client.vendors.statements import PinnedCard, Proof
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.transport import NO_HOOKS
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard

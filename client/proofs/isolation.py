@@ -24,7 +24,7 @@ from client.errors import (
     UsageError,
 )
 from client.vendors.bulk_api import KEY_LABEL
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.transport import NO_HOOKS
 from shared.batches import BatchObject, FileObject
 from shared.billing import SEALED

@@ -79,7 +79,7 @@ class Purchase:
         self._errors: list[BaseException] = []
 
     def run(self, queries: Sequence[Query], used: Collection[Query]) -> PurchaseResult:
-        """Buy until something ends it; see `Teacher.buy`."""
+        """Buy until something ends it; see `Buyer.buy`."""
         checkout, result = self._checkout, self._tally.result
         self._wanted = self._settlement.wanted = {query: query for query in queries}
         self._settlement.recover(self._missing())

@@ -22,7 +22,7 @@ from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
 from client.paths import resolved, rooted
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
 from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.config import RunConfig
@@ -284,7 +284,7 @@ class ComparisonRunner:
 
     # -- what is asked
 
-    def _require_students(self, cells: Sequence[Cell], teacher: Teacher | None) -> None:
+    def _require_students(self, cells: Sequence[Cell], teacher: Buyer | None) -> None:
         """Refuse, before anything is bought, a student that cannot be had or that a method cannot teach."""
         if not cells:
             return
@@ -301,7 +301,7 @@ class ComparisonRunner:
         asked = teacher_queries(cell.config, dataset)
         texts, labelled, further = asked.lots(asked.all)
 
-        def is_worth_more(teacher: Teacher) -> bool:
+        def is_worth_more(teacher: Buyer) -> bool:
             return worth_asking(cell.config, dataset, asked, teacher, folder=cell.run.path)
 
         return Asked([*texts, *labelled], further, is_worth_more)
@@ -316,7 +316,7 @@ class ComparisonRunner:
 
     # -- running
 
-    def _run(self, cell: Cell, teacher: Teacher | None, to_come: Sequence[Cell]) -> None:
+    def _run(self, cell: Cell, teacher: Buyer | None, to_come: Sequence[Cell]) -> None:
         """Everything is bought: a run pays for nothing itself."""
         run_id = cell.run.begin(cell.config)
         own = None if teacher is None or not cell.buys else teacher.for_run(run_id, budget=0)

@@ -13,7 +13,7 @@ from client.learning.student_file import load_student_metadata
 from client.learning.tensor_file import load_metadata
 from client.learning.training_set import TrainingSet
 from client.progress import Display
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import require_onnx
@@ -61,7 +61,7 @@ class Conclusion:
     run: RunFolder
     dataset: Dataset
     data: TrainingSet
-    teacher: Teacher | None
+    teacher: Buyer | None
     teacher_check: TeacherCheck | None
     display: Display
 

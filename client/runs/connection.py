@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.options.vendor import BulkOptions, PurchaseOptions, VendorOptions
 from client.progress import ProgressListener
+from client.purchase.buyer import Bulk, Buyer
 from client.purchase.identification import identify
-from client.purchase.teacher import Bulk, Teacher
 from client.runs.folder import RunFolder
 from client.runs.storage import Storage
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.registry import connect
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.tracing import Traces, find_traces
 from client.vendors.vendor import Vendor
 from shared.hosts import is_loopback
@@ -47,7 +47,7 @@ class Connection(Storage):
         budget: int | None,
         run: RunFolder | None = None,
         fingerprint: str | None = None,
-    ) -> Iterator[Teacher]:
+    ) -> Iterator[Buyer]:
         """The teacher of a run, within a budget of queries; the options cap the money.
 
         Where no model is named, it is the one of the `fingerprint`, or that with which the `run` began, if
@@ -77,7 +77,7 @@ class Connection(Storage):
                     f"A vendor that speaks {options.protocol} has no bulk jobs: leave --batch out."
                 )
             waits = not isinstance(options, BulkOptions) or options.wait
-            yield Teacher(
+            yield Buyer(
                 client,
                 cache,
                 model=model,

@@ -15,7 +15,7 @@ from client.learning.backbones import load_backbone
 from client.learning.methods import method_of
 from client.learning.student_file import load_student
 from client.learning.training_set import TrainingSet
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.records import Summary
 from client.runs.conclusion import Conclusion
 from client.runs.config import RunConfig
@@ -39,7 +39,7 @@ class Distillation:
         self,
         config: RunConfig,
         run: RunFolder,
-        teacher: Teacher | None,
+        teacher: Buyer | None,
         context: RunContext,
         *,
         fixed_splits: Mapping[Path, Split] = MappingProxyType({}),

@@ -21,8 +21,8 @@ from client.errors import BudgetExhausted, UsageError, unwritable
 from client.parquet import Piece, require_pyarrow, write_parquet
 from client.paths import obstacle, whole_file
 from client.progress import Display
+from client.purchase.buyer import Buyer
 from client.purchase.result import PurchaseProgress, PurchaseResult
-from client.purchase.teacher import Teacher
 from client.vendors.query import Query
 
 _PIECE = 4096
@@ -125,7 +125,7 @@ def run_id_of(queries: Sequence[Query]) -> str:
 
 
 def embed_to_file(
-    teacher: Teacher,
+    teacher: Buyer,
     rows: Sequence[Query | Unreadable],
     out: Path,
     on_progress: Callable[[PurchaseProgress], None],
@@ -153,7 +153,7 @@ def embed_to_file(
 
 
 def embed_to_array(
-    teacher: Teacher, rows: Sequence[Query | Unreadable], on_progress: Callable[[PurchaseProgress], None]
+    teacher: Buyer, rows: Sequence[Query | Unreadable], on_progress: Callable[[PurchaseProgress], None]
 ) -> tuple[PurchaseResult, NDArray[np.float32]]:
     """Buy what the cache lacks.
 
@@ -170,7 +170,7 @@ def embed_to_array(
 
 
 def _buy_all(
-    teacher: Teacher,
+    teacher: Buyer,
     rows: Sequence[Query | Unreadable],
     on_progress: Callable[[PurchaseProgress], None],
     *,
@@ -204,7 +204,7 @@ def _write_whole(out: Path, write: Callable[[BinaryIO], None]) -> None:
 class _Answers:
     """The embeddings of some rows in order, a few thousand at a time; `found` counts them."""
 
-    def __init__(self, teacher: Teacher, rows: Sequence[Query | Unreadable]) -> None:
+    def __init__(self, teacher: Buyer, rows: Sequence[Query | Unreadable]) -> None:
         self._teacher = teacher
         self._rows = rows
         self.shape = (len(rows), teacher.model.dimensions)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.errors import BudgetExhausted, UsageError
+from client.purchase.buyer import Buyer
 from client.purchase.plan import PurchasePlan
-from client.purchase.teacher import Teacher
 from client.results.records import TeacherCheck
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
@@ -16,7 +16,7 @@ from client.runs.teacher_queries import TeacherQueries, teacher_queries
 
 
 def worth_asking(
-    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Buyer, *, folder: Path | None
 ) -> bool:
     """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
     check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
@@ -27,7 +27,7 @@ def plan_for(
     config: RunConfig,
     dataset: Dataset,
     asked: TeacherQueries,
-    teacher: Teacher,
+    teacher: Buyer,
     *,
     folder: Path | None = None,
 ) -> tuple[PurchasePlan, TeacherCheck | None]:
@@ -49,7 +49,7 @@ def plan_for(
 
 
 def _check_by_labelled(
-    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Teacher, *, folder: Path | None
+    config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Buyer, *, folder: Path | None
 ) -> TeacherCheck | None:
     labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
     known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
@@ -57,7 +57,7 @@ def _check_by_labelled(
 
 
 def probe(
-    config: RunConfig, dataset: Dataset, teacher: Teacher, queries: int, approve: Callable[[int], None]
+    config: RunConfig, dataset: Dataset, teacher: Buyer, queries: int, approve: Callable[[int], None]
 ) -> TeacherCheck | None:
     """Buy the first queries of a run, and check the teacher by them; the run finds them in the cache.
 

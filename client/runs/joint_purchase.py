@@ -7,7 +7,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from client.errors import BudgetExhausted, FingerprintChanged
-from client.purchase.teacher import Offer, Teacher
+from client.purchase.buyer import Buyer, Offer
 from client.results.records import Begun
 from client.runs.connection import Connection
 from client.runs.folder import RunFolder
@@ -27,7 +27,7 @@ class Asked:
 
     first: Sequence[Query]
     further: Sequence[Query] = ()
-    is_worth_more: Callable[[Teacher], bool] = lambda _: True
+    is_worth_more: Callable[[Buyer], bool] = lambda _: True
 
 
 class JointOffer(NamedTuple):
@@ -72,13 +72,13 @@ class JointPurchase:
         self._approve = approve
 
     @contextmanager
-    def teacher(self, run_id: str) -> Iterator[Teacher]:
+    def teacher(self, run_id: str) -> Iterator[Buyer]:
         """The teacher, who has not been asked anything yet."""
         with self._connection.teacher(run_id=run_id, budget=None, run=self._folder) as teacher:
             yield teacher
 
     @contextmanager
-    def begun(self, run_id: str) -> Iterator[Teacher]:
+    def begun(self, run_id: str) -> Iterator[Buyer]:
         """The teacher of all runs, the same one that the comparison began with.
 
         Raises:
@@ -97,7 +97,7 @@ class JointPurchase:
                 )
             yield teacher
 
-    def quote(self, teacher: Teacher, asked: Sequence[Asked]) -> JointOffer:
+    def quote(self, teacher: Buyer, asked: Sequence[Asked]) -> JointOffer:
         """Quote the purchase of these runs, at the most; spends nothing."""
         first = _first(asked)
         wanted = _wanted(teacher, asked, first, has_first=_has_all(teacher, first))
@@ -106,7 +106,7 @@ class JointPurchase:
         enough = teacher.budget.committed.cost_micros + whole.cost_micros
         return JointOffer(*offer, unaffordable, enough if unaffordable else None)
 
-    def buy(self, teacher: Teacher, asked: Sequence[Asked]) -> None:
+    def buy(self, teacher: Buyer, asked: Sequence[Asked]) -> None:
         """Buy what all of these runs ask first; then what those ask besides that learn from the teacher.
 
         Raises:
@@ -129,7 +129,7 @@ class JointPurchase:
             self._buy_lot(teacher, lot, wanted, used)
 
     def _buy_lot(
-        self, teacher: Teacher, lot: Sequence[Query], wanted: Sequence[Query], used: Sequence[Query]
+        self, teacher: Buyer, lot: Sequence[Query], wanted: Sequence[Query], used: Sequence[Query]
     ) -> None:
         """Buy some of what is wanted; `used` is what the runs look at, if the cache has it."""
         folder, offer = self._folder, teacher.quote(lot)
@@ -145,7 +145,7 @@ class JointPurchase:
         if purchase.out_of_budget:
             raise self._stopped_short(teacher, [query for query in wanted if query not in teacher.refused])
 
-    def _stopped_short(self, teacher: Teacher, wanted: Sequence[Query]) -> BudgetExhausted:
+    def _stopped_short(self, teacher: Buyer, wanted: Sequence[Query]) -> BudgetExhausted:
         """The error where the money does not reach all queries: runs on a part of them do not compare."""
         spent, rest = teacher.spending, _quote_without_limit(teacher, wanted)
         return BudgetExhausted(
@@ -168,16 +168,16 @@ def _with_further(first: Sequence[Query], asked: Sequence[Asked]) -> list[Query]
     return list(dict.fromkeys(chain(first, *(each.further for each in asked))))
 
 
-def _has_all(teacher: Teacher, first: Sequence[Query]) -> bool:
+def _has_all(teacher: Buyer, first: Sequence[Query]) -> bool:
     return teacher.quote(first).cached == len(first)
 
 
-def _quote_without_limit(teacher: Teacher, queries: Sequence[Query]) -> Offer:
+def _quote_without_limit(teacher: Buyer, queries: Sequence[Query]) -> Offer:
     return teacher.for_run("quote", budget=None).quote(queries)
 
 
 def _wanted(
-    teacher: Teacher, asked: Sequence[Asked], first: Sequence[Query], *, has_first: bool
+    teacher: Buyer, asked: Sequence[Asked], first: Sequence[Query], *, has_first: bool
 ) -> list[Query]:
     """All that is to be bought, as far as is known: before the first queries are, every run may learn."""
     if has_first:

@@ -12,7 +12,7 @@ from client.data.splits import Split
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.progress import Display
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.context import RunContext
@@ -93,7 +93,7 @@ class WholeRun:
             whole.execute(leave_one_out=self._accuracy_without(parts, whole, teacher) if parts else {})
 
     def _accuracy_without(
-        self, parts: Sequence[_Without], whole: Distillation, teacher: Teacher | None
+        self, parts: Sequence[_Without], whole: Distillation, teacher: Buyer | None
     ) -> dict[str, float]:
         """Train students without a domain each, and measure them in it; returns the accuracy by domain."""
         say = self._context.display.note
@@ -116,7 +116,7 @@ class WholeRun:
         return accuracies
 
     def _run_of(
-        self, part: _Without, teacher: Teacher | None, fixed_splits: Mapping[Path, Split]
+        self, part: _Without, teacher: Buyer | None, fixed_splits: Mapping[Path, Split]
     ) -> Distillation:
         run = RunFolder(part.path)
         return Distillation(part.config, run, teacher, self._context, fixed_splits=fixed_splits, in_turn=True)

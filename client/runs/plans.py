@@ -5,8 +5,8 @@ from collections import Counter
 from client.data.finder import counted
 from client.data.names import relative
 from client.learning.methods import method_of, steps_of
+from client.purchase.buyer import PurchaseOutlook
 from client.purchase.plan import PurchasePlan
-from client.purchase.teacher import PurchaseOutlook
 from client.results.expectations import gains_of
 from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.config import RunConfig

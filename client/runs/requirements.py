@@ -10,8 +10,8 @@ from client.learning.backbones.timm_backbones import thawed
 from client.learning.methods import Method
 from client.learning.recipe import Recipe
 from client.learning.student import build_student
+from client.purchase.buyer import Buyer
 from client.purchase.plan import PurchasePlan
-from client.purchase.teacher import Teacher
 from client.runs.dataset import Dataset
 from client.runs.folder import RunFolder
 from client.runs.teacher_queries import TeacherQueries
@@ -48,7 +48,7 @@ def require_layers(method: Method, recipe: Recipe, student: str, backbone: nn.Mo
         )
 
 
-def require_same_model(run: RunFolder, plan: PurchasePlan, teacher: Teacher) -> None:
+def require_same_model(run: RunFolder, plan: PurchasePlan, teacher: Buyer) -> None:
     """Check that the vendor still serves the model that a run began with.
 
     Raises:
@@ -64,7 +64,7 @@ def require_same_model(run: RunFolder, plan: PurchasePlan, teacher: Teacher) -> 
         )
 
 
-def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher) -> None:
+def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Buyer) -> None:
     """Check that the budget reaches every class prompt.
 
     Prompts that were refused cost nothing, and answers to what was sent before may bring some: buying tells.
@@ -81,7 +81,7 @@ def require_prompts(asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher)
     )
 
 
-def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, teacher: Teacher) -> None:
+def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, teacher: Buyer) -> None:
     """Check that the budget reaches an image where none has a label to train on.
 
     As with prompts (`require_prompts`), what was refused or may still be answered is left to buying.
@@ -99,7 +99,7 @@ def require_images(dataset: Dataset, asked: TeacherQueries, plan: PurchasePlan, 
     )
 
 
-def require_unrefused(prompts: Sequence[Query], teacher: Teacher) -> None:
+def require_unrefused(prompts: Sequence[Query], teacher: Buyer) -> None:
     """Check that the vendor refused none of these class prompts.
 
     Raises:

@@ -14,7 +14,7 @@ from client.learning.stages import plain_features
 from client.learning.student import StudentNetwork
 from client.learning.training_set import Images
 from client.paths import is_file
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.predictions import LabelledPrediction
 from client.results.records import Disagreement, Neighbour, Review
 from client.runs.dataset import Dataset
@@ -33,7 +33,7 @@ def review(
     dataset: Dataset,
     images: Images,
     mistakes: Sequence[LabelledPrediction],
-    teacher: Teacher | None,
+    teacher: Buyer | None,
 ) -> Review:
     """The review of a run; nothing is asked."""
     compared, doubted = (0, []) if teacher is None else _disagreements(dataset, teacher)
@@ -45,7 +45,7 @@ def review(
     )
 
 
-def _disagreements(dataset: Dataset, teacher: Teacher) -> tuple[int, list[Disagreement]]:
+def _disagreements(dataset: Dataset, teacher: Buyer) -> tuple[int, list[Disagreement]]:
     """How many training images were bought, and those whose label the teacher does not name.
 
     The largest lead of the teacher's class comes first.

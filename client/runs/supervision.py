@@ -9,7 +9,7 @@ from torch import Tensor
 
 from client.learning.methods import method_of
 from client.learning.supervision import ROWS_AT_ONCE, Supervision
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
 from client.runs.mapped import mapped_zeros
@@ -33,7 +33,7 @@ def known_of(
     config: RunConfig,
     dataset: Dataset,
     asked: TeacherQueries,
-    teacher: Teacher,
+    teacher: Buyer,
     *,
     folder: Path | None = None,
 ) -> tuple[Supervision | None, list[Query]]:
@@ -58,7 +58,7 @@ def known_of(
     return known, [query for tranche in asked.images for query in _look_up(known, tranche, teacher)]
 
 
-def _look_up(known: Supervision, asked: ImageQueries, teacher: Teacher) -> list[Query]:
+def _look_up(known: Supervision, asked: ImageQueries, teacher: Buyer) -> list[Query]:
     """Add what the teacher says of some examples; returns those of which it says nothing."""
     missing: list[Query] = []
     for start in range(0, len(asked.queries), ROWS_AT_ONCE):

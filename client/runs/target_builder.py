@@ -16,8 +16,8 @@ from client.learning.supervision import ROWS_AT_ONCE
 from client.learning.teacher_weights import Named, labels_alone, pseudo_labelled, weighed
 from client.learning.temperature import evenly, fitted_temperature
 from client.progress import Display
+from client.purchase.buyer import Buyer
 from client.purchase.plan import TrancheName
-from client.purchase.teacher import Teacher
 from client.results.records import Purchase, TeacherCheck, described_check
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
@@ -44,7 +44,7 @@ class TargetBuilder:
     """Makes a run's targets: buys what its teacher is to say, and looks it up."""
 
     def __init__(
-        self, config: RunConfig, method: Method, run: RunFolder, teacher: Teacher | None, display: Display
+        self, config: RunConfig, method: Method, run: RunFolder, teacher: Buyer | None, display: Display
     ) -> None:
         """Take up a run; a method that buys nothing needs no teacher."""
         self._config = config
@@ -118,7 +118,7 @@ class TargetBuilder:
         known = nothing_bought(self._config, dataset, texts)
         return Learnt(known, digest_of(TargetInputs.of(known)))
 
-    def _learnt(self, dataset: Dataset, asked: TeacherQueries, teacher: Teacher) -> Learnt:
+    def _learnt(self, dataset: Dataset, asked: TeacherQueries, teacher: Buyer) -> Learnt:
         """The cache's answers to what is asked, as far as the labels let them count."""
         known, missing = known_of(self._config, dataset, asked, teacher, folder=self._run.path)
         if known is None:
@@ -139,7 +139,7 @@ class TargetBuilder:
         return Learnt(known, digest_of(TargetInputs.of(known, named, texts)), missing, check, described)
 
     def _described(
-        self, dataset: Dataset, checked: Checked, temperature: float, named: Sequence[int], teacher: Teacher
+        self, dataset: Dataset, checked: Checked, temperature: float, named: Sequence[int], teacher: Buyer
     ) -> StudentMetadata:
         """The vendor's model, as the student's file tells it to whoever asks it again about a single image.
 
@@ -178,7 +178,7 @@ class TargetBuilder:
             teacher=learnt.teacher,
         )
 
-    def _mention_unanswered(self, asked: TeacherQueries, learnt: Learnt, teacher: Teacher) -> None:
+    def _mention_unanswered(self, asked: TeacherQueries, learnt: Learnt, teacher: Buyer) -> None:
         """Say which of the images are taught without an answer, and why."""
         unknown = set(learnt.missing)
         for tranche in asked.images:
@@ -206,7 +206,7 @@ def _rejection_of(named: Named, dataset: Dataset) -> Rejection | None:
     return Rejection.of(torch.cat(nearest).numpy())
 
 
-def _nameless(missing: Sequence[Query], teacher: Teacher, *, of: int) -> BudgetExhausted:
+def _nameless(missing: Sequence[Query], teacher: Buyer, *, of: int) -> BudgetExhausted:
     """The error where some of the class prompts are missing."""
     return BudgetExhausted(
         f"{len(missing)} of the {of} class prompts were not bought (e.g. {missing[0].name!r}), and a "
@@ -215,7 +215,7 @@ def _nameless(missing: Sequence[Query], teacher: Teacher, *, of: int) -> BudgetE
     )
 
 
-def _why(tranche: TrancheName, unknown: Sequence[Query], check: TeacherCheck | None, teacher: Teacher) -> str:
+def _why(tranche: TrancheName, unknown: Sequence[Query], check: TeacherCheck | None, teacher: Buyer) -> str:
     """Why there is no answer to some queries of a tranche."""
     if tranche != "labelled" and check is not None and not check.learnt_from:
         return "nothing is learnt of this teacher"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from client.data.finder import Skipped
 from client.progress import Display
+from client.purchase.buyer import Buyer
 from client.purchase.plan import PurchasePlan
-from client.purchase.teacher import Teacher
 from client.results.records import Purchase, RefusedQuery
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
@@ -28,7 +28,7 @@ class TeacherPurchase:
         run: RunFolder,
         dataset: Dataset,
         asked: TeacherQueries,
-        teacher: Teacher,
+        teacher: Buyer,
         display: Display,
     ) -> None:
         """Take up a purchase: nothing is bought yet."""

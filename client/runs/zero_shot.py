@@ -16,7 +16,7 @@ from client.data.examples import Example
 from client.data.names import class_prompts
 from client.errors import DataError
 from client.progress import Display
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.results.evaluation import Evaluation, accuracy_by_domain
 from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
@@ -115,7 +115,7 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     )
 
 
-def grade(test_set: TestSet, teacher: Teacher) -> Accuracy:
+def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
     """The accuracy of the teacher's most similar class text.
 
     Images that the vendor refused count as wrong.
@@ -139,7 +139,7 @@ def grade(test_set: TestSet, teacher: Teacher) -> Accuracy:
 
 
 def known_zero_shot(
-    dataset: Dataset, target: Sequence[Example], teacher: Teacher
+    dataset: Dataset, target: Sequence[Example], teacher: Buyer
 ) -> dict[str, ZeroShotAccuracy]:
     """The teacher's own accuracy by domain, as far as what has been bought tells it; asks nothing.
 
@@ -166,7 +166,7 @@ def known_zero_shot(
     return known
 
 
-def _graded(examples: Sequence[Example], texts: NDArray[np.float32], teacher: Teacher) -> list[bool]:
+def _graded(examples: Sequence[Example], texts: NDArray[np.float32], teacher: Buyer) -> list[bool]:
     """Whether the teacher is right about each of the images that were bought."""
     right: list[bool] = []
     for start in range(0, len(examples), _CHUNK):

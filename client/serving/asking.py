@@ -22,8 +22,8 @@ from client.serving.answers import Answer, teacher_probabilities
 from client.vendors.query import Query
 
 if TYPE_CHECKING:  # what speaks HTTP is not imported before somebody is asked
+    from client.purchase.buyer import Buyer
     from client.purchase.result import PurchaseProgress, PurchaseResult
-    from client.purchase.teacher import Teacher
     from client.runs.connection import Connection
 
 # Of false rejects among what is taken for noise where nobody asked for a rate.
@@ -78,7 +78,7 @@ class Asker:
 
     def __init__(
         self,
-        teacher: "Teacher",
+        teacher: "Buyer",
         classes: Sequence[str],
         metadata: StudentMetadata,
         options: AskOptions,
@@ -159,7 +159,7 @@ class Asker:
         return replace(said, of_each=answers)
 
     def _buy(
-        self, teacher: "Teacher", queries: Sequence[Query], used: Sequence[Query], before: VendorAnswers
+        self, teacher: "Buyer", queries: Sequence[Query], used: Sequence[Query], before: VendorAnswers
     ) -> VendorAnswers:
         """Buy what the cache lacks of some queries; add its cost, and why it stopped, to what was said."""
         said = before
@@ -201,7 +201,7 @@ class Asker:
         return max(0, self._budget - self._of_this_period().budget.committed.queries)
 
     def _answers(
-        self, teacher: "Teacher", images: Sequence[Query], known: NDArray[np.bool_]
+        self, teacher: "Buyer", images: Sequence[Query], known: NDArray[np.bool_]
     ) -> list[Answer | None]:
         """The cache's answers about some images; `known` (n,) marks those of before."""
         texts, have_texts = teacher.lookup(self._prompts)
@@ -222,7 +222,7 @@ class Asker:
                 )
         return answers
 
-    def _of_this_period(self) -> "Teacher":
+    def _of_this_period(self) -> "Buyer":
         """The teacher under the run id that all who ask in this period share."""
         return self._teacher.for_run(f"asked-{self.period}", budget=self._budget)
 

@@ -1,4 +1,4 @@
-"""Vendors that speak OpenAI's embeddings API; how each takes images is declared in `protocols/`.
+"""Vendors that speak OpenAI's embeddings API; how each takes images is declared in `teachers/`.
 
 Such a vendor knows no idempotency, states no price and no fingerprint. The client makes up for that: what may
 have been served counts as paid, all costs are 0, and a model is recognised by its answers

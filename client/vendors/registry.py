@@ -1,4 +1,4 @@
-"""The protocols that vendors may speak, by name: the modules in `protocols/`. Imports none of them."""
+"""The protocols that vendors may speak, by name: the modules in `teachers/`. Imports none of them."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -14,7 +14,7 @@ _OWN = "tuition"
 
 def protocol_names() -> tuple[str, ...]:
     """The names, Tuition's own first."""
-    found = [each.name for each in iter_modules([str(Path(__file__).with_name("protocols"))])]
+    found = [each.name for each in iter_modules([str(Path(__file__).with_name("teachers"))])]
     return tuple(sorted(found, key=lambda name: (name != _OWN, name)))
 
 
@@ -37,6 +37,6 @@ def connect(
     Raises:
         UsageError: this is no URL, or no key.
     """
-    module = import_module(f"client.vendors.protocols.{protocol}")
+    module = import_module(f"client.vendors.teachers.{protocol}")
     vendor: Vendor = module.VENDOR(url, api_key, on_wait=on_wait, trace_headers=trace_headers)
     return vendor

@@ -1,6 +1,6 @@
 """A vendor: how it is asked, whatever API it speaks, and what it promises.
 
-Each API is a module in `protocols/` with one subclass, which declares there how its vendors are asked and
+Each API is a module in `teachers/` with one subclass, which declares there how its vendors are asked and
 what they promise; `registry.connect` finds it by the module's name.
 """
 

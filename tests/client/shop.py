@@ -11,13 +11,13 @@ import numpy as np
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import ContentOf, file_content
 from client.purchase.budget import Budget
+from client.purchase.buyer import Buyer
 from client.purchase.checkout import Checkout
 from client.purchase.requests import Requests
 from client.purchase.result import Tally
 from client.purchase.settlement import Settlement
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.embeddings import ModelCard
 from shared.encoding import to_base64
 from shared.receipts import KEYS_PATH
@@ -106,8 +106,8 @@ class Shop:
         self.client = VendorClient("http://vendor", "tk_1", transport=self.vendor)
         self.cache = EmbeddingCache(folder / "cache.db", content_of=content_of)
 
-    def teacher(self, budget: int | None = None, model: ModelCard = MODEL) -> Teacher:
-        return Teacher(self.client, self.cache, model=model, run_id="run", budget=budget)
+    def teacher(self, budget: int | None = None, model: ModelCard = MODEL) -> Buyer:
+        return Buyer(self.client, self.cache, model=model, run_id="run", budget=budget)
 
     def settlement(self, queries: Sequence[Query]) -> Settlement:
         """What a purchase of these queries settles."""

@@ -27,8 +27,8 @@ from client.purchase.result import PurchaseProgress
 from client.purchase.vendor_check import CANARIES
 from client.runs.embedding import run_id_of
 from client.vendors.bulk_api import KEY_LABEL, BulkApi
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.batches import BatchObject, FileObject
 from tests.client.toy import make_folder
 from tests.end_to_end.command import TINY, Command

@@ -17,10 +17,10 @@ from PIL import Image
 from client.cache import notes as pending
 from client.cache.cache import EmbeddingCache
 from client.errors import FingerprintChanged, KeyRefused, QuotaExhausted, VendorUnreachable
+from client.purchase.buyer import Buyer
 from client.purchase.result import PurchaseProgress
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -34,8 +34,8 @@ class Customer:
         self.client = stack.enter_context(VendorClient(url, api_key))
         self.cache = stack.enter_context(EmbeddingCache(cache))
 
-    def teacher(self, budget: int | None = None, run_id: str = "run") -> Teacher:
-        return Teacher(self.client, self.cache, model=self.client.model(), run_id=run_id, budget=budget)
+    def teacher(self, budget: int | None = None, run_id: str = "run") -> Buyer:
+        return Buyer(self.client, self.cache, model=self.client.model(), run_id=run_id, budget=budget)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_requests_that_are_too_large_are_split(
     boast = model.limits.model_copy(update={"max_request_bytes": 10**9})
     boastful = model.model_copy(update={"limits": boast})
     other = stack.enter_context(EmbeddingCache(tmp_path / "other.db"))
-    teacher = Teacher(customer.client, other, model=boastful, run_id="other", budget=6)
+    teacher = Buyer(customer.client, other, model=boastful, run_id="other", budget=6)
     assert teacher.buy(queries).bought == 6
     assert vendor_process.charges(api_key).images == 12
 
@@ -190,7 +190,7 @@ def test_another_model_is_noticed_free_of_charge(
     api_key = vendor_process.create_key()
     customer = Customer(vendor_process.url, api_key, tmp_path / "cache.db", stack)
     former = customer.client.model().model_copy(update={"fingerprint": "fp_former"})
-    teacher = Teacher(customer.client, customer.cache, model=former, run_id="run", budget=None)
+    teacher = Buyer(customer.client, customer.cache, model=former, run_id="run", budget=None)
     with pytest.raises(FingerprintChanged):
         teacher.buy(_texts(3))
     assert vendor_process.charges(api_key).entries == 0
@@ -271,8 +271,8 @@ _CRASHING_CLIENT = textwrap.dedent(
     from pathlib import Path
     from client.cache.cache import EmbeddingCache
     from client.vendors.query import Query
-    from client.purchase.teacher import Teacher
-    from client.vendors.protocols.tuition import VendorClient
+    from client.purchase.buyer import Buyer
+    from client.vendors.teachers.tuition import VendorClient
 
     url, api_key, cache, die_after = sys.argv[1:]
     answered = 0
@@ -288,7 +288,7 @@ _CRASHING_CLIENT = textwrap.dedent(
 
     VendorClient.embed = die
     with VendorClient(url, api_key) as client, EmbeddingCache(Path(cache)) as store:
-        teacher = Teacher(client, store, model=client.model(), run_id="run", budget=320)
+        teacher = Buyer(client, store, model=client.model(), run_id="run", budget=320)
         teacher.buy([Query.text(f"a photo of number {i}") for i in range(320)])
     """
 )

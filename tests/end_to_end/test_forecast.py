@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client.learning.tensor_file import load_tensors, save_tensors
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from tests.client.folders import write_trusted
 from tests.client.toy import CLASSES, make_folder
 from tests.end_to_end.command import TINY, Command
@@ -122,16 +122,16 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
     words: list[str],
 ) -> None:
     """The texts of two classes are exchanged, or each image has the answer to another."""
-    lookup = Teacher.lookup
+    lookup = Buyer.lookup
 
-    def confused(teacher: Teacher, queries: Any) -> Any:
+    def confused(teacher: Buyer, queries: Any) -> Any:
         if len(queries) > 1 and {query.kind for query in queries} == {confused_kind}:
             half = len(queries) // 2
             swapped = [queries[1], queries[0], *queries[2:]]
             queries = swapped if confused_kind == "text" else [*queries[half:], *queries[:half]]
         return lookup(teacher, queries)
 
-    monkeypatch.setattr(Teacher, "lookup", confused)
+    monkeypatch.setattr(Buyer, "lookup", confused)
     run = ("distill", *TINY, *_SMALL, "--steps", "2", "--budget", "1000", "--method", method)
     shown = client(*run, "--out", "run")
     summary = json.loads((client.folder / "run" / "summary.json").read_text())

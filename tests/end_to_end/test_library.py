@@ -14,7 +14,7 @@ from PIL import Image
 import client
 from client.errors import KeyRefused, VendorError, VendorUnreachable
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from tests.end_to_end.command import Command
 from tests.support.vendor_process import VendorProcess
 from vendor_service.accounts.accounts import Terms, open_account

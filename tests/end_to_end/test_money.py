@@ -14,9 +14,9 @@ import pytest
 from client.cache.cache import EmbeddingCache
 from client.errors import VendorUnreachable
 from client.proofs.reconciliation import reconcile
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from tests.support.cutting_proxy import CuttingProxy
 from tests.support.postgres import Postgres
 from tests.support.vendor_process import VendorProcess, wait_until
@@ -116,7 +116,7 @@ def _survive_kills(vendor: VendorProcess, rounds: int, folder: Path) -> None:
         EmbeddingCache(folder / "cache.db") as cache,
         ThreadPoolExecutor(1) as killer,
     ):
-        teacher = Teacher(client, cache, model=client.model(), run_id="run", budget=None)
+        teacher = Buyer(client, cache, model=client.model(), run_id="run", budget=None)
         killing = killer.submit(kill_and_restart)
         wanted: list[Query] = []
         while not killing.done():
@@ -168,7 +168,7 @@ def test_connections_that_are_cut_anywhere_cost_nothing_twice(
         VendorClient(vendor_process.url, key) as direct,
         EmbeddingCache(tmp_path / "cache.db") as cache,
     ):
-        Teacher(client, cache, model=direct.model(), run_id="run", budget=None).buy(texts(400))
+        Buyer(client, cache, model=direct.model(), run_id="run", budget=None).buy(texts(400))
         assert min(proxy.cuts.values()) >= 3, proxy.cuts
         assert assert_receipts_are_the_ledger(direct, cache) > 100
     assert vendor_process.charges(key).queries == 400

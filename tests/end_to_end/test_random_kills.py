@@ -9,9 +9,9 @@ import pytest
 
 from client.cache.cache import EmbeddingCache
 from client.proofs.reconciliation import reconcile
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from tests.support.forking import CONTEXT
 from tests.support.vendor_process import VendorProcess, wait_until
 
@@ -34,7 +34,7 @@ def _buy(url: str, api_key: str, cache: Path, budget: int, seed: int) -> None:
         EmbeddingCache(cache) as store,
     ):
         queries = random.Random(seed).sample(_texts(), WANTED)
-        Teacher(client, store, model=client.model(), run_id=RUN, budget=budget).buy(queries)
+        Buyer(client, store, model=client.model(), run_id=RUN, budget=budget).buy(queries)
 
 
 def _kill_in_the_middle(rng: random.Random, vendor: VendorProcess, api_key: str, cache: Path) -> bool:

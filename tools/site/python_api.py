@@ -82,7 +82,7 @@ _SECTIONS = {
         "SwapCheck",
     ),
     "Progress": ("Display", "ProgressListener"),
-    "Buying by hand": ("Teacher", "VendorClient", "EmbeddingCache", "Query", "Budget"),
+    "Buying by hand": ("Buyer", "VendorClient", "EmbeddingCache", "Query", "Budget"),
     "Errors": ("ClientError",),
 }
 

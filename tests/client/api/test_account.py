@@ -16,8 +16,8 @@ from client.errors import NotFound, RequestRefused, UsageError
 from client.options.vendor import VendorOptions
 from client.purchase.lock import run_lock
 from client.runs import connection
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.billing import Entry, EntryPage, entry_hash
 from shared.embeddings import ModelCard, ModelList
 from shared.kinds import Usage

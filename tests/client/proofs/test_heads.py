@@ -10,9 +10,9 @@ import pytest
 
 from client.cache.cache import EmbeddingCache
 from client.errors import VendorError, VendorUnreachable
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.statements import SignedHead
+from client.vendors.teachers.tuition import VendorClient
 from shared.receipts import HEAD_TYPE, HeadClaims, LedgerHead
 from tests.client.cards import MODEL
 from tests.client.proofs.test_receipts import QUERIES, Signing
@@ -80,7 +80,7 @@ def _buy(folder: Path, vendor: _WithHead) -> list[int]:
         VendorClient("http://vendor", "tk_1_s", transport=vendor) as client,
         EmbeddingCache(folder / "cache.db") as cache,
     ):
-        assert Teacher(client, cache, model=MODEL, run_id="run", budget=None).buy(QUERIES).bought == 3
+        assert Buyer(client, cache, model=MODEL, run_id="run", budget=None).buy(QUERIES).bought == 3
         return [pin.seq for pin in cache.heads.all()]
 
 

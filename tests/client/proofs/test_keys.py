@@ -13,9 +13,9 @@ from client.errors import UsageError, VendorError
 from client.proofs import evidence
 from client.proofs.canary import Canary
 from client.proofs.evidence import Evidence
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.signatures import SignedKeys
+from client.vendors.teachers.tuition import VendorClient
 from shared.receipts import KeySet, PublicKey
 from tests.client.cards import MODEL
 from tests.client.key_sets import key_set
@@ -59,7 +59,7 @@ def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 def _buy(cache: EmbeddingCache, vendor: Naming, url: str = URL) -> None:
     with VendorClient(url, "tk_1_s", transport=vendor, on_wait=vendor.said.append) as client:
-        Teacher(client, cache, model=MODEL, run_id="run", budget=None).buy(QUERIES)
+        Buyer(client, cache, model=MODEL, run_id="run", budget=None).buy(QUERIES)
 
 
 def _buy_again(cache: EmbeddingCache, vendor: Naming) -> None:

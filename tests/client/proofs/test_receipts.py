@@ -21,10 +21,10 @@ from client.errors import AnswerRejected, ClientError, QuotaExhausted, UsageErro
 from client.proofs import evidence
 from client.proofs.canary import Canary, CanaryResult
 from client.proofs.swap import check_swap
-from client.purchase.teacher import Teacher
-from client.vendors.protocols.tuition import VendorClient
+from client.purchase.buyer import Buyer
 from client.vendors.query import Query
 from client.vendors.statements import pack, unpack
+from client.vendors.teachers.tuition import VendorClient
 from shared.encoding import to_rows
 from shared.kinds import Usage
 from shared.receipts import (
@@ -124,7 +124,7 @@ def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 def _buy(cache: EmbeddingCache, vendor: Signing, run: str = "run") -> None:
     with VendorClient("http://vendor", "tk_1_s", transport=vendor) as client:
-        Teacher(client, cache, model=MODEL, run_id=run, budget=None).buy(QUERIES)
+        Buyer(client, cache, model=MODEL, run_id=run, budget=None).buy(QUERIES)
 
 
 def test_a_receipt_is_kept_with_what_it_is_of_and_proves_it_later(cache: EmbeddingCache) -> None:
@@ -270,7 +270,7 @@ def test_a_vendor_that_does_not_sign_sells_all_the_same_and_that_is_said_once(ca
     vendor, said = Signing(), list[str]()
     vendor.published, vendor.headers = None, {RECEIPT_HEADER: None}
     with VendorClient("http://vendor", "tk_1_s", transport=vendor, on_wait=said.append) as client:
-        teacher = Teacher(client, cache, model=MODEL, run_id="run", budget=None)
+        teacher = Buyer(client, cache, model=MODEL, run_id="run", budget=None)
         teacher.buy(QUERIES)
         for number in range(2):
             client.embed(

@@ -28,8 +28,8 @@ from client.purchase.result import PurchaseResult
 from client.vendors import transport
 from client.vendors.bulk_api import KEY_LABEL, BulkApi
 from client.vendors.bulk_lines import write_line
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query, Spending
+from client.vendors.teachers.tuition import VendorClient
 from shared.batches import BatchObject, ChunkReceipt
 from shared.embeddings import ModelCard
 from shared.errors import ErrorBody, ErrorCode, ErrorDetail

@@ -13,10 +13,10 @@ from client.cache.cache import EmbeddingCache
 from client.errors import ClientError
 from client.proofs.reconciliation import reconcile
 from client.purchase import requests
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.embeddings import ModelCard
 from tests.client.purchase.faulty_edge import FIRST, SECOND, FaultyEdge, Step, refusing
 from tests.vendor_service.local_vendor import LocalVendor
@@ -65,7 +65,7 @@ class Customer:
     def buy(self, queries: list[Query], run: str, model: ModelCard, budget: int | None = None) -> None:
         """One command."""
         with VendorClient(self.url, self.api_key, transport=self.edge) as client:
-            Teacher(client, self.cache, model=model, run_id=run, budget=budget).buy(queries)
+            Buyer(client, self.cache, model=model, run_id=run, budget=budget).buy(queries)
 
     def check(self, wanted: list[Query], model: ModelCard, lost: int = 0) -> None:
         """Every charge is a receipt, and every query was charged once, but for those that are lost."""

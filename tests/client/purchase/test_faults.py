@@ -20,10 +20,10 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from client.purchase.buyer import Buyer
 from client.purchase.result import PurchaseProgress
-from client.purchase.teacher import Teacher
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from shared.embeddings import ModelCard
 from shared.receipts import KEYS_PATH
 from tests.client.cards import MODEL
@@ -355,7 +355,7 @@ def test_a_bill_of_what_was_not_taken_counts_once_while_nobody_tells(
 ) -> None:
     _reject_the_first_of_two(shop, monkeypatch)
     with VendorClient("http://other", "tk_1", transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=96)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=96)
         assert teacher.budget.committed.queries == 32
         assert teacher.buy(_texts(64, "good of this one")).bought == 64
 
@@ -384,7 +384,7 @@ def test_what_was_deleted_and_is_answered_no_more_is_bought_anew_and_nothing_is_
         batch = make_batch("run", "fp_1", (*_texts(3), *_texts(1, "bad")))
         assert batch.idempotency_key in shop.vendor.paid
         shop.cache.begin(batch)
-    teacher = Teacher(shop.client, shop.cache, model=MODEL, run_id="run", budget=7, say=said.append)
+    teacher = Buyer(shop.client, shop.cache, model=MODEL, run_id="run", budget=7, say=said.append)
     purchase = teacher.buy([*_texts(3), *_texts(1, "bad")])
     assert (purchase.bought, purchase.lost, said) == (3, 0, [])
     assert shop.cache.spending("run").queries == shop.vendor.charged == 6
@@ -394,7 +394,7 @@ def test_what_a_killed_run_asked_for_once_more_and_is_answered_no_more_is_not_co
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client.cache.notes.FRESH_SECONDS", 0.0)
-    Teacher(shop.client, shop.cache, model=MODEL, run_id="killed", budget=None).buy(_texts(3))
+    Buyer(shop.client, shop.cache, model=MODEL, run_id="killed", budget=None).buy(_texts(3))
     shop.cache.prune("fp_1")
     shop.vendor.spent |= shop.vendor.paid.keys()
     shop.cache.begin(make_batch("killed", "fp_1", tuple(_texts(3))))
@@ -405,9 +405,7 @@ def test_what_a_killed_run_asked_for_once_more_and_is_answered_no_more_is_not_co
 def test_a_damaged_entry_is_bought_again_without_being_pruned(shop: Shop) -> None:
     shop.teacher().buy(_texts(3))
     shop.cache._file.connection.execute("UPDATE embeddings SET checksum = 0 WHERE id = 1")
-    assert (
-        Teacher(shop.client, shop.cache, model=MODEL, run_id="again", budget=None).buy(_texts(3)).bought == 1
-    )
+    assert Buyer(shop.client, shop.cache, model=MODEL, run_id="again", budget=None).buy(_texts(3)).bought == 1
     assert shop.cache.verify() == 0
 
 
@@ -428,7 +426,7 @@ def test_what_a_living_run_has_sent_is_left_alone_however_long_it_takes(
     first = threading.Thread(target=shop.teacher().buy, args=(texts,))
     first.start()
     assert slow.wait(20)
-    other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
+    other = Buyer(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
     second = threading.Thread(target=other.buy, args=(texts,))
     second.start()
     time.sleep(0.5)

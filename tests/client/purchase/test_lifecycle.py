@@ -23,11 +23,11 @@ from client.cache.notes import Batch
 from client.errors import ClientError
 from client.proofs.canary import Canary
 from client.purchase import lifecycle
+from client.purchase.buyer import Bulk, Buyer
 from client.purchase.checkout import Checkout, Order
 from client.purchase.lifecycle import TRANSITIONS, Event, Record, State
 from client.purchase.purchase import Purchase
 from client.purchase.settlement import Settlement
-from client.purchase.teacher import Bulk, Teacher
 from client.vendors.query import Query, Spending
 from shared.kinds import Usage
 from tests.client.cards import MODEL
@@ -207,7 +207,7 @@ class Commands:
         ):
             vendor = FatedVendor(books, key, ACCOUNTS[key], repeats_are_free=repeats_are_free)
             most, bulk = BUDGETS[run] if budget is None else budget, Bulk(by_jobs, waits)
-            teacher = Teacher(vendor, cache, model=vendor.model(), run_id=run, budget=most, bulk=bulk)
+            teacher = Buyer(vendor, cache, model=vendor.model(), run_id=run, budget=most, bulk=bulk)
             teacher.buy(wanted)
         books.fates = []
 

@@ -13,10 +13,10 @@ from client.cache.cache import EmbeddingCache
 from client.cache.origins import origin_of
 from client.errors import AnswerRejected, BudgetExhausted, CacheError, QuotaExhausted
 from client.purchase.budget import Budget
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.purchase.vendor_check import CANARIES
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.encoding import to_rows
 from shared.receipts import KEYS_PATH
 from tests.client.cards import MODEL
@@ -78,9 +78,9 @@ def cache(tmp_path: Path) -> Iterator[EmbeddingCache]:
 
 def _teacher(
     cache: EmbeddingCache, seller: Seller, url: str, budget: int | None = None, run: str = "run"
-) -> Teacher:
+) -> Buyer:
     client = VendorClient(url, "tk_1", transport=seller)
-    return Teacher(client, cache, model=MODEL, run_id=run, budget=budget)
+    return Buyer(client, cache, model=MODEL, run_id=run, budget=budget)
 
 
 def _first(cache: EmbeddingCache) -> None:

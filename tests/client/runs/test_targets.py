@@ -28,7 +28,7 @@ from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.options.vendor import VendorOptions
 from client.progress import Display
-from client.purchase.teacher import Bulk, Teacher
+from client.purchase.buyer import Bulk, Buyer
 from client.purchase.vendor_check import CANARIES
 from client.runs import supervision, targets
 from client.runs.connection import Connection
@@ -39,8 +39,8 @@ from client.runs.joint_purchase import Asked, JointPurchase
 from client.runs.target_builder import TargetBuilder
 from client.runs.targets import Targets
 from client.runs.teacher_queries import query_of, teacher_queries
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from shared.kinds import Usage
 from tests.client.toy import make_folder, run_config
 from tests.vendor_service.local_vendor import LocalVendor
@@ -87,7 +87,7 @@ class Pupil:
         folder = RunFolder(self.folder / run)
         run_id, model = folder.begin(config), self.client.model()
         bulk = Bulk(buys=batch)
-        teacher = Teacher(
+        teacher = Buyer(
             self.client,
             self.cache,
             model=model,
@@ -166,13 +166,13 @@ def test_what_a_run_need_not_pay_for_after_all_makes_it_no_dearer_than_was_agree
     pupil: Pupil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another run buys the class texts and an image meanwhile: images cost more than texts."""
-    buy, asked = Teacher.buy, teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
+    buy, asked = Buyer.buy, teacher_queries(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
 
-    def after_another(teacher: Teacher, *queries: Any, **named: Any) -> Any:
+    def after_another(teacher: Buyer, *queries: Any, **named: Any) -> Any:
         buy(teacher.for_run("another", budget=None), [*asked.prompts, asked.of("labelled").queries[0]])
         return buy(teacher, *queries, **named)
 
-    monkeypatch.setattr(Teacher, "buy", after_another)
+    monkeypatch.setattr(Buyer, "buy", after_another)
     pupil.learn("run", budget=10)
     purchase = pupil.read("run/purchase.json")
     assert (purchase["queries_bought"], purchase["queries_cached"]) == (7, 4)
@@ -185,7 +185,7 @@ def test_what_is_told_of_the_teacher_is_fitted_on_its_cosines_of_the_labelled_im
     taught_by = learnt.teacher
     assert len(learnt.train) == 24
     dataset = read_dataset(pupil.config, Display.of_nobody())
-    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
     texts, _ = teacher.lookup([Query.text(prompt) for prompt in class_prompts(dataset.classes)])
     images, have = teacher.lookup([query_of(dataset.examples[position]) for position in dataset.train])
     assert have.sum() == 24
@@ -271,7 +271,7 @@ def test_the_teachers_sure_answers_stand_as_labels_where_there_are_none(
     pupil.config = pupil.config.changed(recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=100)
     (position,) = pupil.dataset.unlabelled
-    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="again", budget=0)
     image = torch.from_numpy(teacher.lookup([query_of(pupil.dataset.examples[position])])[0][0])
     assert learnt.text_head is not None
     text = learnt.text_head[(learnt.text_head @ image).argmax()]
@@ -291,14 +291,14 @@ def test_nothing_is_learnt_of_a_teacher_that_knows_less_than_enough_labels(
     pupil: Pupil, monkeypatch: pytest.MonkeyPatch, method: str, recipe: Recipe, alone: bool
 ) -> None:
     """Each image has the answer to another, there are 19 labelled ones a class, and one without."""
-    lookup = Teacher.lookup
+    lookup = Buyer.lookup
 
-    def confused(teacher: Teacher, queries: Sequence[Query]) -> Any:
+    def confused(teacher: Buyer, queries: Sequence[Query]) -> Any:
         if len(queries) > 1 and all(query.kind == "image" for query in queries):
             queries = random.Random(0).sample(queries, len(queries))
         return lookup(teacher, queries)
 
-    monkeypatch.setattr(Teacher, "lookup", confused)
+    monkeypatch.setattr(Buyer, "lookup", confused)
     data = make_folder(pupil.folder / "more", images=12)
     pupil.config = pupil.config.changed(data=str(data), recipe=recipe, unlabelled=pupil.pool())
     learnt = pupil.learn("run", budget=200, method_name=method)
@@ -364,7 +364,7 @@ def test_where_a_class_prompt_is_refused_no_image_is_bought(pupil: Pupil, by: st
     pupil.rename("circle", "circle_of_a_long_name")
     config = pupil.config.changed(unlabelled=pupil.pool())
     dataset = read_dataset(config, Display.of_nobody())
-    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=100)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=100)
 
     def buy() -> None:
         if by == "a probe":
@@ -394,7 +394,7 @@ def test_a_probe_without_labelled_images_to_judge_by_buys_nothing(
         data = make_folder(pupil.folder / "few", images=images)
         pupil.config = pupil.config.changed(data=str(data), target_domain="red", method=method)
     dataset = read_dataset(pupil.config, Display.of_nobody())
-    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=30)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="run", budget=30)
     with pytest.raises(UsageError, match=rf"labelled images or more, and the run asks about {labelled}\."):
         probe(pupil.config, dataset, teacher, 30, lambda _: None)
     assert not pupil.cache.receipts()
@@ -497,13 +497,13 @@ def _sell_elsewhere(pupil: Pupil, *what: str) -> None:
 def test_what_another_run_buys_meanwhile_comes_from_the_cache(
     pupil: Pupil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    buy = Teacher.buy
+    buy = Buyer.buy
 
-    def after_another(teacher: Teacher, queries: Any, *rest: Any, **named: Any) -> Any:
+    def after_another(teacher: Buyer, queries: Any, *rest: Any, **named: Any) -> Any:
         buy(teacher.for_run("another", budget=None), queries)
         return buy(teacher, queries, *rest, **named)
 
-    monkeypatch.setattr(Teacher, "buy", after_another)
+    monkeypatch.setattr(Buyer, "buy", after_another)
     pupil.learn("run", budget=100)
     purchase = pupil.read("run/purchase.json")
     assert (purchase["queries_bought"], purchase["queries_cached"]) == (0, 27)
@@ -576,7 +576,7 @@ def test_rise_buys_its_sentences_and_learns_from_what_they_say(pupil: Pupil) -> 
     lesson = pupil.learn("run", budget=50, method_name="rise")
     assert pupil.read("run/plan.json")["purchase"]["prompts"] == 3 * (7 + 2)
     assert pupil.read("run/purchase.json")["queries_bought"] == 50
-    teacher = Teacher(pupil.client, pupil.cache, model=pupil.client.model(), run_id="look", budget=0)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="look", budget=0)
 
     def vector(sentence: str) -> NDArray[np.float32]:
         vectors, have = teacher.lookup([Query.text(sentence)])

@@ -11,14 +11,14 @@ from client.errors import FingerprintChanged
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions
-from client.purchase.teacher import Teacher
+from client.purchase.buyer import Buyer
 from client.runs.connection import Connection
 from client.serving import ask_queue
 from client.serving.ask_queue import AskQueue
 from client.serving.asking import open_asker
 from client.vendors import transport
-from client.vendors.protocols import infinity as infinity_protocol
-from client.vendors.protocols.infinity import InfinityVendor
+from client.vendors.teachers import infinity as infinity_protocol
+from client.vendors.teachers.infinity import InfinityVendor
 from tests.client.shop import Shop
 from tests.client.vendors.test_openai import Infinity
 
@@ -70,7 +70,7 @@ def test_a_vendor_that_states_its_fingerprint_is_not_paid_to_connect(
     shop = Shop(tmp_path)
 
     @contextmanager
-    def teacher(*_: object, **__: object) -> Iterator[Teacher]:
+    def teacher(*_: object, **__: object) -> Iterator[Buyer]:
         yield shop.teacher()
 
     monkeypatch.setattr(Connection, "teacher", teacher)

@@ -9,7 +9,7 @@ import pytest
 
 from client.errors import ClientError, VendorError, VendorUnreachable
 from client.vendors.bulk_api import BulkApi
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from shared.batches import BatchList, BatchObject, BatchReceipts, RequestCounts
 
 JOB = BatchObject(

@@ -11,7 +11,7 @@ import pytest
 
 from client.errors import VendorUnreachable
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
+from client.vendors.teachers.tuition import VendorClient
 from shared.batches import FileObject
 from tests.support.tcp_proxy import TcpProxy
 

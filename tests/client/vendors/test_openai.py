@@ -28,13 +28,13 @@ from client.errors import (
     VendorError,
     VendorUnreachable,
 )
+from client.purchase.buyer import Buyer
 from client.purchase.identification import identify
-from client.purchase.teacher import Teacher
 from client.vendors import transport
 from client.vendors.openai import OpenAIVendor
-from client.vendors.protocols.infinity import InfinityVendor
-from client.vendors.protocols.jina import JinaVendor
 from client.vendors.query import Query, Spending
+from client.vendors.teachers.infinity import InfinityVendor
+from client.vendors.teachers.jina import JinaVendor
 from shared.encoding import to_base64
 from shared.kinds import Usage
 
@@ -97,12 +97,12 @@ class Shop:
         self.vendor = kind("http://vendor", None, transport=self.server)
         self.cache = EmbeddingCache(folder / "cache.db")
 
-    def teacher(self, budget: int | None = None, run_id: str = "run") -> Teacher:
+    def teacher(self, budget: int | None = None, run_id: str = "run") -> Buyer:
         before = self.server.charged
         model = identify(self.vendor, self.cache)
         assert self.server.charged == before + 2
         self.server.charged = before
-        return Teacher(self.vendor, self.cache, model=model, run_id=run_id, budget=budget)
+        return Buyer(self.vendor, self.cache, model=model, run_id=run_id, budget=budget)
 
     def close(self) -> None:
         self.vendor.__exit__()

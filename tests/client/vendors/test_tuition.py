@@ -11,8 +11,8 @@ import pytest
 
 from client import errors
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.transport import Hooks
 from client.vendors.vendor import EmbedResult
 from client.vendors.wire import embed_form

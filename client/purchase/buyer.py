@@ -1,4 +1,4 @@
-"""The teacher as the rest of the client sees it: the cache, then the budget, then the vendor."""
+"""How a run buys from its teacher: the cache, then the budget, then the vendor."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -64,8 +64,8 @@ class Offer(NamedTuple):
     cost_micros: int
 
 
-class Teacher:
-    """One model of one vendor, for one run.
+class Buyer:
+    """One model of one vendor, bought from for one run.
 
     Attributes:
         vendor: who sells.
@@ -116,13 +116,13 @@ class Teacher:
         self._pinning = Pinning(cache, model, say)
         self._said_owed = 0
 
-    def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Teacher":
+    def for_run(self, run_id: str, *, budget: int | None, max_spend_micros: int | None = None) -> "Buyer":
         """The same model of the same vendor, with the same cache, for another run.
 
         It knows what was refused before. What is refused to it, it keeps to itself: this teacher may outlive
         many runs, and is not to hold the images that they asked about.
         """
-        other = Teacher(
+        other = Buyer(
             self.vendor, self._cache, model=self._card, run_id=run_id, budget=budget,
             max_spend_micros=max_spend_micros, traces=self._traces, say=self._say, bulk=self._bulk,
         )  # fmt: skip

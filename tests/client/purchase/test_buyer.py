@@ -22,15 +22,15 @@ from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Payer, make_batch
 from client.errors import ClientError, PriceRaised, QuotaExhausted, RunBusy, VendorError
 from client.purchase import requests
+from client.purchase.buyer import Buyer
 from client.purchase.concurrency import START
 from client.purchase.lock import is_locked, run_lock
 from client.purchase.plan import Tranche
 from client.purchase.requests import BATCH_SIZE
 from client.purchase.settlement import Settlement
-from client.purchase.teacher import Teacher
 from client.vendors import transport
-from client.vendors.protocols.tuition import VendorClient
 from client.vendors.query import Query, Spending
+from client.vendors.teachers.tuition import VendorClient
 from shared.embeddings import Prices
 from shared.receipts import KEYS_PATH
 from tests.client.cards import MODEL
@@ -189,7 +189,7 @@ def test_batches_that_were_charged_come_before_those_that_were_not(shop: Shop) -
 
 
 def test_an_owed_batch_whose_queries_are_bought_by_now_is_only_asked_after(shop: Shop) -> None:
-    Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
+    Buyer(shop.client, shop.cache, model=MODEL, run_id="other", budget=None).buy(_texts(20))
     shop.cache.begin(make_batch("run", "fp_1", tuple(_texts(10))))
     assert shop.teacher(20).buy(_texts(20)).bought == 0
     assert shop.vendor.charged == 20
@@ -291,7 +291,7 @@ def test_what_another_run_buys_meanwhile_is_not_bought_again(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client.purchase.requests.LARGEST", 1)  # so that nothing else is in flight
-    other = Teacher(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
+    other = Buyer(shop.client, shop.cache, model=MODEL, run_id="other", budget=None)
     texts = _texts(40 * BATCH_SIZE)
     first = threading.Event()
 
@@ -313,7 +313,7 @@ def test_runs_that_buy_the_same_at_the_same_time_pay_once_between_them(shop: Sho
     def buy(run: str) -> int:
         with EmbeddingCache(tmp_path / "cache.db") as cache:
             wanted = random.Random(run).sample(texts, len(texts))
-            teacher = Teacher(shop.client, cache, model=MODEL, run_id=run, budget=None)
+            teacher = Buyer(shop.client, cache, model=MODEL, run_id=run, budget=None)
             bought = teacher.buy(wanted).bought
             assert teacher.lookup(texts)[1].all()
             return bought
@@ -396,7 +396,7 @@ def test_what_nobody_can_ask_after_is_bought_again_with_a_word(
 ) -> None:
     ours, gone = _image(b"ours", "ours.png"), _image(b"gone", "gone.png")
     shop.cache.begin(make_batch("killed", "fp_1", (ours, gone)))
-    teacher = Teacher(shop.client, shop.cache, model=MODEL, run_id="run", budget=None, say=print)
+    teacher = Buyer(shop.client, shop.cache, model=MODEL, run_id="run", budget=None, say=print)
     assert teacher.buy([ours]).bought == 1
     assert "bought 1 of these queries. They may be paid for" in capsys.readouterr().out
     assert teacher.buy([ours]).bought == 0
@@ -434,7 +434,7 @@ def test_a_killed_runs_note_goes_only_if_its_own_vendor_and_account_tell_of_it(
     shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
     shop.vendor.spent |= {batch.idempotency_key} if is_spent else set()
     with VendorClient(url, key, transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=None)
         assert teacher.buy(texts).bought == 10  # elsewhere, nothing is known of what was paid
     assert _noted(shop.cache, "killed") == ([batch] if stays else [])
     assert shop.cache.spending("killed").queries == (3 if is_spent and not stays else 0)
@@ -458,13 +458,13 @@ def test_an_own_note_counts_as_paid_where_another_vendor_or_account_does_not_kno
         shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"), prices=prices)
     shop.vendor.paid[charged.idempotency_key] = 5  # whoever tells of a charge is believed
     with VendorClient(url, key, transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30, say=said.append)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=30, say=said.append)
         assert teacher.buy(texts).bought == (30 if is_told else 26)
         assert ("4 queries of the budget are set aside" in " ".join(said)) == (not is_told)
         wanted = Tranche("texts", texts)
         assert (teacher.plan([wanted]).budget_left, teacher.plan([wanted]).to_buy) == (0, ())
         assert shop.cache.known("fp_1", owed.queries) == set(owed.queries)
-        poor = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=dear)
+        poor = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=dear)
         assert poor.buy(texts).out_of_budget == (not is_told)
     assert _noted(shop.cache, "run") == ([] if is_told else [owed])
     shop.vendor.paid[owed.idempotency_key] = 4
@@ -480,14 +480,14 @@ def test_an_own_note_stays_where_another_vendor_or_account_has_spent_its_key(
     shop.cache.begin(batch, payer=Payer("http://vendor:80", "a"))
     shop.vendor.spent.add(batch.idempotency_key)
     with VendorClient(url, key, transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=9)
         purchase = teacher.buy(_texts(5))
         assert (purchase.bought, purchase.lost, purchase.out_of_budget) == (4, 0, True)
     assert _noted(shop.cache, "run") == [batch]
     shop.vendor.spent.clear()
     shop.vendor.paid[batch.idempotency_key] = 5
     with VendorClient("http://vendor", "tk_a_secret", transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=9)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=9)
         assert teacher.buy(_texts(5)).bought == 5  # its own vendor and account are asked after all
     assert not shop.cache.notes.of_run("run")
     assert shop.cache.spending("run").queries == shop.vendor.charged == 9
@@ -499,7 +499,7 @@ def test_a_note_of_another_vendor_is_not_shown_to_this_one_unless_it_asks_the_sa
     batch = make_batch("run", "fp_1", tuple(_texts(5)))
     shop.cache.begin(batch, payer=Payer("http://other:80", "a"))
     with VendorClient("http://vendor", "tk_a_secret", transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=30)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=30)
         assert teacher.buy(_texts(40, "good of this one")).bought == 25
     assert sum(shop.vendor.sizes) == 25
     assert _noted(shop.cache, "run") == [batch]
@@ -517,7 +517,7 @@ def test_what_another_key_may_still_be_charged_for_is_waited_for(
 
     monkeypatch.setattr(pending, "FRESH_SECONDS", 0.5)
     with VendorClient("http://vendor", "tk_b_secret", transport=shop.vendor) as client:
-        teacher = Teacher(client, shop.cache, model=MODEL, run_id="run", budget=None, say=say)
+        teacher = Buyer(client, shop.cache, model=MODEL, run_id="run", budget=None, say=say)
         assert teacher.buy(_texts(5)).bought == 5
     assert shop.vendor.charged == 5
 
@@ -671,7 +671,7 @@ def test_what_was_agreed_stays_noted_while_an_answer_is_owed(
 
 
 def test_money_ends_a_purchase_to_the_micro(shop: Shop) -> None:
-    teacher = Teacher(
+    teacher = Buyer(
         shop.client, shop.cache, model=MODEL, run_id="run", budget=None, max_spend_micros=20 * 50 + 19
     )
     purchase = teacher.buy(_texts(80))
