@@ -47,6 +47,16 @@ $(INFINITY)/.ready: tests/infinity/requirements.txt
 test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
 	@INFINITY_BIN=$(INFINITY)/bin $(BIN)/python -m pytest -m infinity tests/infinity
 
+.venv-teachers/.ready: pyproject.toml
+	@test -x .venv-teachers/bin/python || $(PYTHON) -m venv .venv-teachers
+	@echo "Installing other vendors' SDKs into .venv-teachers ..."
+	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[client,bedrock,vertex,sdk]' \
+		hypothesis pytest pytest-xdist
+	@touch $@
+
+test-teachers: .venv-teachers/.ready  ## other vendors' own SDKs against our servers of their APIs
+	@.venv-teachers/bin/python -m pytest -m sdk --override-ini filterwarnings= tests/client/vendors/test_sdks.py
+
 # RESOLVE_OPTIONS are those of `uv pip compile`: `--override FILE` names other releases of some packages, say.
 .venv-lowest/.ready .venv-newest/.ready: .venv-%/.ready: $(READY)
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*

@@ -18,6 +18,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `isolation_test`, with `IsolationOptions`: whether it keeps projects and accounts apart, as an `Isolation`;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
+- `Teacher`: whom to ask, by name, or made of two functions or of an open_clip model;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Buyer` (the cache, then the budget, then the vendor): buying by hand;
 - `ClientError`, the root of the error tree that is drawn in client/errors.py.
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from client.results.records import Purchase as Purchase
     from client.results.records import Summary as Summary
     from client.vendors.query import Query as Query
+    from client.vendors.teacher import Teacher as Teacher
     from client.vendors.teachers.tuition import VendorClient as VendorClient
 
 # Where each public name lives; it is imported when it is first asked for.
@@ -164,6 +166,7 @@ _MODULES = {
     "client.results.records": ("Plan", "Purchase", "Summary"),
     "client.vendors.teachers.tuition": ("VendorClient",),
     "client.vendors.query": ("Query",),
+    "client.vendors.teacher": ("Teacher",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -32,7 +32,7 @@ def canary(
     given = collect_inputs(options.texts, words, connection.display).queries if words or options.texts else []
     approve = purchases(agreed=options.agreed, confirm=confirm, takes_cap=False)
     with connection.vendor() as vendor, connection.cache() as cache:
-        model = vendor.model(options.model)
+        model = vendor.model(options.asked.model_name)
         asking = Canary(vendor, cache, model)
         chosen = [] if asking.is_proven else asking.choose(given, options.count)
         if not chosen and not asking.is_contradicted:

@@ -18,8 +18,10 @@ _ROUNDING = {2: 2.0**-11, 4: 1e-6}
 
 
 def origin_of(url: str) -> str:
-    """The name of a vendor: scheme, host and port of its address."""
+    """The name of a vendor: scheme, host and port of its address; of one in this process, all of it."""
     parts = urlsplit(url)
+    if not parts.hostname:
+        return url
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return f"{parts.scheme}://{parts.hostname}:{port}"
 

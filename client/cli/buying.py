@@ -51,7 +51,7 @@ class OfVendor(VendorOptions, Printed):
     """A vendor, of which something is printed."""
 
 
-@command(app, panel=_PANEL, without=("cache", "protocol", "model"))
+@command(app, panel=_PANEL, without=("cache", "teacher", "price"))
 def models(given: OfVendor) -> None:
     """List the models that the vendor sells, with fingerprints and with the prices that this account pays.
 
@@ -79,7 +79,7 @@ class Usage(OfVendor):
     )
 
 
-@command(app, panel=_PANEL, without=("protocol", "model"))
+@command(app, panel=_PANEL, without=("teacher", "price"))
 def usage(given: Usage) -> None:
     """Show what the vendor says this account used, was billed, and has left.
 
@@ -105,7 +105,7 @@ class Batches(OfVendor):
     )
 
 
-@command(app, panel=_PANEL, without=("cache", "protocol", "model"))
+@command(app, panel=_PANEL, without=("cache", "teacher", "price"))
 def batches(given: Batches) -> None:
     """List this account's bulk jobs, which --batch begins; the command that began one fetches what it brings.
 
@@ -133,7 +133,7 @@ class Canary(CanaryOptions, Printed):
     )
 
 
-@command(app, panel=_PANEL, without=("protocol",))
+@command(app, panel=_PANEL, without=("price",))
 def canary(given: Canary) -> None:
     """Ask a few known inputs again: does the fingerprint still stand for the same model? Ends with 1 if not.
 
@@ -162,7 +162,7 @@ class OfTwoKeys(IsolationOptions, Printed):
     """The options of `client isolation-test`."""
 
 
-@command(app, "isolation-test", panel=_PANEL, without=("cache", "protocol", "model"))
+@command(app, "isolation-test", panel=_PANEL, without=("cache", "teacher", "price"))
 def isolation_test(given: OfTwoKeys) -> None:
     """Try with a second key, of another project, what the first one has at the vendor; it costs nothing.
 

@@ -241,7 +241,7 @@ def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[
 def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
     quote = outlook.quote
     if not outlook.prices_known:
-        print_line("This vendor states no prices, so what it will charge is not known here.")
+        print_line("This vendor states no prices: say with --price what it charges, or costs are shown as 0.")
     elif quote is None:
         print_line("Without a key, that is the vendor's standard price.")
     elif not quote.fits_money:

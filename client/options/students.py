@@ -1,13 +1,13 @@
 """The options of a finished student: to predict, to be measured, exported and served, and to ask a vendor."""
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from client.options.base import Options
 from client.options.training import DataOptions, DeviceOptions
-from client.options.vendor import DEFAULT_VENDOR, AgreementOptions
+from client.options.vendor import AgreementOptions
 from shared.declared import Option
 from shared.hosts import is_loopback
 
@@ -32,11 +32,21 @@ class AskOptions(AgreementOptions):
 
     panel: ClassVar[str | None] = "Asking the vendor"
 
-    vendor: Annotated[str, Option(name="ask_vendor", env="TUITION_VENDOR_URL", metavar="URL")] = Field(
-        default=DEFAULT_VENDOR,
-        description="Ask this vendor about the images of which the student is least sure (default: ask "
-        "nobody).",
+    vendor: Annotated[str | None, Option(name="ask_vendor", env="TUITION_VENDOR_URL", metavar="URL")] = Field(
+        default=None,
+        description="Ask this vendor about the images of which the student is least sure, by its URL or as "
+        "`teacher` names it, cohere:embed-v4.0 say (default: ask nobody).",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named(cls, given: Any) -> Any:  # noqa: ANN401 (whatever was given)
+        """A vendor that is no URL is a teacher."""
+        vendor = given.get("vendor") if isinstance(given, dict) else None
+        if not isinstance(vendor, str) or "://" in vendor:
+            return given
+        return {**{name: value for name, value in given.items() if name != "vendor"}, "teacher": vendor}
+
     share: Annotated[float, Option(name="ask_share")] = Field(
         default=0.2, ge=0, le=1, description="Ask about this share of the images, the least sure first."
     )

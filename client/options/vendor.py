@@ -1,13 +1,16 @@
 """Where to buy, what may be spent, and where bought embeddings are kept."""
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, InstanceOf, SecretStr, field_validator
 
+from client.errors import UsageError
 from client.options.base import Options
-from client.vendors.registry import ProtocolName
+from client.vendors.teacher import OWN, Teacher, prices_of
 from shared.declared import Option
+from shared.embeddings import Prices
 
 DEFAULT_VENDOR = "http://127.0.0.1:8000"
 
@@ -25,26 +28,98 @@ class CacheOptions(Options):
     )
 
 
-class VendorOptions(CacheOptions):
-    """Where to buy, and where to keep what was bought."""
+def _teacher(given: str | Teacher) -> str | Teacher:
+    """A teacher, whose name is one."""
+    if isinstance(given, str):
+        try:
+            Teacher(given)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    return given
 
-    vendor: Annotated[str, Option(env="TUITION_VENDOR_URL")] = Field(
-        default=DEFAULT_VENDOR, description="The vendor's URL."
+
+class VendorOptions(CacheOptions):
+    """Whom to ask, and where to keep what was bought."""
+
+    teacher: Annotated[
+        str | InstanceOf[Teacher],
+        AfterValidator(_teacher),
+        Option(env="TUITION_TEACHER", metavar="API[:MODEL]"),
+    ] = Field(
+        default=OWN,
+        description="Whom to ask: tuition, cohere, voyage, jina, vertex, bedrock, openai (infinity-emb or "
+        "vLLM), open_clip:MODEL/PRETRAINED or open_clip:FOLDER in this process, python:MODULE:NAME, or what "
+        "a package adds. In Python also a `Teacher`.",
+    )
+    vendor: Annotated[str | None, Option(env="TUITION_VENDOR_URL", metavar="URL")] = Field(
+        default=None,
+        description=f"The vendor's URL (default: that of the teacher's API; Tuition's is {DEFAULT_VENDOR}).",
     )
     api_key: Annotated[SecretStr | None, Option(env="TUITION_API_KEY", hidden=True)] = Field(
         default=None, description="The API key."
     )
     api_key_file: Annotated[
         Path | None, Option(instead_of="api_key", env="TUITION_API_KEY_FILE", typed=True)
-    ] = Field(default=None, description="A file with the API key (default: the key is TUITION_API_KEY).")
-    protocol: Annotated[ProtocolName, Option(env="TUITION_PROTOCOL")] = Field(
-        default="tuition",
-        description="The vendor's protocol: Tuition's own, or OpenAI's with images as infinity-emb or "
-        "Jina does.",
+    ] = Field(
+        default=None,
+        description="A file with the API key (default: the key is the API's usual variable, such as "
+        "TUITION_API_KEY or COHERE_API_KEY).",
     )
-    model: str | None = Field(
-        default=None, description="Which of the vendor's models to ask (default: the vendor's own default)."
+    price: Annotated[tuple[str, ...], Option(commas=True, metavar="image=MICROS,text=MICROS")] = Field(
+        default=(),
+        description="What a query costs, in millionths of the currency unit, where the vendor does not say "
+        "so itself (default: the API's list price).",
     )
+
+    @field_validator("price")
+    @classmethod
+    def _is_price(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            _prices(given)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return given
+
+    @property
+    def asked(self) -> Teacher:
+        """The teacher."""
+        return Teacher(self.teacher) if isinstance(self.teacher, str) else self.teacher
+
+    @property
+    def address(self) -> str | None:
+        """The vendor's URL, as it was said; `None` for the API's own.
+
+        TUITION_VENDOR_URL is where a Tuition vendor is, and is not asked for anything of another API.
+        """
+        of_environment = os.environ.get("TUITION_VENDOR_URL")
+        is_typed = "vendor" in self.model_fields_set
+        if self.asked.is_tuition or is_typed or self.vendor != of_environment:
+            return self.vendor
+        return None
+
+    @property
+    def prices(self) -> Prices | None:
+        """What a query costs, as the user says; `None` where that is not said."""
+        return _prices(self.price)
+
+    def said_key(self) -> tuple[SecretStr | None, Path | None]:
+        """The key and its file, where they are for this teacher: TUITION_API_KEY is sent to Tuition alone."""
+        if self.asked.is_tuition:
+            return self.api_key, self.api_key_file
+        typed = self.model_fields_set
+        return (
+            self.api_key if "api_key" in typed else None,
+            self.api_key_file if "api_key_file" in typed else None,
+        )
+
+
+def _prices(given: tuple[str, ...]) -> Prices | None:
+    if not given:
+        return None
+    pairs = [each.partition("=") for each in given]
+    if not all(micros.isdecimal() for _, _, micros in pairs):
+        raise UsageError(f"write --price as image=100,text=5, and not {','.join(given)}.")
+    return prices_of({kind: int(micros) for kind, _, micros in pairs})
 
 
 class IsolationOptions(VendorOptions):

@@ -33,7 +33,7 @@ class PurchaseOutlook:
     Attributes:
         quote: the vendor's own estimate, with the quota that is left and whether money and quota suffice;
             `None` where it gives none to this key, or does not answer.
-        prices_known: whether the vendor states prices; where it does not, every cost is shown as 0.
+        prices_known: whether prices are known; where they are not, every cost is shown as 0.
         seconds: at the rate of the last comparable purchase of this model (see `recent_rate`), or at the
             vendor's rate limit if that is slower; `None` if there was none.
     """
@@ -201,7 +201,7 @@ class Buyer:
         rate = recent_rate(self._cache.billed.sales(self.model.fingerprint), counts)
         slowest = quote.seconds_at_rate_limit if quote else 0
         seconds = None if rate is None else max(slowest, len(queries) / rate)
-        return PurchaseOutlook(quote, self.vendor.states_prices, seconds)
+        return PurchaseOutlook(quote, self.vendor.knows_prices(self.model.id), seconds)
 
     def hold_owed(self, images: Sequence[Query]) -> None:
         """Hold those of some images that are in no file whose answers are owed, and let go of others."""

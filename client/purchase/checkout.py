@@ -117,7 +117,7 @@ class Checkout:
             prices=order.note.prices,
             again=again,
             alive=partial(is_locked, self.cache.path),
-            released=self.released if self.vendor.repeats_are_free else None,
+            released=self.released if self.vendor.declares.repeats_are_free else None,
         )
         self._move(order, Event.HELD if held else Event.NOTE, NOT_PAID)
         return held

@@ -45,7 +45,7 @@ def identify(
         VendorError: there are several models and no name, or a text and an image are not embedded alike.
     """
     model = vendor.model(name, fingerprint=fingerprint)
-    if vendor.states_fingerprints:
+    if vendor.declares.states_fingerprints:
         return model
     vectors: dict[Query, Vector] = {}
     queries = (
@@ -80,14 +80,14 @@ def _recognised(
     prefix = f"{model.owned_by}:{model.id}:"
     known = _known(cache, prefix, vectors)
     content = b"".join(vector.tobytes() for vector in vectors.values())
-    fingerprint = known or f"{prefix}{hashlib.sha256(content).hexdigest()[:16]}"
+    fingerprint = model.fingerprint or known or f"{prefix}{hashlib.sha256(content).hexdigest()[:16]}"
     receipt = secrets.token_hex(8)
     batch = Batch(f"{_RUN}:{receipt}", _RUN, fingerprint, tuple(vectors))
     request_id, payer = f"{model.owned_by}-{receipt}", Payer(origin_of(vendor.url))
     cache.commit(
         batch,
         {} if known else vectors,
-        Usage.of(counts_of(vectors), 0),
+        Usage.of(counts := counts_of(vectors), model.prices.cost_of(counts)),
         request_id,
         payer,
     )
@@ -110,6 +110,8 @@ def _note_in_vain(vendor: Vendor, cache: EmbeddingCache, model: ModelCard, paid:
     """Store the receipt of queries that did not show which model this is."""
     receipt, asked = secrets.token_hex(8), f"{model.owned_by}:{model.id}"
     batch = Batch(f"{_RUN}:{receipt}", _RUN, asked, paid)
-    bill = Bill(f"{model.owned_by}-{receipt}", asked, Usage.of(counts_of(paid), 0))
+    counts = counts_of(paid)
+    usage = Usage.of(counts, model.prices.cost_of(counts))
+    bill = Bill(f"{model.owned_by}-{receipt}", asked, usage)
     with suppress(CacheError):  # it may be what went wrong in the first place
         cache.reject(batch, bill, "did not show which model it is", Payer(origin_of(vendor.url)))

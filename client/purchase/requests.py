@@ -13,6 +13,7 @@ from client.purchase.concurrency import LARGEST
 from client.purchase.lifecycle import Event
 from client.purchase.queue import BuyingQueue, Gone, NotCharged
 from client.purchase.result import Tally
+from client.vendors.declaration import Declaration
 from client.vendors.query import Query
 from client.vendors.transport import NO_HOOKS, Hooks
 from client.vendors.vendor import EmbedResult
@@ -31,11 +32,11 @@ _JUST_NOTED_SECONDS = 1.0
 class _Contents:
     """The bytes of one request, all of one kind; a parcel of the queue's."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, declares: Declaration) -> None:
         self.contents: list[bytes] = []
         self._kind = ""
-        self._most = min(BATCH_SIZE, limits.max_inputs)
-        self._room = min(limits.max_request_bytes, BATCH_BYTES) - _OVERHEAD
+        self._most = min(declares.batch_queries or BATCH_SIZE, limits.max_inputs)
+        self._room = min(limits.max_request_bytes, declares.batch_bytes or BATCH_BYTES) - _OVERHEAD
 
     def fault(self, _query: Query, _content: bytes) -> str | None:
         return None  # what is too large alone, the vendor refuses
@@ -53,7 +54,7 @@ class _Contents:
 
 
 def _size(query: Query, content: bytes) -> int:
-    """At least the bytes in a request, whatever the protocol."""
+    """At least the bytes in a request, whatever the API."""
     return _OVERHEAD + query.most_in_json(content)
 
 
@@ -86,7 +87,7 @@ class Requests:
         ready = queue.next_ready()
         if ready is not None:
             return ready
-        parcel = _Contents(self.checkout.model.limits)
+        parcel = _Contents(self.checkout.model.limits, self.checkout.vendor.declares)
         queries = queue.fill(parcel)
         return self.order(queries, parcel.contents) if queries else None
 
@@ -111,7 +112,7 @@ class Requests:
 
     def readable(self, queue: BuyingQueue, queries: Sequence[Query]) -> list[tuple[Query, bytes]]:
         """The queries that can be sent, with their bytes."""
-        parcel = _Contents(self.checkout.model.limits)
+        parcel = _Contents(self.checkout.model.limits, self.checkout.vendor.declares)
         contents = ((query, queue.read(query, parcel)) for query in queries)
         return [(query, content) for query, content in contents if content is not None]
 
@@ -134,7 +135,7 @@ class Requests:
 
     def ask(self, order: Order) -> None:
         """As a `Channel` does: at a cost of nothing, which a vendor refuses that has not charged it yet."""
-        if not self.checkout.vendor.repeats_are_free:
+        if not self.checkout.vendor.declares.repeats_are_free:
             raise Gone  # nobody can ask
         try:
             answer = self.send(order, 0, NO_HOOKS)
@@ -194,7 +195,7 @@ class Requests:
             VendorUnreachable: the budget does not reach to that.
         """
         vendor, cost = self.checkout.vendor, price(order.queries, self.prices)
-        if vendor.repeats_are_free:
+        if vendor.declares.repeats_are_free:
             return
         if not self.checkout.budget.reserve(cost):
             raise VendorUnreachable(

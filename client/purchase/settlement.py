@@ -70,7 +70,7 @@ class Settlement:
             KeyRefused, VendorError: the vendor does not answer, or answered what cannot be taken.
             CacheError: the cache cannot be written.
         """
-        if not (missing and self.checkout.vendor.repeats_are_free):
+        if not (missing and self.checkout.vendor.declares.repeats_are_free):
             return
         cache = self.checkout.cache
         with self._lock:
@@ -252,7 +252,7 @@ class Settlement:
         if order.batch.is_job and self.jobs is not None:
             return self.jobs
         checkout, fingerprint = self.checkout, order.batch.fingerprint
-        if fingerprint == checkout.model.fingerprint or not checkout.vendor.repeats_are_free:
+        if fingerprint == checkout.model.fingerprint or not checkout.vendor.declares.repeats_are_free:
             return self.requests
         if fingerprint not in self._elsewhere:
             model = identify(checkout.vendor, checkout.cache, fingerprint=fingerprint)

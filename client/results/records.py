@@ -75,7 +75,7 @@ class Outlook(Record):
         description="the vendor's own estimate; `None` where it gives none to this key, or does not answer"
     )
     prices_known: bool = Field(
-        description="whether the vendor states prices; where it does not, every cost is shown as 0"
+        description="whether prices are known; where they are not, every cost is shown as 0"
     )
     seconds: int | float | None = Field(
         description="how long buying takes, at the rate of the last comparable purchase; `None` if not known"

@@ -1,5 +1,6 @@
 """The vendor of a command, and the teacher that it sells."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -11,10 +12,11 @@ from client.purchase.buyer import Bulk, Buyer
 from client.purchase.identification import identify
 from client.runs.folder import RunFolder
 from client.runs.storage import Storage
-from client.vendors.registry import connect
+from client.vendors.declaration import Declaration
 from client.vendors.teachers.tuition import VendorClient
 from client.vendors.tracing import Traces, find_traces
 from client.vendors.vendor import Vendor
+from shared.embeddings import ModelCard
 from shared.hosts import is_loopback
 
 
@@ -36,7 +38,11 @@ class Connection(Storage):
         Raises:
             UsageError: the key's file cannot be read, or there is no such URL.
         """
-        with VendorClient(self.options.vendor, self._api_key(), on_wait=self.display.note) as client:
+        options = self.options
+        if not options.asked.is_tuition:
+            raise UsageError(f"Only a Tuition vendor answers this, and not --teacher {options.asked.name}.")
+        url = options.vendor or VendorClient.declares.address()
+        with VendorClient(url, self._api_key(url), on_wait=self.display.note) as client:
             yield client
 
     @contextmanager
@@ -57,15 +63,16 @@ class Connection(Storage):
         options = self.options
         max_spend_micros = options.max_spend_micros if isinstance(options, PurchaseOptions) else None
         with _open_traces() as traces, self._any_vendor(traces) as client, self.cache() as cache:
-            if max_spend_micros is not None and not client.states_prices:
+            if max_spend_micros is not None and not client.knows_prices(options.asked.model_name):
                 raise UsageError(
-                    f"A vendor that speaks {options.protocol} states no prices, so --max-spend cannot be "
-                    "kept: cap the queries with --budget."
+                    f"{client.declares.title} states no prices, so --max-spend cannot be kept: cap the "
+                    "queries with --budget, or say with --price what they cost."
                 )
             before = None if run is None else run.began_with
             known = None if before is None else before.fingerprint
             try:
-                model = identify(client, cache, options.model, fingerprint=fingerprint or known)
+                name = options.asked.model_name
+                model = identify(client, cache, name, fingerprint=fingerprint or known)
             except (VendorUnreachable, KeyRefused) as error:
                 if run is None or before is None or not run.purchase.exists():
                     raise
@@ -73,9 +80,8 @@ class Connection(Storage):
                 model = before
             at_bulk_prices = isinstance(options, BulkOptions) and options.batch
             if at_bulk_prices and client.bulk is None:
-                raise UsageError(
-                    f"A vendor that speaks {options.protocol} has no bulk jobs: leave --batch out."
-                )
+                raise UsageError(f"{client.declares.title} has no bulk jobs: leave --batch out.")
+            self._warn(client, model)
             waits = not isinstance(options, BulkOptions) or options.wait
             yield Buyer(
                 client,
@@ -89,28 +95,44 @@ class Connection(Storage):
                 bulk=Bulk(at_bulk_prices, waits),
             )
 
+    def _warn(self, vendor: Vendor, model: ModelCard) -> None:
+        """Say once what a vendor cannot promise."""
+        prices = model.prices if vendor.knows_prices(model.id) else None
+        said = vendor.declares.warnings(prices, of_user=bool(self.options.price))
+        if said:
+            self.display.note_once(" ".join(said))
+
     @contextmanager
     def _any_vendor(self, traces: Traces | None) -> Iterator[Vendor]:
-        options, say = self.options, self.display.note
-        headers = dict if traces is None else traces.headers
-        with connect(
-            options.protocol, options.vendor, self._api_key(), on_wait=say, trace_headers=headers
+        options = self.options
+        teacher, url = options.asked, options.address
+        declares = teacher.declares()
+        needs_address = url is None and declares is not None and not declares.is_local
+        where = declares.address() if needs_address and declares is not None else url
+        key = None if declares is not None and declares.is_local else self._api_key(where, declares)
+        with teacher.vendor(
+            where,
+            key,
+            prices=options.prices,
+            on_wait=self.display.note,
+            trace_headers=dict if traces is None else traces.headers,
         ) as vendor:
             yield vendor
 
-    def _api_key(self) -> str | None:
-        options = self.options
-        key = options.api_key.get_secret_value() if options.api_key else None
-        if options.api_key_file is not None:
+    def _api_key(self, url: str | None, declares: Declaration | None = None) -> str | None:
+        """The key for an address: the one that was said, or that of the API's variable."""
+        given, file = self.options.said_key()
+        key = given.get_secret_value() if given else None
+        if file is not None:
             try:
-                key = options.api_key_file.read_text(encoding="ascii").strip()
+                key = file.read_text(encoding="ascii").strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(
-                    f"The API key cannot be read from {options.api_key_file}: {error}."
-                ) from error
-        if key and _is_readable_on_the_way(options.vendor):
+                raise UsageError(f"The API key cannot be read from {file}: {error}.") from error
+        if key is None and declares is not None and declares.key_variable:
+            key = os.environ.get(declares.key_variable) or None
+        if key and url is not None and _is_readable_on_the_way(url):
             self.display.note_once(
-                f"Warning: {options.vendor} is plain http, so the API key can be read by everybody on the "
+                f"Warning: {url} is plain http, so the API key can be read by everybody on the "
                 "way to it. Give an https:// address with --vendor, or a tunnel to this machine; then ask "
                 "the vendor for another key."
             )

@@ -19,7 +19,7 @@ def worth_asking(
     config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Buyer, *, folder: Path | None
 ) -> bool:
     """Whether, by what was bought of the labelled images, anything will be learnt of the teacher."""
-    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    check = check_by_labelled(config, dataset, asked, teacher, folder=folder)
     return check is None or check.learnt_from
 
 
@@ -40,7 +40,7 @@ def plan_for(
     texts, labelled, further = asked.lots(plan.to_buy)
     if texts or labelled or not further:
         return plan, None
-    check = _check_by_labelled(config, dataset, asked, teacher, folder=folder)
+    check = check_by_labelled(config, dataset, asked, teacher, folder=folder)
     if check is None or check.learnt_from:
         return plan, None
     left_out = {*plan.to_buy, *plan.beyond}
@@ -48,9 +48,10 @@ def plan_for(
     return teacher.plan(kept.tranches(dataset)), check
 
 
-def _check_by_labelled(
+def check_by_labelled(
     config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Buyer, *, folder: Path | None
 ) -> TeacherCheck | None:
+    """The verdict of the labelled images that were bought; `None` where they are too few."""
     labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
     known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
     return None if known is None else check_teacher(config, dataset, known).check

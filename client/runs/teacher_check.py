@@ -84,6 +84,14 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
     return Checked(check, named if recipe.weigh_teacher else unnamed(known), doubtful)
 
 
+def is_guessing(check: TeacherCheck, *, classes: int) -> bool:
+    """Whether a teacher is right by the class texts no more often than chance explains (95%, one-sided)."""
+    images = sum(each.images for each in check.by_domain.values())
+    right = sum(each.accuracy * each.images for each in check.by_domain.values()) / images
+    chance = 1 / classes
+    return classes > 1 and right <= chance + 1.645 * math.sqrt(chance * (1 - chance) / images)
+
+
 def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
     right: dict[str, list[bool]] = defaultdict(list)
     for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):

@@ -11,12 +11,16 @@ from client.results.records import Purchase, RefusedQuery
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
 from client.runs.folder import RunFolder
-from client.runs.forecast import plan_for, worth_asking
+from client.runs.forecast import check_by_labelled, plan_for, worth_asking
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
 from client.runs.requirements import require_images, require_prompts, require_same_model
+from client.runs.teacher_check import is_guessing
 from client.runs.teacher_queries import TeacherQueries
 from client.vendors.query import Query
+
+# After so many labelled images it is said if the teacher guesses.
+_FIRST_LOOK = 200
 
 
 class TeacherPurchase:
@@ -68,7 +72,12 @@ class TeacherPurchase:
         # An image that is refused by now is of a request that an earlier run had sent.
         if not self._refused.keys().isdisjoint(asked.prompts):
             return  # nothing can be learnt from images
-        room = self._buy_images("images", labelled, len(plan.to_buy) - len(texts), cached=plan.cached)
+        room = len(plan.to_buy) - len(texts)
+        if len(labelled) > _FIRST_LOOK < room:
+            first, labelled = labelled[:_FIRST_LOOK], labelled[_FIRST_LOOK:]
+            room -= len(first) - self._buy_images("first images", first, len(first), cached=plan.cached)
+            self._mention_guessing()
+        room = self._buy_images("images", labelled, room, cached=plan.cached)
         if not worth_asking(self._config, self._dataset, asked, self._teacher, folder=self._run.path):
             return
         room = self._buy_images("further images", further, room)
@@ -100,6 +109,20 @@ class TeacherPurchase:
         purchase.require_compared(teacher.budget)
         self._refused |= purchase.refused
         return None if purchase.out_of_budget else purchase.bought
+
+    def _mention_guessing(self) -> None:
+        """Say it before much is spent, where texts and images do not go together."""
+        check = check_by_labelled(
+            self._config, self._dataset, self._asked, self._teacher, folder=self._run.path
+        )
+        classes = len(self._dataset.classes)
+        if check is not None and is_guessing(check, classes=classes):
+            self._display.note(
+                f"By the class texts the teacher is right about {check.accuracy:.0%} of the first images, "
+                f"which is no better than guessing among {classes} classes: its texts and images may be of "
+                "two spaces, or the classes' names tell it nothing. Buying goes on; Ctrl-C ends it, and what "
+                "was bought is kept."
+            )
 
     def _mention_unspent(self) -> None:
         left = self._teacher.plan(()).budget_left  # a comparison with what is known costs queries too

@@ -269,6 +269,8 @@ def open_asker(
             asker = Asker(teacher, classes, metadata, ask, patience=patience, reject_below=reject_below)
             asker.check_budget()
         except ClientError as error:
-            error.paid_in_vain = not teacher.vendor.states_fingerprints  # it was paid to show its model
+            error.paid_in_vain = (
+                not teacher.vendor.declares.states_fingerprints
+            )  # it was paid to show its model
             raise
         yield asker

@@ -127,14 +127,16 @@ class HttpTransport:
         on_wait: Callable[[str], None],
         doubt_lasts: bool = True,
         trace_headers: Callable[[], Mapping[str, str]] = dict,
+        auth: httpx.Auth | None = None,
     ) -> None:
-        """Connect to nothing yet; the arguments that are not here are those of `Vendor`.
+        """Connect to nothing yet; the arguments that are not here are those of `HttpVendor`.
 
         Args:
             as_error: makes an answer that is no success, from this address, one of the client's errors, and
                 says by its `unsure` whether the request may have been served all the same.
             doubt_lasts: whether an error is `unsure` if an earlier try of the request was; otherwise
                 `Hooks.on_unsure` settles that.
+            auth: signs requests, in place of the key.
 
         Raises:
             UsageError: this is no URL, or no key.
@@ -150,7 +152,8 @@ class HttpTransport:
         self._http = httpx.Client(
             base_url=_checked(self.url),
             # Bytes that unpack to gigabytes are not accepted.
-            headers={"accept-encoding": "identity", **_authorization(api_key)},
+            headers={"accept-encoding": "identity", **({} if auth else _authorization(api_key))},
+            auth=auth,
             transport=transport,
             timeout=_timeouts(timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE),

@@ -1,18 +1,19 @@
 """A vendor: how it is asked, whatever API it speaks, and what it promises.
 
-Each API is a module in `teachers/` with one subclass, which declares there how its vendors are asked and
-what they promise; `registry.connect` finds it by the module's name.
+Each API is a module of `teachers/` with one subclass, whose `declares` says how its vendors are asked and
+what they promise; `client.vendors.teacher` finds it by the module's name.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 import httpx
 
 from client.errors import ClientError, VendorError
 from client.vendors.bulk_api import BulkApi
+from client.vendors.declaration import Declaration
 from client.vendors.query import Query
 from client.vendors.signatures import KeyChanges, SignedKeys
 from client.vendors.statements import PinnedCard, Proof, SignedHead
@@ -43,27 +44,97 @@ class EmbedResult:
 
 
 class Vendor(ABC):
-    """One vendor and one key. Thread-safe; a context manager, which closes the connections.
+    """One vendor and one key. Thread-safe; a context manager, which lets go of what it holds.
 
     Attributes:
-        repeats_are_free: whether a request that is sent again under its idempotency key is charged once.
-            Where it is not, an answer that is lost counts as paid, and what it held is bought anew.
-        states_prices: whether the prices of its models are known; where they are not, everything costs 0.
-        states_fingerprints: whether it says which model is sold under a name. Where it does not, the model is
-            recognised by its answers to two queries, which are paid for.
-        url: where it is.
+        declares: how it is asked, and what it promises.
+        url: where it is; of one in this process, a name that no address has.
         key_id: the public half of the key, to be noted in receipts.
         bulk: its bulk jobs; `None` where it runs none.
         pin_keys: remembers the keys that it publishes at a moment, in seconds since 1970, and tells how they
             differ from those of before; `None` where nothing does.
     """
 
-    repeats_are_free: ClassVar[bool]
-    states_prices: ClassVar[bool]
-    states_fingerprints: ClassVar[bool]
+    declares: Declaration
+    url: str
     key_id: str | None = None
     bulk: BulkApi | None = None
     pin_keys: Callable[[SignedKeys | None, float], KeyChanges] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027 (many hold nothing)
+        """Let go of what it holds."""
+
+    def stop(self) -> None:  # noqa: B027 (many never wait)
+        """Make requests that wait to be tried again give up now."""
+
+    def knows_prices(self, model: str | None = None) -> bool:  # noqa: ARG002 (some have lists)
+        """Whether the prices of a model, or of the default one, are known; if not, everything costs 0."""
+        return self.declares.states_prices
+
+    @abstractmethod
+    def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
+        """The model of a name; without a name, the one with the `fingerprint` if it is sold, or the default.
+
+        A vendor that states no fingerprints leaves it empty, and the dimensions 0; see
+        `client/purchase/identification.py`.
+        """
+
+    @abstractmethod
+    def embed(
+        self,
+        queries: Sequence[tuple[Query, bytes]],
+        *,
+        model: ModelCard,
+        idempotency_key: str,
+        max_cost_micros: int | None = None,
+        hooks: Hooks = NO_HOOKS,
+    ) -> EmbedResult:
+        """Buy the embeddings of some queries, all of one kind, in one request.
+
+        Args:
+            queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
+            model: what to embed it with.
+            idempotency_key: at most 255 characters; where repeats are free, it is charged once at most.
+            max_cost_micros: the vendor refuses rather than charge more, where it states prices.
+            hooks: what to call meanwhile.
+        """
+
+    def estimate(
+        self,
+        *,
+        model: ModelCard | None = None,  # noqa: ARG002
+        batch: bool = False,  # noqa: ARG002
+        **counts: int,  # noqa: ARG002
+    ) -> Quote:
+        """The price of queries, as a bulk job if `batch`, and whether limits allow it.
+
+        `counts` says how many `images` and `texts` there are; they are of a `model`, or of the default one.
+
+        Raises:
+            VendorError: it gives no estimates.
+        """
+        raise VendorError(f"{self.url} gives no estimates.")
+
+    def head(self, *, within: float | None = None) -> SignedHead | None:  # noqa: ARG002
+        """The end of the account's ledger, signed; `None` of a vendor that signs none.
+
+        Asked once, and waited for as many seconds as are given.
+        """
+        return None
+
+    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:  # noqa: ARG002
+        """The signed card of a model; `None` from a vendor that signs none; `within` as in `head`."""
+        return None
+
+
+class HttpVendor(Vendor):
+    """A vendor that is asked over HTTP, by httpx."""
 
     def __init__(
         self,
@@ -96,85 +167,32 @@ class Vendor(ABC):
             transport=transport,
             timeout=timeout,
             on_wait=on_wait,
-            doubt_lasts=self.repeats_are_free,
+            doubt_lasts=self.declares.repeats_are_free,
             trace_headers=trace_headers,
+            auth=self._auth(api_key),
         )
         self.url = self._http.url
         self._say = on_wait
         self._prepare(api_key)
 
-    def _prepare(self, api_key: str | None) -> None:  # noqa: B027 (most have nothing to prepare)
-        """Set up what one protocol has beside embeddings; ask nothing yet."""
+    def _prepare(self, api_key: str | None) -> None:
+        """Set up what one API has beside embeddings; ask nothing yet."""
 
-    def __enter__(self) -> Self:
-        return self
+    def _auth(self, api_key: str | None) -> httpx.Auth | None:  # noqa: ARG002
+        """How requests are signed; `None` where the key is sent as it is, or there is none."""
+        return None
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
     def stop(self) -> None:
         """Make requests that wait to be tried again give up now."""
         self._http.stop()
 
-    @staticmethod
     @abstractmethod
-    def _error_of(response: httpx.Response, url: str) -> ClientError:
+    def _error_of(self, response: httpx.Response, url: str) -> ClientError:
         """An answer that is no success, as one of the client's errors.
 
         Its `unsure` says whether the request may have been served, and charged, all the same.
         """
-
-    @abstractmethod
-    def model(self, name: str | None = None, *, fingerprint: str | None = None) -> ModelCard:
-        """The model of a name; without a name, the one with the `fingerprint` if it is sold, or the default.
-
-        A vendor that states no fingerprints leaves it empty, and the dimensions 0; see
-        `client/purchase/identification.py`.
-        """
-
-    @abstractmethod
-    def embed(
-        self,
-        queries: Sequence[tuple[Query, bytes]],
-        *,
-        model: ModelCard,
-        idempotency_key: str,
-        max_cost_micros: int | None = None,
-        hooks: Hooks = NO_HOOKS,
-    ) -> EmbedResult:
-        """Buy the embeddings of some queries, all of one kind, in one request.
-
-        Args:
-            queries: what to embed, with its bytes; its order is part of what `idempotency_key` stands for.
-            model: what to embed it with.
-            idempotency_key: at most 255 characters; where `repeats_are_free`, it is charged once at most.
-            max_cost_micros: the vendor refuses rather than charge more, where it states prices.
-            hooks: what to call meanwhile.
-        """
-
-    def estimate(
-        self,
-        *,
-        model: ModelCard | None = None,  # noqa: ARG002
-        batch: bool = False,  # noqa: ARG002
-        **counts: int,  # noqa: ARG002
-    ) -> Quote:
-        """The price of queries, as a bulk job if `batch`, and whether limits allow it.
-
-        `counts` says how many `images` and `texts` there are; they are of a `model`, or of the default one.
-
-        Raises:
-            VendorError: it states no prices.
-        """
-        raise VendorError(f"{self.url} states no prices.")
-
-    def head(self, *, within: float | None = None) -> SignedHead | None:  # noqa: ARG002
-        """The end of the account's ledger, signed; `None` of a vendor that signs none.
-
-        Asked once, and waited for as many seconds as are given.
-        """
-        return None
-
-    def signed_card(self, name: str, *, within: float | None = None) -> PinnedCard | None:  # noqa: ARG002
-        """The signed card of a model; `None` from a vendor that signs none; `within` as in `head`."""
-        return None

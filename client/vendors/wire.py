@@ -15,6 +15,7 @@ from client.vendors.query import Query, counts_of
 from client.vendors.signatures import BadSignature, KeyRing
 from client.vendors.statements import prove, what_was_sold
 from client.vendors.transport import AnswerTooLong, parse
+from client.vendors.vectors import MOST_DIMENSIONS
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import EmbedResponse, ModelCard
 from shared.encoding import ROWS_MEDIA_TYPE, RowDtype, Vector, from_rows, from_wire
@@ -24,7 +25,6 @@ from shared.text import visible
 
 # Raw rows are the smallest; a vendor, or a proxy, that knows only JSON may answer that.
 ACCEPT = f"{ROWS_MEDIA_TYPE}, application/json;q=0.5"
-MOST_DIMENSIONS = 2**16
 # What JSON takes for one number, and for one query beside its numbers; raw rows take less.
 _NUMBER_BYTES = 32
 _QUERY_BYTES = 2048

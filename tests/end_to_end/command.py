@@ -40,7 +40,7 @@ class Command:
         outer = {name: value for name, value in os.environ.items() if not name.startswith("TUITION_")}
         own = {
             "TUITION_VENDOR_URL": self.url,
-            "TUITION_API_KEY": self.api_key,
+            **dict.fromkeys(("TUITION_API_KEY", "OPENAI_API_KEY", "JINA_API_KEY"), self.api_key),
             "TUITION_CACHE": str(self.folder / "cache.db"),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",

@@ -208,7 +208,7 @@ def test_the_examples_in_the_documentation_work(
     Image.new("RGB", (32, 32), "orange").save("some.jpg")
     examples = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     briefly = "".join(f"{name}={value!r}, " for name, value in BRIEFLY.items())
-    assert len(examples) == 8
+    assert len(examples) == 9
     assert len([line for line in examples[0].splitlines() if line and not line.startswith("import")]) == 5
     names: dict[str, Any] = {}
     for example in examples:  # a few steps of a tiny student on small images show that it works

@@ -67,19 +67,21 @@ def test_the_models_are_compared(client: Command) -> None:
 def test_each_model_is_bought_from_and_kept_apart(client: Command, shop: Shop) -> None:
     for model, dimensions in (("icon-clip", 256), ("tiny/1", TINY_DIMENSIONS)):
         for _ in range(2):
-            done = client("embed", "--text", "a cat", "--out", "cat.npy", "--model", model)
+            done = client("embed", "--text", "a cat", "--out", "cat.npy", "--teacher", f"tuition:{model}")
             assert np.load(client.folder / "cat.npy").shape == (1, dimensions)
         assert ("is deprecated as of 2026-10-01" in done.stderr) == (model == "tiny/1")
     assert charged(shop, client) == {"icon-clip": 1, "tiny/1": 1}
     assert (
-        "name one of them with --model"
-        in client("embed", "--text", "a cat", "--out", "cat.npy", "--model", "gpt", code=1).stderr
+        "name one of them with --teacher tuition:MODEL"
+        in client("embed", "--text", "a cat", "--out", "cat.npy", "--teacher", "tuition:gpt", code=1).stderr
     )
 
 
 def test_each_model_is_probed_by_itself(client: Command, shop: Shop) -> None:
     for model in ("icon-clip", "tiny/1"):
-        planned = client("plan", *TOY, "--image-size", "32", "--probe", "23", "--model", model, "--json")
+        planned = client(
+            "plan", *TOY, "--image-size", "32", "--probe", "23", "--teacher", f"tuition:{model}", "--json"
+        )
         assert json.loads(planned.stdout)["teacher_check"] is not None
     assert charged(shop, client) == {"icon-clip": 23, "tiny/1": 23}
 
@@ -100,7 +102,9 @@ def test_what_was_paid_of_one_model_is_not_lost_to_who_asks_another_next(client:
         asked = [(query, query.content())]
         vendor.embed(asked, model=model, idempotency_key=batch.idempotency_key)
     for name in ("tiny/1", "icon-clip"):
-        client("embed", "--text", "a cat", "--out", "cat.npy", "--model", name, "--budget", "2")
+        client(
+            "embed", "--text", "a cat", "--out", "cat.npy", "--teacher", f"tuition:{name}", "--budget", "2"
+        )
     assert charged(shop, client) == {"icon-clip": 1, "tiny/1": 1}
     with connection.cache() as cache:
         assert cache.spending(batch.run_id).queries == 2
@@ -114,7 +118,7 @@ def test_a_plan_is_at_the_prices_of_the_model(client: Command) -> None:
         assert told["outlook"]["quote"]["cost_micros"] == cost
         return told["purchase"]["to_buy"], cost
 
-    cheap, dear = planned("--model", "tiny/1"), planned()
+    cheap, dear = planned("--teacher", "tuition:tiny/1"), planned()
     assert cheap[0] == dear[0]
     assert cheap[1] < dear[1] / 5
 

@@ -71,7 +71,7 @@ def url(folder: Path) -> Iterator[str]:
 @pytest.fixture
 def client(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     client = Command(tmp_path, url, "")
-    monkeypatch.setattr(Command, "environment", client.environment | {"TUITION_PROTOCOL": "infinity"})
+    monkeypatch.setattr(Command, "environment", client.environment | {"TUITION_TEACHER": "openai"})
     return client
 
 
@@ -79,6 +79,7 @@ def test_what_is_bought_is_what_the_model_says(client: Command, folder: Path) ->
     (client.folder / "bad.png").write_text("no image")
     images = [str(folder / "cat.png"), "bad.png"]
     command = ["embed", "--images", images[0], "--images", images[1], "--text", TEXT, "--out", "out.npy"]
+    command += ["--vendor", client.url]
     shown = client(*command)
     assert "Skipped bad.png" in shown.stderr
     text, image, bad = np.load(client.folder / "out.npy")
@@ -95,8 +96,9 @@ def test_many_images_arrive_each_with_its_own_vector(client: Command) -> None:
     for number in range(150):
         pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 40)).save(client.folder / f"{number:03}.jpg")
-    client("embed", "--images", "*.jpg", "--out", "together.npy")
-    client("embed", "--images", "149.jpg", "--out", "alone.npy", "--cache", "other.db")
+    at = ("--vendor", client.url)
+    client("embed", "--images", "*.jpg", "--out", "together.npy", *at)
+    client("embed", "--images", "149.jpg", "--out", "alone.npy", "--cache", "other.db", *at)
     together, alone = np.load(client.folder / "together.npy"), np.load(client.folder / "alone.npy")
     assert np.allclose(together[149], alone[0], atol=1e-4)
     assert len(np.unique(together.round(4), axis=0)) == 150
@@ -105,7 +107,7 @@ def test_many_images_arrive_each_with_its_own_vector(client: Command) -> None:
 def test_a_student_learns_from_it(client: Command) -> None:
     make_folder(client.folder / "toy", images=5)
     what = ["distill", "--data", "toy", "--target-domain", "red", "--budget", "500", "--out", "run"]
-    client(*what, "--image-size", "32", "--steps", "4")
+    client(*what, "--image-size", "32", "--steps", "4", "--vendor", client.url)
     summary = json.loads((client.folder / "run" / "summary.json").read_text())
     assert summary["queries_bought"] == summary["train_images"] + 3
-    assert summary["teacher"]["fingerprint"].startswith("infinity:tiny-clip:")
+    assert summary["teacher"]["fingerprint"].startswith("openai:tiny-clip:")

@@ -6,18 +6,20 @@ repository how to see it. On the site the link leads to the page itself.
 
 from collections.abc import Callable
 
-from tools.site import commands, operator_routes, python_api, run_files
+from tools.site import commands, operator_routes, python_api, run_files, teachers
 
 # Where the site has a page, by its heading in docs/reference.md.
 REFERENCES = {
     "command-lines": "commands.md",
     "python-api": "python-api.md",
+    "teachers": "teachers.md",
     "files-of-a-run": "run-files.md",
     "operators-api": "operator-routes.md",
 }
 _MADE: dict[str, Callable[[], str]] = {
     "commands.md": commands.page,
     "python-api.md": python_api.page,
+    "teachers.md": teachers.page,
     "run-files.md": run_files.page,
     "operator-routes.md": operator_routes.page,
 }

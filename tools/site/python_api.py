@@ -82,6 +82,7 @@ _SECTIONS = {
         "SwapCheck",
     ),
     "Progress": ("Display", "ProgressListener"),
+    "Teachers": ("Teacher",),
     "Buying by hand": ("Buyer", "VendorClient", "EmbeddingCache", "Query", "Budget"),
     "Errors": ("ClientError",),
 }

@@ -15,9 +15,9 @@ from torch import nn
 
 from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
+from shared.fingerprint import describe, fingerprint
 from vendor_service.encoder import precision
 from vendor_service.encoder.facts import Dtype, ModelFacts
-from vendor_service.encoder.fingerprint import describe, fingerprint
 from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.libraries import open_clip

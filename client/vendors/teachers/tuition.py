@@ -27,11 +27,12 @@ from client.errors import (
 )
 from client.vendors import transport
 from client.vendors.bulk_api import BulkApi
+from client.vendors.declaration import Declaration
 from client.vendors.query import Query
 from client.vendors.signatures import BadSignature, KeyChanges, KeyRing, SignedKeys
 from client.vendors.statements import PinnedCard, SignedHead, read_head
 from client.vendors.transport import NO_HOOKS, AnswerTooLong, Hooks, parse
-from client.vendors.vendor import EmbedResult, Vendor
+from client.vendors.vendor import EmbedResult, HttpVendor
 from client.vendors.wire import ACCEPT, check_card, embed_form, most_bytes, read_answer, too_long
 from shared.billing import (
     AccountStatus,
@@ -51,7 +52,7 @@ from shared.receipts import KEYS_PATH, KeySet, LedgerHead, SignedCard
 from shared.text import visible
 
 
-class VendorClient(Vendor):
+class VendorClient(HttpVendor):
     """One Tuition vendor and one key. Thread-safe; a context manager, which closes the connections.
 
     Connection errors and the statuses 408, 409, 429, 500, 502, 503 and 504 are tried again: five times, and a
@@ -59,9 +60,16 @@ class VendorClient(Vendor):
     raised at once. Every method may raise VendorUnreachable, KeyRefused and VendorError.
     """
 
-    repeats_are_free = True
-    states_prices = True
-    states_fingerprints = True
+    declares = Declaration(
+        name="tuition",
+        title="Tuition",
+        url=transport.DEFAULT_URL,
+        key_variable="TUITION_API_KEY",
+        repeats_are_free=True,
+        states_prices=True,
+        states_fingerprints=True,
+        unit_length=True,
+    )
     bulk: BulkApi
 
     def _prepare(self, api_key: str | None) -> None:
@@ -96,7 +104,7 @@ class VendorClient(Vendor):
             chosen = known[:1] or (chosen if len(chosen) == 1 else [card for card in chosen if card.default])
         if len(chosen) != 1:
             sold = ", ".join(visible(card.id) for card in cards)
-            raise VendorError(f"{self.url} sells {sold}; name one of them with --model.")
+            raise VendorError(f"{self.url} sells {sold}; name one of them with --teacher tuition:MODEL.")
         self._tell_of_deprecation(chosen[0])
         return chosen[0]
 
@@ -330,8 +338,7 @@ class VendorClient(Vendor):
         for kid in changes.withdrawn:
             self._say(f"{self.url} says that its key {kid} was stolen: what it signed is no proof any more.")
 
-    @staticmethod
-    def _error_of(response: httpx.Response, url: str) -> ClientError:
+    def _error_of(self, response: httpx.Response, url: str) -> ClientError:
         """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
         try:
             detail = ErrorBody.model_validate_json(response.content).error
@@ -389,4 +396,4 @@ _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.IDEMPOTENCY_KEY_REUSED: (IdempotencyKeySpent, ""),
 }
 
-VENDOR = VendorClient
+TEACHER = VendorClient

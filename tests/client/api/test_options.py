@@ -25,18 +25,18 @@ def _options(**given: Any) -> DistillOptions:
 
 def test_vendor_and_cache_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUITION_VENDOR_URL", "https://vendor.example")
-    monkeypatch.setenv("TUITION_PROTOCOL", "jina")
+    monkeypatch.setenv("TUITION_TEACHER", "jina")
     monkeypatch.setenv("TUITION_CACHE", "bought.db")
     assert VendorOptions() == VendorOptions(
-        vendor="https://vendor.example", protocol="jina", cache=Path("bought.db")
+        vendor="https://vendor.example", teacher="jina", cache=Path("bought.db")
     )
     assert VendorOptions(vendor="http://other").vendor == "http://other"
-    monkeypatch.setenv("TUITION_PROTOCOL", "telepathy")
+    monkeypatch.setenv("TUITION_TEACHER", "telepathy")
     with pytest.raises(ValidationError, match="telepathy"):
         VendorOptions()
-    for name in ("TUITION_VENDOR_URL", "TUITION_PROTOCOL", "TUITION_CACHE"):
+    for name in ("TUITION_VENDOR_URL", "TUITION_TEACHER", "TUITION_CACHE"):
         monkeypatch.delenv(name)
-    assert VendorOptions() == VendorOptions(vendor="http://127.0.0.1:8000", protocol="tuition", cache=None)
+    assert VendorOptions() == VendorOptions(vendor=None, teacher="tuition", cache=None)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_a_vendor_is_asked_where_one_is_named(
         ("export run --out x.onnx --allow-loss 101", "--allow-loss"),
         ("compare --methods erm,erm --out table", "--methods takes different names, comma-separated, not"),
         ("compare --methods , --out table", "--methods takes different names"),
-        ("models", "`protocol`: Input should be 'tuition', 'infinity' or 'jina', not 'telepathy'."),
+        ("models", "There is no teacher 'telepathy'."),
     ],
 )
 def test_what_does_not_go_is_named_as_it_is_typed(
@@ -156,7 +156,7 @@ def test_what_does_not_go_is_named_as_it_is_typed(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     if typed == "models":
-        monkeypatch.setenv("TUITION_PROTOCOL", "telepathy")
+        monkeypatch.setenv("TUITION_TEACHER", "telepathy")
     assert said in _refusal(capsys, *typed.split())
 
 

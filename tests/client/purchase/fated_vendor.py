@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import httpx
@@ -25,6 +25,7 @@ from client.errors import (
 from client.vendors.bulk_api import BulkApi
 from client.vendors.query import Query
 from client.vendors.signatures import KeyRing, SignedKeys
+from client.vendors.teachers.tuition import VendorClient
 from client.vendors.transport import NO_HOOKS, Hooks
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.batches import BatchObject, ChunkReceipt, FileObject, RequestCounts
@@ -130,11 +131,8 @@ def _sure(error: ClientError, *, unsure: bool) -> ClientError:
 class FatedVendor(Vendor):
     """One key of an account at such a vendor."""
 
-    states_prices = True
-    states_fingerprints = True
-
     def __init__(self, books: Books, key: str, account: str, *, repeats_are_free: bool = True) -> None:
-        self.repeats_are_free = repeats_are_free  # type: ignore[misc]
+        self.declares = replace(VendorClient.declares, repeats_are_free=repeats_are_free)
         self.url = "http://vendor"
         self.key_id = key
         self._books = books
@@ -170,7 +168,7 @@ class FatedVendor(Vendor):
             charge = books.charges.get(name)
             if charge is None:
                 cost = (PRICES.text_micros + books.raised) * len(asked)
-                if self.repeats_are_free and cost > (max_cost_micros or 0):
+                if self.declares.repeats_are_free and cost > (max_cost_micros or 0):
                     raise _sure(PriceRaised("dearer"), unsure=False)
                 charge = Charge(run, asked, cost, f"req_{len(books.charges)}")
                 books.charges[name] = charge

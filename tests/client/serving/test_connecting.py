@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,18 +17,23 @@ from client.serving import ask_queue
 from client.serving.ask_queue import AskQueue
 from client.serving.asking import open_asker
 from client.vendors import transport
-from client.vendors.teachers import infinity as infinity_protocol
-from client.vendors.teachers.infinity import InfinityVendor
+from client.vendors.teachers import openai
+from client.vendors.teachers.openai import OpenAiLike
 from tests.client.shop import Shop
 from tests.client.vendors.test_openai import Infinity
 
-TAUGHT = StudentMetadata(taught_by="infinity:clip:0123456789abcdef")
+TAUGHT = StudentMetadata(taught_by="openai:clip:0123456789abcdef")
 
 
 @pytest.fixture
 def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
     server = Infinity()
-    monkeypatch.setattr(infinity_protocol, "VENDOR", partial(InfinityVendor, transport=server))
+
+    class Served(OpenAiLike):
+        def __init__(self, *given: Any, **connection: Any) -> None:
+            super().__init__(*given, transport=server, **connection)
+
+    monkeypatch.setattr(openai, "TEACHER", Served)
     monkeypatch.setattr(transport, "FIRST_DELAY", 0.001)
     monkeypatch.setattr(ask_queue, "_SILENCE", 0.0)  # as if so many seconds had passed each time
     return server
@@ -37,7 +42,7 @@ def infinity(monkeypatch: pytest.MonkeyPatch) -> Infinity:
 def _queue(tmp_path: Path) -> AskQueue:
     ask = AskOptions(
         vendor="http://vendor",
-        protocol="infinity",
+        teacher="openai",
         cache=tmp_path / "cache.db",
         share=0.5,
         budget=10,

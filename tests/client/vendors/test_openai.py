@@ -6,11 +6,13 @@ import json
 import random
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,10 +33,10 @@ from client.errors import (
 from client.purchase.buyer import Buyer
 from client.purchase.identification import identify
 from client.vendors import transport
-from client.vendors.openai import OpenAIVendor
+from client.vendors.embeddings_api import EmbeddingsApi
 from client.vendors.query import Query, Spending
-from client.vendors.teachers.infinity import InfinityVendor
-from client.vendors.teachers.jina import JinaVendor
+from client.vendors.teachers.jina import Jina
+from client.vendors.teachers.openai import OpenAiLike
 from shared.encoding import to_base64
 from shared.kinds import Usage
 
@@ -81,7 +83,14 @@ class Infinity(httpx.BaseTransport):
                 raise httpx.ReadError("cut")
             vectors = [self._vector(item) for item in items]
         rows = [{"index": i, "embedding": to_base64(v)} for i, v in enumerate(vectors)]
-        return httpx.Response(200, json={"model": self.name, "data": rows[::-1], "usage": {}})
+        return httpx.Response(
+            200,
+            json={
+                "model": body["model"] if self.name == "clip" else self.name,
+                "data": rows[::-1],
+                "usage": {},
+            },
+        )
 
     def _vector(self, item: str) -> np.ndarray:
         seed = int.from_bytes(hashlib.sha256((self.weights + item).encode()).digest()[:4], "big")
@@ -92,7 +101,7 @@ class Infinity(httpx.BaseTransport):
 class Shop:
     """Such a vendor, a cache, and teachers that use both."""
 
-    def __init__(self, folder: Path, kind: type[OpenAIVendor] = InfinityVendor) -> None:
+    def __init__(self, folder: Path, kind: type[EmbeddingsApi] = OpenAiLike) -> None:
         self.server = Infinity()
         self.vendor = kind("http://vendor", None, transport=self.server)
         self.cache = EmbeddingCache(folder / "cache.db")
@@ -126,18 +135,20 @@ def _image(folder: Path, content: bytes) -> Query:
     return Query.image_file(path)
 
 
-@pytest.mark.parametrize("kind", [InfinityVendor, JinaVendor])
+@pytest.mark.parametrize("kind", [OpenAiLike, Jina])
 def test_each_api_is_asked_in_its_own_way_and_batches_are_of_one_kind(
-    tmp_path: Path, kind: type[OpenAIVendor]
+    tmp_path: Path, kind: type[EmbeddingsApi]
 ) -> None:
     shop = Shop(tmp_path, kind)
-    image = _image(tmp_path, b"\x89PNG pixels")
+    content = BytesIO()
+    PIL.Image.new("RGB", (4, 4), "red").save(content, "PNG")
+    image = _image(tmp_path, content.getvalue())
     teacher = shop.teacher()
     del shop.server.bodies[:]
     assert teacher.buy([Query.text("a cat"), image, Query.text("a dog")]).bought == 3
-    encoded = base64.b64encode(b"\x89PNG pixels").decode()
+    encoded = base64.b64encode(content.getvalue()).decode()
     sent = {str(body["input"]): body for body in shop.server.bodies}
-    if kind is InfinityVendor:
+    if kind is OpenAiLike:
         wanted = {"['a cat']": "text", f"['data:image/png;base64,{encoded}']": "image", "['a dog']": "text"}
         assert {words: body["modality"] for words, body in sent.items()} == wanted
     else:
@@ -150,7 +161,7 @@ def test_each_api_is_asked_in_its_own_way_and_batches_are_of_one_kind(
 
 def test_a_model_is_known_again_by_what_it_says_of_the_canaries(shop: Shop) -> None:
     first = shop.teacher().model
-    assert first.fingerprint.startswith("infinity:clip:")
+    assert first.fingerprint.startswith("openai:clip:")
     shop.server.noise = 0.01  # other hardware
     assert shop.teacher().model == first
     shop.server.weights = "two"
@@ -311,7 +322,7 @@ def test_garbage_is_never_taken_for_an_answer(
 def test_one_of_several_models_is_named(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = httpx.Response(200, json={"data": [{"id": "a"}, {"id": "b"}]})
     monkeypatch.setattr(shop.server, "handle_request", lambda _: listed)
-    with pytest.raises(VendorError, match="--model"):
+    with pytest.raises(VendorError, match="--teacher openai:MODEL"):
         identify(shop.vendor, shop.cache)
 
 
