@@ -308,7 +308,7 @@ def test_a_server_that_asks_has_a_budget(taught: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--ask-vendor", "nowhere"), 2, "'nowhere' is no address of a vendor"),
+        (("--ask-vendor", "nowhere"), 2, "There is no teacher 'nowhere'"),
         (("--api-key-file", "typo"), 2, "The API key cannot be read from typo"),
         (("--cache", "file/cache.db"), 1, "The cache folder file cannot be made"),
     ],

@@ -197,9 +197,12 @@ def test_a_trailer_is_no_header_also_where_a_proxy_passes_it_on(server: uvicorn.
             b"transfer-encoding: chunked\r\n\r\n"
             b"1\r\nx\r\n0\r\nx-forwarded-for: 192.0.2.2\r\n\r\n"
         )
-        answer = connection.recv(1000)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n192.0.2.1"):  # it may come in two pieces
+            piece = connection.recv(1000)
+            assert piece, answer
+            answer += piece
         assert answer.startswith(b"HTTP/1.1 200")
-        assert answer.endswith(b"\r\n\r\n192.0.2.1")
 
 
 @pytest.mark.parametrize("path", [b"/small", b"/body"], ids=["that was answered", "that is served"])
