@@ -46,7 +46,7 @@ class Capacity:
     @property
     def is_shared(self) -> bool:
         """Whether requests of several accounts are in hand."""
-        return len(self._held_by) > 1
+        return len({account for account, *_ in self._held_by}) > 1
 
     def bound_requests(self, most: int) -> None:
         """Take no more requests at a time than this, where the process cannot have more."""

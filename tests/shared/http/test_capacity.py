@@ -75,6 +75,20 @@ def test_a_part_of_an_account_leaves_room_to_its_other_parts_and_the_account_to_
     run(test)
 
 
+def test_requests_of_one_account_alone_have_no_company() -> None:
+    async def test(capacity: Capacity) -> None:
+        with capacity.reserve("a", "red") as first, capacity.reserve("a", "blue") as second:
+            for each in (first, second):
+                each.take_inputs(1)
+            assert not first.has_company
+            with capacity.reserve("b") as other:
+                other.take_inputs(1)
+                assert first.has_company
+            assert not first.has_company
+
+    run(test)
+
+
 def test_requests_whose_bodies_do_not_come_leave_room_to_other_accounts() -> None:
     async def test(capacity: Capacity) -> None:
         capacity.bound_requests(10)
