@@ -6,6 +6,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 # A name or an address, and perhaps a port (RFC 9110, section 7.2).
 _AUTHORITY = re.compile(r"(\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]+)(?::[0-9]*)?", re.ASCII)
+# Proxies add these. With `X-Forwarded-For`, the server has put the caller's address in the place of theirs.
+_BY_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 def address(host: str) -> IPv4Address | IPv6Address | None:
@@ -39,6 +41,11 @@ def name_in(authority: str) -> str | None:
     """The name or address of a `Host`, in lower case; `None` if it is not written as one must be."""
     written = _AUTHORITY.fullmatch(authority.lower())
     return None if written is None else written[1].rstrip(".")
+
+
+def is_passed_on(headers: Mapping[str, str]) -> bool:
+    """Whether a proxy has added a header to a request. Not all do, unless they are told to."""
+    return any(name in headers for name in _BY_PROXIES)
 
 
 def is_same_site(headers: Mapping[str, str]) -> bool:

@@ -107,11 +107,12 @@ class Connection(Storage):
         options = self.options
         teacher, url = options.asked, options.address
         declares = teacher.declares()
-        needs_address = url is None and declares is not None and not declares.is_local
-        where = declares.address() if needs_address and declares is not None else url
-        key = None if declares is not None and declares.is_local else self._api_key(where, declares)
+        is_local = declares is not None and declares.is_local
+        if url is None and declares is not None and not is_local:
+            url = declares.address()
+        key = None if is_local else self._api_key(url, declares)
         with teacher.vendor(
-            where,
+            url,
             key,
             prices=options.prices,
             on_wait=self.display.note,

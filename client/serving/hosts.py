@@ -36,8 +36,8 @@ class HostCheck:
         if not self._any_host and not self._is_ours(name_in(host)):
             message = (
                 f"this server does not know itself by the Host {host[:_LONGEST_SHOWN]!r}; if that is its "
+                "name, start it with --allow-host NAME"
             )
-            message += "name, start it with --allow-host NAME"
             return APIError(ErrorCode.INVALID_REQUEST, message, param="host")
         if scope["method"] in _SAFE or is_same_site(headers):
             return None

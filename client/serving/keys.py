@@ -8,13 +8,11 @@ from starlette.requests import Request
 
 from client.errors import UsageError
 from shared.errors import APIError, ErrorCode
-from shared.hosts import is_loopback, name_in, subscriber
+from shared.hosts import is_loopback, is_passed_on, name_in, subscriber
 
 _LARGEST_BYTES = 2**20
 _LINE = re.compile(r"(\S{1,100})\s+([0-9a-fA-F]{64})")
 
-# Proxies add these. With `X-Forwarded-For`, the server has put the caller's address in the place of theirs.
-_BY_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _ELSEWHERE = "elsewhere"
 
 
@@ -51,7 +49,7 @@ class Keys:
         """
         if self._names is None:
             host = "" if request.client is None else subscriber(request.client.host)
-            return _ELSEWHERE if is_loopback(host) and _is_passed_on(request) else host
+            return _ELSEWHERE if is_loopback(host) and _is_from_elsewhere(request) else host
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         # A plain hash suffices, since nobody can guess a random key, and comparing hashes tells nothing.
         name = self._names.get(hashlib.sha256(key.strip().encode()).hexdigest())
@@ -62,10 +60,10 @@ class Keys:
         return name
 
 
-def _is_passed_on(request: Request) -> bool:
+def _is_from_elsewhere(request: Request) -> bool:
     """Whether a request to this machine is from elsewhere: by another name, or by a proxy that says so."""
     name = name_in(request.headers.get("host", ""))
-    return name is None or not is_loopback(name) or any(each in request.headers for each in _BY_PROXIES)
+    return name is None or not is_loopback(name) or is_passed_on(request.headers)
 
 
 def _read(path: Path) -> dict[str, str]:

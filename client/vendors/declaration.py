@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.util import find_spec
 
 from client.errors import UsageError
 from shared.embeddings import Limits, Prices
@@ -122,6 +123,17 @@ class Declaration:
             )
         return re.sub(r"{(\w+)}", lambda match: os.environ[match[1]], self.url)
 
+    def require(self) -> None:
+        """See that what it takes is installed.
+
+        Raises:
+            UsageError: something is not; with the line that installs it.
+        """
+        missing = [name for name in self.needs if not _is_installed(name)]
+        if missing:
+            line = f"'tuition[{self.extra}]'" if self.extra else " ".join(missing)
+            raise UsageError(f"{self.title} takes {missing[0]}, which is not installed: pip install {line}")
+
     def listed(self, model: str) -> Prices | None:
         """The list price of a query of a model; `None` where it is not known."""
         known = self.models.get(model)
@@ -151,3 +163,10 @@ class Declaration:
         if not self.repeats_are_free:
             found.append("A request that may have been served and is sent again counts as paid each time.")
         return [visible(each) for each in found]
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it would be a part
+        return False

@@ -34,7 +34,7 @@ from client.vendors.vendor import EmbedResult, HttpVendor
 from client.vendors.wire import most_bytes
 from shared.billing import Quote
 from shared.embeddings import Kind, ModelCard, Prices
-from shared.kinds import Usage
+from shared.kinds import AskedFields, Usage
 from shared.kinds import queries as queries_of
 from shared.text import visible
 
@@ -137,14 +137,11 @@ class EmbeddingsApi(HttpVendor):
         """The price by list, and how long the API's rate limit makes it take; its quota is not known."""
         if model is None or not self.knows_prices(model.id):
             raise VendorError(f"{self.url} gives no estimates.")
-        asked = {"image": counts.get("images", 0), "text": counts.get("texts", 0)}
-        limit, at_once = (
-            self.declares.requests_a_minute,
-            min(self.declares.batch_queries or _AT_ONCE, model.limits.max_inputs),
-        )
-        seconds = 0 if limit is None else -(-queries_of(asked) // at_once) * 60 // limit  # type: ignore[arg-type]
+        asked, limit = AskedFields(**counts).counts, self.declares.requests_a_minute
+        at_once = min(self.declares.batch_queries or _AT_ONCE, model.limits.max_inputs)
+        seconds = 0 if limit is None else -(-queries_of(asked) // at_once) * 60 // limit
         return Quote(
-            cost_micros=model.prices.cost_of(asked),  # type: ignore[arg-type]
+            cost_micros=model.prices.cost_of(asked),
             quota_left=None,
             fits_quota=True,
             fits_money=True,

@@ -18,6 +18,7 @@ from client.vendors.vectors import unit_vectors
 from client.vendors.vendor import EmbedResult, Vendor
 from shared.billing import Quote
 from shared.embeddings import Limits, ModelCard, Prices
+from shared.images.colours import loaded_rgb
 from shared.kinds import AskedFields, Usage
 
 EmbedImages = Callable[[list[Image.Image]], Any]
@@ -143,8 +144,6 @@ class InProcess(Vendor):
 def _image(content: bytes) -> Image.Image:
     try:
         with Image.open(BytesIO(content)) as image:
-            if image.mode == "P" and "transparency" in image.info:
-                return image.convert("RGBA").convert("RGB")
-            return image.convert("RGB")
+            return loaded_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputRefused(f"An image cannot be read: {error}.") from error

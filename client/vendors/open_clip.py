@@ -7,9 +7,7 @@ after each has answered a few known queries alike.
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
-from importlib.util import find_spec
 
-from client.errors import UsageError
 from client.vendors.in_process import IN_PROCESS, InProcess
 
 _DECLARES = replace(
@@ -30,8 +28,7 @@ def load(name: str, *, device: str = "auto") -> InProcess:
     Raises:
         UsageError: there is no such model, or open_clip is not installed.
     """
-    if any(find_spec(needed) is None for needed in _DECLARES.needs):
-        raise UsageError("open_clip in this process takes PyTorch: pip install 'tuition[client]'")
+    _DECLARES.require()
     # Named and not imported: buying works without PyTorch.
     encoder = import_module("client.learning.open_clip_encoder").load(name, device=device)
     return InProcess(

@@ -6,6 +6,7 @@ from PIL import Image
 
 from client.errors import InputRefused
 from client.vendors.declaration import Declaration
+from shared.images.colours import loaded_rgb
 
 # Nobody is asked about an image of more pixels: to reduce it would fill the memory.
 _MOST_PIXELS = 200_000_000
@@ -50,9 +51,8 @@ def _written(image: Image.Image, by: float, form: str) -> bytes:
     size = (max(1, int(image.width / by)), max(1, int(image.height / by)))
     if form == "JPEG":
         image.draft("RGB", (2 * size[0], 2 * size[1]))
-    seen = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     file = BytesIO()
-    seen.resize(size, Image.Resampling.BICUBIC).save(
+    loaded_rgb(image).resize(size, Image.Resampling.BICUBIC).save(
         file, form, **({"quality": _QUALITY, "subsampling": 0} if form == "JPEG" else {"compress_level": 6})
     )
     return file.getvalue()

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Self
@@ -173,7 +172,7 @@ class Teacher:
                 )
             return made
         if api_key is None:  # a key is sent as it is, and anything else takes libraries
-            self._require(found.declares)
+            found.declares.require()
         own: dict[str, Any] = {"on_wait": on_wait, "trace_headers": trace_headers}
         if prices is not None:
             if self.is_tuition:
@@ -183,14 +182,6 @@ class Teacher:
             own["prices"] = prices
         vendor: Vendor = found(url or found.declares.address(), api_key, **own)
         return vendor
-
-    def _require(self, declares: "Declaration") -> None:
-        """Refuse an API whose libraries are missing."""
-        missing = [name for name in declares.needs if not _is_installed(name)]
-        if missing:
-            extra = declares.extra
-            line = f"pip install 'tuition[{extra}]'" if extra else f"pip install {' '.join(missing)}"
-            raise UsageError(f"{declares.title} takes {missing[0]}, which is not installed: {line}")
 
     def _found(self) -> Any:  # noqa: ANN401 (a class or a function of anybody's)
         """What the name stands for.
@@ -228,13 +219,6 @@ class Teacher:
                 "Vendor, or a function that returns client.Teacher.from_callable(...)."
             )
         return made._made
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:  # of what it would be a part
-        return False
 
 
 def _is_api(found: Any) -> bool:  # noqa: ANN401 (a class or a function of anybody's)

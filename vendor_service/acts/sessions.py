@@ -194,7 +194,7 @@ def _check_room(act: Act) -> None:
     if act.customer is None:
         return
     key = act.customer.key
-    beside = View(act.customer.account_id, DEFAULT_ID if key is None else key.project_id or DEFAULT_ID)
+    beside = View(act.customer.account_id, DEFAULT_ID) if key is None else View.of_project(key)
     theirs = select(actors.customer_key("") + ApiKey.id).where(beside.rows(ApiKey))
     mine = (
         AuditEntry.subject == act.customer.name,

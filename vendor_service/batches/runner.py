@@ -208,7 +208,7 @@ class Runner:
         except APIError as error:
             if error.code == ErrorCode.DEADLINE_EXCEEDED:  # the job has ended, and nobody pays for this
                 unpaid = sum(each.cost for each in works if each.error is None)
-                self._allowance.take_for_job(_project_of(claim), unpaid)
+                self._allowance.take_for_job(View.of_project(claim.job), unpaid)
             raise
 
     async def _answered(self, claim: Claim, model: ServedModel) -> list[LineWork]:
@@ -252,7 +252,7 @@ class Runner:
             unpaid += lost
             first += count
         if unpaid:
-            self._allowance.take_for_job(_project_of(claim), unpaid)
+            self._allowance.take_for_job(View.of_project(claim.job), unpaid)
         return [each for each in asked if each.error is None]
 
     def _store_part(self, claim: Claim, answers: Answers) -> None:
@@ -287,10 +287,6 @@ class Runner:
         if self._recorder is not None:
             digests = [each.asked for each in answers.sold]
             self._recorder.note(Answered(job.account_id, fingerprint, digests, rows, buckets))
-
-
-def _project_of(claim: Claim) -> View:
-    return View(claim.job.account_id, claim.job.project_id)
 
 
 def _is_idle(model: ServedModel) -> bool:

@@ -27,6 +27,11 @@ class View:
         """All of an account, as operators see it."""
         return cls(account_id, None)
 
+    @classmethod
+    def of_project(cls, row: Any) -> Self:  # noqa: ANN401 - a row of a table of what accounts have
+        """What belongs to the project that a row belongs to."""
+        return cls(row.account_id, row.project_id or DEFAULT_ID)
+
     @property
     def is_whole(self) -> bool:
         """Whether it is all of the account."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from shared.errors import APIError, ErrorCode
+from shared.images.colours import loaded_rgb
 
 # Files may be decoded at a fraction of their size, but not below so many times the size that they are resized
 # to: what that leaves out, the resizing would have left out too. Measured by benchmarks/decoding.py.
@@ -125,14 +126,3 @@ class Preprocessing:
 
 def _tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))
-
-
-def loaded_rgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image, and convert it to RGB."""
-    image.load()
-    if image.mode == "RGB":
-        return image
-    if image.mode == "P" and "transparency" in image.info:
-        # The same pixels as by the direct way, which warns about transparency.
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")

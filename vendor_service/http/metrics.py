@@ -7,10 +7,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.errors import ErrorCode
-from shared.hosts import address
+from shared.hosts import address, is_passed_on
 from vendor_service.errors import APIError
-
-_OF_PROXIES = ("x-forwarded-for", "forwarded", "via")
 
 
 def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
@@ -37,7 +35,7 @@ def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
 
 def _is_near(request: Request) -> bool:
     """Whether this machine or a private network asks, and not a proxy, which may ask for anybody."""
-    if request.client is None or any(name in request.headers for name in _OF_PROXIES):
+    if request.client is None or is_passed_on(request.headers):
         return False
     at, server = address(request.client.host), request.scope.get("server")
     return at is not None and (not at.is_global or (server is not None and request.client.host == server[0]))

@@ -24,7 +24,7 @@ from shared.errors import ErrorCode
 from shared.kinds import KINDS, Counts, UnitPrices, cost_micros
 from vendor_service.clock import Clock
 from vendor_service.database.tables import Account, ApiKey, limited_by, roll_periods
-from vendor_service.database.view import DEFAULT_ID, View
+from vendor_service.database.view import View
 from vendor_service.errors import APIError, CommitInDoubt
 from vendor_service.metrics import Metrics
 from vendor_service.money import limits, rate, standing
@@ -128,7 +128,7 @@ class Checkout:
         is_free = order.idempotency_key is None and key.concurrency is None
         sale = Sale(self, order, account, key, timed)
         try:
-            self.allowance.check(_project_of(order, key))
+            self.allowance.check(View.of_project(key))
         except APIError:
             self.metrics.decided("refused")
             raise
@@ -313,7 +313,7 @@ class Sale:
         """Count against the account what was prepared and is not paid for; the future, where books do it."""
         order, cost = self._order, sum(map(cost_of, self._seconds.values()))
         if cost:
-            self._checkout.allowance.take(_project_of(order, self._key), cost)
+            self._checkout.allowance.take(View.of_project(self._key), cost)
         limited = limited_by(self._account, self._key)
         if not self._unrated or all(each.queries_per_second is None for each in limited):
             return None
@@ -324,10 +324,6 @@ class Sale:
     def _learn(self, admitted: Admitted) -> None:
         if admitted.prices is not None:
             self._checkout.precheck.learn(self._account.plan, self._order.model, admitted.prices)
-
-
-def _project_of(order: Order, key: ApiKey) -> View:
-    return View(order.account_id, key.project_id or DEFAULT_ID)
 
 
 def _is_vendors_own(error: BaseException) -> bool:

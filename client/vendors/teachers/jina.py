@@ -44,9 +44,5 @@ class Jina(OpenAiLike):
         as_string = bytes.decode if kind == "text" else as_base64
         return {"model": model, "input": [{kind: as_string(content)} for content in contents]}
 
-    def only_model(self) -> str:
-        """The default one."""
-        return self.declares.default_model or ""
-
 
 TEACHER = Jina

@@ -48,7 +48,9 @@ class OpenAiLike(EmbeddingsApi):
         return name
 
     def only_model(self) -> str:
-        """The only one that it lists."""
+        """The API's own default, or the only one that the server lists."""
+        if self.declares.default_model is not None:
+            return self.declares.default_model
         names = [model.id for model in parse(_Models, self._http.send("GET", "/models")).data]
         if len(names) == 1:
             return names[0]

@@ -281,7 +281,7 @@ def test_texts_and_images_of_two_spaces_are_said_before_much_is_bought(
 def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.vendors.teacher.find_spec", lambda _: None)
+    monkeypatch.setattr("client.vendors.declaration.find_spec", lambda _: None)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'tuition\[bedrock\]'"):

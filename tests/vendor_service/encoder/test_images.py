@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared.images.colours import loaded_rgb
 from shared.images.decoder import ImageDecoder
 from shared.images.limits import ImageLimits
 from shared.processes.forked import NeedsMore
 from tests.vendor_service.hostile_images import jpeg_of_scans, png_chunk, with_index
 from tests.vendor_service.local_vendor import image_file
-from vendor_service.encoder.preprocessing import Preprocessing, loaded_rgb
+from vendor_service.encoder.preprocessing import Preprocessing
 from vendor_service.errors import APIError
 
 
