@@ -22,7 +22,7 @@ from benchmarks.runs import icons, unpacked
 from benchmarks.vendor import save_model
 from client.data.bundled_set import UNLABELLED
 from client.data.listing import list_folder
-from client.data.names import class_prompts
+from client.data.wording import class_prompts
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.facts import Dtype
 from vendor_service.encoder.queries import Vectors

@@ -18,8 +18,8 @@ from benchmarks.runs import STYLES, config_of, customer, icons, parser_of_runs, 
 from client.api.students import Student, load_student
 from client.data.examples import Example
 from client.data.listing import list_folder
-from client.data.names import class_prompts
 from client.data.pixels import PixelStore
+from client.data.wording import class_prompts
 from client.runs.connection import Connection
 from client.runs.teacher_queries import query_of
 from client.serving.answers import combined, teacher_probabilities

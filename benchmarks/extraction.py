@@ -32,8 +32,8 @@ from benchmarks.records import ROOT
 from benchmarks.runs import unpacked
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.listing import list_folder
-from client.data.names import class_prompts
 from client.data.splits import split
+from client.data.wording import class_prompts
 from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from vendor_service.encoder.clip import ClipModel
 from vendor_service.encoder.sources import find_model

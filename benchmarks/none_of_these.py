@@ -22,8 +22,8 @@ from torch.nn import functional
 from benchmarks.runs import config_of, customer, icons, made_once, parser_of_runs, trained
 from client.data.examples import Example
 from client.data.listing import list_folder
-from client.data.names import class_prompts
 from client.data.pixels import PixelStore
+from client.data.wording import class_prompts
 from client.learning.stages import plain_features
 from client.learning.student_file import load_student
 from client.runs.connection import Connection

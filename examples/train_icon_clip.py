@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.data.bundled_set import ICONS
-from client.data.names import class_prompts
+from client.data.wording import class_prompts
 from client.learning.backbones import DEFAULT_BACKBONE, load_backbone
 from examples.build_icons import SIDE, fetch
 from examples.icon_corpus import Corpus, build_corpus, read_sets, words_of_no_thing

@@ -111,7 +111,7 @@ def _comparison(
         )
     require_named(options.data)
     require_outside(options.out, options.data)
-    settled = settled_options(options, options)
+    settled = settled_options(options, options, options)
     recipe = settled.pop("recipe")
     config = runs.ComparisonConfig(
         RunConfig(**settled, recipe=recipe, use_at_most=options.budget),

@@ -1,5 +1,6 @@
 """Inspection of an image folder, and an example folder to try."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from client.api.checks import require_named
@@ -9,18 +10,26 @@ from client.data.listing import list_folder
 from client.progress import Display, ProgressListener
 
 
-def check_folder(data: Path | str, *, progress: ProgressListener | None = None) -> Inspection:
+def check_folder(
+    data: Path | str,
+    *,
+    layout: str | None = None,
+    columns: Sequence[str] = (),
+    progress: ProgressListener | None = None,
+) -> Inspection:
     """Count domains and classes, and look for what distorts a result; reads every image, spends nothing.
 
     Args:
-        data: folder of images: ROOT/<domain>/<class>/<image>.
+        data: folder of images, or a table.
+        layout: which of its folders are domains and classes (`DistillOptions.layout`).
+        columns: what a table calls its columns.
         progress: is told how the work goes on.
 
     Raises:
-        DataError: the folder is not laid out so.
+        DataError: the folder is not laid out so, or can be read in two ways.
     """
     require_named(Path(data), how="as DIR")
-    folder = list_folder(Path(data))
+    folder = list_folder(Path(data), layout=layout, columns=columns)
     folder.require_domains([])
     with Display.of(progress).track("Reading", sum(map(folder.count, folder.domains))) as advance:
         return inspect(folder, lambda done: advance(done, ""))

@@ -9,7 +9,7 @@ from client.learning.methods import method_of
 from client.options.training import DistillOptions
 from client.progress import ProgressListener
 from client.purchase.buyer import Buyer
-from client.results.records import Plan, TeacherCheck
+from client.results.records import Plan, TeacherCheck, TriedWording
 from client.runs import forecast
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
@@ -19,6 +19,7 @@ from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
+from client.runs.prompt_trial import prompt_trial
 from client.runs.requirements import require_images, require_prompts
 from client.runs.teacher_queries import teacher_queries
 
@@ -27,10 +28,11 @@ def plan(
     options: DistillOptions,
     *,
     probe: int = 0,
+    try_prompts: bool = False,
     confirm: Confirm | None = None,
     progress: ProgressListener | None = None,
 ) -> Plan:
-    """Plan a run: its images, its queries, and their price; spends nothing without a `probe`.
+    """Plan a run: its images, its queries, and their price; spends nothing without `probe` or `try_prompts`.
 
     It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
     is quick.
@@ -40,6 +42,8 @@ def plan(
             has paid counts, and it goes on with its model and its record of what its weights have seen.
         probe: how many of the run's first queries to buy now, for `Plan.teacher_check`. The run finds them in
             the cache.
+        try_prompts: whether to buy the texts of several wordings, and up to 100 labelled images, to see which
+            wording they prefer (`Plan.tried_prompts`): the prompts of the options, or else common ones.
         confirm: is asked whether a probe of more than five units may be bought, unless the options say so.
         progress: is told how the work goes on.
 
@@ -47,13 +51,16 @@ def plan(
         UsageError: an option or the image folder is not what a run needs, or the probe exceeds the budget.
         VendorError: the vendor does not answer, or refuses.
     """
-    return _planned(options, probe=probe, confirm=confirm, progress=progress, is_dry_run=False)
+    return _planned(
+        options, probe=probe, try_prompts=try_prompts, confirm=confirm, progress=progress, is_dry_run=False
+    )
 
 
 def _planned(
     options: DistillOptions,
     *,
     probe: int,
+    try_prompts: bool,
     confirm: Confirm | None,
     progress: ProgressListener | None,
     is_dry_run: bool,
@@ -71,9 +78,14 @@ def _planned(
     seen = seen_before(config, run, display)
     dataset = read_dataset(config, display, Memo(files=connection.files), seen=seen)
     planned = describe_plan(config, dataset, None, None)
+    if try_prompts and "images" not in method_of(config.method).asks:
+        raise UsageError(
+            f"The method {config.method} asks a vendor about no images: nothing to try prompts by."
+        )
     if method_of(config.method).buys:
         with connection.teacher(run_id=run_id, budget=options.budget, run=run) as teacher:
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
+            tried = _tried(options, config, dataset, teacher, confirm) if try_prompts else None
             asked = teacher_queries(config, dataset)
             purchase, weak = forecast.plan_for(config, dataset, asked, teacher)
             if is_dry_run:
@@ -86,7 +98,7 @@ def _planned(
                 )
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
-        planned = planned.model_copy(update={"teacher_check": checked or weak})
+        planned = planned.model_copy(update={"teacher_check": checked or weak, "tried_prompts": tried})
     mention_skipped(dataset.left_out, dataset.folder.base, display, listed_in="--json")
     return planned
 
@@ -101,7 +113,7 @@ def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None
     """
     path = options.out or run_config(options).usual_folder
     begun = options.model_copy(update={"out": path})
-    return _planned(begun, probe=0, confirm=None, progress=progress, is_dry_run=True)
+    return _planned(begun, probe=0, try_prompts=False, confirm=None, progress=progress, is_dry_run=True)
 
 
 def _probed(
@@ -115,7 +127,29 @@ def _probed(
     """Buy the first queries of a run; what was bought of this teacher for the same run counts among them."""
     most = options.max_spend_micros
     approve = purchases(agreed=options.agreed, confirm=confirm)
-    told = (dataset.content, dataset.classes, config.method, config.seed, teacher.model.fingerprint)
-    run_id = f"probe-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
-    probing = teacher.for_run(run_id, budget=queries, max_spend_micros=most)
+    probing = teacher.for_run(_id_of(config, dataset, teacher), budget=queries, max_spend_micros=most)
     return forecast.probe(config, dataset, probing, queries, approve)
+
+
+def _tried(
+    options: DistillOptions,
+    config: RunConfig,
+    dataset: Dataset,
+    teacher: Buyer,
+    confirm: Confirm | None,
+) -> list[TriedWording]:
+    """Buy the texts of several wordings and a few labelled images, within the budget."""
+    approve = purchases(agreed=options.agreed, confirm=confirm)
+    trying = teacher.for_run(
+        f"prompts-{_id_of(config, dataset, teacher)}",
+        budget=options.budget,
+        max_spend_micros=options.max_spend_micros,
+    )
+    return prompt_trial(config, dataset).buy(trying, approve)
+
+
+def _id_of(config: RunConfig, dataset: Dataset, teacher: Buyer) -> str:
+    """The run that a probe's purchases are counted under."""
+    images, asked = (dataset.content, dataset.classes), (dataset.wording, config.method, config.seed)
+    told = (*images, *asked, teacher.model.fingerprint)
+    return f"probe-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"

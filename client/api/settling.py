@@ -12,7 +12,7 @@ from client.errors import UsageError
 from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
-from client.options.training import DistillOptions, ImageOptions, StudentOptions
+from client.options.training import DistillOptions, ImageOptions, PromptOptions, StudentOptions
 from client.paths import is_file, is_there, resolved, rooted
 from client.runs.config import RunConfig
 
@@ -25,7 +25,7 @@ def run_config(options: DistillOptions) -> RunConfig:
     """
     require_named(options.labelled)
     require_class_names(options.classes)
-    settled = settled_options(options, options)
+    settled = settled_options(options, options, options)
     recipe = with_steps(settled["recipe"], options.method, options.steps)
     method, settled["recipe"] = parse_method(options.method, recipe)
     adapt = pool_words(options.adapt)
@@ -39,11 +39,11 @@ def run_config(options: DistillOptions) -> RunConfig:
     return RunConfig(**settled, target_domain=target, adapt=adapt, method=options.method, seed=options.seed)
 
 
-def settled_options(images: ImageOptions, student: StudentOptions) -> dict[str, Any]:
+def settled_options(images: ImageOptions, prompts: PromptOptions, student: StudentOptions) -> dict[str, Any]:
     """The options that runs of one comparison share, settled, by their names; the recipe is without variants.
 
     Raises:
-        UsageError: the student's weights are not a file, nobody knows its name, or a name is empty.
+        UsageError: a file is none, nobody knows the student's name, or a name is empty.
     """
     weights = student.student_weights
     if weights is not None and not is_file(weights):
@@ -53,13 +53,24 @@ def settled_options(images: ImageOptions, student: StudentOptions) -> dict[str, 
     return {
         "data": rooted(images.labelled),
         "unlabelled": pool_words(images.unlabelled),
+        "layout": images.layout,
+        "columns": images.columns,
         "group_by_name": images.group_by_name,
         "select": images.select,
+        "prompt": prompts.prompt,
+        "prompts": _rooted_file("--prompts", prompts.prompts),
+        "names": _rooted_file("--names", prompts.names),
         "student": student.student,
         "student_weights": None if weights is None else resolved(weights),
         "image_size": student.image_size or native,
         "recipe": recipe,
     }
+
+
+def _rooted_file(option: str, file: Path | None) -> Path | None:
+    if file is not None and not is_file(file):
+        raise UsageError(f"{option} {file} is not a file.")
+    return None if file is None else rooted(file)
 
 
 def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from client.api.checks import require_named
 from client.api.confirm import Confirm, purchases
@@ -24,7 +24,9 @@ from client.learning.student_metadata import StudentMetadata
 from client.options.students import AskOptions, PredictOptions
 from client.paths import is_file
 from client.progress import Display, ProgressListener
+from client.results.answers_file import check_answers_file, write_answers
 from client.results.evaluation import accuracy_by_domain
+from client.results.intervals import Interval, interval_of
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.predictions import LabelledPrediction
 from client.results.records import Name, Record
@@ -76,6 +78,15 @@ class Predictions(Record):
         left_out = {**self.skipped, **self.passed_over}
         return rows + [{"image": name, "classes": {}, "skipped": why} for name, why in left_out.items()]
 
+    def write(self, file: Path | str) -> None:
+        """Write the answers to a .csv file, a row an image, the most probable class first.
+
+        Raises:
+            UsageError: it has another ending, or its folder does not exist or takes no files.
+            ClientError: it cannot be written.
+        """
+        write_answers(Path(file), self.rows())
+
 
 class DomainAccuracy(Record):
     """A student's accuracy in a domain.
@@ -89,6 +100,12 @@ class DomainAccuracy(Record):
     accuracy: float
     images: int
     left_out: dict[Name, int]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of the accuracy; `None` from 1,000 images on."""
+        return interval_of(self.accuracy, self.images)
 
 
 class Student:
@@ -135,6 +152,7 @@ class Student:
         top: int = 5,
         reject: float | None = None,
         ask: AskOptions | None = None,
+        out: str | Path | None = None,
         confirm: Confirm | None = None,
         progress: ProgressListener | None = None,
     ) -> Predictions:
@@ -148,17 +166,20 @@ class Student:
             reject: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which images are taken to
                 show none of the classes (`Predictions.named`); `None` for never.
             ask: about which images to ask which vendor; `None` for none.
+            out: a .csv file to write the answers to (`Predictions.write`); `None` for none.
             confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
                 Without it such a purchase is refused.
             progress: is told which pictures cannot be read, and how many files are left out.
 
         Raises:
-            UsageError: a path does not exist, nobody agreed to the purchase, or the student's file has no
-                threshold for the rate of false rejects.
+            UsageError: a path does not exist, `out` cannot be written, nobody agreed to the purchase, or the
+                student's file has no threshold for the rate of false rejects.
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
         options = PredictOptions(top=top, reject=reject, ask=ask)
+        if out is not None:
+            check_answers_file(Path(out))
         below = self._metadata.thresholds(options.reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
         found = [find_images(str(word)) for word in words]
@@ -175,7 +196,7 @@ class Student:
         if by_reason := counted(file for file in left_out if not file.is_loss):
             display.note(f"Left out: {described(by_reason)}.")
         by_name = {str(each.path): answer for each, answer in zip(read, answers, strict=True)}
-        return Predictions(
+        answered = Predictions(
             classes={name: ranked(a.probabilities, self.classes, options.top) for name, a in by_name.items()},
             skipped=skipped,
             passed_over={str(file.path): file.reason for file in left_out if not file.is_loss},
@@ -184,6 +205,9 @@ class Student:
             queries_bought=said.queries,
             cost_micros=said.cost_micros,
         )
+        if out is not None:
+            answered.write(out)
+        return answered
 
     def _named(self, answer: Answer) -> str | None:
         return None if answer.rejected else self.classes[answer.probabilities.argmax()]
@@ -281,6 +305,8 @@ def evaluate(
     data: Path | str,
     *,
     domains: Iterable[str] | None = None,
+    layout: str | None = None,
+    columns: Sequence[str] = (),
     device: str = "auto",
     progress: ProgressListener | None = None,
 ) -> dict[str, DomainAccuracy]:
@@ -292,6 +318,8 @@ def evaluate(
         student: the student, or where it is.
         data: folder of images: ROOT/<domain>/<class>/<image>.
         domains: only these; `None` for all.
+        layout: which of its folders are domains and classes (`DistillOptions.layout`).
+        columns: what a table calls its columns.
         device: where a student that is loaded here works.
         progress: is told how the work goes on.
 
@@ -303,7 +331,7 @@ def evaluate(
     from client.runs.evaluation import read_for_evaluation
 
     require_named(Path(data))
-    folder = list_folder(Path(data))
+    folder = list_folder(Path(data), layout=layout, columns=columns)
     chosen = [composed(name) for name in domains or folder.domains]
     loaded = student if isinstance(student, Student) else load_student(student, device=device)
     examples, left_out = read_for_evaluation(folder, chosen, Display.of(progress))

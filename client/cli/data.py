@@ -50,7 +50,7 @@ def check(given: Check) -> None:
     """
     from client.api import folders
 
-    found = folders.check_folder(given.data, progress=Display())
+    found = folders.check_folder(given.data, layout=given.layout, columns=given.columns, progress=Display())
     if given.as_json:
         print_json(found.to_json())
     else:

@@ -33,6 +33,9 @@ class Predict(PredictOptions, DeviceOptions, OfStudent, Printed):
     images: Annotated[tuple[str, ...], Option(argument=True, metavar="IMAGE...")] = Field(
         description="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input."
     )
+    out: Annotated[Path | None, Option(one_command=True, metavar="FILE")] = Field(
+        default=None, description="Write the answers to this file instead: FILE.csv, a row an image."
+    )
 
 
 @command(app, panel=_PANEL)
@@ -43,7 +46,7 @@ def predict(given: Predict) -> None:
     sure. A .onnx file is run by onnxruntime, and PyTorch need not be installed. Folders are searched below;
     hidden files are left out. Ends with 1 if a picture cannot be read.
 
-    Example: client predict runs/icons-pixel-vl2v-adip-seed0 cat.png dog.png --top 3
+    Example: client predict runs/icons-pixel-vl2v-adip-seed0 photos --out answers.csv
     """
     from client.api import students
     from client.cli.tables import print_predictions
@@ -51,11 +54,17 @@ def predict(given: Predict) -> None:
     _, words = from_lines([], given.images)
     student = students.load_student(given.run, device=given.device)
     found = student.predict(
-        words, top=given.top, reject=given.reject, ask=given.ask, confirm=on_terminal(), progress=Display()
+        words,
+        top=given.top,
+        reject=given.reject,
+        ask=given.ask,
+        out=given.out,
+        confirm=on_terminal(),
+        progress=Display(),
     )
     if not found.classes and not found.skipped:
         raise UsageError(f"There is no picture in {', '.join(words)} (hidden files are left out).")
-    print_json(found.rows()) if given.as_json else print_predictions(found)
+    print_json(found.rows()) if given.as_json else print_predictions(found, written=given.out)
     raise typer.Exit(1 if found.skipped else 0)
 
 
@@ -73,15 +82,25 @@ def evaluate(given: Evaluate) -> None:
     """
     from client.api import students
     from client.cli.tables import percent, print_table
+    from client.results.intervals import in_percent
 
     found = students.evaluate(
-        given.run, given.data, domains=given.domains, device=given.device, progress=Display()
+        given.run,
+        given.data,
+        domains=given.domains,
+        layout=given.layout,
+        columns=given.columns,
+        device=given.device,
+        progress=Display(),
     )
     if given.as_json:
         print_json({name: each.to_json() for name, each in found.items()})
     else:
-        rows = [(name, percent(each.accuracy), each.images) for name, each in found.items()]
-        print_table(("domain", "accuracy (%)", "images"), rows)
+        rows = [
+            (name, percent(each.accuracy), in_percent(each.interval), each.images)
+            for name, each in found.items()
+        ]
+        print_table(("domain", "accuracy (%)", "95% interval", "images"), rows)
 
 
 class Export(ExportOptions, Printed):

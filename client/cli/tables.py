@@ -14,13 +14,16 @@ from rich.text import Text
 from client.cache.embeddings import CacheContents
 from client.cli.command import print_line
 from client.data.finder import described
+from client.results.intervals import Interval, in_percent
 from client.results.records import (
     ExportedFile,
     Outlook,
     Plan,
     PlannedPurchase,
     TeacherCheck,
+    TriedWording,
     described_check,
+    described_trial,
     held_out_whole,
 )
 from client.vendors.query import Spending
@@ -73,20 +76,21 @@ def print_summary(run: "Run") -> None:
     standing, mean = ("unseen", "out-of-domain") if summary.weights_known else ("held out", "held-out domain")
     if summary.adapted:
         standing, mean = "adapted to", "after adaptation"
-    rows: list[tuple[str, str, object]] = [
+    rows: list[tuple[str, str, str, object]] = [
         (
             f"{name} ({standing})" if name == summary.target_domain else name,
             percent(share),
+            in_percent(accuracy.intervals_by_domain.get(name)),
             accuracy.images_by_domain[name],
         )
         for name, share in accuracy.by_domain.items()
     ]
     if accuracy.in_domain is not None:
-        rows.append(("in-domain", percent(accuracy.in_domain), ""))
+        rows.append(("in-domain", percent(accuracy.in_domain), in_percent(accuracy.in_domain_interval), ""))
     if accuracy.out_of_domain is not None:
-        rows.append((mean, percent(accuracy.out_of_domain), ""))
+        rows.append((mean, percent(accuracy.out_of_domain), in_percent(accuracy.out_of_domain_interval), ""))
     if rows:
-        print_table(("domain", "accuracy (%)", "images"), rows)
+        print_table(("domain", "accuracy (%)", "95% interval", "images"), rows)
     else:
         print_line("No image with a label was held out: how often the student is right was not measured.")
     if rows and summary.target_domain is None:
@@ -125,11 +129,18 @@ def _meaning_without_target(run: "Run") -> str:
             f"{like} What to expect of a new style, camera or season is not measured; --leave-one-out "
             "measures it."
         )
-    by_domain = ", ".join(f"{name} {percent(share)}" for name, share in leave_one_out.items())
+    by_domain = ", ".join(
+        f"{name} {percent(share)}{_in_brackets(summary.leave_one_out_intervals.get(name))}"
+        for name, share in leave_one_out.items()
+    )
     return (
         f"To expect of a new domain: {percent(fmean(leave_one_out.values()))}%, the mean over students that "
         f"were trained without one ({by_domain})."
     )
+
+
+def _in_brackets(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({in_percent(interval)})"
 
 
 def print_plan(plan: Plan) -> None:
@@ -169,6 +180,8 @@ def print_plan(plan: Plan) -> None:
             use = "more --steps would use them"
         print_line(f"{purchase.budget_left} queries of the budget would stay unspent: {use}.")
     _print_strata(purchase.to_buy_by_domain_and_class, plan.classes)
+    if plan.tried_prompts is not None:
+        print_tried(plan.tried_prompts)
     if check is not None:
         print_check(check)
     if plan.outlook is not None:
@@ -213,12 +226,43 @@ def print_joint_plan(plan: "ComparisonPlan") -> None:
 
 def print_check(check: TeacherCheck) -> None:
     """How right the teacher is about labelled images, and what that means."""
-    rows = [(name, percent(each.accuracy), each.images) for name, each in check.by_domain.items()]
-    print_table(("the teacher, by your labels", "right (%)", "images"), rows)
+    rows: list[tuple[str, str, str, object]] = [
+        (name, percent(each.accuracy), in_percent(each.interval), each.images)
+        for name, each in check.by_domain.items()
+    ]
+    if len(rows) > 1:
+        rows.append(("mean", percent(check.accuracy), in_percent(check.interval), ""))
+    print_table(("the teacher, by your labels", "right (%)", "95% interval", "images"), rows)
     print_line(
         f"{described_check(check)} An image is {check.gap:.2f} nearer (cosine) to its class text than to "
         "the others."
     )
+    if check.more_to_settle:
+        print_line(
+            f"So few images do not tell yet on which side of 70% and 80% it is. About {check.more_to_settle} "
+            "more queries would (a larger --probe)."
+        )
+    elif check.more_to_settle is None:
+        print_line(
+            "So few images do not tell on which side of 70% and 80% it is, and nor would all of yours."
+        )
+
+
+def print_tried(tried: Sequence[TriedWording]) -> None:
+    """Print how right the teacher is by several wordings, and which one the labels prefer."""
+    rows = [
+        (
+            " + ".join(each.templates) if not each.prompts_of_classes else "the file of --prompts",
+            percent(each.accuracy),
+            in_percent(each.interval),
+            sum(domain.images for domain in each.by_domain.values()),
+            f"+{each.gained} -{each.lost}" if each.gained or each.lost else "",
+        )
+        for each in tried
+    ]
+    columns = ("classes asked for as", "right (%)", "95% interval", "images", "against the usual prompt")
+    print_table(columns, rows)
+    print_line(described_trial(tried))
 
 
 def _print_strata(by_domain: Mapping[str, Mapping[str, int]], classes: Sequence[str]) -> None:
@@ -268,8 +312,8 @@ def print_holdings(path: Path, size: int, holdings: Iterable[CacheContents], pai
     print_line(f"{path}: {size / 1e6:.1f} MB. Paid: {paid.queries} queries for {paid.cost_micros} micros.")
 
 
-def print_predictions(predictions: "Predictions") -> None:
-    """The most probable classes of each image, who answered, and what asking cost.
+def print_predictions(predictions: "Predictions", *, written: Path | None = None) -> None:
+    """The most probable classes of each image, or which file they are written to; who answered, and the cost.
 
     Above the classes of an image that shows none of them, a row says so.
     """
@@ -285,7 +329,9 @@ def print_predictions(predictions: "Predictions") -> None:
         ]
     columns = ("image", "class", "probability (%)", "answered by")
     width = len(columns) if who else len(columns) - 1
-    if rows:
+    if written is not None:
+        print_line(f"{written} has the answers about {len(predictions.classes)} images.")
+    elif rows:
         print_table(columns[:width], [row[:width] for row in rows])
     if who:
         counts = Counter(who.values())

@@ -64,11 +64,16 @@ class PlanRun(DistillOptions, Printed):
         description="Buy this many of the run's first queries now, and tell by your labels how good the "
         "teacher is.",
     )
+    try_prompts: Annotated[bool, Option(typed=True)] = Field(
+        default=False,
+        description="Buy the texts of each `prompt`, or of common ones, and up to 100 labelled images, and "
+        "tell which wording your labels prefer.",
+    )
 
 
 @command(app, panel=_PANEL, without=("leave_one_out", "out", "replace", "batch", "wait", "device"))
 def plan(given: PlanRun) -> None:
-    """Show what a run would use, buy and cost; spends nothing without --probe.
+    """Show what a run would use, buy and cost; spends nothing without --probe or --try-prompts.
 
     It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
     is quick. `client distill --dry-run` and `client compare --dry-run` do the same.
@@ -77,7 +82,13 @@ def plan(given: PlanRun) -> None:
     """
     from client.api import planning
 
-    planned = planning.plan(given, probe=given.probe, confirm=on_terminal(), progress=Display())
+    planned = planning.plan(
+        given,
+        probe=given.probe,
+        try_prompts=given.try_prompts,
+        confirm=on_terminal(),
+        progress=Display(),
+    )
     _show_plan(planned, as_json=given.as_json)
 
 

@@ -12,7 +12,7 @@ from client.data.examples import Example, read_files
 from client.data.file_memory import FileMemory
 from client.data.finder import Skipped, counted, described
 from client.data.images import accepted
-from client.data.names import class_prompts, parts_below, size_of
+from client.data.names import parts_below, size_of
 from client.data.splits import Split
 from client.errors import DataError
 
@@ -32,8 +32,8 @@ class ImageFolder:
         ignored: files that their names or places rule out.
         respelled: folders whose names the disk spells in another way.
         drawn: files whose names tell variants of one drawing, which `split` keeps together.
-        depth: how many folders below the root a domain and a class take: 2; 1 where there is one domain,
-            which has the root's name; 0 where a table tells.
+        depth: how many folders lie between the root and a class's images, the class's among them: 2 for a
+            domain and a class; 1 where there is one domain, which has the root's name; 0 where a table tells.
         splits: the side of the split of those files of which a table tells it.
         table: the table; `None` where none tells.
     """
@@ -125,19 +125,11 @@ class ImageFolder:
                 )
 
     def require_classes(self) -> None:
-        """Check that there are classes to tell apart, and that their prompts differ.
+        """Check that there are classes to tell apart.
 
         Raises:
-            DataError: two classes have one prompt; or there is one class only, and the message has what is
-                left out, which may show why.
+            DataError: there is one class only, and the message has what is left out, which may show why.
         """
-        named: dict[str, str] = {}
-        for name, prompt in zip(self.classes, class_prompts(self.classes), strict=True):
-            if (other := named.setdefault(prompt, name)) != name:
-                raise DataError(
-                    f"{self.given} has the classes {other!r} and {name!r}, and both are asked for as "
-                    f"{prompt!r}: make them one, or give one of them another name."
-                )
         if len(self.classes) > 1:
             return
         left_out = described(counted(self.ignored))
@@ -171,7 +163,7 @@ class ImageFolder:
                 f"{self.given} has one domain only ({target}). Holding it out leaves nothing to learn from: "
                 f"leave out --target-domain, or {instead}, a domain for each style, camera or season."
             )
-        if self.depth == 2:
+        if self.depth > 1:
             self._require_complete()
         if empty := [name for name in self.domains if not self.count(name)]:
             raise DataError(
@@ -191,7 +183,8 @@ class ImageFolder:
             more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
             raise DataError(
                 f"{self.root} lacks the class folders {', '.join(gaps[:5])}{more}. Every domain must have "
-                "the same classes, spelled alike; where one has no image of a class, leave its folder empty."
+                "the same classes, spelled alike; where one has no image of a class, leave its folder empty. "
+                f"If {', '.join(self.domains[:3])} are classes and not domains, say --layout class."
             )
 
     def read(

@@ -60,7 +60,7 @@ class Inspection:
     @property
     def gaps(self) -> list[tuple[str, str]]:
         """Pairs of a domain and a class that have no folder, though the class has one elsewhere."""
-        if self.folder.depth != 2:
+        if self.folder.depth < 2:
             return []
         return [pair for pair in self.counts if pair not in self.folder.files]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from client.data.domains import ImageFolder
 from client.data.drawings import bundled_icons
-from client.data.finder import UNNAMED, Skipped, counted, described, search
+from client.data.finder import ELSEWHERE, UNNAMED, Skipped, counted, described, search
 from client.data.images import accepted
+from client.data.layout import Layout, layout_of
+from client.data.manifests import require_not_as_published
 from client.data.names import composed, is_unicode, parts_below, shown
 from client.data.splits import Split
-from client.data.tables import TABLES, images_in_table, is_table
+from client.data.tables import TABLES, Columns, images_in_table, is_table
 from client.errors import DataError
 from client.paths import absence, is_file, is_folder, is_there
 
@@ -26,10 +28,13 @@ _NOT_UTF8 = "its name is not UTF-8"
 Files = Mapping[tuple[str, str], Sequence[Path]]
 
 
-def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
+def list_folder(
+    root: Path, *, group_by_name: bool = False, layout: str | None = None, columns: Sequence[str] = ()
+) -> ImageFolder:
     """List the domains, classes and image files of a labelled set, without opening an image.
 
-    A folder whose images lie in ROOT/<class>/, and none deeper, has one domain, named as the folder. A file
+    Without a domain in its layout, as where images lie in ROOT/<class>/ and none deeper, a folder has one,
+    named as the folder. A file
     is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
     classes alone, a line each: there are no labelled images.
 
@@ -40,17 +45,21 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
         root: the folder, the table, or the names.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
             bundled icons are, in any case.
+        layout: which of its folders are domains and classes (`Layout.of`); `None` to see it from the paths.
+        columns: of a table, other names of columns (`Columns.of`).
 
     Raises:
-        DataError: the folder or table is missing, cannot be read, is not laid out so, or has a folder whose
-            name is not UTF-8.
+        DataError: the folder or table is missing, cannot be read, can be read in two ways, or has a folder
+            whose name is not UTF-8.
+        UsageError: the layout or the columns are none.
     """
     if is_file(root) and root.suffix.lower() == CLASSES_SUFFIX:
         return _of_class_names(root)
     if is_file(root) and is_table(root):
-        return _of_table(root, group_by_name=group_by_name)
+        return _of_table(root, Columns.of(columns), group_by_name=group_by_name)
     if is_folder(root):
-        return _of_folder(root, group_by_name=group_by_name)
+        given = None if layout is None else Layout.of(layout)
+        return _of_folder(root, given, group_by_name=group_by_name)
     what = "is neither a folder nor a table" if is_there(root) else absence(root)
     raise DataError(
         f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
@@ -58,24 +67,25 @@ def list_folder(root: Path, *, group_by_name: bool = False) -> ImageFolder:
     )
 
 
-def _of_folder(root: Path, *, group_by_name: bool) -> ImageFolder:
+def _of_folder(root: Path, given: Layout | None, *, group_by_name: bool) -> ImageFolder:
     found = search(root)
-    depth = 1 if max((len(parts_below(root, path)) for path in found.images), default=0) == 2 else 2
+    layout = given or _seen_layout(root, [parts_below(root, path) for path in found.images])
+    depth = layout.depth
     files: dict[tuple[str, str], list[Path]] = {}
     respelled = []
     for folder in found.folders:
         parts = parts_below(root, folder)
         if 1 <= len(parts) <= depth and _name_of(folder) != folder.name:
             respelled.append(folder)
-        if len(parts) == depth:
-            files.setdefault(_domain_and_class(root, parts, depth), [])
-    ignored = list(_placed(root, found.left_out, depth))
+        if len(parts) == depth and layout.takes(parts):
+            files.setdefault(_domain_and_class(root, parts, layout), [])
+    ignored = list(_placed(root, found.left_out, layout))
     for path in found.images:
         parts = parts_below(root, path)
-        if reason := _why_ignored(parts, depth):
-            ignored.append(_in_domain(root, Skipped(path, reason), depth))
+        if reason := _why_ignored(parts, layout):
+            ignored.append(_in_domain(root, Skipped(path, reason), layout))
         else:
-            files[_domain_and_class(root, parts, depth)].append(path)
+            files[_domain_and_class(root, parts, layout)].append(path)
     if not any(files.values()):
         raise DataError(_no_images(root, ignored))
     drawn = found.images if group_by_name else _icons(root, found.images)
@@ -83,11 +93,17 @@ def _of_folder(root: Path, *, group_by_name: bool) -> ImageFolder:
     return replace(listed, respelled=tuple(respelled), drawn=drawn)
 
 
-def _of_table(table: Path, *, group_by_name: bool) -> ImageFolder:
+def _seen_layout(root: Path, images: Sequence[tuple[str, ...]]) -> Layout:
+    """The layout by the images' paths; a known data set that lies as it is published is refused."""
+    require_not_as_published(root, images)
+    return layout_of(root, images)
+
+
+def _of_table(table: Path, columns: Columns, *, group_by_name: bool) -> ImageFolder:
     """Files that are not there, or no images by name, are ignored."""
     files: dict[tuple[str, str], list[Path]] = {}
     splits: dict[Path, Split] = {}
-    rows, left_out = images_in_table(table, labelled=True)
+    rows, left_out = images_in_table(table, labelled=True, columns=columns)
     for row in rows:
         files.setdefault((composed(row.domain or table.stem), composed(row.label)), []).append(row.path)
         if row.split:
@@ -127,11 +143,13 @@ def _listed(root: Path, files: Files, ignored: Iterable[Skipped], depth: int) ->
     )
 
 
-def _domain_and_class(root: Path, parts: Sequence[str], depth: int) -> tuple[str, str]:
+def _domain_and_class(root: Path, parts: Sequence[str], layout: Layout) -> tuple[str, str]:
     """By the names that lead from the root to a class's folder, or to what is in it."""
-    if depth == 1:
-        return composed(shown(root.resolve().name)) or "images", composed(parts[0])
-    return composed(parts[0]), composed(parts[1])
+    return layout.domain_of(parts) or _only_domain(root), layout.class_of(parts)
+
+
+def _only_domain(root: Path) -> str:
+    return composed(shown(root.resolve().name)) or "images"
 
 
 def _name_of(folder: Path) -> str:
@@ -146,25 +164,28 @@ def _icons(root: Path, images: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(path for path in images if "/".join(parts_below(root, path)) in names) if names else ()
 
 
-def _why_ignored(parts: Sequence[str], depth: int) -> str | None:
+def _why_ignored(parts: Sequence[str], layout: Layout) -> str | None:
     """Why a file below the root is no image of a class, by the parts of its path."""
     if not is_unicode("/".join(parts)):
         return _NOT_UTF8
-    return {1: LOOSE_IN_ROOT, 2: LOOSE_IN_DOMAIN}.get(len(parts)) if len(parts) <= depth else None
+    if len(parts) == 1:
+        return LOOSE_IN_ROOT
+    if not layout.takes(parts[:-1]):
+        return ELSEWHERE
+    return LOOSE_IN_DOMAIN if len(parts) <= layout.depth else None
 
 
-def _placed(root: Path, left_out: Iterable[Skipped], depth: int) -> Iterator[Skipped]:
+def _placed(root: Path, left_out: Iterable[Skipped], layout: Layout) -> Iterator[Skipped]:
     """With their domains; what is not named as an image and lies in no class, as a read-me does, goes."""
     for file in left_out:
-        if file.reason != UNNAMED or len(parts_below(root, file.path)) > depth:
-            yield _in_domain(root, file, depth)
+        if file.reason != UNNAMED or len(parts_below(root, file.path)) > layout.depth:
+            yield _in_domain(root, file, layout)
 
 
-def _in_domain(root: Path, file: Skipped, depth: int) -> Skipped:
-    parts = parts_below(root, file.path)
-    if depth == 1:
-        return replace(file, domain=_domain_and_class(root, parts, depth)[0])
-    return replace(file, domain=composed(parts[0])) if len(parts) > 1 else file
+def _in_domain(root: Path, file: Skipped, layout: Layout) -> Skipped:
+    if not layout.has_domains:
+        return replace(file, domain=_only_domain(root))
+    return replace(file, domain=layout.domain_of(parts_below(root, file.path)[:-1]))
 
 
 def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:

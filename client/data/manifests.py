@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from client.data.domains import ImageFolder
+from client.data.layout import Layout
+from client.errors import DataError
 
 _OFFICE_HOME_CLASSES = (
     "Alarm_Clock Backpack Batteries Bed Bike Bottle Bucket Calculator Calendar Candles Chair Clipboards "
@@ -29,6 +32,9 @@ class Manifest:
         class_names: their names, where they are few enough to be written down here; otherwise empty.
         says_styles: whether the names of its domains say what its pictures look like.
         recipe: which of the paper's recipes is for it.
+        published: how its publishers lay it out, where that is otherwise than DomainBed does.
+        published_as: the names of its domains there.
+        published_classes: what its classes are called there, in order, where they are numbers.
     """
 
     name: str
@@ -38,6 +44,9 @@ class Manifest:
     class_names: tuple[str, ...] = ()
     says_styles: bool = True
     recipe: str = "paper"
+    published: Layout | None = None
+    published_as: tuple[str, ...] = ()
+    published_classes: tuple[str, ...] = ()
 
     def differences(self, folder: ImageFolder) -> list[str]:
         """In what a folder is not a whole copy of this data set; a line each. Reads no file."""
@@ -75,6 +84,8 @@ MANIFESTS = (
         {"art_painting": 2048, "cartoon": 2344, "photo": 1670, "sketch": 3929},
         7,
         ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
+        published=Layout(("kfold", "domain", "class")),
+        published_as=("art_painting", "cartoon", "photo", "sketch"),
     ),
     Manifest(
         "VLCS",
@@ -83,6 +94,9 @@ MANIFESTS = (
         5,
         ("bird", "car", "chair", "dog", "person"),
         says_styles=False,
+        published=Layout(("domain", "full", "class")),
+        published_as=("CALTECH", "LABELME", "PASCAL", "SUN"),
+        published_classes=("bird", "car", "chair", "dog", "person"),
     ),
     Manifest(
         "Office-Home",
@@ -132,6 +146,37 @@ def recognise_names(name: str, domains: Iterable[str]) -> Manifest | None:
         if named or plain == {_plain(domain) for domain in manifest.images}:
             return manifest
     return None
+
+
+def require_not_as_published(root: Path, images: Sequence[tuple[str, ...]]) -> None:
+    """Refuse a data set that lies as its publishers lay it out, and would be read as another one.
+
+    Args:
+        root: the folder.
+        images: the paths of its images below it, each as its parts.
+
+    Raises:
+        DataError: it does; the message names the folder to name, or the layout.
+    """
+    for manifest in MANIFESTS:
+        layout = manifest.published
+        if layout is None:
+            continue
+        known = {_plain(name) for name in manifest.published_as}
+        if any(
+            len(names) > layout.depth
+            and layout.takes(names)
+            and _plain(layout.domain_of(names) or "") in known
+            for names in images
+        ):
+            above = Path(*layout.parts[: layout.parts.index("domain")])
+            folder = f" --data {root / above}, or" if above.parts else ""
+            codes = ", ".join(f"{code} {name}" for code, name in enumerate(manifest.published_classes))
+            raise DataError(
+                f"{root} is {manifest.name} as it is published, with a folder more than "
+                f"<domain>/<class>/<image> has. Nothing is bought. Say{folder} --layout {layout}."
+                + (f" Its classes are numbers ({codes}): name them with --names." if codes else "")
+            )
 
 
 def styles_of(folder: ImageFolder, domains: Sequence[str]) -> tuple[str, ...]:

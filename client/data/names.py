@@ -2,15 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
-
-CLASS_TEMPLATE = "a photo of a {}"
-
-
-def class_prompts(classes: Iterable[str]) -> list[str]:
-    """ "a photo of a {class}" with underscores as spaces: the paper's only prompt (section 4)."""
-    return [CLASS_TEMPLATE.format(readable(name)) for name in classes]
 
 
 def readable(name: str) -> str:

@@ -12,7 +12,7 @@ from client.data.examples import UNLABELLED, Example, read_files, thumbnails
 from client.data.file_memory import FileFacts, FileMemory
 from client.data.finder import COPY, FoundFiles, Skipped, counted, described, find_images
 from client.data.near_copies import Pictures
-from client.data.tables import images_in_table, is_table
+from client.data.tables import Columns, images_in_table, is_table
 from client.errors import DataError
 from client.paths import is_file
 from client.progress import Display
@@ -41,6 +41,7 @@ def read_pool(
     display: Display,
     *,
     given: str,
+    columns: Sequence[str] = (),
 ) -> Pool:
     """Find and read unlabelled images, and leave out copies of each other and of other images.
 
@@ -50,6 +51,7 @@ def read_pool(
         memory: what is known of files already.
         display: is told how far reading is.
         given: the words with their options, as an error names them.
+        columns: of tables, other names of columns (`Columns.of`).
 
     Raises:
         DataError: a word means no image, or no image is left.
@@ -58,7 +60,7 @@ def read_pool(
     files: dict[Path, str] = {}
     left_out: list[Skipped] = []
     for word in words:
-        found = find_pool(word)
+        found = find_pool(word, columns)
         left_out += found.left_out
         for path in found.images:
             files.setdefault(path.absolute(), word)
@@ -85,7 +87,7 @@ def read_pool(
     return Pool(tuple(examples), tuple(left_out))
 
 
-def find_pool(word: str) -> FoundFiles:
+def find_pool(word: str, columns: Sequence[str] = ()) -> FoundFiles:
     """The files that may be unlabelled images: those of a table's column `path`, or as by `find_images`.
 
     Raises:
@@ -94,7 +96,7 @@ def find_pool(word: str) -> FoundFiles:
     """
     if not (is_table(Path(word)) and is_file(word)):
         return find_images(word)
-    rows, left_out = images_in_table(Path(word), labelled=False)
+    rows, left_out = images_in_table(Path(word), labelled=False, columns=Columns.of(columns))
     return FoundFiles(tuple(row.path for row in rows), tuple(left_out))
 
 

@@ -81,7 +81,8 @@ class StudentMetadata:
         teacher_temperature: divides the scores of that model.
         teacher_accuracy: how often that is right about labelled images, from 0 to 1.
         teacher_rejection: thresholds of its scores.
-        teacher_names: what stands for the texts of some classes, which that model does not know by name.
+        teacher_names: what stands for the texts of classes that are not named as "a photo of a {class}": that
+            model does not know them by name, or was asked about them in other words.
         dtype: "int8" of a file in eight bits; others say nothing of it.
     """
 

@@ -49,6 +49,16 @@ class DataOptions(Options):
         "a table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split.",
     )
 
+    layout: Annotated[str | None, Option(metavar="LAYOUT")] = Field(
+        default=None,
+        description="Which folders are domains and classes: class, domain/class, or with names between, "
+        "kfold/domain/class (default: seen from where the images lie, and asked for where that is unclear).",
+    )
+    columns: Annotated[tuple[str, ...], Option(commas=True)] = Field(
+        default=(),
+        description="What a table calls its columns, if something else: path=filename,label=class.",
+    )
+
     @property
     def labelled(self) -> Path:
         """The labelled images, or what stands in their place."""
@@ -73,6 +83,28 @@ class ImageOptions(DataOptions):
         default="stratified",
         description="Which images to buy when the budget does not reach all. stratified: the same number "
         "of each class in each domain, drawn at random; random: drawn from all alike.",
+    )
+
+
+class PromptOptions(Options):
+    """How a teacher is asked about classes."""
+
+    panel: ClassVar[str | None] = "The prompts"
+
+    prompt: Annotated[tuple[str, ...], Option(metavar="TEXT")] = Field(
+        default=(),
+        description="How the teacher is asked about a class, whose name takes the place of {}: 'a photo of a "
+        "{}, a kind of running shoe'. Give it again for more, which are averaged (default: the method's).",
+    )
+    prompts: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None,
+        description="A CSV file with the columns class and prompt: prompts of single classes, in the place "
+        "of `prompt`. Several rows of a class are averaged.",
+    )
+    names: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None,
+        description="A CSV file with the columns class and name: the words for classes whose folders are "
+        "named by codes (default: names.csv in the image folder, if there is one).",
     )
 
 
@@ -115,7 +147,7 @@ class TrainingOptions(StudentOptions):
     )
 
 
-class RunOptions(ImageOptions, StudentOptions):
+class RunOptions(ImageOptions, PromptOptions, StudentOptions):
     """The identity of a run: other values make another run."""
 
     panel: ClassVar[str | None] = "The run"
@@ -163,7 +195,7 @@ class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
         return self.data if self.classes is None else self.classes
 
 
-class CompareOptions(ImageOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
+class CompareOptions(ImageOptions, PromptOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
     """Many runs over one purchase: `client.compare`, and `client.plan_comparison`."""
 
     panel: ClassVar[str | None] = None

@@ -167,17 +167,34 @@ class Buyer:
         """Whether the run has sent something that may still be answered, and is in no receipt until then."""
         return bool(self._cache.notes.of_run(self._run_id))
 
-    def plan(self, tranches: Sequence[Tranche]) -> PurchasePlan:
-        """The plan to buy these, given the cache and the budget; see `plan_purchase`."""
-        cached = self._cache.known(self.model.fingerprint, purchase_order(tranches))
-        return plan_purchase(tranches, cached=cached, budget=self.budget, prices=self.model.prices)
+    @property
+    def buys_by_jobs(self) -> bool:
+        """Whether it buys by bulk jobs."""
+        return self._bulk.buys
+
+    def plan(self, tranches: Sequence[Tranche], *, directly: Collection[Query] = ()) -> PurchasePlan:
+        """The plan to buy these, given the cache and the budget; see `plan_purchase`.
+
+        `directly` are those that are not left to bulk jobs, and cost what a request costs (`buy`).
+        """
+        cached, direct = self._cache.known(self.model.fingerprint, purchase_order(tranches)), set(directly)
+
+        def cost(queries: Collection[Query]) -> Spending:
+            at_once = direct.intersection(queries)
+            later = [query for query in queries if query not in at_once]
+            return price(later, self.model.prices) + price(at_once, self._card.prices)
+
+        return plan_purchase(tranches, cached=cached, budget=self.budget, cost=cost)
 
     def quote(self, queries: Sequence[Query]) -> Offer:
         """How many of these the cache has, and the price of the others as far as the budget reaches."""
         known = self._cache.known(self.model.fingerprint, queries)
         missing = [query for query in dict.fromkeys(queries) if query not in known]
-        spending = price(affordable(missing, self.budget, self.model.prices), self.model.prices)
+        spending = self._price(affordable(missing, self.budget, self._price))
         return Offer(len(known), spending.queries, spending.cost_micros)
+
+    def _price(self, queries: Collection[Query]) -> Spending:
+        return price(queries, self.model.prices)
 
     def left_to_jobs(self, queries: Sequence[Query]) -> int:
         """How many of these bulk jobs of this key are to bring, so that they are not paid for twice."""
@@ -223,6 +240,7 @@ class Buyer:
         *,
         patience: float | None = None,
         used: Collection[Query] | None = None,
+        directly: bool = False,
     ) -> PurchaseResult:
         """Buy the queries that the cache lacks, in order, until they, the budget or the quota end.
 
@@ -235,6 +253,7 @@ class Buyer:
                 purchase, before what is left is read. `None` where a run is one process at a time.
             used: all that the run uses together, these and what it has already: a vendor that is new to the
                 cache is compared with what is known of it. `None` where these are all.
+            directly: whether to buy by requests what is needed at once, even if the run buys by bulk jobs.
 
         Raises:
             RunBusy: another process is buying for this run.
@@ -245,7 +264,12 @@ class Buyer:
         traced = nullcontext() if self._traces is None else self._traces.buying(len(queries))
         with nullcontext() if patience is None else self._turn(patience), traced:
             purchase = Purchase(
-                self._checkout(), on_progress, self._say, by_jobs=self._bulk.buys, wait=self._bulk.wait
+                self._checkout(),
+                on_progress,
+                self._say,
+                by_jobs=self._bulk.buys,
+                wait=self._bulk.wait,
+                directly=directly,
             )
             result = purchase.run(queries, queries if used is None else used)
         self._say_owed()

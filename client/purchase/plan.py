@@ -1,18 +1,19 @@
 """The plan of a purchase: which queries to buy, in which order, and when to stop."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from client.purchase.budget import Budget, price
+from client.purchase.budget import Budget
 from client.purchase.selection import Stratum
-from client.vendors.query import Query
-from shared.embeddings import Prices
+from client.vendors.query import Query, Spending
 
 # Class prompts, labelled images, and images without labels.
 TrancheName = Literal["texts", "labelled", "unlabelled"]
+# What some queries cost.
+Cost = Callable[[Collection[Query]], Spending]
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class PurchasePlan:
 
 
 def plan_purchase(
-    tranches: Sequence[Tranche], *, cached: Collection[Query], budget: Budget, prices: Prices
+    tranches: Sequence[Tranche], *, cached: Collection[Query], budget: Budget, cost: Cost
 ) -> PurchasePlan:
     """Plan to buy tranches one after the other, until the budget ends.
 
@@ -130,28 +131,28 @@ def plan_purchase(
         tranches: in the order of purchase.
         cached: queries that need not be bought.
         budget: what may be spent, but for what is set aside in it; the plan itself sets nothing aside.
-        prices: of one query of each kind.
+        cost: what some queries cost.
     """
     order = purchase_order(tranches)
     wanted = [query for query in order if query not in cached]
-    to_buy = affordable(wanted, budget, prices)
+    to_buy = affordable(wanted, budget, cost)
     strata = dict(
         pair for tranche in tranches if tranche.strata
         for pair in zip(tranche.queries, tranche.strata, strict=True)
     )  # fmt: skip
     left = None if budget.queries is None else max(0, budget.queries - budget.committed.queries - len(to_buy))
     return PurchasePlan(
-        tranches=tuple(_planned(tranches, cached, set(to_buy), prices)),
+        tranches=tuple(_planned(tranches, cached, set(to_buy), cost)),
         to_buy=tuple(to_buy),
         beyond=tuple(wanted[len(to_buy) :]),
-        cost_micros=price(to_buy, prices).cost_micros,
+        cost_micros=cost(to_buy).cost_micros,
         budget_left=left,
         by_stratum=dict(Counter(strata[query] for query in to_buy if query in strata)),
     )
 
 
 def _planned(
-    tranches: Sequence[Tranche], cached: Collection[Query], bought: Set[Query], prices: Prices
+    tranches: Sequence[Tranche], cached: Collection[Query], bought: Set[Query], cost: Cost
 ) -> Iterator[TranchePlan]:
     seen = set[Query]()
     for tranche in tranches:
@@ -164,7 +165,7 @@ def _planned(
             cached=have,
             to_buy=len(buying),
             unaffordable=len(new) - have - len(buying),
-            cost_micros=price(buying, prices).cost_micros,
+            cost_micros=cost(buying).cost_micros,
         )
         seen |= new
 
@@ -174,10 +175,10 @@ def purchase_order(tranches: Sequence[Tranche]) -> list[Query]:
     return list(dict.fromkeys(chain.from_iterable(tranche.queries for tranche in tranches)))
 
 
-def affordable(wanted: Sequence[Query], budget: Budget, prices: Prices) -> Sequence[Query]:
+def affordable(wanted: Sequence[Query], budget: Budget, cost: Cost) -> Sequence[Query]:
     """The longest prefix that the budget allows."""
     trial = Budget(budget.queries, budget.max_spend_micros, spent=budget.committed)
     for count, query in enumerate(wanted):
-        if not trial.reserve(price([query], prices)):
+        if not trial.reserve(cost([query])):
             return wanted[:count]
     return wanted

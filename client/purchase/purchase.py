@@ -43,6 +43,7 @@ class Purchase:
         *,
         by_jobs: bool = False,
         wait: bool = True,
+        directly: bool = False,
     ) -> None:
         """Buy nothing yet.
 
@@ -50,8 +51,9 @@ class Purchase:
             checkout: what is bought, by which run.
             on_progress: called as it goes on.
             say: receives messages for the user.
-            by_jobs: whether to buy by bulk jobs.
+            by_jobs: whether the run buys by bulk jobs.
             wait: whether bulk jobs are waited for.
+            directly: whether this is bought by requests all the same.
         """
         model, bulk = checkout.model, checkout.vendor.bulk
         self._checkout = checkout
@@ -66,7 +68,7 @@ class Purchase:
         if bulk is not None:
             prices, waits, pause = model.batch_prices or model.prices, by_jobs and wait, self._ended.wait
             jobs = Jobs(checkout, bulk, prices, self._tally, waits, pause, say)
-        if jobs is not None and by_jobs:
+        if jobs is not None and by_jobs and not directly:
             self._channel = jobs
         self._settlement = Settlement(
             checkout, self._requests, jobs, by_jobs, self._tally, self._ended.wait, say

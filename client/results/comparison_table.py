@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from client.results.escaping import csv_line, in_markdown
+from client.results.intervals import Interval
 from shared.text import visible
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class RunResult:
         cost_micros: what these cost by the vendor's prices, bought for this run alone.
         seconds: of training, work that it shared with other runs included.
         is_teacher: whether this is the teacher's own answer: no student, and out of their competition.
+        out_of_domain_interval: the 95% interval of `out_of_domain`; `None` from 1,000 images on.
     """
 
     method: str
@@ -46,6 +48,7 @@ class RunResult:
     cost_micros: int
     seconds: float
     is_teacher: bool = False
+    out_of_domain_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Setting:
         )
         sentences = [
             f"Accuracy in % on each domain held out in turn, {spread}; {chosen}.",
+            _chance(results),
             f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
             f"Student: {self.student} at {self.image_size} px.",
             f"Teacher: {self.teacher}." if self.teacher else "",
@@ -103,6 +107,12 @@ class Setting:
             return ""
         others = ", ".join(_unique(r.method for r in results if r.queries > self.queries))
         return f"No run uses more than {self.queries:,} embeddings{others and f', but for {others}'}."
+
+
+def _chance(results: Sequence[RunResult]) -> str:
+    """How far an accuracy on few images may be off; empty where all were measured on many."""
+    halves = [(each[1] - each[0]) / 2 for r in results if (each := r.out_of_domain_interval) is not None]
+    return f"By so few images, one is known to ± {100 * max(halves):.1f} points (95%)." if halves else ""
 
 
 @dataclass(frozen=True)

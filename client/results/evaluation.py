@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Self
 
+from client.results.intervals import Interval, interval_of, interval_of_mean
 from client.results.predictions import LabelledPrediction
 from client.results.records import Accuracy
 
@@ -68,7 +69,18 @@ class Evaluation:
             by_domain={name: domain.accuracy for name, domain in self.by_domain.items()},
             images_by_domain={name: domain.images for name, domain in self.by_domain.items()},
             worst_domain=self.worst_domain,
+            intervals_by_domain={
+                name: interval
+                for name, domain in self.by_domain.items()
+                if (interval := interval_of(domain.accuracy, domain.images)) is not None
+            },
+            in_domain_interval=_interval_over(self.sources),
+            out_of_domain_interval=_interval_over(self.targets),
         )
+
+
+def _interval_over(domains: Mapping[str, ShareCorrect]) -> Interval | None:
+    return interval_of_mean((each.accuracy, each.images) for each in domains.values())
 
 
 def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, ShareCorrect]:

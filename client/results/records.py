@@ -4,11 +4,14 @@
 Fields are declared in the order in which the files have them.
 """
 
+import shlex
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, computed_field
 
+from client.results.intervals import Interval, coin_tosses, interval_of, interval_of_mean
 from shared.billing import Quote
 from shared.embeddings import ModelCard
 
@@ -91,6 +94,12 @@ class ZeroShotAccuracy(Record):
         description="whether these are the images that the student is tested on, or those that were bought"
     )
 
+    @computed_field(description="the 95% interval of `accuracy`; `None` from 1,000 images on")  # type: ignore[prop-decorator]
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of the accuracy; `None` from 1,000 images on."""
+        return interval_of(self.accuracy, self.images)
+
 
 class TeacherCheck(Record):
     """The verdict on the teacher by the labels of the images that were bought."""
@@ -123,11 +132,67 @@ class TeacherCheck(Record):
         description="how often the nearest name is the right one, where those of `named_by_images` stand "
         "for the class texts if the run weighs its teacher"
     )
+    more_to_settle: int | None = Field(
+        default=0,
+        description="how many more labelled images, bought, would tell (95%) on which side of 0.7 and of 0.8 "
+        "`accuracy_by_names` is, if it stays as it is; `None` for more than there are",
+    )
+
+    @computed_field(description="the 95% interval of `accuracy`; `None` from 1,000 images on")  # type: ignore[prop-decorator]
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of the accuracy; `None` from 1,000 images on."""
+        return interval_of_mean((each.accuracy, each.images) for each in self.by_domain.values())
 
     @property
     def doubts(self) -> bool:
         """Whether anything speaks against learning from it as it is."""
         return bool(self.doubtful or self.named_by_images or not self.trusted)
+
+
+class TriedWording(Record):
+    """A wording of the class texts, judged by labelled images."""
+
+    templates: list[str] = Field(
+        description="its sentences about any class; several are averaged, and none are the usual one"
+    )
+    prompts_of_classes: int = Field(description="how many classes it has prompts of their own for")
+    texts: int = Field(description="how many sentences that are in all")
+    by_domain: dict[str, ZeroShotAccuracy] = Field(
+        description="how often the teacher names the class of labelled images right by them"
+    )
+    gained: int = Field(description="how many images are named right by it, and not by the usual prompt")
+    lost: int = Field(description="how many by the usual prompt, and not by it")
+
+    @computed_field(description="the mean over domains, from 0 to 1")  # type: ignore[prop-decorator]
+    @property
+    def accuracy(self) -> float:
+        """The mean over domains."""
+        return fmean(each.accuracy for each in self.by_domain.values())
+
+    @computed_field(description="the 95% interval of `accuracy`; `None` from 1,000 images on")  # type: ignore[prop-decorator]
+    @property
+    def interval(self) -> Interval | None:
+        """The 95% interval of the accuracy; `None` from 1,000 images on."""
+        return interval_of_mean((each.accuracy, each.images) for each in self.by_domain.values())
+
+
+def described_trial(tried: Sequence[TriedWording]) -> str:
+    """The wording that labelled images prefer, in a sentence; `tried` are in order, the best first."""
+    best = tried[0]
+    chance = coin_tosses(best.gained, best.lost)
+    named = " ".join(f"--prompt {shlex.quote(each)}" for each in best.templates)
+    if best.prompts_of_classes:
+        named = f"the file of --prompts{f' with {named}' if named else ''}"
+    if chance >= 0.05:
+        return (
+            "No wording is better than the usual prompt beyond chance: by the best alone "
+            f"{best.gained} images are named right, and by the usual one alone {best.lost}."
+        )
+    return (
+        f"Your labelled images prefer {named}: {best.gained} are named right by it alone, and {best.lost} by "
+        f"the usual prompt alone (chance: {chance:.2g})."
+    )
 
 
 # In a sentence; the record has all of them.
@@ -165,7 +230,39 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + rest
 
 
-_OF_PLAN_ALONE = ("outlook", "teacher_check", "gains")
+class AskedWording(Record):
+    """How a teacher is asked about classes."""
+
+    templates: list[str] = Field(
+        description="sentences about any class, whose name takes the place of `{}`; several are averaged"
+    )
+    words: dict[Name, str] = Field(
+        description="the names of classes in sentences, where they are not those of their folders"
+    )
+    prompts: dict[Name, list[str]] = Field(
+        description="the sentences about single classes, in place of `templates`"
+    )
+
+
+# Templates of which each is shown in a sentence.
+_TEMPLATES_SHOWN = 3
+
+
+def described_wording(wording: AskedWording) -> str:
+    """How a teacher is asked about classes, in a clause."""
+    shown = [f"“{each.replace('{}', '{class}')}”" for each in wording.templates[:_TEMPLATES_SHOWN]]
+    more = len(wording.templates) - len(shown)
+    told = [", ".join(shown) + (f" and {more} more" if more else "")]
+    if len(wording.templates) > 1:
+        told[0] = f"the mean of {told[0]}"
+    if wording.words:
+        told.append(f"with other words for {len(wording.words)} classes than their folders'")
+    if wording.prompts:
+        told.append(f"{len(wording.prompts)} classes by prompts of their own")
+    return "; ".join(told)
+
+
+_OF_PLAN_ALONE = ("outlook", "teacher_check", "tried_prompts", "gains")
 
 
 class Plan(Record):
@@ -177,6 +274,7 @@ class Plan(Record):
     )
     source_domains: list[str] = Field(description="the others")
     classes: list[str] = Field(description="the names of the classes, in the order of a student's scores")
+    wording: AskedWording = Field(description="how the teacher is asked about them")
     train_images: int = Field(description="how many images are trained on")
     holdout_images: int = Field(
         description="how many images of the source domains are held out for selection"
@@ -202,6 +300,10 @@ class Plan(Record):
         description="what the labels say of the teacher, where `client.plan` was to buy a few images for "
         "it, or where `purchase` is without the images after the labelled ones, for nothing is "
         "learnt of it",
+    )
+    tried_prompts: list[TriedWording] | None = Field(
+        default=None,
+        description="wordings of the class texts, the best first, where `client.plan` was to try some",
     )
     gains: dict[str, float] | None = Field(
         default=None,
@@ -275,8 +377,8 @@ class Disagreement(Record):
     image: Name = Field(description="its path, relative to the data folder")
     domain: Name = Field(description="of the image")
     label: Name = Field(description="its class")
-    teacher: Name = Field(description="the class whose text is the nearest to its embedding")
-    lead: float = Field(description="how much nearer (cosine) than the text of its label")
+    teacher: Name = Field(description="the class whose text, or name by its images, is the nearest to it")
+    lead: float = Field(description="how much nearer (cosine) than that of its label")
 
 
 class Neighbour(Record):
@@ -336,6 +438,15 @@ class Accuracy(Record):
     images_by_domain: dict[str, int] = Field(description="on how many images each was measured")
     worst_domain: str | None = Field(
         description="the domain with the lowest; `None` where nothing is measured"
+    )
+    intervals_by_domain: dict[str, Interval] = Field(
+        default={}, description="the 95% intervals of domains of fewer than 1,000 images"
+    )
+    in_domain_interval: Interval | None = Field(
+        default=None, description="of `in_domain`; `None` from 1,000 images on"
+    )
+    out_of_domain_interval: Interval | None = Field(
+        default=None, description="of `out_of_domain`; `None` from 1,000 images on"
     )
 
 
@@ -430,6 +541,9 @@ class Summary(Record):
         description="what students that were trained without a domain got right in it, for each domain, by "
         "the same method and with the same seed: what to expect of a new domain. Empty unless "
         "asked for"
+    )
+    leave_one_out_intervals: dict[str, Interval] = Field(
+        default={}, description="the 95% intervals of those that were measured on fewer than 1,000 images"
     )
     teacher_check: TeacherCheck | None = Field(
         description="what the labels say of the teacher; `None` where too few labelled images were bought"

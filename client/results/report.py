@@ -21,6 +21,7 @@ from client.learning.reliability import Reliability
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability, shares
 from client.results.escaping import in_code, in_markdown
+from client.results.intervals import in_percent
 from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
 from client.results.records import (
     Disagreement,
@@ -30,6 +31,7 @@ from client.results.records import (
     Review,
     Summary,
     described_check,
+    described_wording,
     held_out_whole,
 )
 from shared.pages import SetApart
@@ -157,6 +159,9 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "taught": _taught(run),
         "local_teacher": _local_teacher(run),
         "checked": _checked(run),
+        "intervals": any(summary.accuracy.intervals_by_domain),
+        "asked_as": described_wording(plan.wording),
+        "by_images": _named_by_images(run),
         "target": target,
         "standing": _standing(summary),
         "target_copies": summary.left_out.get(COPY_OF_ANOTHER_DOMAIN, 0),
@@ -177,7 +182,8 @@ def _zero_shot(run: ReportData) -> Row:
     known, images = summary.teacher_zero_shot, summary.accuracy.images_by_domain
     # It is asked about the hold-outs as well, and by the plain class texts, which not all methods buy.
     asked = sum(n for name, n in images.items() if name not in known or not known[name].on_test_set)
-    has_texts = known or method is None or method.prompts == ONE_PROMPT
+    prompts = ONE_PROMPT if method is None else method.prompts
+    has_texts = known or prompts == ONE_PROMPT or run.plan.wording.templates != list(prompts.templates)
     texts = 0 if has_texts else len(run.plan.classes)
     cost = 0 if summary.teacher is None else summary.teacher.prices.cost_of({"image": asked, "text": texts})
     return {"queries": asked + texts, "cost_micros": cost}
@@ -223,6 +229,12 @@ def _checked(run: ReportData) -> str:
     return described_check(check) if check is not None and check.doubts and run.recipe.weigh_teacher else ""
 
 
+def _named_by_images(run: ReportData) -> list[str]:
+    """The classes that are named by the mean of their images, and not by texts."""
+    check = run.summary.teacher_check
+    return list(check.named_by_images) if check is not None and run.recipe.weigh_teacher else []
+
+
 def _standing(summary: Summary) -> str:
     """A description of the target domain's part in the run."""
     if summary.adapted:
@@ -263,9 +275,11 @@ def _domains(run: ReportData) -> list[Row]:
             "name": name,
             "seen": name != target,
             "accuracy": summary.accuracy.by_domain[name],
+            "interval": in_percent(summary.accuracy.intervals_by_domain.get(name)),
             "images": summary.accuracy.images_by_domain[name],
             "teacher": summary.teacher_zero_shot.get(name),
             "left_out": summary.leave_one_out.get(name),
+            "left_out_interval": in_percent(summary.leave_one_out_intervals.get(name)),
         }
         for name in (*run.plan.source_domains, *([target] if target else []))
         if name in summary.accuracy.by_domain
@@ -318,34 +332,18 @@ def _asking(run: ReportData) -> list[Row]:
             label = "Accuracy by the share that the teacher is asked about"
             rows.append({
                 "seen": seen, "teacher": teacher, "points": dict(points),
-                "supposed": not seen and not _is_known_in(run, target),
+                "supposed": not seen and target not in run.summary.teacher_zero_shot,
                 "drawing": shares(label, points, 100 * teacher, "seen" if seen else "unseen"),
             })  # fmt: skip
     return rows
 
 
 def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | None:
-    """How right the teacher is by the names that a student asks by; in a domain, if that is known.
-
-    The check tells nothing where the method asks about classes by other texts.
-    """
-    if domain is not None and _is_known_in(run, domain):
-        return run.summary.teacher_zero_shot[domain].accuracy
-    check = run.summary.teacher_check
-    method = known_method(run.summary.method)
-    if check is None or (method is not None and method.prompts != ONE_PROMPT):
-        return None
-    return check.accuracy_by_names
-
-
-def _is_known_in(run: ReportData, domain: str | None) -> bool:
-    """Whether it is known how right the teacher is in a domain by the names that a student asks by.
-
-    What is known of a domain is by the class texts: it tells nothing where images name some classes.
-    """
-    check = run.summary.teacher_check
-    by_images = check is not None and check.named_by_images and run.recipe.weigh_teacher
-    return domain in run.summary.teacher_zero_shot and not by_images
+    """How right the teacher is by the names that a student asks by; in a domain, if that is known."""
+    known, check = run.summary.teacher_zero_shot, run.summary.teacher_check
+    if domain in known:
+        return known[domain].accuracy
+    return None if check is None else check.accuracy_by_names
 
 
 def _matrix(run: ReportData) -> Markup | None:
@@ -366,6 +364,7 @@ def _environment() -> Environment:
         extensions=[SetApart],
     )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
+    environment.filters["interval"] = in_percent
     environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["duration"] = _duration

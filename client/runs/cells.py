@@ -68,6 +68,7 @@ class Cell:
             cost_micros=cost,
             seconds=sum(summary.seconds.get(stage, 0.0) for stage in ("align", "distill")),
             is_teacher=not self.trains,
+            out_of_domain_interval=summary.accuracy.out_of_domain_interval,
         )
 
     @property

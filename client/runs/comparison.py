@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from client.data.class_files import wording_of
 from client.data.kept_images import is_named_as_kept
-from client.data.listing import list_folder
 from client.data.names import size_of
 from client.data.pool import find_pool
+from client.data.wording import THEIR_OWN_NAMES
 from client.errors import UsageError
 from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
@@ -28,7 +29,7 @@ from client.runs.cells import Cell, by_steps, name_of_run
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.context import RunContext
-from client.runs.dataset import Dataset, DomainInputs, PoolInputs, read_dataset
+from client.runs.dataset import Dataset, DomainInputs, PoolInputs, listed, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
 from client.runs.folder import RunFolder
@@ -114,9 +115,9 @@ class ComparisonRunner:
             connection.display, device, connection.pixels, Memo(_KEPT, connection.files)
         )
         self._purchase = JointPurchase(self._folder, connection, max_spend_micros, approve)
-        self._images = list_folder(self._shared.data)
+        self._images = listed(self._shared)
         self._images.require_domains(config.targets)
-        self._pools = {word: find_pool(word).images for word in self._shared.unlabelled}
+        self._pools = {word: find_pool(word, self._shared.columns).images for word in self._shared.unlabelled}
         _require_none_kept(self._pools)
         self.cells = self._cells()
 
@@ -231,8 +232,8 @@ class ComparisonRunner:
         if self._known.get("images") not in (None, self._digest):
             split = "" if self._images.depth else " or their split"
             raise UsageError(
-                f"The images in {self._images.given}{split} have changed since {self._folder.path} was "
-                f"begun, and runs over other images do not compare: {_INSTEAD}"
+                f"The images in {self._images.given}{split} or their prompts have changed since "
+                f"{self._folder.path} was begun, and runs over other images do not compare: {_INSTEAD}"
             )
 
     def _require_same_weights(self) -> None:
@@ -257,15 +258,19 @@ class ComparisonRunner:
 
     @cached_property
     def _digest(self) -> str:
-        """A SHA-256 (hex) of the names and sizes of all images, those without labels among them.
+        """A SHA-256 (hex) of the names and sizes of all images, those without labels among them, and of how
+        classes are asked about.
 
         They are listed once: what changes while a comparison runs is found when it is read.
         """
-        labelled = self._images.digest()
-        if not self._pools:
+        labelled, run = self._images.digest(), self._shared
+        wording = wording_of(self._images, templates=run.prompt, prompts=run.prompts, names=run.names)
+        if not self._pools and wording == THEIR_OWN_NAMES:
             return labelled
         files = [(str(p), size_of(p)) for word in self._shared.unlabelled for p in self._pools[word]]
-        return hashlib.sha256(repr((labelled, files)).encode("utf-8", "backslashreplace")).hexdigest()
+        return hashlib.sha256(
+            repr((labelled, files, wording)).encode("utf-8", "backslashreplace")
+        ).hexdigest()
 
     @property
     def _runs(self) -> Path:

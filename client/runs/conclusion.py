@@ -10,12 +10,14 @@ from client.errors import ClientError
 from client.learning.methods import method_of
 from client.learning.student import StudentNetwork
 from client.learning.student_file import load_student_metadata
+from client.learning.teacher_weights import Named
 from client.learning.tensor_file import load_metadata
 from client.learning.training_set import TrainingSet
 from client.progress import Display
 from client.purchase.buyer import Buyer
 from client.results.calibration import calibration
 from client.results.evaluation import Evaluation
+from client.results.intervals import Interval, interval_of
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
 from client.results.predictions import (
@@ -33,6 +35,7 @@ from client.results.records import (
     Purchase,
     Summary,
     TeacherCheck,
+    ZeroShotAccuracy,
 )
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
@@ -40,6 +43,7 @@ from client.runs.evaluation import answers_about, leave_out_copies, read_for_eva
 from client.runs.folder import RunFolder
 from client.runs.pages import write_pages
 from client.runs.review import review
+from client.runs.teacher_check import named_teacher
 from client.runs.zero_shot import known_zero_shot
 
 
@@ -107,13 +111,37 @@ class Conclusion:
             answers += answers_about(student, dataset.classes, folder, target) if target else []
             run.write_text(run.answers, predictions_as_csv(answers))
             mistakes = worst_mistakes(tested_on(answers), MISTAKES_SHOWN)
-            found = review(student, dataset, data.images, mistakes, self.teacher)
-            run.write(run.review, found.to_json())
-            summary = self._summarise(student, answers, target, untested)
-        summary = summary.model_copy(update={"seconds": run.seconds(), "leave_one_out": dict(leave_one_out)})
+            named = self._named
+            run.write(run.review, review(student, dataset, data.images, mistakes, named).to_json())
+            zero_shot = (
+                {}
+                if self.teacher is None or named is None
+                else known_zero_shot(dataset, target, self.teacher, named)
+            )
+            summary = self._summarise(student, answers, zero_shot, untested)
+        summary = summary.model_copy(
+            update={
+                "seconds": run.seconds(),
+                "leave_one_out": dict(leave_one_out),
+                "leave_one_out_intervals": self._intervals(leave_one_out),
+            }
+        )
         write_pages(run, summary, stands_in=stands_in)
         run.write(run.summary, summary.to_json())
         return summary
+
+    def _intervals(self, leave_one_out: Mapping[str, float]) -> dict[str, Interval]:
+        """The intervals of what students that were trained without a domain got right in it."""
+        images = self.run.record(Plan, self.run.plan).images_by_domain
+        found = {name: interval_of(share, images.get(name, 0)) for name, share in leave_one_out.items()}
+        return {name: interval for name, interval in found.items() if interval is not None}
+
+    @property
+    def _named(self) -> Named | None:
+        """What was bought of the teacher, by the names that the student learnt by."""
+        if self.teacher is None:
+            return None
+        return named_teacher(self.config, self.dataset, self.teacher, folder=self.run.path)
 
     def _target(self) -> tuple[list[Example], list[Skipped]]:
         """The images of the target domain to be tested on, if there is one, and those that are left out."""
@@ -127,7 +155,7 @@ class Conclusion:
         self,
         student: StudentNetwork,
         answers: Sequence[LabelledPrediction],
-        target: Sequence[Example],
+        zero_shot: dict[str, ZeroShotAccuracy],
         untested: Sequence[Skipped],
     ) -> Summary:
         """The summary of what was asked, spent, trained and measured, but for the evaluation's own."""
@@ -163,7 +191,7 @@ class Conclusion:
             left_out=counted([*dataset.left_out, *untested]),
             accuracy=Evaluation.of(answers).record,
             calibration_error=_calibration_error(answers),
-            teacher_zero_shot={} if teacher is None else known_zero_shot(dataset, target, teacher),
+            teacher_zero_shot=zero_shot,
             teacher_check=check,
             size=ModelSize(**asdict(student.size)),
             speed=speeds(student, run.onnx),

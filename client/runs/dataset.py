@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
+from client.data.class_files import wording_of
 from client.data.domains import ImageFolder
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN, Skipped
@@ -16,6 +17,7 @@ from client.data.manifests import recognise
 from client.data.names import relative
 from client.data.pool import Pool, read_pool
 from client.data.splits import Split, split
+from client.data.wording import THEIR_OWN_NAMES, Wording
 from client.errors import DataError
 from client.learning.methods import known_method, method_of
 from client.progress import Display
@@ -25,11 +27,13 @@ from client.runs.digest import StageInputs
 from client.runs.generations import NOTHING_SEEN, Seen, is_adapted, seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import (
+    mention_ambiguous,
     mention_differences,
     mention_kept,
     mention_one_sided,
     mention_recipe,
     mention_size,
+    mention_wording,
 )
 
 # What a copy of a labelled image is left out as.
@@ -50,6 +54,7 @@ class Dataset:
         seen: what the weights have seen that the run begins with.
         skipped_of_pools: files that are left out of the unlabelled images.
         in_turn: whether domains are held out in turn, so that `target` is not the one where a student works.
+        wording: how the teacher is asked about the classes.
     """
 
     folder: ImageFolder
@@ -61,6 +66,7 @@ class Dataset:
     seen: Seen = NOTHING_SEEN
     skipped_of_pools: tuple[Skipped, ...] = ()
     in_turn: bool = False
+    wording: Wording = THEIR_OWN_NAMES
 
     @property
     def left_out(self) -> tuple[Skipped, ...]:
@@ -188,14 +194,18 @@ def read_dataset(
 
     Raises:
         DataError: the folder, its domains or its classes are not what a run needs.
-        UsageError: the run would be measured on images that the weights have seen, or were chosen by.
+        UsageError: the run would be measured on images that the weights have seen, or were chosen by; or a
+            file of prompts or names is none.
     """
     memo = memo or Memo()
     seen = seen_before(config, None, display) if seen is None else seen
     folder, domains = _listed(config, display)
+    wording = wording_of(folder, templates=config.prompt, prompts=config.prompts, names=config.names)
+    mention_wording(wording, folder.classes, display)
     if config.target_domain is not None and seen.is_anything and seen.refuses:
         seen.require_none_of(read_domain(folder, config.target_domain, display, memo)[0], config=config)
     examples, skipped = _read_sources(folder, domains, display, memo)
+    mention_ambiguous(folder, examples, display)
     fixed_splits = seen.fixed_splits(examples, {**fixed_splits, **folder.splits}, config=config)
     _, held = split(examples, holdout=config.recipe.holdout, seed=config.seed, fixed_splits=fixed_splits)
     held_out = frozenset(held)
@@ -208,6 +218,7 @@ def read_dataset(
         skipped=(*folder.ignored_outside(config.target_domain), *skipped),
         seen=seen,
         in_turn=in_turn,
+        wording=wording,
     )
     _require_taught(dataset, config)
     few = "too few that the weights have not seen" if seen.images.size else "too few"
@@ -220,9 +231,20 @@ def read_dataset(
     return dataset
 
 
+def listed(config: RunConfig) -> ImageFolder:
+    """The labelled set of a run.
+
+    Raises:
+        DataError: as `list_folder`.
+    """
+    return list_folder(
+        config.data, group_by_name=config.group_by_name, layout=config.layout, columns=config.columns
+    )
+
+
 def _listed(config: RunConfig, display: Display) -> tuple[ImageFolder, tuple[str, ...]]:
     """The labelled set, and its source domains."""
-    folder = list_folder(config.data, group_by_name=config.group_by_name)
+    folder = listed(config)
     folder.require_classes()
     if known := recognise(folder):
         mention_differences(known, folder, display)
@@ -281,7 +303,7 @@ def _with_pools(dataset: Dataset, config: RunConfig, display: Display, memo: Mem
         }
         facts = {what: read_files(paths, memo.files) for what, paths in known.items()}
         readable = {what: (each for each in of if not each.reason) for what, of in facts.items()}
-        return read_pool(config.pools, readable, memo.files, display, given=given)
+        return read_pool(config.pools, readable, memo.files, display, given=given, columns=config.columns)
 
     pool, _ = memo.once(PoolInputs(config.pools, folder.root, target), read)
     unlabelled: list[Split] = ["unlabelled"] * len(pool.examples)

@@ -183,7 +183,7 @@ class Distillation:
             if recalled is not None and self._is_of(dataset, recalled):
                 return recalled
             self._context.agree(why_outdated(self._run, self._config, dataset, may_buy=recalled is None))
-            self._run = self._run.begin_replacement()
+            self._run = self._run.begin_replacement(self._config)
             dataset.seen.keep(self._run)
             builder = self._target_builder(self._run)
         return builder.build(dataset, self._context.approve)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from client.errors import ClientError, UsageError, unwritable
+from client.options.training import PromptOptions
 from client.paths import is_there, replace_text
 from client.purchase.lock import run_lock
 from client.results.records import Begun, MetricsRow, Record, Stage
@@ -21,6 +22,9 @@ from shared.declared import refusal_words
 from shared.embeddings import ModelCard
 
 R = TypeVar("R", bound=Record)
+
+# Options that a run may be given anew: its student is then another.
+_MAY_CHANGE = frozenset(PromptOptions.model_fields)
 
 
 class Mirror(Protocol):
@@ -66,7 +70,8 @@ class RunFolder:
         """Create the directory, or take up the run that it holds; returns the run's id.
 
         The id is drawn once, by one process: budget and idempotency keys hang on it, however often the run is
-        resumed. The options of a run that has nothing yet, not even a plan, are corrected.
+        resumed. The options of a run that has nothing yet, not even a plan, are corrected; and the prompts of
+        one that has no student yet. A student of other prompts is replaced (`begin_replacement`).
 
         Raises:
             UsageError: the directory holds a run with other options, or something else.
@@ -136,12 +141,13 @@ class RunFolder:
         if not isinstance(run_id, str):
             raise UsageError(f"{self.config} is not the configuration of a run. Choose another --out.")
         changed = list(_differences(found, wanted))
-        if changed and self.has_begun:
+        others = list(_differences(found, {**wanted, **{name: found.get(name) for name in _MAY_CHANGE}}))
+        if others and self.has_begun:
             raise UsageError(
-                f"{self.path} holds a run with other options ({'; '.join(changed)}). "
+                f"{self.path} holds a run with other options ({'; '.join(others)}). "
                 "Choose another --out, or give the same options to resume it."
             )
-        return run_id, bool(changed)
+        return run_id, bool(changed) and not self.student.exists()
 
     @property
     def has_begun(self) -> bool:
@@ -153,8 +159,10 @@ class RunFolder:
         """Where a finished student's successor is made, while it stands."""
         return RunFolder(self.path / "replacement")
 
-    def begin_replacement(self) -> "RunFolder":
+    def begin_replacement(self, config: RunConfig) -> "RunFolder":
         """Make that folder, or take it up: it is of the same run, and knows the model that this began with.
+
+        Of the options, the prompts may be others.
 
         Raises:
             ClientError: it cannot be written.
@@ -164,7 +172,7 @@ class RunFolder:
             other.path.mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(other.path, error) from error
-        other.write(other.config, self.read(self.config))
+        other.write(other.config, {**self.read(self.config), **config.to_json()})
         if self.plan.exists() and not other.plan.exists():
             other.write(other.plan, self.read(self.plan))
         return other
@@ -190,7 +198,7 @@ class RunFolder:
             if not note.exists():
                 return
             names = self.read(note)["names"]
-            for file in self._artefacts:
+            for file in (*self._artefacts, self.config):
                 moved = other.path / file.name
                 if (file.is_dir() and moved.exists()) or file.name not in names:
                     _delete(file)

@@ -1,6 +1,7 @@
 """The purchase that a run would make, as far as its teacher is worth it, and a probe of that."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from client.errors import BudgetExhausted, UsageError
@@ -36,7 +37,8 @@ def plan_for(
     Where only images that come after the labelled ones are left to buy, and nothing will be learnt of the
     teacher, the plan is without them, and what was checked of the teacher comes with it.
     """
-    plan = teacher.plan(asked.tranches(dataset))
+    directly = asked.needed_first if teacher.buys_by_jobs else ()
+    plan = teacher.plan(asked.tranches(dataset), directly=directly)
     texts, labelled, further = asked.lots(plan.to_buy)
     if texts or labelled or not further:
         return plan, None
@@ -45,14 +47,14 @@ def plan_for(
         return plan, None
     left_out = {*plan.to_buy, *plan.beyond}
     kept = asked.only([query for query in asked.all if query not in left_out])
-    return teacher.plan(kept.tranches(dataset)), check
+    return teacher.plan(kept.tranches(dataset), directly=directly), check
 
 
 def check_by_labelled(
     config: RunConfig, dataset: Dataset, asked: TeacherQueries, teacher: Buyer, *, folder: Path | None
 ) -> TeacherCheck | None:
     """The verdict of the labelled images that were bought; `None` where they are too few."""
-    labelled = TeacherQueries(asked.prompts, (asked.of("labelled"),))
+    labelled = replace(asked, images=(asked.of("labelled"),))
     known, _ = known_of(config, dataset, labelled, teacher, folder=folder)
     return None if known is None else check_teacher(config, dataset, known).check
 

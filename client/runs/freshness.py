@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from client.data.wording import Wording
 from client.learning.backbones import BUNDLED_TEACHER, local_files
 from client.learning.methods import method_of
 from client.results.records import Plan
@@ -19,6 +20,7 @@ class StudentInputs(StageInputs):
 
     config: RunConfig
     classes: tuple[str, ...]
+    wording: Wording
     images: str
     targets: str
     trained: tuple[int, ...]
@@ -35,6 +37,7 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
     inputs = StudentInputs(
         config=config,
         classes=dataset.classes,
+        wording=dataset.wording,
         images=dataset.content,
         targets=targets.content,
         trained=tuple(targets.train),
@@ -57,6 +60,7 @@ def _differences(run: RunFolder, config: RunConfig, dataset: Dataset) -> list[st
     now = describe_plan(config, dataset, None, None)
     differ = {
         "classes": before is None or before.classes != now.classes,
+        "prompts": before is not None and before.wording != now.wording,
         "numbers of images": before is None or before.images_by_domain != now.images_by_domain,
     }
     return [words for words, they_do in differ.items() if they_do]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.domains import ImageFolder
-from client.data.listing import list_folder
 from client.data.manifests import styles_of
 from client.data.splits import Split
 from client.errors import UsageError
@@ -16,6 +15,7 @@ from client.purchase.buyer import Buyer
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.context import RunContext
+from client.runs.dataset import listed
 from client.runs.distillation import Distillation
 from client.runs.file_names import as_file_name
 from client.runs.folder import RunFolder, WatchedRun
@@ -132,7 +132,7 @@ class WholeRun:
                 run does not.
         """
         config = self._config
-        folder = list_folder(config.data)
+        folder = listed(config)
         if config.target_domain is not None or len(folder.domains) < 2:
             raise UsageError(
                 "--leave-one-out leaves every domain out in turn: it takes at least two domains, and no "

@@ -10,6 +10,7 @@ from client.data.finder import Skipped, counted, described
 from client.data.listing import LOOSE_IN_DOMAIN, LOOSE_IN_ROOT
 from client.data.manifests import Manifest
 from client.data.names import relative
+from client.data.wording import Wording
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
 
@@ -37,6 +38,14 @@ def mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display
         )
 
 
+def mention_wording(wording: Wording, classes: Sequence[str], display: Display) -> None:
+    """Say which classes keep the names of their folders, or the common prompt, where a file is for others."""
+    for what, told in (("name", wording.words), ("prompt of its own", wording.prompts)):
+        without = [name for name in classes if name not in told]
+        if told and without:
+            display.note_once(f"{len(without)} of {len(classes)} classes have no {what}: {_named(without)}.")
+
+
 def mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:
     """Say where most of what the student sees would be enlargement (benchmarks/notebook.md)."""
     side = median_low(example.side for example in examples)
@@ -54,6 +63,20 @@ def mention_kept(pools: Sequence[str], display: Display) -> None:
         display.note_once(
             f"{pool} has, by their names, images that a student was asked about (--keep). They show the "
             "domain where it works, so to learn from them counts as --adapt and not as --unlabelled."
+        )
+
+
+def mention_ambiguous(folder: ImageFolder, examples: Sequence[Example], display: Display) -> None:
+    """Say which pictures have two labels: a student is taught both."""
+    alike: dict[str, dict[int, Example]] = {}
+    for example in examples:
+        alike.setdefault(example.digest, {}).setdefault(example.label, example)
+    groups = [list(each.values()) for each in alike.values() if len(each) > 1]
+    if groups:
+        shown = [" = ".join(relative(each.path, folder.root) for each in group) for group in groups[:3]]
+        display.note_once(
+            f"{len(groups)} {'picture has' if len(groups) == 1 else 'pictures have'} two labels or more, and "
+            f"a student would be taught each: {'; '.join(shown)}. `client data check` lists all."
         )
 
 

@@ -4,11 +4,12 @@ from collections import Counter
 
 from client.data.finder import counted
 from client.data.names import relative
+from client.data.wording import Wording
 from client.learning.methods import method_of, steps_of
 from client.purchase.buyer import PurchaseOutlook
 from client.purchase.plan import PurchasePlan
 from client.results.expectations import gains_of
-from client.results.records import Outlook, Plan, PlannedPurchase, SkippedFile
+from client.results.records import AskedWording, Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
 from shared.embeddings import ModelCard
@@ -22,6 +23,14 @@ def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> in
         unlabelled=plan.had("unlabelled") if plan else 0,
     )
     return steps_of(method_of(config.method), settled)
+
+
+def _asked_wording(config: RunConfig, wording: Wording) -> AskedWording:
+    return AskedWording(
+        templates=list(wording.templates or method_of(config.method).prompts.templates),
+        words=dict(wording.words),
+        prompts={name: list(prompts) for name, prompts in wording.prompts.items()},
+    )
 
 
 def describe_plan(
@@ -38,6 +47,7 @@ def describe_plan(
         target_domain=dataset.target,
         source_domains=list(dataset.domains),
         classes=list(dataset.classes),
+        wording=_asked_wording(config, dataset.wording),
         train_images=len(dataset.train),
         holdout_images=len(dataset.holdout),
         images_by_domain=dict(

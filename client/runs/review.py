@@ -3,28 +3,25 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch.nn import functional
 
 from client.data.examples import Example
-from client.data.names import class_prompts, relative
+from client.data.names import relative
 from client.data.pixels import PixelStore
 from client.learning.stages import plain_features
 from client.learning.student import StudentNetwork
+from client.learning.teacher_weights import Named
 from client.learning.training_set import Images
 from client.paths import is_file
-from client.purchase.buyer import Buyer
 from client.results.predictions import LabelledPrediction
 from client.results.records import Disagreement, Neighbour, Review
 from client.runs.dataset import Dataset
-from client.runs.teacher_queries import query_of
-from client.vendors.query import Query
 
 _MOST_DISAGREEMENTS = 24
 # Of more training images, so many are compared with a mistake, evenly spread.
 _MOST_COMPARED = 10_000
-# Images whose embeddings are in memory at once.
+# Images that are compared with all classes at once.
 _CHUNK = 4096
 
 
@@ -33,10 +30,10 @@ def review(
     dataset: Dataset,
     images: Images,
     mistakes: Sequence[LabelledPrediction],
-    teacher: Buyer | None,
+    named: Named | None,
 ) -> Review:
-    """The review of a run; nothing is asked."""
-    compared, doubted = (0, []) if teacher is None else _disagreements(dataset, teacher)
+    """The review of a run; nothing is asked. `named` is what was bought of its teacher, if there is one."""
+    compared, doubted = (0, []) if named is None else _disagreements(dataset, named)
     return Review(
         compared=compared,
         disagree=len(doubted),
@@ -45,39 +42,29 @@ def review(
     )
 
 
-def _disagreements(dataset: Dataset, teacher: Buyer) -> tuple[int, list[Disagreement]]:
+def _disagreements(dataset: Dataset, named: Named) -> tuple[int, list[Disagreement]]:
     """How many training images were bought, and those whose label the teacher does not name.
 
-    The largest lead of the teacher's class comes first.
+    It names them as it does for the student: by a class's text, or by what its images have in common. The
+    largest lead of the teacher's class comes first.
     """
-    texts, have = teacher.lookup([Query.text(prompt) for prompt in class_prompts(dataset.classes)])
-    if not have.all():
-        return 0, []
-    compared, found = 0, list[Disagreement]()
-    for start in range(0, len(dataset.train), _CHUNK):
-        examples = [dataset.examples[position] for position in dataset.train[start : start + _CHUNK]]
-        vectors, bought = teacher.lookup([query_of(example) for example in examples])
-        compared += int(bought.sum())
-        known = [example for example, is_bought in zip(examples, bought, strict=True) if is_bought]
-        found += _doubted(known, vectors[bought] @ texts.T, dataset)
-    return compared, sorted(found, key=lambda each: -each.lead)
-
-
-def _doubted(
-    examples: Sequence[Example], cosines: NDArray[np.float32], dataset: Dataset
-) -> list[Disagreement]:
-    """Those of some images of which another class text is nearer, by cosines of shape (n, classes)."""
-    return [
-        Disagreement(
-            image=relative(example.path, dataset.folder.root),
-            domain=example.domain,
-            label=dataset.classes[example.label],
-            teacher=dataset.classes[row.argmax()],
-            lead=round(float(row.max() - row[example.label]), 4),
-        )
-        for example, row in zip(examples, cosines, strict=True)
-        if row.argmax() != example.label
-    ]
+    positions, classes, found = named.known.judged_by, dataset.classes, list[Disagreement]()
+    for rows in torch.split(positions, _CHUNK):
+        cosines, labels = named.cosines(rows), named.known.labels[rows]
+        nearest = cosines.max(dim=1)
+        leads = nearest.values - cosines.gather(1, labels.unsqueeze(1)).squeeze(1)
+        for row in torch.nonzero(nearest.indices != labels).flatten().tolist():
+            example = dataset.examples[int(rows[row])]
+            found.append(
+                Disagreement(
+                    image=relative(example.path, dataset.folder.root),
+                    domain=example.domain,
+                    label=classes[example.label],
+                    teacher=classes[int(nearest.indices[row])],
+                    lead=round(float(leads[row]), 4),
+                )
+            )
+    return len(positions), sorted(found, key=lambda each: -each.lead)
 
 
 def _neighbours(

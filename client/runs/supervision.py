@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.learning.methods import method_of
 from client.learning.supervision import ROWS_AT_ONCE, Supervision
 from client.purchase.buyer import Buyer
 from client.runs.config import RunConfig
@@ -51,8 +50,7 @@ def known_of(
     texts, have_texts = teacher.lookup(asked.prompts)
     if not have_texts.all():
         return None, [query for query, ok in zip(asked.prompts, have_texts, strict=True) if not ok]
-    prompts = method_of(config.method).prompts
-    text_head, styled = prompts.class_texts(torch.from_numpy(texts), len(dataset.classes))
+    text_head, styled = map(torch.from_numpy, asked.sentences.class_texts(texts))
     images = mapped_zeros(len(dataset.examples), text_head.shape[1], folder=folder)
     known = replace(nothing_bought(config, dataset, text_head), styled_texts=styled, images=images)
     return known, [query for tranche in asked.images for query in _look_up(known, tranche, teacher)]

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from client.data.names import class_prompts
+from client.data.wording import THEIR_OWN_NAMES
 from client.errors import BudgetExhausted, DataError
 from client.learning.backbones import BUNDLED_TEACHER
 from client.learning.methods import Method, class_directions
-from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import LOGIT_SCALE
 from client.learning.rejection import Rejection
 from client.learning.student_metadata import StudentMetadata
@@ -30,7 +29,7 @@ from client.runs.supervision import known_of, nothing_bought
 from client.runs.targets import Learnt, TargetInputs, Targets, target_rows
 from client.runs.teacher_check import Checked, check_teacher
 from client.runs.teacher_purchase import TeacherPurchase
-from client.runs.teacher_queries import TeacherQueries, teacher_queries
+from client.runs.teacher_queries import TeacherQueries, sentences_of, teacher_queries
 from client.vendors.query import Query
 
 # What is said of images that the teacher was to be asked about, and was not, by tranche.
@@ -103,18 +102,19 @@ class TargetBuilder:
 
     def _unbought(self, dataset: Dataset) -> Learnt:
         """The knowledge of a method that buys nothing: a local teacher's class texts, or none."""
-        prompts = class_prompts(dataset.classes)
+        sentences = sentences_of(self._config, dataset)
         if self._method.head == "linear":
             texts = torch.empty(0, 0)
         elif self._method.teacher == "nobody":
-            texts = class_directions(len(prompts))
+            texts = class_directions(len(dataset.classes))
         else:
             from client.learning.backbones.open_clip_backbones import (
                 class_texts,  # it takes seconds to import
             )
 
             bundled = self._method.teacher == "bundled"
-            texts = class_texts(BUNDLED_TEACHER if bundled else self._config.student, prompts)
+            told = class_texts(BUNDLED_TEACHER if bundled else self._config.student, sentences.all)
+            texts = torch.from_numpy(sentences.class_texts(told.numpy())[0])
         known = nothing_bought(self._config, dataset, texts)
         return Learnt(known, digest_of(TargetInputs.of(known)))
 
@@ -127,7 +127,7 @@ class TargetBuilder:
         check, known, recipe = checked.check, checked.named.known, self._config.recipe
         named = torch.nonzero(checked.named.classes).flatten().tolist()
         temperature = _temperature_of(checked.named)
-        described = self._described(dataset, checked, temperature, named, teacher)
+        described = _described(dataset, asked, checked, temperature, teacher)
         if check is not None and not check.learnt_from:
             known = labels_alone(known)
             return Learnt(known, digest_of(TargetInputs.of(known)), missing, check, described)
@@ -137,26 +137,6 @@ class TargetBuilder:
             known = pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels)
         texts, _ = teacher.lookup(asked.prompts)
         return Learnt(known, digest_of(TargetInputs.of(known, named, texts)), missing, check, described)
-
-    def _described(
-        self, dataset: Dataset, checked: Checked, temperature: float, named: Sequence[int], teacher: Buyer
-    ) -> StudentMetadata:
-        """The vendor's model, as the student's file tells it to whoever asks it again about a single image.
-
-        Where the class texts are not those that are asked about a single image, it tells nothing of how right
-        the model is.
-        """
-        fingerprint, texts = teacher.model.fingerprint, checked.named.known.text_head
-        names = {number: texts[number].numpy() for number in named} or None
-        if self._method.prompts != ONE_PROMPT:
-            return StudentMetadata(taught_by=fingerprint, teacher_temperature=1.0, teacher_names=names)
-        return StudentMetadata(
-            taught_by=fingerprint,
-            teacher_temperature=temperature,
-            teacher_accuracy=checked.accuracy,
-            teacher_rejection=_rejection_of(checked.named, dataset),
-            teacher_names=names,
-        )
 
     def _targets_of(self, dataset: Dataset, learnt: Learnt) -> Targets:
         known, by_texts = learnt.known, self._method.head != "linear"
@@ -186,6 +166,28 @@ class TargetBuilder:
                 why = _why(tranche.name, without, learnt.check, teacher)
                 words = _WITHOUT_ANSWER[tranche.name].format(why=why)
                 self._display.note(f"{len(without)} of {len(tranche.queries)} {words}")
+
+
+def _described(
+    dataset: Dataset, asked: TeacherQueries, checked: Checked, temperature: float, teacher: Buyer
+) -> StudentMetadata:
+    """The vendor's model, as the student's file tells it to whoever asks it again about a single image.
+
+    The file has what stands for the classes that are not named by the one prompt that it would take.
+    """
+    texts, usual = checked.named.known.text_head, THEIR_OWN_NAMES.sentences(dataset.classes)
+    named = [
+        number
+        for number, (sentences, prompt) in enumerate(zip(asked.sentences.plain, usual, strict=True))
+        if sentences != prompt or checked.named.classes[number]
+    ]
+    return StudentMetadata(
+        taught_by=teacher.model.fingerprint,
+        teacher_temperature=temperature,
+        teacher_accuracy=checked.accuracy,
+        teacher_rejection=_rejection_of(checked.named, dataset),
+        teacher_names={number: texts[number].numpy() for number in named} or None,
+    )
 
 
 def _temperature_of(named: Named) -> float:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import compress
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -23,9 +24,13 @@ from client.learning.teacher_weights import (
     named_by_images,
     unnamed,
 )
+from client.purchase.buyer import Buyer
+from client.results.intervals import images_to_tell
 from client.results.records import TeacherCheck, ZeroShotAccuracy
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
+from client.runs.supervision import known_of
+from client.runs.teacher_queries import teacher_queries
 
 # With fewer images of a domain, its share of right answers tells too little.
 FEWEST = 20
@@ -60,14 +65,14 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
     if len(agreed.positions) < FEWEST:
         nothing = unnamed(known)
         return Checked(None, nothing, torch.zeros_like(nothing.classes))
-    by_domain = _by_domain(dataset, agreed)
+    by_domain = right_by_domain(dataset, agreed)
     accuracy = _mean(by_domain)
     trusted = accuracy >= TRUSTED
     named = named_by_images(known, trusted=trusted)
     agreed_by_names = agreement(named)
     doubtful = doubtful_classes(named.known, agreed_by_names, trusted=trusted)
     method, recipe = method_of(config.method), config.recipe
-    by_names = _by_domain(dataset, agreed_by_names) if recipe.weigh_teacher else by_domain
+    by_names = right_by_domain(dataset, agreed_by_names) if recipe.weigh_teacher else by_domain
     check = TeacherCheck(
         accuracy=accuracy,
         by_domain=by_domain,
@@ -80,6 +85,7 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, named.classes.tolist())),
         accuracy_by_names=_mean(by_names),
+        more_to_settle=_more_to_settle(dataset, by_names),
     )
     return Checked(check, named if recipe.weigh_teacher else unnamed(known), doubtful)
 
@@ -92,7 +98,19 @@ def is_guessing(check: TeacherCheck, *, classes: int) -> bool:
     return classes > 1 and right <= chance + 1.645 * math.sqrt(chance * (1 - chance) / images)
 
 
-def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
+def named_teacher(
+    config: RunConfig, dataset: Dataset, teacher: Buyer, *, folder: Path | None = None
+) -> Named | None:
+    """What a run has bought of its teacher, with the names for classes by which its student learnt.
+
+    `None` while a class prompt is missing. `folder` is that of `known_of`.
+    """
+    known, _ = known_of(config, dataset, teacher_queries(config, dataset), teacher, folder=folder)
+    return None if known is None else check_teacher(config, dataset, known).named
+
+
+def right_by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
+    """How often the teacher is right about the training images that were bought, by domain."""
     right: dict[str, list[bool]] = defaultdict(list)
     for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
         right[dataset.examples[position].domain].append(is_right)
@@ -100,6 +118,13 @@ def _by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccurac
         name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), on_test_set=False)
         for name, answers in sorted(right.items())
     }
+
+
+def _more_to_settle(dataset: Dataset, by_domain: Mapping[str, ZeroShotAccuracy]) -> int | None:
+    """How many more images would tell what is decided by a share; `None` for more than there are."""
+    share, bought = _mean(by_domain), sum(each.images for each in by_domain.values())
+    needed = max(images_to_tell(share, bought, line) for line in (LEARNT_FROM, TRUSTED))
+    return math.ceil(needed) - bought if needed <= len(dataset.train) else None
 
 
 def _mean(by_domain: Mapping[str, ZeroShotAccuracy]) -> float:

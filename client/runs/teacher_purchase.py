@@ -64,47 +64,62 @@ class TeacherPurchase:
         run.write(run.purchase, self._record().to_json())
 
     def _buy_lots(self, plan: PurchasePlan) -> None:
-        """Pay for no more texts or images than the plan names: somebody agreed to its price."""
+        """Pay for no more texts or images than the plan names: somebody agreed to its price.
+
+        What decides about the rest is bought directly, so that bulk jobs, which take a day, are one round.
+        """
         asked = self._asked
         texts, *_ = asked.lots(plan.to_buy)
         _, labelled, further = asked.lots([*plan.to_buy, *plan.beyond])
-        self._buy_lot("texts", texts)
+        first = set(asked.needed_first if self._teacher.buys_by_jobs else labelled)
+        deciding, rest = ([q for q in labelled if (q in first) is side] for side in (True, False))
+        self._buy_lot("texts", texts, directly=True)
         # An image that is refused by now is of a request that an earlier run had sent.
         if not self._refused.keys().isdisjoint(asked.prompts):
             return  # nothing can be learnt from images
         room = len(plan.to_buy) - len(texts)
-        if len(labelled) > _FIRST_LOOK < room:
-            first, labelled = labelled[:_FIRST_LOOK], labelled[_FIRST_LOOK:]
-            room -= len(first) - self._buy_images("first images", first, len(first), cached=plan.cached)
+        if len(deciding) > _FIRST_LOOK < room:
+            look, deciding = deciding[:_FIRST_LOOK], deciding[_FIRST_LOOK:]
+            left = self._buy_images("first images", look, len(look), cached=plan.cached, directly=True)
+            room -= len(look) - left
             self._mention_guessing()
-        room = self._buy_images("images", labelled, room, cached=plan.cached)
-        if not worth_asking(self._config, self._dataset, asked, self._teacher, folder=self._run.path):
-            return
-        room = self._buy_images("further images", further, room)
-        if plan.needed("labelled") and (room or not plan.beyond):
+        room = self._buy_images("images", deciding, room, cached=plan.cached, directly=True)
+        if rest and deciding:
+            self._mention_guessing()
+        is_worth_more = worth_asking(self._config, self._dataset, asked, self._teacher, folder=self._run.path)
+        room = self._buy_images("further images", [*rest, *(further if is_worth_more else ())], room)
+        if is_worth_more and plan.needed("labelled") and (room or not plan.beyond):
             self._mention_unspent()
 
-    def _buy_images(self, name: str, wanted: Sequence[Query], room: int, *, cached: int = 0) -> int:
+    def _buy_images(
+        self, name: str, wanted: Sequence[Query], room: int, *, cached: int = 0, directly: bool = False
+    ) -> int:
         """Buy the first of some images; returns for how many more there is room then.
 
         One that is not paid for after all makes room for the next.
         """
         while room and wanted:
             lot, wanted = wanted[:room], wanted[room:]
-            bought = self._buy_lot(name, lot, cached=cached)
+            bought = self._buy_lot(name, lot, cached=cached, directly=directly)
             if bought is None:
                 return 0
             room -= min(len(lot), bought)
         return room
 
-    def _buy_lot(self, name: str, lot: Sequence[Query], *, cached: int = 0) -> int | None:
-        """Buy some queries; returns how many were paid for, and `None` once the budget has ended."""
+    def _buy_lot(
+        self, name: str, lot: Sequence[Query], *, cached: int = 0, directly: bool = False
+    ) -> int | None:
+        """Buy some queries; returns how many were paid for, and `None` once the budget has ended.
+
+        `directly` is that of `Teacher.buy`.
+        """
         teacher = self._teacher
         with self._display.track(f"Buying {name}", len(lot)) as advance:
             purchase = teacher.buy(
                 lot,
                 lambda progress: advance(progress.done, progress.described(cached=cached)),
                 used=self._asked.all,
+                directly=directly,
             )
         purchase.require_compared(teacher.budget)
         self._refused |= purchase.refused

@@ -1,11 +1,13 @@
 """The queries of a run to its teacher, in the order in which they are bought."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 
 from client.data.examples import Example
 from client.data.manifests import styles_of
+from client.data.wording import Sentences
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.purchase.plan import Tranche, TrancheName, purchase_order
@@ -13,6 +15,9 @@ from client.purchase.selection import image_order
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
 from client.vendors.query import Query
+
+# So many labelled images tell whether to buy more of a teacher, where bulk jobs would take days to tell.
+_PROBED = 100
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,17 @@ class TeacherQueries:
     """The queries of a run to its teacher.
 
     Attributes:
-        prompts: the sentences about each class, class by class; one each, unless the method asks more.
+        sentences: about each class; one each, unless the method or somebody asks more.
         images: the tranches of images, in the order of purchase. Hold-outs need no query.
     """
 
-    prompts: list[Query]
+    sentences: Sentences
     images: tuple[ImageQueries, ...]
+
+    @cached_property
+    def prompts(self) -> list[Query]:
+        """The queries about the sentences, class by class."""
+        return [Query.text(each) for each in self.sentences.all]
 
     @property
     def all(self) -> list[Query]:
@@ -51,6 +61,15 @@ class TeacherQueries:
         texts = [query for query in queries if query.kind == "text"]
         labelled = [query for query in queries if query in first]
         return texts, labelled, [query for query in queries if query.kind == "image" and query not in first]
+
+    @property
+    def needed_first(self) -> list[Query]:
+        """What is bought directly before a bulk job is begun, so that there is one job and not three.
+
+        It is the texts and, where labelled images tell whether more are worth buying, the first of these.
+        """
+        decides = any(each.name != "labelled" and each.queries for each in self.images)
+        return [*self.prompts, *(self.of("labelled").queries[:_PROBED] if decides else ())]
 
     def tranches(self, dataset: Dataset) -> list[Tranche]:
         """The same as a purchase is planned by."""
@@ -77,7 +96,7 @@ class TeacherQueries:
             rows = [(position, query) for position, query in pairs if query in chosen]
             return ImageQueries(tranche.name, [row[0] for row in rows], [row[1] for row in rows])
 
-        return TeacherQueries(self.prompts, tuple(map(kept, self.images)))
+        return replace(self, images=tuple(map(kept, self.images)))
 
 
 def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
@@ -95,10 +114,10 @@ def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
         UsageError: the run may use fewer than the class prompts.
     """
     asked_for = method_of(config.method).asks
-    prompts = _prompts(config, dataset) if "texts" in asked_for else []
+    sentences = sentences_of(config, dataset) if "texts" in asked_for else Sentences((), ())
     images = _image_positions(config, dataset) if "images" in asked_for else {}
     asked = TeacherQueries(
-        prompts,
+        sentences,
         tuple(
             ImageQueries(name, positions, [query_of(dataset.examples[position]) for position in positions])
             for name, positions in images.items()
@@ -114,9 +133,10 @@ def teacher_queries(config: RunConfig, dataset: Dataset) -> TeacherQueries:
     return asked.first(config.use_at_most, dataset)
 
 
-def _prompts(config: RunConfig, dataset: Dataset) -> list[Query]:
-    prompts, styles = method_of(config.method).prompts, styles_of(dataset.folder, dataset.domains)
-    return [Query.text(each) for each in prompts.sentences(dataset.classes, styles)]
+def sentences_of(config: RunConfig, dataset: Dataset) -> Sentences:
+    """The sentences that a run's method asks about each class."""
+    styles = styles_of(dataset.folder, dataset.domains)
+    return method_of(config.method).prompts.sentences(dataset.classes, styles, dataset.wording)
 
 
 def query_of(example: Example) -> Query:

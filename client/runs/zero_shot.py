@@ -6,6 +6,7 @@ nothing is trained on the answers.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from client.data.examples import Example
-from client.data.names import class_prompts
+from client.data.wording import Sentences
 from client.errors import DataError
+from client.learning.prompts import ONE_PROMPT
+from client.learning.teacher_weights import Named, agreement
 from client.progress import Display
 from client.purchase.buyer import Buyer
 from client.results.evaluation import Evaluation, accuracy_by_domain
@@ -23,6 +26,7 @@ from client.runs.dataset import Dataset, read_domain
 from client.runs.evaluation import leave_out_copies
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
+from client.runs.teacher_check import right_by_domain
 from client.runs.teacher_queries import query_of
 from client.vendors.query import Query
 from shared.embeddings import ModelCard
@@ -78,12 +82,17 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class TestSet:
-    """The queries for the teacher: the class prompts, and the images that students are tested on."""
+    """The queries for the teacher: sentences about classes, and the images that students are tested on."""
 
-    prompts: list[Query]
+    sentences: Sentences
     images: list[Query]
     examples: list[Example]
     dataset: Dataset
+
+    @cached_property
+    def prompts(self) -> list[Query]:
+        """The queries about the sentences."""
+        return [Query.text(each) for each in self.sentences.all]
 
     @property
     def queries(self) -> list[Query]:
@@ -108,7 +117,7 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     tested, _ = leave_out_copies(dataset, target, display)
     examples = [*(dataset.examples[position] for position in dataset.holdout), *tested]
     return TestSet(
-        [Query.text(prompt) for prompt in class_prompts(dataset.classes)],
+        ONE_PROMPT.sentences(dataset.classes, (), dataset.wording),
         [query_of(example) for example in examples],
         examples,
         dataset,
@@ -126,8 +135,9 @@ def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
     texts, have_texts = teacher.lookup(test_set.prompts)
     if not have_texts.all():
         raise DataError("The vendor did not embed all class prompts, so the teacher cannot be graded.")
+    head, _ = test_set.sentences.class_texts(texts)
     images, have = teacher.lookup(test_set.images)
-    predicted = (torch.from_numpy(images).nan_to_num() @ torch.from_numpy(texts).T).argmax(dim=1)
+    predicted = (torch.from_numpy(images).nan_to_num() @ torch.from_numpy(head).T).argmax(dim=1)
     predicted[~torch.from_numpy(have)] = -1
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
     graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
@@ -139,30 +149,21 @@ def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
 
 
 def known_zero_shot(
-    dataset: Dataset, target: Sequence[Example], teacher: Buyer
+    dataset: Dataset, target: Sequence[Example], teacher: Buyer, named: Named
 ) -> dict[str, ZeroShotAccuracy]:
     """The teacher's own accuracy by domain, as far as what has been bought tells it; asks nothing.
 
-    It is of the images that students are tested on where all of them were bought, as a comparison's
-    zero-shot row buys them. Otherwise it is of the training images that were bought, of which a target
-    domain has none.
+    It answers by the names of classes that the student learnt by. The accuracy is of the images that students
+    are tested on where all of them were bought, as a comparison's zero-shot row buys them. Otherwise it is of
+    the training images that were bought, of which a target domain has none.
     """
-    prompts = [Query.text(prompt) for prompt in class_prompts(dataset.classes)]
-    texts, have = teacher.lookup(prompts)
-    if not have.all():
-        return {}
-    known = {}
+    names, known = named.known.text_head.numpy(), right_by_domain(dataset, agreement(named))
     for domain in (*dataset.domains, *([dataset.target] if dataset.target else [])):
-        held_out, train = (
-            [dataset.examples[i] for i in positions if dataset.examples[i].domain == domain]
-            for positions in (dataset.holdout, dataset.train)
-        )
+        held_out = [dataset.examples[i] for i in dataset.holdout if dataset.examples[i].domain == domain]
         tested_on = held_out if domain != dataset.target else target
-        for examples, tested in ((tested_on, True), (train, False)):
-            right = _graded(examples, texts, teacher)
-            if right and (len(right) == len(examples) or not tested):
-                known[domain] = ZeroShotAccuracy(accuracy=fmean(right), images=len(right), on_test_set=tested)
-                break
+        right = _graded(tested_on, names, teacher)
+        if right and len(right) == len(tested_on):
+            known[domain] = ZeroShotAccuracy(accuracy=fmean(right), images=len(right), on_test_set=True)
     return known
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
-from client.data.names import class_prompts
+from client.data.wording import class_prompts
 from client.errors import ClientError, FingerprintChanged, PriceRaised, UsageError
 from client.learning.rejection import NEVER
 from client.learning.student_metadata import StudentMetadata
@@ -107,7 +107,6 @@ class Asker:
                 "its answers do not go with the student's. Name the vendor that taught it, or distil again."
             )
         self._teacher = teacher
-        self._prompts = [Query.text(prompt) for prompt in class_prompts(classes)]
         self._temperature = 1.0 if metadata.teacher_temperature is None else metadata.teacher_temperature
         self._budget = options.budget
         self._period = options.period
@@ -117,6 +116,10 @@ class Asker:
         usual = None if known is None else known.threshold(_NOISE_RATE)
         self._noise_below = max(reject_below, NEVER if usual is None else usual)
         self._names = metadata.names_of(len(classes), model.dimensions)
+        # Only these are asked about by their texts.
+        self._unnamed = [number for number in range(len(classes)) if number not in self._names]
+        prompts = class_prompts(classes[number] for number in self._unnamed)
+        self._prompts = [Query.text(prompt) for prompt in prompts]
 
     def check_budget(self) -> None:
         """See that the budget of a period answers about an image, after the class texts that it buys first.
@@ -149,7 +152,7 @@ class Asker:
         _, known = teacher.lookup(images)
         said = VendorAnswers([])
         # No image can be answered without the class texts, so a quota that ends buys these first.
-        for queries in (self._prompts, images):
+        for queries in filter(None, (self._prompts, images)):
             said = self._buy(teacher, queries, [*self._prompts, *images], said)
             if said.ended:
                 break
@@ -204,7 +207,9 @@ class Asker:
         self, teacher: "Buyer", images: Sequence[Query], known: NDArray[np.bool_]
     ) -> list[Answer | None]:
         """The cache's answers about some images; `known` (n,) marks those of before."""
-        texts, have_texts = teacher.lookup(self._prompts)
+        bought, have_texts = teacher.lookup(self._prompts)
+        texts = np.empty((len(self._names) + len(bought), teacher.model.dimensions), np.float32)
+        texts[self._unnamed] = bought
         for number, name in self._names.items():
             texts[number] = name
         vectors, have = teacher.lookup(images)

@@ -580,11 +580,11 @@ def test_a_student_is_distilled_from_what_jobs_bring(client: Command, vendor: Lo
     make_folder(client.folder / "toys", images=4)
     small = (*TINY, "--image-size", "32", "--steps", "3", "--out", "run")
     command = ["distill", "--data", "toys", "--budget", "1000", *small, "--batch"]
-    said = client(*command, "--no-wait", code=3)  # its class prompts are the first job
+    said = client(*command, "--no-wait", code=3)  # its images are the one job
     assert "goes on at the vendor" in said.stderr
     wait_until(lambda: jobs(client)[0]["status"] == "completed")
     client(*command)
     assert (client.folder / "run" / "student.onnx").exists()
     charges = vendor.get("/v1/usage", client.api_key, group_by="kind")["rows"]
-    assert [each["cost_micros"] for each in charges] == [50 * charges[0]["images"], 10 * charges[1]["texts"]]
+    assert [each["cost_micros"] for each in charges] == [50 * charges[0]["images"], 20 * charges[1]["texts"]]
     assert "differences: 0" in client("usage", "--reconcile").stdout

@@ -248,6 +248,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             "force",
             "damaged",
             "probe",
+            "try_prompts",
             "reconcile",
             "help",
             "api_key_file",

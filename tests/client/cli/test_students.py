@@ -147,3 +147,20 @@ def test_what_is_typed_says_whether_a_file_or_a_page_is_exported(
         assert re.search("Say either --out FILE|Give one of --out and --web", capsys.readouterr().err)
     else:
         assert str(end.value) == written
+
+
+def test_answers_are_written_as_a_table_for_spreadsheets(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("shots/a.png", "shots/=b,c.png"):
+        _draw(name)
+    Path("shots/broken.png").write_text("none")
+    assert _predict("shots", "--out", "answers.csv") == 1
+    assert Path("answers.csv").read_text() == (
+        "image,class,probability,class_2,probability_2,skipped\n"
+        '"shots/=b,c.png",cat,0.75,dog,0.25,\n'
+        "shots/a.png,cat,0.75,dog,0.25,\n"
+        "shots/broken.png,,,,,not a readable picture\n"
+    )
+    assert capsys.readouterr().out == "answers.csv has the answers about 2 images.\n"
+    for out, said in (("answers.txt", "ends in .csv"), ("none/answers.csv", "there is no folder none")):
+        assert _predict("shots", "--out", out) == 2
+        assert said in " ".join(capsys.readouterr().err.split())

@@ -37,10 +37,15 @@ def test_an_accounts_name_and_currency_are_escaped(capsys: pytest.CaptureFixture
 def test_domains_and_a_currency_of_a_run_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     name = f"d{HOSTILE}"
     accuracy = SimpleNamespace(
-        by_domain={name: 0.5}, images_by_domain={name: 2}, in_domain=None, out_of_domain=None
+        by_domain={name: 0.5},
+        images_by_domain={name: 2},
+        in_domain=None,
+        out_of_domain=None,
+        intervals_by_domain={name: (0.1, 0.9)},
     )
     summary = SimpleNamespace(
         accuracy=accuracy, weights_known=True, adapted=False, target_domain=None, leave_one_out={name: 0.5},
+        leave_one_out_intervals={},
         cost_micros=0, teacher=SimpleNamespace(currency=f"c{HOSTILE}"), queries_bought=0, queries_cached=0,
         unlabelled_images=0, left_out={},
     )  # fmt: skip

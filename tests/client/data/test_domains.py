@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from client.data.drawings import drawing_of
 from client.data.examples import Example
 from client.data.listing import list_folder
-from client.data.names import class_prompts
 from client.data.splits import split
+from client.data.wording import class_prompts
 from client.errors import DataError
 from tests.client.toy import CLASSES, make_folder
 

@@ -20,7 +20,7 @@ from client.data.listing import list_folder
 from client.data.pool import find_pool
 from client.data.splits import Split, split
 from client.data.tables import read_table
-from client.errors import DataError
+from client.errors import DataError, UsageError
 from tests.client.toy import CLASSES, draw, make_folder
 
 Row = dict[str, Any]
@@ -341,15 +341,6 @@ def test_a_folder_of_classes_is_one_domain(toy: Path) -> None:
     }
 
 
-def test_one_image_in_a_domain_makes_it_a_folder_of_domains(toy: Path) -> None:
-    photos = toy.parent / "photos"
-    shutil.copytree(toy / "dark", photos / "dark")
-    shutil.copytree(toy / "dark" / "circle", photos / "circle")
-    found = list_folder(photos)
-    assert found.domains == ("dark",)
-    assert {file.reason for file in found.ignored} == {"loose in a domain"}
-
-
 @pytest.mark.parametrize(
     "again", ["two/../one/a.png", "link/a.png", "{folder}/one/a.png", "link/../one/a.png"]
 )
@@ -385,3 +376,31 @@ def test_class_names_that_are_wrong_are_refused(tmp_path: Path, content: bytes, 
     names.write_bytes(content)
     with pytest.raises(DataError, match=said):
         list_folder(names)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_may_have_other_names(toy: Path, suffix: str) -> None:
+    table = toy.parent / f"mine.{suffix}"
+    names = {"path": "File Name", "label": "Kind", "domain": "domain"}
+    WRITERS[suffix](table, [{names[key]: cell for key, cell in row.items()} for row in _rows(toy)])
+    found = list_folder(table, columns=["path=file name", " label = kind"])
+    assert _read(found) == [(*each[:2], f"a {each[2]}") for each in _read(list_folder(toy))]
+    with pytest.raises(DataError, match=r"there is no `path`\. The columns are: "):
+        list_folder(table)
+    assert len(find_pool(str(table), ["path=file name"]).images) == 27
+
+
+@pytest.mark.parametrize("part", [";", "\t"])
+def test_a_spreadsheet_may_part_cells_otherwise(toy: Path, part: str) -> None:
+    table = toy.parent / "mine.csv"
+    rows = _rows(toy)
+    table.write_text("\n".join([part.join(rows[0]), *(part.join(row.values()) for row in rows)]))
+    assert _read(list_folder(table)) == [(*each[:2], f"a {each[2]}") for each in _read(list_folder(toy))]
+
+
+@pytest.mark.parametrize("columns", ["file=path", "path", "path=", "=x"])
+def test_what_is_no_name_of_a_column_is_refused(toy: Path, columns: str) -> None:
+    table = toy.parent / "mine.csv"
+    _csv(table, _rows(toy))
+    with pytest.raises(UsageError, match="is no pair COLUMN=NAME"):
+        list_folder(table, columns=[columns])

@@ -3,13 +3,14 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.purchase.budget import NOTHING, Budget
+from client.purchase.budget import NOTHING, Budget, price
 from client.purchase.plan import PurchasePlan, Tranche, plan_purchase
 from client.purchase.selection import SelectionStrategy, image_order
 from client.vendors.query import Query, Spending
@@ -17,6 +18,7 @@ from shared.embeddings import Prices
 from tests.support.figures import holds
 
 PRICES = Prices(image_micros=100, text_micros=20)
+_cost = partial(price, prices=PRICES)
 PROMPTS = [Query.text(f"a photo of a {name}") for name in ("cat", "dog")]
 
 
@@ -33,7 +35,7 @@ def _plan(
 ) -> PurchasePlan:
     turns = image_order(select, strata, seed=3)
     labelled = Tranche("labelled", [images[turn] for turn in turns], [strata[turn] for turn in turns])
-    return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, prices=PRICES)
+    return plan_purchase([Tranche("texts", PROMPTS), labelled], cached=cached, budget=budget, cost=_cost)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_tranche_is_bought_once_the_one_before_it_is() -> None:
         Tranche("labelled", images, [("a", "x")] * 4),
         Tranche("unlabelled", [*pool, images[0]]),
     ]
-    plan = plan_purchase(tranches, cached={images[1]}, budget=Budget(6), prices=PRICES)
+    plan = plan_purchase(tranches, cached={images[1]}, budget=Budget(6), cost=_cost)
     assert list(plan.to_buy) == [*PROMPTS, images[0], images[2], images[3], pool[0]]
     assert [asdict(tranche) for tranche in plan.tranches] == [
         {"name": "texts", "queries": 2, "cached": 0, "to_buy": 2, "unaffordable": 0, "cost_micros": 40},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from client.results.comparison_table import ComparisonTable, RunResult, Setting
+from client.results.intervals import interval_of_mean, wilson
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck, described_check
 from client.runs.folder import RunFolder
 from tests.client.cards import MODEL
@@ -17,6 +18,7 @@ PLAN: dict[str, Any] = {
     "target_domain": "red",
     "source_domains": ["dark", "light"],
     "classes": ["circle", "tall bar"],
+    "wording": {"templates": ["a {}"], "words": {"tall bar": "bar"}, "prompts": {"circle": ["a ring"]}},
     "train_images": 28,
     "holdout_images": 8,
     "images_by_domain": {"light": 18, "dark": 18},
@@ -60,15 +62,19 @@ OUTLOOK = {
     "prices_known": True,
     "seconds": 3,  # the whole number stays one
 }
+WILSON = wilson(0.75, 14)
+ZERO_SHOT = {"accuracy": 0.75, "images": 14, "on_test_set": False, "interval": WILSON}
 CHECK = {
     "accuracy": 0.75,
-    "by_domain": {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": False}},
+    "by_domain": {"dark": ZERO_SHOT},
     "gap": 0.21,
     "trusted": False,
     "learnt_from": True,
     "doubtful": ["a fox"],
     "named_by_images": ["a cat"],
     "accuracy_by_names": 0.8,
+    "more_to_settle": 120,
+    "interval": interval_of_mean([(0.75, 14)]),
 }
 PURCHASE = {
     "queries_bought": 25,
@@ -103,9 +109,12 @@ SUMMARY: dict[str, Any] = {
         "by_domain": {"dark": 1.0, "light": 1.0, "red": 0.1 + 0.2},
         "images_by_domain": {"dark": 4, "light": 4, "red": 18},
         "worst_domain": "red",
+        "intervals_by_domain": {"dark": (0.5, 1.0)},
+        "in_domain_interval": (0.6, 1.0),
+        "out_of_domain_interval": None,
     },
     "calibration_error": {"in_domain": 0.25, "out_of_domain": 0.5},
-    "teacher_zero_shot": {"dark": {"accuracy": 0.75, "images": 14, "on_test_set": False}},
+    "teacher_zero_shot": {"dark": ZERO_SHOT},
     "size": {"parameters": 3_700_000, "weights_mib": 14.1},
     "speed": {
         "device": "cpu",
@@ -115,6 +124,7 @@ SUMMARY: dict[str, Any] = {
     },
     "teacher_queries_per_second": None,
     "leave_one_out": {"dark": 0.5, "light": 0.75},
+    "leave_one_out_intervals": {"dark": (0.25, 0.75)},
     "teacher_check": None,
 }
 
@@ -149,7 +159,7 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     assert list(written) == ["setting", "rows", "runs"]
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
-        "cost_micros": 0, "seconds": 1.5, "is_teacher": False,
+        "cost_micros": 0, "seconds": 1.5, "is_teacher": False, "out_of_domain_interval": None,
     }  # fmt: skip
     (row,) = written["rows"]
     assert list(row) == [

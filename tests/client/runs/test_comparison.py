@@ -77,7 +77,9 @@ def test_a_split_that_has_changed_is_refused_as_images_are(tmp_path: Path) -> No
     _comparison(table, tmp_path / "table")._begin()
     for sides in (("val", "train"), ("",)):
         write(*sides)
-        with pytest.raises(UsageError, match=r"or their split have changed since .* choose another --out"):
+        with pytest.raises(
+            UsageError, match=r"or their split or their prompts have changed since .* choose another --out"
+        ):
             _comparison(table, tmp_path / "table").quote()
         with pytest.raises(UsageError, match="have changed since"):
             _comparison(table, tmp_path / "table")._begin()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from client.data.wording import Wording
 from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
 from client.runs.config import RunConfig
@@ -26,7 +27,7 @@ INPUTS: list[StageInputs] = [
     PoolInputs(("pool",), Path("root"), "red"),
     FEATURES,
     DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
-    StudentInputs(CONFIG, ("cat",), "images", "targets", (0, 1), FILES, FILES),
+    StudentInputs(CONFIG, ("cat",), Wording(("a {}",)), "images", "targets", (0, 1), FILES, FILES),
     TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),
 ]
 

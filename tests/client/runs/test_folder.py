@@ -119,3 +119,21 @@ def test_of_other_options_those_are_named_that_differ(tmp_path: Path) -> None:
     run.write(run.config, known)
     with pytest.raises(UsageError, match=r"\(momentum: 0\.9 -> None\)"):
         run.begin(config)
+
+
+def test_a_run_may_be_given_other_prompts_and_its_student_keeps_those_it_learnt_by(tmp_path: Path) -> None:
+    run, other = RunFolder(tmp_path / "run"), CONFIG.changed(prompt=("the {}",))
+    run_id = run.begin(CONFIG)
+    run.log(MetricsRow(stage="align", seconds=2.0))
+    assert run.begin(other) == run_id
+    assert run.read_config() == other
+    with pytest.raises(UsageError, match=r"other options \(seed: 0 -> 1\)"):
+        run.begin(CONFIG.changed(seed=1))
+    run.student.touch()
+    assert run.begin(CONFIG) == run_id
+    assert run.read_config() == other
+    successor = run.begin_replacement(CONFIG)
+    successor.student.touch()
+    run.finish_replacement(whole=True)
+    assert run.read_config() == CONFIG
+    assert run.id_of(CONFIG) == run_id

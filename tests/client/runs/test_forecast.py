@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from client.learning.recipe import Recipe
 from client.learning.supervision import Supervision
 from client.learning.teacher_weights import weighed
 from client.runs.dataset import Dataset
+from client.runs.review import review
 from client.runs.teacher_check import check_teacher
 from tests.client.toy import run_config
 
@@ -129,3 +131,35 @@ def test_the_classes_in_doubt_are_those_whose_answers_are_weighed() -> None:
     assert checked.check.doubtful == ["3"]
     left = weighed(checked.named.known, checked.doubtful, trusted=checked.check.trusted)
     assert set(labels[~left.bought].tolist()) == {3}
+
+
+@pytest.mark.parametrize("weighs", [True, False])
+def test_a_review_compares_with_the_names_that_the_student_learnt_by(weighs: bool) -> None:
+    """The texts of classes 2 and 3 are exchanged, and one image of class 0 lies at class 1."""
+    labels = torch.arange(4).repeat(20)
+    places = labels.clone()
+    places[0] = 1
+    known = Supervision(labels, torch.eye(4)[[0, 1, 3, 2]], torch.eye(4)[places], labels >= 0, 0.5)
+    config = _CONFIG.changed(recipe=replace(Recipe(), weigh_teacher=weighs))
+    dataset = _dataset(labels, 4)
+    named = check_teacher(config, dataset, known).named
+    nothing: Any = None
+    found = review(nothing, dataset, nothing, [], named)
+    assert (found.compared, found.disagree) == (80, 1 if weighs else 41)
+    told = next(each for each in found.disagreements if each.label == "0")
+    assert (told.image, told.teacher, told.lead) == ("0.png", "1", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "more"), [(20, 200, 0), (15, 160, 132), (15, 4000, 0), (16, 80, None)]
+)
+def test_a_probe_says_how_many_more_images_would_settle_it(right: int, images: int, more: int | None) -> None:
+    """Of 20 images so many lie at the text of their class; 400 are labelled."""
+    labels = torch.arange(4).repeat(max(100, images // 4))
+    astray = torch.arange(len(labels)) // 4 % 20 >= right
+    answers = torch.eye(4)[torch.where(astray, (labels + 1) % 4, labels)]
+    known = Supervision(labels, torch.eye(4), answers, torch.arange(len(labels)) < images, 0.5)
+    config = _CONFIG.changed(recipe=replace(Recipe(), weigh_teacher=False))
+    check = check_teacher(config, _dataset(labels, 4, "a"), known).check
+    assert check is not None
+    assert check.more_to_settle == more

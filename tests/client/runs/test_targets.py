@@ -19,23 +19,29 @@ from rich.console import Console
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Payer
 from client.cache.receipts import Paid
-from client.data.names import class_prompts
+from client.data.wording import Sentences, Wording, class_prompts
 from client.errors import AnswerRejected, BudgetExhausted, DataError, FingerprintChanged, UsageError
 from client.learning.methods import METHODS
-from client.learning.prompts import ClassPrompts
 from client.learning.recipe import Recipe
 from client.learning.rejection import Rejection
 from client.learning.temperature import fitted_temperature
 from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.purchase.buyer import Bulk, Buyer
+from client.purchase.checkout import Order
+from client.purchase.jobs import Jobs
 from client.purchase.vendor_check import CANARIES
+from client.results.intervals import coin_tosses
+from client.results.records import described_trial
 from client.runs import supervision, targets
+from client.runs import teacher_queries as asked_queries
 from client.runs.connection import Connection
 from client.runs.dataset import read_dataset
 from client.runs.folder import RunFolder
 from client.runs.forecast import probe
+from client.runs.freshness import student_stamp
 from client.runs.joint_purchase import Asked, JointPurchase
+from client.runs.prompt_trial import COMMON_TEMPLATES, prompt_trial
 from client.runs.target_builder import TargetBuilder
 from client.runs.targets import Targets
 from client.runs.teacher_queries import query_of, teacher_queries
@@ -244,16 +250,16 @@ def test_what_targets_are_made_of_does_not_depend_on_how_they_are_rounded(
     monkeypatch.setitem(
         METHODS, method, replace(known, targets=lambda of: known.targets(of) * torch.tensor(1 + 1e-6))
     )
-    monkeypatch.setattr(ClassPrompts, "class_texts", _rounded(ClassPrompts.class_texts))
+    monkeypatch.setattr(Sentences, "class_texts", _rounded(Sentences.class_texts))
     rounded = pupil.learn("rounded", budget=100, method_name=method)
     assert not torch.equal(rounded.rows, learnt.rows)
     assert rounded.content == learnt.content != few.content
 
 
-def _rounded(class_texts: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> Any:
-    def rounded(*about: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _rounded(class_texts: Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Any:
+    def rounded(*about: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         text_head, styled = class_texts(*about)
-        return text_head * (1 + 1e-6), styled
+        return text_head * np.float32(1 + 1e-6), styled
 
     return rounded
 
@@ -343,12 +349,14 @@ def test_without_a_teacher_labels_have_directions_that_cost_nothing(pupil: Pupil
     assert pupil.read("run/plan.json")["purchase"] is None
 
 
-def test_of_other_class_texts_than_are_asked_later_nothing_is_told(pupil: Pupil) -> None:
+def test_a_student_keeps_class_texts_that_are_not_those_of_the_usual_prompt(pupil: Pupil) -> None:
     learnt = pupil.learn("run", budget=200, method_name="rise")
     assert learnt.check is not None
     assert learnt.teacher is not None
-    assert learnt.teacher.teacher_rejection is None
-    assert (learnt.teacher.teacher_temperature, learnt.teacher.teacher_accuracy) == (1.0, None)
+    assert learnt.text_head is not None
+    assert learnt.teacher.teacher_accuracy == learnt.check.accuracy_by_names
+    names = learnt.teacher.names_of(*learnt.text_head.shape)
+    assert torch.equal(torch.from_numpy(np.stack(list(names.values()))), learnt.text_head)
 
 
 def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pupil) -> None:
@@ -357,6 +365,71 @@ def test_a_class_prompt_that_was_refused_is_not_a_matter_of_the_budget(pupil: Pu
         pupil.learn("run", budget=100)
     assert pupil.read("run/purchase.json")["queries_bought"] == 2  # the other prompts, and no image
     assert "Skipped" not in pupil.shown.getvalue()  # a prompt is no file
+
+
+def test_other_prompts_are_other_targets_and_only_their_texts_are_paid_for(pupil: Pupil) -> None:
+    usual = pupil.learn("run", budget=100)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3 + 24
+    pupil.config = pupil.config.changed(prompt=("a {} shape", "a photo of a {}"))
+    other = pupil.learn("run", budget=100)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3 + 24 + 3
+    assert other.content != usual.content
+    assert pupil.read("run/plan.json")["wording"]["templates"] == ["a {} shape", "a photo of a {}"]
+    assert other.teacher is not None
+    assert sorted(other.teacher.teacher_names or {}) == [0, 1, 2]
+    (pupil.data / "names.csv").write_text("class,name\ntall_bar,stick\n")
+    named = pupil.learn("run", budget=100)
+    assert pupil.read("run/purchase.json")["queries_bought"] == 3 + 24 + 3 + 2
+    assert student_stamp(pupil.config, pupil.dataset, named) != student_stamp(
+        pupil.config, replace(pupil.dataset, wording=Wording(pupil.config.prompt)), named
+    )
+
+
+def test_the_prompts_that_are_tried_are_judged_by_labelled_images(pupil: Pupil) -> None:
+    """The one that turns the names about is worse than the usual one; all of it is in the cache then."""
+    prompts = pupil.folder / "prompts.csv"
+    prompts.write_text("class,prompt\ncircle,a square\nsquare,a tall bar\ntall_bar,a circle\n")
+    config = pupil.config.changed(prompt=("a {}", "{}"), prompts=prompts)
+    dataset = read_dataset(config, Display.of_nobody())
+    trial = prompt_trial(config, dataset)
+    poor = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="poor", budget=30)
+    with pytest.raises(UsageError, match=r"takes 33 queries, 9 texts among them.*a --budget of at least 33"):
+        trial.buy(poor, pupil.agreed.append)
+    teacher = Buyer(pupil.client, pupil.cache, model=pupil.client.model(), run_id="trial", budget=33)
+    tried = trial.buy(teacher, pupil.agreed.append)
+    assert pupil.agreed == [9 * 20 + 24 * 100]
+    assert (teacher.spending.queries, poor.spending.queries) == (33, 0)
+    assert [each.accuracy for each in tried] == sorted((each.accuracy for each in tried), reverse=True)
+    by_wording = {(*each.templates, each.prompts_of_classes): each for each in tried}
+    usual = by_wording["a photo of a {}", 0]
+    assert (usual.gained, usual.lost, len(tried)) == (0, 0, 5)
+    turned = by_wording["a {}", "{}", 3]
+    assert turned.accuracy < by_wording["a {}", 0].accuracy
+    images = sum(each.images for each in usual.by_domain.values())
+    assert round(images * (turned.accuracy - usual.accuracy)) == turned.gained - turned.lost
+    assert ("prefer" in described_trial(tried)) == (coin_tosses(tried[0].gained, tried[0].lost) < 0.05)
+    assert "No wording is better" in described_trial([usual])
+    common = prompt_trial(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
+    assert len(common.tried) == len(COMMON_TEMPLATES) + 1
+
+
+def test_what_decides_is_bought_directly_and_the_rest_by_one_job(
+    pupil: Pupil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buy, jobs = Jobs.buy, list[int]()
+
+    def counted(channel: Jobs, order: Order) -> int:
+        jobs.append(len(order.queries))
+        return buy(channel, order)
+
+    monkeypatch.setattr(Jobs, "buy", counted)
+    monkeypatch.setattr(asked_queries, "_PROBED", 8)
+    pupil.config = pupil.config.changed(unlabelled=pupil.pool())
+    pupil.learn("run", budget=100, batch=True)
+    purchase = pupil.read("run/purchase.json")
+    assert purchase["queries_bought"] == 3 + 24 + 1
+    assert purchase["cost_micros"] == pupil.agreed[0] == 3 * 20 + 8 * 100 + 17 * 50
+    assert jobs == [17]
 
 
 @pytest.mark.parametrize("by", ["a probe", "a comparison"])

@@ -86,3 +86,14 @@ def test_class_texts_that_alone_were_bought_are_borne_by_the_first_image_that_th
     assert _who(said.of_each) == ["student", "cache", "cache"]
     assert (said.queries, said.cost_micros) == (2, 40)
     assert [None if answer is None else answer.cost_micros for answer in said.of_each] == [None, 40, 0]
+
+
+def test_classes_whose_names_the_student_keeps_are_not_asked_about_by_their_texts(shop: Shop) -> None:
+    images = [_image(number) for number in range(4)]
+    teacher = shop.teacher()
+    teacher.buy(images[:2])
+    names = dict(enumerate(teacher.lookup(images[:2])[0]))
+    options = AskOptions(period="total")
+    asker = Asker(teacher, ["cat", "dog"], StudentMetadata(teacher_names=names), options, patience=20)
+    said = asker.ask(images)
+    assert (said.queries, _who(said.of_each)) == (2, ["cache", "cache", "vendor", "vendor"])
