@@ -40,6 +40,7 @@ class Evidence:
     skipped: int = 0
     seconds: float = 0.0
     figures: list[Figure] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def promises() -> list[Promise]:
@@ -83,8 +84,12 @@ def read_report(report: str) -> dict[str, Evidence]:
         name = case.get("name", "").partition("[")[0]
         test = tests[f"{case.get('classname', '').replace('.', '/')}.py::{name}"]
         test.seconds += float(case.get("time", 0))
-        if case.find("failure") is not None or case.find("error") is not None:
+        failure = case.find("failure")
+        if failure is None:
+            failure = case.find("error")
+        if failure is not None:
             test.failed += 1
+            test.failures.append(f"{case.get('name')}: {failure.get('message', '')[:1000]}")
         elif case.find("skipped") is not None:
             test.skipped += 1
         else:

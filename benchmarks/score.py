@@ -80,7 +80,7 @@ def tested(ids: Iterable[str], promise: str, results: dict[str, Evidence]) -> It
     """A row of each test of a promise."""
     for test in ids:
         if (found := results.get(test)) is not None:
-            told = f"{found.skipped} skipped" if found.skipped else ""
+            told = "; ".join([*found.failures, *([f"{found.skipped} skipped"] if found.skipped else [])])
             tries = found.passed + found.failed
             yield Row(test, promise, tries, found.failed, found.seconds, tuple(found.figures), told)
 

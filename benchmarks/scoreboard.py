@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in board.rows():
         rows.append(row)
         if row.broken:
-            say(f"BROKEN: {row.name}: {row.promise}")
+            say(f"BROKEN: {row.name}: {row.promise}\n{row.told}")
     told = scores(rows, board.stated)
     tables = board.tables(told)
     print(tables)

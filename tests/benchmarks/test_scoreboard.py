@@ -19,7 +19,7 @@ from vendor_service.accounts.keys import Scope
 _REPORT = """<testsuites><testsuite>
 <testcase classname="tests.a.test_b" name="test_c[1]" time="0.5"><properties>
   <property name="figure" value="[0.2, 1.5, &quot;s&quot;]"/></properties></testcase>
-<testcase classname="tests.a.test_b" name="test_c[2]" time="0.25"><failure>no</failure></testcase>
+<testcase classname="tests.a.test_b" name="test_c[2]" time="0.25"><failure message="no"/></testcase>
 <testcase classname="tests.a.test_b" name="test_d" time="0"><skipped message="no Chromium"/></testcase>
 </testsuite></testsuites>"""
 _PROMISE = Promise("Nothing breaks.", "A stranger", ("tests/a/test_b.py::test_c",))
@@ -49,7 +49,7 @@ def test_what_attackers_found_has_attacks_that_exist() -> None:
 def test_a_report_of_tests_is_read_by_function_with_its_figures() -> None:
     read = read_report(_REPORT)
     assert read == {
-        "tests/a/test_b.py::test_c": Evidence(1, 1, 0, 0.75, [Figure(0.2, 1.5, "s")]),
+        "tests/a/test_b.py::test_c": Evidence(1, 1, 0, 0.75, [Figure(0.2, 1.5, "s")], ["test_c[2]: no"]),
         "tests/a/test_b.py::test_d": Evidence(0, 0, 1, 0.0),
     }
     rows = list(score.tested(_PROMISE.tests, _PROMISE.text, read))

@@ -32,6 +32,8 @@ def write_history(database: Database, key_id: str, entries: int, until: int) -> 
         for start in range(0, entries, _AT_ONCE):
             numbers = range(start, min(entries, start + _AT_ONCE))
             _sell(session, account, key, [since + pause * number for number in numbers])
+        if not database.embedded:
+            session.execute(text("ANALYZE"))  # PostgreSQL does it by itself, but only about a minute later
 
 
 def _sell(session: Session, account: Account, key: ApiKey, moments: list[int]) -> None:
