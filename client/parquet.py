@@ -40,7 +40,9 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise UsageError("Parquet files take pyarrow: pip install 'tuition[parquet]'") from error
+        raise UsageError(
+            "Parquet files take pyarrow: pip install '.[parquet]' in Tuition's folder."
+        ) from error
     return pyarrow, pyarrow.parquet
 
 

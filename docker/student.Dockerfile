@@ -13,8 +13,9 @@ COPY pyproject.toml ./
 # The constraints pin everything, which hadolint does not see.
 # hadolint ignore=DL3013
 RUN python -m venv /opt/tuition \
-    && pip install --upgrade pip \
-    && pip install --group student
+    && touch README.md LICENSE \
+    && pip install '.[serve]' \
+    && pip uninstall --yes tuition
 
 FROM packages AS bare
 ARG PYTHON_VERSION

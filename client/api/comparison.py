@@ -10,9 +10,9 @@ from client.api.confirm import Confirm, purchases
 from client.api.settling import settled_options
 from client.data.names import composed
 from client.errors import UsageError
-from client.learning.methods import with_steps
+from client.learning.methods import method_name, method_of, with_steps
 from client.learning.processes import chosen_device, is_distributed
-from client.learning.recipe import Variant
+from client.learning.recipe import Recipe, Variant
 from client.options.training import CompareOptions
 from client.progress import ProgressListener
 from client.results.comparison_table import ComparisonTable, as_text
@@ -20,6 +20,7 @@ from client.results.records import Record
 from client.runs import comparison as runs
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
+from client.runs.zero_shot import ZERO_SHOT
 
 
 class ComparisonPlan(Record):
@@ -115,10 +116,7 @@ def _comparison(
     recipe = settled.pop("recipe")
     config = runs.ComparisonConfig(
         RunConfig(**settled, recipe=recipe, use_at_most=options.budget),
-        variants=[
-            row if isinstance(row, Variant) else Variant(row, row, with_steps(recipe, row, options.steps))
-            for row in options.methods
-        ],
+        variants=[_row(row, recipe, options.steps) for row in options.methods],
         targets=[composed(name) for name in options.target_domains],
         seeds=range(options.seeds),
     )
@@ -130,3 +128,15 @@ def _comparison(
         max_spend_micros=options.max_spend_micros,
         approve=purchases(agreed=options.agreed, confirm=confirm),
     )
+
+
+def _row(given: str | Variant | Any, recipe: Recipe, steps: int | None) -> Variant:  # noqa: ANN401 (a method)
+    """A row as the options have it: a name, a method or a variant.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    name = given.method if isinstance(given, Variant) else method_name(given)
+    if name != ZERO_SHOT:
+        method_of(name)  # from here on it is known
+    return given if isinstance(given, Variant) else Variant(name, name, with_steps(recipe, name, steps))

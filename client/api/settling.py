@@ -10,7 +10,7 @@ from client.data.finder import require_name
 from client.data.names import composed
 from client.errors import UsageError
 from client.learning.backbones import native_image_size
-from client.learning.methods import METHODS, parse_method, with_steps
+from client.learning.methods import METHODS, method_name, method_of, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.options.training import DistillOptions, ImageOptions, PromptOptions, StudentOptions
 from client.paths import is_file, is_there, resolved, rooted
@@ -26,8 +26,10 @@ def run_config(options: DistillOptions) -> RunConfig:
     require_named(options.labelled)
     require_class_names(options.classes)
     settled = settled_options(options, options, options)
-    recipe = with_steps(settled["recipe"], options.method, options.steps)
-    method, settled["recipe"] = parse_method(options.method, recipe)
+    name = method_name(options.method)
+    method_of(name)  # from here on it is known
+    recipe = with_steps(settled["recipe"], name, options.steps)
+    method, settled["recipe"] = parse_method(name, recipe)
     adapt = pool_words(options.adapt)
     if (settled["unlabelled"] or adapt) and not method.learns_unlabelled:
         able = ", ".join(each.name for each in METHODS.values() if each.learns_unlabelled)
@@ -36,7 +38,7 @@ def run_config(options: DistillOptions) -> RunConfig:
             f"--adapt, or take one of {able}."
         )
     target = None if options.target_domain is None else composed(options.target_domain)
-    return RunConfig(**settled, target_domain=target, adapt=adapt, method=options.method, seed=options.seed)
+    return RunConfig(**settled, target_domain=target, adapt=adapt, method=name, seed=options.seed)
 
 
 def settled_options(images: ImageOptions, prompts: PromptOptions, student: StudentOptions) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _FOR_TRAINING:
             raise
-        Display().note(f"Error: {error.name} is missing, which this command takes: pip install tuition")
+        Display().note(
+            f"Error: {error.name} is missing, which this command takes: pip install '.[client]' in Tuition's "
+            "folder."
+        )
         sys.exit(UsageError.exit_code)
     except OSError as error:
         if not _is_of_output():

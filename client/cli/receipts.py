@@ -9,7 +9,6 @@ from pydantic import Field
 from client.cli.command import Printed, app, command, print_json, print_line
 from client.errors import UsageError
 from client.options.vendor import CacheOptions
-from client.progress import Display
 from shared.declared import Option
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
@@ -53,7 +52,7 @@ def verify(given: Verify) -> None:
     elif "keys" in given.model_fields_set:
         raise UsageError("--keys is for a FILE; the cache keeps the keys with its receipts.")
     else:
-        found = receipts.verify_receipts(given, progress=Display())
+        found = receipts.verify_receipts(given)
     if given.as_json:
         print_json(found.to_json())
     else:
@@ -76,5 +75,5 @@ def export(given: Export) -> None:
     """
     from client.api import receipts
 
-    count = receipts.export_receipts(given, given.out, progress=Display())
+    count = receipts.export_receipts(given, given.out)
     print_line(f"{count} signed receipts in {given.out}.")

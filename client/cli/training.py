@@ -131,14 +131,13 @@ def methods(given: Printed) -> None:
     Example: client methods
     """
     from client.cli.tables import print_table
-    from client.learning.methods import METHODS
+    from client.learning.methods import all_methods
 
+    known = all_methods().values()
     if given.as_json:
-        print_json(
-            [{"method": m.name, "asks": sorted(m.asks), "summary": m.summary} for m in METHODS.values()]
-        )
+        print_json([{"method": m.name, "asks": sorted(m.asks), "summary": m.summary} for m in known])
     else:
-        rows = [(m.name, " and ".join(sorted(m.asks)) or "nothing", m.summary) for m in METHODS.values()]
+        rows = [(m.name, " and ".join(sorted(m.asks)) or "nothing", m.summary) for m in known]
         print_table(("method", "asks the vendor about", "how"), rows, words=3)
 
 

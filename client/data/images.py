@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, features
 
 from shared.images.limits import MOST_SIDE
 
-HEIC_MISSING = "HEIC, which takes pillow-heif: pip install 'tuition[heic]'"
+HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
 NO_MEMORY = "too little memory to read it"
 # As Pillow names what every vendor takes as it is; an MPO file is a JPEG file with further pictures in it.
 _SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO", "WEBP"})

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.learning.methods import Loss, Method, TextLoss
+from client.errors import ClientError
+from client.learning.methods import Loss, Method, View
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.recipe import Recipe
 from client.learning.scores import Score
 from client.learning.student import StudentNetwork
-from client.learning.training import Batch, Checkpoint, Schedule, Training, TrainingStep
+from client.learning.supervision import Rows, each_of
+from client.learning.training import Batch, Checkpoint, Schedule, Training, TrainingStep, moving_mean
 from client.learning.training_set import (
     BATCH,
     UNLABELLED_VIEWS,
@@ -24,6 +26,7 @@ from client.learning.training_set import (
     step_seed,
 )
 from client.learning.weight_selection import WEIGHT_SELECTIONS, LastWeights, SelectedWeights, SelectionGroup
+from client.plugins import of_others
 
 
 def align_features(
@@ -64,7 +67,7 @@ def _of_views(
     for view, seen in enumerate(positions):
         for start in range(0, len(seen), BATCH):
             chunk = seen[start : start + BATCH]
-            views = random_views_of(student, data.images, chunk, recipe, seed=(seed + 2, view, start))
+            views = random_views_of(student, data, chunk, recipe, seed=(seed + 2, view, start))
             answers = answer(views)
             if not done:
                 rows = torch.empty(len(positions), len(seen), answers.shape[1], dtype=answers.dtype)
@@ -81,16 +84,18 @@ def views_to_align(recipe: Recipe, data: TrainingSet, seed: int) -> int:
     return sum(map(len, data.views_aligned_on(recipe.align_views, seed)))
 
 
-def _view_targets(student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int) -> Tensor:
+def _view_targets(student: StudentNetwork, data: TrainingSet, recipe: Recipe, *, seed: int) -> Rows:
     """The targets of the views of `align_features`, shape (views, images, d).
 
     Where no teacher is asked about each view, it is the same of all views, shape (1, images, d).
     """
-    fixed = data.targets[data.aligned_on(seed)].unsqueeze(0)
+    positions = data.aligned_on(seed)
+    fixed = each_of(data.targets, lambda rows: rows[positions].unsqueeze(0))
     teacher = data.teacher
     if teacher is None:
         return fixed
     answers = _of_views(lambda pixels: _answers(teacher, pixels), student, data, recipe, seed=seed)
+    assert isinstance(fixed, Tensor)
     return answers.mul_(recipe.image_weight).add_(fixed)
 
 
@@ -132,7 +137,7 @@ def align(
         student.projector,
         list(student.projector.parameters()),
         _feature_batches(student, data, views, recipe, seed=seed),
-        _loss(student, data, method),
+        _loss_on_features(student, data, method),
         Schedule(
             recipe.align_steps, recipe.align_learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup
         ),
@@ -158,7 +163,8 @@ def _feature_batches(
         rows = draw(step)
         generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
         view = torch.randint(len(views), rows.shape, generator=generator)
-        return views[view, rows].to(student.device), targets[view % len(targets), rows].to(student.device)
+        seen = each_of(targets, lambda each: each[view % len(each), rows].to(student.device))
+        return views[view, rows].to(student.device), seen
 
     return batch_at
 
@@ -183,9 +189,12 @@ def distill(
     them kept.
     """
 
+    average = moving_mean(student, method.average) if method.average else None
+    scored = student if average is None else cast(StudentNetwork, average.module)
+
     def evaluate() -> Score:
         return data.score_holdouts(
-            processes.map_sharded(data.holdout, lambda part: class_scores(student, data.images, part))
+            processes.map_sharded(data.holdout, lambda part: class_scores(scored, data.images, part))
         )
 
     names = [recipe.selection, *(name for name in other_selections if name != recipe.selection)]
@@ -193,13 +202,18 @@ def distill(
     Training(
         student,
         student.trainable(method.trains, frozen=recipe.frozen),
-        pixel_batches(student, data, recipe, seed=seed, processes=processes),
+        pixel_batches(student, data, recipe, seed=seed, processes=processes, views=method.views),
         _loss(student, data, method),
         Schedule(recipe.steps, recipe.learning_rate, recipe.evaluations, recipe.cosine, recipe.warmup),
         seed=seed,
         evaluate=evaluate if data.holdout else None,
         selection=selection,
         processes=processes,
+        views=len(method.views),
+        average=average,
+        average_teaches=method.teacher == "average",
+        # A view of one's own draws by generators that all threads share.
+        prepares_ahead=data.view is None and not any(map(callable, method.views)),
     ).run(resume=resume, save=save, on_step=on_step)
     return selection.selected_by_name()
 
@@ -211,8 +225,9 @@ def pixel_batches(
     *,
     seed: int,
     processes: Processes = SINGLE_PROCESS,
+    views: Sequence[View] = (None,),
 ) -> Callable[[int], Batch]:
-    """The distill stage's batch of each step, counted from 0: augmented pixels and targets.
+    """The distill stage's batch of each step, counted from 0: augmented pixels, view by view, and targets.
 
     Of several processes, each is given its shard of the batch, with the views that it would have in one.
     """
@@ -228,22 +243,49 @@ def pixel_batches(
         rows = positions[draw(step)]
         shard = processes.shard(len(rows))
         pixels = random_views_of(
-            student, data.images, rows.tolist(), recipe, seed=(seed + 3, step), shard=shard
+            student, data, rows.tolist(), recipe, seed=(seed + 3, step), shard=shard, views=views
         )
-        targets = data.targets[rows[shard]].to(student.device)
+        targets = each_of(data.targets, lambda each: each[rows[shard]].to(student.device))
         if data.teacher is not None:
-            targets = targets + recipe.image_weight * _answers(data.teacher, pixels)
+            answers = _answers(data.teacher, pixels[: len(rows[shard])])
+            targets = each_of(targets, lambda each: each + recipe.image_weight * answers)
         return pixels, targets
 
     return batch_at
 
 
 def _loss(student: StudentNetwork, data: TrainingSet, method: Method) -> Loss:
-    """The method's loss as the loop calls it: of the student's outputs and the targets."""
-    if data.texts is None:
-        return cast(Loss, method.loss)
-    texts, loss = data.texts.to(student.device), cast(TextLoss, method.loss)
-    return lambda outputs, targets: loss(outputs, targets, texts)
+    """The method's loss as the loop calls it: of the student's outputs and the targets.
+
+    It raises `ClientError` where the method's raises, or gives no number that depends on the outputs.
+    """
+    texts = () if data.texts is None else (data.texts.to(student.device),)
+
+    def loss_of(outputs: Tensor, targets: Rows) -> Tensor:
+        with of_others(f"The loss of {method.name}"):
+            loss = method.loss(outputs, targets, *texts)
+        if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+            what = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ClientError(
+                f"The loss of {method.name} gives {what}: it has to give one number, a tensor of shape (), "
+                "that depends on the outputs."
+            )
+        return loss
+
+    return loss_of
+
+
+def _loss_on_features(student: StudentNetwork, data: TrainingSet, method: Method) -> Loss:
+    """The same in the align stage, whose features are of one view: it stands for all, and for the average."""
+    loss_of, views = _loss(student, data, method), len(method.views)
+
+    def loss_of_one(outputs: Tensor, targets: Rows) -> Tensor:
+        seen = outputs if views == 1 else outputs.expand(views, -1, -1)
+        if method.teacher == "average":
+            targets = (*((targets,) if isinstance(targets, Tensor) else targets), seen.detach())
+        return loss_of(seen, targets)
+
+    return loss_of_one
 
 
 def plain_features(

@@ -1,9 +1,14 @@
 """The knowledge of a run: its images' labels, and the teacher's embeddings of them and of texts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# What a loss compares with, a row for each image: a tensor, or a tuple of tensors side by side.
+Rows = Any
 
 # Images of which something is computed at once, so that memory does not grow with their number.
 ROWS_AT_ONCE = 8192
@@ -54,3 +59,8 @@ class Supervision:
         """The weight of each image's embedding, (n, 1): 1 without a label, 0 where it was not bought."""
         weights = torch.full(self.labels.shape, self.image_weight, dtype=self.images.dtype)
         return (weights.masked_fill(~self.labelled, 1.0) * self.bought).unsqueeze(1)
+
+
+def each_of(rows: Rows, change: Callable[[Tensor], Tensor]) -> Rows:
+    """The same of each tensor."""
+    return change(rows) if isinstance(rows, Tensor) else tuple(map(change, rows))

@@ -8,15 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from client.learning.methods import Loss
 from client.learning.processes import SINGLE_PROCESS, Processes
 from client.learning.scores import Score
+from client.learning.supervision import Rows, each_of
 from client.learning.training_set import step_seed
-from client.learning.weight_selection import LastWeights, WeightSelection
+from client.learning.weight_selection import LastWeights, State, WeightSelection
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, Rows]
 Checkpoint = dict[str, Any]
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,9 @@ class Training:
     Attributes:
         module: maps a batch's inputs to outputs.
         parameters: those of it that train; everything else stays as it is.
-        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. It may be
-            asked from another thread, for the next batch while the module is busy with the one before.
-        loss_of: of outputs and targets.
+        batch_at: inputs and targets of a batch, counted from 0; the same whenever it is asked. Inputs of
+            several views stand one view behind the other.
+        loss_of: of outputs and targets; of several views, outputs have shape (views, n, d).
         schedule: how many steps, and at which rates.
         seed: of what the module itself draws, as dropout does; a step's draws follow from it, the step and
             the process, each of which draws others.
@@ -76,6 +79,11 @@ class Training:
         selection: decides by the scores which weights the module has in the end. It is shown what trains,
             for the rest never changes.
         processes: those that train it together; a batch is then this process's share of it.
+        views: how many views of each image are in a batch.
+        average: a moving mean of the module's weights. If there is one, its weights are selected from.
+        average_teaches: whether the loss is given what the mean gives for the inputs, behind the targets.
+        prepares_ahead: whether `batch_at` may be asked from another thread, for the next batch while the
+            module is busy with the one before.
     """
 
     module: nn.Module
@@ -87,6 +95,10 @@ class Training:
     evaluate: Callable[[], Score] | None = None
     selection: WeightSelection = field(default_factory=LastWeights)
     processes: Processes = SINGLE_PROCESS
+    views: int = 1
+    average: AveragedModel | None = None
+    average_teaches: bool = False
+    prepares_ahead: bool = True
 
     def run(
         self,
@@ -106,17 +118,19 @@ class Training:
         module, schedule, processes = self.module, self.schedule, self.processes
         module.requires_grad_(False)
         trained = [parameter.requires_grad_(True) for parameter in self.parameters]
-        changing = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+        changing = self._changing()
         optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate, fused=True)
         done = 0 if resume is None else self._restore(resume, optimiser)
         network = processes.wrap(module).train()
         for step, (inputs, targets) in self._batches(done + 1, trained[0].device):
             optimiser.param_groups[0]["lr"] = schedule.rate(step)
             torch.manual_seed(step_seed(self.seed - processes.index, step))  # batches and views count upwards
-            loss = self.loss_of(processes.all_gather(network(inputs)), processes.all_gather(targets))
+            loss = self.loss_of(self._gathered(network(inputs)), self._compared_with(inputs, targets))
             optimiser.zero_grad(set_to_none=True)
             processes.backward(loss)
             optimiser.step()
+            if self.average is not None:
+                self.average.update_parameters(module)
 
             self.selection.on_step(changing, step)
             score = self._score(step)
@@ -129,22 +143,48 @@ class Training:
         module.load_state_dict(self.selection.selected().state, strict=False)
         module.eval()
 
+    def _changing(self) -> State:
+        """The weights that change with each step and are selected from, by name."""
+        kept: nn.Module = self.module if self.average is None else self.average.module
+        trained = {name for name, parameter in self.module.named_parameters() if parameter.requires_grad}
+        return {name: p.detach() for name, p in kept.named_parameters() if name in trained}
+
+    def _gathered(self, outputs: Tensor) -> Tensor:
+        """The outputs of the whole batch, (n, d), or (views, n, d) of several views."""
+        if self.views == 1:
+            return self.processes.all_gather(outputs)
+        by_image = outputs.view(self.views, -1, *outputs.shape[1:]).transpose(0, 1)
+        return self.processes.all_gather(by_image).transpose(0, 1)
+
+    def _compared_with(self, inputs: Tensor, targets: Rows) -> Rows:
+        """The targets of the whole batch, and behind them what the mean gives, if it teaches."""
+        gathered = each_of(targets, self.processes.all_gather)
+        if self.average is None or not self.average_teaches:
+            return gathered
+        with torch.no_grad():
+            answers = self._gathered(self.average.module(inputs))
+        return (*((gathered,) if isinstance(gathered, Tensor) else gathered), answers)
+
     def _score(self, step: int) -> Score | None:
         if self.evaluate is None or not self.schedule.evaluates_after(step):
             return None
         return self.evaluate()
 
     def _checkpoint(self, step: int, optimiser: torch.optim.Optimizer) -> Checkpoint:
+        average = {} if self.average is None else {"average": self.average.state_dict()}
         return {
             "step": step,
             "module": self.module.state_dict(),
             "optimiser": optimiser.state_dict(),
             "selection": self.selection.state_dict(),
+            **average,
         }
 
     def _restore(self, checkpoint: Checkpoint, optimiser: torch.optim.Optimizer) -> int:
         """Go on from a checkpoint; returns how many steps were taken before it."""
         self.module.load_state_dict(checkpoint["module"])
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint["average"])
         optimiser.load_state_dict(checkpoint["optimiser"])
         self.selection.load_state_dict(checkpoint["selection"])
         return int(checkpoint["step"])
@@ -156,7 +196,7 @@ class Training:
         trains alone. Threads that share a step all wait for the last of them.
         """
         steps = range(first, self.schedule.steps + 1)
-        if device.type == "cpu" and torch.get_num_threads() > 1:
+        if not self.prepares_ahead or (device.type == "cpu" and torch.get_num_threads() > 1):
             yield from ((step, self.batch_at(step - 1)) for step in steps)
             return
         with ThreadPoolExecutor(1) as pool:
@@ -166,3 +206,18 @@ class Training:
                 if step < self.schedule.steps:
                     coming = pool.submit(self.batch_at, step)
                 yield step, batch
+
+
+def moving_mean(module: nn.Module, share: float) -> AveragedModel:
+    """A mean of a module's weights of which each step leaves a share, as an averaged teacher is.
+
+    The first steps leave less, so that the mean forgets what the module began with: after n of them the share
+    is at most 1 - 1 / (n + 1) (Tarvainen and Valpola, NeurIPS 2017, in its released code).
+    """
+
+    def renew(mean: Tensors, weights: Tensors, steps: Tensor | int) -> None:
+        torch._foreach_lerp_(mean, weights, 1 - min(share, 1 - 1 / (float(steps) + 1)))
+
+    mean = AveragedModel(module, multi_avg_fn=renew)
+    mean.requires_grad_(False)
+    return mean.eval()

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.learning.augmentation import AugmentationDraws, random_views
-from client.learning.recipe import Recipe, unlabelled_aligned
+from client.learning.methods import View
+from client.learning.recipe import Augmentation, Recipe, unlabelled_aligned
 from client.learning.scores import Score, score
 from client.learning.student import StudentNetwork
+from client.learning.supervision import Rows
+from client.learning.views import own_views
 
 # Images of which features or scores are computed at once.
 BATCH = 128
@@ -38,21 +41,23 @@ class TrainingSet:
         images: all of them, by position.
         labels: class of each, shape (n,), int64; negative where there is no label.
         domains: source domain of each, shape (n,), int64; -1 where there is no label.
-        targets: what the method's loss compares with, a row for each (methods/).
+        targets: what the method's loss compares with, a row for each (methods/): a tensor, or several.
         train: positions to train on.
         holdout: positions held out for selection.
         teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
         texts: for a method whose loss takes texts: those of each class, shape (classes, 1 + styles, d).
+        view: the user's own random view; `None` for the recipe's.
     """
 
     images: Images
     labels: Tensor
     domains: Tensor
-    targets: Tensor
+    targets: Rows
     train: list[int]
     holdout: list[int]
     teacher: StudentNetwork | None = None
     texts: Tensor | None = None
+    view: Callable[[Tensor], Tensor] | None = None
 
     def score_holdouts(self, logits: Tensor) -> Score:
         """The score of class scores of the hold-outs, shape (holdouts, classes)."""
@@ -129,29 +134,33 @@ def step_seed(seed: int, step: int) -> int:
 
 def random_views_of(
     student: StudentNetwork,
-    images: Images,
+    data: TrainingSet,
     positions: Sequence[int],
     recipe: Recipe,
     *,
     seed: tuple[int, ...],
     shard: slice = slice(None),
+    views: Sequence[View] = (None,),
 ) -> Tensor:
-    """A random view of each image of a shard, shape (n, 3, size, size), where the student is.
+    """Random views of each image of a shard, (views x n, 3, size, size), where the student is, view by view.
 
-    What is drawn for an image is fixed by the seed and its place among the positions.
+    What is drawn for an image is fixed by the seed, the view and the image's place among the positions.
     """
-    size = student.preprocessing.image_size
-    pixels, aspects = images.load(positions[shard], round(size * _CROPPED_FROM))
-    draws = AugmentationDraws.draw(len(positions), torch.Generator().manual_seed(reduce(step_seed, seed))).of(
-        shard
-    )
-    return random_views(
-        torch.from_numpy(pixels).to(student.device),
-        torch.from_numpy(aspects),
-        draws,
-        size=size,
-        augmentation=recipe.augmentation,
-    )
+    size, first = student.preprocessing.image_size, reduce(step_seed, seed)
+    pixels, aspects = data.images.load(positions[shard], round(size * _CROPPED_FROM))
+    decoded, parts = torch.from_numpy(pixels), []
+    on_device = decoded.to(student.device)
+    for number, view in enumerate(views):
+        drawn_by = first if not number else step_seed(first, number)
+        seen = data.view or recipe.augmentation if view is None else view
+        if not isinstance(seen, Augmentation):
+            places = range(len(positions))[shard]
+            parts.append(own_views(seen, decoded, places, seed=drawn_by, size=size).to(student.device))
+            continue
+        draws = AugmentationDraws.draw(len(positions), torch.Generator().manual_seed(drawn_by)).of(shard)
+        squeezed = torch.from_numpy(aspects)
+        parts.append(random_views(on_device, squeezed, draws, size=size, augmentation=seen))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def plain_batches(student: StudentNetwork, images: Images, positions: Sequence[int]) -> Iterator[Tensor]:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -26,7 +26,14 @@ def _sound_row(row: Variant) -> Variant:
     return row
 
 
+def _method(given: Any) -> Any:  # noqa: ANN401 (it is checked when it is registered: that takes torch)
+    if isinstance(given, str | Variant) or not hasattr(given, "loss"):
+        raise ValueError("It has to be the name of a method, or a client.Method.")
+    return given
+
+
 _Recipe = Annotated[Recipe, AfterValidator(_sound)]
+_Method = Annotated[Any, AfterValidator(_method)]
 _Row = Annotated[Variant, AfterValidator(_sound_row)]
 
 
@@ -161,15 +168,16 @@ class RunOptions(ImageOptions, PromptOptions, StudentOptions):
         description="As `unlabelled`, but images of the very domain where the student will work; its "
         "accuracy there is then reported as adaptation.",
     )
-    method: str = Field(
+    method: str | _Method = Field(
         default="vl2v-adip",
-        description="How to train; `client methods` lists all. NAME+swad averages weights.",
+        description="How to train; `client methods` lists all. NAME+swad averages weights; "
+        "python:MODULE:NAME is one of your own. In Python also a `Method`.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of splits, batches and views.")
 
 
 class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
-    """One run: `tuition.distill`, and `tuition.plan`."""
+    """One run: `client.distill`, and `client.plan`."""
 
     panel: ClassVar[str | None] = None
 
@@ -196,19 +204,19 @@ class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
 
 
 class CompareOptions(ImageOptions, PromptOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
-    """Many runs over one purchase: `tuition.compare`, and `tuition.plan_comparison`."""
+    """Many runs over one purchase: `client.compare`, and `client.plan_comparison`."""
 
     panel: ClassVar[str | None] = None
 
     out: Annotated[Path, Option(one_command=True)] = Field(
         description="The comparison's folder: runs and tables."
     )
-    methods: Annotated[tuple[str | _Row, ...], Option(commas=True)] = Field(
+    methods: Annotated[tuple[str | _Row | _Method, ...], Option(commas=True)] = Field(
         default=("erm", "vl2v-adip"),
         min_length=1,
         description="Rows, comma-separated, as `client methods` lists them, each with or without +swad; "
         "and zero-shot, the teacher itself, for which target images are sent to the vendor. In Python "
-        "also `Variant`s.",
+        "also `Method`s and `Variant`s.",
     )
     target_domains: Annotated[tuple[str, ...], Option(name="target_domain", commas=True, nothing="all")] = (
         Field(default=(), description="Domains to hold out, comma-separated, or all.")

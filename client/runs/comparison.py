@@ -26,6 +26,7 @@ from client.paths import resolved, rooted
 from client.purchase.buyer import Buyer
 from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
 from client.runs.cells import Cell, by_steps, name_of_run
+from client.runs.code import code_of
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.context import RunContext
@@ -218,8 +219,11 @@ class ComparisonRunner:
         with folder.claimed():  # its id is drawn once, as that of a run is
             self._require_same_images()
             self._require_same_weights()
+            self._require_same_code()
             known = self._known
             begun = {"run_id": secrets.token_hex(8), "images": self._digest, **known}
+            if self._code:
+                begun["code"] = {**known.get("code", {}), **self._code}
             if self._weights is not None:
                 begun.setdefault("weights", self._weights)
             if begun != known:
@@ -245,6 +249,22 @@ class ComparisonRunner:
                 f"{self._folder.path} was begun with, and runs that begin with others do not compare: "
                 f"{_INSTEAD}"
             )
+
+    def _require_same_code(self) -> None:
+        """Refuse to put runs by other code beside those that have finished."""
+        begun_with: dict[str, str] = self._known.get("code", {})
+        for name, code in self._code.items():
+            if begun_with.get(name, code) != code:
+                raise UsageError(
+                    f"The code of {name} has changed since {self._folder.path} was begun with it, and runs "
+                    f"by other code do not compare: call the row otherwise (`Variant`), or {_INSTEAD}"
+                )
+
+    @cached_property
+    def _code(self) -> dict[str, str]:
+        """The digest of what is plugged into the runs of each row (`code_of`), if anything is."""
+        found = {cell.variant.name: code_of(cell.config) for cell in self.cells if cell.trains}
+        return {name: code for name, code in found.items() if code}
 
     @cached_property
     def _weights(self) -> str | None:

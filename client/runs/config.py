@@ -18,6 +18,7 @@ class RunConfig(RunOptions):
     """
 
     data: Path = Field(description="The image folder, a table, or a file of class names.")
+    method: str = Field(default="vl2v-adip", description="How to train; of one that is plugged in, the name.")
     image_size: int = Field(description="Side of the student's input in pixels.")
     recipe: Recipe = Field(description="The training protocol, with the method's variants.")
     unlabelled: tuple[str, ...] = Field(default=(), description="Images without labels (`find_pool`).")

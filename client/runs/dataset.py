@@ -274,7 +274,15 @@ def _read_sources(
 
 def _require_taught(dataset: Dataset, config: RunConfig) -> None:
     """Refuse a run without an image to train on; the teacher's own row of a comparison needs none."""
-    if not dataset.train and not config.pools and known_method(config.method) is not None:
+    method = known_method(config.method)
+    if dataset.train or method is None:
+        return
+    if config.pools and "images" not in method.asks:
+        raise DataError(
+            f"{method.name} asks nobody about an image, and no image of {dataset.folder.given} has a label "
+            "to train on: give labelled images, or take another --method."
+        )
+    if not config.pools:
         raise DataError(
             f"{dataset.folder.given} has no image to train on: all {len(dataset.holdout)} readable images of "
             "the source domains are held out. Leave the `split` of some empty, or give images without labels "

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import FunctionType
 
 import numpy as np
 from pydantic import BaseModel
@@ -68,8 +67,6 @@ def _parts(value: object) -> Iterator[bytes | memoryview]:
     elif isinstance(value, np.ndarray):
         yield from (b"array", str((value.dtype, value.shape)).encode())
         yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-    elif isinstance(value, FunctionType):
-        yield from (b"function", f"{value.__module__}.{value.__qualname__}".encode())
     elif isinstance(value, Mapping):
         yield from _parts(sorted(value.items()))
     elif isinstance(value, Set):

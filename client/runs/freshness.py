@@ -6,6 +6,7 @@ from client.data.wording import Wording
 from client.learning.backbones import BUNDLED_TEACHER, local_files
 from client.learning.methods import method_of
 from client.results.records import Plan
+from client.runs.code import code_of
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset
 from client.runs.digest import FileContent, StageInputs, contents, digest_of
@@ -26,12 +27,13 @@ class StudentInputs(StageInputs):
     trained: tuple[int, ...]
     weights: tuple[FileContent, ...]
     teacher: tuple[FileContent, ...]
+    code: str
 
 
 def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
     """The digest of everything that training depends on: an artefact of another one is made anew.
 
-    It is the same on every machine.
+    It is the same on every machine; where something is plugged in, with the same version of Python.
     """
     bundled = method_of(config.method).teacher == "bundled"
     inputs = StudentInputs(
@@ -43,6 +45,7 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
         trained=tuple(targets.train),
         weights=contents(local_files(config.student, config.student_weights)),
         teacher=contents(local_files(BUNDLED_TEACHER, None)) if bundled else (),
+        code=code_of(config),
     )
     return digest_of(inputs)
 
@@ -50,7 +53,7 @@ def student_stamp(config: RunConfig, dataset: Dataset, targets: Targets) -> str:
 def why_outdated(run: RunFolder, config: RunConfig, dataset: Dataset, *, may_buy: bool) -> str:
     """Why a finished student is not the one that is asked for."""
     differ = _differences(run, config, dataset)
-    changed = " and ".join(differ) or ("answers to buy" if may_buy else "images, answers or weights")
+    changed = " and ".join(differ) or ("answers to buy" if may_buy else "images, answers, code or weights")
     return f"{run.path} holds a finished student of other {changed}, which training anew would replace."
 
 

@@ -17,12 +17,14 @@ from shared.embeddings import ModelCard
 
 def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> int:
     """How many steps the last stage would take, with what the plan gets."""
+    method = method_of(config.method)
+    free = 0 if "images" in method.asks else len(dataset.unlabelled)
     settled = config.recipe.settled(
         domains=len(dataset.taught_domains),
         labelled=len(dataset.train),
-        unlabelled=plan.had("unlabelled") if plan else 0,
+        unlabelled=plan.had("unlabelled") if plan and not free else free,
     )
-    return steps_of(method_of(config.method), settled)
+    return steps_of(method, settled)
 
 
 def _asked_wording(config: RunConfig, wording: Wording) -> AskedWording:

@@ -105,7 +105,7 @@ class TargetBuilder:
         sentences = sentences_of(self._config, dataset)
         if self._method.head == "linear":
             texts = torch.empty(0, 0)
-        elif self._method.teacher == "nobody":
+        elif self._method.teacher in ("nobody", "average"):
             texts = class_directions(len(dataset.classes))
         else:
             from client.learning.backbones.open_clip_backbones import (
@@ -141,7 +141,8 @@ class TargetBuilder:
     def _targets_of(self, dataset: Dataset, learnt: Learnt) -> Targets:
         known, by_texts = learnt.known, self._method.head != "linear"
         assert known is not None
-        train = [*dataset.train, *(i for i in dataset.unlabelled if known.bought[i])]
+        free = "images" not in self._method.asks
+        train = [*dataset.train, *(i for i in dataset.unlabelled if free or known.bought[i])]
         if not train:
             raise DataError(
                 f"There is no image to train on: none has a label, and none of the {len(dataset.unlabelled)} "

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.errors import ClientError
 from client.learning.methods import Method
 from client.learning.student_metadata import StudentMetadata
-from client.learning.supervision import ROWS_AT_ONCE, Supervision
+from client.learning.supervision import ROWS_AT_ONCE, Rows, Supervision
+from client.plugins import of_others
 from client.results.records import TeacherCheck
 from client.runs.digest import StageInputs
 from client.runs.mapped import mapped_zeros
@@ -76,7 +78,7 @@ class Targets:
     Attributes:
         rows: what the method's loss compares with, a row for each of `Dataset.examples`.
         train: positions to train on: the labelled training images, and those unlabelled images that were
-            bought.
+            bought, or all of a method that buys no image.
         text_head: unit class texts that the student predicts by, or starts from, shape (classes, outputs);
             `None` where it has a classifier of its own.
         outputs: how wide the student's outputs are, a tuned classifier's scores aside.
@@ -86,7 +88,7 @@ class Targets:
         teacher: what the student's file says of the vendor's model; `None` where nothing is bought.
     """
 
-    rows: Tensor
+    rows: Rows
     train: list[int]
     text_head: Tensor | None
     outputs: int
@@ -96,15 +98,40 @@ class Targets:
     teacher: StudentMetadata | None = None
 
 
-def target_rows(known: Supervision, method: Method, folder: Path) -> Tensor:
-    """The rows that the method's loss compares with, one an image: made some at a time, in a file there."""
+def target_rows(known: Supervision, method: Method, folder: Path) -> Rows:
+    """The rows that the method's loss compares with, one an image: made some at a time, in a file there.
+
+    Raises:
+        ClientError: the method's own code raises, or does not give a row for each image.
+    """
     count = len(known.labels)
     parts = (
-        method.targets(known.of(slice(start, start + ROWS_AT_ONCE)))
+        _part(method, known.of(slice(start, min(count, start + ROWS_AT_ONCE))))
         for start in range(0, count, ROWS_AT_ONCE)
     )
-    first = next(parts)
-    rows = mapped_zeros(count, *first.shape[1:], folder=folder, dtype=first.dtype)
-    for place, part in zip(torch.split(rows, ROWS_AT_ONCE), chain([first], parts), strict=True):
-        place.copy_(part)
-    return rows
+    first, is_one = next(parts)
+    rows = [mapped_zeros(count, *each.shape[1:], folder=folder, dtype=each.dtype) for each in first]
+    places = zip(*(torch.split(each, ROWS_AT_ONCE) for each in rows), strict=True)
+    for place, (part, _) in zip(places, chain([(first, is_one)], parts), strict=True):
+        for into, values in zip(place, part, strict=True):
+            into.copy_(values)
+    return rows[0] if is_one else tuple(rows)
+
+
+def _part(method: Method, known: Supervision) -> tuple[tuple[Tensor, ...], bool]:
+    """The rows of some images, side by side, and whether the method gives one tensor of them."""
+    with of_others(f"The targets of {method.name}"):
+        made = method.targets(known)
+    rows = (made,) if isinstance(made, Tensor) else made
+    if not isinstance(rows, tuple) or not rows or not all(isinstance(each, Tensor) for each in rows):
+        raise ClientError(
+            f"The targets of {method.name} are of type {type(made).__name__}: they have to be a tensor, or a "
+            "tuple of tensors."
+        )
+    for each in rows:
+        if each.ndim == 0 or len(each) != len(known.labels):
+            raise ClientError(
+                f"The targets of {method.name} have shape {tuple(each.shape)}, for {len(known.labels)} "
+                "images: there has to be a row for each."
+            )
+    return tuple(each.detach().cpu() for each in rows), isinstance(made, Tensor)

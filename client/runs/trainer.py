@@ -34,6 +34,7 @@ from client.learning.weight_selection import SelectedWeights
 from client.progress import Display
 from client.results.records import MetricsRow, Stage
 from client.runs.checkpoint import read_checkpoint, save_checkpoint
+from client.runs.code import code_of
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
 from client.runs.digest import FileContent, StageInputs, contents
@@ -64,8 +65,9 @@ class DistillInputs(StageInputs):
 
     config: RunConfig
     images: str
-    targets: NDArray[np.generic]
+    targets: tuple[NDArray[np.generic], ...]
     texts: NDArray[np.generic] | None
+    code: str
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,9 @@ class Trainer:
         """Take the steps on pixels, or keep another selection of those that an earlier run took."""
         run = self._run
         texts = None if data.texts is None else data.texts.numpy()
-        inputs = DistillInputs(same_steps(self._config), dataset.content, data.targets.numpy(), texts)
+        rows = (data.targets,) if isinstance(data.targets, Tensor) else data.targets
+        arrays, code = tuple(each.numpy() for each in rows), code_of(self._config)
+        inputs = DistillInputs(same_steps(self._config), dataset.content, arrays, texts, code)
         trained, _ = self._memo.once(inputs, lambda: self._take_steps(student, data, stamp))
         kept = trained.kept[self._recipe.selection]
         if trained.run != run.path:

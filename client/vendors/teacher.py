@@ -11,16 +11,15 @@ Each is a subclass of `Vendor` that takes an address and a key, or a function th
 """
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Self
 
 from client.errors import ClientError, UsageError
+from client.plugins import PYTHON, Plugins
 
 if TYPE_CHECKING:  # they take a while to import
     from client.vendors.declaration import Declaration
@@ -28,9 +27,8 @@ if TYPE_CHECKING:  # they take a while to import
     from client.vendors.vendor import Vendor
     from shared.embeddings import Prices
 
-ENTRY_POINTS = "tuition.teachers"
 OWN = "tuition"
-_PYTHON = "python"
+_PLUGINS = Plugins("teacher", option="--teacher", group="tuition.teachers")
 _HERE = Path(__file__).with_name("teachers")
 
 
@@ -53,7 +51,7 @@ class Teacher:
         self.model_name: str | None = model or None
         self._api = api
         self._made: Vendor | None = None
-        if api == _PYTHON:
+        if api == PYTHON:
             words = model.split(":", 2)
             if len(words) < 2 or not all(words):
                 raise UsageError(
@@ -98,10 +96,10 @@ class Teacher:
         from client.vendors.in_process import InProcess
 
         title = name or f"{embed_images.__module__}.{getattr(embed_images, '__qualname__', 'teacher')}"
-        identity = "" if fingerprint is None else f"{_PYTHON}:{title}:{fingerprint}"
+        identity = "" if fingerprint is None else f"{PYTHON}:{title}:{fingerprint}"
         prices = prices_of(price)
         vendor = InProcess(embed_images, embed_texts, name=title, prices=prices, fingerprint=identity)
-        return cls._of(f"{_PYTHON}:{title}", vendor)
+        return cls._of(f"{PYTHON}:{title}", vendor)
 
     @classmethod
     def open_clip(cls, model: str, pretrained: str | None = None, *, device: str = "auto") -> Self:
@@ -191,18 +189,8 @@ class Teacher:
         """
         if self._api in _built_in():
             return import_module(f"client.vendors.teachers.{self._api}").TEACHER
-        try:
-            if self._api == _PYTHON:
-                module, attribute = self.name.split(":")[1:3]
-                if str(Path.cwd()) not in sys.path:
-                    sys.path.append(str(Path.cwd()))  # behind what is installed, which it cannot replace
-                return getattr(import_module(module), attribute)
-            (entry, *_) = entry_points(group=ENTRY_POINTS, name=self._api)
-            return entry.load()
-        except Exception as error:
-            raise UsageError(
-                f"--teacher {self.name} cannot be loaded: {type(error).__name__}: {error}."
-            ) from error
+        is_own = self._api == PYTHON
+        return _PLUGINS.load(":".join(self.name.split(":")[:3]) if is_own else self._api)
 
     def _called(self, make: Any) -> "Vendor":  # noqa: ANN401 (a function of anybody's)
         """The vendor of the teacher that a function makes."""
@@ -216,7 +204,7 @@ class Teacher:
         if not isinstance(made, Teacher) or made._made is None:
             raise UsageError(
                 f"--teacher {self.name} made {type(made).__name__}: it has to be a subclass of client's "
-                "Vendor, or a function that returns tuition.Teacher.from_callable(...)."
+                "Vendor, or a function that returns client.Teacher.from_callable(...)."
             )
         return made._made
 
@@ -231,7 +219,7 @@ def _built_in() -> set[str]:
 
 def teacher_names() -> tuple[str, ...]:
     """The names of all APIs, Tuition's own first; none of them is imported."""
-    found = _built_in() | {_PYTHON} | entry_points(group=ENTRY_POINTS).names
+    found = {*_built_in(), PYTHON, *_PLUGINS.names()}
     return tuple(sorted(found, key=lambda name: (name != OWN, name)))
 
 

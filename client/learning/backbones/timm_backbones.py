@@ -259,7 +259,7 @@ def _wheel_of(name: str) -> Path | None:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent
     if name == DEFAULT_BACKBONE:
-        raise UsageError(f"The package {package} is missing: pip install tuition")
+        raise UsageError(f"The package {package} is missing: pip install '.[client]' in Tuition's folder.")
     return None
 
 

@@ -1,23 +1,31 @@
-"""The training methods, by name. Each is data (method.py), in the module of its family, with its loss."""
+"""The training methods, by name. Each is data (method.py), in the module of its family, with its loss.
+
+Others are plugged in: registered by a program, or offered by a package (`client.plugins`).
+"""
 
 from dataclasses import replace
 
 from client.errors import UsageError
 from client.learning.methods import classifiers, rise, simkd, vl2v
-from client.learning.methods.method import Loss, Method, TextLoss, class_directions, cosine_logits
+from client.learning.methods.method import Loss, Method, View, class_directions, cosine_logits
 from client.learning.recipe import RECIPES, SELECTIONS, Recipe
+from client.plugins import Plugins
 
 __all__ = [
     "METHODS",
+    "METHOD_PLUGINS",
     "Loss",
     "Method",
-    "TextLoss",
+    "View",
+    "all_methods",
     "class_directions",
     "cosine_logits",
     "images_per_domain_of",
     "known_method",
+    "method_name",
     "method_of",
     "parse_method",
+    "register_method",
     "steps_of",
     "with_steps",
     "without_variants",
@@ -26,22 +34,72 @@ __all__ = [
 METHODS = {
     method.name: method for method in (*vl2v.METHODS, *simkd.METHODS, *rise.METHODS, *classifiers.METHODS)
 }
+METHOD_PLUGINS = Plugins("method", option="--method", group="tuition.methods")
+_LOADED: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> str:
+    """Have `--method`, `DistillOptions` and `Variant` know a method by its name; returns the name.
+
+    Raises:
+        UsageError: it is none, or has the name of one of Tuition's own.
+    """
+    _require_sound(method, method.name if isinstance(method, Method) else repr(method))
+    if METHODS.get(method.name) not in (None, method):
+        raise UsageError(f"{method.name} is a method of Tuition's own: call yours otherwise.")
+    _LOADED[method.name] = method
+    return METHOD_PLUGINS.register(method.name, method)
+
+
+def method_name(given: str | Method) -> str:
+    """The name of what stands in options: a method there is registered."""
+    return given if isinstance(given, str) else register_method(given)
+
+
+def all_methods() -> dict[str, Method]:
+    """Every method by its name, those that are plugged in behind Tuition's own.
+
+    Raises:
+        UsageError: a package offers one that cannot be loaded.
+    """
+    return METHODS | {name: method_of(name) for name in METHOD_PLUGINS.names() if name not in METHODS}
 
 
 def known_method(words: str) -> Method | None:
-    """The method of `NAME[+VARIANT...]`; `None` where no method has the name, as of "zero-shot"."""
-    return METHODS.get(words.partition("+")[0])
+    """The method of `NAME[+VARIANT...]`; `None` where none of that name is loaded, as of "zero-shot"."""
+    name = words.partition("+")[0]
+    return METHODS.get(name) or _LOADED.get(name)
 
 
 def method_of(words: str) -> Method:
-    """The same of a name that is one.
+    """The same of a name that is one; what is plugged in is loaded.
 
     Raises:
-        UsageError: there is no such method, and the message names those that there are.
+        UsageError: there is no such method, and the message names those that there are; or it cannot be
+            loaded.
     """
-    if (method := known_method(words)) is None:
-        raise UsageError(f"There is no method {words.partition('+')[0]!r}. There are: {', '.join(METHODS)}.")
-    return method
+    if (known := known_method(words)) is not None:
+        return known
+    name = words.partition("+")[0]
+    if not METHOD_PLUGINS.knows(name):
+        names = ", ".join([*METHODS, *(each for each in METHOD_PLUGINS.names() if each not in METHODS)])
+        raise UsageError(f"There is no method {name!r}. There are: {names}.")
+    method = METHOD_PLUGINS.load(name)
+    _require_sound(method, name)
+    _LOADED[name] = replace(method, name=name)
+    return _LOADED[name]
+
+
+def _require_sound(method: Method, name: str) -> None:
+    """Refuse what is no method, or one that contradicts itself.
+
+    Raises:
+        UsageError: it is.
+    """
+    if not isinstance(method, Method):
+        raise UsageError(f"--method {name} is of type {type(method).__name__}: it has to be a client.Method.")
+    if method.wrong:
+        raise UsageError(f"The method {name} cannot be: {method.wrong}.")
 
 
 def parse_method(words: str, recipe: Recipe) -> tuple[Method, Recipe]:

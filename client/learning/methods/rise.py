@@ -78,5 +78,6 @@ METHODS = (
         prompts=_PROMPTS,
         head="tuned",
         needs_teacher=True,
+        takes_texts=True,
     ),
 )

@@ -159,7 +159,10 @@ def test_each_end_of_the_image_weight_is_a_method() -> None:
     bought = torch.tensor([True, True, True])
 
     def targets(name: str, weight: float) -> torch.Tensor:
-        return METHODS[name].targets(Supervision(torch.arange(3), texts, images, bought, weight))
+        rows: torch.Tensor = METHODS[name].targets(
+            Supervision(torch.arange(3), texts, images, bought, weight)
+        )
+        return rows
 
     assert torch.equal(targets("image-only", 0.5), targets("vl2v-adip", 1.0))
     assert torch.equal(targets("text-only", 0.5), targets("vl2v-adip", 0.0))

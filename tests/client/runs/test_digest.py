@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from client.data.wording import Wording
-from client.learning.methods import METHODS
 from client.learning.recipe import Augmentation, Recipe
 from client.runs.config import RunConfig
 from client.runs.dataset import DomainInputs, PoolInputs
@@ -26,8 +25,8 @@ INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
     PoolInputs(("pool",), Path("root"), "red"),
     FEATURES,
-    DistillInputs(CONFIG, "images", np.zeros((2, 3)), np.zeros(3)),
-    StudentInputs(CONFIG, ("cat",), Wording(("a {}",)), "images", "targets", (0, 1), FILES, FILES),
+    DistillInputs(CONFIG, "images", (np.zeros((2, 3)),), np.zeros(3), "code"),
+    StudentInputs(CONFIG, ("cat",), Wording(("a {}",)), "images", "targets", (0, 1), FILES, FILES, "code"),
     TargetInputs(np.zeros(2), np.zeros(2), (0, 1), np.zeros((2, 3)), np.zeros((2, 3))),
 ]
 
@@ -36,7 +35,7 @@ def test_arrays_count_by_their_values_and_not_by_how_they_lie() -> None:
     rows = np.arange(6.0).reshape(2, 3)
 
     def told(texts: Any) -> str:
-        return digest_of(DistillInputs(CONFIG, "images", rows, texts))
+        return digest_of(DistillInputs(CONFIG, "images", (rows,), texts, ""))
 
     assert told(rows) == told(rows.T.copy().T)
     assert (
@@ -70,7 +69,7 @@ def _other(value: Any) -> Any:
         case Augmentation():
             return replace(value, jitter=0.9)
         case _:
-            return METHODS["erm"]
+            return Wording(("another {}",))
 
 
 def test_every_kind_of_inputs_is_tried() -> None:
@@ -94,7 +93,7 @@ def test_every_number_of_a_recipe_counts() -> None:
         }
         others.append(replace(Recipe(), **change))
     digests = {
-        digest_of(DistillInputs(CONFIG.changed(recipe=each), "", np.zeros(1), None)) for each in others
+        digest_of(DistillInputs(CONFIG.changed(recipe=each), "", (np.zeros(1),), None, "")) for each in others
     }
     assert len(digests) == len(others)
 
