@@ -41,7 +41,7 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow.parquet
     except ImportError as error:
         raise UsageError(
-            "Parquet files take pyarrow: pip install '.[parquet]' in Tuition's folder."
+            "Parquet and Arrow files take pyarrow: pip install '.[parquet]' in Tuition's folder."
         ) from error
     return pyarrow, pyarrow.parquet
 
@@ -92,9 +92,11 @@ class ForeignParquet:
     def __init__(self, file: BinaryIO) -> None:
         self._arrow, self._parquet = require_pyarrow()
         self._file = file
-        with _readable(self._arrow):
+        with readable(self._arrow):
             opened = self._parquet.ParquetFile(file)
             self.rows = int(opened.metadata.num_rows)
+            groups = range(opened.metadata.num_row_groups)
+            self.group_rows = [int(opened.metadata.row_group(number).num_rows) for number in groups]
             self.types: dict[str, pyarrow.DataType] = {
                 field.name: field.type for field in opened.schema_arrow
             }
@@ -146,15 +148,38 @@ class ForeignParquet:
             ValueError: the file is damaged.
         """
         self._file.seek(0)
-        with _readable(self._arrow):
+        with readable(self._arrow):
             texts = [name for name in columns if self._is_text(name)]
             opened = self._parquet.ParquetFile(self._file, read_dictionary=texts)
             for batch in opened.iter_batches(batch_size=rows, columns=columns):
                 yield {name: batch.column(name) for name in columns}
 
+    def nulls(self, number: int, column: str) -> int | None:
+        """How many values of a group a column lacks, as the footer says; `None` where it does not."""
+        with readable(self._arrow):
+            group = self._parquet.ParquetFile(self._file).metadata.row_group(number)
+            for found in map(group.column, range(group.num_columns)):
+                if found.path_in_schema == column and found.statistics is not None:
+                    return int(found.statistics.null_count) if found.statistics.has_null_count else None
+        return None
+
+    def group(self, number: int, column: str) -> Any:  # noqa: ANN401 (an array of Arrow's)
+        """A column of a group of rows; values that rows share are one in memory.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        self._file.seek(0)
+        with readable(self._arrow):
+            shared = [f"{column}.bytes" if self._arrow.types.is_struct(self.types[column]) else column]
+            opened = self._parquet.ParquetFile(self._file, read_dictionary=shared)
+            found = opened.read_row_group(number, columns=[column]).column(0).combine_chunks()
+            found.validate(full=True)
+            return found
+
 
 @contextmanager
-def _readable(arrow: ModuleType) -> Iterator[None]:
+def readable(arrow: ModuleType) -> Iterator[None]:
     """Translate what pyarrow raises where a file is damaged, or too large for this machine's memory.
 
     Raises:

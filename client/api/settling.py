@@ -8,6 +8,7 @@ from typing import Any
 from client.api.checks import require_class_names, require_named
 from client.data.finder import require_name
 from client.data.names import composed
+from client.data.sources.source import Kept, rooted_data
 from client.errors import UsageError
 from client.learning.backbones import native_image_size
 from client.learning.methods import METHODS, method_name, method_of, parse_method, with_steps
@@ -53,7 +54,7 @@ def settled_options(images: ImageOptions, prompts: PromptOptions, student: Stude
     native = native_image_size(student.student)  # asked in any case: it refuses a name that nobody knows
     recipe = student.recipe if isinstance(student.recipe, Recipe) else RECIPES[student.recipe]
     return {
-        "data": rooted(images.labelled),
+        "data": rooted_data(images.labelled),
         "unlabelled": pool_words(images.unlabelled),
         "layout": images.layout,
         "columns": images.columns,
@@ -89,5 +90,7 @@ def pool_words(words: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _rooted_word(word: Path) -> Path:
+    if (kept := Kept.of(word)) is not None:
+        return Path(kept.rooted)
     is_pattern = has_magic(str(word)) and not is_there(word)
     return Path(escape(str(Path.cwd()))) / word if is_pattern else word.absolute()

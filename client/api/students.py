@@ -12,11 +12,12 @@ from client.api.checks import require_named
 from client.api.confirm import Confirm, purchases
 from client.data.domains import ImageFolder
 from client.data.examples import Example
-from client.data.finder import counted, described, find_images
+from client.data.finder import counted, described
 from client.data.images import Pixels
 from client.data.kept_images import KeptImages
 from client.data.listing import list_folder
 from client.data.names import composed
+from client.data.pool import find_pool
 from client.errors import ClientError, VendorUnreachable
 from client.learning.prediction import Classifier, Prediction, classify, ranked
 from client.learning.rejection import shows_none
@@ -182,7 +183,7 @@ class Student:
             check_answers_file(Path(out))
         below = self._metadata.thresholds(options.reject, asks=ask is not None)
         words = [images] if isinstance(images, str | Path) else images
-        found = [find_images(str(word)) for word in words]
+        found = [find_pool(str(word)) for word in words]
         left_out = [file for each in found for file in each.left_out]
         display = Display.of(progress)
         predictions = list(classify(self._classifier, (path for each in found for path in each.images)))

@@ -33,7 +33,7 @@ class Check(DataOptions, Printed):
     panel: ClassVar[str | None] = None
 
     data: Annotated[Path, Option(argument=True, metavar="DIR", env="TUITION_DATA")] = Field(
-        default=DEFAULT_DATA, description="The labelled images: a folder or a table."
+        default=DEFAULT_DATA, description="The labelled images: a folder, a table or a source."
     )
 
 

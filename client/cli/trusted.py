@@ -15,6 +15,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from client.cli.settings import Settings
+from client.data.sources import source_names
 from client.errors import UsageError, unwritable
 from client.paths import resolved, whole_file
 from shared.declared import Declared
@@ -111,6 +112,8 @@ def leads_outside(settings: Settings) -> list[str]:
     def outside(value: object) -> bool:
         if isinstance(value, list):
             return any(map(outside, value))
+        if isinstance(value, str) and value.partition(":")[0] in source_names():
+            value = value.rpartition(":")[2]
         return isinstance(value, str) and not resolved(folder / value).is_relative_to(folder)
 
     return [key for key, value in settings.unsafe.items() if outside(value)]

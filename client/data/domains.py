@@ -25,7 +25,7 @@ class ImageFolder:
     which is how the target domain stays unread until evaluation.
 
     Attributes:
-        root: the folder; of a table, that which it lies in; of names of classes alone, their file.
+        root: the folder; of a table or a source, that of its files; of names of classes alone, their file.
         domains: names, composed (NFC) as those of classes are, however the disk spells them.
         classes: names.
         files: of each pair of a domain and a class, in folders below the class's as well.
@@ -35,7 +35,7 @@ class ImageFolder:
         depth: how many folders lie between the root and a class's images, the class's among them: 2 for a
             domain and a class; 1 where there is one domain, which has the root's name; 0 where a table tells.
         splits: the side of the split of those files of which a table tells it.
-        table: the table; `None` where none tells.
+        table: the table, or the source with its prefix; `None` where none tells.
     """
 
     root: Path

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, Stamp, read_stamped
+from client.data.file_memory import THUMBNAIL, FileFacts, FileMemory, read_stamped
 from client.data.images import NO_MEMORY, Pixels, UnreadableImage, decode_square, glance, read_image
+from client.data.members import Stamp
 from client.data.sending import as_png, as_sent
 
 UNLABELLED = -1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.data.images import codecs
+from client.data.members import Stamp, stamp_of
 from client.errors import unwritable
 from client.paths import is_there
 
@@ -37,9 +38,6 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID
 """
 _FACTS = "digest, file, side, thumbnail, reason, kind"
-
-# Size, mtime and ctime, in nanoseconds since 1970: what tells that a file is still the same.
-Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,7 @@ class FileMemory:
         found: list[FileFacts | None] = []
         for path, key in zip(files, keys, strict=True):
             row = known.get(key)
-            found.append(_facts(*row[3:]) if row is not None and row[:3] == _stamp(path) else None)
+            found.append(_facts(*row[3:]) if row is not None and row[:3] == stamp_of(path) else None)
         return found
 
     @contextmanager
@@ -190,10 +188,10 @@ def read_stamped(path: Path, read: Callable[[Path], FileFacts]) -> tuple[FileFac
 
     What unpacks an archive meanwhile writes a file, and then gives it an old time.
     """
-    stamp, now = _stamp(path), time.time_ns()
+    stamp, now = stamp_of(path), time.time_ns()
     facts = read(path)
     is_settled = stamp is not None and stamp[1] < now - _SETTLED_AFTER_NS
-    return facts, stamp if is_settled and stamp == _stamp(path) else None
+    return facts, stamp if is_settled and stamp == stamp_of(path) else None
 
 
 def _require_ours(path: Path) -> None:
@@ -248,12 +246,3 @@ def _facts(digest: str, file_digest: str, side: int, thumbnail: bytes, reason: s
 
 def _key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """Size and times of change; `None` of a file that is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
+from client.data.members import read_member
 from shared.images.limits import MOST_SIDE
 
 HEIC_MISSING = "HEIC, which takes pillow-heif: pip install '.[heic]' in Tuition's folder"
@@ -98,11 +99,25 @@ def codecs() -> str:
 
 
 def read_image(path: Path) -> bytes:
-    """The file's bytes.
+    """The bytes of an image file, or of an image that lies in a file with others.
 
     Raises:
         UnreadableImage: it is not a regular file, cannot be read, is empty or too large.
     """
+    try:
+        content = read_member(path, MAX_BYTES)
+    except OSError as error:
+        raise UnreadableImage(error.strerror or "cannot be read", may_pass=True) from error
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from error
+    if content is None:
+        return _read_file(path)
+    if not content:
+        raise UnreadableImage("empty file")
+    return content
+
+
+def _read_file(path: Path) -> bytes:
     try:
         found = path.stat()
         if not S_ISREG(found.st_mode):  # a device or a pipe may never end

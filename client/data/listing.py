@@ -1,4 +1,4 @@
-"""Lists labelled images: DomainBed's ROOT/<domain>/<class>/<image>, ROOT/<class>/<image>, or a table."""
+"""Lists labelled images: ROOT/<domain>/<class>/<image>, ROOT/<class>/<image>, tables and sources."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,10 @@ from client.data.images import accepted
 from client.data.layout import Layout, layout_of
 from client.data.manifests import require_not_as_published
 from client.data.names import composed, is_unicode, parts_below, shown
+from client.data.sources import source_names
+from client.data.sources.source import Kept
 from client.data.splits import Split
-from client.data.tables import TABLES, Columns, images_in_table, is_table
+from client.data.tables import TABLES, Columns, TableRow, images_in_table, is_table
 from client.errors import DataError
 from client.paths import absence, is_file, is_folder, is_there
 
@@ -36,23 +38,27 @@ def list_folder(
     Without a domain in its layout, as where images lie in ROOT/<class>/ and none deeper, a folder has one,
     named as the folder. A file
     is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
-    classes alone, a line each: there are no labelled images.
+    classes alone, a line each: there are no labelled images. A prefix names a source (`Kept.images`).
 
     Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
     ignored. See `search` for how files are found, and `images_in_table` for those of a table.
 
     Args:
-        root: the folder, the table, or the names.
+        root: the folder, the table, the names, or what is named by a prefix.
         group_by_name: whether files named `<set>__<name>` may be variants of one drawing; those of the
             bundled icons are, in any case.
         layout: which of its folders are domains and classes (`Layout.of`); `None` to see it from the paths.
-        columns: of a table, other names of columns (`Columns.of`).
+        columns: of a table or a source, other names of columns (`Columns.of`).
 
     Raises:
         DataError: the folder or table is missing, cannot be read, can be read in two ways, or has a folder
             whose name is not UTF-8.
         UsageError: the layout or the columns are none.
     """
+    if (kept := Kept.of(root)) is not None:
+        rows, left_out = kept.images(Columns.of(columns), labelled=True)
+        listed = _of_rows(rows, left_out, kept.folder, kept.name, group_by_name=group_by_name)
+        return replace(listed, table=root)
     if is_file(root) and root.suffix.lower() == CLASSES_SUFFIX:
         return _of_class_names(root)
     if is_file(root) and is_table(root):
@@ -63,7 +69,8 @@ def list_folder(
     what = "is neither a folder nor a table" if is_there(root) else absence(root)
     raise DataError(
         f"{root} {what}. --data takes a folder, laid out as ROOT/<domain>/<class>/<image> or "
-        f"ROOT/<class>/<image>, or a table ({', '.join(TABLES)}) with the columns `path` and `label`."
+        f"ROOT/<class>/<image>, a table ({', '.join(TABLES)}) with the columns `path` and `label`, or "
+        f"{', '.join(f'{name}:' for name in source_names())} and a place."
     )
 
 
@@ -101,17 +108,24 @@ def _seen_layout(root: Path, images: Sequence[tuple[str, ...]]) -> Layout:
 
 def _of_table(table: Path, columns: Columns, *, group_by_name: bool) -> ImageFolder:
     """Files that are not there, or no images by name, are ignored."""
+    rows, left_out = images_in_table(table, labelled=True, columns=columns)
+    listed = _of_rows(rows, left_out, table.parent, table.stem, group_by_name=group_by_name)
+    return replace(listed, table=table)
+
+
+def _of_rows(
+    rows: Iterable[TableRow], left_out: Iterable[Skipped], root: Path, only: str, *, group_by_name: bool
+) -> ImageFolder:
+    """Images that are told one by one; `only` is the domain of those of which none is told."""
     files: dict[tuple[str, str], list[Path]] = {}
     splits: dict[Path, Split] = {}
-    rows, left_out = images_in_table(table, labelled=True, columns=columns)
     for row in rows:
-        files.setdefault((composed(row.domain or table.stem), composed(row.label)), []).append(row.path)
+        files.setdefault((composed(row.domain or only), composed(row.label)), []).append(row.path)
         if row.split:
             splits[row.path] = row.split
-    ignored = [replace(each, domain=composed(each.domain or table.stem)) for each in left_out]
+    ignored = [replace(each, domain=composed(each.domain or only)) for each in left_out]
     drawn = tuple(path for paths in files.values() for path in paths) if group_by_name else ()
-    listed = _listed(table.parent, files, ignored, depth=0)
-    return replace(listed, drawn=drawn, splits=splits, table=table)
+    return replace(_listed(root, files, ignored, depth=0), drawn=drawn, splits=splits)
 
 
 def _of_class_names(file: Path) -> ImageFolder:

@@ -4,6 +4,8 @@ import os
 import unicodedata
 from pathlib import Path
 
+from client.data.members import stamp_of
+
 
 def readable(name: str) -> str:
     """The name of a class or a domain as a sentence has it: with underscores as spaces."""
@@ -35,9 +37,7 @@ def parts_below(root: Path, path: Path) -> tuple[str, ...]:
     return path.parts[len(root.parts) :]
 
 
-def size_of(file: Path) -> int | None:
-    """The size of a file in bytes; `None` for a link to nowhere."""
-    try:
-        return file.stat().st_size
-    except OSError:
-        return None
+def size_of(image: Path) -> int | None:
+    """The size of an image's file, or of that in which it lies, in bytes; `None` for a link to nowhere."""
+    stamp = stamp_of(image)
+    return None if stamp is None else stamp[0]

@@ -12,6 +12,7 @@ from client.data.examples import UNLABELLED, Example, read_files, thumbnails
 from client.data.file_memory import FileFacts, FileMemory
 from client.data.finder import COPY, FoundFiles, Skipped, counted, described, find_images
 from client.data.near_copies import Pictures
+from client.data.sources.source import Kept
 from client.data.tables import Columns, images_in_table, is_table
 from client.errors import DataError
 from client.paths import is_file
@@ -88,12 +89,15 @@ def read_pool(
 
 
 def find_pool(word: str, columns: Sequence[str] = ()) -> FoundFiles:
-    """The files that may be unlabelled images: those of a table's column `path`, or as by `find_images`.
+    """The files that may be unlabelled images: of a source, of a table's column `path`, or by `find_images`.
 
     Raises:
         DataError: a table cannot be read, or a folder.
         UsageError: there is nothing of such a name.
     """
+    if (kept := Kept.of(word)) is not None:
+        rows, left_out = kept.images(Columns.of(columns), labelled=False)
+        return FoundFiles(tuple(row.path for row in rows), tuple(left_out))
     if not (is_table(Path(word)) and is_file(word)):
         return find_images(word)
     rows, left_out = images_in_table(Path(word), labelled=False, columns=Columns.of(columns))

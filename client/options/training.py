@@ -52,8 +52,9 @@ class DataOptions(Options):
 
     data: Annotated[Path, Option(env="TUITION_DATA")] = Field(
         default=DEFAULT_DATA,
-        description="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; or "
-        "a table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split.",
+        description="Labelled images: a folder, ROOT/<domain>/<class>/<image> or ROOT/<class>/<image>; "
+        "a table (.csv, .jsonl, .parquet) with the columns path, label, perhaps domain and split; or "
+        "hf:FOLDER, webdataset:SHARDS, torchvision:NAME:ROOT, fiftyone:FOLDER.",
     )
 
     layout: Annotated[str | None, Option(metavar="LAYOUT")] = Field(
@@ -63,7 +64,8 @@ class DataOptions(Options):
     )
     columns: Annotated[tuple[str, ...], Option(commas=True)] = Field(
         default=(),
-        description="What a table calls its columns, if something else: path=filename,label=class.",
+        description="What a table or a source calls its columns, if something else: "
+        "path=filename,label=class. domain=split makes the parts of a data set domains.",
     )
 
     @property
@@ -78,8 +80,8 @@ class ImageOptions(DataOptions):
     unlabelled: tuple[str | Path, ...] = Field(
         default=(),
         description="Images without labels, of any thing in any style, to learn from once all labelled "
-        "ones are bought: a folder, a file, a pattern, or a table (CSV, JSON lines, Parquet) with a "
-        "column path. Give it again for more.",
+        "ones are bought: a folder, a file, a pattern, a table (CSV, JSON lines, Parquet) with a "
+        "column path, or a source as for data. Give it again for more.",
     )
     group_by_name: bool = Field(
         default=False,

@@ -17,12 +17,13 @@ from client.data.class_files import wording_of
 from client.data.kept_images import is_named_as_kept
 from client.data.names import size_of
 from client.data.pool import find_pool
+from client.data.sources.source import data_name, rooted_data
 from client.data.wording import THEIR_OWN_NAMES
 from client.errors import UsageError
 from client.learning.backbones import load_backbone, local_files
 from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
-from client.paths import resolved, rooted
+from client.paths import resolved
 from client.purchase.buyer import Buyer
 from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
 from client.runs.cells import Cell, by_steps, name_of_run
@@ -108,7 +109,7 @@ class ComparisonRunner:
         # What all runs share. A link to the data may lead elsewhere tomorrow.
         weights = config.run.student_weights
         self._shared = config.run.changed(
-            data=rooted(config.run.data), student_weights=None if weights is None else resolved(weights)
+            data=rooted_data(config.run.data), student_weights=None if weights is None else resolved(weights)
         )
         self._folder = RunFolder(out)
         self._display = connection.display
@@ -128,7 +129,7 @@ class ComparisonRunner:
         config, folder = self._shared, self._images
         model = self._folder.began_with
         return Setting(
-            data=folder.given.resolve().name,
+            data=data_name(folder.given),
             images={domain: folder.count(domain) for domain in folder.domains},
             classes=len(folder.classes),
             student=config.student,

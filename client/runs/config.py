@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from client.data.sources.source import data_name
 from client.learning.recipe import Recipe
 from client.options.training import RunOptions
 
@@ -41,7 +42,7 @@ class RunConfig(RunOptions):
     @property
     def usual_folder(self) -> Path:
         """Where a run goes for which no --out is given: a name that says what it is."""
-        data = self.data.name or "images"
+        data = data_name(self.data) or "images"
         name = f"{data}-{self.target_domain or 'all'}-{self.method}-seed{self.seed}"
         return Path("runs") / name.replace(os.sep, "-")
 

@@ -13,9 +13,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from client.data.finder import Skipped, counted, described, find_images
+from client.data.examples import sent_of
+from client.data.finder import Skipped, counted, described
 from client.data.images import UnreadableImage, read_image
 from client.data.names import shown
+from client.data.pool import find_pool
 from client.data.sending import as_sent
 from client.errors import BudgetExhausted, UsageError, unwritable
 from client.parquet import Piece, require_pyarrow, write_parquet
@@ -81,7 +83,7 @@ class Inputs:
 
 
 def collect_inputs(texts: Sequence[str], paths: Sequence[str], display: Display) -> Inputs:
-    """One row a text and an image file; `find_images` says which files a path or a pattern means.
+    """One row a text and an image; `find_pool` says which images a word means.
 
     Raises:
         UsageError: there is nothing to embed, a path does not exist, or a text is not Unicode.
@@ -90,7 +92,7 @@ def collect_inputs(texts: Sequence[str], paths: Sequence[str], display: Display)
         rows: list[Query | Unreadable] = [Query.text(text) for text in texts]
     except UnicodeEncodeError as error:
         raise UsageError(f"A --text is not valid Unicode: {error.object!r}.") from error
-    found = [find_images(path) for path in paths]
+    found = [find_pool(path) for path in paths]
     files = [file for each in found for file in each.images]
     with display.track("Reading", len(files)) as advance, ThreadPoolExecutor() as pool:
         for done, row in enumerate(pool.map(_read, files), start=1):
@@ -114,9 +116,7 @@ def _read(file: Path) -> Query | Unreadable:
     except UnreadableImage as error:
         return Unreadable(str(file), str(error))
     digest = hashlib.sha256(sent).hexdigest()
-    if sent is content:
-        return Query.image_file(file, digest)
-    return Query("image", digest, str(file), lambda: as_sent(file.read_bytes()))
+    return Query("image", digest, str(file), lambda: sent_of(str(file), digest))
 
 
 def run_id_of(queries: Sequence[Query]) -> str:

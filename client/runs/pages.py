@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from client.data.images import UnreadableImage, decode_square, read_image
+from client.data.sources.source import data_folder
 from client.learning.student_file import load_student_metadata
-from client.paths import is_file
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
 from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
@@ -29,8 +29,7 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
         ClientError: a file that they are made of is missing or damaged, or they cannot be written.
     """
     config, answers = run.read_config(), read_predictions(run.answers)
-    data = config.data
-    folder = data.parent if is_file(data) else data
+    folder = data_folder(config.data)
     review = run.record(Review, run.review) if run.review.exists() else None
     likes = review.neighbours if review else {}
     mistakes = [

@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, features
 from client.data import examples, file_memory, images, sending
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
+from client.data.members import stamp_of
 
 
 def _picture(path: Path, colour: str, age: float = 60) -> Path:
@@ -265,7 +266,7 @@ def test_a_memory_that_turns_out_damaged_as_it_is_written_is_made_anew(tmp_path:
     facts = list(read_files(files, memory))
     for path in files:
         os.utime(path, (1, 1))
-    rows = {path: (each, file_memory._stamp(path)) for path, each in zip(files, facts, strict=True)}
+    rows = {path: (each, stamp_of(path)) for path, each in zip(files, facts, strict=True)}
     content = (tmp_path / "files.db").read_bytes()
     (tmp_path / "files.db").write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
     memory.remember(rows)
