@@ -7,7 +7,7 @@ What a program needs is importable from here, and docs/python.md shows it at wor
   `ComparisonPlan`, `Embeddings`;
 - `next_options`: those of a run's next generation;
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
-- `Method`, `Supervision`, `Augmentation`, `register_method`: methods of one's own
+- `Method`, `Supervision`, `Augmentation`, `register_method`, `register_student`: what is plugged in
   (docs/extending.md);
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`; `AskOptions` say
   about which images it asks the vendor;
@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from client.cache.cache import EmbeddingCache as EmbeddingCache
     from client.data.inspection import Inspection as Inspection
     from client.errors import ClientError as ClientError
+    from client.learning.backbones import register_student as register_student
     from client.learning.methods import Method as Method
     from client.learning.methods import register_method as register_method
     from client.learning.recipe import Augmentation as Augmentation
@@ -157,6 +158,7 @@ _MODULES = {
     "client.cache.cache": ("EmbeddingCache",),
     "client.data.inspection": ("Inspection",),
     "client.errors": ("ClientError",),
+    "client.learning.backbones": ("register_student",),
     "client.learning.methods": ("Method", "register_method"),
     "client.learning.recipe": ("Augmentation", "Recipe", "Variant"),
     "client.learning.supervision": ("Supervision",),

@@ -48,7 +48,9 @@ class Plugins:
         Raises:
             UsageError: it is no name.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(
+            name.removeprefix(f"{PYTHON}:").replace(":", ".")
+        ):
             raise UsageError(
                 f"A {self.kind} cannot be called {name!r}: a name has letters, digits, '.', '_' and '-'."
             )

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from client.api.settling import pool_words
+from client.errors import UsageError
 from client.learning.backbones import OPEN_CLIP
 from client.learning.methods import without_variants
 from client.learning.tensor_file import load_metadata
 from client.options.training import DistillOptions, RunOptions
 from client.paths import resolved
+from client.plugins import PYTHON
 from client.runs.folder import RunFolder
 
 
@@ -52,6 +54,12 @@ def of_next(run: Path, options: DistillOptions) -> DistillOptions:
     kept |= {"data": before.data, "out": _numbered_on(folder.path), "steps": None, "classes": None}
     if "classes" in explicit:
         del kept["data"]
+    for name in ("method", "student", "transform"):
+        if name not in explicit and str(kept[name]).startswith(f"{PYTHON}:"):
+            raise UsageError(
+                f"{folder.path} was made with --{name} {kept[name]}, which is code, and no file says what "
+                f"code runs here: give --{name} again."
+            )
     changes = {name: value for name, value in kept.items() if name not in explicit}
     for name in ("unlabelled", "adapt"):
         changes[name] = kept[name] + (pool_words(getattr(options, name)) if name in explicit else ())

@@ -10,9 +10,10 @@ from client.data.finder import require_name
 from client.data.names import composed
 from client.data.sources.source import Kept, rooted_data
 from client.errors import UsageError
-from client.learning.backbones import native_image_size
+from client.learning.backbones import native_image_size, student_name
 from client.learning.methods import METHODS, method_name, method_of, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
+from client.learning.views import transform_name
 from client.options.training import DistillOptions, ImageOptions, PromptOptions, StudentOptions
 from client.paths import is_file, is_there, resolved, rooted
 from client.runs.config import RunConfig
@@ -51,7 +52,8 @@ def settled_options(images: ImageOptions, prompts: PromptOptions, student: Stude
     weights = student.student_weights
     if weights is not None and not is_file(weights):
         raise UsageError(f"--student-weights {weights} is not a file.")
-    native = native_image_size(student.student)  # asked in any case: it refuses a name that nobody knows
+    network = student_name(student.student)
+    native = native_image_size(network)  # asked in any case: it refuses a name that nobody knows
     recipe = student.recipe if isinstance(student.recipe, Recipe) else RECIPES[student.recipe]
     return {
         "data": rooted_data(images.labelled),
@@ -63,7 +65,8 @@ def settled_options(images: ImageOptions, prompts: PromptOptions, student: Stude
         "prompt": prompts.prompt,
         "prompts": _rooted_file("--prompts", prompts.prompts),
         "names": _rooted_file("--names", prompts.names),
-        "student": student.student,
+        "student": network,
+        "transform": None if student.transform is None else transform_name(student.transform),
         "student_weights": None if weights is None else resolved(weights),
         "image_size": student.image_size or native,
         "recipe": recipe,

@@ -3,16 +3,44 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.errors import ClientError
-from client.plugins import of_others
+from client.errors import ClientError, UsageError
+from client.plugins import Plugins, named, of_others
 
+TRANSFORMS = Plugins("transform", option="--transform", group="tuition.transforms")
 _SEEDS = 2**32
+
+
+def transform_name(given: Any) -> str:  # noqa: ANN401 (a name, or a function)
+    """The name of what stands in options: a function there is registered.
+
+    Raises:
+        UsageError: it stands for no function.
+    """
+    name = named(given, TRANSFORMS)
+    transform_of(name)
+    return name
+
+
+def transform_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The function that a name stands for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found: Any = TRANSFORMS.load(name)
+    if isinstance(found, type):  # what makes one
+        with of_others(f"The transform {name}"):
+            found = found()
+    if not callable(found):
+        raise UsageError(f"The transform {name} is of type {type(found).__name__}: it has to be a function.")
+    return cast(Callable[[Tensor], Tensor], found)
 
 
 def own_views(

@@ -32,6 +32,20 @@ def _method(given: Any) -> Any:  # noqa: ANN401 (it is checked when it is regist
     return given
 
 
+def _student(given: Any) -> Any:  # noqa: ANN401 (it is checked when it is made: that takes torch)
+    if not callable(given):
+        raise ValueError("It has to be the name of a student, an nn.Module, or what makes one.")
+    return given
+
+
+def _transform(given: Any) -> Any:  # noqa: ANN401 (the same)
+    if not callable(given):
+        raise ValueError("It has to be the name of a transform, or a function.")
+    return given
+
+
+_Student = Annotated[Any, AfterValidator(_student)]
+_Transform = Annotated[Any, AfterValidator(_transform)]
 _Recipe = Annotated[Recipe, AfterValidator(_sound)]
 _Method = Annotated[Any, AfterValidator(_method)]
 _Row = Annotated[Variant, AfterValidator(_sound_row)]
@@ -122,9 +136,10 @@ class StudentOptions(Options):
 
     panel: ClassVar[str | None] = "The student"
 
-    student: str = Field(
+    student: str | _Student = Field(
         default=DEFAULT_BACKBONE,
-        description="A timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip.",
+        description="A timm backbone, or open_clip:MODEL/PRETRAINED, open_clip:FOLDER, open_clip:icon-clip, "
+        "or python:MODULE:NAME. In Python also an `nn.Module` with `num_features`, or what makes one.",
     )
     student_weights: Path | None = Field(
         default=None,
@@ -138,6 +153,11 @@ class StudentOptions(Options):
         le=1024,
         description="Side of the student's input in pixels (default: its own). Where images are smaller, "
         "a size a little above theirs is faster, and can be more accurate.",
+    )
+    transform: str | _Transform | None = Field(
+        default=None,
+        description="A random view of an image in training, in place of the recipe's: python:MODULE:NAME, a "
+        "function of one image (uint8, shape (3, side, side)). In Python also the function.",
     )
     recipe: RecipeName | _Recipe = Field(
         default="default",

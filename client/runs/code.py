@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 
 from client.errors import UsageError
+from client.learning.backbones import STUDENTS
 from client.learning.methods import METHOD_PLUGINS, METHODS, method_of
+from client.learning.views import TRANSFORMS, transform_of
 from client.runs.config import RunConfig
 
 _FINGERPRINT = "fingerprint"
@@ -57,6 +59,14 @@ def _plugged(config: RunConfig) -> Iterator[tuple[Any, str, str]]:
     if METHODS.get(method.name) is not method:
         thing = replace(method, name="", summary="")
         yield thing, f"The method {method.name}", METHOD_PLUGINS.package_of(method.name)
+    if STUDENTS.knows(config.student):
+        from client.learning.backbones.python_backbones import made
+
+        network, weights = STUDENTS.load(config.student), dict(made(config.student).state_dict())
+        yield (network, weights), f"The student {config.student}", STUDENTS.package_of(config.student)
+    if config.transform is not None:
+        words = f"The transform {config.transform}"
+        yield transform_of(config.transform), words, TRANSFORMS.package_of(config.transform)
 
 
 def fingerprint(thing: Any, kind: str, package: str = "") -> bytes:  # noqa: ANN401 (anybody's)

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from client.data.sources.source import data_name
+from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe
 from client.options.training import RunOptions
 
@@ -20,6 +21,8 @@ class RunConfig(RunOptions):
 
     data: Path = Field(description="The image folder, a table, or a file of class names.")
     method: str = Field(default="vl2v-adip", description="How to train; of one that is plugged in, the name.")
+    student: str = Field(default=DEFAULT_BACKBONE, description="The backbone; of one's own, the name.")
+    transform: str | None = Field(default=None, description="The user's own random view; its name.")
     image_size: int = Field(description="Side of the student's input in pixels.")
     recipe: Recipe = Field(description="The training protocol, with the method's variants.")
     unlabelled: tuple[str, ...] = Field(default=(), description="Images without labels (`find_pool`).")

@@ -15,6 +15,7 @@ from client.learning.backbones import load_backbone
 from client.learning.methods import method_of
 from client.learning.student_file import load_student
 from client.learning.training_set import TrainingSet
+from client.learning.views import transform_of
 from client.purchase.buyer import Buyer
 from client.results.records import Summary
 from client.runs.conclusion import Conclusion
@@ -211,4 +212,5 @@ class Distillation:
             train=targets.train,
             holdout=dataset.holdout,
             texts=targets.texts,
+            view=None if self._config.transform is None else transform_of(self._config.transform),
         )

@@ -56,6 +56,7 @@ class FeatureInputs(StageInputs):
     seed: int
     views: int
     augmentation: Augmentation
+    transform: str | None
     images: str
 
 
@@ -234,6 +235,7 @@ class Trainer:
             seed=config.seed,
             views=recipe.align_views,
             augmentation=recipe.augmentation,
+            transform=config.transform,
             images=dataset.content_of(data.aligned_on(config.seed)),
         )
 

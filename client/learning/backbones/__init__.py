@@ -2,7 +2,8 @@
 
 The prefix of a name is its family, and a family is one module here: `open_clip:ViT-B-16/openai` is read by
 open_clip_backbones.py, and a name without a prefix by timm_backbones.py. Another family is another module
-with the functions of `Family`. Nothing heavy is imported before a backbone is asked for.
+with the functions of `Family`. What is plugged in (`client.plugins`) is read by python_backbones.py, whatever
+its name. Nothing heavy is imported before a backbone is asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from client.errors import UsageError
+from client.plugins import PYTHON, Plugins, named
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from torch import nn
@@ -18,6 +22,10 @@ if TYPE_CHECKING:  # torch takes seconds to import
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 OPEN_CLIP = "open_clip:"
 BUNDLED_TEACHER = f"{OPEN_CLIP}icon-clip"
+
+# The attribute of a network that was plugged in.
+PLUGGED_IN = "is_plugged_into_tuition"
+STUDENTS = Plugins("student", option="--student", group="tuition.students")
 
 _MODULES = "_backbones"
 
@@ -84,16 +92,42 @@ def empty_backbone(name: str, *, image_size: int, architecture: str | None = Non
         UsageError: there is no such model.
         ValueError: `architecture` describes none.
     """
-    return _family(name).empty(name, image_size, architecture)
+    return _family(name, architecture).empty(name, image_size, architecture)
 
 
 def architecture_of(backbone: nn.Module) -> str | None:
     """A text to build the backbone from again; `None` where its name suffices."""
+    if getattr(backbone, PLUGGED_IN, False):
+        return PYTHON
     return cast("str | None", getattr(backbone, "architecture", None))
 
 
-def _family(name: str) -> Family:
+def register_student(name: str, network: Any) -> str:  # noqa: ANN401 (a module, or what makes one: torch is late)
+    """Have `--student`, options and `load_student` know a network of one's own by a name; returns the name.
+
+    Args:
+        name: of letters, digits, ".", "_" and "-"; or as a student's file has it.
+        network: a module of PyTorch's, or a function or class that makes one; see docs/extending.md.
+
+    Raises:
+        UsageError: it is neither, or the name is none.
+    """
+    if not callable(network):
+        raise UsageError(
+            f"The student {name} is of type {type(network).__name__}: it has to be an nn.Module."
+        )
+    return STUDENTS.register(name, network)
+
+
+def student_name(given: Any) -> str:  # noqa: ANN401 (a name, a module, or what makes one)
+    """The name of what stands in options: a network there is registered."""
+    return named(given, STUDENTS)
+
+
+def _family(name: str, architecture: str | None = None) -> Family:
     """The module of a name's family; timm's, which says that it has no such model, for an unknown prefix."""
+    if architecture == PYTHON or STUDENTS.knows(name):
+        return cast(Family, import_module(f"{__name__}.{PYTHON}{_MODULES}"))
     prefix, colon, _ = name.partition(":")
     known = {module.name for module in pkgutil.iter_modules(__path__)}
     module = f"{prefix}{_MODULES}" if colon and f"{prefix}{_MODULES}" in known else f"timm{_MODULES}"

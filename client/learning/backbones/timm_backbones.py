@@ -129,6 +129,11 @@ def _texts_of_student(file: Path) -> dict[str, str]:
     return texts if said.student is not None and said.image_size is not None else {}
 
 
+def student_in(file: Path) -> str | None:
+    """The name of the network in a student's file; `None` of any other file."""
+    return StudentMetadata.from_file(_texts_of_student(file)).student
+
+
 def _require_same(name: str, student: str, file: Path) -> None:
     """Refuse a student of another network: it may have the same layers, and pad or normalise otherwise.
 
@@ -203,13 +208,13 @@ def _with_weights_of(file: Path, name: str, image_size: int, native: int) -> nn.
     side = student.image_size or native
     backbone = _create(name, side, pretrained=False)
     _require_same_pixels(backbone, name, texts, file)
-    _load_weights(backbone, name, file)
+    load_weights(backbone, name, file)
     if image_size != side and _is_of_one_size(name) and hasattr(backbone, "set_input_size"):
         cast(Callable[..., None], backbone.set_input_size)(img_size=image_size)
     return backbone
 
 
-def _load_weights(backbone: nn.Module, name: str, file: Path) -> None:
+def load_weights(backbone: nn.Module, name: str, file: Path) -> None:
     """Load a file's tensors by name; those of a classifier, which a student does without, may be there."""
     state = _read_weights(file)
     wanted = backbone.state_dict()

@@ -12,6 +12,8 @@ from PIL import Image
 
 import client
 from client.errors import UsageError
+from client.learning.backbones import STUDENTS, empty_backbone, python_backbones
+from client.learning.methods import method_of, register_method
 from tests.client.toy import draw, make_folder, tiny_student
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
@@ -84,3 +86,110 @@ def test_an_averaged_teacher_of_the_guide_learns_of_images_without_labels_for_no
     assert run.summary.unlabelled_images == 4
     assert run.summary.queries_bought == run.summary.queries_cached == 0
     assert run.plan.unlabelled_images == 4
+
+
+def test_a_student_and_a_view_of_the_guide_are_trained_saved_loaded_and_exported(
+    guide: dict[str, Any], options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"student": guide["Small"], "student_weights": None, "transform": guide["views"]}
+    run = client.distill(options(**mine, method="erm", image_size=None, budget=None))
+    assert run.summary.student == "guide.Small"
+    assert run.summary.image_size == 64
+    assert run.summary.size.parameters == sum(p.numel() for p in guide["Small"]().parameters()) + 3 * 33
+    picture = "toy/red/circle/00.png"
+    told = client.load_student("run", device="cpu").predict(picture).classes[picture]
+    by_onnx = client.load_student("run/student.onnx").predict(picture).classes[picture]
+    assert by_onnx == pytest.approx(told, abs=1e-4)
+
+    monkeypatch.setattr(STUDENTS, "_registered", {})  # as in another process
+    monkeypatch.setattr(python_backbones, "_MADE", {})
+    with pytest.raises(UsageError, match=r"client\.register_student\('guide\.Small'"):
+        client.load_student("run", device="cpu")
+    client.register_student("guide.Small", guide["Small"])
+    assert client.load_student("run", device="cpu").predict(picture).classes[picture] == told
+
+    first = client.load_student("run", device="cpu").metadata["stamp"]
+    other = {**mine, "transform": lambda image: image}
+    with pytest.raises(UsageError, match="needs a name"):
+        client.distill(options(**other, method="erm", image_size=None, budget=None))
+    next_one = client.next_options("run", cache=tmp_path / "cache.db", steps=1, out="run-2")
+    client.distill(next_one)  # in this process, the names stand for the code
+    assert client.load_student("run-2", device="cpu").metadata["stamp"] != first
+
+
+class _Wide(torch.nn.Module):
+    num_features = 4
+
+    def __init__(self, given: Any) -> None:
+        super().__init__()
+        self.given = given
+        self.scale = torch.nn.Parameter(torch.ones(4))
+
+    def forward(self, pixels: torch.Tensor) -> Any:
+        return self.given(pixels.mean((2, 3)).repeat(1, 2)[:, :4] * self.scale)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        (_Wide(lambda rows: rows[:, :3]), r"gives \(2, 3\) for two images of 32 pixels"),
+        (_Wide(lambda rows: rows * float("inf")), "not finite"),
+        (_Wide(lambda rows: rows.missing), r"raised AttributeError: .* \(test_guide.py, line"),
+        (torch.nn.Flatten(), "needs an attribute `num_features`"),
+        (dict, "is of type dict: it has to be an nn.Module"),
+    ],
+)
+def test_a_network_that_gives_no_features_is_refused_before_anything_is_bought(
+    options: Any, network: Any, said: str
+) -> None:
+    with pytest.raises(client.ClientError, match=said):
+        client.distill(options(student=network, student_weights=None, teacher=colours()))
+    assert not Path("run/purchase.json").exists()
+
+
+def test_a_file_of_a_run_has_no_code_run(
+    options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stranger.py").write_text("raise SystemExit('it ran')\n")
+    run = client.distill(options(method="erm", budget=None))
+    for name in ("method", "student", "transform"):
+        config = json.loads((run.path / "config.json").read_text()) | {name: "python:stranger:it"}
+        (tmp_path / "other").mkdir(exist_ok=True)
+        for file in run.path.iterdir():
+            if file.is_file():
+                (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "other/config.json").write_text(json.dumps(config))
+        with pytest.raises(UsageError, match=f"give --{name} again"):
+            client.next_options("other")
+    with pytest.raises(UsageError, match="no file says what code runs here"):
+        empty_backbone("python:stranger:it", image_size=32)
+
+
+def test_a_comparison_finds_code_by_name_and_refuses_what_was_edited(options: Any, tmp_path: Path) -> None:
+    page = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    module = tmp_path / "my_methods_of_the_guide.py"
+    module.write_text("\n".join(page[:2]))
+    usual = options()
+    comparison = client.CompareOptions(
+        **{
+            name: getattr(usual, name)
+            for name in ("student", "student_weights", "image_size", "cache", "steps")
+        },
+        data=Path("toy"),
+        methods=(f"python:{module.stem}:agreeing+swad", "python:nowhere:near"),
+        target_domains=("red",),
+        seeds=1,
+        out=tmp_path / "table",
+    )
+    with pytest.raises(
+        UsageError, match="--method python:nowhere:near cannot be loaded: ModuleNotFoundError"
+    ):
+        client.compare(comparison)
+    comparison = comparison.model_copy(update={"methods": comparison.methods[:1]})
+    (row,) = client.compare(comparison).table.runs
+    assert row.method == f"python:{module.stem}:agreeing+swad"
+    client.compare(comparison)  # nothing is left to run
+    method = client.Method(**{**vars(method_of(row.method)), "loss": lambda *_: None})
+    register_method(method)
+    with pytest.raises(UsageError, match=r"The code of python:.* has changed since"):
+        client.compare(comparison)

@@ -20,7 +20,7 @@ from tests.client.toy import run_config
 
 FILES = (FileContent(Path(__file__)),)
 CONFIG = run_config("data", method="vl2v-adip")
-FEATURES = FeatureInputs("student", FILES, 32, 0, 6, Augmentation(), "images")
+FEATURES = FeatureInputs("student", FILES, 32, 0, 6, Augmentation(), "transform", "images")
 INPUTS: list[StageInputs] = [
     DomainInputs(Path("root"), "dark", group_by_name=False),
     PoolInputs(("pool",), Path("root"), "red"),
