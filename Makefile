@@ -50,8 +50,8 @@ test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb s
 .venv-teachers/.ready: pyproject.toml
 	@test -x .venv-teachers/bin/python || $(PYTHON) -m venv .venv-teachers
 	@echo "Installing other vendors' SDKs into .venv-teachers ..."
-	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[client,bedrock,vertex,sdk]' \
-		hypothesis pytest pytest-xdist
+	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[vendor,client,serve,postgres,bedrock,vertex,sdk]' \
+		$(BOUND_TOOLS)
 	@touch $@
 
 test-teachers: .venv-teachers/.ready  ## other vendors' own SDKs against our servers of their APIs

@@ -97,6 +97,10 @@ class EmbeddingsApi(HttpVendor):
         """The name of the model that an answer names; `None` where it names none."""
         return None
 
+    def status(self, response: httpx.Response) -> int:
+        """The status of an answer as others mean it: 402 where the account may spend no more, 400 of an input."""
+        return response.status_code
+
     def only_model(self) -> str:
         """The model for those who name none.
 
@@ -208,7 +212,7 @@ class EmbeddingsApi(HttpVendor):
     def _error_of(self, response: httpx.Response, url: str) -> ClientError:
         """The status as one of our errors, with the beginning of what the vendor says of it."""
         said = visible(response.text[:300])
-        kind, advice = _ERRORS.get(response.status_code, (VendorError, ""))
+        kind, advice = _ERRORS.get(self.status(response), (VendorError, ""))
         if kind is KeyRefused:
             variable = self.declares.key_variable
             advice = f" Give the right key{f' in {variable}, or' if variable else ''} with --api-key-file."

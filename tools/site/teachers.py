@@ -57,8 +57,14 @@ def _row(declares: Declaration) -> tuple[str, ...]:
         "as it says" if declares.states_prices else str(min(limits.max_inputs, declares.batch_queries or 32)),
         str(declares.requests_a_minute or "as it says"),
         "<br>".join(models) or "as it says",
-        f"{declares.priced_on:%B %Y}" if declares.priced_on else "now",
+        _dated(declares),
     )
+
+
+def _dated(declares: Declaration) -> str:
+    if declares.states_prices:
+        return "now"
+    return "by `--price`" if declares.priced_on is None else f"{declares.priced_on:%B %Y}"
 
 
 def _sources(found: Iterable[Declaration]) -> list[str]:

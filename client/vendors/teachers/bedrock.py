@@ -16,8 +16,8 @@ from shared.embeddings import Kind, Limits
 class Bedrock(EmbeddingsApi):
     """One account in one region: with a key of Bedrock's own, or with the credentials that boto3 finds."""
 
-    # 0.00006 USD an image, 0.0008 USD a thousand tokens: of 2025, its page of prices was not read again.
-    # One input a request.
+    # 0.00006 USD an image, 0.0008 USD a thousand tokens, a prompt about 20: a third party's table, as it was
+    # on the date. One input a request.
     declares = Declaration(
         name="bedrock",
         title="Amazon Bedrock",
@@ -35,11 +35,12 @@ class Bedrock(EmbeddingsApi):
         most_pixels=REDUCED_PIXELS,
         requests_a_minute=2000,
         currency="USD",
-        priced_on=date(2025, 1, 1),
+        priced_on=date(2026, 8, 1),
         read_on=date(2026, 12, 2),
         sources=(
             "https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-mm.html",
             "https://docs.aws.amazon.com/bedrock/latest/userguide/titan-multiemb-models.html",
+            "https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json",
         ),
         needs=("botocore",),
         extra="bedrock",
@@ -48,6 +49,11 @@ class Bedrock(EmbeddingsApi):
     def path_of(self, model: str) -> str:
         """The model is in the path."""
         return f"/model/{quote(model, safe='')}/invoke"
+
+    def status(self, response: httpx.Response) -> int:
+        """A quota of the account that is spent is refused as a wrong input is, but for its name."""
+        name = response.headers.get("x-amzn-errortype", "")
+        return 402 if name.startswith("ServiceQuotaExceeded") else response.status_code
 
     def body(self, model: str, kind: Kind, contents: Sequence[bytes]) -> Mapping[str, Any]:  # noqa: ARG002
         """The only input."""

@@ -16,15 +16,15 @@ from shared.embeddings import Kind, Limits
 class Vertex(EmbeddingsApi):
     """One project in one region; without a key, with the credentials that Google's own programs find."""
 
-    # 0.0001 USD an image, 0.0002 USD a thousand characters of text: of 2025, its page of prices was not
-    # read again. One input a request.
+    # 0.0001 USD an image, 0.0002 USD a thousand characters of text, a prompt about 70: a third party's table,
+    # as it was on the date. One input a request.
     declares = Declaration(
         name="vertex",
         title="Vertex AI",
         url="https://{GOOGLE_CLOUD_LOCATION}-aiplatform.googleapis.com/v1/projects/{GOOGLE_CLOUD_PROJECT}"
         "/locations/{GOOGLE_CLOUD_LOCATION}",
         key_variable=None,
-        models={"multimodalembedding@001": KnownModel(1408, image_micros=100, text_micros=10)},
+        models={"multimodalembedding@001": KnownModel(1408, image_micros=100, text_micros=14)},
         default_model="multimodalembedding@001",
         limits=Limits(
             max_inputs=1,
@@ -36,10 +36,11 @@ class Vertex(EmbeddingsApi):
         most_pixels=REDUCED_PIXELS,
         requests_a_minute=120,
         currency="USD",
-        priced_on=date(2025, 1, 1),
+        priced_on=date(2026, 8, 1),
         read_on=date(2026, 12, 2),
         sources=(
             "https://cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-multimodal-embeddings",
+            "https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json",
         ),
         needs=("google.auth", "requests"),
         extra="vertex",

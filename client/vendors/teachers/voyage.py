@@ -8,8 +8,8 @@ from client.vendors.declaration import REDUCED_PIXELS, Declaration, KnownModel
 from client.vendors.embeddings_api import EmbeddingsApi, as_data_uri, ordered
 from shared.embeddings import Kind, Limits
 
-# 0.12 USD a million tokens of text, 0.60 USD a billion pixels: of 2025, its page of prices was not read
-# again.
+# 0.12 USD a million tokens of text, 0.60 USD a billion pixels: its own page of prices for
+# voyage-multimodal-3, and for both a third party's that had read it in 2026.
 _MODEL = KnownModel(1024, image_micros=158, text_micros=2)
 
 
@@ -40,12 +40,14 @@ class Voyage(EmbeddingsApi):
         requests_a_minute=2000,
         unit_length=True,
         currency="USD",
-        priced_on=date(2025, 1, 1),
+        priced_on=date(2026, 1, 1),
         read_on=date(2026, 12, 2),
         sources=(
             "https://docs.voyageai.com/docs/multimodal-embeddings",
             "https://docs.voyageai.com/reference/multimodal-embeddings-api",
             "https://docs.voyageai.com/docs/rate-limits",
+            "https://docs.voyageai.com/docs/pricing",
+            "https://usagepricing.com/blueprint/voyage-ai",
         ),
     )
     path = "/multimodalembeddings"

@@ -33,6 +33,7 @@ ADDRESSES = {
     "bedrock": "http://vendor",
 }
 CANARIES = 2
+OF_USER = Prices(image_micros=200, text_micros=1)
 
 
 @dataclass
@@ -64,7 +65,8 @@ def _open(api: str, folder: Path, *, key: str = apis.KEY, **more: Any) -> Shop:
 
 @pytest.fixture(params=list(ADDRESSES))
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    shop = _open(request.param, tmp_path)
+    is_listed = Teacher(request.param).declares().priced_on is not None  # type: ignore[union-attr]
+    shop = _open(request.param, tmp_path, **({} if is_listed else {"prices": OF_USER}))
     yield shop
     shop.vendor.close()
     shop.cache.__exit__()
@@ -80,7 +82,7 @@ def test_images_and_texts_are_bought_once_at_the_prices_of_the_list(shop: Shop, 
     queries = [Query.text("a photo of a cat"), _image(tmp_path), Query.text("a photo of a dog")]
     teacher = shop.teacher()
     prices = teacher.model.prices
-    assert prices == shop.vendor.declares.listed(teacher.model.id)
+    assert prices == (shop.vendor.declares.listed(teacher.model.id) or OF_USER)
     bought = teacher.buy(queries)
     assert (bought.bought, bought.cost_micros) == (3, prices.image_micros + 2 * prices.text_micros)
     assert shop.server.charged == 3 + CANARIES
@@ -102,6 +104,10 @@ def test_money_is_capped_by_the_list_or_by_the_prices_of_the_user(tmp_path: Path
 def test_a_model_that_is_on_no_list_has_no_price(tmp_path: Path) -> None:
     vendor = _open("cohere", tmp_path).vendor
     assert [vendor.knows_prices(name) for name in (None, "embed-v4.0", "embed-v9")] == [True, True, False]
+    shop = _open("jina", tmp_path)  # its list could not be read
+    assert not shop.vendor.knows_prices()
+    assert shop.teacher().outlook([Query.text("a cat")]).quote is None
+    assert "give them with --price" in " ".join(shop.vendor.declares.warnings(None, of_user=False))
 
 
 def test_one_input_a_request_where_the_api_takes_no_more(shop: Shop, tmp_path: Path) -> None:
@@ -223,10 +229,23 @@ def test_texts_are_embedded_as_what_searches_and_images_as_what_is_found(tmp_pat
         assert [asked.json["input_type"] for asked in shop.server.asked] == [of_text, of_image]
 
 
-def test_no_tokens_left_ends_the_purchase_for_now(tmp_path: Path) -> None:
-    shop = _open("jina", tmp_path)
+@pytest.mark.parametrize(
+    ("api", "refusal"),
+    [
+        ("jina", Refusal(402, {"detail": "Insufficient balance"})),
+        ("jina", Refusal(403, {"detail": "no balance", "code": "AUTHZ_INSUFFICIENT_BALANCE"})),
+        (
+            "bedrock",
+            Refusal(400, {}, {"x-amzn-errortype": "ServiceQuotaExceededException:http://internal.amazon.com/"}),
+        ),
+    ],
+)
+def test_an_account_that_may_spend_no_more_ends_the_purchase_for_now(
+    tmp_path: Path, api: str, refusal: Refusal
+) -> None:
+    shop = _open(api, tmp_path)
     teacher = shop.teacher()
-    shop.server.fates = [Refusal(402, {"detail": "Insufficient balance"})]
+    shop.server.fates = [refusal]
     with pytest.raises(QuotaExhausted, match="goes on from here"):
         teacher.buy([Query.text("a cat")])
 
@@ -237,11 +256,12 @@ def test_the_declaration_is_complete(api: str) -> None:
     assert declares is not None
     assert declares.name == api
     assert declares.default_model in declares.models
-    assert declares.priced_on is not None
     assert all(source.startswith("https://") for source in declares.sources)
-    said = " ".join(declares.warnings(declares.listed(declares.default_model or ""), of_user=False))
+    prices = declares.listed(declares.default_model or "")
+    assert (prices is None) == (declares.priced_on is None)
+    said = " ".join(declares.warnings(prices, of_user=False))
     assert "counts as paid" in said
-    assert f"{declares.priced_on:%B %Y}" in said
+    assert (f"{declares.priced_on:%B %Y}" if declares.priced_on else "with --price") in said
 
 
 def test_vertex_is_asked_with_a_token_of_googles_credentials(
