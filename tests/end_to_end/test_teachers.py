@@ -69,7 +69,8 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ApiS
     (tmp_path / "key").write_text(apis.KEY)
     path = paths.get(request.param, "/v1" if request.param in ("voyage", "jina") else "")
     with listening(server) as url:
-        yield server, ("--teacher", request.param, "--vendor", f"{url}{path}", "--api-key-file", "key")
+        at = ("--teacher", request.param, "--vendor", f"{url}{path}", "--api-key-file", "key")
+        yield server, (*at, "--price", "image=200,text=1") if request.param == "jina" else at
 
 
 def test_every_command_asks_another_teacher(other: tuple[ApiServer, Sequence[str]], tmp_path: Path) -> None:

@@ -236,7 +236,9 @@ def test_texts_are_embedded_as_what_searches_and_images_as_what_is_found(tmp_pat
         ("jina", Refusal(403, {"detail": "no balance", "code": "AUTHZ_INSUFFICIENT_BALANCE"})),
         (
             "bedrock",
-            Refusal(400, {}, {"x-amzn-errortype": "ServiceQuotaExceededException:http://internal.amazon.com/"}),
+            Refusal(
+                400, {}, {"x-amzn-errortype": "ServiceQuotaExceededException:http://internal.amazon.com/"}
+            ),
         ),
     ],
 )
