@@ -98,7 +98,7 @@ class EmbeddingsApi(HttpVendor):
         return None
 
     def status(self, response: httpx.Response) -> int:
-        """The status of an answer as others mean it: 402 where the account may spend no more, 400 of an input."""
+        """The status of a refusal, as others mean it: 402 where the account may spend no more."""
         return response.status_code
 
     def only_model(self) -> str:
