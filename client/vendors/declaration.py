@@ -159,7 +159,10 @@ class Declaration:
                 f"{whose}. --price sets others."
             )
         if not self.states_fingerprints:
-            found.append(f"{self.title} does not name its model's weights: it is recognised by two queries.")
+            found.append(
+                f"{self.title} does not name its model's weights: each command recognises it by two queries, "
+                "which are paid for beside the budget."
+            )
         if not self.repeats_are_free:
             found.append("A request that may have been served and is sent again counts as paid each time.")
         return [visible(each) for each in found]

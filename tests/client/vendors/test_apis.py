@@ -66,7 +66,7 @@ def _open(api: str, folder: Path, *, key: str = apis.KEY, **more: Any) -> Shop:
 @pytest.fixture(params=list(ADDRESSES))
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     is_listed = Teacher(request.param).declares().priced_on is not None  # type: ignore[union-attr]
-    shop = _open(request.param, tmp_path, **({} if is_listed else {"prices": OF_USER}))
+    shop = _open(request.param, tmp_path, prices=None if is_listed else OF_USER)
     yield shop
     shop.vendor.close()
     shop.cache.__exit__()

@@ -3,6 +3,7 @@
 `make test-teachers` runs them. What an SDK is answered is what the client is answered by the same server.
 """
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from client.vendors.embeddings_api import as_base64, as_data_uri
 from client.vendors.query import Query
 from client.vendors.teachers.bedrock import Bedrock
 from client.vendors.teachers.cohere import Cohere
+from client.vendors.teachers.openai import OpenAiLike
+from client.vendors.teachers.vertex import Vertex
 from client.vendors.teachers.voyage import Voyage
 from client.vendors.vendor import HttpVendor
 from tests.client.vendors.servers import ApiServer, apis, listening
@@ -75,6 +78,50 @@ def test_voyage(tmp_path: Path, picture: Path) -> None:
             sdk.Client(api_key="wrong", base_url=f"{url}/v1").multimodal_embed([[TEXT]], model=model)
         theirs = _unit([*text.embeddings, *image.embeddings])
         assert np.allclose(theirs, _bought(Voyage(f"{url}/v1", apis.KEY), tmp_path, picture), atol=1e-6)
+
+
+def test_openai(tmp_path: Path, picture: Path) -> None:
+    sdk = pytest.importorskip("openai")
+    with listening(ApiServer(apis.openai)) as url:
+        client = sdk.OpenAI(api_key=apis.KEY, base_url=f"{url}/v1", max_retries=0)
+        assert [each.id for each in client.models.list()] == ["clip"]
+        text = client.embeddings.create(model="clip", input=[TEXT])
+        image = client.embeddings.create(
+            model="clip", input=[as_data_uri(picture.read_bytes())], extra_body={"modality": "image"}
+        )
+        with pytest.raises(sdk.AuthenticationError):
+            sdk.OpenAI(api_key="wrong", base_url=f"{url}/v1").models.list()
+        theirs = _unit([text.data[0].embedding, image.data[0].embedding])
+        assert np.allclose(theirs, _bought(OpenAiLike(f"{url}/v1", apis.KEY), tmp_path, picture), atol=1e-6)
+
+
+def test_vertex(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk = pytest.importorskip("google.cloud.aiplatform_v1")
+    credentials = pytest.importorskip("google.oauth2.credentials")
+    rest = importlib.import_module(f"{sdk.__name__}.services.prediction_service.transports.rest")
+    errors = importlib.import_module("google.auth.exceptions")
+    place = "projects/p/locations/us-central1"
+    with listening(ApiServer(apis.vertex)) as url:
+
+        def embedding(kind: str, value: Any, key: str = apis.KEY) -> Any:
+            host = url.removeprefix("http://")
+            asked_by = rest.PredictionServiceRestTransport(
+                host=host, url_scheme="http", credentials=credentials.Credentials(token=key)
+            )
+            answer = sdk.PredictionServiceClient(transport=asked_by).predict(
+                endpoint=f"{place}/publishers/google/models/multimodalembedding@001",
+                instances=[{kind: value}],
+            )
+            return list(answer.predictions[0][f"{kind}Embedding"])
+
+        image = {"bytesBase64Encoded": as_base64(picture.read_bytes())}
+        theirs = _unit([embedding("text", TEXT), embedding("image", image)])
+        with pytest.raises(errors.RefreshError):  # it takes 401 for a token that has ended
+            embedding("text", TEXT, key="wrong")
+        token = credentials.Credentials(token=apis.KEY)
+        monkeypatch.setattr("google.auth.default", lambda **_: (token, "p"))
+        ours = _bought(Vertex(f"{url}/v1/{place}", None), tmp_path, picture)
+        assert np.allclose(theirs, ours, atol=1e-6)
 
 
 def test_bedrock(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,9 +93,9 @@ def listening(server: ApiServer) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            content = self.rfile.read(int(self.headers["content-length"]))
+            content = self.rfile.read(int(self.headers.get("content-length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            status, body, more = server.respond(Asked("POST", self.path, headers, content))
+            status, body, more = server.respond(Asked(self.command, self.path, headers, content))
             written = json.dumps(body).encode()
             self.send_response(status)
             for name, value in {"content-type": "application/json", **more}.items():
@@ -103,6 +103,8 @@ def listening(server: ApiServer) -> Iterator[str]:
             self.send_header("content-length", str(len(written)))
             self.end_headers()
             self.wfile.write(written)
+
+        do_GET = do_POST
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

@@ -121,17 +121,44 @@ def jina(server: ApiServer, asked: Asked) -> Any:
     return {"model": body["model"], "object": "list", "usage": {"total_tokens": 9}, "data": rows}
 
 
+def openai(server: ApiServer, asked: Asked) -> Any:
+    """POST /v1/embeddings: https://platform.openai.com/docs/api-reference/embeddings.
+
+    The SDK is openai 3.57.0. Images are data URIs under a `modality`, as in
+    https://github.com/michaelfeil/infinity. Errors are `{"error": {"message"}}`.
+    """
+    _require(
+        asked.headers.get("authorization") == f"Bearer {KEY}", 401, {"error": {"message": "no such key"}}
+    )
+    if asked.method == "GET":
+        return {"object": "list", "data": [{"id": "clip", "object": "model"}]}
+    body = asked.json
+    _require(asked.path == "/v1/embeddings", 404, {"error": {"message": "Not Found"}})
+    _require(body["model"] == "clip", 404, {"error": {"message": "no such model"}})
+    refusal = Refusal(400, {"error": {"message": "cannot read the image"}})
+    is_image, rows = body.get("modality") == "image", []
+    for index, each in enumerate(body["input"]):
+        vector: Any = server.vector(_image(each, refusal) if is_image else each)
+        if body.get("encoding_format") == "base64":
+            vector = base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+        rows.append({"object": "embedding", "index": index, "embedding": vector})
+    server.charged += len(rows)
+    return {"object": "list", "model": "clip", "data": rows, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+
+
 def vertex(server: ApiServer, asked: Asked) -> Any:
     """POST .../multimodalembedding@001:predict, of the page "Get multimodal embeddings" of Vertex AI.
 
-    One instance a request. Errors are `{"error": {"code", "message", "status"}}`.
+    One instance a request. The SDK is google-cloud-aiplatform 2.7.0. Errors are
+    `{"error": {"code", "message", "status"}}`.
     """
     path = "/v1/projects/p/locations/us-central1/publishers/google/models/multimodalembedding@001:predict"
 
     def error(code: int, status: str) -> Any:
         return {"error": {"code": code, "message": status.lower(), "status": status}}
 
-    _require(asked.path.replace("%40", "@") == path, 404, error(404, "NOT_FOUND"))
+    asked_for = asked.path.partition("?")[0]  # the SDK asks for enumerations as numbers
+    _require(asked_for.replace("%40", "@") == path, 404, error(404, "NOT_FOUND"))
     _require(asked.headers.get("authorization") == f"Bearer {KEY}", 401, error(401, "UNAUTHENTICATED"))
     _require(len(asked.json["instances"]) == 1, 400, error(400, "INVALID_ARGUMENT"))
     (instance,) = asked.json["instances"]
