@@ -96,7 +96,8 @@ def test_every_command_asks_another_teacher(other: tuple[ApiServer, Sequence[str
     answered = client("predict", "run", "toy/light", "--json", "--yes", *asked)
     assert '"answered_by": "vendor"' in answered.stdout
     assert server.charged > before
-    served = ("--cache", str(tmp_path / "cache.db"), "--yes", *asked, "--ask-budget", "99")
+    client("export", "run", "--out", "run/student.onnx")
+    served = ("--cache", str(tmp_path / "cache.db"), *asked, "--ask-budget", "99")
     with StudentProcess(tmp_path / "run", tmp_path, *served) as student:
         image = (tmp_path / "toy" / "dark" / "circle" / "00.png").read_bytes()
         found = httpx.post(f"{student.url}/classify", content=image, headers={"content-type": "image/png"})

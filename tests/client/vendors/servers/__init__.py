@@ -104,7 +104,8 @@ def listening(server: ApiServer) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(written)
 
-        do_GET = do_POST
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
