@@ -104,6 +104,8 @@ def _given(field: "dataclasses.Field[Any]") -> str:
 
 
 def _default(value: object) -> str:
+    if isinstance(value, frozenset):  # whose order is another in each process
+        return f"frozenset({sorted(value)!r})"
     return "(a function)" if callable(value) else repr(value)
 
 
