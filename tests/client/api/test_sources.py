@@ -12,7 +12,10 @@ import webdataset
 from PIL import Image
 
 import client
+from client.api.settling import run_config
 from client.cli.main import main
+from client.cli.settings import Settings
+from client.cli.trusted import leads_outside
 from client.results.predictions import read_predictions
 from tests.client.folders import write_trusted
 from tests.client.toy import CLASSES, make_folder, tiny_student
@@ -100,3 +103,18 @@ def test_tuition_toml_and_the_command_line_name_sources(
     assert run("plan", "--method", "erm")["images_by_domain"] == {"dark": 12, "light": 12}
     checked = run("data", "check", "webdataset:shard-000.tar")
     assert checked["images"] == {folder.name: {"0": 1, "1": 1, "2": 1}}
+
+
+def test_a_run_knows_its_sources_wherever_it_is_resumed(folder: Path) -> None:
+    config = run_config(
+        client.DistillOptions(
+            data=Path("hf:kept"),
+            unlabelled=("webdataset:s*.tar", "torchvision:CIFAR10:downloads"),
+            method="vl2v-adip",
+        )
+    )
+    assert config.data == Path(f"hf:{folder}/kept")
+    assert config.unlabelled == (f"webdataset:{folder}/s*.tar", f"torchvision:CIFAR10:{folder}/downloads")
+    assert config.usual_folder == Path("runs/kept-all-vl2v-adip-seed0")
+    outside = {"data": "hf:../kept", "unlabelled": ["torchvision:CIFAR10:../downloads"], "adapt": "hf:kept"}
+    assert leads_outside(Settings(folder / "tuition.toml", "", {}, outside)) == ["data", "unlabelled"]

@@ -94,22 +94,23 @@ def _parquet(toy: Path, out: Path) -> str:
     return f"hf:{out}"
 
 
-def _tars(toy: Path, out: Path, told: Callable[[Path], dict[str, Any]]) -> str:
+def _tars(toy: Path, out: Path, pattern: str, told: Callable[[Path], dict[str, Any]]) -> str:
     for domain in DOMAINS:
-        (out / domain).mkdir(parents=True)
-        with webdataset.ShardWriter(str(out / domain / "shard-%03d.tar"), maxcount=4, verbose=0) as shards:
+        shard = out / pattern.format(domain)
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        with webdataset.ShardWriter(f"{shard}-%03d.tar", maxcount=4, verbose=0) as shards:
             for number, file in enumerate(sorted(toy.glob(f"{domain}/*/*.png"))):
                 shards.write({"__key__": f"{number:04}", "png": file.read_bytes(), **told(file)})
-    return f"webdataset:{out}/{{dark,light,red}}/shard-{{000..001}}.tar"
+    return f"webdataset:{out}/{pattern.format('{dark,light,red}')}-{{000..001}}.tar"
 
 
 def _tars_of_texts(toy: Path, out: Path) -> str:
-    return _tars(toy, out, lambda file: {"txt": file.parts[-2]})
+    return _tars(toy, out, "{}/shard", lambda file: {"txt": file.parts[-2]})
 
 
 def _tars_of_objects(toy: Path, out: Path) -> str:
-    spec = _tars(toy, out, lambda file: {"json": {"label": file.parts[-2], "domain": file.parts[-3]}})
-    return f"webdataset:{out}" if spec else ""
+    _tars(toy, out, "{}", lambda file: {"json": {"label": file.parts[-2], "domain": file.parts[-3]}})
+    return f"webdataset:{out}"
 
 
 def _samples(toy: Path, out: Path) -> str:
@@ -290,27 +291,33 @@ def test_a_hostile_tar_file_leads_nowhere(toy: Path, tmp_path: Path) -> None:
     assert find_pool(f"webdataset:{file}").images == (file / "a.png", file / "f.png", file / "g.png")
 
 
-def _damaged(sound: bytes, kind: str) -> bytes:
-    if kind == "packed":
-        return gzip.compress(sound)
-    if kind == "cut off":
-        return sound[:1000]
-    if kind == "damaged":
-        return sound[:1536] + b"?" * 100 + sound[1636:]
-    claim = tarfile.TarInfo("././@LongLink")  # of a name that would have a gigabyte
-    claim.type, claim.size = tarfile.GNUTYPE_LONGNAME, 2**30
-    return claim.tobuf(tarfile.GNU_FORMAT) + sound
+def _headed(kind: bytes, size: int, sound: bytes, content: bytes = b"") -> bytes:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, size
+    return header.tobuf(tarfile.GNU_FORMAT) + content + sound
 
 
-@pytest.mark.parametrize("kind", ["packed", "cut off", "damaged", "claims a name of a gigabyte"])
-def test_a_damaged_tar_file_is_refused_whole(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (gzip.compress, "header"),
+        (lambda sound: sound[:700], "unexpected end of data"),
+        (lambda sound: sound[:1536] + b"?" * 100 + sound[1636:], "one of its headers is damaged"),
+        (lambda sound: _headed(tarfile.GNUTYPE_LONGNAME, 2**30, sound), "a header has 1073741824 bytes"),
+        (lambda sound: _headed(tarfile.XHDTYPE, 512, sound, b"16 size=-1000000\n".ljust(512, b"\0")), ""),
+    ],
+    ids=["packed", "cut off", "damaged", "a name of a gigabyte", "a size below zero"],
+)
+def test_a_damaged_tar_file_is_refused_whole(
+    tmp_path: Path, damage: Callable[[bytes], bytes], said: str
+) -> None:
     file = _tar(tmp_path / "shard.tar", ("a.png", b"." * 600), ("a.cls", b"0"))
-    file.write_bytes(_damaged(file.read_bytes(), kind))
-    with pytest.raises(DataError, match=r"shard.tar cannot be read as a tar file: .*gunzip"):
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(DataError, match=rf"shard.tar cannot be read as a tar file: .*{said}.*gunzip"):
         list_folder(Path(f"webdataset:{file}"))
 
 
-def _of_rows(file: Path, options: pyarrow.ipc.IpcWriteOptions | None = None, **columns: list[Any]) -> Path:
+def _of_rows(file: Path, options: pyarrow.ipc.IpcWriteOptions | None = None, **columns: Any) -> Path:
     table = pyarrow.table(columns)
     with pyarrow.ipc.new_stream(str(file), table.schema, options=options) as stream:
         stream.write_table(table)
@@ -335,6 +342,9 @@ def test_rows_that_cannot_be_meant_are_refused_with_what_to_do(toy: Path, tmp_pa
     assert list_folder(Path(f"hf:{two}"), columns=["path=other"]).count("two") == 6
     lists = _of_rows(tmp_path / "lists.arrow", image=image, label=[[each] for each in kinds])
     assert "row 0: `label` is ['a']. It takes a text or a number" in said(lists)
+    offsets, content = pyarrow.py_buffer(np.array([0, 9**9, 1], np.int32)), pyarrow.py_buffer(b"0")
+    beyond = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, content])
+    assert "cannot be read: " in said(_of_rows(tmp_path / "beyond.arrow", image=image[:2], label=beyond))
     options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
     assert "packed" in said(_of_rows(tmp_path / "packed.arrow", options, image=image, label=kinds))
     (tmp_path / "cut.arrow").write_bytes(rows.read_bytes()[:-200])
