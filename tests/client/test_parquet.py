@@ -110,3 +110,10 @@ def test_the_sizes_of_pages_are_those_that_the_writer_states(tmp_path: Path) -> 
                     headers = column.total_uncompressed_size - sum(sizes)
                     assert 8 * len(sizes) <= headers <= 120 * len(sizes)
         assert len(read_table(file, labelled=True)) == len(numbers)
+
+
+def test_an_image_that_rows_share_is_one_in_memory(tmp_path: Path) -> None:
+    file, image = tmp_path / "rows.parquet", {"bytes": os.urandom(2**20), "path": None}
+    pq.write_table(pa.table({"image": [image] * 50}), file, dictionary_pagesize_limit=2**22)
+    with file.open("rb") as opened:
+        assert parquet.ForeignParquet(opened).group(0, "image").nbytes < 2**22

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from client.data.finder import Skipped, counted, described
 from client.data.members import Stamp, file_stamp
+from client.data.names import shown
 from client.data.sources import source_names
 from client.data.splits import Split
 from client.data.tables import MAX_ROWS, Columns, TableRow
@@ -130,7 +131,9 @@ class Kept:
         for found in self._source.rows(self.where, columns, labelled=labelled):
             if isinstance(found, Skipped):
                 left_out.append(found)
-            elif labelled and not found.label:
+                continue
+            _require_text(found)
+            if labelled and not found.label:
                 left_out.append(Skipped(found.path, NO_LABEL, domain=found.domain or None))
             else:
                 rows.append(found)
@@ -142,6 +145,15 @@ class Kept:
         if not labelled:
             return [TableRow(row.path) for row in rows], left_out
         return _settled(rows, left_out, as_domains=columns["domain"] == "split")
+
+
+def _require_text(row: Row) -> None:
+    """JSON may hold half a character, which no path and no file of a run can have."""
+    try:
+        os.fsencode(row.path)
+        f"{row.label}{row.domain}{row.part}".encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{shown(row.path)}: its name or what is told of it is not UTF-8.") from error
 
 
 def data_name(data: Path) -> str:

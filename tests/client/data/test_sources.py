@@ -291,6 +291,23 @@ def test_a_hostile_tar_file_leads_nowhere(toy: Path, tmp_path: Path) -> None:
     assert find_pool(f"webdataset:{file}").images == (file / "a.png", file / "f.png", file / "g.png")
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (("a.json", b'{"label": "\\ud800"}'), r"shard.tar/a.png: .* is not UTF-8"),
+        (("a.json", b'["cat"]'), r"shard.tar/a.json is no JSON object"),
+        (("a.json", b"{"), r"shard.tar/a.json cannot be read"),
+        (("a.cls", b"0" * 2**17), r"shard.tar/a.cls cannot be read: larger than 65536 bytes"),
+        (("a.jpg", b""), r"the sample a has several images. Say which with --columns path=png"),
+        (("b.cls", b"0"), r"holds no labelled image. Left out: 1 without a label"),
+    ],
+)
+def test_a_sample_that_cannot_be_meant_is_refused(tmp_path: Path, told: tuple[str, bytes], said: str) -> None:
+    file = _tar(tmp_path / "shard.tar", ("a.png", b"."), told)
+    with pytest.raises(DataError, match=said):
+        list_folder(Path(f"webdataset:{file}"))
+
+
 def _headed(kind: bytes, size: int, sound: bytes, content: bytes = b"") -> bytes:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = kind, size
