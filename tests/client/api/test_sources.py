@@ -77,8 +77,8 @@ def test_a_student_learns_from_one_source_and_answers_about_another(folder: Path
     with pytest.raises(client.ClientError, match="does not know"):
         client.evaluate(student, shards)
 
-    row = {"target_domains": ["red"], "methods": ["erm"], "seeds": 1, "out": "table"}
-    comparison = client.CompareOptions(**options.model_dump(include={"data", "student", "cache"}), **row)
+    rows: dict[str, Any] = {"target_domains": ["red"], "methods": ["erm"], "seeds": 1, "out": "table"}
+    comparison = client.CompareOptions(data=options.data, cache=options.cache, **rows)
     assert client.plan_comparison(comparison).runs == 1
 
     to_embed: dict[str, Any] = {"images": [shards], "cache": "cache.db", "budget": 99}
