@@ -9,6 +9,7 @@ from pydantic import Field
 from client.cli.command import Printed, app, command, print_json, print_line
 from client.errors import UsageError
 from client.options.vendor import CacheOptions
+from client.progress import Display
 from shared.declared import Option
 
 if TYPE_CHECKING:  # numpy and what checks signatures are not imported before a command needs them
@@ -52,7 +53,7 @@ def verify(given: Verify) -> None:
     elif "keys" in given.model_fields_set:
         raise UsageError("--keys is for a FILE; the cache keeps the keys with its receipts.")
     else:
-        found = receipts.verify_receipts(given)
+        found = receipts.verify_receipts(given, progress=Display())
     if given.as_json:
         print_json(found.to_json())
     else:
@@ -75,5 +76,5 @@ def export(given: Export) -> None:
     """
     from client.api import receipts
 
-    count = receipts.export_receipts(given, given.out)
+    count = receipts.export_receipts(given, given.out, progress=Display())
     print_line(f"{count} signed receipts in {given.out}.")

@@ -21,11 +21,8 @@ class ConcurrencyLimiter:
     it returns to what it was. When the vendor says 429 or 503 it is halved.
     """
 
-    def __init__(
-        self, *, start: int = START, largest: int = LARGEST, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.limit = start
-        self._largest = largest
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit = START
         self._clock = clock
         self._changed = threading.Condition()
         self._stopped = False
@@ -87,4 +84,4 @@ class ConcurrencyLimiter:
         if self._patience:
             self._patience -= 1
         else:
-            self.limit = min(self._largest, self.limit + max(1, self.limit // 2))
+            self.limit = min(LARGEST, self.limit + max(1, self.limit // 2))

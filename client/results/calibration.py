@@ -35,16 +35,16 @@ class Calibration:
     error: float
 
 
-def calibration(predictions: Iterable[LabelledPrediction], *, bins: int = BINS) -> Calibration:
+def calibration(predictions: Iterable[LabelledPrediction]) -> Calibration:
     """The calibration of these predictions, over bins of equal width; 0 where there is none."""
     members: dict[int, list[LabelledPrediction]] = {}
     for prediction in predictions:
-        number = min(bins - 1, max(0, ceil(prediction.confidence * bins) - 1))
+        number = min(BINS - 1, max(0, ceil(prediction.confidence * BINS) - 1))
         members.setdefault(number, []).append(prediction)
     filled = [
         Bin(
-            number / bins,
-            (number + 1) / bins,
+            number / BINS,
+            (number + 1) / BINS,
             len(inside),
             fmean(prediction.confidence for prediction in inside),
             fmean(prediction.right for prediction in inside),

@@ -13,6 +13,8 @@ from markupsafe import Markup
 from client.results.calibration import Calibration
 from shared.text import isolated
 
+_NAME_LENGTH = 15  # letters that a name has room for
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -147,9 +149,9 @@ def _cell(x: float, y: float, side: float, share: float, right: bool, tip: str) 
     ).format("right" if right else "wrong", x + 0.5, y + 0.5, side - 1, side - 1, 0.15 + 0.85 * share, tip)
 
 
-def shortened(name: str, length: int = 15) -> str:
+def shortened(name: str) -> str:
     """A name that is too long for its place, cut."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
 
 
 def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:

@@ -155,11 +155,11 @@ def compare(student: StudentNetwork, file: OnnxClassifier, pictures: Iterable[Pi
     return Parity(images, largest, differ)
 
 
-def made_up_pictures(side: int, count: int = 33) -> Pixels:
-    """Noise from coarse to fine, RGB of shape (count, side, side, 3): something for every filter to see."""
+def made_up_pictures(side: int) -> Pixels:
+    """Noise from coarse to fine, RGB of shape (33, side, side, 3): something for every filter to see."""
     rng = np.random.default_rng(0)
     pictures = []
-    for number in range(count):
+    for number in range(33):
         grain = min(side, 2 ** (1 + number % 6))
         small = rng.integers(0, 256, (grain, grain, 3), dtype=np.uint8)
         repeat = -(-side // grain)

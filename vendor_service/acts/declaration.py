@@ -347,7 +347,6 @@ def query(
     *,
     command: str = "",
     route: str = "",
-    none: str = "none",
     transaction: bool = True,
     rows: Callable[[Any], Iterable[Mapping[str, Any]]] | None = None,
     note: Callable[[Any], str | None] | None = None,
@@ -365,7 +364,7 @@ def query(
     def declare(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         name = command or route
         QUERIES[name] = DeclaredQuery(
-            name, function, command, route, OperatorScope.READ, none, transaction, own, rows, note,
+            name, function, command, route, OperatorScope.READ, "none", transaction, own, rows, note,
             fault, command_limit,
         )  # fmt: skip
         return function

@@ -13,13 +13,13 @@ from vendor_service.errors import UsageError
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts.")]
 
 
-def confirm(facts: Sequence[str], word: str, *, yes: bool = False) -> None:
-    """Return if nothing is lost, or if the operator wants it: by --yes, or by typing the `word`.
+def confirm(facts: Sequence[str], word: str) -> None:
+    """Return if nothing is lost, or if the operator wants it and types the `word`.
 
     Raises:
         UsageError: not wanted, or there is no terminal to ask at.
     """
-    if yes or not facts:
+    if not facts:
         return
     loss = " ".join(facts)
     if not sys.stdin.isatty():

@@ -38,10 +38,10 @@ def chart_of_days(label: str, days: Sequence[Spent], currency: str | None) -> Ma
     )
 
 
-def shares_of(groups: Sequence[Spent], most_shown: int = _MOST_SHOWN) -> list[Share]:
+def shares_of(groups: Sequence[Spent]) -> list[Share]:
     """The largest groups, with a bar each."""
     most = max((each.charged_micros for each in groups), default=0)
-    return [Share(each, charts.share_bar(each.charged_micros, most)) for each in groups[:most_shown]]
+    return [Share(each, charts.share_bar(each.charged_micros, most)) for each in groups[:_MOST_SHOWN]]
 
 
 def shown_days(days: Sequence[Spent]) -> list[Spent]:

@@ -16,7 +16,7 @@ def test_what_is_checked_and_by_which_keys_is_typed_and_never_taken_from_the_fol
     def of_file(file: Path, keys: Path | None) -> NoReturn:
         pytest.fail(f"{file} by {keys}")
 
-    def of_cache(options: VendorOptions) -> NoReturn:
+    def of_cache(options: VendorOptions, **_: object) -> NoReturn:
         pytest.fail(str(options.cache))
 
     monkeypatch.setattr("client.api.receipts.verify_receipts_file", of_file)

@@ -14,12 +14,10 @@ def _answers(*pairs: tuple[float, bool]) -> list[LabelledPrediction]:
 
 
 def test_the_error_is_the_mean_distance_between_confidence_and_accuracy() -> None:
-    # (0.5, 0.6]: 0.6 and 0.56 sure, one of two right; (0.9, 1]: 0.95, 1 and 1 sure, two of three right.
-    found = calibration(
-        _answers((0.6, True), (0.56, False), (0.95, True), (1.0, True), (1.0, False)), bins=10
-    )
+    # (8/15, 0.6]: 0.6 and 0.56 sure, one of two right; (14/15, 1]: 0.95, 1 and 1 sure, two of three right.
+    found = calibration(_answers((0.6, True), (0.56, False), (0.95, True), (1.0, True), (1.0, False)))
     first, second = found.bins
-    assert (first.low, first.high, first.count) == (0.5, 0.6, 2)
+    assert (first.low, first.high, first.count) == (8 / 15, 0.6, 2)
     assert first.confidence == pytest.approx(0.58)
     assert first.accuracy == 0.5
     assert second.count == 3
@@ -27,6 +25,6 @@ def test_the_error_is_the_mean_distance_between_confidence_and_accuracy() -> Non
 
 
 def test_edges_belong_to_the_bin_below_and_nothing_has_no_error() -> None:
-    found = calibration(_answers((0.0, False), (0.2, True), (0.4, True)), bins=5)
-    assert [(each.low, each.count) for each in found.bins] == [(0.0, 2), (0.2, 1)]
+    found = calibration(_answers((0.0, False), (0.2, True), (0.4, True)))
+    assert [(each.low, each.count) for each in found.bins] == [(0.0, 1), (2 / 15, 1), (5 / 15, 1)]
     assert calibration([]).error == 0.0
