@@ -2,15 +2,15 @@
 
 What takes long at the start (imports, collecting, the server of forks) happens once, so a further process
 costs next to nothing. There may be more of them than processors: tests wait as much as they compute. The
-tests of a module run in one process, which shares its fixtures. The modules that took longest last time, or
-are marked as long, begin.
+tests of a module run in one process, which shares its fixtures. A process stays with the modules of one
+folder, which share more (a served student, a PostgreSQL), while there are some; then it helps where most is
+left. The modules that took longest last time, or are marked as long, begin.
 """
 
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from itertools import groupby
 from multiprocessing import forkserver
@@ -38,6 +38,7 @@ class _Worker:
     """A process, what it was given to do, and what it is at.
 
     Attributes:
+        folder: where the tests are that it was given last.
         todo: places of tests that are given to it and not begun.
         at: the place of the test that it is at.
     """
@@ -45,8 +46,18 @@ class _Worker:
     number: int
     pid: int
     connection: "Connection[Any, Any]"
+    folder: str = ""
     todo: deque[int] = field(default_factory=deque)
     at: int | None = None
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A module's tests by their places, and how long they are expected to take."""
+
+    folder: str
+    places: list[int]
+    seconds: float
 
 
 def start_server_of_forks() -> None:
@@ -60,7 +71,7 @@ class _Run:
     def __init__(self, session: pytest.Session, workers: int) -> None:
         self._session = session
         self._config = session.config
-        self._modules = deque(_ordered(session))
+        self._modules = _modules_of(session)
         self._workers = min(workers, len(self._modules))
         self._numbers = iter(range(10**6))
         self._running: dict[Connection[Any, Any], _Worker] = {}
@@ -93,7 +104,7 @@ class _Run:
         if what == "gone":
             self._bury(worker)
         elif what == "more":
-            given = self._modules.popleft() if self._modules else []
+            given = self._next(worker)
             worker.todo.extend(given)
             worker.connection.send(given)
         elif what == "begins":
@@ -101,6 +112,21 @@ class _Run:
         else:
             report = self._config.hook.pytest_report_from_serializable(config=self._config, data=told[0])
             self._tell(worker, report)
+
+    def _next(self, worker: _Worker) -> list[int]:
+        """The longest module of a process's folder, or of the one in which most is left for each process."""
+        if not self._modules:
+            return []
+        there = Counter(each.folder for each in self._running.values())
+        left: dict[str, float] = {}
+        for each in self._modules:
+            left[each.folder] = left.get(each.folder, 0.0) + each.seconds
+        if worker.folder not in left:
+            worker.folder = max(left, key=lambda folder: left[folder] / (1 + there[folder]))
+        mine = [each for each in self._modules if each.folder == worker.folder]
+        found = max(mine, key=lambda each: each.seconds)
+        self._modules.remove(found)
+        return found.places
 
     def _tell(self, worker: _Worker, report: Any) -> None:
         module = report.nodeid.partition("::")[0]
@@ -119,7 +145,7 @@ class _Run:
             call = pytest.CallInfo.from_call(lambda: _died(os.waitstatus_to_exitcode(status)), "call")
             self._tell(worker, pytest.TestReport.from_item_and_call(item, call))
         if worker.todo:
-            self._modules.appendleft(list(worker.todo))
+            self._modules.append(_Module(worker.folder, list(worker.todo), _LONG_SECONDS))
         if worker.at is not None and self._modules:
             self._fork()
 
@@ -157,24 +183,18 @@ def _received(connection: "Connection[Any, Any]") -> tuple[Any, ...]:
     return told
 
 
-def _ordered(session: pytest.Session) -> Iterator[list[int]]:
-    """The places of each module's tests, the module first that is to take longest."""
+def _modules_of(session: pytest.Session) -> list[_Module]:
     cache = session.config.cache
     known = {} if cache is None else cache.get(_SECONDS, {})
+    modules = []
     places = enumerate(session.items)
-    modules = [
-        list(group) for _, group in groupby(places, key=lambda each: each[1].nodeid.partition("::")[0])
-    ]
-
-    def seconds(module: Sequence[tuple[int, pytest.Item]]) -> float:
-        name = module[0][1].nodeid.partition("::")[0]
-        guess = sum(
-            _LONG_SECONDS if item.get_closest_marker("long") else _UNKNOWN_SECONDS for _, item in module
-        )
-        return float(known.get(name, guess))
-
-    for module in sorted(modules, key=seconds, reverse=True):
-        yield [place for place, _ in module]
+    for name, group in groupby(places, key=lambda each: each[1].nodeid.partition("::")[0]):
+        tests = list(group)
+        long = sum(item.get_closest_marker("long") is not None for _, item in tests)
+        guess = long * _LONG_SECONDS + (len(tests) - long) * _UNKNOWN_SECONDS
+        folder = name.rpartition("/")[0]
+        modules.append(_Module(folder, [place for place, _ in tests], float(known.get(name, guess))))
+    return modules
 
 
 def _died(code: int) -> NoReturn:
