@@ -81,7 +81,12 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | No
             f"{path}: there is no command for the table [{name}]{'' if below else _meant(name, commands)}. "
             f"A table is named for a command: {', '.join(map(table_of, below or commands))}."
         )
-    unsafe = {
+    return Settings(path, hashlib.sha256(content).hexdigest(), defaults, _unsafe(document, commands))
+
+
+def _unsafe(document: Mapping[str, Any], commands: Mapping[str, Mapping[str, Declared]]) -> dict[str, Any]:
+    """What a file of somebody else's may not say unseen, by table and key."""
+    return {
         name if of_table is None else f"{table_of(of_table)} {name}": value
         for of_table, name, value in _in_file(document)
         if any(
@@ -90,7 +95,6 @@ def read_settings(group: TyperGroup, path: Path = SETTINGS_FILE, *, of: str | No
             if of_table in (None, words) and name in settings
         )
     }
-    return Settings(path, hashlib.sha256(content).hexdigest(), defaults, unsafe)
 
 
 def commands_of(group: TyperGroup) -> Iterator[tuple[str, Any]]:

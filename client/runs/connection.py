@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from client.cache.cache import EmbeddingCache
 from client.errors import KeyRefused, UsageError, VendorUnreachable
 from client.options.vendor import BulkOptions, PurchaseOptions, VendorOptions
 from client.progress import ProgressListener
@@ -68,16 +69,7 @@ class Connection(Storage):
                     f"{client.declares.title} states no prices, so --max-spend cannot be kept: cap the "
                     "queries with --budget, or say with --price what they cost."
                 )
-            before = None if run is None else run.began_with
-            known = None if before is None else before.fingerprint
-            try:
-                name = options.asked.model_name
-                model = identify(client, cache, name, fingerprint=fingerprint or known)
-            except (VendorUnreachable, KeyRefused) as error:
-                if run is None or before is None or not run.purchase.exists():
-                    raise
-                self.display.note(f"{error} Going on with what was bought.")
-                model = before
+            model = self._identify(client, cache, run, fingerprint)
             at_bulk_prices = isinstance(options, BulkOptions) and options.batch
             if at_bulk_prices and client.bulk is None:
                 raise UsageError(f"{client.declares.title} has no bulk jobs: leave --batch out.")
@@ -94,6 +86,20 @@ class Connection(Storage):
                 say=self.display.note,
                 bulk=Bulk(at_bulk_prices, waits),
             )
+
+    def _identify(
+        self, client: Vendor, cache: EmbeddingCache, run: RunFolder | None, fingerprint: str | None
+    ) -> ModelCard:
+        """The model that is bought from; that of a run that has bought, where the vendor does not answer."""
+        before = None if run is None else run.began_with
+        known = None if before is None else before.fingerprint
+        try:
+            return identify(client, cache, self.options.asked.model_name, fingerprint=fingerprint or known)
+        except (VendorUnreachable, KeyRefused) as error:
+            if run is None or before is None or not run.purchase.exists():
+                raise
+            self.display.note(f"{error} Going on with what was bought.")
+            return before
 
     def _warn(self, vendor: Vendor, model: ModelCard) -> None:
         """Say once what a vendor cannot promise."""
