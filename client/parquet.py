@@ -40,9 +40,7 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise UsageError(
-            "Parquet and Arrow files take pyarrow: pip install '.[parquet]' in Tuition's folder."
-        ) from error
+        raise UsageError("Parquet and Arrow files take pyarrow: pip install 'tuition[parquet]'") from error
     return pyarrow, pyarrow.parquet
 
 

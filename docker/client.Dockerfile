@@ -18,7 +18,7 @@ RUN python -m venv /opt/tuition \
 COPY pyproject.toml ./
 # hadolint ignore=DL3013
 RUN touch README.md LICENSE \
-    && pip install '.[client,heic,onnx,tracing]' \
+    && pip install '.[heic,onnx,tracing]' \
     && pip uninstall --yes tuition
 
 FROM packages AS program

@@ -13,9 +13,8 @@ COPY pyproject.toml ./
 # The constraints pin everything, which hadolint does not see.
 # hadolint ignore=DL3013
 RUN python -m venv /opt/tuition \
-    && touch README.md LICENSE \
-    && pip install '.[serve]' \
-    && pip uninstall --yes tuition
+    && pip install --upgrade pip \
+    && pip install --group student
 
 FROM packages AS bare
 ARG PYTHON_VERSION

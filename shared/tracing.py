@@ -31,7 +31,7 @@ def open_provider(service: str, environment: Mapping[str, str]) -> "TracerProvid
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{' or '.join(_ENDPOINTS)} is set, but traces need: pip install '.[tracing]'"
+            f"{' or '.join(_ENDPOINTS)} is set, but traces need: pip install 'tuition[tracing]'"
         ) from error
     name = environment.get("OTEL_SERVICE_NAME", service)
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))

@@ -21,7 +21,8 @@ from tests.client.toy import make_folder
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("client", "shared", "vendor_service")
+PACKAGES = ("client", "shared", "tuition", "vendor_service")
+TUITION = "client/import/tuition"  # where the source has `tuition`
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
@@ -115,17 +116,17 @@ def _of_packages(names: list[str]) -> list[str]:
 
 def test_wheel_and_sdist_have_every_file_of_the_packages_and_no_other_code(built: Built) -> None:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()]
-    source = sorted(
+    source = [
         str(file.relative_to(ROOT))
         for file in files
         if not {"__pycache__", ".ipynb_checkpoints"} & {*file.parts}
-    )
+    ]
     in_wheel = zipfile.ZipFile(built.wheel).namelist()
-    assert _of_packages(in_wheel) == source
+    assert _of_packages(in_wheel) == sorted(name.replace(TUITION, "tuition") for name in source)
     assert {name.partition("/")[0] for name in in_wheel} == {*PACKAGES, f"tuition-{VERSION}.dist-info"}
     with tarfile.open(built.sdist) as sdist:
         in_sdist = [each.name.partition("/")[2] for each in sdist.getmembers() if each.isfile()]
-    assert _of_packages(in_sdist) == source
+    assert _of_packages(in_sdist) == sorted(source)
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= {*in_sdist}
     assert not [name for name in in_sdist if name.startswith("tests/")]
 
@@ -136,6 +137,7 @@ def test_both_command_lines_say_the_version_and_the_wheel_alone_is_imported(inst
     where = f"import {', '.join(PACKAGES)}; print(*[each.__path__[0] for each in ({', '.join(PACKAGES)})])"
     for path in installed("python", "-c", where).split():
         assert Path(path).is_relative_to(installed.programs.parent), path
+    assert installed("python", "-c", "import client, tuition; print(tuition.plan is client.plan)") == "True\n"
 
 
 def test_a_student_is_distilled_from_the_bundled_model_and_has_its_report(installed: Installed) -> None:

@@ -1,1 +1,1 @@
-"""The Python API: one function for each thing that the client does. `import client` offers all of it."""
+"""The Python API: one function for each thing that the client does. `import tuition` offers all of it."""

@@ -25,7 +25,7 @@ from client.runs.embedding import (
 
 
 class Embeddings(Record):
-    """The result of `client.embed`.
+    """The result of `tuition.embed`.
 
     Attributes:
         out: the file that was written; `None` where `vectors` has the embeddings.

@@ -69,9 +69,7 @@ def serve(
 def _require_server() -> None:
     missing = [name for name in _SERVER if find_spec(name) is None]
     if missing:
-        raise UsageError(
-            f"{missing[0]} is missing, which serving takes: pip install '.[serve]' in Tuition's folder."
-        )
+        raise UsageError(f"{missing[0]} is missing, which serving takes: pip install 'tuition[serve]'")
 
 
 def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions, keys: "Keys") -> "Deferral":

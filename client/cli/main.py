@@ -82,10 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _FOR_TRAINING:
             raise
-        Display().note(
-            f"Error: {error.name} is missing, which this command takes: pip install '.[client]' in Tuition's "
-            "folder."
-        )
+        Display().note(f"Error: {error.name} is missing, which this command takes: pip install tuition")
         sys.exit(UsageError.exit_code)
     except OSError as error:
         if not _is_of_output():

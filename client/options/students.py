@@ -82,7 +82,7 @@ class PredictOptions(RejectOptions):
 
 
 class ServeOptions(RejectOptions):
-    """How a student is served: `client.serve`."""
+    """How a student is served: `tuition.serve`."""
 
     host: str = Field(default="127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
@@ -140,7 +140,7 @@ class EvaluateOptions(DataOptions, DeviceOptions):
 
 
 class ExportOptions(RejectOptions):
-    """How a student is written as a file, or as a page: `client.export`."""
+    """How a student is written as a file, or as a page: `tuition.export`."""
 
     int8: Annotated[bool, Option(safe=True)] = Field(
         default=False,

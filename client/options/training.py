@@ -199,7 +199,7 @@ class RunOptions(ImageOptions, PromptOptions, StudentOptions):
 
 
 class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
-    """One run: `client.distill`, and `client.plan`."""
+    """One run: `tuition.distill`, and `tuition.plan`."""
 
     panel: ClassVar[str | None] = None
 
@@ -226,7 +226,7 @@ class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
 
 
 class CompareOptions(ImageOptions, PromptOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
-    """Many runs over one purchase: `client.compare`, and `client.plan_comparison`."""
+    """Many runs over one purchase: `tuition.compare`, and `tuition.plan_comparison`."""
 
     panel: ClassVar[str | None] = None
 

@@ -123,7 +123,7 @@ def _prices(given: tuple[str, ...]) -> Prices | None:
 
 
 class IsolationOptions(VendorOptions):
-    """Two keys between which a wall should stand: `client.isolation_test`."""
+    """Two keys between which a wall should stand: `tuition.isolation_test`."""
 
     panel: ClassVar[str | None] = None
 
@@ -184,7 +184,7 @@ class BulkOptions(PurchaseOptions):
 
 
 class EmbedOptions(BulkOptions):
-    """Embeddings of texts and images: `client.embed`."""
+    """Embeddings of texts and images: `tuition.embed`."""
 
     panel: ClassVar[str | None] = None
 
@@ -201,7 +201,7 @@ class EmbedOptions(BulkOptions):
 
 
 class CanaryOptions(AgreementOptions):
-    """Known inputs to ask a vendor about once more: `client.canary`."""
+    """Known inputs to ask a vendor about once more: `tuition.canary`."""
 
     panel: ClassVar[str | None] = None
 

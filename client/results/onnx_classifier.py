@@ -16,7 +16,7 @@ from client.paths import absence, is_file
 INPUT, PROBABILITIES, SCORES = "pixels", "probabilities", "scores"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
-_INSTALL = "pip install '.[onnx]' in Tuition's folder"
+_INSTALL = "pip install 'tuition[onnx]'"
 
 
 def import_onnxruntime() -> ModuleType:

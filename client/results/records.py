@@ -293,11 +293,11 @@ class Plan(Record):
     )
     outlook: Outlook | None = Field(
         default=None,
-        description="what the vendor says of the purchase. `client.plan` asks for it; `plan.json` is without",
+        description="what the vendor says of the purchase. `tuition.plan` asks; `plan.json` is without",
     )
     teacher_check: TeacherCheck | None = Field(
         default=None,
-        description="what the labels say of the teacher, where `client.plan` was to buy a few images for "
+        description="what the labels say of the teacher, where `tuition.plan` was to buy a few images for "
         "it, or where `purchase` is without the images after the labelled ones, for nothing is "
         "learnt of it",
     )
@@ -309,12 +309,12 @@ class Plan(Record):
         default=None,
         description="points of accuracy on unseen styles that kinds of spending gained on the bundled "
         "icons, on top of the kinds before it and of `label-only`, which asks nothing. "
-        "`client.plan` tells of the method and the recipe that were measured; `plan.json` is "
+        "`tuition.plan` tells of the method and the recipe that were measured; `plan.json` is "
         "without",
     )
 
     def to_json(self) -> dict[str, Any]:
-        """As the file has it; without what only `client.plan` finds out, if it has not."""
+        """As the file has it; without what only `tuition.plan` finds out, if it has not."""
         return self.model_dump(exclude={name for name in _OF_PLAN_ALONE if getattr(self, name) is None})
 
 

@@ -204,7 +204,7 @@ class Teacher:
         if not isinstance(made, Teacher) or made._made is None:
             raise UsageError(
                 f"--teacher {self.name} made {type(made).__name__}: it has to be a subclass of client's "
-                "Vendor, or a function that returns client.Teacher.from_callable(...)."
+                "Vendor, or a function that returns tuition.Teacher.from_callable(...)."
             )
         return made._made
 

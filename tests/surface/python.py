@@ -17,7 +17,7 @@ from tools.site.run_files import FILES
 
 def lines() -> Iterator[str]:
     """Every public name with its signature or its members."""
-    for name in sorted(client.__all__):
+    for name in sorted(dir(client)):
         value = getattr(client, name)
         if inspect.isclass(value):
             yield from _class(f"client.{name}", value)

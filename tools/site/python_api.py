@@ -13,14 +13,14 @@ import griffe
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-import client
+import tuition
 from tools.site.docstrings import Described, describe, describe_class, escaped, prose, table
 from tools.site.run_files import FILES
 
 _BEGINNING = """\
 # Python API
 
-Everything that `import client` offers. `help(client.distill)` and its like show the same.
+Everything that `import tuition` offers. `help(tuition.distill)` and its like show the same.
 [Python](python.md) is the introduction, with examples.
 
 Money is in micros: millionths of the vendor's currency unit. `Confirm` is a function that is called with a
@@ -28,6 +28,13 @@ question (`str`) and answers it (`bool`). A result has `to_json()`, which return
 `Run` has it in its `plan`, `purchase` and `summary`. The models for sale and the bulk jobs are pydantic
 models, with `model_dump(mode="json")`.
 """
+
+
+def _error_names() -> Iterator[str]:
+    """The root of the errors, and its kinds as they are drawn."""
+    yield from re.findall(r"[A-Z]\w+(?=  )", inspect.getdoc(inspect.getmodule(tuition.ClientError)) or "")
+
+
 # What belongs together, in the order in which a reader needs it.
 _SECTIONS = {
     "Runs": (
@@ -84,7 +91,7 @@ _SECTIONS = {
     "Progress": ("Display", "ProgressListener"),
     "Teachers": ("Teacher",),
     "Buying by hand": ("Buyer", "VendorClient", "EmbeddingCache", "Query", "Budget"),
-    "Errors": ("ClientError",),
+    "Errors": tuple(_error_names()),
 }
 
 
@@ -94,7 +101,7 @@ def page() -> str:
     Raises:
         ValueError: a field has no description.
     """
-    public = [name for name in client.__all__ if name not in ("__version__",)]
+    public = dir(tuition)
     listed = {name for names in _SECTIONS.values() for name in names}
     sections = {title: [name for name in names if name in public] for title, names in _SECTIONS.items()}
     sections["More"] = [name for name in public if name not in listed]
@@ -125,9 +132,9 @@ def _source(name: str) -> griffe.Object:
 def _entry(name: str) -> str:
     source = _source(name)
     if isinstance(source, griffe.Function):
-        return f"### {name}\n\n{_function(source, f'client.{name}')}"
+        return f"### {name}\n\n{_function(source, f'tuition.{name}')}"
     assert isinstance(source, griffe.Class)
-    return f"### {name}\n\n{_class(source, getattr(client, name))}"
+    return f"### {name}\n\n{_class(source, getattr(tuition, name))}"
 
 
 def _function(source: griffe.Function, shown_as: str) -> str:
@@ -201,14 +208,14 @@ def _class(source: griffe.Class, kind: type) -> str:
             snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
             owner = kind.__name__ if "classmethod" in found.labels else snake
             parts.append(f"#### {kind.__name__}.{name}\n\n{_function(found, f'{owner}.{name}')}")
-    if kind is client.ClientError:
+    if kind is tuition.ClientError:
         parts.append(_tree())
     return "\n".join(parts)
 
 
 def _constructor(source: griffe.Function, kind: type) -> str:
     docstring = describe(source.docstring.value if source.docstring else None)
-    code = _code(_signature(source, f"client.{kind.__name__}"))
+    code = _code(_signature(source, f"tuition.{kind.__name__}"))
     return "\n".join([code, *_meanings("argument", docstring), *_ending(docstring)])
 
 
@@ -273,6 +280,6 @@ def _properties(members: dict[str, Any], kind: type) -> Iterator[str]:
 
 def _tree() -> str:
     """The tree of errors, as the module draws it."""
-    text = inspect.cleandoc(importlib.import_module(client.ClientError.__module__).__doc__ or "")
+    text = inspect.cleandoc(importlib.import_module(tuition.ClientError.__module__).__doc__ or "")
     before, drawing = text.split("\n\n", 1)
     return f"{prose(before)}\n\n```\n{inspect.cleandoc(drawing)}\n```\n"

@@ -79,7 +79,7 @@ class Database:
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise UsageError(
                 "the database URL is not understood; write sqlite:///FILE, or postgresql://USER@HOST/NAME, "
-                "after: pip install '.[postgres]' in Tuition's folder"
+                "after: pip install 'tuition[postgres]'"
             ) from error
         if self.embedded:
             event.listen(self.engine, "connect", _configure_sqlite)

@@ -39,7 +39,7 @@ _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
 FAITHFUL = 0.99
 _AT_ONCE = 32
 _FILE = "image_tower.xml"
-_MISSING = "int8 takes OpenVINO and NNCF: pip install '.[int8]' in Tuition's folder"
+_MISSING = "int8 takes OpenVINO and NNCF: pip install 'tuition[int8]'"
 
 _log = logging.getLogger(__name__)
 

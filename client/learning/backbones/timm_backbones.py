@@ -264,7 +264,7 @@ def _wheel_of(name: str) -> Path | None:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent
     if name == DEFAULT_BACKBONE:
-        raise UsageError(f"The package {package} is missing: pip install '.[client]' in Tuition's folder.")
+        raise UsageError(f"The package {package} is missing: pip install tuition")
     return None
 
 

@@ -136,7 +136,7 @@ def test_without_pyarrow_it_is_said_what_to_install(
 ) -> None:
     _fill(cache)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[parquet\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'tuition\[parquet\]'"):
         export_embeddings(cache, tmp_path / "out.parquet")
     assert list(tmp_path.glob("out*")) == []
 

@@ -82,7 +82,7 @@ def test_what_is_named_as_a_picture_and_cannot_be_read_is_a_loss(
     (tmp_path / "e.heic").write_text("")
     monkeypatch.setattr(finder, "suffixes", lambda: images.suffixes() - images.HEIC_SUFFIXES)
     (heic,) = (file for file in search(tmp_path).left_out if file.path.name == "e.heic")
-    assert "pip install '.[heic]'" in heic.reason
+    assert "pip install 'tuition[heic]'" in heic.reason
     assert heic.kind == "unsupported format (.heic)"
 
 

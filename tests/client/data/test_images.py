@@ -206,7 +206,7 @@ def test_a_glance_at_a_large_jpeg_reads_all_of_it_and_makes_few_of_its_pixels() 
 def test_without_pillow_heif_a_heic_file_says_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     content = _encoded(Image.new("RGB", (16, 16)), "HEIF")
     monkeypatch.setattr(images, "formats", lambda: ("PNG", "JPEG"))
-    with pytest.raises(UnreadableImage, match=r"pip install '\.\[heic\]'"):
+    with pytest.raises(UnreadableImage, match=r"pip install 'tuition\[heic\]'"):
         decode(content)
 
 

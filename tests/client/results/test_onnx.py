@@ -198,7 +198,7 @@ def test_what_takes_a_package_that_is_missing_says_how_to_get_it(
     with pytest.raises(SystemExit) as end:
         main([word.format(exported=exported, folder=tmp_path) for word in words])
     assert end.value.code == 2
-    assert "pip install '.[onnx]'" in " ".join(capsys.readouterr().err.split())
+    assert "pip install 'tuition[onnx]'" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
 
 

@@ -1,13 +1,17 @@
 """A small student, and a real `client serve` of its run that the tests of this folder share."""
 
 import json
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from torch.nn import functional
 
 from client.data.images import Pixels
@@ -20,8 +24,28 @@ from tests.client.toy import CLASSES, draw, tiny_backbone
 from tests.support.student_process import StudentProcess
 
 SIDE = 32
-# What a deployed student does without: an import of any of these fails.
-ABSENT = ("torch", "torchvision", "timm", "open_clip", "accelerate", "safetensors", "httpx", "onnx")
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+# What a deployed student is installed with: `pip install --group student`.
+DEPLOYED: list[str] = PROJECT["dependency-groups"]["student"]
+
+
+def absent() -> set[str]:
+    """The installed modules that a deployed student is without, and httpx, which only those who ask take."""
+    there, found = {"tuition"}, [Requirement(line) for line in DEPLOYED]
+    for each in found:
+        if canonicalize_name(each.name) not in there and _is_installed(each):
+            there.add(canonicalize_name(each.name))
+            needed = map(Requirement, distribution(each.name).requires or ())
+            found += [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return {"httpx"} | {
+        module
+        for module, names in packages_distributions().items()
+        if there.isdisjoint(map(canonicalize_name, names)) and module not in ("client", "shared")
+    }
+
+
+def _is_installed(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
 
 def _shapes() -> Pixels:
@@ -56,8 +80,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudentProcess]:
-    """The run, served where none of `ABSENT` can be imported."""
-    code = f"sys.modules.update(dict.fromkeys({ABSENT!r}))"
+    """The run, served where nothing of `absent` can be imported."""
+    code = f"sys.modules.update(dict.fromkeys({absent()!r}))"
     with StudentProcess(run, tmp_path_factory.mktemp("served"), code=code) as process:
         yield process
 

@@ -33,7 +33,7 @@ from client.serving.app import LIMITS
 from client.serving.student import load
 from shared.errors import ErrorBody, ErrorCode
 from tests.client.results.test_records import SUMMARY
-from tests.client.serving.conftest import ABSENT, SIDE
+from tests.client.serving.conftest import DEPLOYED, PROJECT, SIDE, absent
 from tests.client.toy import CLASSES, draw
 from tests.support.forking import ForkedCommand
 from tests.support.student_process import StudentProcess
@@ -334,7 +334,7 @@ def test_what_serving_takes_is_named_where_it_is_missing(run: Path) -> None:
     serve = f"from client.cli.main import main; main(['serve', {str(run)!r}])"
     code = f"import sys; sys.modules['uvicorn'] = None; {serve}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "pip install '.[serve]'" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "pip install 'tuition[serve]'" in done.stderr) == (2, True), done.stderr
 
 
 def _other_model(path: Path, output: str) -> None:
@@ -402,8 +402,10 @@ def test_of_a_folder_of_runs_the_newest_student_is_served(run: Path, tmp_path: P
         assert "student newer," in served.facts
 
 
-def test_it_imports_nothing_that_trains(http: httpx.Client, served: StudentProcess) -> None:
+def test_it_imports_nothing_that_it_is_not_deployed_with(http: httpx.Client, served: StudentProcess) -> None:
     # It was started where these cannot be imported, and answers; the other tests ask it the rest.
-    assert "torch" in ABSENT
+    assert {"torch", "torchvision", "timm", "open_clip", "accelerate", "safetensors", "onnx"} <= absent()
+    project = PROJECT["project"]
+    assert {*DEPLOYED} <= {*project["dependencies"], *project["optional-dependencies"]["serve"]}
     assert ask(http, picture()).status_code == 200
     assert "Traceback" not in served.log.read_text()

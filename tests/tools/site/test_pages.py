@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import client
+import tuition
 from tools.site.hooks import DOCS, PAGES, ROOT
 from tools.site.pages import REFERENCES, made_pages
 from tools.site.run_files import faults
@@ -41,8 +41,8 @@ def test_a_command_in_a_group_and_its_options_are_in_the_page(made: dict[str, st
 
 def test_everything_that_the_client_offers_is_in_the_page_of_its_api(made: dict[str, str]) -> None:
     page = made["python-api.md"]
-    assert all(f"### {name}\n" in page for name in client.__all__)
-    assert "client.load_run(path: Path | str) -> Run\n" in page
+    assert all(f"### {name}\n" in page for name in dir(tuition))
+    assert "tuition.load_run(path: Path | str) -> Run\n" in page
     assert "| `budget` | `int \\| None` | `None` | " in page
     assert "#### Student.predict\n" in page
     assert "- `SpendingStopped`: " in page

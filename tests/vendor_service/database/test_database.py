@@ -276,7 +276,7 @@ def test_a_url_that_cannot_be_used_says_what_to_write(url: str) -> None:
 
 
 def test_what_postgres_takes_is_installed_from_the_project() -> None:
-    with pytest.raises(UsageError, match=re.escape("pip install '.[postgres]' in Tuition's folder")):
+    with pytest.raises(UsageError, match=re.escape("pip install 'tuition[postgres]'")):
         Database("nonsense")
 
 

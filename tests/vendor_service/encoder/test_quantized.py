@@ -180,7 +180,7 @@ def test_what_is_missing_is_said_before_anything_is_loaded(
     with pytest.raises(UsageError, match=r"0\.png is no image"):
         load("int8", calibration=tmp_path)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UsageError, match=r"pip install '\.\[int8\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'tuition\[int8\]'"):
         load("int8", calibration=few)
 
 

@@ -238,7 +238,7 @@ def test_a_new_account_finds_what_to_do(vendor: LocalVendor) -> None:
     assert "There are no entries yet" in visit.page("/ledger")
     begin = unescape(visit.page("/quick-start"))
     assert f"http://127.0.0.1:{vendor.port}/embed" in begin
-    assert "# in Tuition's folder\npip install '.[client]'" in begin  # nobody publishes a package tuition
+    assert "# in Tuition's folder\npip install ." in begin  # nobody publishes a package tuition
     assert visit.get("/nowhere").status_code == 404
 
 
