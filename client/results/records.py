@@ -303,7 +303,7 @@ class Plan(Record):
     )
     tried_prompts: list[TriedWording] | None = Field(
         default=None,
-        description="wordings of the class texts, the best first, where `client.plan` was to try some",
+        description="wordings of the class texts, the best first, where `tuition.plan` was to try some",
     )
     gains: dict[str, float] | None = Field(
         default=None,
