@@ -28,7 +28,7 @@ def _sound_row(row: Variant) -> Variant:
 
 def _method(given: Any) -> Any:  # noqa: ANN401 (it is checked when it is registered: that takes torch)
     if isinstance(given, str | Variant) or not hasattr(given, "loss"):
-        raise ValueError("It has to be the name of a method, or a client.Method.")
+        raise ValueError("It has to be the name of a method, or a tuition.Method.")
     return given
 
 

@@ -97,7 +97,9 @@ def _require_sound(method: Method, name: str) -> None:
         UsageError: it is.
     """
     if not isinstance(method, Method):
-        raise UsageError(f"--method {name} is of type {type(method).__name__}: it has to be a client.Method.")
+        raise UsageError(
+            f"--method {name} is of type {type(method).__name__}: it has to be a tuition.Method."
+        )
     if method.wrong:
         raise UsageError(f"The method {name} cannot be: {method.wrong}.")
 
