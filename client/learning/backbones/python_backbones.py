@@ -61,7 +61,7 @@ def empty(name: str, image_size: int, architecture: str | None) -> nn.Module:  #
     if name not in _MADE and not STUDENTS.installed(name):
         raise UsageError(
             f"The student's network is {name}, which is code, and no file says what code runs here. Its "
-            f"student.onnx needs none; a program says client.register_student({name!r}, ...) first, and a "
+            f"student.onnx needs none; a program says tuition.register_student({name!r}, ...) first, and a "
             f"package offers it as an entry point of {STUDENTS.group}."
         )
     return _ready(name)
