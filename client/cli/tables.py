@@ -237,15 +237,15 @@ def print_check(check: TeacherCheck) -> None:
         f"{described_check(check)} An image is {check.gap:.2f} nearer (cosine) to its class text than to "
         "the others."
     )
-    if check.more_to_settle:
-        print_line(
-            f"So few images do not tell yet on which side of 70% and 80% it is. About {check.more_to_settle} "
-            "more queries would (a larger --probe)."
-        )
-    elif check.more_to_settle is None:
-        print_line(
-            "So few images do not tell on which side of 70% and 80% it is, and nor would all of yours."
-        )
+    if check.more_to_settle == 0:
+        return
+    would = f"about {check.more_to_settle} more queries would (a larger --probe)"
+    if check.more_to_settle is None:
+        would = "nor would all of yours"
+    print_line(
+        "A run trusts a teacher that is right about 80%, and learns nothing from one below 70%. So few "
+        f"images do not tell yet which this one is; {would}."
+    )
 
 
 def print_tried(tried: Sequence[TriedWording]) -> None:

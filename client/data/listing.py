@@ -16,7 +16,7 @@ from client.data.sources import source_names
 from client.data.sources.source import Kept
 from client.data.splits import Split
 from client.data.tables import TABLES, Columns, TableRow, images_in_table, is_table
-from client.errors import DataError
+from client.errors import DataError, UsageError
 from client.paths import absence, is_file, is_folder, is_there
 
 # A file with this ending names classes.
@@ -36,9 +36,9 @@ def list_folder(
     """List the domains, classes and image files of a labelled set, without opening an image.
 
     Without a domain in its layout, as where images lie in ROOT/<class>/ and none deeper, a folder has one,
-    named as the folder. A file
-    is a table (`read_table`); without a domain in it, its domain is named as the table. A text file names
-    classes alone, a line each: there are no labelled images. A prefix names a source (`Kept.images`).
+    named as the folder. A file is a table (`read_table`); without a domain in it, its domain is named as the
+    table. A text file names classes alone, a line each: there are no labelled images. A prefix names a source
+    (`Kept.images`).
 
     Files that are not images by name, hidden, outside every class, or whose name is not UTF-8, are listed as
     ignored. See `search` for how files are found, and `images_in_table` for those of a table.
@@ -53,8 +53,12 @@ def list_folder(
     Raises:
         DataError: the folder or table is missing, cannot be read, can be read in two ways, or has a folder
             whose name is not UTF-8.
-        UsageError: the layout or the columns are none.
+        UsageError: the layout or the columns are none, or a layout is given of what is no folder.
     """
+    if layout is not None and is_file(root):
+        raise UsageError(
+            f"--layout says what the folders of a folder are, and {root} is a file: leave it out."
+        )
     if (kept := Kept.of(root)) is not None:
         rows, left_out = kept.images(Columns.of(columns), labelled=True)
         listed = _of_rows(rows, left_out, kept.folder, kept.name, group_by_name=group_by_name)

@@ -184,10 +184,12 @@ def described_trial(tried: Sequence[TriedWording]) -> str:
     named = " ".join(f"--prompt {shlex.quote(each)}" for each in best.templates)
     if best.prompts_of_classes:
         named = f"the file of --prompts{f' with {named}' if named else ''}"
+    if best.gained <= best.lost:
+        return "No wording names more of your labelled images right than the usual prompt: stay with that."
     if chance >= 0.05:
         return (
-            "No wording is better than the usual prompt beyond chance: by the best alone "
-            f"{best.gained} images are named right, and by the usual one alone {best.lost}."
+            f"No wording is better than the usual prompt beyond chance: {named} names {best.gained} images "
+            f"right that the usual one does not, which names {best.lost} others."
         )
     return (
         f"Your labelled images prefer {named}: {best.gained} are named right by it alone, and {best.lost} by "

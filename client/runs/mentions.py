@@ -1,6 +1,6 @@
 """Notes about a data set: missing or different images, and files that are left out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median_low
 
@@ -40,10 +40,17 @@ def mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display
 
 def mention_wording(wording: Wording, classes: Sequence[str], display: Display) -> None:
     """Say which classes keep the names of their folders, or the common prompt, where a file is for others."""
-    for what, told in (("name", wording.words), ("prompt of its own", wording.prompts)):
+    files: tuple[tuple[str, Collection[str], str], ...] = (
+        ("names", wording.words, "keep the names of their folders"),
+        ("prompts", wording.prompts, "are asked for as without it"),
+    )
+    for what, told, instead in files:
         without = [name for name in classes if name not in told]
         if told and without:
-            display.note_once(f"{len(without)} of {len(classes)} classes have no {what}: {_named(without)}.")
+            display.note_once(
+                f"The file of {what} lacks {len(without)} of {len(classes)} classes, which {instead}: "
+                f"{_named(without)}."
+            )
 
 
 def mention_size(examples: Sequence[Example], image_size: int, display: Display) -> None:

@@ -124,3 +124,10 @@ def test_classes_that_look_like_domains_are_told_how_to_say_so(tmp_path: Path) -
     )
     with pytest.raises(DataError, match=r"If run, walk are classes and not domains, say --layout class"):
         list_folder(root).source_domains(None)
+
+
+def test_a_table_takes_no_layout(tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("path,label\n")
+    with pytest.raises(UsageError, match=r"images\.csv is a file: leave it out"):
+        list_folder(table, layout="class")

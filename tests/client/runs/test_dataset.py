@@ -120,7 +120,7 @@ def test_names_beside_the_images_are_taken_and_those_without_are_told(tmp_path: 
     (root / "names.csv").write_text("class,name\ncircle,ring\nsquare,box\n")
     dataset, said = _read(root)
     assert dataset.wording.words == {"circle": "ring", "square": "box"}
-    assert "1 of 3 classes have no name: tall_bar." in said
+    assert "The file of names lacks 1 of 3 classes, which keep the names of their folders: tall_bar." in said
     plan = describe_plan(_config(root), dataset, None, None)
     assert (plan.wording.templates, plan.wording.words) == (["a photo of a {}"], dataset.wording.words)
 

@@ -408,7 +408,9 @@ def test_the_prompts_that_are_tried_are_judged_by_labelled_images(pupil: Pupil) 
     images = sum(each.images for each in usual.by_domain.values())
     assert round(images * (turned.accuracy - usual.accuracy)) == turned.gained - turned.lost
     assert ("prefer" in described_trial(tried)) == (coin_tosses(tried[0].gained, tried[0].lost) < 0.05)
-    assert "No wording is better" in described_trial([usual])
+    assert "No wording names more" in described_trial([usual])
+    by_chance = usual.model_copy(update={"gained": 4, "lost": 1})
+    assert "--prompt 'a photo of a {}' names 4 images right that" in described_trial([by_chance])
     common = prompt_trial(pupil.config, read_dataset(pupil.config, Display.of_nobody()))
     assert len(common.tried) == len(COMMON_TEMPLATES) + 1
 
