@@ -75,7 +75,7 @@ class Requests:
     @property
     def at_once(self) -> int:
         """How many requests are in flight at the most."""
-        return LARGEST
+        return self.checkout.vendor.declares.at_once or LARGEST
 
     @property
     def prices(self) -> Prices:

@@ -187,10 +187,14 @@ class Settlement:
         if counts_already or order.batch.run_id != self.checkout.run_id:
             return
         self.tally.lose(len(order.queries))
+        lost = (
+            "the vendor no longer answers them under the key of that time"
+            if self.checkout.vendor.declares.repeats_are_free
+            else "their answers are lost"
+        )
         self.say(
-            f"{len(order.queries)} queries may have been paid for before, and the vendor no longer answers "
-            "them under the key of that time. They count as paid, and are bought again as far as the budget "
-            "reaches."
+            f"{len(order.queries)} queries may have been paid for before, and {lost}. They count as paid, "
+            "and are bought again as far as the budget reaches."
         )
 
     def require_told(self) -> None:

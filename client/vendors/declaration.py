@@ -65,6 +65,7 @@ class Declaration:
         unit_length: whether its vectors have length 1, by its documents. All are normalised here.
         batch_queries: how many queries go into a request at most, where that is not as many as into others'.
         batch_bytes: how many bytes of them do.
+        at_once: how many requests are in flight at most; `None` for as many as speed it up.
         currency: of its prices, by the code in ISO 4217.
         priced_on: when its prices were as they are here.
         read_on: when its documents were read.
@@ -97,6 +98,7 @@ class Declaration:
     unit_length: bool = False
     batch_queries: int | None = None
     batch_bytes: int | None = None
+    at_once: int | None = None
     currency: str | None = None
     priced_on: date | None = None
     read_on: date | None = None

@@ -67,6 +67,8 @@ class InProcess(Vendor):
         self.declares = replace(
             declares,
             repeats_are_free=prices is None,
+            # Calls come one after another anyway; one that waits would be in doubt when another fails.
+            at_once=None if prices is None else 1,
             states_prices=True,
             states_fingerprints=bool(fingerprint and dimensions),
         )

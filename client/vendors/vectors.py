@@ -32,6 +32,10 @@ def unit_vectors(rows: Any, *, asked: int, dimensions: int, who: str) -> list[Ve
         rows = rows.detach().cpu().float().numpy()
     if not hasattr(rows, "__len__"):
         raise VendorError(f"{who} answered with {type(rows).__name__}, and not with rows of numbers.")
+    if getattr(rows, "ndim", 2) != 2:
+        raise VendorError(
+            f"{who} answered with an array of shape {tuple(rows.shape)} in place of ({asked}, dimensions)."
+        )
     if len(rows) != asked:
         raise VendorError(f"{who} answered {len(rows)} of {asked} queries.")
     arrays = [_array(row, who) for row in rows]

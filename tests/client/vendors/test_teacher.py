@@ -16,6 +16,7 @@ from client.cache.cache import EmbeddingCache
 from client.errors import ClientError, UsageError, VendorError
 from client.options.vendor import EmbedOptions, VendorOptions
 from client.runs import teacher_purchase
+from client.runs.embedding import run_id_of
 from client.vendors.query import Query, Spending
 from client.vendors.teacher import Teacher, teacher_names
 from tests.client.toy import make_folder, tiny_student
@@ -101,10 +102,12 @@ def test_a_fingerprint_of_ones_own_tells_models_apart(tmp_path: Path) -> None:
         (lambda _: np.full((1, 4), np.inf), "not finite"),
         (lambda _: None, "NoneType, and not with rows"),
         (lambda _: ["no numbers"], "makes no sense"),
-        (lambda _: np.ones((1, 2, 2)), "shape (2, 2) in place of a vector"),
+        (lambda _: np.ones(4), "shape (4,) in place of (1, dimensions)"),
+        (lambda _: np.ones((1, 2, 2)), "shape (1, 2, 2) in place of (1, dimensions)"),
+        (lambda _: [[[1.0]]], "shape (1, 1) in place of a vector"),
         (lambda _: 1 / 0, "raised ZeroDivisionError"),
     ],
-    ids=["rows", "width", "zeros", "infinite", "nothing", "words", "shape", "error"],
+    ids=["rows", "width", "zeros", "infinite", "nothing", "words", "flat", "deep", "nested", "error"],
 )
 def test_a_function_that_answers_wrongly_is_named(
     tmp_path: Path, images: Callable[[Any], Any], said: str
@@ -130,6 +133,30 @@ def test_a_width_that_changes_midway_ends_the_purchase_and_keeps_what_was_bought
     other = Teacher.from_callable(_images, later, name="mine", fingerprint="1")
     with pytest.raises(ClientError, match="6 dimensions, not 4"):
         embed(_options(tmp_path, other))
+
+
+def test_a_function_that_costs_and_fails_leaves_one_call_in_doubt(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def texts(words: list[str]) -> Any:
+        calls.append(len(words))
+        if len(calls) == 3:  # after that of the canary, and a first batch
+            raise RuntimeError("the upstream API said no")
+        return np.ones((len(words), 4)) + np.arange(4)
+
+    teacher = Teacher.from_callable(_images, texts, name="mine", price={"image": 100, "text": 7})
+    asked = tuple(f"a {number}" for number in range(600))
+    options = EmbedOptions(teacher=teacher, cache=tmp_path / "cache.db", texts=asked, budget=900)
+    with pytest.raises(VendorError, match="raised RuntimeError: the upstream API said no"):
+        embed(options)
+    first = calls[1]
+    assert len(calls) == 3  # no other call was under way
+    again = embed(options)
+    assert (again.queries_bought, again.cost_micros) == (600 - first, 7 * (600 - first))
+    assert sum(calls[4:]) == 600 - first  # what was answered is not asked again
+    run = run_id_of([Query.text(each) for each in asked])
+    with EmbeddingCache(tmp_path / "cache.db") as cache:
+        assert cache.spending(run) == Spending(600 + calls[2], 7 * (600 + calls[2]))  # one call in doubt
 
 
 def test_what_was_interrupted_is_computed_again_for_nothing(tmp_path: Path) -> None:
