@@ -135,6 +135,7 @@ class _ParquetRows(RowsFile):
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._checked: set[str] = set()
         with file.open("rb") as opened:
             parquet = ForeignParquet(opened)
             self.types = parquet.types
@@ -157,12 +158,9 @@ class _ParquetRows(RowsFile):
 
     def paths(self, column: str) -> Iterator[str | None]:
         """As `RowsFile.paths`."""
+        self._check(column)
         with self._file.open("rb") as opened:
             parquet = ForeignParquet(opened)
-            try:
-                parquet.check_size([column], group_bytes=_GROUP_BYTES)
-            except ValueError as error:
-                raise ValueError(f"{error}. Write it with fewer rows a group, or by save_to_disk") from error
             for group, rows in enumerate(parquet.group_rows):
                 is_here = parquet.nulls(group, f"{column}.{_BYTES}") == 0
                 yield from repeat(None, rows) if is_here else _paths(parquet.group(group, column))
@@ -171,11 +169,23 @@ class _ParquetRows(RowsFile):
         """As `RowsFile.image`."""
         if column not in self.types or not 0 <= row < self._rows:
             raise ValueError("there is no such row")
+        self._check(column)
         group = bisect_right(self._ends, row)
         start = self._ends[group - 1] if group else 0
         with _reading:
             images = _group(self._file, file_stamp(self._file), group, column)
         return _image(images, row - start, most)
+
+    def _check(self, column: str) -> None:
+        """Refuse a column of images of which a group of rows is too large; its headers are read once."""
+        if column in self._checked:
+            return
+        with self._file.open("rb") as opened:
+            try:
+                ForeignParquet(opened).check_size([column], group_bytes=_GROUP_BYTES)
+            except ValueError as error:
+                raise ValueError(f"{error}. Write it with fewer rows a group, or by save_to_disk") from error
+        self._checked.add(column)
 
 
 _reading = Lock()  # so that two threads do not unpack one group
@@ -184,9 +194,7 @@ _reading = Lock()  # so that two threads do not unpack one group
 @lru_cache(maxsize=2)
 def _group(file: Path, stamp: Stamp, group: int, column: str) -> "pyarrow.Array":  # noqa: ARG001 (as above)
     with file.open("rb") as opened:
-        parquet = ForeignParquet(opened)
-        parquet.check_size([column], group_bytes=_GROUP_BYTES)
-        return parquet.group(group, column)
+        return ForeignParquet(opened).group(group, column)
 
 
 def _image(images: "pyarrow.Array", row: int, most: int) -> bytes:
