@@ -1,4 +1,4 @@
-"""Progress on standard error while a command works: bars on a terminal, plain lines elsewhere."""
+"""Progress while a command works: bars on a terminal, one output in a notebook, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from client.live_output import LiveOutput
 from shared.text import visible
 
 # A line this often, in seconds, where there is no terminal to draw a bar on.
@@ -40,10 +41,11 @@ class ProgressListener(Protocol):
 
 
 class Display:
-    """Notes and progress, shown in a terminal."""
+    """Notes and progress, shown on standard error or in a notebook."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
+        self._live = LiveOutput() if self._console.is_jupyter else None
         self._said: set[str] = set()
 
     @classmethod
@@ -60,7 +62,10 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say one thing; text from outside cannot style or move anything."""
-        self._console.print(Text(visible(text)), soft_wrap=True)
+        if self._live is not None:
+            self._live.add(text)
+        else:
+            self._console.print(Text(visible(text)), soft_wrap=True)
 
     def note_once(self, text: str, *, about: str = "") -> None:
         """Say one thing, unless it or something `about` the same was said before, as of another run."""
@@ -112,15 +117,21 @@ class Display:
         def advance(done: int, words: str) -> None:
             nonlocal printed, last
             last = (done, words)
-            if time.monotonic() - printed >= _LINE_EVERY:
-                printed = time.monotonic()
-                self.note(_line(title, done, total, words, printed - started))
+            now = time.monotonic()
+            if self._live is not None:
+                self._live.move(title, done / total, _line("", done, words, now - started, total=total))
+            elif now - printed >= _LINE_EVERY:
+                printed = now
+                self.note(_line(title, done, words, printed - started, total=total))
 
         try:
             yield advance
         finally:  # also where it stops early: what was done, and paid, is said last
-            seconds = time.monotonic() - started
-            self.note(f"{_line(title, last[0], total, last[1], 0)} in {seconds:.1f} s")
+            line = f"{_line(title, *last, total=total)} in {time.monotonic() - started:.1f} s"
+            if self._live is not None:
+                self._live.end(title, line)
+            else:
+                self.note(line)
 
 
 class _Relay(Display):
@@ -152,9 +163,9 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "")
 
 
-def _line(title: str, done: int, total: int, words: str, seconds: float) -> str:
+def _line(title: str, done: int, words: str, seconds: float = 0, *, total: int) -> str:
     """One line of progress; with the rate and the time that is left, where `seconds` have passed."""
-    parts = [f"{title}: {done}/{total}"]
+    parts = [f"{title}: {done}/{total}" if title else f"{done}/{total}"]
     if words:
         parts.append(words)
     if seconds and done:
