@@ -1,6 +1,6 @@
 """The output of a notebook's cell that shows how work goes on: lines, and below them a bar that moves.
 
-It is one output, which is replaced as the work goes on, and of which a saved notebook keeps the last state. It
+It is one output, which is replaced as the work goes on; a saved notebook keeps its last state. It
 needs nothing beside IPython, which every notebook has.
 """
 
@@ -53,7 +53,7 @@ class LiveOutput:
     def _begin(self) -> None:
         from IPython import get_ipython
 
-        cell = getattr(get_ipython(), "execution_count", None)  # type: ignore[no-untyped-call]
+        cell = getattr(get_ipython(), "execution_count", None)
         if cell != self._cell:
             self._cell, self._handle, self._lines, self._bars = cell, None, [], {}
 

@@ -1,7 +1,8 @@
 """Many runs over one purchase, and their table."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,12 +16,16 @@ from client.learning.processes import chosen_device, is_distributed
 from client.learning.recipe import Recipe, Variant
 from client.options.training import CompareOptions
 from client.progress import ProgressListener
-from client.results.comparison_table import ComparisonTable, as_text
+from client.results.comparison_table import ComparisonTable, as_card, as_text
+from client.results.frames import data_frame
 from client.results.records import Record
 from client.runs import comparison as runs
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
 from client.runs.zero_shot import ZERO_SHOT
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class ComparisonPlan(Record):
@@ -61,6 +66,17 @@ class Comparison(BaseModel):
     def text(self) -> str:
         """The table for a terminal."""
         return as_text(self.table.runs, self.table.setting)
+
+    def _repr_html_(self) -> str:
+        return as_card(self.table.runs, self.table.setting)
+
+    def to_pandas(self) -> "DataFrame":
+        """A row a run that has finished; accuracies from 0 to 1.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return data_frame(map(asdict, self.table.runs))
 
     def to_json(self) -> dict[str, Any]:
         """Return the table as `table.json` has it, for `json.dumps`."""

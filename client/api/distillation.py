@@ -1,6 +1,8 @@
 """One run, and the student that it ends in."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +15,8 @@ from client.learning.methods import method_of
 from client.learning.processes import launched
 from client.options.training import DistillOptions
 from client.progress import ProgressListener
+from client.results.frames import data_frame
+from client.results.predictions import read_predictions
 from client.results.records import Plan, Purchase, Summary
 from client.runs.connection import Connection
 from client.runs.context import RunContext
@@ -20,8 +24,11 @@ from client.runs.dataset import DomainInputs, PoolInputs
 from client.runs.folder import RunFolder
 from client.runs.leave_one_out import WholeRun
 from client.runs.memo import Memo
-from client.runs.pages import write_pages
+from client.runs.pages import card_of, write_pages
 from client.runs.trainer import FeatureInputs
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class Run(BaseModel):
@@ -93,6 +100,21 @@ class Run(BaseModel):
         """
         write_pages(self._folder, self.summary)
         return self.report
+
+    def to_pandas(self) -> "DataFrame":
+        """A row an image that it was not trained on, with the student's answer: `answers.csv`.
+
+        Raises:
+            ClientError: it has not finished.
+            UsageError: pandas is not installed.
+        """
+        return data_frame(map(asdict, read_predictions(self._folder.answers)))
+
+    def _repr_html_(self) -> str | None:
+        """The report in short; until it has finished its plan, if it has one."""
+        if self._folder.summary.exists():
+            return card_of(self._folder, self.summary)
+        return self.plan._repr_html_() if self._folder.plan.exists() else None
 
     @property
     def _folder(self) -> RunFolder:

@@ -27,6 +27,7 @@ from client.paths import is_file
 from client.progress import Display, ProgressListener
 from client.results.answers_file import check_answers_file, write_answers
 from client.results.evaluation import accuracy_by_domain
+from client.results.frames import data_frame
 from client.results.intervals import Interval, interval_of
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.predictions import LabelledPrediction
@@ -37,6 +38,8 @@ from client.serving.asking import VendorAnswers, image_queries, open_asker
 from client.serving.selection import least_sure, sure_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
+    from pandas import DataFrame
+
     from client.learning.student import StudentNetwork
 
 # Seconds to wait for another process that asks through the same cache.
@@ -66,6 +69,23 @@ class Predictions(Record):
     named: dict[Name, str | None] = Field(default_factory=dict)
     queries_bought: int = 0
     cost_micros: int = 0
+
+    def to_pandas(self) -> "DataFrame":
+        """A row an image that was read, with its most probable class, and who answered, if that was asked.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return data_frame(
+            {
+                "image": image,
+                "predicted": next(iter(classes)),
+                "confidence": next(iter(classes.values())),
+                **({"named": self.named[image]} if self.named else {}),
+                **({"answered_by": self.answered_by[image]} if self.answered_by else {}),
+            }
+            for image, classes in self.classes.items()
+        )
 
     def rows(self) -> list[dict[str, object]]:
         """A row an image, as `client predict --json` prints them."""
@@ -260,6 +280,21 @@ class Student:
             alone = said.of_each.count(None)
             display.note(f"The student alone answered about {alone} of {len(unsure)} images: {said.stopped}.")
         return answers, said
+
+    def _repr_html_(self) -> str:
+        from client.results.rendering import render
+
+        known, right = self._metadata.reliability, self._metadata.teacher_accuracy
+        asking = []
+        if known is not None and right is not None:
+            asking = [(share, 100 * known.accuracy_with(share / 100, right)) for share in range(0, 101, 2)]
+        return render(
+            "student_card.html",
+            student=self._metadata,
+            classes=self.classes,
+            image_size=self.image_size,
+            asking=asking,
+        )
 
     def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
         """Its most probable class of each example of a folder.

@@ -107,6 +107,20 @@ def reliability(label: str, found: Calibration, kind: str) -> Markup:
     return svg(300, 210, label, drawn)
 
 
+def frequencies(label: str, confidence: Sequence[float], accuracy: Sequence[float]) -> Markup:
+    """How often a student is right in groups of images, by how sure it is of them; both from 0 to 1."""
+    frame = Frame(38, 8, 242, 150, (0, 100), (0, 100))
+    points = [(100 * sure, 100 * right) for sure, right in zip(confidence, accuracy, strict=True)]
+    drawn = frame.horizontals((0, 25, 50, 75, 100), "%")
+    drawn += frame.line([(0, 0), (100, 100)], "diagonal") + frame.line(points, "curve")
+    for x, y in (frame.at(*point) for point in points):
+        drawn += Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(x, y)
+    for tick in (0, 50, 100):
+        drawn += text(frame.at(tick, 0)[0], 172, f"{tick}%", "middle")
+    drawn += text(159, 186, "how sure it says it is", "middle")
+    return svg(300, 190, label, drawn)
+
+
 def shares(label: str, points: Sequence[tuple[float, float]], level: float, kind: str) -> Markup:
     """A value in % by a share in %, with the level that it comes to as a dashed line."""
     values = [level, *(value for _, value in points)]

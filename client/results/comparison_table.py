@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 from textwrap import wrap
 from typing import Any, TypeVar
 
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from client.results.escaping import csv_line, in_markdown
@@ -291,6 +292,21 @@ def as_markdown(results: Sequence[RunResult], setting: Setting) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{in_markdown(setting.caption(results))}\n"
+
+
+def as_card(results: Sequence[RunResult], setting: Setting) -> str:
+    """For a notebook: the table, and each row's mean as a bar."""
+    from client.results.rendering import render
+
+    (header, *lines), rows = _cells(results, bold=Markup("<b>{}</b>"), escape=str), rows_of(results)
+    return render(
+        "comparison_card.html",
+        data=setting.data,
+        header=header,
+        lines=list(zip(lines, rows, strict=True)),
+        caption=setting.caption(results),
+        spread=any(row.mean.deviation is not None for row in rows),
+    )
 
 
 def as_latex(results: Sequence[RunResult], setting: Setting) -> str:

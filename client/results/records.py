@@ -7,13 +7,17 @@ Fields are declared in the order in which the files have them.
 import shlex
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, computed_field
 
+from client.results.frames import data_frame
 from client.results.intervals import Interval, coin_tosses, interval_of, interval_of_mean
 from shared.billing import Quote
 from shared.embeddings import ModelCard
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 # The name of a file, which need not be Unicode.
 Name = Annotated[str, SkipValidation]
@@ -319,6 +323,25 @@ class Plan(Record):
         """As the file has it; without what only `tuition.plan` finds out, if it has not."""
         return self.model_dump(exclude={name for name in _OF_PLAN_ALONE if getattr(self, name) is None})
 
+    def to_pandas(self) -> "DataFrame":
+        """A row a domain and class, with how many images are to be bought.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        by_domain = {} if self.purchase is None else self.purchase.to_buy_by_domain_and_class
+        return data_frame(
+            {"domain": domain, "class": name, "to_buy": by_domain.get(domain, {}).get(name, 0)}
+            for domain in self.source_domains
+            for name in self.classes
+        )
+
+    def _repr_html_(self) -> str:
+        from client.results.rendering import render
+
+        told = "" if self.teacher_check is None else described_check(self.teacher_check)
+        return render("plan_card.html", plan=self, told=told)
+
 
 class Begun(Record):
     """Of `plan.json`, what a comparison's has as well."""
@@ -550,3 +573,30 @@ class Summary(Record):
     teacher_check: TeacherCheck | None = Field(
         description="what the labels say of the teacher; `None` where too few labelled images were bought"
     )
+
+    def to_pandas(self) -> "DataFrame":
+        """A row a domain: the student's accuracy there, its interval, and the teacher's accuracy.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        found = self.accuracy
+        return data_frame(
+            {
+                "domain": name,
+                "seen": name != self.target_domain,
+                "accuracy": accuracy,
+                "low": (found.intervals_by_domain.get(name) or (None, None))[0],
+                "high": (found.intervals_by_domain.get(name) or (None, None))[1],
+                "images": found.images_by_domain[name],
+                "teacher": self.teacher_zero_shot[name].accuracy if name in self.teacher_zero_shot else None,
+            }
+            for name, accuracy in found.by_domain.items()
+        )
+
+    def _repr_html_(self) -> str:
+        from client.results.rendering import render
+
+        check = self.teacher_check
+        told = described_check(check) if check is not None and check.doubts else ""
+        return render("summary_card.html", summary=self, told=told)

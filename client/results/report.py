@@ -1,15 +1,13 @@
 """A run as two pages: `report.html` for people, `README.md` as the model card beside the weights."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN
@@ -20,7 +18,6 @@ from client.learning.recipe import RECIPES, Recipe
 from client.learning.reliability import Reliability
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability, shares
-from client.results.escaping import in_code, in_markdown
 from client.results.intervals import in_percent
 from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
 from client.results.records import (
@@ -34,7 +31,7 @@ from client.results.records import (
     described_wording,
     held_out_whole,
 )
-from shared.pages import SetApart
+from client.results.rendering import render
 
 Row = Mapping[str, Any]
 
@@ -121,13 +118,11 @@ class ReportData:
 
 def render_report(run: ReportData) -> str:
     """The report as one HTML page that needs nothing from elsewhere."""
-    page = _environment().get_template("report.html")
-    return page.render(
+    return render(
+        "report.html",
         **_shared(run),
         metrics=_curves(run),
-        calibrated=[
-            _calibrated(answers, seen=answers is run.seen) for answers in (run.seen, run.unseen) if answers
-        ],
+        calibrated=_calibration(run),
         mix_ups=mix_ups(run.tested)[:_MIX_UPS],
         matrix=_matrix(run),
         mistakes=run.mistakes,
@@ -142,8 +137,20 @@ def render_report(run: ReportData) -> str:
 
 def render_model_card(run: ReportData) -> str:
     """The model card in Markdown."""
-    page = _environment().get_template("model_card.md")
-    return page.render(**_shared(run))
+    return render("model_card.md", **_shared(run))
+
+
+def render_card(run: ReportData) -> str:
+    """The beginning of the report with its drawings, as a notebook shows it."""
+    return render(
+        "run_card.html",
+        summary=run.summary,
+        told=_checked(run),
+        folder=run.folder,
+        metrics=_curves(run),
+        calibrated=_calibration(run),
+        matrix=_matrix(run),
+    )
 
 
 def _shared(run: ReportData) -> dict[str, Any]:
@@ -299,6 +306,10 @@ def _curves(run: ReportData) -> list[tuple[str, Markup]]:
     return curves
 
 
+def _calibration(run: ReportData) -> list[Row]:
+    return [_calibrated(answers, seen=answers is run.seen) for answers in (run.seen, run.unseen) if answers]
+
+
 def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row:
     found = calibration(predictions)
     return {
@@ -351,32 +362,3 @@ def _matrix(run: ReportData) -> Markup | None:
     if len(classes) > _MOST_CLASSES_DRAWN:
         return None
     return confusion_matrix("Which class was taken for which", confusion(run.tested, classes), classes)
-
-
-@cache  # compiling the templates takes a fifth of a second
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("client.results"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[SetApart],
-    )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    environment.filters["interval"] = in_percent
-    environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["duration"] = _duration
-    environment.filters["text"] = in_markdown
-    environment.filters["code"] = in_code
-    environment.filters["shell"] = shlex.quote
-    return environment
-
-
-def _duration(seconds: float) -> str:
-    """A time in its most fitting unit."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

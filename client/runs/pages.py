@@ -11,7 +11,7 @@ from client.data.sources.source import data_folder
 from client.learning.student_file import load_student_metadata
 from client.results.predictions import MISTAKES_SHOWN, read_predictions, tested_on, worst_mistakes
 from client.results.records import Disagreement, Exports, Neighbour, Plan, Review, Summary
-from client.results.report import Mistake, Pictured, ReportData, render_model_card, render_report
+from client.results.report import Mistake, Pictured, ReportData, render_card, render_model_card, render_report
 from client.runs.folder import RunFolder
 
 _THUMBNAIL = 96
@@ -48,6 +48,16 @@ def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = No
     )  # fmt: skip
     run.write_text(run.report, render_report(found))
     run.write_text(run.model_card, render_model_card(found))
+
+
+def card_of(run: RunFolder, summary: Summary) -> str:
+    """The report in short, for a notebook."""
+    config, answers = run.read_config(), read_predictions(run.answers)
+    found = ReportData(
+        summary, run.record(Plan, run.plan), str(config.data), config.recipe, run.rows(), answers, (),
+        folder=str(run.path),
+    )  # fmt: skip
+    return render_card(found)
 
 
 def _is_in_browser(run: RunFolder) -> bool:

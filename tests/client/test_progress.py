@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -127,3 +128,42 @@ def test_a_listener_hears_all_of_it_and_nothing_is_shown(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
     terminal = Display()
     assert Display.of(terminal) is terminal
+
+
+class _Shown:
+    """A cell's output, as IPython's display makes one, and each state of it."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+        self.outputs = 0
+
+    def display(self, content: dict[str, str], **_: object) -> "_Shown":
+        self.outputs += 1
+        self.update(content)
+        return self
+
+    def update(self, content: dict[str, str], **_: object) -> None:
+        self.states.append(content["text/html"])
+
+
+def test_in_a_notebook_it_is_one_output_of_each_cell_with_a_bar_that_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, cell = _Shown(), SimpleNamespace(execution_count=1)
+    monkeypatch.setattr("IPython.display.display", shown.display)
+    monkeypatch.setattr("IPython.get_ipython", lambda: cell)
+    monkeypatch.setattr("client.live_output._EVERY", 0.0)
+    display = Display(Console(force_jupyter=True))
+    display.note("<b>name</b>")
+    with display.track("Buying", 4) as advance:
+        advance(1, "20 micros")
+        advance(4, "80 micros")
+    assert shown.outputs == 1
+    assert ["width: 25.0%" in state for state in shown.states] == [False, True, False, False]
+    assert "Buying: 4/4, 80 micros in " in shown.states[-1]
+    assert "width" not in shown.states[-1]  # a line is left of the bar
+    assert "&lt;b&gt;name" in shown.states[-1]
+    cell.execution_count = 2
+    display.note("another cell")
+    assert shown.outputs == 2
+    assert "Buying" not in shown.states[-1]

@@ -18,7 +18,7 @@ from client.progress import Display
 from client.results.charts import confusion_matrix
 from client.results.comparison_table import _in_latex
 from client.results.escaping import csv_line, from_csv, in_code, in_markdown
-from client.results.report import _environment as report_templates
+from client.results.rendering import environment as report_templates
 from client.serving.rendering import render as serving_page
 from client.vendors.wire import clean
 from shared.billing import Invoice
