@@ -20,7 +20,8 @@ What a program needs is importable from here, and as `import tuition`; docs/pyth
 - `canary`, with `CanaryOptions`: whether it still sells the model that it sold;
 - `isolation_test`, with `IsolationOptions`: whether it keeps projects and accounts apart, as an `Isolation`;
 - `Display` shows progress in a terminal or a notebook, `ProgressListener` is what a program shows it with;
-- `Teacher`: whom to ask, by name, or made of two functions or of an open_clip model;
+- `Teacher`: whom to ask, by name, or made of two functions or of an open_clip model; `EmbeddingsApi`,
+  `Declaration`, `KnownModel`: another vendor's API as a teacher (docs/buying.md);
 - `VendorClient` (a vendor over HTTP), `EmbeddingCache` (what was paid for), `Query` (what is bought),
   `Budget` (how much may be spent), `Buyer` (the cache, then the budget, then the vendor): buying by hand;
 - `ClientError` and its kinds: the error tree that is drawn in client/errors.py.
@@ -114,6 +115,8 @@ if TYPE_CHECKING:
     from client.purchase.budget import Budget as Budget
     from client.purchase.buyer import Buyer as Buyer
     from client.results.records import Plan as Plan, Purchase as Purchase, Summary as Summary
+    from client.vendors.declaration import Declaration as Declaration, KnownModel as KnownModel
+    from client.vendors.embeddings_api import EmbeddingsApi as EmbeddingsApi
     from client.vendors.query import Query as Query
     from client.vendors.teacher import Teacher as Teacher
     from client.vendors.teachers.tuition import VendorClient as VendorClient
@@ -176,6 +179,8 @@ _MODULES = {
     "client.purchase.buyer": ("Buyer",),
     "client.results.records": ("Plan", "Purchase", "Summary"),
     "client.vendors.teachers.tuition": ("VendorClient",),
+    "client.vendors.declaration": ("Declaration", "KnownModel"),
+    "client.vendors.embeddings_api": ("EmbeddingsApi",),
     "client.vendors.query": ("Query",),
     "client.vendors.teacher": ("Teacher",),
 }

@@ -1,10 +1,12 @@
 """Teachers by name and made in Python: what they are given, what they answer, and what is wrong with them."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -199,23 +201,36 @@ def test_a_price_is_whole_micros_of_both_kinds(price: str) -> None:
         VendorOptions(teacher="cohere", price=tuple(price.split(",")))
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pip has installed a package that offers teachers, some of them none."""
+    home = tmp_path_factory.mktemp("acme")
+    folder = home / "site"
+    info = "acme_teacher-1.0.dist-info"
+    files = {
+        "acme_teacher.py": f"{GUIDE}\n{_WRONG}",
+        "acme_raises.py": "raise RuntimeError('no licence')\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: acme-teacher\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[tuition.teachers]\nacme = acme_teacher:make_teacher\n"
+        "broken = acme_teacher:nothing\nwrong = acme_teacher:wrong\nraises = acme_raises:make_teacher\n",
+    }
+    wheel = home / "acme_teacher-1.0-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
+        for name, text in {**files, f"{info}/RECORD": "".join(f"{name},,\n" for name in files)}.items():
+            archive.writestr(name, text)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    subprocess.run([*command, "--disable-pip-version-check", "--target", folder, wheel], check=True)
+    return folder
+
+
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as pip leaves an installed package, which offers two teachers."""
-    folder = tmp_path / "site"
-    info = folder / "acme_teacher-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-teacher\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[tuition.teachers]\nacme = acme_teacher:make_teacher\nbroken = acme_teacher:nothing\n"
-        "wrong = acme_teacher:wrong\nraises = acme_raises:make_teacher\n"
-    )
-    (folder / "acme_teacher.py").write_text(f"{GUIDE}\n{_WRONG}")
-    (folder / "acme_raises.py").write_text("raise RuntimeError('no licence')\n")
-    monkeypatch.syspath_prepend(str(folder))
+def package(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same on the path of Python."""
+    monkeypatch.syspath_prepend(str(installed))
     for name in ("acme_teacher", "acme_raises"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    return folder
+    return installed
 
 
 def test_a_package_adds_a_teacher_by_its_entry_point(tmp_path: Path, package: Path) -> None:
