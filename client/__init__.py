@@ -7,8 +7,8 @@ What a program needs is importable from here, and as `import tuition`; docs/pyth
   `ComparisonPlan`, `Embeddings`;
 - `next_options`: those of a run's next generation;
 - `Recipe`, a training protocol, and `Variant`, a row of a comparison with a recipe of its own;
-- `Method`, `Supervision`, `Augmentation`, `register_method`, `register_student`: what is plugged in
-  (docs/extending.md);
+- `Method`, `Supervision`, `Augmentation`, `Acquisition`, `PoolState`, `register_method`, `register_student`:
+  what is plugged in (docs/extending.md);
 - `load_run`, `load_student`, `evaluate`, `export`: what is done with a finished `Student`; `AskOptions` say
   about which images it asks the vendor;
 - `serve`, with `ServeOptions`: a finished student as a service;
@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from client.proofs.swap import SwapCheck as SwapCheck
     from client.purchase.budget import Budget as Budget
     from client.purchase.buyer import Buyer as Buyer
+    from client.purchase.selection import Acquisition as Acquisition, PoolState as PoolState
     from client.results.records import Plan as Plan, Purchase as Purchase, Summary as Summary
     from client.vendors.declaration import Declaration as Declaration, KnownModel as KnownModel
     from client.vendors.embeddings_api import EmbeddingsApi as EmbeddingsApi
@@ -177,6 +178,7 @@ _MODULES = {
     "client.proofs.swap": ("SwapCheck",),
     "client.purchase.budget": ("Budget",),
     "client.purchase.buyer": ("Buyer",),
+    "client.purchase.selection": ("Acquisition", "PoolState"),
     "client.results.records": ("Plan", "Purchase", "Summary"),
     "client.vendors.teachers.tuition": ("VendorClient",),
     "client.vendors.declaration": ("Declaration", "KnownModel"),

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ from client.learning.processes import chosen_device, is_distributed
 from client.learning.recipe import Recipe, Variant
 from client.options.training import CompareOptions
 from client.progress import ProgressListener
+from client.purchase.selection import SelectionStrategy, acquisition_name, acquisition_of
 from client.results.comparison_table import ComparisonTable, as_card, as_text
 from client.results.frames import data_frame
 from client.results.records import Record
@@ -128,6 +129,11 @@ def _comparison(
         )
     require_named(options.data)
     require_outside(options.out, options.data)
+    if options.budget is not None and acquisition_of(acquisition_name(options.select)) is not None:
+        raise UsageError(
+            "A comparison buys for all its runs before any begins, so with --budget its images are chosen by "
+            f"{' or '.join(get_args(SelectionStrategy))}: --select. `client distill` chooses round by round."
+        )
     settled = settled_options(options, options, options)
     recipe = settled.pop("recipe")
     config = runs.ComparisonConfig(

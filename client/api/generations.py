@@ -54,7 +54,7 @@ def of_next(run: Path, options: DistillOptions) -> DistillOptions:
     kept |= {"data": before.data, "out": _numbered_on(folder.path), "steps": None, "classes": None}
     if "classes" in explicit:
         del kept["data"]
-    for name in ("method", "student", "transform"):
+    for name in ("method", "student", "transform", "select"):
         if name not in explicit and str(kept[name]).startswith(f"{PYTHON}:"):
             raise UsageError(
                 f"{folder.path} was made with --{name} {kept[name]}, which is code, and no file says what "

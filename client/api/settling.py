@@ -16,6 +16,7 @@ from client.learning.recipe import RECIPES, Recipe
 from client.learning.views import transform_name
 from client.options.training import DistillOptions, ImageOptions, PromptOptions, StudentOptions
 from client.paths import is_file, is_there, resolved, rooted
+from client.purchase.selection import acquisition_name
 from client.runs.config import RunConfig
 
 
@@ -61,7 +62,7 @@ def settled_options(images: ImageOptions, prompts: PromptOptions, student: Stude
         "layout": images.layout,
         "columns": images.columns,
         "group_by_name": images.group_by_name,
-        "select": images.select,
+        "select": acquisition_name(images.select),
         "prompt": prompts.prompt,
         "prompts": _rooted_file("--prompts", prompts.prompts),
         "names": _rooted_file("--names", prompts.names),

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -10,9 +10,9 @@ from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, RecipeName, Variant
 from client.options.base import Options
 from client.options.vendor import BulkOptions, PurchaseOptions
+from client.purchase.selection import ACQUISITIONS, SelectionStrategy, is_known
 from shared.declared import Option
 
-SelectionStrategy = Literal["stratified", "random"]
 DEFAULT_DATA = Path("data")
 
 
@@ -41,6 +41,13 @@ def _student(given: Any) -> Any:  # noqa: ANN401 (it is checked when it is made:
 def _transform(given: Any) -> Any:  # noqa: ANN401 (the same)
     if not callable(given):
         raise ValueError("It has to be the name of a transform, or a function.")
+    return given
+
+
+def _acquisition(given: Any) -> Any:  # noqa: ANN401 (the same)
+    if not (is_known(given) if isinstance(given, str) else hasattr(given, "next")):
+        names = ", ".join((*get_args(SelectionStrategy), *ACQUISITIONS.names()))
+        raise ValueError(f"Images are chosen by {names}, or python:MODULE:NAME, not by {given!r}.")
     return given
 
 
@@ -102,10 +109,11 @@ class ImageOptions(DataOptions):
         description="Files named <set>__<name> may be variants of one drawing: keep these on one side of "
         "the split.",
     )
-    select: SelectionStrategy = Field(
+    select: Annotated[str | Any, AfterValidator(_acquisition)] = Field(
         default="stratified",
         description="Which images to buy when the budget does not reach all. stratified: the same number "
-        "of each class in each domain, drawn at random; random: drawn from all alike.",
+        "of each class in each domain, drawn at random; random: drawn from all alike; uncertainty, "
+        "python:MODULE:NAME or a package's: round by round. In Python also an `Acquisition`.",
     )
 
 

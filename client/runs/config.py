@@ -23,6 +23,7 @@ class RunConfig(RunOptions):
     method: str = Field(default="vl2v-adip", description="How to train; of one that is plugged in, the name.")
     student: str = Field(default=DEFAULT_BACKBONE, description="The backbone; of one's own, the name.")
     transform: str | None = Field(default=None, description="The user's own random view; its name.")
+    select: str = Field(default="stratified", description="How images are chosen to be bought; its name.")
     image_size: int = Field(description="Side of the student's input in pixels.")
     recipe: Recipe = Field(description="The training protocol, with the method's variants.")
     unlabelled: tuple[str, ...] = Field(default=(), description="Images without labels (`find_pool`).")

@@ -5,7 +5,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from client.data.examples import UNLABELLED
@@ -13,10 +15,13 @@ from client.data.pixels import PixelStore
 from client.data.splits import Split
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of
+from client.learning.stages import plain_features
+from client.learning.student import build_student
 from client.learning.student_file import load_student
 from client.learning.training_set import TrainingSet
 from client.learning.views import transform_of
 from client.purchase.buyer import Buyer
+from client.purchase.selection import acquisition_of
 from client.results.records import Summary
 from client.runs.conclusion import Conclusion
 from client.runs.config import RunConfig
@@ -27,6 +32,7 @@ from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
 from client.runs.mentions import mention_skipped
 from client.runs.requirements import require_layers, require_student
+from client.runs.rounds import Rounds
 from client.runs.target_builder import TargetBuilder
 from client.runs.targets import Targets
 from client.runs.tensorboard import mirrored
@@ -190,7 +196,24 @@ class Distillation:
         return builder.build(dataset, self._context.approve)
 
     def _target_builder(self, run: RunFolder) -> TargetBuilder:
-        return TargetBuilder(self._config, self._method, run, self._teacher, self._display)
+        return TargetBuilder(self._config, self._method, run, self._teacher, self._display, self._rounds)
+
+    def _rounds(self, dataset: Dataset) -> Rounds | None:
+        """The rounds in which images are chosen, where somebody's acquisition does it."""
+        config = self._config
+        acquisition = acquisition_of(config.select)
+        if acquisition is None:
+            return None
+
+        def features(positions: Sequence[int]) -> NDArray[np.float32]:
+            backbone = load_backbone(
+                config.student, image_size=config.image_size, weights=config.student_weights
+            )
+            student = build_student(backbone, outputs=1, text_head=None, image_size=config.image_size)
+            images = PixelStore(dataset.examples, self._context.pixels)
+            return plain_features(student.to(self._device), images, positions).cpu().numpy()
+
+        return Rounds(acquisition, config, dataset, features)
 
     def _is_of(self, dataset: Dataset, targets: Targets) -> bool:
         """Whether the finished student is what training on these would give."""

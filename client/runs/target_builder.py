@@ -25,6 +25,7 @@ from client.runs.folder import RunFolder
 from client.runs.forecast import worth_asking
 from client.runs.plans import describe_plan
 from client.runs.requirements import require_unrefused
+from client.runs.rounds import Rounds
 from client.runs.supervision import known_of, nothing_bought
 from client.runs.targets import Learnt, TargetInputs, Targets, target_rows
 from client.runs.teacher_check import Checked, check_teacher
@@ -43,9 +44,25 @@ class TargetBuilder:
     """Makes a run's targets: buys what its teacher is to say, and looks it up."""
 
     def __init__(
-        self, config: RunConfig, method: Method, run: RunFolder, teacher: Buyer | None, display: Display
+        self,
+        config: RunConfig,
+        method: Method,
+        run: RunFolder,
+        teacher: Buyer | None,
+        display: Display,
+        rounds: Callable[[Dataset], Rounds | None] = lambda _: None,
     ) -> None:
-        """Take up a run; a method that buys nothing needs no teacher."""
+        """Take up a run; a method that buys nothing needs no teacher.
+
+        Args:
+            config: the run.
+            method: its method.
+            run: its folder.
+            teacher: where to buy.
+            display: what a person sees meanwhile.
+            rounds: those in which images are chosen; `None` where they are bought in a fixed order.
+        """
+        self._rounds = rounds
         self._config = config
         self._method = method
         self._run = run
@@ -68,7 +85,9 @@ class TargetBuilder:
             self._run.write(self._run.plan, describe_plan(self._config, dataset, None, None).to_json())
             return self._targets_of(dataset, self._unbought(dataset))
         asked = teacher_queries(self._config, dataset)
-        TeacherPurchase(self._config, self._run, dataset, asked, self._teacher, self._display).make(approve)
+        TeacherPurchase(
+            self._config, self._run, dataset, asked, self._teacher, self._display, self._rounds(dataset)
+        ).make(approve)
         learnt = self._learnt(dataset, asked, self._teacher)
         if learnt.known is None:
             require_unrefused(learnt.missing, self._teacher)

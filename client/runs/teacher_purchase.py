@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from client.data.finder import Skipped
+from client.errors import UsageError
 from client.progress import Display
 from client.purchase.buyer import Buyer
 from client.purchase.plan import PurchasePlan
@@ -15,6 +16,7 @@ from client.runs.forecast import check_by_labelled, plan_for, worth_asking
 from client.runs.mentions import mention_skipped
 from client.runs.plans import describe_plan
 from client.runs.requirements import require_images, require_prompts, require_same_model
+from client.runs.rounds import Rounds
 from client.runs.teacher_check import is_guessing
 from client.runs.teacher_queries import TeacherQueries
 from client.vendors.query import Query
@@ -34,8 +36,10 @@ class TeacherPurchase:
         asked: TeacherQueries,
         teacher: Buyer,
         display: Display,
+        rounds: Rounds | None = None,
     ) -> None:
-        """Take up a purchase: nothing is bought yet."""
+        """Take up a purchase: nothing is bought yet; `rounds` choose images where the budget ends first."""
+        self._rounds = rounds
         self._config = config
         self._run = run
         self._dataset = dataset
@@ -51,6 +55,11 @@ class TeacherPurchase:
             approve: called with the price before anything is bought; it raises to stop.
         """
         run, dataset, asked, teacher = self._run, self._dataset, self._asked, self._teacher
+        if self._rounds is not None and teacher.buys_by_jobs:
+            raise UsageError(
+                f"--select {self._config.select} buys round by round, and a bulk job may take a day: leave "
+                "out --batch, or choose by stratified."
+            )
         plan, _ = plan_for(self._config, dataset, asked, teacher, folder=run.path)
         require_same_model(run, plan, teacher)
         run.write(run.plan, describe_plan(self._config, dataset, teacher.model, plan).to_json())
@@ -78,6 +87,9 @@ class TeacherPurchase:
         if not self._refused.keys().isdisjoint(asked.prompts):
             return  # nothing can be learnt from images
         room = len(plan.to_buy) - len(texts)
+        if self._rounds is not None and plan.beyond and room:
+            self._buy_in_rounds(self._rounds, room)
+            return
         if len(deciding) > _FIRST_LOOK < room:
             look, deciding = deciding[:_FIRST_LOOK], deciding[_FIRST_LOOK:]
             left = self._buy_images("first images", look, len(look), cached=plan.cached, directly=True)
@@ -90,6 +102,25 @@ class TeacherPurchase:
         room = self._buy_images("further images", [*rest, *(further if is_worth_more else ())], room)
         if is_worth_more and plan.needed("labelled") and (room or not plan.beyond):
             self._mention_unspent()
+
+    def _buy_in_rounds(self, rounds: Rounds, room: int) -> None:
+        """Buy what each round chooses by what the ones before it brought, until there is no room for more.
+
+        What an earlier run of these rounds paid for is in the cache, and takes no room.
+        """
+        for name in ("labelled", "unlabelled"):
+            if name == "unlabelled" and not worth_asking(
+                self._config, self._dataset, self._asked, self._teacher, folder=self._run.path
+            ):
+                return
+            for number, lot in enumerate(rounds.lots(name, self._asked, self._teacher), start=1):
+                known = self._teacher.lookup(lot)[1]
+                wanted = [query for query, ok in zip(lot, known, strict=True) if not ok]
+                room = self._buy_images(f"round {number}", wanted, room)
+                if number == 1:
+                    self._mention_guessing()
+                if not room:
+                    return
 
     def _buy_images(
         self, name: str, wanted: Sequence[Query], room: int, *, cached: int = 0, directly: bool = False

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import client
 from client.errors import UsageError
 from client.learning.backbones import STUDENTS, empty_backbone, python_backbones
 from client.learning.methods import method_of, register_method
+from client.purchase.selection import acquisition_of, chosen
 from tests.client.toy import draw, make_folder, tiny_student
 
 PAGE = Path(__file__).parents[3] / "docs" / "extending.md"
@@ -103,7 +105,7 @@ def test_a_student_and_a_view_of_the_guide_are_trained_saved_loaded_and_exported
 
     monkeypatch.setattr(STUDENTS, "_registered", {})  # as in another process
     monkeypatch.setattr(python_backbones, "_MADE", {})
-    with pytest.raises(UsageError, match=r"client\.register_student\('guide\.Small'"):
+    with pytest.raises(UsageError, match=r"tuition\.register_student\('guide\.Small'"):
         client.load_student("run", device="cpu")
     client.register_student("guide.Small", guide["Small"])
     assert client.load_student("run", device="cpu").predict(picture).classes[picture] == told
@@ -193,3 +195,99 @@ def test_a_comparison_finds_code_by_name_and_refuses_what_was_edited(options: An
     register_method(method)
     with pytest.raises(UsageError, match=r"The code of python:.* has changed since"):
         client.compare(comparison)
+
+
+class _Watched:
+    """Chooses the last images of each state, and notes what it is shown."""
+
+    per_round = 3
+
+    def __init__(self) -> None:
+        self.states: list[client.PoolState] = []
+
+    def next(self, state: client.PoolState, n: int) -> list[int]:
+        self.states.append(state)
+        return state.left[-n:]
+
+
+def _bought(cache: Path) -> set[str]:
+    """The toy pictures of which a cache has the embedding."""
+    files = {str(file): client.Query.image_file(file) for file in Path("toy").glob("*/*/*.png")}
+    with client.EmbeddingCache(cache) as kept:
+        known = {query for each in kept.fingerprints() for query in kept.known(each, list(files.values()))}
+    return {name for name, query in files.items() if query in known}
+
+
+def test_rounds_never_pass_the_budget_and_go_on_where_they_stopped(options: Any, tmp_path: Path) -> None:
+    watched = _Watched()
+    given = {"select": watched, "teacher": colours(), "method": "no-align"}
+    run = client.distill(options(**given, budget=3 + 4))
+    assert run.summary.queries_bought == 3 + 4
+    first = _bought(tmp_path / "cache.db")
+    client.distill(options(**given, budget=3 + 8, replace=True))
+    second, states = _bought(tmp_path / "cache.db"), watched.states
+    assert (len(first), len(second)) == (4, 8)
+    assert first < second
+    assert not any("red" in name for name in second)  # the domain that is held out
+    for state in states:
+        assert set(state.domains) == {"dark", "light"}
+        assert state.asked.sum() == 3 * state.round
+    assert [state.round for state in states[-3:]] == [0, 1, 2]
+    assert all(np.isfinite(each.vectors[each.asked]).all() for each in states[-3:])
+    assert not any(np.isfinite(each.vectors[~each.asked]).any() for each in states)
+    assert states[-1].texts.shape == (3, 3)
+    assert states[-1].features().shape[0] == len(states[0].labels) == run.summary.train_images
+    other = tmp_path / "other.db"
+    client.distill(options(**given, budget=3 + 8, cache=other, out="at-once"))
+    assert _bought(other) == second
+
+
+@pytest.mark.parametrize(
+    ("picks", "said"),
+    [
+        (lambda state, n: state.left[: n + 1], "chose 4 images, 4 of them of"),
+        (lambda *_: [0, 0], "chose 2 images, 1 of them"),
+        (lambda *_: [-1], "chose 1 images, 0 of them"),
+        (lambda state, _: state.nothing, r"raised AttributeError: .*test_guide.py, line"),
+    ],
+)
+def test_what_an_acquisition_gives_is_checked_and_nothing_more_is_bought(
+    options: Any, picks: Any, said: str
+) -> None:
+    wrong = type("Wrong", (), {"per_round": 3, "next": lambda _, state, n: picks(state, n)})()
+    with pytest.raises(client.ClientError, match=said):
+        client.distill(options(select=wrong, teacher=colours(), method="no-align", budget=7))
+    assert _bought(Path("cache.db")) == set()
+
+
+def test_uncertainty_asks_where_two_classes_are_nearest_by_what_was_bought(guide: dict[str, Any]) -> None:
+    angles = np.linspace(0, np.pi / 2, 9, dtype=np.float32)  # of the teacher's answers, between two texts
+    answers = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    asked = np.isin(np.arange(9), [0, 2, 6, 8])
+    state = client.PoolState(
+        domains=["all"] * 9,
+        labels=np.zeros(9, np.int64),
+        asked=asked,
+        vectors=np.where(asked[:, None], answers, np.nan).astype(np.float32),
+        texts=np.eye(2, dtype=np.float32),
+        features=lambda: np.hstack([answers, answers**2]),
+        order=range(9),
+        round=1,
+        random=np.random.default_rng(0),
+    )
+    unsure = acquisition_of("uncertainty")
+    assert unsure is not None
+    assert sorted(chosen(unsure, state)[:3]) == [3, 4, 5]
+    assert chosen(unsure, state)[0] == 4
+    fresh = replace(state, asked=np.zeros(9, bool), vectors=np.full((9, 2), np.nan, np.float32))
+    assert chosen(unsure, fresh) == list(range(9))
+    assert len(chosen(guide["LeastKnown"](), state)) == 5
+
+
+def test_rounds_are_refused_where_all_is_bought_at_once(options: Any) -> None:
+    with pytest.raises(ValueError, match=r"chosen by stratified, random, .*uncertainty"):
+        options(select="telepathy")
+    with pytest.raises(UsageError, match="with --budget its images are chosen by stratified or random"):
+        client.compare(
+            client.CompareOptions(data=Path("toy"), select="uncertainty", budget=9, out=Path("table"))
+        )
