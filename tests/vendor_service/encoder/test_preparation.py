@@ -168,6 +168,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
+@pytest.mark.slow  # tests/shared/processes holds it of the processes alone
 @pytest.mark.usefixtures("launched")
 def test_its_processes_end_with_a_vendor_that_is_killed(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path, "--model", write_tiny_clip(tmp_path / "tiny", seed=1)).start()
