@@ -1,7 +1,8 @@
 """Imported last by the server of forks: what each process that is forked from it has from its beginning.
 
-It has the bundled model and the trees of commands. And what was imported is never looked through for garbage:
-that takes a fork half a second, and makes its own the pages that it shares with the others.
+It has the bundled model, the trees of commands and the templates of the report. And what was imported is
+never looked through for garbage: that takes a fork half a second, and makes its own the pages that it shares
+with the others.
 """
 
 import gc
@@ -11,6 +12,7 @@ import typer.main
 
 from client.cli.main import app as client_app
 from client.learning.recipe import RECIPES
+from client.results import report
 from tests.support.huge_pages import use_huge_pages
 from tests.support.loaded_models import load_bundled, loaded_once
 from tests.support.quick import BRIEF, make_quick
@@ -23,6 +25,8 @@ patch.object(factory, "ClipModel", loaded_once).start()
 load_bundled()
 for app in (client_app, vendor_app):
     typer.main.get_command(app)
+for name in ("report.html", "model_card.md"):
+    report._environment().get_template(name)
 gc.collect()
 gc.freeze()
 use_huge_pages()

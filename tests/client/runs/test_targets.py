@@ -146,8 +146,7 @@ def test_what_was_refused_is_told_from_what_could_not_be_paid_for(pupil: Pupil) 
     assert [each["name"] for each in pupil.read("run/purchase.json")["refused"]] == [str(large)]
 
 
-@pytest.mark.parametrize("batch", [False, True])
-@pytest.mark.parametrize("spare", [-2, 2])
+@pytest.mark.parametrize(("spare", "batch"), [(-2, False), (2, False), (2, True)])
 def test_an_image_that_is_refused_makes_room_for_the_next(pupil: Pupil, spare: int, batch: bool) -> None:
     """Many labelled images are refused, and one without a label comes after them."""
     pupil.config = pupil.config.changed(unlabelled=pupil.pool())

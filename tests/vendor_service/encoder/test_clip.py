@@ -311,10 +311,10 @@ def test_every_size_of_batch_is_compiled_also_of_a_further_model(
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=note))
-    monkeypatch.setattr("vendor_service.encoder.replica._CPU_SIZES", (1, 2, 4))
+    monkeypatch.setattr("vendor_service.encoder.replica._CPU_SIZES", (1, 2))
     # One size more than PyTorch compiles of a function unless it is told to. Its settings are no attributes
     # that pytest could put back: monkeypatch would delete this one for all tests after it.
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with torch._dynamo.config.patch(recompile_limit=1):
         _every_size_is_compiled(compiled, tmp_path, monkeypatch)
 
 
