@@ -17,11 +17,12 @@ from benchmarks.records import TOGETHER, Record, made_with, record, recorded
 from benchmarks.runs import measured, parser_of_runs
 from client.data.bundled_set import ICONS
 from client.data.listing import list_folder
+from client.data.pool import find_pool
 from client.learning.recipe import Recipe, Variant
 from client.options.vendor import VendorOptions
 from client.progress import Display
 from client.results.comparison_table import RunResult
-from client.runs import comparison
+from client.runs import comparison, dataset
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
@@ -203,8 +204,8 @@ def test_the_first_table_of_the_results_is_what_its_command_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the record: no vendor is asked, and nothing is trained. Folders of thousands are read once."""
-    for name in ("list_folder", "find_pool"):
-        monkeypatch.setattr(comparison, name, cache(getattr(comparison, name)))
+    monkeypatch.setattr(dataset, "list_folder", cache(list_folder))
+    monkeypatch.setattr(comparison, "find_pool", cache(find_pool))
     page = (records.ROOT / "docs" / "results.md").read_text()
     (command,) = re.findall(r"^python -m benchmarks\.accuracy (--image-size.*)$", page, re.MULTILINE)
     monkeypatch.setattr("sys.argv", ["accuracy", *command.split()])
@@ -225,7 +226,7 @@ def test_no_line_is_out_of_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     Lines of what cannot be run any more stay: they say why it is gone.
     """
-    monkeypatch.setattr(comparison, "list_folder", cache(list_folder))
+    monkeypatch.setattr(dataset, "list_folder", cache(list_folder))
     with ZipFile(ICONS) as archive:  # an image of each class and domain: the digest is of the archive
         first = {name.rpartition("/")[0]: name for name in reversed(archive.namelist())}
         archive.extractall(tmp_path, members=first.values())

@@ -230,7 +230,7 @@ def test_runs_over_images_that_have_changed_are_refused(client: Command) -> None
     (circle / "00.png").rename(circle.parent / "square" / "99.png")
     for more in ("linear-probe", "linear-probe,lp-ft"):
         refused = client(*arguments, more, code=2).stderr
-        assert "toy have changed" in refused
+        assert "toy or their prompts have changed" in refused
         assert "another --out" in refused
     client(*arguments, "linear-probe", "--dry-run", code=2)
 

@@ -275,6 +275,9 @@ def test_class_names_and_images_without_labels_make_a_student(
         "by_domain": {},
         "images_by_domain": {},
         "worst_domain": None,
+        "in_domain_interval": None,
+        "out_of_domain_interval": None,
+        "intervals_by_domain": {},
     }
     assert summary["steps_kept"] == [4, 4]
     pages = "".join((client.folder / "run" / name).read_text() for name in ("report.html", "README.md"))

@@ -130,7 +130,7 @@ def test_a_class_text_that_the_vendor_refuses_and_a_spent_budget_keep_all_from_i
     assert (said.of_each, said.ended) == ([None], True)
     bad = Query.text("bad")
     asker = _asker(shop)
-    asker._prompts.append(bad)
+    asker._prompts[0] = bad
     said = asker.ask([_image(b"good")])
     assert (said.of_each, said.ended) == ([None], True)
     assert "the vendor refused it" in said.stopped
