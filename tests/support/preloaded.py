@@ -12,7 +12,7 @@ import typer.main
 
 from client.cli.main import app as client_app
 from client.learning.recipe import RECIPES
-from client.results import report
+from client.results.rendering import environment
 from tests.support.huge_pages import use_huge_pages
 from tests.support.loaded_models import load_bundled, loaded_once
 from tests.support.quick import BRIEF, make_quick
@@ -26,7 +26,7 @@ load_bundled()
 for app in (client_app, vendor_app):
     typer.main.get_command(app)
 for name in ("report.html", "model_card.md"):
-    report._environment().get_template(name)
+    environment().get_template(name)
 gc.collect()
 gc.freeze()
 use_huge_pages()
