@@ -19,11 +19,12 @@ LINKED = "a link to what is taken already"
 UNNAMED = "not an image by name"
 NO_FILE = "not a file"
 ELSEWHERE = "not where the layout says"
+OF_TEST = "of the test split, which nothing is learnt from"
 # What begins, or goes on, the reason of a file that is left out for another one.
 COPY = "a copy of "
 COPY_OF_ANOTHER_DOMAIN = f"{COPY}an image of another domain"
 # Left out on purpose: nobody loses a picture by it.
-_NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED, ELSEWHERE})
+_NO_LOSS = frozenset({HIDDEN, LINKED, UNNAMED, ELSEWHERE, OF_TEST})
 # What programs leave beside pictures: a Mac's archives, a Synology's thumbnails.
 _LITTER = frozenset({"__MACOSX", "@eaDir"})
 # A character that would be a wildcard, as `glob.escape` writes it.

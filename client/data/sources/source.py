@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from client.data.finder import Skipped, counted, described
+from client.data.finder import OF_TEST, Skipped, counted, described
 from client.data.members import Stamp, file_stamp
 from client.data.names import shown
 from client.data.sources import source_names
@@ -20,7 +20,6 @@ from client.errors import DataError
 from client.paths import is_file, is_there, rooted
 
 NO_LABEL = "without a label"
-OF_TEST = "of the test split, which nothing is learnt from"
 # The words for the parts of a data set, as Hugging Face's `datasets` knows them, by the side of a split.
 _TRAIN = frozenset({"train", "training", "trainval"})
 _HOLDOUT = frozenset({"validation", "valid", "val", "dev"})

@@ -25,12 +25,12 @@ from client.data import file_memory, rows_file
 from client.data.domains import ImageFolder
 from client.data.examples import read_files
 from client.data.file_memory import FileMemory
-from client.data.finder import NO_FILE, counted
+from client.data.finder import NO_FILE, OF_TEST, counted
 from client.data.images import decode, read_image
 from client.data.inspection import inspect
 from client.data.listing import list_folder
 from client.data.pool import find_pool
-from client.data.sources.source import NO_LABEL, OF_TEST
+from client.data.sources.source import NO_LABEL
 from client.data.tar_file import OUTSIDE, TWICE
 from client.errors import DataError
 from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
@@ -180,6 +180,7 @@ def test_a_test_split_is_left_out_and_validation_is_held_out(toy: Path, tmp_path
     assert found.domains == ("kept",)
     assert Counter(found.splits.values()) == {"train": 6, "holdout": 6}
     assert counted(found.ignored) == {OF_TEST: 6}
+    assert inspect(found).is_sound  # nobody misses them
     assert list_folder(Path(f"hf:{tmp_path}/kept/test")).count("test") == 6
     by_part = list_folder(Path(f"hf:{tmp_path}/kept"), columns=["domain=split"])
     assert (by_part.domains, dict(by_part.splits)) == (("test", "train", "validation"), {})
