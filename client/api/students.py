@@ -1,6 +1,7 @@
 """A trained student: what it says of images, and how often it is right."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,16 @@ from pydantic import Field, computed_field
 
 from client.api.checks import require_named
 from client.api.confirm import Confirm, purchases
-from client.data.domains import ImageFolder
-from client.data.examples import Example
-from client.data.finder import counted, described
-from client.data.images import Pixels
+from client.data.finder import Skipped, counted, described
 from client.data.kept_images import KeptImages
 from client.data.listing import list_folder
 from client.data.names import composed
-from client.data.pool import find_pool
-from client.errors import ClientError, VendorUnreachable
-from client.learning.prediction import Classifier, Prediction, classify, ranked
+from client.data.pictures import Pictures, pictures
+from client.errors import ClientError, UsageError, VendorUnreachable
+from client.learning.prediction import Classifier, Prediction, classify, ranked, rows_of
 from client.learning.rejection import shows_none
 from client.learning.student_metadata import StudentMetadata
+from client.learning.transform import Transform
 from client.options.students import AskOptions, PredictOptions
 from client.paths import is_file
 from client.progress import Display, ProgressListener
@@ -30,16 +29,17 @@ from client.results.evaluation import accuracy_by_domain
 from client.results.frames import data_frame
 from client.results.intervals import Interval, interval_of
 from client.results.onnx_classifier import OnnxClassifier
-from client.results.predictions import LabelledPrediction
 from client.results.records import Name, Record
 from client.runs.folder import RunFolder
 from client.serving.answers import Answer, AnsweredBy
-from client.serving.asking import VendorAnswers, image_queries, open_asker
+from client.serving.asking import VendorAnswers, open_asker, picture_queries
 from client.serving.selection import least_sure, sure_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a student in an ONNX file needs none
     from pandas import DataFrame
 
+    from client.learning.classifier import StudentModule
+    from client.learning.estimator import StudentEstimator
     from client.learning.student import StudentNetwork
 
 # Seconds to wait for another process that asks through the same cache.
@@ -51,7 +51,7 @@ class Predictions(Record):
 
     Attributes:
         classes: of each image that was read, its most probable classes with their probabilities (0 to 1),
-            the best first; by the image's path, in the order given.
+            the best first; by the image's path, or "[0]", "[1]" ... where it has none, in the order given.
         skipped: pictures that cannot be read, with the reason.
         passed_over: files of folders and patterns that were left out on purpose, with the reason.
         answered_by: who answered about each image: "student"; or "vendor" (asked now) or "cache" (asked
@@ -132,9 +132,21 @@ class DomainAccuracy(Record):
 class Student:
     """A trained student, ready to predict.
 
+    Wherever it takes images, it takes
+
+    - paths of files and folders, and patterns ("shots/**/*.png");
+    - images of Pillow's, as they are or opened from a file;
+    - arrays of shape (height, width, 3) or (n, height, width, 3), and tensors of shape (3, height, width) or
+      (n, 3, height, width), uint8 and RGB;
+    - tables, of pandas say, with a column `path`;
+    - lists and other iterables of these.
+
+    They are decoded, turned, laid on white and resized as `client predict` does it with files.
+
     Attributes:
         classes: the names of its classes, in the order of its probabilities.
         image_size: side of its input in pixels.
+        transform: makes uint8 tensors of shape (3, image_size, image_size) of images: what the student sees.
         metadata: what its file says of it.
     """
 
@@ -150,25 +162,73 @@ class Student:
         """
         self.classes = tuple(classifier.classes)
         self.image_size = classifier.side
+        self.transform = Transform(classifier.side)
         self.metadata = dict(metadata)
         self._metadata = StudentMetadata.from_file(metadata)
         self._classifier = classifier
         self._network = network
 
-    def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
-        """How likely each class is.
+    def probabilities(self, images: Pictures) -> NDArray[np.float32]:
+        """How likely each class is, float32 of shape (n, classes).
 
-        Args:
-            pixels: RGB, uint8 of shape (n, image_size, image_size, 3).
-
-        Returns:
-            float32 of shape (n, classes).
+        Raises:
+            UsageError: something is no image, or one of the wrong type, range or shape.
+            DataError: an image cannot be read.
         """
-        return self._classifier.probabilities(pixels)
+        return rows_of(self._classifier.probabilities, pictures(images), self.image_size)
+
+    def embed(self, images: Pictures) -> NDArray[np.float32]:
+        """Embeddings, float32 of shape (n, d) and unit length, for an index or a classifier of one's own.
+
+        They are in the teacher's space, where the student has learnt it; of a student that has learnt from
+        labels alone, they are the features of its backbone.
+
+        Raises:
+            UsageError: as `probabilities`, or the student is in a .onnx file, which has no embeddings.
+            DataError: as `probabilities`.
+        """
+        network = self._require_network("embeddings")
+        from client.learning.classifier import StudentClassifier
+
+        embeddings = StudentClassifier(network, self.classes).embeddings
+        return rows_of(embeddings, pictures(images), self.image_size)
+
+    def torch(self) -> "StudentModule":
+        """A copy as an `nn.Module`, on the device where the student is, to train further or to export.
+
+        Its `forward` takes pixels, uint8 of shape (n, 3, image_size, image_size), and gives logits of shape
+        (n, classes), whose softmax is `probabilities`.
+
+        Raises:
+            UsageError: the student is in a .onnx file.
+        """
+        network = self._require_network("PyTorch module")
+        from client.learning.classifier import StudentModule
+
+        return StudentModule(deepcopy(network))
+
+    def sklearn(self) -> "StudentEstimator":
+        """An estimator of scikit-learn's: it classifies images, and transforms them to embeddings.
+
+        Raises:
+            UsageError: scikit-learn is not installed.
+        """
+        try:
+            from client.learning.estimator import StudentEstimator
+        except ImportError as error:
+            raise UsageError("`sklearn()` takes scikit-learn: pip install 'tuition[sklearn]'.") from error
+        return StudentEstimator(self)
+
+    def _require_network(self, what: str) -> "StudentNetwork":
+        if self._network is None:
+            raise UsageError(
+                f"A student in a .onnx file has no {what}: load its run's folder, or its .safetensors file."
+            )
+        return self._network
 
     def predict(
         self,
-        images: str | Path | Iterable[str | Path],
+        images: Pictures,
         *,
         top: int = 5,
         reject: float | None = None,
@@ -182,7 +242,7 @@ class Student:
         It spends nothing, unless a vendor is to be asked about those of which the student is least sure.
 
         Args:
-            images: image files, folders (searched below) and patterns ("shots/**/*.png"); one or several.
+            images: see above. In the answers, those without a path have the names "[0]", "[1]" ...
             top: how many classes to name.
             reject: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which images are taken to
                 show none of the classes (`Predictions.named`); `None` for never.
@@ -193,8 +253,9 @@ class Student:
             progress: is told which pictures cannot be read, and how many files are left out.
 
         Raises:
-            UsageError: a path does not exist, `out` cannot be written, nobody agreed to the purchase, or the
-                student's file has no threshold for the rate of false rejects.
+            UsageError: something is no image, or one of the wrong type, range or shape; a path does not
+                exist, `out` cannot be written, nobody agreed to the purchase, or the student's file has no
+                threshold for the rate of false rejects.
             FingerprintChanged: the vendor sells another model than the one that the student learnt from.
             ClientError: the vendor refuses the key, say. Of one that is away, a note says so.
         """
@@ -202,12 +263,14 @@ class Student:
         if out is not None:
             check_answers_file(Path(out))
         below = self._metadata.thresholds(options.reject, asks=ask is not None)
-        words = [images] if isinstance(images, str | Path) else images
-        found = [find_pool(str(word)) for word in words]
-        left_out = [file for each in found for file in each.left_out]
+        left_out: list[Skipped] = []
+        found = classify(self._classifier, pictures(images, left_out))
+        # Pictures are held only where a vendor may be sent them: a stream may be larger than the memory.
+        predictions = (
+            list(found) if ask else [each._replace(picture=each.picture.emptied()) for each in found]
+        )
         display = Display.of(progress)
-        predictions = list(classify(self._classifier, (path for each in found for path in each.images)))
-        skipped = {str(p.path): p.unreadable for p in predictions if p.unreadable}
+        skipped = {each.picture.name: each.unreadable for each in predictions if each.unreadable}
         skipped |= {str(file.path): file.reason for file in left_out if file.is_loss}
         read = [each for each in predictions if not each.unreadable]
         answers, said = self._own_answers(read, below.student), VendorAnswers([])
@@ -216,7 +279,7 @@ class Student:
         display.note_skipped(skipped, listed_in="--json")
         if by_reason := counted(file for file in left_out if not file.is_loss):
             display.note(f"Left out: {described(by_reason)}.")
-        by_name = {str(each.path): answer for each, answer in zip(read, answers, strict=True)}
+        by_name = {each.picture.name: answer for each, answer in zip(read, answers, strict=True)}
         answered = Predictions(
             classes={name: ranked(a.probabilities, self.classes, options.top) for name, a in by_name.items()},
             skipped=skipped,
@@ -256,7 +319,7 @@ class Student:
         from client.runs.connection import Connection  # what speaks HTTP takes a moment to import
 
         connection = Connection(ask, display)
-        queries = image_queries([read[place].path for place in unsure], connection.files)
+        queries = picture_queries([read[place].picture for place in unsure], connection.files)
         try:
             with open_asker(
                 connection, ask, self.classes, self._metadata, reject_below, patience=_PATIENCE
@@ -295,19 +358,6 @@ class Student:
             image_size=self.image_size,
             asking=asking,
         )
-
-    def answers(self, folder: ImageFolder, examples: Sequence[Example]) -> list[LabelledPrediction]:
-        """Its most probable class of each example of a folder.
-
-        Raises:
-            DataError: it does not know a class of the folder.
-        """
-        from client.runs.evaluation import answers_about, answers_of_file
-
-        if self._network is not None:
-            return answers_about(self._network, self.classes, folder, examples)
-        assert isinstance(self._classifier, OnnxClassifier)
-        return answers_of_file(self._classifier, folder, examples)
 
 
 def load_student(path: Path | str, *, device: str = "auto") -> Student:
@@ -364,14 +414,14 @@ def evaluate(
         DataError: the folder has no labelled image or no such domain, or the student does not know a class
             of it.
     """
-    from client.runs.evaluation import read_for_evaluation
+    from client.runs.evaluation import answers_by, read_for_evaluation
 
     require_named(Path(data))
     folder = list_folder(Path(data), layout=layout, columns=columns)
     chosen = [composed(name) for name in domains or folder.domains]
     loaded = student if isinstance(student, Student) else load_student(student, device=device)
     examples, left_out = read_for_evaluation(folder, chosen, Display.of(progress))
-    answers = loaded.answers(folder, examples)
+    answers = answers_by(loaded._classifier, folder, examples)
     accuracy = accuracy_by_domain([a.right for a in answers], [a.domain for a in answers])
     return {
         name: DomainAccuracy(

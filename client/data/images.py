@@ -1,6 +1,6 @@
 """Image files to RGB pixels, with limits on what is accepted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -246,15 +246,43 @@ def squeezed(image: Image.Image, side: int) -> tuple[Pixels, float]:
     return np.asarray(square), seen.width / seen.height
 
 
+def square_of(image: Image.Image, side: int) -> Pixels:
+    """The pixels of `decode_square`, of an image that somebody else has opened or made.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    with _translated(lambda: UnreadableImage("not a readable picture")):
+        _check_size(image)
+        return squeezed(image, side)[0]
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """The pixels of `decode`, of an image that `square_of` has taken."""
+    return np.asarray(_seen(image))
+
+
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """The image, its header read; whatever its decoder raises is translated."""
+    with _translated(lambda: unknown(content)), Image.open(BytesIO(content), formats=formats()) as image:
+        _check_size(image)
+        yield image
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MOST_SIDE:
+        size = f"{image.width} x {image.height}"
+        raise UnreadableImage(f"{size} pixels are too many", "too many pixels")
+    if not min(image.size):
+        raise UnreadableImage("it has no pixels")
+
+
+@contextmanager
+def _translated(damaged: Callable[[], UnreadableImage]) -> Iterator[None]:
+    """Translate what decoders raise: they answer damaged files with almost any exception."""
     try:
-        with Image.open(BytesIO(content), formats=formats()) as image:
-            if image.width * image.height > MAX_PIXELS or max(image.size) > MOST_SIDE:
-                size = f"{image.width} x {image.height}"
-                raise UnreadableImage(f"{size} pixels are too many", "too many pixels")
-            yield image
+        yield
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
@@ -262,8 +290,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     except Exception as error:
         if isinstance(error, MemoryError) or "out of memory" in str(error):  # as Pillow's decoders say it
             raise UnreadableImage(NO_MEMORY, may_pass=True) from error
-        # Decoders answer damaged files with almost any exception; each of them means the same here.
-        raise unknown(content) from error
+        raise damaged() from error
 
 
 def unknown(content: bytes) -> UnreadableImage:

@@ -113,6 +113,18 @@ class StudentNetwork(nn.Module):
         """Unit embeddings, shape (n, d), of uint8 pixels (n, 3, size, size): what a teacher would answer."""
         return functional.normalize(self(pixels), dim=1)
 
+    def embeddings(self, pixels: Tensor) -> Tensor:
+        """Unit vectors, shape (n, d), of uint8 pixels (n, 3, size, size).
+
+        They are in the teacher's space where the student has a projector into it, else f(x).
+        """
+        vectors = self.features(pixels)
+        if isinstance(self.projector, ClassifyingProjector):
+            vectors = self.projector.space(vectors)
+        elif self.text_head is not None:
+            vectors = self.projector(vectors)
+        return functional.normalize(vectors, dim=1)
+
     def logits(self, outputs: Tensor) -> Tensor:
         """Class scores, shape (n, classes), of the outputs of `forward`."""
         if isinstance(self.projector, ClassifyingProjector):

@@ -2,8 +2,11 @@
 
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +85,7 @@ class OnnxClassifier:
         providers: list[str | tuple[str, dict[str, int]]] = [_CPU]
         if device != "cpu" and _CUDA in onnxruntime.get_available_providers():
             providers.insert(0, (_CUDA, {"device_id": int(named[1] or 0)}))
-        self._path = path
+        self._path, self._device, self._threads = path, device, threads
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 4  # its log has names of the file's, as they are; errors are raised
@@ -97,6 +100,10 @@ class OnnxClassifier:
         if self.metadata.classes is None or self.metadata.image_size is None:
             raise _no_student(path)
         self.classes, self.side = list(self.metadata.classes), self.metadata.image_size
+
+    def __reduce__(self) -> tuple[Callable[[Path], Self], tuple[Path]]:
+        """Its file is opened again where it is sent to: a session of onnxruntime stays in its process."""
+        return partial(type(self), device=self._device, threads=self._threads), (self._path,)
 
     def probabilities(self, pixels: Pixels) -> NDArray[np.float32]:
         """Of shape (n, classes), for RGB of shape (n, side, side, 3).

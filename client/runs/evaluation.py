@@ -14,6 +14,7 @@ from client.data.names import composed, relative
 from client.data.pixels import PixelStore
 from client.errors import DataError
 from client.learning.classifier import StudentClassifier
+from client.learning.prediction import Classifier
 from client.learning.stages import class_scores
 from client.learning.student import StudentNetwork
 from client.learning.training_set import Images
@@ -95,10 +96,10 @@ def answers_about(
     return _answers(probabilities.numpy(), classes, folder, examples, seen=seen)
 
 
-def answers_of_file(
-    classifier: OnnxClassifier, folder: ImageFolder, examples: Sequence[Example], *, seen: bool = False
+def answers_by(
+    classifier: Classifier, folder: ImageFolder, examples: Sequence[Example], *, seen: bool = False
 ) -> list[LabelledPrediction]:
-    """The same of a student in an ONNX file.
+    """The same of whatever classifies squares of pixels.
 
     Raises:
         DataError: as `answers_about`.

@@ -20,7 +20,7 @@ from client.results.onnx_quantization import write_int8
 from client.results.records import ExportedFile, Exports
 from client.results.speed import speed_of
 from client.runs.dataset import Dataset, read_dataset
-from client.runs.evaluation import answers_of_file
+from client.runs.evaluation import answers_by
 from client.runs.folder import RunFolder
 from client.runs.generations import seen_by_student
 from client.runs.memo import Memo
@@ -94,7 +94,7 @@ def _measured(file: Path, kind: str, dataset: Dataset, target: Sequence[Example]
         answer
         for examples, seen in ((held_out, True), (target, False))
         if examples
-        for answer in answers_of_file(classifier, dataset.folder, examples, seen=seen)
+        for answer in answers_by(classifier, dataset.folder, examples, seen=seen)
     ]
     found = Evaluation.of(answers)
     return ExportedFile(

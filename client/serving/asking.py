@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.data.examples import UNLABELLED, Example, read_files
 from client.data.file_memory import FileMemory
+from client.data.pictures import Picture
 from client.data.wording import class_prompts
 from client.errors import ClientError, FingerprintChanged, PriceRaised, UsageError
 from client.learning.rejection import NEVER
@@ -60,8 +61,17 @@ def image_query(sent: bytes, name: str) -> Query:
     return Query("image", hashlib.sha256(sent).hexdigest(), name, lambda: sent)
 
 
-def image_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
-    """The same about files on a disk, which are read again when they are sent."""
+def picture_queries(pictures: Sequence[Picture], memory: FileMemory) -> list[Query]:
+    """The same about pictures that have been decoded; files on a disk are read again when they are sent."""
+    paths = [each.source for each in pictures if isinstance(each.source, Path)]
+    files = iter(_file_queries(paths, memory))
+    return [
+        next(files) if isinstance(each.source, Path) else image_query(each.sent(), each.name)
+        for each in pictures
+    ]
+
+
+def _file_queries(paths: Sequence[Path], memory: FileMemory) -> list[Query]:
     facts = read_files(paths, memory)
     examples = [
         Example(str(path), "", UNLABELLED, each.digest, each.file_digest, each.side)

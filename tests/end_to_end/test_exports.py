@@ -15,7 +15,7 @@ from client.data.images import Pixels
 from client.learning.tensor_file import load_tensors
 from client.results.onnx_quantization import write_int8
 from client.results.records import ExportedFile
-from client.runs.evaluation import answers_of_file
+from client.runs.evaluation import answers_by
 from client.runs.exports import _loss
 from client.runs.generations import Seen
 from tests.client.toy import CLASSES, draw, make_folder
@@ -132,9 +132,9 @@ def test_no_image_that_the_student_was_trained_on_measures_it(
 
     def watched(classifier: Any, folder: Any, examples: list[Example], *, seen: bool) -> Any:
         measured.extend(examples)
-        return answers_of_file(classifier, folder, examples, seen=seen)
+        return answers_by(classifier, folder, examples, seen=seen)
 
-    monkeypatch.setattr("client.runs.exports.answers_of_file", watched)
+    monkeypatch.setattr("client.runs.exports.answers_by", watched)
     try:
         client("export", "run", "--out", "later.onnx", "--int8", "--allow-loss", "100")
     finally:

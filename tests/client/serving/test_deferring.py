@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import httpx
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, FilePayload, expect
 from pydantic import ValidationError
 
@@ -127,6 +129,24 @@ def test_unsure_images_are_asked_about_once_and_answered_as_a_folder_is(
     for path, result in zip(paths, first.json()["results"], strict=True):
         served = {each["class"]: each["confidence"] for each in result["top"]}
         assert served == pytest.approx(found.classes[str(path)], abs=1e-5)
+
+
+def test_images_in_memory_are_asked_about_as_files_are(
+    taught: Path, tmp_path: Path, key: str, vendor_process: VendorProcess
+) -> None:
+    options = AskOptions(
+        vendor=vendor_process.url, share=1.0, api_key_file=tmp_path / "key", cache=tmp_path / "cache.db"
+    )
+    images = [Image.open(BytesIO(picture(seed))).convert("RGB") for seed in range(3)]
+    images[0].save(tmp_path / "0.png")
+    given = [np.asarray(images[1]), tmp_path / "0.png", images[2]]
+    found = load_student(taught).predict(given, ask=options)
+    assert found.answered_by == {"[0]": "vendor", str(tmp_path / "0.png"): "vendor", "[2]": "vendor"}
+    assert vendor_process.charges(key).queries == found.queries_bought == _TEXTS + 3
+    for image, answer in zip((images[1], images[0], images[2]), found.classes.values(), strict=True):
+        image.save(tmp_path / "alone.png")
+        (alone,) = load_student(taught).predict(tmp_path / "alone.png", ask=options).classes.values()
+        assert alone == pytest.approx(answer, abs=1e-4)  # in the order given
 
 
 def test_the_vendor_is_asked_for_callers_with_keys_or_on_this_machine_alone(
