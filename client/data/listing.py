@@ -55,11 +55,11 @@ def list_folder(
             whose name is not UTF-8.
         UsageError: the layout or the columns are none, or a layout is given of what is no folder.
     """
-    if layout is not None and is_file(root):
-        raise UsageError(
-            f"--layout says what the folders of a folder are, and {root} is a file: leave it out."
-        )
-    if (kept := Kept.of(root)) is not None:
+    kept = Kept.of(root)
+    if layout is not None and (kept is not None or is_file(root)):
+        what = "is a file" if kept is None else "says it itself"
+        raise UsageError(f"--layout says what the folders of a folder are, and {root} {what}: leave it out.")
+    if kept is not None:
         rows, left_out = kept.images(Columns.of(columns), labelled=True)
         listed = _of_rows(rows, left_out, kept.folder, kept.name, group_by_name=group_by_name)
         return replace(listed, table=root)

@@ -32,7 +32,7 @@ from client.data.listing import list_folder
 from client.data.pool import find_pool
 from client.data.sources.source import NO_LABEL
 from client.data.tar_file import OUTSIDE, TWICE
-from client.errors import DataError
+from client.errors import DataError, UsageError
 from tests.client.toy import CLASSES, DOMAINS, draw, make_folder
 
 Facts = Counter[tuple[str, str, str]]
@@ -379,6 +379,8 @@ def test_a_group_of_rows_that_is_too_large_is_refused_before_it_is_read(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = _parquet(toy, tmp_path / "kept")
+    with pytest.raises(UsageError, match="says it itself: leave it out"):
+        list_folder(Path(spec), layout="class")
     monkeypatch.setattr(rows_file, "_GROUP_BYTES", 100)
     with pytest.raises(DataError, match=r"Write it with fewer rows a group, or by save_to_disk"):
         list_folder(Path(spec))
