@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import require_named, require_outside
 from client.api.confirm import Confirm, purchases
-from client.api.settling import settled_options
+from client.api.settling import settled_options, with_files
 from client.data.names import composed
 from client.errors import UsageError
 from client.learning.methods import method_name, method_of, with_steps
@@ -91,7 +91,7 @@ def plan_comparison(options: CompareOptions, *, progress: ProgressListener | Non
         UsageError: an option or the image folder is not what the runs need.
         VendorError: the vendor does not answer, or refuses.
     """
-    comparison = _comparison(options, None, progress)
+    comparison = _comparison(with_files(options, progress), None, progress)
     return ComparisonPlan(runs=len(comparison.cells), **comparison.quote()._asdict())
 
 
@@ -114,7 +114,7 @@ def compare(
         SpendingStopped: a limit was reached before all that the runs ask was bought.
         ClientError: see client/errors.py; what was bought and trained so far is kept.
     """
-    comparison = _comparison(options, confirm, progress)
+    comparison = _comparison(with_files(options, progress), confirm, progress)
     results = comparison.execute()
     return Comparison(path=options.out, table=ComparisonTable.of(results, comparison.setting))
 

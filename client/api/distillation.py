@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from client.api.checks import require_outside
 from client.api.confirm import Confirm, purchases, replacements
-from client.api.settling import run_config
+from client.api.settling import run_config, with_files
 from client.api.students import Student, load_student
 from client.errors import UsageError
 from client.learning.methods import method_of
@@ -139,6 +139,7 @@ def distill(
         SpendingStopped: a limit was reached; the same options with a larger one go on from there.
         ClientError: see client/errors.py; what was bought and trained so far is kept.
     """
+    options = with_files(options, progress)
     config = run_config(options)
     if options.budget is None and method_of(config.method).buys:
         raise UsageError(

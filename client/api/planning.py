@@ -3,7 +3,7 @@
 import hashlib
 
 from client.api.confirm import Confirm, purchases
-from client.api.settling import run_config
+from client.api.settling import run_config, with_files
 from client.errors import UsageError
 from client.learning.methods import method_of
 from client.options.training import DistillOptions
@@ -69,6 +69,7 @@ def _planned(
         raise UsageError(
             f"--probe {probe} is more than --budget {options.budget}: nothing is bought beyond the budget."
         )
+    options = with_files(options, progress)
     config, connection = run_config(options), Connection(options, progress)
     run = None if options.out is None else RunFolder(options.out)
     run_id = "plan"
@@ -111,6 +112,7 @@ def dry_run(options: DistillOptions, *, progress: ProgressListener | None = None
         BudgetExhausted: the budget does not reach the class prompts, or an image to train on.
         VendorError: the vendor does not answer, or refuses.
     """
+    options = with_files(options, progress)
     path = options.out or run_config(options).usual_folder
     begun = options.model_copy(update={"out": path})
     return _planned(begun, probe=0, try_prompts=False, confirm=None, progress=progress, is_dry_run=True)

@@ -3,21 +3,51 @@
 from collections.abc import Sequence
 from glob import escape, has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from client.api.checks import require_class_names, require_named
 from client.data.finder import require_name
 from client.data.names import composed
+from client.data.own_set import write_set
 from client.data.sources.source import Kept, rooted_data
 from client.errors import UsageError
 from client.learning.backbones import native_image_size, student_name
 from client.learning.methods import METHODS, method_name, method_of, parse_method, with_steps
 from client.learning.recipe import RECIPES, Recipe
 from client.learning.views import transform_name
-from client.options.training import DistillOptions, ImageOptions, PromptOptions, StudentOptions
+from client.options.training import (
+    CompareOptions,
+    DistillOptions,
+    ImageOptions,
+    PromptOptions,
+    StudentOptions,
+)
 from client.paths import is_file, is_there, resolved, rooted
+from client.progress import ProgressListener
 from client.purchase.selection import acquisition_name
 from client.runs.config import RunConfig
+from client.runs.storage import Storage
+
+_O = TypeVar("_O", DistillOptions, CompareOptions)
+
+
+def with_files(options: _O, progress: ProgressListener | None) -> _O:
+    """The same options, whose data set is a table if it is a Python object; its images are then files.
+
+    Raises:
+        UsageError: class names are given as well.
+        DataError: it is no data set.
+        ClientError: it raises, or cannot be written.
+    """
+    if options.dataset is None:
+        return options
+    if getattr(options, "classes", None) is not None:
+        raise UsageError("A `dataset` has labels: leave out `classes`, which is for images without any.")
+    storage = Storage(options, progress)
+    total = len(options.dataset) if hasattr(options.dataset, "__len__") else 0
+    with storage.display.track("Writing the data set", total) as advance:
+        table = write_set(options.dataset, storage.sets, lambda done: advance(done, ""))
+    return options.model_copy(update={"data": table, "dataset": None})
 
 
 def run_config(options: DistillOptions) -> RunConfig:

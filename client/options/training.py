@@ -139,6 +139,16 @@ class PromptOptions(Options):
     )
 
 
+class DatasetOptions(Options):
+    """Labelled images that are a Python object."""
+
+    dataset: Annotated[Any, Option(hidden=True, instead_of="data")] = Field(
+        default=None,
+        description="Instead of `data`, a data set of (image, label, domain), as PyTorch has them; the "
+        "domain may be left out. It is written beside the cache, as files that are read like others.",
+    )
+
+
 class StudentOptions(Options):
     """The student, and the recipe by which it learns."""
 
@@ -206,7 +216,7 @@ class RunOptions(ImageOptions, PromptOptions, StudentOptions):
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of splits, batches and views.")
 
 
-class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
+class DistillOptions(RunOptions, DatasetOptions, TrainingOptions, BulkOptions, DeviceOptions):
     """One run: `tuition.distill`, and `tuition.plan`."""
 
     panel: ClassVar[str | None] = None
@@ -233,7 +243,9 @@ class DistillOptions(RunOptions, TrainingOptions, BulkOptions, DeviceOptions):
         return self.data if self.classes is None else self.classes
 
 
-class CompareOptions(ImageOptions, PromptOptions, TrainingOptions, PurchaseOptions, DeviceOptions):
+class CompareOptions(
+    ImageOptions, PromptOptions, DatasetOptions, TrainingOptions, PurchaseOptions, DeviceOptions
+):
     """Many runs over one purchase: `tuition.compare`, and `tuition.plan_comparison`."""
 
     panel: ClassVar[str | None] = None

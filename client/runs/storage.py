@@ -9,6 +9,7 @@ from platformdirs import user_cache_path
 from client.cache.cache import EmbeddingCache
 from client.data.examples import sent_of
 from client.data.file_memory import FileMemory
+from client.data.own_set import delete_sets
 from client.data.pixels import delete_pixels
 from client.errors import ClientError, UsageError
 from client.options.vendor import CacheOptions
@@ -31,6 +32,11 @@ class Storage:
     def pixels(self) -> Path:
         """The folder of decoded images."""
         return self._file.parent / "pixels"
+
+    @property
+    def sets(self) -> Path:
+        """The folder of data sets that are Python objects."""
+        return self._file.parent / "datasets"
 
     @property
     def files(self) -> FileMemory:
@@ -56,7 +62,8 @@ class Storage:
     def forget(self, images: Sequence[str]) -> int:
         """Delete images' embeddings, by the SHA-256 (hex) of their files, and what lies beside the cache.
 
-        All decoded images are deleted, for none is named after its image. Later runs decode them again.
+        All decoded images are deleted, for none is named after its image. Later runs decode them again. So
+        are the files that were made of Python data sets.
 
         Returns:
             How many embeddings there were.
@@ -71,6 +78,7 @@ class Storage:
         self.files.forget(images)
         try:
             delete_pixels(self.pixels)
+            delete_sets(self.sets)
         except OSError as error:
             raise ClientError(
                 f"{error.filename} cannot be deleted: {error.strerror}. Change that, and give the same "

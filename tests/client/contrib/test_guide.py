@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import client
+from client.data.own_set import write_set
 from client.errors import UsageError
 from client.learning.backbones import STUDENTS, empty_backbone, python_backbones
 from client.learning.methods import method_of, register_method
@@ -291,3 +292,58 @@ def test_rounds_are_refused_where_all_is_bought_at_once(options: Any) -> None:
         client.compare(
             client.CompareOptions(data=Path("toy"), select="uncertainty", budget=9, out=Path("table"))
         )
+
+
+def test_a_data_set_of_the_guide_is_read_as_files_and_told_from_another(
+    guide: dict[str, Any], options: Any, tmp_path: Path
+) -> None:
+    drawn = guide["Drawn"]()
+    given = {"method": "erm", "budget": None, "target_domain": "slate"}
+    plan = client.plan(options(dataset=drawn, **given))
+    assert (plan.classes, plan.source_domains) == (["dark", "light"], ["paper"])
+    run = client.distill(options(dataset=drawn, **given))
+    assert sum(run.summary.accuracy.images_by_domain.values()) == run.summary.holdout_images + 20
+    files = sorted((tmp_path / "datasets").glob("*/*.png"))
+    assert len(files) == 40
+    before = [file.stat().st_mtime_ns for file in files]
+    named = ((image, drawn.classes[label], domain) for image, label, domain in (drawn[n] for n in range(40)))
+    client.distill(options(dataset=named, **given, out="again"))
+    assert [file.stat().st_mtime_ns for file in files] == before
+    images = {np.asarray(Image.open(file)).tobytes() for file in files}
+    assert images == {drawn[n][0].tobytes() for n in range(40)}
+
+
+def test_each_kind_of_image_and_label_of_a_data_set_is_the_same_image(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    kinds = (array, Image.fromarray(array), torch.from_numpy(array).permute(2, 0, 1))
+    table = write_set([(each, "cat") for each in kinds], tmp_path / "sets")
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert len({row["path"] for row in rows}) == 1
+    assert write_set([(rows[0]["path"], "cat")] * 3, tmp_path / "sets") == table
+    assert write_set([(array, "dog")] * 3, tmp_path / "sets") != table
+
+
+class _Broken(list[Any]):
+    def __getitem__(self, position: Any) -> Any:
+        raise OSError(f"no disk at {position}")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ([(np.zeros((4, 4, 3)), "cat")], r"Image 1 of the data set is float64 of shape \(4, 4, 3\)"),
+        ([(torch.zeros(4, 4, 3, dtype=torch.uint8), "cat")], None),
+        ([(torch.zeros(1, 4, 4, dtype=torch.uint8), "cat")], r"uint8 of shape \(1, 4, 4\)"),
+        ([(np.zeros((4, 4, 3), np.uint8), -1)], "number among `classes`, of which the set has 0"),
+        ([np.zeros((4, 4, 3), np.uint8)], r"has to be \(image, label\)"),
+        ([], "has no image"),
+        (5, "not a int"),
+        (_Broken([1]), r"asked for image 0, raised OSError: no disk at 0 \(test_guide.py"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_in_words(tmp_path: Path, dataset: Any, said: str | None) -> None:
+    if said is None:
+        assert write_set(dataset, tmp_path).exists()
+        return
+    with pytest.raises(client.ClientError, match=said):
+        write_set(dataset, tmp_path)
