@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from client.errors import InputRefused, PriceRaised, VendorError
+from client.errors import InputRefused, PriceRaised, RequestTooLarge, VendorError
 from client.vendors.declaration import Declaration
 from client.vendors.query import Query, counts_of
 from client.vendors.transport import NO_HOOKS, Hooks
@@ -118,6 +118,7 @@ class InProcess(Vendor):
 
         Raises:
             InputRefused: an image cannot be read.
+            RequestTooLarge: a function that costs nothing had not the memory for so many.
             VendorError: a function raised, or did not answer with a vector of each.
         """
         asked = [query for query, _ in queries]
@@ -133,6 +134,8 @@ class InProcess(Vendor):
             with self._turn:
                 rows = self._functions[kind](inputs)
         except Exception as error:
+            if self.declares.repeats_are_free and len(asked) > 1 and _is_of_memory(error):
+                raise RequestTooLarge(f"{who} has no memory for {len(asked)} at once.") from error
             raise VendorError(f"{who} raised {type(error).__name__}: {error}") from error
         vectors = unit_vectors(rows, asked=len(asked), dimensions=model.dimensions, who=who)
         return EmbedResult(
@@ -141,6 +144,10 @@ class InProcess(Vendor):
             Usage.of(counts, cost),
             f"{self.declares.name}-{secrets.token_hex(8)}",
         )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # PyTorch's
 
 
 def _image(content: bytes) -> Image.Image:

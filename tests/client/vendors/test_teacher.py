@@ -161,6 +161,24 @@ def test_a_function_that_costs_and_fails_leaves_one_call_in_doubt(tmp_path: Path
         assert cache.spending(run) == Spending(600 + calls[2], 7 * (600 + calls[2]))  # one call in doubt
 
 
+def test_a_batch_for_which_there_is_no_memory_is_halved(tmp_path: Path) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As PyTorch calls that of a GPU."""
+
+    def images(pictures: list[Image.Image]) -> Any:
+        if len(pictures) > 1:
+            raise OutOfMemoryError("CUDA out of memory")
+        return _images(pictures)
+
+    assert embed(_options(tmp_path, Teacher.from_callable(images, _texts, name="mine"))).queries_bought == 4
+
+    def never(_: list[Image.Image]) -> Any:
+        raise MemoryError
+
+    with pytest.raises(VendorError, match="raised MemoryError"):
+        embed(_options(tmp_path, Teacher.from_callable(never, _texts, name="other")))
+
+
 def test_what_was_interrupted_is_computed_again_for_nothing(tmp_path: Path) -> None:
     fails = [True]
 
