@@ -46,7 +46,7 @@ class Voyage(EmbeddingsApi):
             "https://docs.voyageai.com/docs/multimodal-embeddings",
             "https://docs.voyageai.com/reference/multimodal-embeddings-api",
             "https://docs.voyageai.com/docs/rate-limits",
-            "https://docs.voyageai.com/docs/pricing",
+            "https://docs.voyageai.com/pricing",
             "https://usagepricing.com/blueprint/voyage-ai",
         ),
     )
