@@ -1,19 +1,23 @@
 """A student as a service: opened, given an address, and served until stopped."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.errors import ClientError, UsageError
 from client.options.students import AskOptions, ServeOptions
+from shared.text import visible
 
 if TYPE_CHECKING:
     from client.serving.app import Deferral
     from client.serving.keys import Keys
     from client.serving.student import ServedStudent
 
+_log = logging.getLogger(__name__)
 # What a server takes beside what the client has: the extra `serve`.
 _SERVER = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client", "jinja2")
 # Seconds to wait for another process that asks through the same cache.
@@ -72,6 +76,19 @@ def _require_server() -> None:
         raise UsageError(f"{missing[0]} is missing, which serving takes: pip install 'tuition[serve]'")
 
 
+class _Log:
+    """Hears what a person should know of whom the student asks, and writes it into the server's log."""
+
+    def note(self, text: str) -> None:
+        """Log it."""
+        _log.info("%s", visible(text))
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Callable[[int, str], None]]:  # noqa: ARG002
+        """Log nothing: a question is soon answered."""
+        yield lambda _done, _words: None
+
+
 def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions, keys: "Keys") -> "Deferral":
     """Whom the student asks, connected to, if the vendor is there."""
     from client.data.kept_images import KeptImages
@@ -83,7 +100,7 @@ def _deferral(served: "ServedStudent", ask: AskOptions, options: ServeOptions, k
 
     metadata, classes = served.classifier.metadata, served.card.classes
     reject_below = metadata.thresholds(options.reject, asks=True).teacher
-    connection = Connection(ask, None)
+    connection = Connection(ask, _Log())
     kept = None if ask.keep is None else KeptImages(ask.keep, at_most=ask.keep_at_most)
     queue = AskQueue(
         lambda: open_asker(connection, ask, classes, metadata, reject_below, patience=_PATIENCE),

@@ -102,6 +102,7 @@ def test_every_command_asks_another_teacher(other: tuple[ApiServer, Sequence[str
         image = (tmp_path / "toy" / "dark" / "circle" / "00.png").read_bytes()
         found = httpx.post(f"{student.url}/classify", files={"image": ("0.png", image)})
     assert found.json()["results"][0]["answered_by"] in ("vendor", "cache"), found.text
+    assert student.log.read_text().count("counts as paid each time") == 1
 
 
 def test_weights_here_are_a_teacher_without_a_vendor(
