@@ -167,7 +167,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ('data = "a\\u0000b"', "is a path, not "),
         ('vendor = "http://\\u001b[2Jv"', r"is a text, not 'http://\x1b[2Jv'."),
         ('student = "\\u202ebig"', r"is a text, not '\u202ebig'."),
-        ("select = 'all'", 'is one of "stratified", "random", not \'all\'.'),
+        ("recipe = 'all'", 'is one of "default", "paper", "paper-domainnet", not \'all\'.'),
         ("[embed]\ntext = [1]", "[embed]: `text` is a text, or a list of such, not [1]."),
         ("[embed]\ntext = []", "`text` is a text, or a list of such, not []."),
         ("max-spend = 1\nmax_spend = 2", "`max_spend` stands there twice."),
