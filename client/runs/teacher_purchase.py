@@ -142,7 +142,7 @@ class TeacherPurchase:
     ) -> int | None:
         """Buy some queries; returns how many were paid for, and `None` once the budget has ended.
 
-        `directly` is that of `Teacher.buy`.
+        `directly` is that of `Buyer.buy`.
         """
         teacher = self._teacher
         with self._display.track(f"Buying {name}", len(lot)) as advance:
