@@ -55,10 +55,12 @@ def test_every_page_and_question_takes_one_connection_to_the_books(
         vendor.clock.advance(31 * 24 * HOUR)  # the invoice of this month is issued by who looks at it
         admin, job = admin_of(vendor, key), begun(vendor, key, "wait")
         assert held.stopped.wait(20)
-        for pattern in PAGES:
-            assert admin.get(path_of(pattern, key)).status_code == 200, pattern
-        assert "answered" in admin.ask(f"/batches/{job['id']}/cancel").text
-        held.go()
+        try:
+            for pattern in PAGES:
+                assert admin.get(path_of(pattern, key)).status_code == 200, pattern
+            assert "answered" in admin.ask(f"/batches/{job['id']}/cancel").text
+        finally:
+            held.go()  # else a failure would be that the vendor does not stop
 
 
 def test_without_jobs_there_is_no_page_of_them() -> None:
