@@ -190,7 +190,8 @@ def _zero_shot(run: ReportData) -> Row:
     # It is asked about the hold-outs as well, and by the plain class texts, which not all methods buy.
     asked = sum(n for name, n in images.items() if name not in known or not known[name].on_test_set)
     prompts = ONE_PROMPT if method is None else method.prompts
-    has_texts = known or prompts == ONE_PROMPT or run.plan.wording.templates != list(prompts.templates)
+    tested = any(each.on_test_set for each in known.values())  # by a comparison, with the plain class texts
+    has_texts = tested or prompts == ONE_PROMPT or run.plan.wording.templates != list(prompts.templates)
     texts = 0 if has_texts else len(run.plan.classes)
     cost = 0 if summary.teacher is None else summary.teacher.prices.cost_of({"image": asked, "text": texts})
     return {"queries": asked + texts, "cost_micros": cost}
