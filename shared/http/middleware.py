@@ -26,6 +26,8 @@ _MOST_PARAMETERS = 64
 _LONGEST_COOKIES = 4096  # bytes; of a request with more, none is read
 # An answer is handed on in pieces of this size, the next one when most of the last is on its way.
 _PIECE_BYTES = 65_536
+# Programs ask for these every few seconds; a line says so only where that goes wrong.
+_PROBES = frozenset({"/metrics", "/livez", "/readyz"})
 
 
 class RequestGate:
@@ -128,7 +130,8 @@ class RequestGate:
         }
         known = {"code": code, "account_id": state.get("account_id"), "key_id": state.get("key_id")}
         fields |= {name: value for name, value in known.items() if value is not None}
-        _log.info("request", extra={"fields": fields})
+        level = logging.DEBUG if status == 200 and scope["path"] in _PROBES else logging.INFO
+        _log.log(level, "request", extra={"fields": fields})
 
 
 def new_request_id() -> str:

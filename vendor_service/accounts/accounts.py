@@ -1,6 +1,7 @@
 """Accounts: opening one, finding it again, changing what was agreed."""
 
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -23,7 +24,9 @@ CHANGEABLE = ("quota", "spend_limit_micros", "queries_per_second", "coverage_lim
 
 Plan = Annotated[
     str,
-    Term("The plan whose prices hold: see vendor prices.", label="Plan", typed="--plan", choices="plans"),
+    Term(
+        "The plan whose prices hold: see `vendor prices list`.", label="Plan", typed="--plan", choices="plans"
+    ),
 ]
 CoverageLimit = Annotated[
     int | None,
@@ -87,7 +90,9 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     _check_plan(session, terms.plan, now)
     take_turns(session.connection(), f"open account {name}")
     if session.scalar(select(Account).where(Account.name == name)):
-        raise OperatorError(f"there is an account {name!r} already; see it with: vendor accounts show {name}")
+        raise OperatorError(
+            f"there is an account {name!r} already; see it with: `vendor accounts show {name}`"
+        )
     account = Account(
         id=f"acct_{secrets.token_hex(8)}",
         name=name,
@@ -121,7 +126,7 @@ def find_account(session: Session, name: str, *, lock: bool = False) -> Account:
     named = select(Account).where(Account.name == name)
     account = session.scalar(named.with_for_update() if lock else named)
     if account is None:
-        raise UnknownName(f"there is no account {name!r}; list them with: vendor accounts list")
+        raise UnknownName(f"there is no account {name!r}; list them with: `vendor accounts list`")
     return account
 
 
@@ -162,5 +167,5 @@ def _check_plan(session: Session, plan: str, now: int) -> None:
     if plan not in known:
         raise UnknownName(
             f"there is no plan {plan!r}, only {', '.join(sorted(known))}; "
-            "make one with: vendor prices set ... --new"
+            f"make one with: `vendor prices set MODEL KIND PRICE --plan {shlex.quote(plan)} --new`"
         )

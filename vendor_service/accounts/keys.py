@@ -150,7 +150,9 @@ def rotate_key(session: Session, key_id: str, grace_seconds: int, clock: Clock) 
         raise UsageError(f"the grace is between 0 and {LONGEST_GRACE_SECONDS} seconds, not {grace_seconds}")
     row = find_key(session, key_id)
     if row.revoked_at is not None:
-        raise OperatorError(f"the key {key_id!r} was revoked; issue another with: vendor keys create ACCOUNT")
+        raise OperatorError(
+            f"the key {key_id!r} was revoked; issue another with: `vendor keys create ACCOUNT`"
+        )
     secret = secrets.token_hex(_SECRET_BYTES)
     row.replace_secret(hash_secret(secret), clock(), grace_seconds)
     return NewSecret(key_id=key_id, api_key=f"tk_{key_id}_{secret}")
@@ -166,7 +168,9 @@ def change_limits(key: ApiKey, limits: Mapping[str, int | None], now: int) -> No
         OperatorError: the key was revoked.
     """
     if key.revoked_at is not None:
-        raise OperatorError(f"the key {key.id!r} was revoked; issue another with: vendor keys create ACCOUNT")
+        raise OperatorError(
+            f"the key {key.id!r} was revoked; issue another with: `vendor keys create ACCOUNT`"
+        )
     present: dict[str, Any] = {name: getattr(key, name) for name in OWN_LIMITS if name != "expires_at"}
     _check(KeyTerms(**present | dict(limits)), now)
     for name, value in limits.items():
@@ -192,7 +196,7 @@ def find_key(session: Session, key_id: str, *, lock: bool = False) -> ApiKey:
     """
     row = session.get(ApiKey, key_id, with_for_update=lock or None, populate_existing=lock)
     if row is None:
-        raise UnknownName(f"there is no key {key_id!r}; list an account's with: vendor keys list ACCOUNT")
+        raise UnknownName(f"there is no key {key_id!r}; list an account's with: `vendor keys list ACCOUNT`")
     return row
 
 

@@ -68,7 +68,7 @@ def find_project(session: Session, account: Account, name: str) -> Project:
     if project is None:
         raise UnknownName(
             f"{account.name} has no project {name!r} with limits of its own; "
-            f"list them with: vendor projects list {account.name}"
+            f"list them with: `vendor projects list {account.name}`"
         )
     return project
 

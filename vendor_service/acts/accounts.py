@@ -56,7 +56,7 @@ def _hint(status: AccountStatus) -> str | None:
     rate = ", nor a rate limit" if status.rate_limit is None else ""
     return (
         f"{status.account} may buy without a limit: it has no quota, no spend limit and no prepaid credit"
-        f"{rate}. Set one with: vendor accounts set {status.account} --quota QUERIES"
+        f"{rate}. Set one with: `vendor accounts set {status.account} --quota QUERIES`"
     )
 
 
@@ -317,7 +317,7 @@ def extraction_report(
 ) -> ExtractionReport:
     """Report what accounts asked about, how much of the model that covers, and how good a copy it would make.
 
-    Vendors write what they know every five seconds. docs/extraction.md says what the figures mean.
+    Vendors write what they know every five seconds. docs/trust.md says what the figures mean.
 
     Example: vendor extraction report acme
     """

@@ -36,7 +36,8 @@ def adopt_currency(database: Database, code: str | None, clock: Clock) -> None:
             name_currency(Act(session, os_user(), clock), code)
         elif currency.current(session) is None:
             _log.warning(
-                "nobody has said of which currency all sums are millionths: vendor currency EUR, say"
+                "nobody has said of which currency all sums are millionths; name it, say with: "
+                "`vendor currency EUR`"
             )
 
 
@@ -55,7 +56,7 @@ def bootstrap(database: Database, key_to: Path | None, clock: Clock) -> None:
         if key_to is None:
             _log.warning(
                 "nobody can buy yet; open an account and issue it a key with: "
-                "vendor accounts create NAME, then: vendor keys create NAME"
+                "`vendor accounts create NAME`, then: `vendor keys create NAME`"
             )
             return
         act = Act(session, os_user(), clock)

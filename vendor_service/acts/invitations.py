@@ -75,7 +75,7 @@ def by_id(act: Act, account: str, invitation_id: str, *, lock: bool = False) -> 
         message = "this account has no such invitation"
         raise APIError(ErrorCode.NOT_FOUND, message, param="invitation_id")
     raise UnknownName(
-        f"{account} has no invitation {invitation_id!r}; see: vendor invitations list {account}"
+        f"{account} has no invitation {invitation_id!r}; see: `vendor invitations list {account}`"
     )
 
 
@@ -175,7 +175,7 @@ def withdraw(
     act: Act,
     account: AccountName,
     invitation_id: Annotated[
-        str, Term("As `vendor invitations list` names it.", label="Invitation", typed="INVITATION_ID")
+        str, Term("As `vendor invitations list ACCOUNT` names it.", label="Invitation", typed="INVITATION_ID")
     ],
 ) -> InvitationInfo:
     """End an invitation for good, used or not: who signed in by it is signed out.

@@ -26,7 +26,7 @@ _TOLD = ("seq", "kind", "amount_micros", "corrects_seq", "reason", "reference")
 ChargeNumber = Annotated[
     int,
     Term(
-        "The `seq` of the charge: see vendor ledger export.",
+        "The `seq` of the charge: see `vendor ledger export ACCOUNT`.",
         label="Number of the charge",
         typed="--entry",
         wire="entry",
@@ -277,7 +277,7 @@ def issue_invoice(
     except APIError as error:
         if error.code is not ErrorCode.NOT_READY:
             raise
-        hint = f"if this clock is right, run: vendor accounts repair {account}"
+        hint = f"if this clock is right, run: `vendor accounts repair {account}`"
         raise OperatorError(f"{error}; {hint}") from error
 
 

@@ -63,7 +63,7 @@ def by_id(act: Act, token_id: str, *, lock: bool = False) -> OperatorToken:
     """
     row = act.session.get(OperatorToken, token_id, with_for_update=lock or None, populate_existing=lock)
     if row is None:
-        raise UnknownName(f"there is no token {token_id!r}; see: vendor operators list")
+        raise UnknownName(f"there is no token {token_id!r}; see: `vendor operators list`")
     return row
 
 
@@ -137,7 +137,9 @@ def rotate(act: Act, token_id: TokenId, grace_seconds: GraceSeconds = 0) -> NewT
         raise UsageError(f"the grace is between 0 and {LONGEST_GRACE_SECONDS} seconds, not {grace_seconds}")
     row = by_id(act, token_id, lock=True)
     if row.revoked_at is not None:
-        raise OperatorError(f"the token {token_id!r} was revoked; make another: vendor operators create NAME")
+        raise OperatorError(
+            f"the token {token_id!r} was revoked; make another: `vendor operators create NAME`"
+        )
     act.believe_clock()
     secret, before = secrets.token_hex(_SECRET_BYTES), {"former_until": row.former_until}
     row.replace_secret(hash_secret(secret), act.now, grace_seconds)

@@ -105,7 +105,7 @@ def by_id(act: Act, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
         _check_own(act, act.customer, endpoint_id, lock=lock)
     row = act.session.get(WebhookEndpoint, endpoint_id, with_for_update=lock or None, populate_existing=lock)
     if row is None:
-        raise UnknownName(f"there is no webhook {endpoint_id!r}; see: vendor webhooks list")
+        raise UnknownName(f"there is no webhook {endpoint_id!r}; see: `vendor webhooks list`")
     return row
 
 
@@ -251,10 +251,10 @@ def replay(
         _check_was_sent(act.customer, event, row)
         _check_room(act)
     if event is None:
-        raise UnknownName(f"there is no event {event_id!r}; see: vendor webhooks log")
+        raise UnknownName(f"there is no event {event_id!r}; see: `vendor webhooks log`")
     if endpoint.disabled_at is not None:
         raise OperatorError(
-            f"the webhook {endpoint_id} is disabled; make another: vendor webhooks create URL"
+            f"the webhook {endpoint_id} is disabled; make another: `vendor webhooks create URL`"
         )
     # As `events.emit` chooses.
     if event.account_id is not None and endpoint.account_id not in (None, event.account_id):

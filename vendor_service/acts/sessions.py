@@ -56,7 +56,7 @@ def by_id(act: Act, account: str, session_id: str, *, lock: bool = False) -> Con
         return row
     if act.customer is not None:
         raise APIError(ErrorCode.NOT_FOUND, "this account has no such session", param="session_id")
-    raise UnknownName(f"{account} has no session {session_id!r}; see: vendor sessions list {account}")
+    raise UnknownName(f"{account} has no session {session_id!r}; see: `vendor sessions list {account}`")
 
 
 @query(
@@ -89,7 +89,7 @@ def end_session(
     act: Act,
     account: AccountName,
     session_id: Annotated[
-        str, Term("As `vendor sessions list` names it.", label="Session", typed="SESSION_ID")
+        str, Term("As `vendor sessions list ACCOUNT` names it.", label="Session", typed="SESSION_ID")
     ],
 ) -> SessionInfo:
     """Sign somebody out of the console of an account.

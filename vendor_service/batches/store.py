@@ -62,8 +62,8 @@ class Store:
         try:
             self.write(name, b"ok")
             self.remove(name)
-        except APIError as error:
-            why = error.__cause__
+        except (APIError, FileNotFoundError) as error:
+            why = error.__cause__ or error
             raise OperatorError(f"the store of files {self.root} cannot be written: {why}") from error
 
     @contextmanager

@@ -22,16 +22,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 
 @contextmanager
-def acting(database_url: str | None, *, new: bool = False, **given: object) -> Iterator[ActContext]:
+def acting(
+    database_url: str | None, *, new: bool = False, reads: bool = False, **given: object
+) -> Iterator[ActContext]:
     """The context of acts and queries on the command line; where there are no books, `new` ones are made.
 
-    `given` are further settings that were typed.
+    What only `reads` leaves a file as it is, a backup say, and its tables at their version. `given` are
+    further settings that were typed.
     """
     settings = Settings.read(database_url=database_url, **given)
-    with opened(database_url) if new else existing(database_url) as database:
+    with opened(database_url) if new else existing(database_url, reads=reads) as database:
         if not is_there(database):
             typer.echo(f"new books in {where(database)}", err=True)
-        schema.prepare(database)
+        (schema.check if reads else schema.prepare)(database)
         yield ActContext(
             database,
             system_clock,
@@ -44,17 +47,17 @@ def acting(database_url: str | None, *, new: bool = False, **given: object) -> I
 
 
 @contextmanager
-def existing(database_url: str | None) -> Iterator[Database]:
+def existing(database_url: str | None, *, reads: bool = False) -> Iterator[Database]:
     """The database of the option or the settings, which must hold books, of whatever version.
 
     Raises:
         OperatorError: it holds none; the message says where they were looked for.
     """
-    with opened(database_url) as database:
+    with opened(database_url, reads=reads) as database:
         if not is_there(database) or schema.current(database) is None:
-            makers = "vendor db upgrade, or vendor serve --migrate"
+            makers = "`vendor db upgrade`, or `vendor serve --migrate`"
             if database.embedded:
-                makers = "vendor serve, vendor db upgrade, or vendor accounts create"
+                makers = "`vendor serve`, `vendor db upgrade`, or `vendor accounts create NAME`"
             raise OperatorError(
                 f"there are no books in {where(database)}; name them with --database-url or "
                 f"VENDOR_DATABASE_URL, or begin new ones with: {makers}"
@@ -63,9 +66,10 @@ def existing(database_url: str | None) -> Iterator[Database]:
 
 
 @contextmanager
-def opened(database_url: str | None) -> Iterator[Database]:
+def opened(database_url: str | None, *, reads: bool = False) -> Iterator[Database]:
     """The database of the option or the settings, whatever is in it; a file may be made by its first use."""
-    with closing(Database(Settings.read(database_url=database_url).database_url)) as database:
+    url = Settings.read(database_url=database_url).database_url
+    with closing(Database(url, reads=reads)) as database:
         yield database
 
 

@@ -25,7 +25,10 @@ def confirm(facts: Sequence[str], word: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"{loss} Add --yes if that is meant. Nothing was changed.")
     typer.echo(visible(loss), err=True)
-    with interruptible_question():
-        typed = typer.prompt(f"Type {word} to continue", default="", show_default=False, err=True)
+    try:
+        with interruptible_question():
+            typed = typer.prompt(f"Type {word} to continue", default="", show_default=False, err=True)
+    except typer.Abort:  # the terminal has ended
+        typed = ""
     if typed != word:
         raise UsageError("Nothing was changed.")

@@ -22,6 +22,7 @@ from vendor_service.acts.declaration import (
     data_of,
 )
 from vendor_service.acts.registry import ACTS, QUERIES
+from vendor_service.advice import addressed
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting
 from vendor_service.cli.confirm import Yes, confirm
 from vendor_service.cli.parsers import micro_units, moment, price, whole_number
@@ -96,10 +97,10 @@ def _perform(declared: DeclaredAct, given: dict[str, Value], options: dict[str, 
                 facts = declared.facts(act, given)
             confirm(facts, str(given[declared.word or list(given)[-1]]))
         result = declared.perform(context, given)
-    _print_result(declared, result, as_json=as_json)
+    _print_result(declared, result, url, as_json=as_json)
 
 
-def _print_result(declared: DeclaredAct, result: Value, *, as_json: bool) -> None:
+def _print_result(declared: DeclaredAct, result: Value, url: str | None, *, as_json: bool) -> None:
     if isinstance(result, Recorded) and result.before:
         note = f"this was recorded already, as entry {result.entry.seq}; nothing was changed"
         typer.echo(note, err=True)
@@ -115,14 +116,14 @@ def _print_result(declared: DeclaredAct, result: Value, *, as_json: bool) -> Non
     else:
         print_row(data)
     if declared.hint is not None and (hint := declared.hint(result)):
-        typer.echo(visible(hint, keep="\n"), err=True)
+        typer.echo(addressed(visible(hint, keep="\n"), url), err=True)
 
 
 def _ask(declared: DeclaredQuery, given: dict[str, Value], options: dict[str, Value]) -> None:
     as_json, url = options.pop("as_json"), options.pop("database_url")
     if "limit" in (each.name for each in declared.parameters):
         given.setdefault("limit", declared.command_limit)
-    with acting(url) as context, Bar() as bar:
+    with acting(url, reads=True) as context, Bar() as bar:
         result = declared.ask(replace(context, progress=bar.show), given)
     data = data_of(result)
     listed = data["data"] if isinstance(data, dict) and "data" in data else data

@@ -11,6 +11,7 @@ import typer
 from shared.errors import ErrorCode
 from shared.http.logging import masked
 from shared.text import visible
+from vendor_service.advice import addressed, typed_url
 from vendor_service.cli import database, money
 from vendor_service.cli.books import AsJson
 from vendor_service.cli.declared import add_commands
@@ -24,8 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# Books and customers' files are for nobody else on the machine; the user's group is for its umask to say.
-_NOT_FOR_OTHERS = 0o007
+# Books and customers' files are for their owner alone: 0600, in folders of 0700.
+_FOR_NOBODY_ELSE = 0o077
 _GROUPS = {
     name: typer.Typer(help=text, no_args_is_help=True)
     for name, text in {
@@ -56,17 +57,23 @@ add_serve(app)
 
 def main() -> None:
     """Run the command line; an error that is told to people becomes one message and its exit code."""
-    os.umask(os.umask(_NOT_FOR_OTHERS) | _NOT_FOR_OTHERS)
+    os.umask(_FOR_NOBODY_ELSE)
     try:
         _require_utf8(sys.argv[1:])
         app()
     except CommitInDoubt:  # its message is for who sends requests
         message = "the database went away before it said whether this was done; it may have been"
-        typer.echo(f"error: {message}: look with `vendor audit list` before you repeat it", err=True)
+        _say(f"{message}: look with `vendor audit list` before you repeat it")
         sys.exit(OperatorError.exit_code)
     except (OperatorError, APIError) as error:
-        typer.echo(f"error: {visible(masked(str(error)))}", err=True)
+        _say(str(error))
         sys.exit(_exit_code(error))
+
+
+def _say(problem: str) -> None:
+    """Tell what went wrong; commands in it find the books that were typed."""
+    text = addressed(visible(masked(problem)), typed_url(sys.argv[1:]))
+    typer.echo(f"error: {text}", err=True)
 
 
 def _exit_code(error: OperatorError | APIError) -> int:

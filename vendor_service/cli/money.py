@@ -51,7 +51,7 @@ def currency(
 
     Example: vendor currency EUR
     """
-    with acting(database_url) as context:
+    with acting(database_url, reads=code is None) as context:
         if code is None:
             with context.read() as act:
                 shown = show_currency(act)
@@ -96,7 +96,7 @@ def ledger_export(
 
     Example: vendor ledger export acme --format jsonl
     """
-    with acting(database_url) as context, context.read() as act:
+    with acting(database_url, reads=True) as context, context.read() as act:
         owner = accounts.find_account(act.session, account)
         entries = map(ledger.public, ledger.entries(act.session, owner.id))
         if form is ExportFormat.JSONL:

@@ -6,6 +6,8 @@ import typer
 
 from shared.threads import share_processors
 from shared.typer_commands import add_command
+from vendor_service.advice import addressed, whole_url
+from vendor_service.errors import OperatorError
 from vendor_service.run.settings import Settings
 
 
@@ -16,16 +18,19 @@ def serve(settings: Settings) -> None:
     """
     # The model's libraries take seconds to import, which no other command should wait for.
     share_processors()
-    from shared.http.logging import configure_logging
+    from vendor_service.run.logs import log_as
     from vendor_service.run.model_loader import end_while_loading
     from vendor_service.run.serve import start
 
     def announce(url: str, facts: str) -> None:
         print(f"Tuition vendor ready on {url} ({facts})", flush=True)
 
-    configure_logging("vendor_service", as_json=settings.log_format == "json")
+    log_as(settings)
     _tell(settings)
-    status = 130 if start(settings, announce) else 0
+    try:
+        status = 130 if start(settings, announce) else 0
+    except OperatorError as error:  # read elsewhere, in the journal of a service say
+        raise type(error)(addressed(str(error), whole_url(settings.database_url))) from error
     end_while_loading(status)
     raise typer.Exit(status)
 

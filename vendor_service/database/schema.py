@@ -41,7 +41,7 @@ def check(database: Database) -> None:
     found = current(database)
     if found != latest():
         has = "no tables yet" if found is None else "another version's tables"
-        raise OperatorError(f"the database has {has}; run: vendor db upgrade (or serve with --migrate)")
+        raise OperatorError(f"the database has {has}; bring it to this version with: `vendor db upgrade`")
 
 
 def upgrade(database: Database) -> None:
@@ -96,4 +96,5 @@ def _migrate(database: Database) -> None:
 
 
 def _unusable(database: Database, error: DatabaseError) -> str:
-    return f"the database {database.file or database.shown} cannot be used: {masked(str(error.orig))}"
+    why = " ".join(masked(str(error.orig)).split())
+    return f"the database {database.file or database.shown} cannot be used: {why}"

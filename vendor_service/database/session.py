@@ -63,11 +63,13 @@ _log = logging.getLogger(__name__)
 class Database:
     """Short transactions on SQLite or PostgreSQL. Thread-safe; connections open when first used.
 
+    One that only `reads` leaves an SQLite file as it is, which otherwise gets a write-ahead log.
+
     Raises:
         UsageError: the URL is not one of a database that can be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reads: bool = False) -> None:
         try:
             parsed = make_url(url)
             if parsed.drivername in ("postgres", "postgresql"):
@@ -83,6 +85,8 @@ class Database:
             ) from error
         if self.embedded:
             event.listen(self.engine, "connect", _configure_sqlite)
+            if not reads:
+                event.listen(self.engine, "connect", _write_ahead)
             event.listen(self.engine, "begin", _begin_sqlite)
             self._reading = self.engine.execution_options(read_only=True)
         else:
@@ -270,11 +274,14 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {round(1000 * _BUSY_SECONDS)}")
-    write_ahead(connection, _BUSY_SECONDS)
     # FULL: a commit that was answered for survives a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+def _write_ahead(connection: sqlite3.Connection, _record: object) -> None:
+    write_ahead(connection, _BUSY_SECONDS)
 
 
 def _note_use(_connection: object, record: ConnectionPoolEntry) -> None:

@@ -71,7 +71,7 @@ def find_model(model: str, pretrained: str | None) -> ModelSource:
     config = open_clip.get_model_config(model) if model in names else None
     if config is None:
         close = difflib.get_close_matches(model, names, n=5, cutoff=0.4)
-        hint = f"did you mean {', '.join(close)}?" if close else "see them all with: vendor models"
+        hint = f"did you mean {', '.join(close)}?" if close else "see them all with: `vendor models`"
         raise UsageError(f"there is no model {model!r}; {hint} A folder is named as local-dir:PATH")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:

@@ -165,7 +165,7 @@ class Charging:
             self._told.add(account.id)
             _log.error(
                 "the books of %s go on to a date ahead of this clock, and nothing is charged to it; set the "
-                "clock right, or if it is right run: vendor accounts repair %s",
+                "clock right, or if it is right run: `vendor accounts repair %s`",
                 account.name,
                 account.name,
             )

@@ -50,7 +50,7 @@ def _against_books(session: Session, now: int, *, may_be_behind: bool) -> str | 
         return (
             f"the clock says {_time(now)}, and the books of {furthest.name} go on to "
             f"{_time(furthest.ledger_at)}; set the clock right, or if it is right run: "
-            f"vendor accounts repair {furthest.name}"
+            f"`vendor accounts repair {furthest.name}`"
         )
     newest = session.scalar(select(func.max(Account.ledger_at)).where(Account.ledger_at <= now + MOST_SKEW))
     if newest is not None and now - newest > LONGEST_REST:

@@ -119,7 +119,7 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
     if sum(line.amount_micros for line in invoice.lines) != -amounts.get("charge", 0):
         raise OperatorError(
             f"the lines of {account.name}'s invoice of {month} do not add up to its charges; nothing was "
-            f"issued. See: vendor ledger verify {account.name}"
+            f"issued. See: `vendor ledger verify {account.name}`"
         )
     return invoice
 

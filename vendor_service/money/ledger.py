@@ -236,7 +236,7 @@ def _check_dates(account: Account, now: int) -> None:
         until = to_datetime(account.instant(now))
         raise OperatorError(
             f"the books of {account.name} go on to {until:%Y-%m-%d %H:%M} UTC, ahead of this clock; "
-            f"set the clock right, or if it is right run: vendor accounts repair {account.name}"
+            f"set the clock right, or if it is right run: `vendor accounts repair {account.name}`"
         )
 
 

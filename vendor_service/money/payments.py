@@ -23,7 +23,8 @@ def top_up(
     """
     if account.credit_micros is None:
         raise OperatorError(
-            f"{account.name} is invoiced, not prepaid; record a payment with: vendor payment {account.name}"
+            f"{account.name} is invoiced, not prepaid; record a payment with: "
+            f"`vendor payment {account.name} AMOUNT --reference REFERENCE`"
         )
     if not 0 < amount_micros <= MAX_NUMBER - max(0, account.credit_micros):
         raise UsageError("a top-up is a positive number of micro-units, and credit has fewer than 16 digits")
@@ -42,7 +43,8 @@ def payment(
     """
     if account.credit_micros is not None:
         raise OperatorError(
-            f"{account.name} is prepaid, not invoiced; add to its credit with: vendor top-up {account.name}"
+            f"{account.name} is prepaid, not invoiced; add to its credit with: "
+            f"`vendor top-up {account.name} AMOUNT --reference REFERENCE`"
         )
     if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
         raise UsageError("a payment is a number of micro-units, not zero and below 16 digits")
@@ -103,7 +105,7 @@ def refund(
     _check_reference(reference)
     charged = session.get(LedgerEntry, (account.id, seq))
     if charged is None or charged.kind != "charge":
-        raise OperatorError(f"{account.name} has no charge {seq}; see: vendor ledger export {account.name}")
+        raise OperatorError(f"{account.name} has no charge {seq}; see: `vendor ledger export {account.name}`")
     refunds, given_back = given_back_of(session, account.id, seq)
     left = -charged.amount_micros - given_back
     if refunds and not left:

@@ -106,11 +106,12 @@ def unset_price(session: Session, plan: str, model: str, kind: PriceKind, now: i
     to_come = [row for row in rows if row.effective_at > now]
     holds = named(session, plan, model, kind, now) is not None
     if not to_come and not holds:
-        raise OperatorError(f"the plan {plan!r} has no price of {model} {kind}; see: vendor prices list")
+        raise OperatorError(f"the plan {plan!r} has no price of {model} {kind}; see: `vendor prices list`")
     is_only = plan == STANDARD_PLAN and kind != BATCH_PERCENT
     if is_only and model in served_models(session):
         raise OperatorError(
-            f"{model} is sold, and what is sold has a standard price; set another with: vendor prices set"
+            f"{model} is sold, and what is sold has a standard price; set another with: "
+            f"`vendor prices set {model} {kind} PRICE`"
         )
     for row in rows if is_only else to_come:
         session.delete(row)

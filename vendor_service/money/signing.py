@@ -120,7 +120,7 @@ class Signer:
             if not publish(session, key, self._clock()):
                 _log.error(
                     "the signing key %s was withdrawn, and nobody believes what it signs; make another with: "
-                    "vendor receipts-key rotate",
+                    "`vendor receipts-key rotate`",
                     key.public.kid,
                 )
 
@@ -225,7 +225,7 @@ def withdraw(session: Session, kid: str, now: int) -> bool:
     """
     row = session.get(SigningKeyRow, kid)
     if row is None:
-        raise UnknownName(f"there is no signing key {kid!r}; see: vendor receipts-key list")
+        raise UnknownName(f"there is no signing key {kid!r}; see: `vendor receipts-key list`")
     if row.withdrawn_at is not None:
         return False
     row.withdrawn_at = now

@@ -19,13 +19,13 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from shared.http import server
 from shared.http.capacity import Capacity
 from shared.http.errors import refused
-from shared.http.logging import configure_logging
 from shared.http.metrics import RequestMetrics
 from shared.http.middleware import RequestGate
 from vendor_service.acts.act import ActContext
 from vendor_service.acts.authentication import OperatorAuthentication
 from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.acts.verification import LedgerVerifier
+from vendor_service.advice import addressed, whole_url
 from vendor_service.clock import DAY, Clock, ClockWatch, steady_clock, system_clock
 from vendor_service.console.operators.monitor import MetricsClient, Monitor
 from vendor_service.console.operators.router import operator_router
@@ -38,6 +38,7 @@ from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.declared import add_routes
 from vendor_service.http.docs import docs_router
 from vendor_service.run.chores import Chore
+from vendor_service.run.logs import log_as
 from vendor_service.run.settings import Settings
 from vendor_service.run.supervisor import Supervisor
 
@@ -80,7 +81,7 @@ def create_admin_app(
     )
     # What `serve` drains before it stops. No act is long, so there is nothing to count.
     app.state.capacity = Capacity(max_inputs=1, max_bytes=1, max_seconds=60.0)
-    app.add_exception_handler(OperatorError, _on_operator_error)
+    app.add_exception_handler(OperatorError, partial(_on_operator_error, whole_url(settings.database_url)))
     authentication = OperatorAuthentication(database, clock)
     acts = _context(settings, database, clock, watch, reload_models)
     router = APIRouter()
@@ -158,7 +159,8 @@ def _serve(
     vendor = multiprocessing.parent_process()
     assert vendor is not None
     assert vendor.pid is not None
-    configure_logging("vendor_service", as_json=settings.log_format == "json")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the vendor's business
+    log_as(settings)
     # Without a file of models the vendor would end at this signal.
     reload_models = None if settings.models is None else partial(os.kill, vendor.pid, signal.SIGHUP)
     app = create_admin_app(settings, vendor_url=vendor_url, reload_models=reload_models)
@@ -168,9 +170,9 @@ def _serve(
         raise OperatorError(str(error)) from error
 
 
-async def _on_operator_error(request: Request, error: Exception) -> Response:
+async def _on_operator_error(url: str, request: Request, error: Exception) -> Response:
     assert isinstance(error, OperatorError)
-    return refused(request, APIError(error.code, str(error)))
+    return refused(request, APIError(error.code, addressed(str(error), url)))
 
 
 @asynccontextmanager

@@ -46,14 +46,11 @@ def _warn(spec: ModelSpec, difference: PriceDifference) -> None:
     where = f"VENDOR_{kind.upper()}_PRICE_MICROS"
     if kind in spec.prices.get(plan, {}):
         where = f"{spec.id}: prices.{plan}.{kind}_micros"
-    holding = difference.holding_micros
+    holding, price, model = difference.holding_micros, asked, spec.id
     _log.warning(
-        "%s is %d, but the price in the books is %s, which holds; to change it: vendor prices set %s %s %d%s",
+        "%s is %d, but the price in the books is %s, which holds; to change it: %s",
         where,
         asked,
         "withdrawn" if holding is None else holding,
-        spec.id,
-        kind,
-        asked,
-        "" if plan == STANDARD_PLAN else f" --plan {plan}",
+        f"`vendor prices set {model} {kind} {price} --plan {plan}`",
     )

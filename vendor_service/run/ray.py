@@ -24,7 +24,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared import memory
 from shared.embeddings import Kind
 from shared.errors import ErrorCode
-from shared.http.logging import configure_logging
 from shared.http.metrics import SECONDS, SIZES
 from vendor_service.encoder.encoder import Encoder
 from vendor_service.encoder.facts import ModelFacts
@@ -37,6 +36,7 @@ from vendor_service.metrics import Metrics
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.run.app import create_app
 from vendor_service.run.factory import find_tokenizer, load_engine, prepare_with
+from vendor_service.run.logs import log_as
 from vendor_service.run.model_specs import ModelSpec, find_specs
 from vendor_service.run.serve import prepare_database
 from vendor_service.run.settings import Settings
@@ -111,7 +111,7 @@ class ModelReplica:
     """The model on the devices of one replica."""
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
-        configure_logging("vendor_service", as_json=settings.log_format == "json")
+        log_as(settings)
         self._engine = load_engine(spec, 0, RayObserver())
         self._engine.start()
 
@@ -155,7 +155,7 @@ class Front:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application; Ray asks for it once, at the start."""
         memory.share_heap()
-        configure_logging("vendor_service", as_json=self._settings.log_format == "json")
+        log_as(self._settings)
         if self._settings.billing_log is not None:
             self._open.enter_context(open_billing_log(self._settings.billing_log))
         prepare_database(self._settings)

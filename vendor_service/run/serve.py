@@ -11,8 +11,8 @@ from fastapi import FastAPI
 
 from shared import memory
 from shared.http import server
-from shared.http.logging import configure_logging
 from vendor_service.acts.first_key import adopt_currency, bootstrap
+from vendor_service.batches.store import Store
 from vendor_service.clock import system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
@@ -22,7 +22,9 @@ from vendor_service.money.billing_log import open_billing_log
 from vendor_service.run.admin import admin_beside
 from vendor_service.run.app import create_app
 from vendor_service.run.hangups import Hangups
+from vendor_service.run.logs import log_as
 from vendor_service.run.model_loader import end_while_loading
+from vendor_service.run.model_specs import find_specs
 from vendor_service.run.settings import Settings
 from vendor_service.run.worker_metrics import Worker
 from vendor_service.run.workers import Workers
@@ -35,16 +37,18 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
         OperatorError: it does not start.
     """
     memory.share_heap()
-    if settings.workers == 1:
-        application = create_app(settings, hangups=_hangups(settings))
+    hangups = Hangups() if settings.workers == 1 else None
+    # Models take minutes to load, so whatever else can be wrong is found before.
+    specs = find_specs(settings)
+    with _bind(settings) as bound:
         prepare_database(settings)
-        with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
-            return _serve(application, settings, bound, partial(_announce, announce, bound, admin_url))
-    prepare_database(settings)
-    with _bind(settings) as bound, admin_beside(settings, server.url_of(bound)) as admin_url:
-        workers = Workers(partial(_serve_as_worker, settings), settings.workers, bound)
-        announce_all = partial(_announce, announce, bound, admin_url)
-        return workers.run(announce_all, passes_hangups=settings.models is not None)
+        _check_store(settings)
+        with admin_beside(settings, server.url_of(bound)) as admin_url:
+            announce_all = partial(_announce, announce, bound, admin_url)
+            if settings.workers > 1:
+                return Workers(partial(_serve_as_worker, settings), settings.workers, bound).run(announce_all)
+            application = create_app(settings, specs=specs, hangups=hangups)
+            return _serve(application, settings, bound, announce_all)
 
 
 def _announce(
@@ -65,6 +69,12 @@ def prepare_database(settings: Settings) -> None:
         bootstrap(database, settings.first_key_to, system_clock)
 
 
+def _check_store(settings: Settings) -> None:
+    if settings.batch_store is not None:
+        with closing(Store(settings.batch_store)) as store:
+            store.check()
+
+
 def _bind(settings: Settings) -> socket.socket:
     try:
         return server.bind(settings.host, settings.port)
@@ -75,9 +85,9 @@ def _bind(settings: Settings) -> socket.socket:
 def _serve_as_worker(
     settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
-    hangups = _hangups(settings)  # before the model is loaded, which takes a while
+    hangups = Hangups()  # before the model is loaded, which takes a while
     memory.share_heap()
-    configure_logging("vendor_service", as_json=settings.log_format == "json")
+    log_as(settings)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
     _serve(create_app(settings, worker=worker, hangups=hangups), settings, bound, on_ready)
@@ -98,10 +108,6 @@ def _serve(
 def _facts(model: ServedModel) -> str:
     facts = model.facts
     return f"model {facts.id}, device {','.join(facts.devices)}, dtype {facts.dtype}"
-
-
-def _hangups(settings: Settings) -> Hangups | None:
-    return None if settings.models is None else Hangups()
 
 
 def _billing_log(settings: Settings) -> AbstractContextManager[None]:

@@ -86,7 +86,12 @@ class Vendor:
         self.metrics = Metrics(by_model=settings.tells_models_apart)
         specs = find_specs(settings) if specs is None else specs
         self._loader = ModelLoader(
-            specs, settings, self.metrics, make_encoder, clock, exchanges=hangups is not None
+            specs,
+            settings,
+            self.metrics,
+            make_encoder,
+            clock,
+            exchanges=hangups is not None and settings.models is not None,
         )
         self.models = self._loader.models
         self.database = Database(settings.database_url)
@@ -201,7 +206,10 @@ class Vendor:
     async def _reread(self, hangups: Hangups) -> None:
         while True:
             await hangups.next()
-            await self._loader.reread(self._publish)
+            if self.settings.models is not None:
+                await self._loader.reread(self._publish)
+            elif self._is_first:
+                _log.warning("SIGHUP: there is no file of models to read again; name one with --models")
 
     async def _dispatch(self) -> None:
         allowed = networks(self.settings.webhook_private_networks)

@@ -34,10 +34,10 @@ class Workers:
         self._count = count
         self._listener = listener
 
-    def run(self, on_ready: Callable[[str], None], *, passes_hangups: bool = False) -> bool:
+    def run(self, on_ready: Callable[[str], None]) -> bool:
         """Serve until SIGTERM or SIGINT; whether it was SIGINT. `on_ready` is called once all are ready.
 
-        SIGHUP ends it too, unless it `passes_hangups` on to the workers.
+        SIGHUP is passed on to the workers.
 
         Raises:
             OperatorError: a worker does not start at all.
@@ -47,7 +47,7 @@ class Workers:
             workers = [Worker(number, self._count, Path(folder)) for number in range(self._count)]
             works = [partial(self._serve, worker, self._listener) for worker in workers]
             supervisor = Supervisor(_forking, "worker", works)
-            with _Signals(supervisor.hang_up if passes_hangups else None) as signals:
+            with _Signals(supervisor.hang_up) as signals:
                 try:
                     serves = supervisor.start(signals.reader)
                     if serves is not None:
@@ -70,7 +70,7 @@ class Workers:
 class _Signals:
     """Notes the signal to stop, which makes `reader` readable; `on_hangup` is called at SIGHUP."""
 
-    def __init__(self, on_hangup: Callable[[], None] | None) -> None:
+    def __init__(self, on_hangup: Callable[[], None]) -> None:
         self._on_hangup = on_hangup
         self.received: int | None = None
         self.reader, self._writer = os.pipe()
@@ -78,8 +78,7 @@ class _Signals:
     def __enter__(self) -> "_Signals":
         stops = (signal.SIGINT, signal.SIGTERM)
         self._before = {each: signal.signal(each, self._note) for each in stops}
-        if (on_hangup := self._on_hangup) is not None:
-            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: on_hangup())
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: self._on_hangup())
         return self
 
     def __exit__(self, *_: object) -> None:

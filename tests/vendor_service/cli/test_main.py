@@ -22,7 +22,6 @@ import typer
 from pypdf import PdfReader
 from sqlalchemy import insert
 
-from shared.http import logging
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres
@@ -38,15 +37,14 @@ from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
 from vendor_service.errors import OperatorError
+from vendor_service.run import logs
 
 
 @pytest.fixture
 def vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VENDOR_DATABASE_URL", "sqlite:///books.db")
-    monkeypatch.setattr(
-        logging, "configure_logging", lambda *_, **__: None
-    )  # it belongs to the test runner here
+    monkeypatch.setattr(logs, "log_as", lambda _: None)  # it belongs to the test runner here
     return Command(capsys, monkeypatch)
 
 
@@ -57,16 +55,14 @@ def opened(vendor: Command, tmp_path: Path) -> Command:
     return vendor
 
 
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o640), (0o077, 0o600)])
-def test_books_are_not_for_others_on_the_machine(
-    vendor: Command, tmp_path: Path, umask: int, mode: int
-) -> None:
-    before = os.umask(umask)
+def test_books_and_backups_are_for_their_owner_alone(vendor: Command, tmp_path: Path) -> None:
+    before = os.umask(0o022)
     try:
         vendor.json("accounts", "create", "acme")
+        assert vendor("db", "backup", "copy.db")[0] == 0
     finally:
         os.umask(before)
-    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {mode}
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
 def test_keys_are_issued_listed_and_revoked(opened: Command) -> None:
@@ -342,9 +338,23 @@ def test_books_that_do_not_exist_are_refused_and_not_made(
 def test_on_an_empty_database_server_it_is_said_what_makes_books(vendor: Command, postgres: Postgres) -> None:
     url = postgres.create_database()
     code, _, err = vendor("accounts", "create", "acme", "--database-url", url)
-    assert (code, "no tables yet; run: vendor db upgrade" in err) == (1, True)
+    assert (code, "no tables yet; " in err, "`vendor db upgrade --database-url" in err) == (1, True, True)
     code, _, err = vendor("accounts", "list", "--database-url", url)
-    assert (code, err.endswith("with: vendor db upgrade, or vendor serve --migrate\n")) == (1, True)
+    assert (code, "or `vendor serve --migrate --database-url" in err) == (1, True)
+
+
+def test_what_only_reads_leaves_a_backup_as_it_is(opened: Command, tmp_path: Path) -> None:
+    opened.json("accounts", "create", "acme")
+    assert opened("db", "backup", "copy.db")[0] == 0
+    copy, before = tmp_path / "copy.db", (tmp_path / "copy.db").read_bytes()
+    for command in ("accounts list", "ledger verify", "audit list", "ledger export acme", "currency"):
+        assert opened(*command.split(), "--database-url", "sqlite:///copy.db")[0] == 0
+    assert copy.read_bytes() == before
+    assert not list(tmp_path.glob("copy.db-*"))
+    with closing(sqlite3.connect(copy)) as older, older:
+        older.execute("UPDATE alembic_version SET version_num = 'older'")
+    code, _, err = opened("accounts", "list", "--database-url", "sqlite:///copy.db")
+    assert (code, "`vendor db upgrade --database-url sqlite:///copy.db`" in err) == (1, True)
 
 
 @pytest.mark.parametrize("arguments", [["ledger", "verify"], ["db", "backup", "copy.db"]], ids=" ".join)

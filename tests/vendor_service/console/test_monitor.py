@@ -181,7 +181,7 @@ def test_workers_on_one_device_share_its_memory() -> None:
         for worker in (1, 2)
         for state, number in (("reserved", 48), ("total", 100))
     )
-    assert saying(told, told) == {"GpuMemory": "the vendor holds 96% of cuda:0"}
+    assert saying(told, told) == {"GpuMemory": "the vendor has taken 96% of cuda:0"}
 
 
 def test_a_model_that_is_waited_for_is_told_beside_one_that_is_not() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,10 @@ import pytest
 from shared.http.server import CannotServe, bind
 from tests.support.forking import ForkedCommand
 from tests.support.vendor_process import VendorProcess, wait_until
+from tests.vendor_service.given_settings import GivenSettings
+from vendor_service.errors import OperatorError
+from vendor_service.run import serve
+from vendor_service.run.settings import Settings
 
 
 def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -21,6 +26,14 @@ def run_vendor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     process = ForkedCommand("vendor_service.cli.main", arguments, folder, os.environ, log)
     printed, said = process.communicate(timeout=60)
     return subprocess.CompletedProcess(arguments, process.wait(), printed, said)
+
+
+def read_settings(folder: Path, *options: str) -> Settings:
+    """Settings with books in the folder, and these options."""
+    given = {
+        name.lstrip("-").replace("-", "_"): value for name, value in zip(*[iter(options)] * 2, strict=True)
+    }
+    return GivenSettings(**{"port": 0, "database_url": f"sqlite:///{folder / 'books.db'}", **given})
 
 
 def ask(vendor: VendorProcess, api_key: str, text: str = "a photo of a cat") -> httpx.Response:
@@ -60,6 +73,14 @@ def test_a_killed_vendor_starts_again_on_its_port_with_its_books(tmp_path: Path)
     assert key not in vendor.log.read_text()
 
 
+def test_a_hangup_ends_no_vendor(tmp_path: Path) -> None:
+    with VendorProcess(tmp_path) as vendor:
+        os.kill(vendor.pid, signal.SIGHUP)
+        wait_until(lambda: "no file of models to read again" in vendor.log.read_text())
+        assert httpx.get(f"{vendor.url}/livez").status_code == 200
+        assert "/livez" not in vendor.log.read_text()
+
+
 def test_an_interrupted_vendor_says_so_with_its_exit_code(tmp_path: Path) -> None:
     vendor = VendorProcess(tmp_path).start()
     assert vendor.interrupt() == 130
@@ -74,6 +95,28 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
     assert "choose another --port" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not refused.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--batch-store", "/proc/nowhere"], 1, "the store of files /proc/nowhere cannot be written"),
+        (["--model", "icon-klip"], 2, "icon-clip"),
+        (["--port", "0", "--host", "192.0.2.1"], 1, "choose another --host"),
+    ],
+)
+def test_what_is_wrong_is_found_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, said: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(serve, "create_app", load)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    settings = read_settings(tmp_path, *options)
+    with pytest.raises(OperatorError, match=said) as refused:
+        serve.start(settings, lambda *_: None)
+    assert refused.value.exit_code == code
 
 
 @pytest.mark.parametrize("host", ["no host", "192.0.2.1"])

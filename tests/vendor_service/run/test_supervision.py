@@ -144,7 +144,7 @@ def test_a_hangup_is_passed_on_to_every_worker_as_soon_as_it_is_ready(
         signal.signal(signal.SIGALRM, look)
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
 
-    assert not Workers(partial(reread, tmp_path, os.getpid()), 2, bound).run(on_ready, passes_hangups=True)
+    assert not Workers(partial(reread, tmp_path, os.getpid()), 2, bound).run(on_ready)
     assert {each.name for each in tmp_path.glob("*-hangup")} == told
     assert living(tmp_path / "living") == []
 

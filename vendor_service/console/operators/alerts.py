@@ -115,7 +115,7 @@ def _gpu_memory(monitor: Monitor, _: float) -> str | None:
         # Each worker tells of the whole device.
         whole = newest.highest("tuition_gpu_memory_bytes", _with(device=device, state="total"))
         if whole and held / whole > 0.95:
-            return f"the vendor holds {100 * held / whole:.0f}% of {device}"
+            return f"the vendor has taken {100 * held / whole:.0f}% of {device}"
     return None
 
 
