@@ -10,15 +10,22 @@ share: the books. Texts are charged and signed; the encoder answers at once (ben
 
 import argparse
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
+
+import httpx
 
 from benchmarks.money import Served, served, text, throughput
 from tests.support.postgres import started_postgres
+from tests.support.vendor_process import VendorProcess
 
+CONNECTIONS = (3, 4, 8, 16)
 GROUPS = Path("/sys/fs/cgroup")
 LEAST_QUOTA = 1_000  # microseconds; the shorter it is, the shorter who holds a lock is kept from a core
 
@@ -33,7 +40,11 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=16, help="of each process")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--workers", action="store_true", help="of one `vendor serve`, and how they share")
     arguments = parser.parse_args()
+    if arguments.workers:
+        measure_workers(arguments.processes, arguments.share, arguments.rounds, arguments.seconds)
+        return
     print("| asked by | one process, texts/s | all | times as many |")
     print("|---|---|---|---|")
     with ExitStack() as stack:
@@ -52,6 +63,46 @@ def main() -> None:
                 together.append(answered(asked, arguments.callers, arguments.seconds))
             ratio = median(every / one for every, one in zip(together, alone, strict=True))
             print(f"| {asked_by} | {median(alone):.1f} | {median(together):.1f} | {ratio:.2f} |", flush=True)
+
+
+def measure_workers(count: int, share: float, rounds: int, seconds: float) -> None:
+    """Print what `--workers` of a part of a core each answer beside one, and how connections are shared."""
+    rates: dict[int, dict[int, list[float]]] = {}
+    spread: dict[int, list[int]] = {}
+    for workers in (1, count):
+        rates[workers] = {connections: [] for connections in CONNECTIONS}
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            url = stack.enter_context(started_postgres()).create_database()
+            options = ("--migrate", "--workers", str(workers), "--log-format", "json")
+            vendor = stack.enter_context(VendorProcess(folder, *options, database_url=url))
+            asked = Served(int(vendor.url.rpartition(":")[2]), vendor.create_key(), vendor.pid)
+            pids = [*map(int, re.findall(r'"pid": (\d+)', vendor.log.read_text()))] or [vendor.pid]
+            for pid in pids:
+                stack.enter_context(confined(pid, share))
+            for connections in CONNECTIONS:
+                before = by_worker(vendor.url)
+                for _ in range(rounds):
+                    rates[workers][connections].append(throughput(asked, text(), connections, seconds))
+                spread[connections] = sorted((by_worker(vendor.url) - before).values())
+    one, several = sorted(rates)
+    print(f"| connections | {one} worker, texts/s | {several} | times as many | requests of each worker |")
+    print("|---|---|---|---|---|")
+    for connections in CONNECTIONS:
+        alone, together = (median(rates[each][connections]) for each in (one, several))
+        shares = ", ".join(f"{each:,}" for each in spread[connections])
+        print(f"| {connections} | {alone:.1f} | {together:.1f} | {together / alone:.2f} | {shares} |")
+
+
+def by_worker(url: str) -> Counter[str]:
+    """Answered requests, by worker."""
+    told = httpx.get(f"{url}/metrics").text
+    found = re.findall(r'^tuition_requests_total\{(.*route="/embed".*)\} (\S+)$', told, re.MULTILINE)
+    counts: Counter[str] = Counter()
+    for labels, value in found:
+        worker = re.search(r'worker="(\d+)"', labels)
+        counts["0" if worker is None else worker[1]] += int(float(value))
+    return counts
 
 
 def answered(vendors: Sequence[Served], callers: int, seconds: float) -> float:

@@ -1,6 +1,7 @@
 """Connections: what one may cost that asks nothing, sends slowly, or does not read what it is answered."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -44,6 +45,7 @@ class Config(uvicorn.Config):
         super().__init__(app, http=BoundedHttp, ws="none", **rest)
         self.most = most
         self.patience = patience
+        self.on_closed: Callable[[], None] = lambda: None
         self.waiting: dict[
             BoundedHttp, None
         ] = {}  # for the other side; who has got nowhere longest comes first
@@ -100,6 +102,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._served.message_event.set()
         self._wait_no_more()
         self._stop_timing_reader()
+        self.config.on_closed()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it is a header or a trailer without an end."""

@@ -1,5 +1,6 @@
 """Serving: uvicorn with the ready line and the exits that the command line promises."""
 
+import asyncio
 import errno
 import gc
 import logging
@@ -9,15 +10,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 
 from shared.http import connections
 from shared.http.capacity import Capacity
+from shared.http.handing import Line
 
 _DRAIN_SECONDS = 28
 _END_SECONDS = 2  # for what is in hand after that, which is then broken off and not charged
@@ -49,9 +52,15 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: connections.Config, capacity: Capacity, descriptors: int, on_ready: Callable[[], None]
+        self,
+        config: connections.Config,
+        capacity: Capacity,
+        descriptors: int,
+        on_ready: Callable[[], None],
+        handed: Path | None,
     ) -> None:
         super().__init__(config)
+        self._handed = handed
         self._connections = config
         self._capacity = capacity
         self._descriptors = descriptors
@@ -62,12 +71,19 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._handed is not None:
+            line = Line(self._handed, self._make_protocol)
+            self._connections.on_closed = line.closed
+            self.servers.append(cast(asyncio.base_events.Server, line))  # closed as the others are
         self._bound_connections()
         # Libraries and model are 440,000 objects, which stay. To go through them takes the collector a
         # quarter of a second, in which nobody is answered.
         gc.collect()
         gc.freeze()
         self._on_ready()
+
+    def _make_protocol(self) -> connections.BoundedHttp:
+        return connections.BoundedHttp(self._connections, self.server_state, self.lifespan.state)
 
     def _bound_connections(self) -> None:
         """Leave the descriptors that are open now, as many again, and some more to all else.
@@ -127,9 +143,10 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: Starlette, bound: socket.socket, on_ready: Callable[[], None]) -> bool:
+def serve(app: Starlette, bound: socket.socket | Path, on_ready: Callable[[], None]) -> bool:
     """Serve until SIGTERM or SIGINT, then finish what is in flight; whether it was SIGINT.
 
+    `bound` is an address of its own, or the path at which an `Acceptor` hands connections out.
     `app.state.capacity` is its `Capacity`. `on_ready` is called once connections are accepted.
 
     Raises:
@@ -145,9 +162,12 @@ def serve(app: Starlette, bound: socket.socket, on_ready: Callable[[], None]) ->
         server_header=False,
         timeout_graceful_shutdown=_END_SECONDS,
     )
-    with bound, _noted_signals() as received:
+    own, handed = ([], bound) if isinstance(bound, Path) else ([bound], None)
+    with ExitStack() as stack, _noted_signals() as received:
+        for each in own:
+            stack.enter_context(each)
         try:
-            _Server(config, app.state.capacity, descriptors, on_ready).run([bound])
+            _Server(config, app.state.capacity, descriptors, on_ready, handed).run(own)
         except SystemExit as error:
             raise CannotServe("the server did not start; its log says why") from error
     _log.info("stopped")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
+from pathlib import Path
 
 import torch
 from fastapi import FastAPI
@@ -82,20 +83,18 @@ def _bind(settings: Settings) -> socket.socket:
         raise OperatorError(str(error)) from error
 
 
-def _serve_as_worker(
-    settings: Settings, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
-) -> None:
+def _serve_as_worker(settings: Settings, worker: Worker, on_ready: Callable[[str], None]) -> None:
     hangups = Hangups()  # before the model is loaded, which takes a while
     memory.share_heap()
     log_as(settings)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // worker.workers))
-    _serve(create_app(settings, worker=worker, hangups=hangups), settings, bound, on_ready)
+    _serve(create_app(settings, worker=worker, hangups=hangups), settings, worker.connections, on_ready)
     end_while_loading(0)
 
 
 def _serve(
-    application: FastAPI, settings: Settings, bound: socket.socket, on_ready: Callable[[str], None]
+    application: FastAPI, settings: Settings, bound: socket.socket | Path, on_ready: Callable[[str], None]
 ) -> bool:
     facts = "; ".join(map(_facts, application.state.models))
     with _billing_log(settings):

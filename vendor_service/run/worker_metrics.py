@@ -31,6 +31,11 @@ class Worker:
         """Whether it does what one of them does for all."""
         return self.number == 0
 
+    @property
+    def connections(self) -> Path:
+        """Where connections are handed to the workers."""
+        return self.folder / "connections.sock"
+
     def socket(self, number: int) -> str:
         """Where that worker tells its siblings what it counted."""
         return str(self.folder / f"{number}.sock")

@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from shared.http.handing import Acceptor
 from vendor_service.run.supervisor import Supervisor
 from vendor_service.run.worker_metrics import Worker
 
 # Longer than a worker needs to finish what is in hand.
 _STOP_SECONDS = 40.0
 
-# Serves as one worker on the socket, tells when it is ready (and what it serves), and returns once stopped.
-Serve = Callable[[Worker, socket.socket, Callable[[str], None]], None]
+# Serves as one worker, tells when it is ready (and what it serves), and returns once stopped.
+Serve = Callable[[Worker, Callable[[str], None]], None]
 
 _log = logging.getLogger(__name__)
 # Workers are forked from a process that has imported what they need, and share its memory: they start, and
@@ -27,7 +28,7 @@ _PRELOADED = ["vendor_service.run.serve"]
 
 
 class Workers:
-    """`count` processes that each `serve` (which must be picklable) on one bound socket."""
+    """`count` processes that each `serve` (which must be picklable), and share a socket's connections."""
 
     def __init__(self, serve: Serve, count: int, listener: socket.socket) -> None:
         self._serve = serve
@@ -45,25 +46,26 @@ class Workers:
         _forking.set_forkserver_preload(_PRELOADED)
         with TemporaryDirectory(prefix="vendor-") as folder:
             workers = [Worker(number, self._count, Path(folder)) for number in range(self._count)]
-            works = [partial(self._serve, worker, self._listener) for worker in workers]
+            works = [partial(self._serve, worker) for worker in workers]
+            acceptor = Acceptor(self._listener, workers[0].connections)
             supervisor = Supervisor(_forking, "worker", works)
             with _Signals(supervisor.hang_up) as signals:
+                acceptor.start()
                 try:
                     serves = supervisor.start(signals.reader)
                     if serves is not None:
                         on_ready(serves)
                     supervisor.watch(signals.reader)
                 finally:
-                    self._stop(supervisor)
+                    self._stop(supervisor, acceptor)
                 return signals.received == signal.SIGINT
 
-    def _stop(self, supervisor: Supervisor) -> None:
+    def _stop(self, supervisor: Supervisor, acceptor: Acceptor) -> None:
         _log.info("stopping the workers")
         supervisor.terminate()
-        # The workers go on listening until they have nothing in hand. A copy that stayed open here would
-        # after that let connections in that nobody answers.
-        self._listener.close()
+        acceptor.end()  # with the last of the workers, which take connections until they have nothing in hand
         supervisor.join(_STOP_SECONDS)
+        acceptor.join()
         _log.info("the workers have stopped")
 
 

@@ -13,7 +13,7 @@ from vendor_service.run import workers
 from vendor_service.run.worker_metrics import Worker
 
 
-def serve(folder: Path, worker: Worker, _bound: socket.socket, on_ready: Callable[[str], None]) -> None:
+def serve(folder: Path, worker: Worker, on_ready: Callable[[str], None]) -> None:
     """Note that it lives, and wait for SIGTERM."""
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
@@ -24,11 +24,11 @@ def serve(folder: Path, worker: Worker, _bound: socket.socket, on_ready: Callabl
     (folder / f"{worker.number}-{os.getpid()}").unlink()
 
 
-def refuse(worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
+def refuse(worker: Worker, _on_ready: Callable[[str], None]) -> None:
     raise UsageError(f"worker {worker.number} cannot")
 
 
-def die(_worker: Worker, _bound: socket.socket, _on_ready: Callable[[str], None]) -> None:
+def die(_worker: Worker, _on_ready: Callable[[str], None]) -> None:
     os._exit(3)
 
 
@@ -36,16 +36,14 @@ def be_killed(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def reread(
-    folder: Path, first: int, worker: Worker, bound: socket.socket, on_ready: Callable[[str], None]
-) -> None:
+def reread(folder: Path, first: int, worker: Worker, on_ready: Callable[[str], None]) -> None:
     """Note each SIGHUP; the second worker gets its first one before it is ready."""
     signal.signal(signal.SIGHUP, lambda *_: (folder / f"{worker.number}-hangup").touch())
     if worker.number == 1:
         os.kill(first, signal.SIGHUP)
         time.sleep(0.2)
         assert not (folder / "1-hangup").exists()
-    serve(folder / "living", worker, bound, on_ready)
+    serve(folder / "living", worker, on_ready)
 
 
 def serve_two(folder: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -78,6 +79,22 @@ def test_workers_share_a_quota_and_are_counted_together(vendor: VendorProcess) -
     answered = answered_by_worker(vendor) - before
     assert answered.total() == QUOTA
     assert set(answered) == {"0", "1"}
+
+
+@pytest.mark.parametrize("connections", [3, 4, 8, 16])
+def test_connections_that_are_kept_are_spread_evenly(vendor: VendorProcess, connections: int) -> None:
+    key, before = vendor.create_key(), answered_by_worker(vendor)
+    time.sleep(0.2)  # until all is closed that was open a moment before
+    headers, body = {"authorization": f"Bearer {key}"}, {"inputs": [{"text": "a cat"}]}
+    with ExitStack() as stack, ThreadPoolExecutor(connections) as pool:
+        clients = [stack.enter_context(httpx.Client(timeout=60, headers=headers)) for _ in range(connections)]
+        for _ in range(3):
+            answers = pool.map(lambda each: each.post(f"{vendor.url}/embed", json=body), clients)
+            assert {each.status_code for each in answers} == {200}
+        answered = answered_by_worker(vendor) - before
+    fewest, most = sorted(answered.values())
+    assert fewest + most == 3 * connections
+    assert most - fewest <= 3 * (1 + connections % 2)
 
 
 def test_a_rate_limit_holds_over_all_workers(vendor: VendorProcess) -> None:
