@@ -22,7 +22,7 @@ class Unit(Enum):
     """The unit of a value, which says how people write and read it."""
 
     PLAIN = auto()
-    MONEY = auto()  # micro-units on the wire and on the command line, units of the currency in forms
+    MONEY = auto()  # micro-units on the wire, and in the currency wherever people write and read it
     PRICE = auto()  # money, but for bulk jobs a percentage
     MOMENT = auto()  # microseconds since the epoch, ISO 8601 wherever it is written
 
@@ -67,7 +67,7 @@ class Term:
 Quota = Annotated[int | None, Term("Queries a period.", label="Quota, in queries", typed="--quota")]
 SpendLimit = Annotated[
     int | None,
-    Term("Micro-units a period.", label="Spend limit", typed="--spend-limit", unit=Unit.MONEY),
+    Term("Money a period, as in 50EUR.", label="Spend limit", typed="--spend-limit", unit=Unit.MONEY),
 ]
 Rate = Annotated[
     int | None,
@@ -81,9 +81,10 @@ Rate = Annotated[
 Micros = Annotated[
     int,
     Term(
-        "Micro-units, millionths of the currency's unit.",
+        "An amount in the currency, as in 5.00 or 5EUR; or in millionths of it, as in 5000000micros.",
         label="Amount",
-        typed="MICROS",
+        typed="AMOUNT",
+        wire="amount_micros",
         form="amount",
         unit=Unit.MONEY,
     ),

@@ -115,7 +115,7 @@ def _options_beside(source: Path) -> set[str]:
     ("line", "said"),
     [
         ("client distill --data photos --budget 5 --yes > log", None),
-        ("vendor adjust acme --reason outage -- -250000", None),
+        ("vendor adjust acme --reason outage --reference 7 -- -0.25", None),
         ("client distil --data photos", "no command distil"),
         ("client distill --datas photos", "no option --datas"),
         ("vendor keys", "a group, and no command"),

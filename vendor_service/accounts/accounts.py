@@ -63,7 +63,11 @@ class Terms:
     credit_micros: Annotated[
         int | None,
         Term(
-            "Prepaid micro-units.", label="Prepaid credit", typed="--credit", unit=Unit.MONEY, none="invoiced"
+            "Prepaid money, as in 50EUR.",
+            label="Prepaid credit",
+            typed="--credit",
+            unit=Unit.MONEY,
+            none="invoiced",
         ),
     ] = None
     queries_per_second: Rate = None

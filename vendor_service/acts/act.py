@@ -1,11 +1,11 @@
 """An act: one transaction in which somebody changes the books, with its entry in the audit log."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,7 @@ from shared.errors import ErrorCode
 from vendor_service.accounts.accounts import lock_account
 from vendor_service.accounts.callers import view_by
 from vendor_service.acts.verification import LedgerVerifier, Progress
+from vendor_service.amounts import Amount
 from vendor_service.audit import log
 from vendor_service.audit.log import Facts
 from vendor_service.clock import DAY, Clock, ClockWatch, system_clock
@@ -20,8 +21,9 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, ApiKey, ConsoleSession, Limited, Project
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, WrongClock
-from vendor_service.money import limits, standing
+from vendor_service.money import currency, limits, standing
 from vendor_service.money.clock_check import against_database
+from vendor_service.money.prices import BATCH_PERCENT
 
 
 class OperatorScope(StrEnum):
@@ -195,6 +197,23 @@ class ActContext:
     ) -> Self:
         """The same on behalf of somebody."""
         return replace(self, actor=actor, customer=customer, scopes=scopes)
+
+    def in_currency(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What was given, with amounts as micro-units of the books; a share of prices is a percentage.
+
+        Raises:
+            OperatorError: an amount is in another currency.
+        """
+        if not any(isinstance(value, Amount) for value in given.values()):
+            return dict(given)
+        with self.read() as act:
+            unit = currency.current(act.session)
+        is_percent = given.get("kind") == BATCH_PERCENT
+
+        def settled(amount: Amount) -> int:
+            return amount.as_percent() if is_percent else amount.of_books_in(unit)
+
+        return {name: settled(value) if isinstance(value, Amount) else value for name, value in given.items()}
 
     @contextmanager
     def write(self) -> Iterator[Act]:

@@ -209,6 +209,7 @@ class DeclaredAct(Declared):
     check: Callable[..., None] | None
     moves_money: bool
     dangerous: bool
+    asks_if: Callable[[Act, Given], bool] | None
     word: str
     reveals: str
     keep: str
@@ -246,6 +247,15 @@ class DeclaredAct(Declared):
         if preview is not None:
             return list(preview(act, **self.arguments(given)))
         return _facts(self.parameters, given)
+
+    @property
+    def asks_at_times(self) -> bool:
+        """Whether a command may ask before this is done; what moves money has a reference instead."""
+        return (self.dangerous or self.asks_if is not None) and not self.moves_money
+
+    def must_ask(self, act: Act, given: Given) -> bool:
+        """Whether a command asks before this is done."""
+        return self.dangerous or (self.asks_if is not None and self.asks_if(act, given))
 
     def state_of(self, row: Value) -> str:
         """A digest of the facts that a question is based on, to see later whether they still hold."""
@@ -310,6 +320,7 @@ def act(
     check: Callable[..., None] | None = None,
     moves_money: bool = False,
     dangerous: bool = False,
+    asks_if: Callable[[Act, Given], bool] | None = None,
     word: str = "",
     reveals: str = "",
     keep: str = "Keep it: only its hash is stored, so it cannot be shown again.",
@@ -324,7 +335,8 @@ def act(
     parameters of its own names; `applies` says whether it makes sense for that row, and `state` what a
     question about it is based on. What `moves_money` is done once for an idempotency key; `check` refuses
     some parameters of commands and forms, which bring none. What is `dangerous` cannot be undone; who types
-    it agrees by the `word`, the value of that parameter or of the last one. The field that it `reveals` is
+    it agrees by the `word`, the value of that parameter or of the last one, and so does who types something
+    that `asks_if` calls surprising. The field that it `reveals` is
     shown this once, with the advice to `keep` it. `hint` is told beside the result. `begins_books` allows
     new ones.
     """
@@ -336,7 +348,7 @@ def act(
 
         ACTS[name] = DeclaredAct(
             name, perform, command, route, scope, none, transaction, own, title, done, status, of,
-            state, applies, check, moves_money, dangerous, word, reveals, keep, hint, begins_books,
+            state, applies, check, moves_money, dangerous, asks_if, word, reveals, keep, hint, begins_books,
         )  # fmt: skip
         return perform
 

@@ -18,7 +18,7 @@ from vendor_service.accounts.accounts import lock_account
 from vendor_service.accounts.keys import OWN_LIMITS, KeyTerms
 from vendor_service.acts.act import Act, Customer, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, facts_of, preview, query
-from vendor_service.acts.names import AccountName, GraceSeconds, KeyId
+from vendor_service.acts.names import AccountName, GraceSeconds, KeyId, ends_a_secret
 from vendor_service.clock import DAY
 from vendor_service.database.tables import Account, ApiKey, WebhookEvent
 from vendor_service.database.view import DEFAULT_ID, View
@@ -158,6 +158,8 @@ def _of_issue(act: Act, account: str, terms: KeyTerms) -> Iterator[str]:
     of=by_id,
     state=lambda key: key.secret_hash,
     applies=lambda key: key.revoked_at is None,
+    asks_if=ends_a_secret,
+    word="key_id",
     reveals="api_key",
 )
 def rotate(act: Act, key_id: KeyId, grace_seconds: GraceSeconds = 0) -> NewSecret:

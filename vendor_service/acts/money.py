@@ -29,7 +29,7 @@ ChargeNumber = Annotated[
         "The `seq` of the charge: see `vendor ledger export ACCOUNT`.",
         label="Number of the charge",
         typed="--entry",
-        wire="entry",
+        wire="corrects_seq",
         least=1,
         most=MAX_NUMBER,
     ),
@@ -59,7 +59,7 @@ Reference = Annotated[
 def top_up(act: Act, account: AccountName, micros: Micros, reference: Reference) -> Recorded:
     """Add to the credit of a prepaid account. Repeated with the same reference, it changes nothing.
 
-    Example: vendor top-up acme 5000000 --reference "bank 2026-11-27/17"
+    Example: vendor top-up acme 5EUR --reference "bank 2026-11-27/17"
     """
     return _pay(act, "top_up", payments.top_up, account, micros, reference)
 
@@ -93,7 +93,7 @@ def pay(act: Act, account: AccountName, micros: Micros, reference: Reference) ->
     Invoices show it apart, and it is deducted from no month's total. Repeated with the same reference, it
     changes nothing.
 
-    Example: vendor payment acme 5000000 --reference "bank 2026-11-27/17"
+    Example: vendor payment acme 5EUR --reference "bank 2026-11-27/17"
     """
     return _pay(act, "payment", payments.payment, account, micros, reference)
 
@@ -137,7 +137,12 @@ def refund(
     micros: Annotated[
         int | None,
         Term(
-            "Micro-units.", label="Amount", typed="--amount", unit=Unit.MONEY, none="all that is left of it"
+            "As in 2.50 or 2500micros.",
+            label="Amount",
+            typed="--amount",
+            wire="amount_micros",
+            unit=Unit.MONEY,
+            none="all that is left of it",
         ),
     ] = None,
     reference: Annotated[
@@ -156,7 +161,7 @@ def refund(
     changes nothing. In total no more is given back than was charged. What it took of the present period's
     spend limit is free again. Once nothing is left of the charge, it is not answered again for free.
 
-    Example: vendor refund acme --entry 17 --amount 2500 --reference "ticket 812"
+    Example: vendor refund acme --entry 17 --amount 0.0025 --reference "ticket 812"
     """
     owner = find_account(act.session, account, lock=True)
     if reference is not None:
@@ -223,26 +228,43 @@ def adjust(
             longest=255,
         ),
     ],
-) -> Entry:
+    reference: Annotated[
+        str,
+        Term(
+            "Its name in your files; it counts once an account.",
+            label="Reference",
+            typed="--reference",
+            longest=255,
+        ),
+    ],
+) -> Recorded:
     """Correct what an account owes: a positive amount is in its favour, a negative one after `--`.
 
-    Example: vendor adjust acme 250000 --reason "outage of 14 November"
+    Repeated with the same reference, it changes nothing.
+
+    Example: vendor adjust acme 0.25 --reason "outage of 14 November" --reference "ticket 812"
     """
     owner = find_account(act.session, account, lock=True)
+    known = payments.recorded(act.session, owner, "adjustment", micros, reference)
+    if known is not None:
+        return Recorded(ledger.public(known), before=True)
     act.believe_clock()
     before, stood = owner.credit_micros, limits.levels(owner)
-    entry = payments.adjust(act.session, owner, micros, reason, act.now)
+    entry = payments.adjust(act.session, owner, micros, reason, act.now, reference)
     limits.tell_reached(act.session, owner, stood, act.percents, act.now)
-    return _record(act, owner, before, entry)
+    return Recorded(_record(act, owner, before, entry), before=False)
 
 
 @preview(adjust)
-def _of_adjust(act: Act, account: str, micros: int, reason: str) -> Iterator[str]:
+def _of_adjust(act: Act, account: str, micros: int, reason: str, reference: str) -> Iterator[str]:
     owner = find_account(act.session, account)
+    if known := _known(act, owner, "adjustment", micros, reference):
+        yield from known
+        return
     whom = "in the customer's favour" if micros > 0 else "against the customer"
     yield f"The ledger of {account} gets an adjustment of {money(micros)}, {whom}."
     yield _where_it_goes(owner, micros)
-    yield f"The customer reads the reason: {reason!r}."
+    yield f"The customer reads the reason: {reason!r}; the reference {reference!r} counts once."
 
 
 @query(

@@ -1,7 +1,8 @@
 """The names and ids by which acts and queries take what they are about."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from vendor_service.accounts import keys
 from vendor_service.terms import Term
@@ -29,3 +30,8 @@ _GRACE = Term(
 )
 GraceSeconds = Annotated[int, _GRACE]
 ReceiversGraceSeconds = Annotated[int, replace(_GRACE, example="86400")]
+
+
+def ends_a_secret(_: object, given: Mapping[str, Any]) -> bool:
+    """Whether a secret is good no longer at once, which programs use."""
+    return not given.get("grace_seconds")

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import act, preview, query
-from vendor_service.acts.names import GraceSeconds
+from vendor_service.acts.names import GraceSeconds, ends_a_secret
 from vendor_service.clock import optional_datetime, to_datetime
 from vendor_service.database.tables import OperatorToken
 from vendor_service.database.tables.base import hash_secret
@@ -126,6 +126,8 @@ def issue(
     of=by_id,
     state=lambda token: token.secret_hash,
     applies=lambda token: token.revoked_at is None,
+    asks_if=ends_a_secret,
+    word="token_id",
     reveals="token",
 )
 def rotate(act: Act, token_id: TokenId, grace_seconds: GraceSeconds = 0) -> NewToken:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel
 
 from shared.kinds import UnitPrices, price_fields
 from vendor_service.acts.act import Act, OperatorScope
-from vendor_service.acts.declaration import act, preview, query
+from vendor_service.acts.declaration import Given, act, preview, query
 from vendor_service.clock import to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
@@ -32,9 +32,9 @@ OfPlan = Annotated[
 PriceMicros = Annotated[
     int,
     Term(
-        "Micro-units a query; for batch-percent, percent of them.",
+        "Price of a query, as in 0.0001 or 100micros; for batch-percent, percent of the other prices.",
         label="One query (for batch-percent a percentage)",
-        typed="MICROS",
+        typed="PRICE",
         form="price",
         unit=Unit.PRICE,
     ),
@@ -80,6 +80,17 @@ class CurrencyName(BaseModel):
     currency: str | None
 
 
+def _moves_much(act: Act, given: Given) -> bool:
+    """Whether a price becomes more than twice, or less than half, of what holds then."""
+    model, kind = given["model"], given["kind"]
+    moment = given.get("since") or act.now
+    for plan in (given.get("plan", STANDARD_PLAN), STANDARD_PLAN):
+        if (holding := prices.named(act.session, plan, model, kind, moment)) is not None:
+            least, most = sorted((holding, given["micros"]))
+            return bool(most > 2 * least)
+    return False
+
+
 @act(
     "price.set",
     command="prices set",
@@ -87,6 +98,8 @@ class CurrencyName(BaseModel):
     scope=OperatorScope.MONEY,
     title="Set the price",
     done="The price of {kind} to {model} on the plan {plan} is set.",
+    asks_if=_moves_much,
+    word="model",
 )
 def set_price(
     act: Act,
@@ -102,7 +115,7 @@ def set_price(
     A plan that names no price for a model and kind has the standard one. batch-percent is what bulk jobs pay
     of the other two: 50 where nobody has said anything else.
 
-    Example: vendor prices set icon-clip image 80 --plan research --new
+    Example: vendor prices set icon-clip image 0.00008 --plan research --new
     """  # fmt: skip
     now = act.now
     _check_price(model, kind, micros, plan)
@@ -169,7 +182,14 @@ def _of_unset_price(act: Act, model: str, kind: PriceKind, plan: str = STANDARD_
     yield f"The standard one holds for it then{'' if standard is None else f': {_shown(kind, standard)}'}."
 
 
-@query(command="prices list", route="GET /prices")
+def _priced(found: list[PriceLine]) -> Iterator[dict[str, Any]]:
+    for each in found:
+        row = each.model_dump(mode="json", exclude={"micros", "currency"})
+        shown = None if each.micros is None else _shown(each.kind, each.micros)
+        yield row | {"price": shown, "currency": each.currency}
+
+
+@query(command="prices list", route="GET /prices", rows=_priced)
 def history(
     act: Act,
     past: Annotated[bool, Term("List former prices as well: every change.", typed="--all")] = False,
@@ -245,7 +265,7 @@ def publish_plan(act: Act, plan: str, model: str, wanted: UnitPrices) -> list[Pr
 
 def _check_price(model: str, kind: PriceKind, micros: int, plan: str) -> None:
     if not 0 <= micros <= MOST_MICROS:
-        raise UsageError(f"a price is between 0 and {MOST_MICROS} micro-units, not {micros}")
+        raise UsageError(f"a price is between 0 and {money(MOST_MICROS)}, not {money(micros)}")
     if kind == BATCH_PERCENT and micros > 100:
         raise UsageError(f"bulk jobs pay up to 100 percent of a price, not {micros}")
     if not 0 < len(plan) <= 64 or not 0 < len(model) <= 255:
@@ -260,7 +280,7 @@ def _what(kind: PriceKind, model: str) -> str:
     return f"The percentage of bulk jobs with {model}" if kind == BATCH_PERCENT else f"One {kind} to {model}"
 
 
-def _shown(kind: PriceKind, value: int) -> str:
+def _shown(kind: str, value: int) -> str:
     return f"{value}%" if kind == BATCH_PERCENT else money(value)
 
 

@@ -19,7 +19,7 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import LONGEST_GRACE_SECONDS
 from vendor_service.acts.act import Act, Customer, OperatorScope
 from vendor_service.acts.declaration import Own, act, preview, query
-from vendor_service.acts.names import ReceiversGraceSeconds
+from vendor_service.acts.names import ReceiversGraceSeconds, ends_a_secret
 from vendor_service.clock import DAY, SECOND, optional_datetime, to_datetime
 from vendor_service.database.tables import (
     Account,
@@ -168,6 +168,8 @@ def create(
     of=by_id,
     state=lambda receiver: receiver.secret,
     applies=lambda receiver: receiver.disabled_at is None,
+    asks_if=ends_a_secret,
+    word="endpoint_id",
     reveals="secret",
     keep=_KEEP,
 )

@@ -23,9 +23,10 @@ from vendor_service.acts.declaration import (
 )
 from vendor_service.acts.registry import ACTS, QUERIES
 from vendor_service.advice import addressed
+from vendor_service.amounts import Amount, read_amount
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting
 from vendor_service.cli.confirm import Yes, confirm
-from vendor_service.cli.parsers import micro_units, moment, price, whole_number
+from vendor_service.cli.parsers import moment, whole_number
 from vendor_service.cli.printing import print_json, print_row, print_rows
 from vendor_service.cli.verifying import Bar
 from vendor_service.errors import OperatorError, UsageError
@@ -41,10 +42,10 @@ SigningKeyFile = Annotated[
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {"receipts_key.rotate": {"signing_key_in": SigningKeyFile}}
 
 _NONE = "none"
-_READERS: Mapping[Unit, Callable[[str], int]] = {
+_READERS: Mapping[Unit, Callable[[str], int | Amount]] = {
     Unit.PLAIN: whole_number,
-    Unit.MONEY: micro_units,
-    Unit.PRICE: price,
+    Unit.MONEY: read_amount,
+    Unit.PRICE: read_amount,
     Unit.MOMENT: moment,
 }
 _MOST_LISTED = 100_000
@@ -62,7 +63,7 @@ def add_commands(app: typer.Typer, groups: Mapping[str, typer.Typer]) -> None:
 def _command(declared: Declared) -> Callable[..., None]:
     """A function that Typer makes a command of: its signature is that of what is declared."""
     typed = [each for each in declared.parameters if each.term.typed]
-    asks = isinstance(declared, DeclaredAct) and declared.dangerous and not declared.moves_money
+    asks = isinstance(declared, DeclaredAct) and declared.asks_at_times
     options = dict(_SETTINGS.get(declared.name, {}))
     options |= {"database_url": DatabaseUrl, "as_json": AsJson} | ({"yes": Yes} if asks else {})
     nothing = {"as_json": False, "yes": False}
@@ -92,9 +93,10 @@ def _perform(declared: DeclaredAct, given: dict[str, Value], options: dict[str, 
     agreed = options.pop("yes", True)
     declared.check_given(given)
     with acting(url, new=declared.begins_books, **options) as context:
+        given = context.in_currency(given)
         if not agreed:
             with context.read() as act:
-                facts = declared.facts(act, given)
+                facts = declared.facts(act, given) if declared.must_ask(act, given) else []
             confirm(facts, str(given[declared.word or list(given)[-1]]))
         result = declared.perform(context, given)
     _print_result(declared, result, url, as_json=as_json)
@@ -198,6 +200,8 @@ def _read(each: Parameter, declared: Declared, written: str | int) -> Value:
     if each.may_be_none and written == _NONE:
         return _REMOVED
     value = _READERS[each.term.unit](written)
+    if isinstance(value, Amount):
+        return value
     least, most = each.term.least, each.term.most
     if each.name == "limit" and isinstance(declared, DeclaredQuery):
         most = _MOST_LISTED

@@ -1,7 +1,7 @@
 """How numbers and moments are read that are typed: as they stand, or not at all.
 
-Typer alone takes 5.00 for 5, which is a millionth of what was meant where the unit is a millionth, and
-digits for the seconds since 1970, which makes 1970 of 20261201.
+Typer alone takes 5.00 for 5, and digits for the seconds since 1970, which makes 1970 of 20261201. Amounts of
+money are in `vendor_service.amounts`.
 """
 
 import re
@@ -22,25 +22,6 @@ def whole_number(written: str | int) -> int:
     if not _WHOLE.fullmatch(str(written)):
         raise UsageError(f"{written!r} is not a whole number; write digits alone, as in 5000")
     return int(written)
-
-
-def micro_units(written: str | int) -> int:
-    """An amount of money, a whole number of micro-units; raises what `whole_number` does."""
-    try:
-        return whole_number(written)
-    except UsageError as error:
-        raise UsageError(
-            f"{written!r} is not a whole number of micro-units, which are millionths of the currency's unit; "
-            "write 5000000 for 5.00"
-        ) from error
-
-
-def price(written: str | int) -> int:
-    """A price, in micro-units or for bulk jobs in percent; raises what `whole_number` does."""
-    try:
-        return micro_units(written)
-    except UsageError as error:
-        raise UsageError(f"{error}; what bulk jobs pay is in percent, as in 50") from error
 
 
 def moment(written: str) -> int:

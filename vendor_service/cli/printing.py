@@ -7,7 +7,9 @@ from shutil import get_terminal_size
 from typing import Any
 
 from shared.text import visible
+from vendor_service.terms import money
 
+_MICROS = "_micros"
 Row = Mapping[str, Any]
 
 
@@ -35,7 +37,18 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    return {name: _cell(value) for name, value in row.items()}
+    unit = row.get("currency")
+    return {
+        name.removesuffix(_MICROS): _cell(_money(value, unit) if name.endswith(_MICROS) else value)
+        for name, value in row.items()
+    }
+
+
+def _money(value: object, unit: object) -> object:
+    """An amount of micro-units as people read it, with the row's currency."""
+    if not isinstance(value, int):
+        return value
+    return f"{money(value)} {unit}" if unit else money(value)
 
 
 def _cell(value: object) -> str:

@@ -17,7 +17,6 @@ from vendor_service.clock import from_datetime, to_datetime
 from vendor_service.console.forms import Fields
 from vendor_service.console.routes import Action, ConsoleRequest, Done, Question, Shown, Who
 from vendor_service.errors import APIError, UsageError
-from vendor_service.money.prices import BATCH_PERCENT
 from vendor_service.terms import Unit, money
 
 Choices = Mapping[str, Collection[str]]
@@ -228,10 +227,11 @@ class Acts(Generic[Who]):
             elif (value := _written(each, request.form)) is not _NOTHING:
                 given[each.name] = value
         declared.check_given(given)
-        return given
+        return self.face.context(request.who).in_currency(given)
 
 
 _NOTHING: Any = object()
+_NONE = "none"
 _SHOWN_THEN = (
     " This form was sent before; the secret was shown then, and can only be replaced by another one."
 )
@@ -261,11 +261,15 @@ def _written(each: Parameter, form: Fields) -> Value:
         return [kind(value) for value in chosen]
     if each.kind is bool:
         return bool(form.get(name))
+    if each.may_be_none and each.only_changes:  # a field that was forgotten takes no limit away
+        written = form.get(name).lower()
+        if written in ("", _NONE):
+            return None if written else _NOTHING
     value = _read(each, form)
     if value is None or value == "":
         if each.is_required:
             raise UsageError(f"{name.replace('_', ' ')} is empty")
-        return None if each.may_be_none and (form.has(name) or not each.only_changes) else _NOTHING
+        return None if each.may_be_none and not each.only_changes else _NOTHING
     if each.term.longest is not None and len(str(value)) > each.term.longest:
         raise UsageError(f"{each.label.lower()}: write up to {each.term.longest} characters")
     return value
@@ -276,8 +280,6 @@ def _read(each: Parameter, form: Fields) -> Value:
     if each.term.unit is Unit.MOMENT:
         moment = form.moment(name)
         return None if moment is None else from_datetime(moment)
-    if each.term.unit is Unit.PRICE and form.get("kind") == BATCH_PERCENT:
-        return form.number(name)
     if each.term.unit in (Unit.MONEY, Unit.PRICE):
         return form.money(name)
     if each.kind is int:
@@ -307,6 +309,8 @@ def _field(each: Parameter, declared: DeclaredAct, row: Value, choices: Choices)
         pairs = [(str(one), meant.get(one, str(one))) for one in kind]
         return FormField(each.in_form, each.label, "several", choices=pairs, chosen=[*map(str, each.default)])
     value = "" if present is None or present is REQUIRED else _as_written(each, present)
+    if present is None and each.only_changes and each.may_be_none and row is not None:
+        value = _NONE
     if isinstance(known, Mapping):
         offered = [(str(one), meaning) for one, meaning in known.items()]
     elif get_origin(each.kind) is Literal:

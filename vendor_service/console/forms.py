@@ -4,18 +4,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
 from shared.errors import APIError, ErrorCode
+from vendor_service.amounts import Amount, read_amount
 from vendor_service.errors import UsageError
 from vendor_service.terms import MAX_NUMBER
 
 _MOST_FIELDS = 64
 _LONGEST_NUMBER = 24
-_UNIT = 1_000_000
 # Commas between thousands, as in 1,234.5. A 0 before the first comma, as in 0,500, is of a decimal comma.
 _THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
 
@@ -57,25 +56,18 @@ class Fields:
         except ValueError as error:
             raise UsageError(f"{name.replace('_', ' ')}: write a whole number, as in 1000") from error
 
-    def money(self, name: str) -> int | None:
-        """An amount in units of the currency, as micro-units; `None` where nothing was written.
+    def money(self, name: str) -> Amount | None:
+        """An amount as it was written; `None` where nothing was.
 
         Raises:
-            UsageError: it is something else, or finer than a micro-unit.
+            UsageError: it is none.
         """
-        written = _without_thousands(self.get(name).replace("\u2212", "-"))
-        if not written:
+        if not (written := self.get(name)):
             return None
         try:
-            if len(written) > _LONGEST_NUMBER:
-                raise InvalidOperation
-            micros = Decimal(written) * _UNIT
-            if abs(micros) > MAX_NUMBER or micros != micros.to_integral_value():
-                raise InvalidOperation
-        except ArithmeticError as error:
-            message = "write an amount in units of the currency, to the millionth at most, as in 12.50"
-            raise UsageError(f"{name.replace('_', ' ')}: {message}") from error
-        return int(micros)
+            return read_amount(written)
+        except UsageError as error:
+            raise UsageError(f"{name.replace('_', ' ')}: {error}") from error
 
     def day(self, name: str) -> date | None:
         """A day as 2026-11-15; `None` where nothing was written.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money.ledger import append
-from vendor_service.terms import MAX_NUMBER
+from vendor_service.terms import MAX_NUMBER, money
 
 
 def top_up(
@@ -27,7 +27,7 @@ def top_up(
             f"`vendor payment {account.name} AMOUNT --reference REFERENCE`"
         )
     if not 0 < amount_micros <= MAX_NUMBER - max(0, account.credit_micros):
-        raise UsageError("a top-up is a positive number of micro-units, and credit has fewer than 16 digits")
+        raise UsageError("a top-up is a positive amount, and credit has fewer than 16 digits in micro-units")
     _check_reference(reference)
     return append(session, account, "top_up", amount_micros, now, reference=reference)
 
@@ -47,7 +47,7 @@ def payment(
             f"`vendor top-up {account.name} AMOUNT --reference REFERENCE`"
         )
     if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
-        raise UsageError("a payment is a number of micro-units, not zero and below 16 digits")
+        raise UsageError("a payment is an amount that is not zero, and below 16 digits in micro-units")
     _check_reference(reference)
     return append(session, account, "payment", amount_micros, now, reference=reference)
 
@@ -60,7 +60,7 @@ def recorded(
     reference: str,
     corrects_seq: int | None = None,
 ) -> LedgerEntry | None:
-    """The entry that this top-up, payment or refund has already, if it was recorded before.
+    """The entry that this top-up, payment, refund or adjustment has already, if it was recorded before.
 
     A refund of all that is left has no amount; it was recorded only if nothing of the charge is left.
 
@@ -78,7 +78,7 @@ def recorded(
         of = "" if found.corrects_seq is None else f" of charge {found.corrects_seq}"
         raise OperatorError(
             f"the reference {reference!r} of {account.name} is that of entry {found.seq}, a {found.kind}{of} "
-            f"of {found.amount_micros} micro-units; top-ups, payments and refunds each have one of their own"
+            f"of {money(found.amount_micros)}; each entry has a reference of its own"
         )
     return found
 
@@ -112,10 +112,10 @@ def refund(
         raise OperatorError(f"charge {seq} of {account.name} was refunded already, and nothing of it is left")
     amount = left if amount_micros is None else amount_micros
     if amount < 0 or (amount == 0 and charged.amount_micros):
-        raise UsageError("a refund is a positive number of micro-units")
+        raise UsageError("a refund is a positive amount")
     if amount > left:
         raise OperatorError(
-            f"{left} micro-units are left of charge {seq} of {account.name}; a refund gives back no more"
+            f"{money(left)} is left of charge {seq} of {account.name}; a refund gives back no more"
         )
     said = {"corrects_seq": seq, "reference": reference, "project_id": charged.project_id}
     appended = append(session, account, "refund", amount, now, **said)
@@ -138,22 +138,30 @@ def given_back_of(session: Session, account_id: str, seq: int, before: int | Non
     return int(refunds), int(micros)
 
 
-def adjust(session: Session, account: Account, amount_micros: int, reason: str, now: int) -> LedgerEntry:
-    """Append a correction for a reason; a positive amount is in the customer's favour.
+def adjust(
+    session: Session,
+    account: Account,
+    amount_micros: int,
+    reason: str,
+    now: int,
+    reference: str | None = None,
+) -> LedgerEntry:
+    """Append a correction for a reason; a positive amount is in the customer's favour. See `recorded`.
 
     Raises:
-        UsageError: the amount is zero or too large, the reason is empty or longer than 255 characters,
+        UsageError: the amount is zero or too large, the reason or reference is empty or too long,
             or a prepaid account's free credit would not cover it.
         OperatorError: the account's books go on to a date ahead of the clock's.
     """
     if amount_micros == 0 or abs(amount_micros) > MAX_NUMBER:
-        raise UsageError("an adjustment is a number of micro-units, not zero and below 16 digits")
+        raise UsageError("an adjustment is an amount that is not zero, and below 16 digits in micro-units")
     if not reason.strip() or len(reason) > 255:
         raise UsageError("give the reason of an adjustment, in up to 255 characters")
     credit = account.credit_micros
     if credit is not None and not account.held_micros <= credit + amount_micros <= MAX_NUMBER:
-        raise UsageError(f"{account.name} has {credit - account.held_micros} micro-units of free credit")
-    return append(session, account, "adjustment", amount_micros, now, reason=reason)
+        raise UsageError(f"{account.name} has {money(credit - account.held_micros)} of free credit")
+    _check_reference(reference)
+    return append(session, account, "adjustment", amount_micros, now, reason=reason, reference=reference)
 
 
 def note(session: Session, account: Account, reason: str, now: int) -> LedgerEntry:

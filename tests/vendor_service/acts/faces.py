@@ -32,7 +32,7 @@ def typed(declared: DeclaredAct, given: Given) -> list[str]:
             words += (
                 [spelling] if given[each.name] is True else [one for w in written for one in (spelling, w)]
             )
-    agreed = ["--yes"] if declared.dangerous and not declared.moves_money else []
+    agreed = ["--yes"] if declared.asks_at_times else []
     return [*words, *agreed, "--", *last]
 
 
@@ -70,13 +70,13 @@ def form_of(declared: DeclaredAct, given: Given) -> dict[str, Any]:
 
 def _written(each: Parameter, value: Any, *, typed: bool) -> list[str]:
     if value is None:
-        return ["none"] if typed else [""]
+        return ["none"]
     if each.several is not None:
         assert isinstance(value, Collection)
         return [str(one) for one in sorted(value)]
     if each.term.unit is Unit.MOMENT:
         return [f"{to_datetime(value):%Y-%m-%dT%H:%M}"]
-    if each.term.unit in (Unit.MONEY, Unit.PRICE) and not typed:
+    if each.term.unit in (Unit.MONEY, Unit.PRICE):
         return [money(value)]
     return [str(value)]
 

@@ -190,7 +190,8 @@ CASES: dict[str, Case] = {
     "money.refund": Case(
         lambda stage: {"account": stage.account, "seq": 1, "micros": 30, "reference": "ticket 812"}
     ),
-    "money.adjustment": Case(lambda stage: {"account": stage.account, "micros": -20, "reason": "a mistake"}),
+    "money.adjustment": Case(lambda stage: {"account": stage.account, "micros": -20, "reason": "a mistake",
+         "reference": "ticket 9"}),
     "batch.cancel": Case(lambda stage: {"account": stage.account, "batch_id": stage.job()}),
     "price.set": Case(lambda stage: {
         "model": "icon-clip", "kind": "text", "micros": 500_000, "plan": stage.another("plan"), "new": True,
@@ -426,8 +427,8 @@ def test_a_secret_is_shown_once_and_is_not_in_the_books(world: World, name: str)
 # What is no number, and no moment, by what it is counted in; and what is said of it.
 WRONG = {
     Unit.PLAIN: ("1.000", "is not a whole number"),
-    Unit.MONEY: ("5.00", "micro-units, which are millionths of the currency's unit"),
-    Unit.PRICE: ("50.0", "micro-units, which are millionths of the currency's unit"),
+    Unit.MONEY: ("5.0000001", "is not an amount"),
+    Unit.PRICE: ("0.5micros", "is not an amount"),
     Unit.MOMENT: ("20261201", "is not a moment"),
 }
 

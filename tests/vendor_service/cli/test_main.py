@@ -96,7 +96,9 @@ def test_keys_are_issued_listed_and_revoked(opened: Command) -> None:
 
 def test_limits_are_changed_or_taken_away_all_that_are_typed_or_none(opened: Command) -> None:
     opened.json("accounts", "create", "acme", "--quota", "5")
-    changed = opened.json("accounts", "set", "acme", "--quota", "none", "--rate", "5", "--spend-limit", "70")
+    changed = opened.json(
+        "accounts", "set", "acme", "--quota", "none", "--rate", "5", "--spend-limit", "70micros"
+    )
     assert (changed["quota"], changed["spend_limit_micros"]) == (None, 70)
     assert changed["rate_limit"] == {"queries_per_second": 5, "burst": 50}
     assert opened("accounts", "set", "acme", "--quota", "9", "--coverage-limit", "-1")[0] == 2
@@ -120,9 +122,11 @@ def test_limits_are_changed_or_taken_away_all_that_are_typed_or_none(opened: Com
 
 
 def test_money_moves_by_commands_and_is_accounted_for(opened: Command) -> None:
-    opened.json("accounts", "create", "acme", "--credit", "500")
-    assert opened.json("top-up", "acme", "100", "--reference", "bank 1")["amount_micros"] == 100
-    opened("adjust", "acme", "--reason", "a mistake", "--", "-50")
+    opened.json("accounts", "create", "acme", "--credit", "500micros")
+    assert opened.json("top-up", "acme", "100micros", "--reference", "bank 1")["amount_micros"] == 100
+    mistake = ("adjust", "acme", "--reason", "a mistake", "--reference", "ticket 1", "--", "-50micros")
+    opened(*mistake)
+    assert "recorded already, as entry 3" in opened(*mistake)[2]
     assert opened("refund", "acme", "--entry", "1")[0] == 1
     code, _, err = opened("refund", "acme", "--entry", "1", "--amount", "5")
     assert (code, "needs a reference" in err) == (2, True)
@@ -154,9 +158,48 @@ def test_money_moves_by_commands_and_is_accounted_for(opened: Command) -> None:
     assert (code, f"> acme-{month}.pdf" in shown) == (2, True), shown
 
 
+def test_money_is_typed_in_the_currency_and_exact(opened: Command) -> None:
+    opened.json("accounts", "create", "acme", "--credit", "50")
+    assert opened.json("accounts", "show", "acme")["credit_micros"] == 50_000_000
+    code, _, err = opened("accounts", "set", "acme", "--spend-limit", "5 EUR")
+    assert (code, "`vendor currency EUR`" in err) == (1, True)
+    for written in ("5 EUR", "5EUR", "5eur", "5.000000", "5000000micros"):
+        opened("currency", "EUR")
+        assert (
+            opened.json("accounts", "set", "acme", "--spend-limit", written)["spend_limit_micros"]
+            == 5_000_000
+        )
+        assert opened.json("accounts", "set", "acme", "--spend-limit", "none")["spend_limit_micros"] is None
+    assert "credit: 50.00 EUR\n" in opened("accounts", "show", "acme")[1]
+    for written, code, said in (
+        ("5 USD", 2, "are in EUR"),
+        ("", 2, "not an amount"),
+        ("1e3", 2, "not an amount"),
+    ):
+        ended, _, err = opened("accounts", "set", "acme", "--spend-limit", written)
+        assert (ended, said in err) == (code, True), err
+
+
+def test_what_moves_a_price_far_or_ends_a_secret_at_once_is_asked(opened: Command) -> None:
+    price = ("prices", "set", "icon-clip", "image")
+    opened.json(*price, "0.0001", "--new")
+    for micros, asks in (("150micros", False), ("301micros", True), ("70micros", True), ("75micros", False)):
+        code, _, err = opened(*price, micros, "--new")
+        assert (code, "Add --yes" in err) == ((2, True) if asks else (0, False))
+        assert opened(*price, micros, "--new", "--yes")[0] == 0
+        opened(*price, "150micros", "--new", "--yes")
+    opened.json(*price[:3], "batch-percent", "40", "--new")
+    assert "40%" in opened("prices", "list")[1]
+    opened.json("accounts", "create", "acme")
+    key = opened.json("keys", "create", "acme")["key_id"]
+    code, _, err = opened("keys", "rotate", key)
+    assert (code, "stops working at once" in err) == (2, True)
+    assert opened("keys", "rotate", key, "--yes")[0] == opened("keys", "rotate", key, "--grace", "60")[0] == 0
+
+
 def test_a_payment_or_top_up_that_is_said_again_counts_once(opened: Command) -> None:
     opened.json("accounts", "create", "invoiced")
-    opened.json("accounts", "create", "prepaid", "--credit", "5")
+    opened.json("accounts", "create", "prepaid", "--credit", "5micros")
     for command, account in (("payment", "invoiced"), ("top-up", "prepaid")):
         first = opened.json(command, account, "100", "--reference", "bank 1")
         code, out, err = opened(command, account, "100", "--reference", "bank 1", "--json")
@@ -168,7 +211,7 @@ def test_a_payment_or_top_up_that_is_said_again_counts_once(opened: Command) -> 
     assert "vendor payment invoiced" in opened("top-up", "invoiced", "5", "--reference", "r")[2]
     assert "vendor top-up prepaid" in opened("payment", "prepaid", "5", "--reference", "r")[2]
     back = opened("payment", "invoiced", "--reference", "bank 1 returned", "--json", "--", "-100")[1]
-    assert json.loads(back)["amount_micros"] == -100
+    assert json.loads(back)["amount_micros"] == -100_000_000
     month = json.loads(back)["created_at"][:7]
     _, out, _ = opened("invoice", "invoiced", "--month", month, "--format", "json")
     assert (json.loads(out)["payments_micros"], json.loads(out)["balance_due_micros"]) == (0, 0)
@@ -192,8 +235,10 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
     opened.json("accounts", "create", "acme")
     with monkeypatch.context() as wrong:
         wrong.setattr(books, "system_clock", lambda: system_clock() + 300 * DAY)
-        opened.json("adjust", "acme", "5", "--reason", "at a wrong clock")
-    code, _, err = opened("adjust", "acme", "5", "--reason", "at the right one")
+        opened.json("adjust", "acme", "5", "--reason", "at a wrong clock", "--reference", "at a wrong clock")
+    code, _, err = opened(
+        "adjust", "acme", "5", "--reason", "at the right one", "--reference", "at the right one"
+    )
     assert (code, "vendor accounts repair acme" in err) == (1, True)
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     code, _, err = opened("accounts", "repair", "acme")
@@ -202,21 +247,23 @@ def test_an_account_that_a_wrong_clock_dated_is_repaired(
     assert done["by_seq"] == 2
     assert "nothing was changed" in opened("accounts", "repair", "acme", "--yes")[2]
     assert opened.json("accounts", "repair", "acme", "--yes")["by_seq"] is None
-    opened.json("adjust", "acme", "5", "--reason", "at the right one")
+    opened.json("adjust", "acme", "5", "--reason", "at the right one", "--reference", "at the right one")
     (verified,) = opened.json("ledger", "verify")
     assert (verified["entries"], verified["problem"]) == (3, None)
     # Years ahead of all that the books know, the clock is not believed.
     with monkeypatch.context() as wrong:
         wrong.setattr(books, "system_clock", lambda: system_clock() + 4000 * DAY)
-        code, _, err = opened("adjust", "acme", "5", "--reason", "at a wrong clock")
+        code, _, err = opened("adjust", "acme", "5", "--reason", "at a wrong clock", "--reference", "another")
         assert (code, "VENDOR_TRUST_CLOCK" in err) == (1, True)
         wrong.setenv("VENDOR_TRUST_CLOCK", "true")
-        opened.json("adjust", "acme", "5", "--reason", "after years of rest")
+        opened.json(
+            "adjust", "acme", "5", "--reason", "after years of rest", "--reference", "after years of rest"
+        )
 
 
 def test_verification_says_how_far_it_is_on_a_terminal(opened: Command, tmp_path: Path) -> None:
     """And prints its findings on standard output, whatever it draws beside."""
-    opened.json("accounts", "create", "acme", "--credit", "5")
+    opened.json("accounts", "create", "acme", "--credit", "5micros")
     terminal, its_terminal = pty.openpty()
     out, its_out = os.pipe()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
@@ -234,7 +281,7 @@ def test_verification_says_how_far_it_is_on_a_terminal(opened: Command, tmp_path
 
 def test_books_that_do_not_add_up_fail_the_command(opened: Command, tmp_path: Path) -> None:
     for name in ("acme", "beta"):
-        opened.json("accounts", "create", name, "--credit", "500")
+        opened.json("accounts", "create", name, "--credit", "500micros")
     with sqlite3.connect(tmp_path / "books.db") as connection:
         connection.execute("UPDATE accounts SET credit_micros = 501 WHERE name = 'beta'")
     connection.close()
@@ -417,7 +464,7 @@ def test_what_standard_output_cannot_encode_is_escaped_and_json_stays_json(
 ) -> None:
     opened.json("accounts", "create", "acme")
     opened("keys", "create", "acme", "--label", "кот")
-    opened("adjust", "acme", "--reason", "кот 😀", "--", "5")
+    opened("adjust", "acme", "--reason", "кот 😀", "--reference", "кот 😀", "--", "5")
 
     def printed(*arguments: str) -> str:
         shown = io.BytesIO()
@@ -436,7 +483,7 @@ def test_what_standard_output_cannot_encode_is_escaped_and_json_stays_json(
 
 def test_every_change_of_a_price_can_be_seen(opened: Command) -> None:
     for micros in ("50", "60"):
-        opened.json("prices", "set", "icon-clip", "image", micros, "--plan", "research", "--new")
+        opened.json("prices", "set", "icon-clip", "image", f"{micros}micros", "--plan", "research", "--new")
     assert opened("prices", "unset", "icon-clip", "image", "--plan", "research", "--yes")[0] == 0
     assert opened.json("prices", "list") == []
     seen = opened.json("prices", "list", "--all")
@@ -460,9 +507,9 @@ def test_all_holds_are_listed_however_many_there_are(opened: Command) -> None:
 
 
 def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> None:
-    opened.json("accounts", "create", "acme", "--credit", "500")
+    opened.json("accounts", "create", "acme", "--credit", "500micros")
     for reason in ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "  =1", "plain, with a comma"):
-        opened("adjust", "acme", "--reason", reason, "--", "-5")
+        opened("adjust", "acme", "--reason", reason, "--reference", reason, "--", "-5micros")
     _, out, _ = opened("ledger", "export", "acme")
     rows = list(csv.DictReader(StringIO(out, newline="")))
     assert [row["reason"] for row in rows][1:] == [
@@ -476,7 +523,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_in_csv(opened: Command) -> 
 
 
 def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_path: Path) -> None:
-    opened.json("accounts", "create", "acme", "--credit", "500")
+    opened.json("accounts", "create", "acme", "--credit", "500micros")
     opened.json("accounts", "create", "later")
     key = opened.json("keys", "create", "acme", "--label", "laptop")
     rotated = opened.json("keys", "rotate", key["key_id"], "--grace", "60")
@@ -486,15 +533,15 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
     for command in (
         ("keys", "revoke", key["key_id"], "--yes"),
         ("accounts", "set", "acme", "--quota", "5", "--spend-limit", "6", "--rate-limit", "7"),
-        ("prices", "set", "icon-clip", "image", "80", "--plan", "research", "--new"),
+        ("prices", "set", "icon-clip", "image", "80micros", "--plan", "research", "--new"),
         ("accounts", "set", "acme", "--plan", "research"),
         ("accounts", "suspend", "acme"),
         ("accounts", "resume", "acme"),
         ("prices", "unset", "icon-clip", "image", "--plan", "research", "--yes"),
-        ("top-up", "acme", "100", "--reference", "bank 1"),
-        ("top-up", "acme", "100", "--reference", "bank 1"),  # which changes nothing
+        ("top-up", "acme", "100micros", "--reference", "bank 1"),
+        ("top-up", "acme", "100micros", "--reference", "bank 1"),  # which changes nothing
         ("payment", "later", "100", "--reference", "bank 2"),
-        ("adjust", "acme", "5", "--reason", "outage"),
+        ("adjust", "acme", "5", "--reason", "outage", "--reference", "outage"),
         ("accounts", "repair", "acme", "--yes"),  # which changes nothing
         ("receipts-key", "withdraw", "--yes", "--", signs["key"]),  # an id may begin with a dash
         ("refund", "acme", "--entry", "1"),  # which is refused
@@ -556,7 +603,7 @@ def test_who_cannot_be_told_whether_it_was_done_is_sent_to_the_audit_log(
                 cutter.cut_next(cut)
 
         monkeypatch.setattr(ActContext, "write", cut_off)
-        code, out, err = vendor("adjust", "acme", "5", "--reason", "an outage")
+        code, out, err = vendor("adjust", "acme", "5", "--reason", "an outage", "--reference", "an outage")
         assert (code, out) == (1, "")
         assert "it may have been: look with `vendor audit list` before you repeat it" in err
         assert "Idempotency-Key" not in err

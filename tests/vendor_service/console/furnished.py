@@ -88,7 +88,7 @@ def furnish(vendor: LocalVendor) -> Customer:
         act = Act(session, "os:operator", vendor.clock)
         money.refund(act, "acme", 7)
         money.refund(act, "acme", 53, 40, "ticket 812")
-        money.adjust(act, "acme", 2_500, "thanks for finding a mistake")
+        money.adjust(act, "acme", 2_500, "thanks for finding a mistake", "ticket 7")
         accounts.suspend(act, "northwind")
     ended(vendor, indexer, begun(vendor, indexer, *(f"a photo of {n}" for n in range(12)), "x" * 100_000))
     ended(vendor, acme.key, begun(vendor, acme.key, "a cat", "a dog", metadata={"for": "the archive"}))

@@ -134,7 +134,7 @@ def test_what_may_have_been_done_is_not_said_to_have_changed_nothing(
     books: Books, visits: dict[OperatorScope, Visit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = books.open(credit_micros=100)
-    path, form = "/do/money.adjustment", {"amount": "0.00005", "reason": "thanks"}
+    path, form = "/do/money.adjustment", {"amount": "0.00005", "reason": "thanks", "reference": "ticket"}
     asked = visits[MONEY].ask(path, account=books.account(order).name, **form)
     with monkeypatch.context() as cut:
         lose_answers(cut)
@@ -435,7 +435,7 @@ def test_what_people_wrote_is_shown_and_never_run(books: Books, visits: dict[Ope
     order = books.open()
     named = {"{name}": books.account(order).name}
     account = named["{name}"]
-    visits[MONEY].do("/do/money.adjustment", account=account, amount="1", reason=EVIL)
+    visits[MONEY].do("/do/money.adjustment", account=account, amount="1", reason=EVIL, reference=EVIL)
     visits[ACCOUNTS].do("/do/key.create", account=account, label=EVIL, scope="embed")
     shown = 0
     for pattern in PAGES:

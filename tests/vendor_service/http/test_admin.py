@@ -68,7 +68,9 @@ def test_wrong_tokens_are_tried_a_few_times_and_lock_nobody_out(sqlite: LocalAdm
 @pytest.mark.parametrize("kind", ["adjustments", "top-ups"])
 def test_a_retry_moves_money_once(admin: LocalAdmin, kind: str) -> None:
     admin.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
-    body: dict[str, Any] = {"micros": 7} | ({"reason": "r"} if kind == "adjustments" else {"reference": "r"})
+    body: dict[str, Any] = {"amount_micros": 7, "reference": "r"} | (
+        {"reason": "r"} if kind == "adjustments" else {}
+    )
     with ThreadPoolExecutor(6) as threads:
         answers = list(
             threads.map(
@@ -80,21 +82,21 @@ def test_a_retry_moves_money_once(admin: LocalAdmin, kind: str) -> None:
     assert len({each.text for each in answers}) == 1
     assert sorted("idempotent-replayed" in each.headers for each in answers) == [False] + [True] * 5
     assert admin.done("GET", "accounts/acme")["credit_micros"] == 107
-    again = admin.ask("POST", f"accounts/acme/{kind}", body | {"micros": 8}, key="once")
+    again = admin.ask("POST", f"accounts/acme/{kind}", body | {"amount_micros": 8}, key="once")
     assert error_code(again) == "idempotency_key_reused"
     missing = admin.ask("POST", f"accounts/acme/{kind}", body)
     assert (error_code(missing), missing.json()["error"]["param"]) == ("invalid_request", "idempotency-key")
-    # The key is the token's own; that of another token names another request.
+    # The key is the token's own; that of another token names another request, whose reference was used.
     other = admin.ask("POST", f"accounts/acme/{kind}", body, key="once", scope=MONEY)
-    assert other.json()["seq"] == (3 if kind == "adjustments" else 2)
+    assert other.json()["seq"] == 2
     assert admin.done("GET", "ledger/verification")[0]["problem"] is None
 
 
 def test_a_request_that_failed_may_be_sent_again_under_its_key(admin: LocalAdmin) -> None:
     admin.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
-    body = {"micros": -500, "reason": "too much"}
+    body = {"amount_micros": -500, "reason": "too much", "reference": "r"}
     assert error_code(admin.ask("POST", "accounts/acme/adjustments", body, key="k")) == "invalid_request"
-    admin.done("POST", "accounts/acme/top-ups", {"micros": 900, "reference": "r"}, key="other")
+    admin.done("POST", "accounts/acme/top-ups", {"amount_micros": 900, "reference": "s"}, key="other")
     assert admin.done("POST", "accounts/acme/adjustments", body, key="k")["amount_micros"] == -500
 
 
@@ -102,7 +104,7 @@ def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unse
     sqlite: LocalAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sqlite.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
-    body = {"micros": 7, "reason": "r"}
+    body = {"amount_micros": 7, "reason": "r", "reference": "r"}
     with monkeypatch.context() as cut:
         lose_answers(cut)
         keyless = sqlite.ask("POST", "accounts/acme/keys", {})
@@ -150,9 +152,11 @@ def test_a_refund_of_a_charge_of_nothing_takes_no_money(admin: LocalAdmin) -> No
     with admin.books.database.write() as session:
         prices.set_price(session, STANDARD_PLAN, order.model, "image", 0, admin.books.clock())
     admin.books.buy(order, images=2)
-    refused = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 2, "micros": -400}, key="a")
+    refused = admin.ask(
+        "POST", f"accounts/{name}/refunds", {"corrects_seq": 2, "amount_micros": -400}, key="a"
+    )
     assert (error_code(refused), admin.books.account(order).credit_micros) == ("invalid_request", 500)
-    assert admin.done("POST", f"accounts/{name}/refunds", {"entry": 2}, key="b")["amount_micros"] == 0
+    assert admin.done("POST", f"accounts/{name}/refunds", {"corrects_seq": 2}, key="b")["amount_micros"] == 0
 
 
 def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
@@ -162,10 +166,12 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
     held = admin.books.admit(order, texts=3)
     (hold,) = admin.done("GET", f"holds?account={name}")
     assert (hold["request_id"], hold["cost_micros"]) == (held.request_id, 160)
-    assert admin.done("POST", f"accounts/{name}/refunds", {"entry": 1}, key="a")["amount_micros"] == 200
-    twice = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 1}, key="b")
+    assert (
+        admin.done("POST", f"accounts/{name}/refunds", {"corrects_seq": 1}, key="a")["amount_micros"] == 200
+    )
+    twice = admin.ask("POST", f"accounts/{name}/refunds", {"corrects_seq": 1}, key="b")
     assert (error_code(twice), "refunded already" in twice.text) == ("conflict", True)
-    beyond = admin.ask("POST", f"accounts/{name}/refunds", {"entry": 10**20}, key="c")
+    beyond = admin.ask("POST", f"accounts/{name}/refunds", {"corrects_seq": 10**20}, key="c")
     assert error_code(beyond) == "invalid_request"
     page = admin.done("GET", f"accounts/{name}/ledger?limit=1")
     assert ([each["kind"] for each in page["data"]], page["next_after"]) == (["charge"], 1)
@@ -285,7 +291,10 @@ def test_the_page_of_the_api_loads_nothing_from_elsewhere(sqlite: LocalAdmin) ->
 def test_no_operator_acts_over_http_after_a_step_of_the_clock(admin: LocalAdmin) -> None:
     """It closed a month early, while the vendor beside it answered 503."""
     admin.done("POST", "accounts", {"name": "acme"})
-    adjust, invoice = {"micros": 5, "reason": "a mistake"}, "accounts/acme/invoices/2026-11"
+    adjust, invoice = (
+        {"amount_micros": 5, "reason": "a mistake", "reference": "r"},
+        "accounts/acme/invoices/2026-11",
+    )
     admin.books.clock.step(40 * 86_400)
     for refused in (
         admin.ask("POST", "accounts/acme/adjustments", adjust, key="k"),

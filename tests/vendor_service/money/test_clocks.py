@@ -372,7 +372,7 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
             token = operators.issue(Act(session, "os:test", books.clock), "crm", [OperatorScope.READ])
         acts: list[Callable[[Act], object]] = [
             lambda act: accounts.repair_dates(act, name),
-            lambda act: money.adjust(act, name, 5, "a reason"),
+            lambda act: money.adjust(act, name, 5, "a reason", "ticket"),
             lambda act: prices.set_price(act, "icon-clip", "image", 7, "research", new=True),
             lambda act: prices.unset_price(act, "icon-clip", "image", "research"),
             lambda act: keys.rotate(act, order.key_id, 60),
@@ -404,7 +404,7 @@ def test_no_operator_acts_by_a_clock_that_its_watch_saw_step(books: Books) -> No
     name = books.account(books.open()).name
     books.clock.step(40 * 86_400)
     with books.database.write() as session, pytest.raises(WrongClock, match="was set forward"):
-        money.adjust(Act(session, "os:test", books.clock, watch=books.watch), name, 5, "a reason")
+        money.adjust(Act(session, "os:test", books.clock, watch=books.watch), name, 5, "a reason", "ticket")
     context = ActContext(books.database, books.clock, watch=books.watch, actor="os:test")
     with pytest.raises(WrongClock, match="was set forward"):
         money.issue_invoice(context, name, "2026-11")

@@ -87,7 +87,9 @@ def test_credit_counts_from_the_last_top_up_and_corrections_use_it_too(books: Bo
     books.buy(order, images=4)
     assert reached(books, "credit") == {}
     with books.database.write() as session:
-        money.adjust(Act(session, "os:test", books.clock, percents=(50, 90)), name, -500, "a mistake")
+        money.adjust(
+            Act(session, "os:test", books.clock, percents=(50, 90)), name, -500, "a mistake", "ticket"
+        )
     assert reached(books, "credit") == {50: 1, 90: 1}
 
 

@@ -90,7 +90,9 @@ def test_nothing_of_another_account_is_reached_by_any_page_or_action(
     stranger, hook = admin_of(vendor, mine), receiver_of(vendor, theirs)
     event = event_for(vendor, theirs)
     with vendor.books.write() as session:
-        money.adjust(Act(session, "os:t", vendor.clock), vendor.account(theirs).name, -5, "a private reason")
+        money.adjust(
+            Act(session, "os:t", vendor.clock), vendor.account(theirs).name, -5, "a private reason", "ticket"
+        )
     secrets = (
         key_id(theirs),
         request,
@@ -135,7 +137,7 @@ def test_what_people_wrote_is_shown_and_never_run(vendor: LocalVendor) -> None:
     with vendor.books.write() as session:
         act = Act(session, "os:test", vendor.clock)
         keys.issue(act, name, KeyTerms(label=EVIL))
-        money.adjust(act, name, 7, EVIL)
+        money.adjust(act, name, 7, EVIL, EVIL)
     begun(vendor, key, "a cat", metadata={EVIL: EVIL})
     admin = admin_of(vendor, key)
     assert admin.ask("/keys/create", scope="embed", label=EVIL).status_code == 200
