@@ -5,7 +5,6 @@ needs nothing beside IPython, which every notebook has.
 """
 
 import time
-import warnings
 from typing import Any
 
 from shared.text import in_html
@@ -27,8 +26,6 @@ class LiveOutput:
     """An output of whichever cell runs: a new cell gets a new one."""
 
     def __init__(self) -> None:
-        # Libraries that come with bars of tqdm's ask for ipywidgets, which nothing here takes.
-        warnings.filterwarnings("ignore", message="IProgress not found")
         self._cell: object = None
         self._handle: Any = None
         self._lines: list[str] = []

@@ -291,7 +291,7 @@ def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
     elif not quote.fits_money:
         print_line("The account's spend limit or credit does not suffice: buying will stop there.")
     if quote is not None and quote.quota_left is None:
-        print_line("No quota is known.")
+        print_line("The vendor states no quota.")
     elif quote is not None:
         verdict = "enough" if quote.fits_quota else "not enough: buying will stop there"
         print_line(f"The vendor's quota leaves {quote.quota_left} queries: {verdict}.")

@@ -145,7 +145,7 @@ def test_every_template_of_a_page_sets_names_apart() -> None:
         if re.search(r"\bEnvironment\(", path.read_text())
     }
     assert made == {
-        "client/results/report.py", "client/serving/rendering.py", "vendor_service/console/rendering.py"
+        "client/results/rendering.py", "client/serving/rendering.py", "vendor_service/console/rendering.py"
     }  # fmt: skip
     for environment in (report_templates(), console_templates()):
         assert SetApart.identifier in environment.extensions

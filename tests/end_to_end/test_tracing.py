@@ -85,7 +85,7 @@ def test_without_an_endpoint_there_are_no_traces(environment: dict[str, str]) ->
 def test_without_the_libraries_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}
-    with pytest.raises(OperatorError, match=r"install '\.\[tracing\]'"):
+    with pytest.raises(OperatorError, match=r"install 'tuition\[tracing\]'"):
         vendor_service.run.tracing.find_traces(environment)
-    with pytest.raises(UsageError, match=r"install '\.\[tracing\]'"):
+    with pytest.raises(UsageError, match=r"install 'tuition\[tracing\]'"):
         client.vendors.tracing.find_traces(environment)

@@ -86,7 +86,11 @@ def _value(setting: Declared) -> str:
         return json.dumps(setting.choices[0] if setting.choices else not setting.default)
     if setting.kind in (int, float):
         return str(setting.high if setting.low is None else setting.low)
-    return json.dumps({"teacher": "cohere", "price": "image=1,text=1"}.get(setting.key, "http://127.0.0.1:9"))
+    return json.dumps(
+        {"teacher": "cohere", "price": "image=1,text=1", "select": "random"}.get(
+            setting.key, "http://127.0.0.1:9"
+        )
+    )
 
 
 def test_every_option_of_a_file_counts_only_once_it_is_trusted_unless_it_is_safe(
