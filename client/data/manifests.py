@@ -20,6 +20,10 @@ _OFFICE_HOME_CLASSES = (
 PHOTO_STYLES = ("bright photo", "corrupted photo", "dark photo", "good photo")
 
 
+# The folder of all of Caltech's camera traps' pictures, as `_plain` has it.
+_RAW_TERRA = "eccv18allimagessm"
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A data set: how many images each domain has, and its classes.
@@ -158,24 +162,56 @@ def require_not_as_published(root: Path, images: Sequence[tuple[str, ...]]) -> N
     Raises:
         DataError: it does; the message names the folder to name, or the layout.
     """
+    if images and all(_plain(root.name if len(each) < 2 else each[-2]) == _RAW_TERRA for each in images):
+        raise DataError(
+            f"{root} has the pictures of TerraIncognita as they are published, in one folder: what they show "
+            "is in a file of annotations. Nothing is bought. DomainBed's download script sorts them into "
+            "<location>/<class>/, and --data takes the folder with these."
+        )
     for manifest in MANIFESTS:
-        layout = manifest.published
-        if layout is None:
-            continue
-        known = {_plain(name) for name in manifest.published_as}
-        if any(
-            len(names) > layout.depth
-            and layout.takes(names)
-            and _plain(layout.domain_of(names) or "") in known
-            for names in images
-        ):
-            above = Path(*layout.parts[: layout.parts.index("domain")])
-            folder = f" --data {root / above}, or" if above.parts else ""
-            codes = ", ".join(f"{code} {name}" for code, name in enumerate(manifest.published_classes))
+        if manifest.published is not None:
+            _require_not_in_layout(root, images, manifest, manifest.published)
+        _require_not_below(root, images, manifest)
+
+
+def _require_not_in_layout(
+    root: Path, images: Sequence[tuple[str, ...]], manifest: Manifest, layout: Layout
+) -> None:
+    """Refuse a data set in its publishers' layout, or a domain of it alone."""
+    known = {_plain(name) for name in manifest.published_as}
+    codes = ", ".join(f"{code} {name}" for code, name in enumerate(manifest.published_classes))
+    named = f" Its classes are numbers ({codes}): name them with --names." if codes else ""
+    if any(
+        len(names) > layout.depth and layout.takes(names) and _plain(layout.domain_of(names) or "") in known
+        for names in images
+    ):
+        above = Path(*layout.parts[: layout.parts.index("domain")])
+        folder = f" --data {root / above}, or" if above.parts else ""
+        raise DataError(
+            f"{root} is {manifest.name} as it is published, with a folder more than "
+            f"<domain>/<class>/<image> has. Nothing is bought. Say{folder} --layout {layout}.{named}"
+        )
+    inner = layout.parts[layout.parts.index("domain") + 1 : -1]
+    if inner and _plain(root.name) in known and any(names[: len(inner)] == inner for names in images):
+        raise DataError(
+            f"{root} is a domain of {manifest.name} as it is published, several times over. Nothing is "
+            f"bought. Say --data {root.joinpath(*inner)}.{named}"
+        )
+
+
+def _require_not_below(root: Path, images: Sequence[tuple[str, ...]], manifest: Manifest) -> None:
+    """Refuse a folder that has all domains of a data set some folders further down."""
+    expected = {_plain(domain) for domain in manifest.images}
+    found: dict[tuple[str, ...], set[str]] = {}
+    for names in images:
+        for depth in range(1, len(names) - 2):
+            if (plain := _plain(names[depth])) in expected:
+                found.setdefault(names[:depth], set()).add(plain)
+    for above, domains in found.items():
+        if domains == expected:
             raise DataError(
-                f"{root} is {manifest.name} as it is published, with a folder more than "
-                f"<domain>/<class>/<image> has. Nothing is bought. Say{folder} --layout {layout}."
-                + (f" Its classes are numbers ({codes}): name them with --names." if codes else "")
+                f"{root} has {manifest.name} further down. Nothing is bought. Say --data "
+                f"{root.joinpath(*above)}."
             )
 
 

@@ -18,6 +18,7 @@ from examples.train_icon_clip import (
     Lesson,
     Schedule,
     contrastive_loss,
+    first_stages,
     new_model,
     similarities,
     train,
@@ -29,14 +30,18 @@ class CutShort(Exception):
     """The end of the first attempt."""
 
 
+def _corpus() -> Corpus:
+    generator = np.random.default_rng(0)
+    ink = generator.integers(0, 256, (6, 96, 96), dtype=np.uint8)
+    regions, colours = np.zeros_like(ink), np.zeros((0, 96, 96, 4), np.uint8)
+    return Corpus(ink, regions, colours, ["sun", "tent", "sun", "disc", "moon", "tent"], ["line"] * 6)
+
+
 @pytest.mark.slow
 def test_training_that_was_cut_short_ends_in_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = np.random.default_rng(0)
-    ink = generator.integers(0, 256, (6, 96, 96), dtype=np.uint8)
-    regions, colours = np.zeros_like(ink), np.zeros((0, 96, 96, 4), np.uint8)
-    corpus = Corpus(ink, regions, colours, ["sun", "tent", "sun", "disc", "moon", "tent"], ["line"] * 6)
+    corpus = _corpus()
     schedule = Schedule(steps=4, batch=4)
     whole = train(corpus, schedule, seed=1)
 
@@ -60,13 +65,34 @@ def test_training_that_was_cut_short_ends_in_the_same_weights(
 
 
 def test_the_network_is_that_of_the_bundled_model(tmp_path: Path) -> None:
-    write(new_model(), tmp_path)
+    model = new_model()
+    write(model, tmp_path)
     bundled = Path(vendor_service.__file__).parent / "models" / "icon_clip"
     config = "open_clip_config.json"
     assert json.loads((tmp_path / config).read_text()) == json.loads((bundled / config).read_text())
     weights = "open_clip_model.safetensors"
-    shapes = [{k: v.shape for k, v in load_file(each / weights).items()} for each in (tmp_path, bundled)]
-    assert shapes[0] == shapes[1]
+    begun, taught = load_file(tmp_path / weights), load_file(bundled / weights)
+    assert {k: v.shape for k, v in begun.items()} == {k: v.shape for k, v in taught.items()}
+    # What stays frozen is in the bundled file as it was before: it began with the same weights.
+    modules = {id(part) for stage in first_stages(model.visual.trunk) for part in stage.parameters()}
+    frozen = [name for name, each in model.named_parameters() if id(each) in modules]
+    assert len(frozen) == 27
+    assert all(torch.equal(begun[name], taught[name]) for name in frozen)
+
+
+def test_the_first_steps_are_those_of_the_code_that_trained_the_bundled_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = []
+
+    def noted(*given: Any) -> torch.Tensor:
+        losses.append(contrastive_loss(*given))
+        return losses[-1]
+
+    monkeypatch.setattr(train_icon_clip, "contrastive_loss", noted)
+    train(_corpus(), Schedule(steps=3, batch=4), seed=1)
+    # What commit f026bbaa, which has the bundled weights, gives for the same.
+    assert [each.item() for each in losses] == pytest.approx([1.8914, 1.4005, 1.2784], rel=0.02)
 
 
 def test_a_picture_is_not_held_against_another_name_for_its_kind() -> None:

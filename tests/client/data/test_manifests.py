@@ -1,5 +1,6 @@
 """The known data sets: recognised by their names or domains, and compared with what they should hold."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from client.data.domains import ImageFolder
 from client.data.listing import list_folder
 from client.data.manifests import MANIFESTS, Manifest, recognise, styles_of
+from client.errors import DataError
 from tests.client.toy import make_folder
 
 PACS = MANIFESTS[0]
@@ -28,6 +30,100 @@ def _whole(manifest: Manifest) -> ImageFolder:
     }
     root = Path("data") / manifest.folder
     return ImageFolder(root, tuple(sorted(manifest.images)), tuple(sorted(classes)), files, ())
+
+
+def _laid(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+    return root
+
+
+def _published(
+    *domains: str, within: str = "", classes: Sequence[str], name: str = "pic_001.jpg"
+) -> list[str]:
+    return [f"{domain}/{within}{label}/{name}" for domain in domains for label in classes]
+
+
+_OFFICE = MANIFESTS[2].class_names[:3]
+_NET = ("aircraft_carrier", "The_Eiffel_Tower", "zigzag")
+_VLCS_PARTS = [
+    file
+    for part in ("crossval", "full", "test", "train")
+    for file in _published("CALTECH", "LABELME", "PASCAL", "SUN", within=f"{part}/", classes=list("01234"))
+]
+# Each data set as it is distributed, a picture a class and domain, with the files that come beside them; and
+# how it is read: the name of the data set with how many domains and classes, or the refusal.
+DISTRIBUTED: dict[str, tuple[str, list[str], str | tuple[str, int, int]]] = {
+    "PACS of DomainBed": (
+        "PACS", _published(*PACS.images, classes=PACS.class_names), ("PACS", 4, 7),
+    ),
+    "PACS, unpacked": (
+        "PACS",
+        [f"kfold/{each}" for each in _published(*PACS.images, classes=PACS.class_names)],
+        r"is PACS as it is published.* --data \S*/PACS/kfold, or --layout kfold/domain/class\.$",
+    ),
+    "PACS, its folder": (
+        "kfold", _published(*PACS.images, classes=PACS.class_names), ("PACS", 4, 7),
+    ),
+    "VLCS of DomainBed": (
+        "VLCS", _published(*MANIFESTS[1].images, classes=MANIFESTS[1].class_names), ("VLCS", 4, 5),
+    ),
+    "VLCS as released": (
+        "VLCS", _VLCS_PARTS, r"is VLCS as it is published.* Say --layout domain/full/class\. .*0 bird, 1 car",
+    ),
+    "VLCS as released, a domain": (
+        "CALTECH",
+        [each.removeprefix("CALTECH/") for each in _VLCS_PARTS if each.startswith("CALTECH")],
+        r"is a domain of VLCS as it is published.* Say --data \S*/CALTECH/full\. .*0 bird, 1 car",
+    ),
+    "Office-Home as released": (
+        "OfficeHomeDataset_10072016",
+        [*_published(*MANIFESTS[2].images, classes=_OFFICE), "ImageInfo.csv", "imagelist.txt"],
+        ("Office-Home", 4, 3),
+    ),
+    "Office-Home, a folder too high": (
+        "datasets",
+        [
+            *_published(
+                *(f"OfficeHomeDataset_10072016/{each}" for each in MANIFESTS[2].images), classes=_OFFICE
+            ),
+            "PACS/photo/dog/1.jpg",
+        ],
+        r"has Office-Home further down.* Say --data \S*/datasets/OfficeHomeDataset_10072016\.$",
+    ),
+    "TerraIncognita of DomainBed": (
+        "terra_incognita",
+        _published(*MANIFESTS[3].images, classes=MANIFESTS[3].class_names), ("TerraIncognita", 4, 10),
+    ),
+    "TerraIncognita as released": (
+        "terra_incognita",
+        ["eccv_18_all_images_sm/58c0.jpg", "eccv_18_all_images_sm/58c1.jpg", "caltech_images_20210113.json"],
+        r"pictures of TerraIncognita as they are published.* DomainBed's download script sorts them",
+    ),
+    "DomainNet, cleaned": (
+        "domain_net",
+        [*_published(*MANIFESTS[4].images, classes=_NET), "clipart_train.txt", "clipart_test.txt"],
+        ("DomainNet", 6, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("root", "files", "expected"), DISTRIBUTED.values(), ids=DISTRIBUTED)
+def test_each_set_as_it_is_distributed_is_read_or_refused_in_words(
+    tmp_path: Path, root: str, files: list[str], expected: str | tuple[str, int, int]
+) -> None:
+    folder = _laid(tmp_path / root, *files)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            list_folder(folder)
+        return
+    listed = list_folder(folder)
+    known = recognise(listed)
+    assert known is not None
+    assert (known.name, len(listed.domains), len(listed.classes)) == expected
+    assert listed.source_domains(listed.domains[0]) == listed.domains[1:]
+    assert not listed.ignored
 
 
 def _small_tree(root: Path, manifest: Manifest) -> Path:
