@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from client.results.escaping import csv_line, in_markdown
 from client.results.intervals import Interval
+from client.results.paired import Difference, difference
 from shared.text import visible
 
 T = TypeVar("T")
@@ -90,6 +91,7 @@ class Setting:
         )
         sentences = [
             f"Accuracy in % on each domain held out in turn, {spread}; {chosen}.",
+            _compared(results),
             _chance(results),
             f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
             f"Student: {self.student} at {self.image_size} px.",
@@ -108,6 +110,40 @@ class Setting:
             return ""
         others = ", ".join(_unique(r.method for r in results if r.queries > self.queries))
         return f"No run uses more than {self.queries:,} embeddings{others and f', but for {others}'}."
+
+
+def differences_of(results: Sequence[RunResult]) -> list[Difference]:
+    """Each student beside the best one of those that ask nothing, on the same domains and seeds.
+
+    Without such a one, beside the first of the table.
+    """
+    runs: dict[str, dict[tuple[str, int], float]] = {}
+    for each in results:
+        if not each.is_teacher:
+            runs.setdefault(each.method, {})[each.target, each.seed] = each.out_of_domain
+    if len(runs) < 2:
+        return []
+    paid = {each.method for each in results if each.queries}
+    free = [name for name in runs if name not in paid]
+    most = max(len(runs[name]) for name in free or runs)
+    whole = [name for name in free or list(runs)[:1] if len(runs[name]) == most]
+    best = max(whole, key=lambda name: fmean(runs[name].values()), default=next(iter(runs)))
+    found = (difference(name, runs[name], best, runs[best]) for name in runs if name != best)
+    return [each for each in found if each is not None]
+
+
+def _compared(results: Sequence[RunResult]) -> str:
+    """The differences in a sentence."""
+    found = differences_of(results)
+    if not found:
+        return ""
+    asked = any(each.queries for each in results if each.method == found[0].beside)
+    intervals = any(each.interval is not None for each in found)
+    return (
+        f"In pairs of the same domain and seed, beside {found[0].beside}{'' if asked else ' (asks nothing)'}"
+        f"{', with 95% intervals over domains and seeds' if intervals else ''}: "
+        f"{'; '.join(each.described for each in found)}."
+    )
 
 
 def _chance(results: Sequence[RunResult]) -> str:
@@ -177,12 +213,20 @@ class ComparisonTable(BaseModel):
 
     setting: Setting = Field(description="what all runs have in common")
     rows: list[Row] = Field(description="a row a method; accuracies in %")
+    differences: list[Difference] = Field(
+        description="each student beside the best one that asks nothing, in pairs of the same domain and seed"
+    )
     runs: list[RunResult] = Field(description="every run that has finished; accuracies from 0 to 1")
 
     @classmethod
     def of(cls, results: Sequence[RunResult], setting: Setting) -> "ComparisonTable":
         """The table of some runs, a row for each method in the order of the runs."""
-        return cls(setting=setting, rows=rows_of(results), runs=list(results))
+        return cls(
+            setting=setting,
+            rows=rows_of(results),
+            differences=differences_of(results),
+            runs=list(results),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The table as `json.dumps` takes it."""

@@ -88,7 +88,8 @@ def test_accuracy_that_no_run_measured_is_an_empty_cell() -> None:
 def test_a_table_says_what_it_was_measured_with() -> None:
     caption = (
         "Accuracy in % on each domain held out in turn, mean ± sample deviation over 2 seeds; weights are "
-        "chosen on hold-outs of the source domains. a^b: 1,234 images (a_b 1,200, c 34) of 7 classes. "
+        "chosen on hold-outs of the source domains. In pairs of the same domain and seed, beside erm: kd "
+        "+12.5 (2 of 3 pairs). a^b: 1,234 images (a_b 1,200, c 34) of 7 classes. "
         "Student: resnet50 at 224 px. Teacher: icon-clip (fp_1). No run uses more than 500 embeddings. "
         "Trained on 2 CPU cores. Only 7 of 8 runs have finished."
     )

@@ -156,7 +156,7 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     setting = Setting("toy", {"dark": 9}, 3, "tf_efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
     runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]
     written = ComparisonTable.of(runs, setting).to_json()
-    assert list(written) == ["setting", "rows", "runs"]
+    assert list(written) == ["setting", "rows", "differences", "runs"]
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
         "cost_micros": 0, "seconds": 1.5, "is_teacher": False, "out_of_domain_interval": None,
