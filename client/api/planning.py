@@ -17,7 +17,7 @@ from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunFolder
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
-from client.runs.mentions import mention_skipped
+from client.runs.mentions import mention_arithmetic, mention_skipped
 from client.runs.plans import describe_outlook, describe_plan
 from client.runs.prompt_trial import prompt_trial
 from client.runs.requirements import require_images, require_prompts
@@ -88,6 +88,7 @@ def _planned(
             checked = _probed(options, config, dataset, teacher, probe, confirm) if probe else None
             tried = _tried(options, config, dataset, teacher, confirm) if try_prompts else None
             asked = teacher_queries(config, dataset)
+            mention_arithmetic(teacher.model, config.recipe, display)
             purchase, weak = forecast.plan_for(config, dataset, asked, teacher)
             if is_dry_run:
                 require_prompts(asked, purchase, teacher)

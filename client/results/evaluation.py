@@ -1,14 +1,16 @@
 """Accuracy by domain, in the domains that were trained on and in the one that was not."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Self
+from typing import Self, TypeVar
 
 from client.results.intervals import Interval, interval_of, interval_of_mean
 from client.results.predictions import LabelledPrediction
 from client.results.records import Accuracy
+
+Cell = TypeVar("Cell", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,13 @@ class ShareCorrect:
 class Evaluation:
     """Accuracy of a student on the hold-outs of the source domains and on the whole target domain, if any.
 
-    In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them.
+    In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them. `over_classes`
+    has each domain's mean over classes, in which a class of few images counts as much as one of many.
     """
 
     sources: Mapping[str, ShareCorrect]
     targets: Mapping[str, ShareCorrect]
+    over_classes: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, predictions: Sequence[LabelledPrediction]) -> Self:
@@ -37,7 +41,10 @@ class Evaluation:
             chosen = [prediction for prediction in predictions if prediction.seen == seen]
             return accuracy_by_domain([a.right for a in chosen], [a.domain for a in chosen])
 
-        return cls(sources=accuracy(seen=True), targets=accuracy(seen=False))
+        over_classes = accuracy_over_classes(
+            [a.right for a in predictions], [a.domain for a in predictions], [a.label for a in predictions]
+        )
+        return cls(accuracy(seen=True), accuracy(seen=False), over_classes)
 
     @property
     def in_domain(self) -> float | None:
@@ -76,7 +83,13 @@ class Evaluation:
             },
             in_domain_interval=_interval_over(self.sources),
             out_of_domain_interval=_interval_over(self.targets),
+            in_domain_over_classes=self._over_classes(self.sources),
+            out_of_domain_over_classes=self._over_classes(self.targets),
         )
+
+    def _over_classes(self, domains: Mapping[str, ShareCorrect]) -> float | None:
+        known = [self.over_classes[name] for name in domains if name in self.over_classes]
+        return fmean(known) if known else None
 
 
 def _interval_over(domains: Mapping[str, ShareCorrect]) -> Interval | None:
@@ -85,5 +98,22 @@ def _interval_over(domains: Mapping[str, ShareCorrect]) -> Interval | None:
 
 def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, ShareCorrect]:
     """The share of right predictions of each domain, given each image's prediction and domain."""
-    images, hits = Counter(domains), Counter(d for d, hit in zip(domains, right, strict=True) if hit)
-    return {name: ShareCorrect(hits[name] / images[name], images[name]) for name in sorted(images)}
+    return dict(sorted(accuracy_by_cell(right, domains).items()))
+
+
+def accuracy_over_classes(
+    right: Sequence[bool], domains: Sequence[str], labels: Sequence[Hashable]
+) -> dict[str, float]:
+    """The mean over classes of each domain's share of right predictions; classes without an image are left
+    out."""
+    cells = accuracy_by_cell(right, list(zip(domains, labels, strict=True)))
+    by_domain: dict[str, list[float]] = {}
+    for (domain, _), share in cells.items():
+        by_domain.setdefault(domain, []).append(share.accuracy)
+    return {domain: fmean(shares) for domain, shares in sorted(by_domain.items())}
+
+
+def accuracy_by_cell(right: Sequence[bool], cells: Sequence[Cell]) -> dict[Cell, ShareCorrect]:
+    """The share of right predictions of each cell, given each image's prediction and cell."""
+    images, hits = Counter(cells), Counter(c for c, hit in zip(cells, right, strict=True) if hit)
+    return {cell: ShareCorrect(hits[cell] / count, count) for cell, count in images.items()}

@@ -473,6 +473,12 @@ class Accuracy(Record):
     out_of_domain_interval: Interval | None = Field(
         default=None, description="of `out_of_domain`; `None` from 1,000 images on"
     )
+    in_domain_over_classes: float | None = Field(
+        default=None,
+        description="as `in_domain`, but of each domain the mean over its classes, so that a class of few "
+        "images counts as much as one of many",
+    )
+    out_of_domain_over_classes: float | None = Field(default=None, description="`out_of_domain` likewise")
 
 
 def held_out_whole(plan: Plan, accuracy: Accuracy) -> list[str]:

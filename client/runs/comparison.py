@@ -39,6 +39,7 @@ from client.runs.forecast import worth_asking
 from client.runs.generations import content_of, seen_before
 from client.runs.joint_purchase import Asked, JointOffer, JointPurchase
 from client.runs.memo import Memo
+from client.runs.mentions import mention_arithmetic
 from client.runs.requirements import require_layers, require_student
 from client.runs.teacher_queries import teacher_queries
 from client.runs.trainer import FeatureInputs
@@ -319,6 +320,8 @@ class ComparisonRunner:
         for words, recipe in dict.fromkeys((cell.variant.method, cell.config.recipe) for cell in cells):
             require_layers(method_of(words), recipe, config.student, backbone)
             require_student(method_of(words), config.student, backbone, model)
+            if model is not None:
+                mention_arithmetic(model, recipe, self._display)
 
     def _asked(self, cell: Cell) -> Asked:
         if not cell.trains:

@@ -30,7 +30,7 @@ from client.runs.dataset import Dataset, read_dataset
 from client.runs.folder import RunFolder
 from client.runs.freshness import student_stamp, why_outdated
 from client.runs.generations import seen_before
-from client.runs.mentions import mention_skipped
+from client.runs.mentions import mention_arithmetic, mention_skipped
 from client.runs.requirements import require_layers, require_student
 from client.runs.rounds import Rounds
 from client.runs.target_builder import TargetBuilder
@@ -152,6 +152,8 @@ class Distillation:
         require_layers(self._method, config.recipe, config.student, backbone)
         model = None if self._teacher is None else self._teacher.model
         require_student(self._method, config.student, backbone, model)
+        if model is not None:
+            mention_arithmetic(model, config.recipe, self._display)
         return backbone
 
     def _train(

@@ -13,6 +13,7 @@ from client.data.names import relative
 from client.data.wording import Wording
 from client.learning.recipe import PAPER, RECIPES, Recipe
 from client.progress import Display
+from shared.embeddings import ModelCard
 
 # The command that lists files of the target domain which are left out.
 LISTS_ALL = "`client data check --json`"
@@ -35,6 +36,16 @@ def mention_recipe(known: Manifest, folder: ImageFolder, recipe: Recipe, display
         display.note_once(
             f"{folder.root} looks like {known.name}, for which the paper takes {steps:,} steps a stage and "
             f"not {recipe.steps:,}: take --recipe {known.recipe}."
+        )
+
+
+def mention_arithmetic(teacher: ModelCard, recipe: Recipe, display: Display) -> None:
+    """Say where the paper's recipe meets a teacher that does not compute in float32, as the paper's does."""
+    is_papers = any(recipe.is_protocol_of(RECIPES[name]) for name in ("paper", "paper-domainnet"))
+    if is_papers and teacher.dtype not in ("float32", "unknown"):
+        display.note_once(
+            f"The vendor computes {teacher.id} in {teacher.dtype}, and the paper's teacher is float32: to "
+            "repeat the paper, ask for `vendor serve --dtype float32`."
         )
 
 

@@ -20,7 +20,7 @@ from client.learning.prompts import ONE_PROMPT
 from client.learning.teacher_weights import Named, agreement
 from client.progress import Display
 from client.purchase.buyer import Buyer
-from client.results.evaluation import Evaluation, accuracy_by_domain
+from client.results.evaluation import Evaluation, accuracy_by_domain, accuracy_over_classes
 from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
 from client.runs.evaluation import leave_out_copies
@@ -140,11 +140,13 @@ def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
     predicted = (torch.from_numpy(images).nan_to_num() @ torch.from_numpy(head).T).argmax(dim=1)
     predicted[~torch.from_numpy(have)] = -1
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
-    graded = accuracy_by_domain(right, [example.domain for example in test_set.examples])
+    domains = [example.domain for example in test_set.examples]
+    graded = accuracy_by_domain(right, domains)
     target = str(test_set.dataset.target)
     return Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
+        over_classes=accuracy_over_classes(right, domains, [e.label for e in test_set.examples]),
     ).record
 
 

@@ -277,6 +277,8 @@ def test_class_names_and_images_without_labels_make_a_student(
         "worst_domain": None,
         "in_domain_interval": None,
         "out_of_domain_interval": None,
+        "in_domain_over_classes": None,
+        "out_of_domain_over_classes": None,
         "intervals_by_domain": {},
     }
     assert summary["steps_kept"] == [4, 4]

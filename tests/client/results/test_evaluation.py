@@ -3,6 +3,7 @@
 import pytest
 
 from client.results.evaluation import Evaluation, ShareCorrect, accuracy_by_domain
+from client.results.predictions import LabelledPrediction
 
 
 def test_accuracy_is_counted_by_domain() -> None:
@@ -25,3 +26,20 @@ def test_averages_are_over_domains_not_images() -> None:
     assert record.images_by_domain == {"a": 1000, "b": 10, "c": 7}
     assert record.by_domain == {"a": 0.9, "b": 0.5, "c": 0.4}
     assert (record.in_domain, record.out_of_domain, record.worst_domain) == (evaluation.in_domain, 0.4, "c")
+
+
+def test_the_mean_over_classes_counts_a_rare_class_as_much_as_a_common_one() -> None:
+    answers = [
+        ("a", True, "cat", "cat"), ("a", True, "cat", "cat"), ("a", True, "cat", "cat"),
+        ("a", True, "dog", "cat"), ("b", True, "cat", "cat"),
+        ("c", False, "dog", "dog"), ("c", False, "cat", "dog"), ("c", False, "cat", "cat"),
+    ]  # fmt: skip
+    record = Evaluation.of(
+        [LabelledPrediction("1.png", domain, seen, label, said, 0.9) for domain, seen, label, said in answers]
+    ).record
+    assert record.in_domain == pytest.approx((3 / 4 + 1) / 2)
+    assert record.in_domain_over_classes == pytest.approx((1 / 2 + 1) / 2)
+    assert record.out_of_domain == pytest.approx(2 / 3)
+    assert record.out_of_domain_over_classes == pytest.approx((1 + 1 / 2) / 2)
+    nobody = Evaluation.of([]).record
+    assert (nobody.in_domain_over_classes, nobody.out_of_domain_over_classes) == (None, None)

@@ -112,6 +112,8 @@ SUMMARY: dict[str, Any] = {
         "intervals_by_domain": {"dark": (0.5, 1.0)},
         "in_domain_interval": (0.6, 1.0),
         "out_of_domain_interval": None,
+        "in_domain_over_classes": 0.8,
+        "out_of_domain_over_classes": None,
     },
     "calibration_error": {"in_domain": 0.25, "out_of_domain": 0.5},
     "teacher_zero_shot": {"dark": ZERO_SHOT},
