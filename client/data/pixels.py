@@ -19,8 +19,8 @@ from client.data.examples import Example
 from client.data.images import Pixels, UnreadableImage
 from client.errors import DataError
 
-# Decoded images take at most this much disk, and at most half of what is free.
-MAX_BYTES = 20 * 2**30
+# Decoded images take at most this much disk, and at most half of what is free: DomainNet fits at 256 px.
+MAX_BYTES = 128 * 2**30
 _SUFFIX = ".pixels"
 # How a file of them is named: see `PixelStore._name`.
 _NAMED = re.compile(rf"[0-9a-f]{{32}}-\d+{re.escape(_SUFFIX)}")

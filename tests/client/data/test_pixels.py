@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from client.data.examples import Example
-from client.data.pixels import PixelStore, delete_pixels
+from client.data.manifests import MANIFESTS
+from client.data.pixels import MAX_BYTES, PixelStore, _PixelFile, delete_pixels
 from client.errors import DataError
 
 
@@ -160,3 +161,8 @@ def test_aspects_are_kept(tmp_path: Path) -> None:
     example = Example(str(tmp_path / "wide.png"), "a", 0, "d", "d", 10)
     for _ in range(2):
         assert np.allclose(PixelStore([example], tmp_path / "kept").load([0], 8).aspects, [3.0])
+
+
+def test_domainnet_fits() -> None:
+    images = MANIFESTS[4].images.values()
+    assert sum(_PixelFile.size(count, 256) for count in images) < MAX_BYTES
