@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 
 from shared.kinds import AskedFields, CountFields, Kind, PriceFields, Whole
 
@@ -161,16 +161,48 @@ class CreditNote(BaseModel):
     amount_micros: Whole
 
 
+class AdjustmentLine(BaseModel):
+    """A correction, with the reason that the ledger has for it; positive: in the customer's favour."""
+
+    seq: Whole
+    amount_micros: Whole
+    reason: str | None
+
+
+# Currencies whose smallest unit is not a hundredth (ISO 4217): the digits behind the point.
+_WHOLE_UNITS = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
+_DIGITS = {
+    **dict.fromkeys(_WHOLE_UNITS.split(), 0),
+    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
+    **dict.fromkeys(("CLF", "UYW"), 4),
+}
+
+
+def payable_micros(micros: int, currency: str | None) -> int:
+    """What a bank can pay of an amount: its whole smallest units, rounded down; nothing of a negative one.
+
+    The rest is not lost, since the amount is a balance: the next invoice asks for it.
+    """
+    unit: int = 10 ** (6 - _DIGITS.get(currency or "", 2))
+    return max(0, micros) // unit * unit
+
+
 class Invoice(BaseModel):
     """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
 
-    Final invoices have a `number`, from 1 on without a gap over all accounts. `credit_notes` say how much of
+    Final invoices have a `number`, from 1 on without a gap over all accounts; a month without charges,
+    refunds and adjustments has none. `adjustments` are those that `adjustments_micros` sums up.
+    `credit_notes` say how much of
     `refunds_micros` is of charges that earlier months' invoices have.
 
     What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
     `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
     for a prepaid account; negative: it paid too much). Until the month is over the invoice is not `final`; a
     final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
+
+    `due_micros` is what is to be paid: the balance in whole cents, or whatever the currency's smallest unit
+    is, rounded down. `carried_micros`, the rest, stays in the balance, and so in the next invoice. A prepaid
+    account has nothing to pay.
     """
 
     account: str
@@ -190,6 +222,24 @@ class Invoice(BaseModel):
     first_hash: str | None
     last_seq: Whole | None
     last_hash: str | None
+    adjustments: list[AdjustmentLine] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def due_micros(self) -> int:
+        """The amount to pay, which a bank can pay."""
+        return payable_micros(self.balance_due_micros or 0, self.currency)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def carried_micros(self) -> int:
+        """The rest of a balance that is due, which the next invoice asks for."""
+        return max(0, self.balance_due_micros or 0) - self.due_micros
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it bills nothing: such a month takes no number."""
+        return not (self.lines or self.refunds_micros or self.adjustments)
 
 
 class EstimateRequest(AskedFields):

@@ -14,6 +14,7 @@ from vendor_service.acts.accounts import by_account
 from vendor_service.acts.act import Act, ActContext, OperatorScope
 from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
+from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.money import currency, invoices, ledger, limits, payments
@@ -288,19 +289,43 @@ def issue_invoice(
         act.believe_clock()
         owner = find_account(act.session, account)
 
-    def record(session: Session, invoice: Invoice) -> None:
-        told = ("month", "number", "total_micros", "currency", "last_seq")
-        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
-        act = Act(session, context.actor, context.clock, action="invoice.finalize")
-        act.record(account, None, after)
-
     try:
-        return invoices.issue(context.database, owner.id, month, context.clock(), on_final=record)
+        return invoices.issue(
+            context.database, owner.id, month, context.clock(), on_final=_finalizing(context)
+        )
     except APIError as error:
         if error.code is not ErrorCode.NOT_READY:
             raise
         hint = f"if this clock is right, run: `vendor accounts repair {account}`"
         raise OperatorError(f"{error}; {hint}") from error
+
+
+def close_month(context: ActContext, month: str) -> list[Invoice]:
+    """Verify the books, and issue all invoices up to a month that is over; those that are new.
+
+    Raises:
+        OperatorError: the books of an account are not in order, and nothing was issued.
+        UsageError: the month is not over, or is none.
+    """
+    invoices.month_bounds(month)
+    with context.read() as act:
+        act.believe_clock()
+    verifier = context.verifier or LedgerVerifier(context.database)
+    if faulty := [each for each in verifier.verify(progress=context.progress) if each.problem]:
+        raise OperatorError(f"the books of {faulty[0].account} are not in order: {faulty[0].problem}")
+    return invoices.close(context.database, month, context.clock(), context.watch, _finalizing(context))
+
+
+def _finalizing(context: ActContext) -> Callable[[Session, Invoice], None]:
+    """Records in the audit log that an invoice was issued."""
+
+    def record(session: Session, invoice: Invoice) -> None:
+        told = ("month", "number", "total_micros", "currency", "last_seq")
+        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
+        act = Act(session, context.actor, context.clock, action="invoice.finalize")
+        act.record(invoice.account, None, after)
+
+    return record
 
 
 @query(

@@ -40,6 +40,7 @@ _GROUPS = {
         "ledger": "The record of every charge and correction.",
         "operators": "The tokens with which operators ask /admin.",
         "webhooks": "Receivers of events, and the deliveries to them.",
+        "month": "The end of a month.",
         "audit": "The record of who changed what in the books.",
         "receipts-key": "The keys that sign receipts.",
         "extraction": "How much of a model its answers have given away.",
@@ -50,6 +51,7 @@ for _name, _group in _GROUPS.items():
 add_commands(app, _GROUPS)
 _GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
+_GROUPS["month"].command("close")(money.close_month)
 app.command("currency")(money.currency)
 app.add_typer(database.app, name="db")
 add_serve(app)

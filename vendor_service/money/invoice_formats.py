@@ -7,6 +7,7 @@ from shared.text import in_html, isolated, visible
 from vendor_service.clock import to_datetime
 from vendor_service.money.invoices import month_bounds
 from vendor_service.money.spreadsheets import csv_lines
+from vendor_service.terms import money
 
 _UNIT = 1_000_000
 
@@ -35,7 +36,7 @@ def as_html(invoice: Invoice) -> str:
         "<style>body{font-family:sans-serif;max-width:48rem;margin:2rem auto}table{border-collapse:collapse}"
         "td,th{padding:.2rem .8rem;text-align:right}td:first-child{text-align:left}</style>"
         f"<h1>{title}</h1><table>"
-        f"<tr><th></th><th>queries</th><th>micros each</th><th>{amount}</th></tr>"
+        f"<tr><th></th><th>queries</th><th>each</th><th>{amount}</th></tr>"
         f"{body}</table>{notes}</html>\n"
     )
 
@@ -98,18 +99,19 @@ def _amount(invoice: Invoice) -> str:
 
 def _table(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     """The heading, and a row a line and sum."""
-    return [("", "queries", "micros each", _amount(invoice)), *_rows(invoice)]
+    return [("", "queries", "each", _amount(invoice)), *_rows(invoice)]
 
 
 def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     rows = [
-        (_what(invoice, line), str(line.queries), str(line.unit_micros), _units(line.amount_micros))
+        (_what(invoice, line), str(line.queries), money(line.unit_micros), _units(line.amount_micros))
         for line in invoice.lines
     ]
     if invoice.refunds_micros:
         rows.append(("refunds", "", "", _units(-invoice.refunds_micros)))
-    if invoice.adjustments_micros:
-        rows.append(("adjustments", "", "", _units(-invoice.adjustments_micros)))
+    rows += [
+        (f"adjustment: {each.reason}", "", "", _units(-each.amount_micros)) for each in invoice.adjustments
+    ]
     return [*rows, ("total", "", "", _units(invoice.total_micros))]
 
 
@@ -128,6 +130,7 @@ def _notes(invoice: Invoice) -> list[str]:
         notes.append(f"Payments received during the month: {_units(invoice.payments_micros)}")
     if invoice.balance_due_micros is not None:
         notes.append(f"Balance due at the end of the month: {_units(invoice.balance_due_micros)}")
+    notes += to_pay(invoice)
     if invoice.first_seq is None:
         return [*notes, "The ledger has no entries of this month."]
     first, last = (
@@ -138,6 +141,24 @@ def _notes(invoice: Invoice) -> list[str]:
         )
     )
     return [*notes, f"Ledger entries {first} to {last}."]
+
+
+def to_pay(invoice: Invoice) -> list[str]:
+    """What is to be paid, in words; a draft asks for nothing yet."""
+    if not invoice.final:
+        return []
+    if invoice.balance_due_micros is None:
+        return ["Nothing to pay: it was paid from the credit."]
+    unit = "" if invoice.currency is None else f" {invoice.currency}"
+    if not invoice.due_micros and not invoice.carried_micros:
+        return ["Nothing to pay."]
+    said = [f"Amount to pay: {money(invoice.due_micros)}{unit}"]
+    if invoice.carried_micros:
+        said.append(
+            "The balance is rounded down to what a bank can pay. The rest of "
+            f"{_units(invoice.carried_micros)} is carried to the next invoice."
+        )
+    return said
 
 
 def _credited(note: CreditNote) -> str:

@@ -1,5 +1,6 @@
 """Invoices: a month of the ledger, summed up; once the month is over, the same whenever it is asked for."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,10 +9,18 @@ from typing import Any
 from sqlalchemy import Row, and_, func, select
 from sqlalchemy.orm import Session, aliased
 
-from shared.billing import CreditNote, Invoice, InvoiceLine
+from shared.billing import AdjustmentLine, CreditNote, Invoice, InvoiceLine
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
-from vendor_service.clock import HOUR, ClockWatch, from_datetime, next_month_start, to_datetime
+from vendor_service.clock import (
+    HOUR,
+    Clock,
+    ClockWatch,
+    from_datetime,
+    month_start,
+    next_month_start,
+    to_datetime,
+)
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
@@ -20,6 +29,7 @@ from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
 OnFinal = Callable[[Session, Invoice], None]
+_log = logging.getLogger(__name__)
 
 
 def month_bounds(month: str) -> tuple[int, int]:
@@ -55,17 +65,22 @@ def issue(
 
     No final invoice is made while the `watch` finds the clock wrong; without one the clock is believed.
 
+    A month in which nothing was charged or corrected is closed, and takes no number.
+
     Raises:
         UsageError: `month` is not written as YYYY-MM.
-        APIError: `not_ready`; the clock is wrong, or one was that wrote the account's books.
+        APIError: `not_found`, the account was opened later; or `not_ready`, the clock is wrong, or one was
+            that wrote the account's books.
     """
     _, end = month_bounds(month)
     with database.read() as session:
         account = session.get_one(Account, account_id)
         if (stored := _stored(session, account, month)) is not None:
             return stored
-        if end <= account.created_at:  # of nothing, whenever it is asked for
-            return summed(session, account, month, final=True)
+        if end <= account.created_at:
+            opened = f"{to_datetime(account.created_at):%Y-%m}"
+            message = f"there is no invoice of {month}: {account.name} was opened in {opened}"
+            raise APIError(ErrorCode.NOT_FOUND, message)
         if end > now:
             return summed(session, account, month, final=False)
     if watch is not None:
@@ -75,6 +90,9 @@ def issue(
     with database.read() as session:
         account = session.get_one(Account, account_id)
         invoice = summed(session, account, month, final=True)
+    if invoice.is_empty:  # and stays so, since the month is closed
+        return invoice
+    _issue_before(database, month, now, watch, on_final)
     return _store(database, account, month, invoice, now, on_final)
 
 
@@ -114,6 +132,7 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         first_hash=None if first is None else first.entry_hash,
         last_seq=None if last is None else last.seq,
         last_hash=None if last is None else last.entry_hash,
+        adjustments=_adjustments(session, account, begin, end) if "adjustment" in amounts else [],
     )
     # The lines are summed by price, the amounts by entry: they must come to the same.
     if sum(line.amount_micros for line in invoice.lines) != -amounts.get("charge", 0):
@@ -122,6 +141,72 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
             f"issued. See: `vendor ledger verify {account.name}`"
         )
     return invoice
+
+
+def _issue_before(
+    database: Database, month: str, now: int, watch: ClockWatch | None, on_final: OnFinal | None
+) -> None:
+    """Have all invoices of earlier months issued, so that numbers are in the order of months."""
+    begin, _ = month_bounds(month)
+    try:
+        close(database, f"{to_datetime(begin - 1):%Y-%m}", now, watch, on_final)
+    except OperatorError as error:  # of an account whose books are not in order
+        _log.error("an earlier invoice could not be issued: %s", error)
+
+
+def close(
+    database: Database,
+    until: str,
+    now: int,
+    watch: ClockWatch | None = None,
+    on_final: OnFinal | None = None,
+    after: str = "",
+) -> list[Invoice]:
+    """Issue all invoices of the months up to one that is over, a month after the other, by account.
+
+    Months up to `after` are known to be closed. Whoever is interrupted goes on where they were.
+
+    Raises:
+        UsageError: the month is not written as YYYY-MM, or not over.
+        OperatorError: the books of an account are not in order; the others' invoices are issued.
+        APIError: `not_ready`; see `issue`.
+    """
+    _, end = month_bounds(until)
+    if end > now:
+        raise UsageError(f"{until} is not over, and is closed when it is")
+    with database.read() as session:
+        first = session.scalar(select(func.min(Account.created_at)))
+    begin = end if first is None else month_start(first)
+    if after:
+        begin = max(begin, month_bounds(after)[1])
+    issued: list[Invoice] = []
+    faults: list[OperatorError] = []
+    while begin < end:
+        month = f"{to_datetime(begin):%Y-%m}"
+        with database.read() as session:
+            missing = _unissued(session, month)
+        for each in missing:
+            try:
+                issued.append(issue(database, each, month, now, watch, on_final))
+            except OperatorError as error:  # the others' are issued all the same
+                faults.append(error)
+        begin = next_month_start(begin)
+    if faults:
+        raise faults[0]
+    return issued
+
+
+def _unissued(session: Session, month: str) -> list[str]:
+    """The accounts of a month that have something to bill and no invoice, by name."""
+    begin, end = month_bounds(month)
+    issued = select(FinalInvoice.account_id).where(FinalInvoice.month == month)
+    billed = select(LedgerTotal.account_id).where(
+        LedgerTotal.hour >= begin // HOUR,
+        LedgerTotal.hour < end // HOUR,
+        LedgerTotal.kind.in_(("charge", "refund", "adjustment")),
+    )
+    found = select(Account.id).where(Account.id.in_(billed), Account.id.not_in(issued))
+    return list(session.scalars(found.order_by(Account.name)))
 
 
 def finals(session: Session, account_id: str) -> list[FinalInvoice]:
@@ -218,6 +303,16 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
     return -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*until)) or 0)
 
 
+def _adjustments(session: Session, account: Account, begin: int, end: int) -> list[AdjustmentLine]:
+    mine = (LedgerEntry.account_id == account.id, LedgerEntry.kind == "adjustment")
+    dated = (LedgerEntry.created_at >= begin, LedgerEntry.created_at < end, LedgerEntry.amount_micros != 0)
+    found = select(LedgerEntry.seq, LedgerEntry.amount_micros, LedgerEntry.reason).where(*mine, *dated)
+    return [
+        AdjustmentLine(seq=seq, amount_micros=micros, reason=reason)
+        for seq, micros, reason in session.execute(found.order_by(LedgerEntry.seq))
+    ]
+
+
 def _credit_notes(session: Session, account: Account, begin: int, end: int) -> list[CreditNote]:
     """Refunds in a month of charges of earlier months, summed by the month of the charge."""
     refunds, charges = aliased(LedgerEntry), aliased(LedgerEntry)
@@ -256,3 +351,21 @@ def _lines(rows: list[Row[Any]]) -> list[InvoiceLine]:
             key=lambda row: (kinds.index(row.sold), row.model, row.model_fingerprint, row.unit_micros),
         )
     ]
+
+
+class MonthsEnd:
+    """Issues what is due of the months that are over, for whoever calls `issue_due` now and then."""
+
+    def __init__(self, database: Database, clock: Clock, watch: ClockWatch) -> None:
+        self._database, self._clock, self._watch = database, clock, watch
+        self._closed = ""
+
+    def issue_due(self) -> None:
+        """Issue all invoices of months that are over; nothing is asked twice of a month. See `close`."""
+        now = self._clock()
+        last = f"{to_datetime(month_start(now) - 1):%Y-%m}"
+        if last > self._closed:
+            issued = close(self._database, last, now, self._watch, after=self._closed)
+            self._closed = last
+            if issued:
+                _log.info("%d invoices were issued of the months up to %s", len(issued), last)

@@ -228,8 +228,9 @@ def _fault_of_invoices(session: Session, account: Account) -> str | None:
         issued = json.loads(stored.content)
         if issued.get("number") != stored.number:
             return f"the final invoice of {stored.month} has another number than it was issued under"
-        summed = invoices.summed(session, account, stored.month, final=True).model_dump(mode="json")
-        summed |= {"number": stored.number, "currency": issued.get("currency")}
+        again = invoices.summed(session, account, stored.month, final=True)
+        stays = {"number": stored.number, "currency": issued.get("currency")}
+        summed = again.model_copy(update=stays).model_dump(mode="json")
         for each in (*summed["credit_notes"], *issued.get("credit_notes", [])):
             each["number"] = None  # an earlier month may be invoiced after a later one
         if issued != summed:

@@ -27,6 +27,7 @@ from vendor_service.money.account_metrics import AccountMetrics
 from vendor_service.money.admission import Admission
 from vendor_service.money.checkout import Checkout, Precheck
 from vendor_service.money.clock_check import ask_database
+from vendor_service.money.invoices import MonthsEnd
 from vendor_service.money.price_log import PriceLog
 from vendor_service.money.rate import Allowance
 from vendor_service.money.refusals import RefusalCounts
@@ -48,6 +49,7 @@ _HOLD_SECONDS = 20
 _CHORE_SECONDS = 5.0
 _SKETCH_SECONDS = 2.0
 _DISPATCH_SECONDS = 2.0
+_INVOICE_SECONDS = 60.0
 
 # Runs beside the requests until it is cancelled.
 Running = Callable[[], Coroutine[Any, Any, None]]
@@ -168,6 +170,8 @@ class Vendor:
         if self._is_first:
             look = PriceLog(self.database, self.clock).look
             chores.append(Chore("looking at the prices", look, _CHORE_SECONDS))
+            due = MonthsEnd(self.database, self.clock, self.watch).issue_due
+            chores.append(Chore("issuing invoices", due, _INVOICE_SECONDS, self._is_clock_right))
         return chores
 
     def running(self) -> list[Running]:

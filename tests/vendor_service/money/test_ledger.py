@@ -314,8 +314,9 @@ def test_an_invoice_can_be_read_and_carries_no_markup_of_others(books: Books) ->
         assert "icon-clip, image" in shown
         assert issued.last_hash is not None
         assert issued.last_hash in shown
-    empty = as_text(invoice(books, order, "2026-01"))
-    assert "no entries" in empty
+    with pytest.raises(APIError, match="was opened in 2026-11"):
+        invoice(books, order, "2026-01")
+    assert "no entries" in as_text(invoice(books, order, "2026-12"))
     for month in ("2026-13", "november", "2026", "9999-12"):
         with pytest.raises(UsageError, match="no month"):
             invoice(books, order, month)

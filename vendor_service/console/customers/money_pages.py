@@ -21,7 +21,7 @@ from vendor_service.database.session import Database
 from vendor_service.errors import APIError
 from vendor_service.money import entry_search, invoices, ledger, spending
 from vendor_service.money.entry_search import EntryFilter
-from vendor_service.money.invoice_formats import as_pdf
+from vendor_service.money.invoice_formats import as_pdf, to_pay
 from vendor_service.terms import MAX_NUMBER
 
 Values = Mapping[str, Any]
@@ -119,7 +119,7 @@ class MoneyPages:
         with self.database.read() as session:
             issued = invoices.finals(session, asked.who.account_id) if found.final else []
         dates = {each.month: to_datetime(each.issued_at) for each in issued}
-        return {"invoice": found, "issued_at": dates.get(found.month)}
+        return {"invoice": found, "issued_at": dates.get(found.month), "to_pay": to_pay(found)}
 
     def _saved(self, asked: Asked) -> Response:
         found = self._invoice(asked)
