@@ -3,12 +3,12 @@
 import shlex
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader
 
 from client.results.charts import frequencies, shares
 from client.results.escaping import in_code, in_markdown
 from client.results.intervals import in_percent
-from shared.pages import SetApart
+from shared.pages.environment import page_environment
 
 
 def render(template: str, **values: object) -> str:
@@ -19,18 +19,10 @@ def render(template: str, **values: object) -> str:
 @cache  # compiling the templates takes a fifth of a second
 def environment() -> Environment:
     """The templates, and their filters."""
-    environment = Environment(
-        loader=PackageLoader("client.results"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[SetApart],
-    )
+    environment = page_environment(PackageLoader("client.results"))
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     environment.filters["interval"] = in_percent
     environment.filters["units"] = lambda micros: f"{micros / 1_000_000:.4f}"
-    environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["duration"] = duration
     environment.filters["text"] = in_markdown
     environment.filters["code"] = in_code

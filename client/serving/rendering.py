@@ -3,21 +3,14 @@
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import PackageLoader
 
-from shared.pages import SetApart
+from shared.pages.environment import page_environment
 
 
 def render(template: str, **values: object) -> str:
     """A page as HTML, from a template among the assets; names from elsewhere are escaped, and set apart."""
-    environment = Environment(
-        loader=PackageLoader("client.serving", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[SetApart],
-    )
+    environment = page_environment(PackageLoader("client.serving", "assets"))
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
     return environment.get_template(template).render(**values)
 

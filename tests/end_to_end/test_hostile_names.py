@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import DictLoader
 from rich.console import Console
 
 from client.cli.command import print_line
@@ -22,7 +22,8 @@ from client.results.rendering import environment as report_templates
 from client.serving.rendering import render as serving_page
 from client.vendors.wire import clean
 from shared.billing import Invoice
-from shared.pages import SetApart
+from shared.pages.apart import SetApart
+from shared.pages.environment import page_environment
 from shared.text import in_html, isolated, visible
 from vendor_service.cli.printing import print_rows
 from vendor_service.console.rendering import environment as console_templates
@@ -97,10 +98,7 @@ def test_control_characters_are_read_as_their_codes(face: str) -> None:
 
 
 def _page(template: str) -> Callable[[str], str]:
-    made = Environment(
-        loader=DictLoader({"a.html": template}), autoescape=True, undefined=StrictUndefined,
-        extensions=[SetApart],
-    )  # fmt: skip
+    made = page_environment(DictLoader({"a.html": template}))
     return lambda name: made.get_template("a.html").render(name=name)
 
 
@@ -137,16 +135,14 @@ def test_what_a_form_sends_back_stays_as_it_is() -> None:
 
 
 def test_every_template_of_a_page_sets_names_apart() -> None:
-    """Those of the console, of reports and of served students: whoever makes others adds them here."""
+    """Those of the console, of reports and of served students come from one place."""
     made = {
         path.as_posix()
         for room in ("client", "vendor_service", "shared")
         for path in Path(room).rglob("*.py")
         if re.search(r"\bEnvironment\(", path.read_text())
     }
-    assert made == {
-        "client/results/rendering.py", "client/serving/rendering.py", "vendor_service/console/rendering.py"
-    }  # fmt: skip
+    assert made == {"shared/pages/environment.py"}
     for environment in (report_templates(), console_templates()):
         assert SetApart.identifier in environment.extensions
     student = SimpleNamespace(

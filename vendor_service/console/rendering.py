@@ -7,11 +7,11 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from shared.kinds import KINDS, queries
-from shared.pages import SetApart
+from shared.pages.environment import page_environment
 from vendor_service.clock import to_datetime
 from vendor_service.terms import money
 
@@ -22,17 +22,9 @@ _PACKAGE = "vendor_service.console"
 @cache  # compiling the templates takes a fifth of a second
 def environment() -> Environment:
     """The templates. What they are given is escaped and set apart, whatever it is."""
-    made = Environment(
-        loader=PackageLoader(_PACKAGE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[SetApart],
-    )
+    made = page_environment(PackageLoader(_PACKAGE))
     filters: dict[str, Callable[..., Any]] = {
         "money": money,
-        "count": lambda number: f"{number:,}",
         "percent": lambda share: f"{100 * share:.0f}%",
         "time": moment,
         "short": _shortened,
