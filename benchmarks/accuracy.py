@@ -17,6 +17,7 @@ from statistics import fmean
 
 from benchmarks.plots import plot
 from benchmarks.records import TOGETHER
+from benchmarks.rivals import enrolled
 from benchmarks.runs import STYLES, config_of, icons, made_once, measured, parser_of_runs, pool
 from client.learning.recipe import PAPER, Recipe, Variant
 from client.options.vendor import VendorOptions
@@ -49,6 +50,7 @@ def recipes(steps: int) -> dict[str, Recipe]:
         "fifth-plain": replace(default, unlabelled_share=1 / 5, pseudo_labels=0.0),
         "third-plain": replace(default, unlabelled_share=1 / 3, pseudo_labels=0.0),
         "half-plain": replace(default, unlabelled_share=1 / 2, pseudo_labels=0.0),
+        "resembling": replace(default, resembling=True),
         "batch-of-8": _with_batches_of(default, 8),
         "batch-of-32": _with_batches_of(default, 32),
         "paper": PAPER,
@@ -80,6 +82,7 @@ class Row:
 
 def main() -> None:
     """Run what has not been run, then print the table."""
+    enrolled()
     parser = parser_of_runs(__doc__, targets=STYLES, seeds=(0, 1, 2), on_record=True)
     parser.add_argument("--rows", nargs="+", default=[*RIVALS, *OURS], metavar="ROW")
     parser.add_argument("--together", action="store_true", help="all styles but one as one domain")

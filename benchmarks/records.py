@@ -26,6 +26,8 @@ RECORD = ROOT / "benchmarks" / "runs.csv"
 TOGETHER = "together"  # the domain that all others lie in together (one_domain.py)
 # Under these names other weights are loaded today than those of the runs on record (benchmarks/notebook.md).
 FORMER_STUDENTS = ("efficientnet_lite0", "efficientnet_lite2")
+# Of a result; its interval follows from the accuracy and the number of images.
+_KEPT = tuple(field.name for field in fields(RunResult) if field.name != "out_of_domain_interval")
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ def record(records: Iterable[Record], path: Path | None = None) -> None:
     lines = StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     if not path.exists():
-        writer.writerow(["made_with", "comparison", "teacher", *(f.name for f in fields(RunResult))])
+        writer.writerow(["made_with", "comparison", "teacher", *_KEPT])
     for each in records:
-        result = replace(each.result, seconds=round(each.result.seconds, 1))
-        writer.writerow([each.made_with, each.comparison, each.teacher, *asdict(result).values()])
+        result = asdict(replace(each.result, seconds=round(each.result.seconds, 1)))
+        writer.writerow([each.made_with, each.comparison, each.teacher, *(result[name] for name in _KEPT)])
     with path.open("a", encoding="utf-8") as file:
         file.write(lines.getvalue())
 
@@ -96,7 +98,7 @@ def _said(config: RunConfig) -> dict[str, Any]:
         **dict(config),
         **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()},
     }
-    pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]
+    pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels", "recipe.resembling"]
     without = {"recipe", "recipe.weigh_teacher", "recipe.domains_in_batch", *pools}
     return {
         key: each for key, each in told.items() if key not in without and each not in (None, False, 0, "", ())

@@ -98,7 +98,7 @@ def measured(configs: Sequence[ComparisonConfig]) -> list[Record]:
         SystemExit: no row is left.
     """
     known = recorded()
-    parts = [(config, _comparison(config).cells) for config in configs]
+    parts = [(config, comparison_of(config).cells) for config in configs]
     missing = [(config, [cell for cell in cells if made_with(cell) not in known]) for config, cells in parts]
     former = {config.run.student for config in configs} & {*FORMER_STUDENTS}
     left_out = Counter(cell.variant.name for _, cells in missing for cell in cells if former)
@@ -118,7 +118,7 @@ def measured(configs: Sequence[ComparisonConfig]) -> list[Record]:
 
 def _run(config: ComparisonConfig, cells: Sequence[Cell], connection: Connection) -> list[Record]:
     _forget(cells, RunFolder(_folder_of(config)))
-    comparison = _comparison(replace(config, variants=[cell.variant for cell in cells]), connection)
+    comparison = comparison_of(replace(config, variants=[cell.variant for cell in cells]), connection)
     results = {result.method: result for result in comparison.execute()}
     teacher, name = comparison.setting.teacher or "", _folder_of(config).name
     return [
@@ -145,7 +145,8 @@ def _forget(cells: Iterable[Cell], folder: RunFolder) -> None:
             folder.write(identity, kept)
 
 
-def _comparison(config: ComparisonConfig, connection: Connection | None = None) -> ComparisonRunner:
+def comparison_of(config: ComparisonConfig, connection: Connection | None = None) -> ComparisonRunner:
+    """A comparison in its folder; without a connection it can say its cells, and buy nothing."""
     nobody = Connection(VendorOptions(vendor="http://vendor"), Display())
     return ComparisonRunner(config, _folder_of(config), connection or nobody, device="cpu")
 
@@ -160,7 +161,7 @@ def _folder_of(config: ComparisonConfig) -> Path:
 
 def trained(config: ComparisonConfig, connection: Connection) -> Cell:
     """The one run of a comparison, trained if it is not there."""
-    comparison = _comparison(config, connection)
+    comparison = comparison_of(config, connection)
     comparison.execute()
     return comparison.cells[0]
 

@@ -209,6 +209,11 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
         "trained on, on top of those above it and of --method label-only, which asks nothing "
         "(docs/results.md, which has the deviations). Your images will differ."
     )
+    if "unlabelled" not in gained and any(tranche.name == "unlabelled" for tranche in shown):
+        print_line(
+            "What images without labels gain where every domain trains was not measured here, and may be less "
+            "than nothing: compare with the same run without them."
+        )
 
 
 def print_joint_plan(plan: "ComparisonPlan") -> None:

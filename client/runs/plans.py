@@ -63,7 +63,9 @@ def describe_plan(
         model=model,
         purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,
-        gains=None if outlook is None else gains_of(config.method, config.recipe),
+        gains=None
+        if outlook is None
+        else gains_of(config.method, config.recipe, held_out=dataset.target is not None),
     )
 
 

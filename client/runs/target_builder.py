@@ -153,7 +153,12 @@ class TargetBuilder:
         if check is not None:
             if recipe.weigh_teacher:
                 known = weighed(known, checked.doubtful, trusted=check.trusted)
-            known = pseudo_labelled(known, temperature=temperature, confidence=recipe.pseudo_labels)
+            known = pseudo_labelled(
+                known,
+                temperature=temperature,
+                confidence=recipe.pseudo_labels,
+                resembling=recipe.resembling,
+            )
         texts, _ = teacher.lookup(asked.prompts)
         return Learnt(known, digest_of(TargetInputs.of(known, named, texts)), missing, check, described)
 

@@ -50,7 +50,8 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     second = Record("0b", "table", "icon-clip (fp_1)", replace(RESULT, queries=7, is_teacher=True))
     third = replace(first, made_with="0c", result=replace(RESULT, in_domain=None))
     record([first], file)
-    record([second, third], file)
+    record([second, replace(third, result=replace(third.result, out_of_domain_interval=(0.1, 0.5)))], file)
+    assert len({line.count(",") for line in file.read_text().splitlines()}) == 1  # an interval follows
     assert list(recorded(file).values()) == [
         replace(each, result=replace(each.result, seconds=12.3)) for each in (first, second, third)
     ]

@@ -43,4 +43,6 @@ _ORDER = ("label-only", "vl2v-adip", "vl2v-adip@pool")
     ],
 )
 def test_only_what_was_measured_has_expectations(method: str, recipe: Recipe, known: bool) -> None:
-    assert gains_of(method, recipe) == (GAINED if known else None)
+    assert gains_of(method, recipe, held_out=True) == (GAINED if known else None)
+    by_labels = {"labelled": GAINED["labelled"]}  # a pool was measured on a style that is held out
+    assert gains_of(method, recipe, held_out=False) == (by_labels if known else None)
