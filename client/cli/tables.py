@@ -211,8 +211,8 @@ def _print_tranches(purchase: PlannedPurchase, gained: Mapping[str, float], curr
     )
     if "unlabelled" not in gained and any(tranche.name == "unlabelled" for tranche in shown):
         print_line(
-            "What images without labels gain where every domain trains was not measured here, and may be less "
-            "than nothing: compare with the same run without them."
+            "What images without labels gain where every domain trains was not measured here, and may be "
+            "less than nothing: compare with the same run without them."
         )
 
 

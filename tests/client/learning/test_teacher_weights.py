@@ -246,11 +246,15 @@ def test_a_sure_answer_about_an_image_that_is_like_no_labelled_one_is_no_label()
     known = Supervision(
         torch.tensor([0] * 10 + [1] * 10 + [-1] * 4), texts, images, torch.ones(24, dtype=torch.bool), 0.5
     )
-    sure = {"temperature": 1.0, "confidence": 0.9}
-    assert pseudo_labelled(known, **sure).labels[20:].tolist() == [0, 0, 0, 1]
-    assert pseudo_labelled(known, **sure, resembling=True).labels[20:].tolist() == [0, -1, -1, 1]
+
+    def labels(known: Supervision, resembling: bool) -> list[int]:
+        given_labels = pseudo_labelled(known, temperature=1.0, confidence=0.9, resembling=resembling).labels
+        return [int(label) for label in given_labels[20:]]
+
+    assert labels(known, False) == [0, 0, 0, 1]
+    assert labels(known, True) == [0, -1, -1, 1]
     few = replace(known, bought=known.bought & (torch.arange(24) > 1))  # too few to tell what is usual
-    assert pseudo_labelled(few, **sure, resembling=True).labels[20:].tolist() == [0, 0, 0, 1]
+    assert labels(few, True) == [0, 0, 0, 1]
 
 
 @given(st.integers(0, 2**16), st.integers(2, 6), st.integers(1, 30))
