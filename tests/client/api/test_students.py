@@ -308,15 +308,15 @@ def test_the_module_is_a_copy_that_can_be_trained_and_exported(student: Student)
     with torch.no_grad():
         assert np.allclose(module(pixels).softmax(dim=1), before, atol=1e-6)
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
-    optimizer = torch.optim.SGD(module.train().parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(module.train().parameters(), lr=1e-3)
     losses = []
-    for _ in range(6):
+    for _ in range(5):
         loss = functional.cross_entropy(module(pixels), labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0] - 0.05
+    assert losses[-1] < losses[0] - 0.5
     assert all(each.grad is not None for each in module.student.backbone.parameters())
     assert np.array_equal(student.probabilities(pixels), before)
     for wrong in (pixels / 255, pixels[0], pixels[:, :, :-1], pixels.permute(0, 2, 3, 1)):
