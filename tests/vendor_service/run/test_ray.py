@@ -105,7 +105,7 @@ class Cluster:
         self._settings = GivenSettings(model=write_tiny_clip(folder, seed=1), **settings)
         (self._spec,) = find_specs(self._settings)
         self._facts = ClipModel(self._spec.source, [torch.device("cpu")], "float32").facts
-        for name in ("configure_logging", "prepare_database", "RayObserver"):
+        for name in ("log_as", "prepare_database", "RayObserver"):
             monkeypatch.setattr(ray, name, lambda *_, **__: None)
         monkeypatch.setattr("shared.memory.share_heap", lambda: None)
         monkeypatch.setattr(ray, "create_app", self._keep)
