@@ -6,8 +6,9 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from client.results.charts import Frame, nice_ticks, svg, text
+from client.results.charts import Frame, svg, text
 from client.results.comparison_table import RunResult, Spread
+from shared.pages.charts import nice_ticks
 
 _STYLE = """
 svg { fill: #444 } text { font: 11px system-ui, sans-serif; stroke: none }

@@ -192,8 +192,7 @@ class Invoice(BaseModel):
 
     Final invoices have a `number`, from 1 on without a gap over all accounts; a month without charges,
     refunds and adjustments has none. `adjustments` are those that `adjustments_micros` sums up.
-    `credit_notes` say how much of
-    `refunds_micros` is of charges that earlier months' invoices have.
+    `credit_notes` say how much of `refunds_micros` is of charges that earlier months' invoices have.
 
     What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
     `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`

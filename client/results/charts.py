@@ -6,11 +6,11 @@ Colours are classes of the page's style sheet. Everything that is written is esc
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
 
 from markupsafe import Markup
 
 from client.results.calibration import Calibration
+from shared.pages.charts import nice_ticks
 from shared.text import isolated
 
 _NAME_LENGTH = 15  # letters that a name has room for
@@ -166,14 +166,3 @@ def _cell(x: float, y: float, side: float, share: float, right: bool, tip: str) 
 def shortened(name: str) -> str:
     """A name that is too long for its place, cut."""
     return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
-
-
-def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """About so many round numbers, two at least, from one at or below `low` to one at or above `high`."""
-    span = (high - low) or abs(high) or 1.0
-    raw = span / wanted
-    unit = 10 ** floor(log10(raw))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= raw)
-    first = floor(low / step)
-    last = max(first + 1, ceil(high / step))
-    return [round(number * step, 10) for number in range(first, last + 1)]

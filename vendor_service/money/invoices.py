@@ -72,17 +72,28 @@ def issue(
         APIError: `not_found`, the account was opened later; or `not_ready`, the clock is wrong, or one was
             that wrote the account's books.
     """
+    invoice, account = _summed_up(database, account_id, month, now, watch)
+    if account is None:
+        return invoice
+    _issue_before(database, month, now, watch, on_final)
+    return _store(database, account, month, invoice, now, on_final)
+
+
+def _summed_up(
+    database: Database, account_id: str, month: str, now: int, watch: ClockWatch | None
+) -> tuple[Invoice, Account | None]:
+    """The invoice of a month, with the account as it was summed up if it is final and has to be stored."""
     _, end = month_bounds(month)
     with database.read() as session:
         account = session.get_one(Account, account_id)
         if (stored := _stored(session, account, month)) is not None:
-            return stored
+            return stored, None
         if end <= account.created_at:
             opened = f"{to_datetime(account.created_at):%Y-%m}"
             message = f"there is no invoice of {month}: {account.name} was opened in {opened}"
             raise APIError(ErrorCode.NOT_FOUND, message)
         if end > now:
-            return summed(session, account, month, final=False)
+            return summed(session, account, month, final=False), None
     if watch is not None:
         watch.check()
     if account.ledger_at < end:
@@ -90,10 +101,8 @@ def issue(
     with database.read() as session:
         account = session.get_one(Account, account_id)
         invoice = summed(session, account, month, final=True)
-    if invoice.is_empty:  # and stays so, since the month is closed
-        return invoice
-    _issue_before(database, month, now, watch, on_final)
-    return _store(database, account, month, invoice, now, on_final)
+    # An empty one stays so, since the month is closed.
+    return invoice, None if invoice.is_empty else account
 
 
 def summed(session: Session, account: Account, month: str, *, final: bool) -> Invoice:
@@ -187,9 +196,13 @@ def close(
             missing = _unissued(session, month)
         for each in missing:
             try:
-                issued.append(issue(database, each, month, now, watch, on_final))
+                invoice, account = _summed_up(database, each, month, now, watch)
             except OperatorError as error:  # the others' are issued all the same
                 faults.append(error)
+                continue
+            if account is not None:
+                invoice = _store(database, account, month, invoice, now, on_final)
+            issued.append(invoice)
         begin = next_month_start(begin)
     if faults:
         raise faults[0]
