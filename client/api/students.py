@@ -402,7 +402,7 @@ def evaluate(
 
     Args:
         student: the student, or where it is.
-        data: folder of images: ROOT/<domain>/<class>/<image>.
+        data: images with labels, as `DistillOptions.data` takes them.
         domains: only these; `None` for all.
         layout: which of its folders are domains and classes (`DistillOptions.layout`).
         columns: what a table calls its columns.

@@ -355,7 +355,13 @@ def print_exports(files: Sequence[ExportedFile]) -> None:
             f"{each.size_bytes / 2**20:.1f}",
             f"{each.milliseconds:.1f}",
             f"{each.images_per_second:.0f}",
-            *("" if share is None else percent(share) for share in (each.in_domain, each.out_of_domain)),
+            *(
+                "" if share is None else f"{percent(share)}{_in_brackets(interval)}"
+                for share, interval in (
+                    (each.in_domain, each.in_domain_interval),
+                    (each.out_of_domain, each.out_of_domain_interval),
+                )
+            ),
         )
         for each in files
     ]

@@ -37,11 +37,6 @@ class Sentences:
             for sentence in (*plain, *styled)
         ]
 
-    @property
-    def texts_alone(self) -> "Sentences":
-        """The same without styles."""
-        return Sentences(self.plain, tuple(() for _ in self.plain))
-
     def class_texts(self, embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The class texts, and the embeddings of each class in each style.
 

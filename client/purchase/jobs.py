@@ -2,9 +2,10 @@
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,6 +39,8 @@ from shared.embeddings import Limits, Prices
 _LINE_QUERIES, _LINE_BYTES = 16, 2 << 20
 _JOB_QUERIES, _JOB_BYTES = 20_000, 1 << 30
 _OVERHEAD = 1024  # bytes of a line beside its inputs, generously
+# So many are begun before the first is waited for: each may take a day, and an account may have few files.
+_JOBS_AT_ONCE = 8
 # A job is looked at after this many seconds, then less and less often.
 _FIRST_LOOK, _LAST_LOOK = 0.5, 15.0
 
@@ -101,6 +104,7 @@ class Jobs:
     pause: Callable[[float], bool]
     say: Callable[[str], None]
     at_once = 1
+    _begun: deque[Order] = field(default_factory=deque)
 
     def pack(self, queue: BuyingQueue) -> Order | None:
         """As a `Channel` does; written to a file without a name, for it is full of images.
@@ -109,7 +113,7 @@ class Jobs:
             ClientError: the disk is full, or cannot be written.
         """
         ready = queue.next_ready()
-        if ready is not None:
+        if ready is not None or not queue:
             return ready
         checkout = self.checkout
         with self._on_disk(), ExitStack() as stack:
@@ -139,16 +143,33 @@ class Jobs:
         return False
 
     def buy(self, order: Order) -> int:
-        """As a `Channel` does: submit, poll, collect.
+        """As a `Channel` does: submit; what it brings is collected once several have been begun, or all.
 
         Raises:
-            VendorError: it was cancelled or expired, or did not bring all that it should; what it brought is
-                stored. Or the vendor has no more what it brought: who began another for that would pay
-                without end.
+            VendorError: as by `finish`, about an earlier one.
         """
         cost = self._begin(order)
-        queries = len(order.queries)
-        self.say(f"The vendor began the bulk job {order.note.job}: {queries} queries, up to {cost} micros.")
+        count = len(order.queries)
+        self.say(f"The vendor began the bulk job {order.note.job}: {count} queries, up to {cost} micros.")
+        self._begun.append(order)
+        if len(self._begun) == _JOBS_AT_ONCE:
+            self._end_next()
+        return 0
+
+    def finish(self) -> None:
+        """As a `Channel` does: poll and collect what was begun.
+
+        Raises:
+            VendorError: a job was cancelled or expired, or did not bring all that it should; what it brought
+                is stored. Or the vendor has no more what it brought: who began another for that would pay
+                without end.
+            JobRunning: it goes on, and is not waited for.
+        """
+        while self._begun:
+            self._end_next()
+
+    def _end_next(self) -> None:
+        order = self._begun.popleft()
         try:
             self._collect(order)
         except Gone as error:
@@ -156,7 +177,6 @@ class Jobs:
             raise VendorError(
                 f"{described(order, lost)} The same command buys what is not stored."
             ) from error
-        return queries
 
     def ask(self, order: Order) -> None:
         """As a `Channel` does; a job that another run is sending right now is waited for."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from client.errors import (
     InputRefused,
     QuotaExhausted,
+    RequestRefused,
     RequestTooLarge,
     SpendingStopped,
     VendorError,
@@ -220,19 +221,27 @@ class Purchase:
 
     def _work(self) -> None:
         try:
-            while self._limiter.acquire():
-                answered = 0
-                try:
-                    order = None if self._ended.is_set() else self._channel.pack(self._queue)
-                    if order is None:
-                        return
-                    with closing(order):
-                        answered = self._buy(order)
-                finally:
-                    self._limiter.release(answered)
+            try:
+                self._buy_batches()
+            except (RequestRefused, SpendingStopped):  # of what was begun nothing is refused
+                self._channel.finish()
+                raise
+            self._channel.finish()
         except BaseException as error:
             self._errors.append(error)
             self._end()
+
+    def _buy_batches(self) -> None:
+        while self._limiter.acquire():
+            answered = 0
+            try:
+                order = None if self._ended.is_set() else self._channel.pack(self._queue)
+                if order is None:
+                    return
+                with closing(order):
+                    answered = self._buy(order)
+            finally:
+                self._limiter.release(answered)
 
     def _end(self) -> None:
         self._ended.set()

@@ -52,11 +52,19 @@ class Channel(Protocol):
         """The next batch, set aside in the budget; `None` where there is none."""
 
     def buy(self, order: Order) -> int:
-        """Send a noted batch, and store and count what is answered; returns how many queries were.
+        """Send a noted batch, and store and count what is answered at once; returns how many queries were.
 
         Raises:
             Gone: it is spent, or its answers are gone.
             ClientError: it was not answered, or not to its end; `unsure` says whether it may have been.
+        """
+
+    def finish(self) -> None:
+        """Collect what `buy` has left to come.
+
+        Raises:
+            JobRunning: a job goes on, and is not waited for.
+            ClientError: something was not answered, or not to its end.
         """
 
     def ask(self, order: Order) -> None:

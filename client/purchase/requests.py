@@ -133,6 +133,9 @@ class Requests:
         self.tally.store(answer, checkout.apply(order, Event.ANSWER, answer=answer), again=again)
         return len(answer.vectors)
 
+    def finish(self) -> None:
+        """As a `Channel` does: nothing is left to come."""
+
     def ask(self, order: Order) -> None:
         """As a `Channel` does: at a cost of nothing, which a vendor refuses that has not charged it yet."""
         if not self.checkout.vendor.declares.repeats_are_free:

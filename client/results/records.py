@@ -429,19 +429,30 @@ class Review(Record):
     )
 
 
-class ExportedFile(Record):
-    """A student as one ONNX file: what it costs."""
+class MeanAccuracy(Record):
+    """Shares of right answers, from 0 to 1, each the mean over domains."""
+
+    in_domain: float | None = Field(
+        description="on the hold-outs of the source domains; `None` where there is none"
+    )
+    out_of_domain: float | None = Field(
+        description="on the domains that were never trained on; `None` where there is none"
+    )
+    in_domain_interval: Interval | None = Field(
+        default=None, description="95%, of `in_domain`; `None` from 1,000 images on"
+    )
+    out_of_domain_interval: Interval | None = Field(
+        default=None, description="95%, of `out_of_domain`; `None` from 1,000 images on"
+    )
+
+
+class ExportedFile(MeanAccuracy):
+    """A student as one ONNX file: what it costs, and how often it is right."""
 
     kind: str = Field(description='"float32" or "int8"')
     size_bytes: int = Field(description="of the file")
     milliseconds: float = Field(description="for one image on its own, on the CPU: a median")
     images_per_second: float = Field(description="in batches of 32: a median")
-    in_domain: float | None = Field(
-        description="accuracy on the hold-outs, the mean over domains; `None` where there are none"
-    )
-    out_of_domain: float | None = Field(
-        description="accuracy on the target domain; `None` where there is none"
-    )
 
 
 class Exports(Record):
@@ -450,15 +461,9 @@ class Exports(Record):
     files: list[ExportedFile] = Field(description="the file in float32 first")
 
 
-class Accuracy(Record):
-    """Shares of right answers, from 0 to 1."""
+class Accuracy(MeanAccuracy):
+    """Shares of right answers, from 0 to 1, also of each domain."""
 
-    in_domain: float | None = Field(
-        description="the mean over the hold-outs of the source domains; `None` where there is none"
-    )
-    out_of_domain: float | None = Field(
-        description="the mean over the domains that were never trained on; `None` where there is none"
-    )
     by_domain: dict[str, float] = Field(description="of each domain, source domains on their hold-outs")
     images_by_domain: dict[str, int] = Field(description="on how many images each was measured")
     worst_domain: str | None = Field(
@@ -466,12 +471,6 @@ class Accuracy(Record):
     )
     intervals_by_domain: dict[str, Interval] = Field(
         default={}, description="the 95% intervals of domains of fewer than 1,000 images"
-    )
-    in_domain_interval: Interval | None = Field(
-        default=None, description="of `in_domain`; `None` from 1,000 images on"
-    )
-    out_of_domain_interval: Interval | None = Field(
-        default=None, description="of `out_of_domain`; `None` from 1,000 images on"
     )
     in_domain_over_classes: float | None = Field(
         default=None,

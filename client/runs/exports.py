@@ -17,7 +17,7 @@ from client.results.evaluation import Evaluation
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.onnx_export import export_onnx, made_up_pictures
 from client.results.onnx_quantization import write_int8
-from client.results.records import ExportedFile, Exports
+from client.results.records import ExportedFile, Exports, MeanAccuracy
 from client.results.speed import speed_of
 from client.runs.dataset import Dataset, read_dataset
 from client.runs.evaluation import answers_by
@@ -101,8 +101,7 @@ def _measured(file: Path, kind: str, dataset: Dataset, target: Sequence[Example]
         kind=kind,
         size_bytes=file.stat().st_size,
         **asdict(speed_of(classifier.probabilities, made_up_pictures(classifier.side))),
-        in_domain=found.in_domain,
-        out_of_domain=found.out_of_domain,
+        **found.record.model_dump(include=set(MeanAccuracy.model_fields)),
     )
 
 

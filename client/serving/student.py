@@ -11,7 +11,7 @@ from client.errors import ClientError, UsageError
 from client.learning.student_metadata import StudentMetadata
 from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
-from client.results.records import Accuracy, ExportedFile, Exports, Summary
+from client.results.records import Accuracy, ExportedFile, Exports, MeanAccuracy, Summary
 from client.runs.folder import RunFolder
 from shared.embeddings import Limits
 
@@ -35,7 +35,7 @@ class ExpectedAccuracy(Accuracy):
     def measured_again(self, file: ExportedFile) -> "ExpectedAccuracy":
         """Of the same student in another file, which was measured as a whole and not by domain."""
         return ExpectedAccuracy(
-            **file.model_dump(include={"in_domain", "out_of_domain"}),
+            **file.model_dump(include=set(MeanAccuracy.model_fields)),
             by_domain={},
             images_by_domain=self.images_by_domain,
             worst_domain=None,

@@ -51,6 +51,8 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> No
     summary = json.loads((client.folder / "lite0" / "summary.json").read_text())
     assert whole["out_of_domain"] == pytest.approx(summary["accuracy"]["out_of_domain"])
     assert whole["in_domain"] == pytest.approx(summary["accuracy"]["in_domain"])
+    low, high = whole["out_of_domain_interval"]
+    assert [low, high] == pytest.approx(summary["accuracy"]["out_of_domain_interval"])
     measured = json.loads(
         client("evaluate", "small.onnx", "--data", "toy", "--domain", "red", "--json").stdout
     )
@@ -58,6 +60,7 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(client: Command) -> No
     assert json.loads((client.folder / "lite0" / "exports.json").read_text())["files"] == [whole, small]
     report = (client.folder / "lite0" / "report.html").read_text()
     assert "eight bits (int8)" in report
+    assert f"({100 * low:.1f} to {100 * high:.1f})" in report
     assert f"{small['size_bytes'] / 2**20:.1f} MiB" in report
 
 

@@ -19,7 +19,15 @@ import pytest
 from client.cache.cache import EmbeddingCache
 from client.cache.notes import Batch, Note, Payer
 from client.cache.origins import origin_of
-from client.errors import AnswerRejected, ClientError, NotFound, NotOffered, RequestTooLarge, VendorError
+from client.errors import (
+    AnswerRejected,
+    ClientError,
+    NotFound,
+    NotOffered,
+    QuotaExhausted,
+    RequestTooLarge,
+    VendorError,
+)
 from client.purchase import jobs
 from client.purchase.budget import Budget
 from client.purchase.checkout import Checkout
@@ -120,6 +128,40 @@ def test_a_job_is_bought_for_a_cache_whose_path_is_not_utf_8(customer: Customer)
     with EmbeddingCache(path) as cache:
         replace(customer, cache=cache).buy()
         assert cache.spending("run").queries == len(WORDS)
+
+
+def test_several_jobs_are_begun_before_one_is_waited_for_and_none_is_left_where_the_next_is_refused(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A purchase is as many jobs as its size takes, and each may take a day."""
+    monkeypatch.setattr(jobs, "_JOB_QUERIES", 4)
+    monkeypatch.setattr(jobs, "_JOBS_AT_ONCE", 2)
+    monkeypatch.setattr(jobs, "_FIRST_LOOK", 0.02)
+    begun, steps = list[str](), list[str]()
+    begin, get = BulkApi.begin, BulkApi.get
+
+    def watched(api: BulkApi, *asked: Any, **options: Any) -> BatchObject:
+        if len(begun) == 4:
+            raise QuotaExhausted("The account may spend no more.")
+        job = begin(api, *asked, **options)
+        steps.append(f"begin {len(begun)}")
+        begun.append(job.id)
+        return job
+
+    def looked_at(api: BulkApi, name: str) -> BatchObject:
+        steps.append(f"wait for {begun.index(name)}")
+        return get(api, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BulkApi, "begin", watched)
+        patched.setattr(BulkApi, "get", looked_at)
+        with pytest.raises(QuotaExhausted):
+            customer.buy()
+    assert list(dict.fromkeys(steps)) == [
+        *("begin 0", "begin 1", "wait for 0", "begin 2", "wait for 1", "begin 3", "wait for 2", "wait for 3")
+    ]
+    assert (customer.cache.spending("run").queries, customer.notes) == (16, [])
+    assert customer.buy().bought == 4
 
 
 def status(code: int) -> httpx.Response:

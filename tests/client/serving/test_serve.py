@@ -308,6 +308,7 @@ def test_a_student_in_eight_bits_states_what_was_measured_of_it_or_nothing(run: 
             images_per_second=1,
             in_domain=in_domain,
             out_of_domain=0.25,
+            out_of_domain_interval=(0.1, 0.4),
         )
         for kind, size_bytes, in_domain in (("float32", 4 * size, 0.75), ("int8", size, 0.5))
     ]
@@ -315,6 +316,7 @@ def test_a_student_in_eight_bits_states_what_was_measured_of_it_or_nothing(run: 
     expected = load(small.path, LIMITS).card.expected_accuracy
     assert expected is not None
     assert (expected.in_domain, expected.out_of_domain, expected.by_domain) == (0.5, 0.25, {})
+    assert expected.out_of_domain_interval == (0.1, 0.4)
     shutil.copy(run / "student.onnx", small.onnx)
     expected = load(small.path, LIMITS).card.expected_accuracy
     assert expected is not None
