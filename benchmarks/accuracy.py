@@ -50,7 +50,6 @@ def recipes(steps: int) -> dict[str, Recipe]:
         "fifth-plain": replace(default, unlabelled_share=1 / 5, pseudo_labels=0.0),
         "third-plain": replace(default, unlabelled_share=1 / 3, pseudo_labels=0.0),
         "half-plain": replace(default, unlabelled_share=1 / 2, pseudo_labels=0.0),
-        "resembling": replace(default, resembling=True),
         "batch-of-8": _with_batches_of(default, 8),
         "batch-of-32": _with_batches_of(default, 32),
         "paper": PAPER,

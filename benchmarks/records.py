@@ -98,7 +98,7 @@ def _said(config: RunConfig) -> dict[str, Any]:
         **dict(config),
         **{f"recipe.{key}": each for key, each in asdict(config.recipe).items()},
     }
-    pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels", "recipe.resembling"]
+    pools = [] if config.pools else ["recipe.unlabelled_share", "recipe.pseudo_labels"]
     without = {"recipe", "recipe.weigh_teacher", "recipe.domains_in_batch", *pools}
     return {
         key: each for key, each in told.items() if key not in without and each not in (None, False, 0, "", ())

@@ -1,6 +1,6 @@
 """Students of all five bundled styles, tested on styles that are in none of the bundled archives.
 
-    python -m benchmarks.unseen --rows vl2v-adip vl2v-adip@pool vl2v-adip:resembling@pool
+    python -m benchmarks.unseen --rows vl2v-adip vl2v-adip@pool
 
 So a customer trains: nothing is held out, and what the student will meet is unknown. unseen.toml says what
 the styles are made of; their packages are fetched with apt-get, unless `--packages` names a folder of them. A

@@ -51,8 +51,6 @@ class Recipe:
         unlabelled_share: the share of a batch that is images without labels, where there are any.
         pseudo_labels: how sure the teacher must be of its answer about an image without a label for that
             answer to stand as the label (a probability, calibrated on the labels); 0: none does.
-        resembling: whether it stands only where the image resembles labelled ones of that class, in the
-            teacher's eyes: calibration knows nothing of images that show none of the classes.
         holdout: the share of each source domain that is held out for selection.
         augmentation: the student's random view.
         align_views: random views of each image on whose features the projector is aligned.
@@ -77,7 +75,6 @@ class Recipe:
     weigh_teacher: bool = True
     unlabelled_share: Part = 1 / 3
     pseudo_labels: Share = 0.9
-    resembling: bool = False
     holdout: Part = 0.2
     augmentation: Augmentation = Augmentation()
     align_views: Count = 6

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from client.learning.methods import class_directions, cosine_logits
 from client.learning.supervision import ROWS_AT_ONCE, Supervision
-from client.learning.temperature import evenly
 
 # From a teacher that names so many labels right, in the mean over domains, distilling is likely to help.
 TRUSTED = 0.8
@@ -23,8 +22,6 @@ LEARNT_FROM, ENOUGH_LABELS = 0.7, 3
 _RECOGNISED, _BY_TRUSTED = 0.7, 0.4
 # Of the labelled images nearest to a class text, so many must be of the class for unlabelled ones to count.
 _PRECISE = 0.5
-# What an image without a label is compared with, and how far apart a tenth of the labelled ones are.
-_NEIGHBOURS, _UNUSUAL, _JUDGES = 5, 0.1, 20
 
 
 @dataclass(frozen=True)
@@ -159,9 +156,7 @@ def labels_alone(known: Supervision) -> Supervision:
     return replace(known, text_head=directions.to(known.text_head), bought=torch.zeros_like(known.bought))
 
 
-def pseudo_labelled(
-    known: Supervision, *, temperature: float, confidence: float, resembling: bool = False
-) -> Supervision:
+def pseudo_labelled(known: Supervision, *, temperature: float, confidence: float) -> Supervision:
     """The knowledge with the teacher's answer as the label of each unlabelled image that it is sure of.
 
     Pseudo-labels, as Lee (ICML workshops 2013) calls them; that only sure answers count is from FixMatch
@@ -171,7 +166,6 @@ def pseudo_labelled(
         known: what is known.
         temperature: divides the scores of the classes, so that confidence fits accuracy (temperature.py).
         confidence: the least probability of an answer that counts; 0 leaves everything as it is.
-        resembling: whether an answer counts only as `_resembles` says.
     """
     if not confidence:
         return known
@@ -179,27 +173,8 @@ def pseudo_labelled(
     for rows in torch.split(torch.nonzero(known.bought & ~known.labelled).flatten(), ROWS_AT_ONCE):
         answers = (cosine_logits(known.images[rows], known.text_head) / temperature).softmax(1).max(1)
         sure = answers.values >= confidence
-        if resembling:
-            sure[sure.clone()] = _resembles(known, rows[sure], answers.indices[sure])
         labels[rows] = torch.where(sure, answers.indices, labels[rows])
     return replace(known, labels=labels)
-
-
-def _resembles(known: Supervision, rows: Tensor, answers: Tensor) -> Tensor:
-    """Which images lie among labelled ones of the class that the teacher takes them for, shape (rows,), bool.
-
-    Most of the five labelled images that are nearest in the teacher's space are of the class, and the nearest
-    is as near as nine in ten labelled images are to another one. A confidence that fits the labelled images
-    does not fit images of things that are none of the classes.
-    """
-    judges = evenly(known.judged_by)
-    if len(judges) < _JUDGES or not len(rows):
-        return torch.ones(len(rows), dtype=torch.bool)
-    between = known.images[judges] @ known.images[judges].T
-    usual = between.fill_diagonal_(-1).amax(dim=1).quantile(_UNUSUAL)
-    near = (known.images[rows] @ known.images[judges].T).topk(_NEIGHBOURS)
-    of_class = known.labels[judges][near.indices] == answers.unsqueeze(1)
-    return (near.values[:, 0] >= usual) & (of_class.float().mean(dim=1) > 0.5)
 
 
 def _share_of_class(known: Supervision, agreed: Agreement, which: Tensor) -> Tensor:

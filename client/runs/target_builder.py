@@ -157,7 +157,6 @@ class TargetBuilder:
                 known,
                 temperature=temperature,
                 confidence=recipe.pseudo_labels,
-                resembling=recipe.resembling,
             )
         texts, _ = teacher.lookup(asked.prompts)
         return Learnt(known, digest_of(TargetInputs.of(known, named, texts)), missing, check, described)

@@ -15,7 +15,6 @@ def test_the_papers_recipe_has_every_published_value() -> None:
         "image_weight": 0.5,
         "weigh_teacher": False,  # the published code takes all that the teacher says
         "pseudo_labels": 0.0,
-        "resembling": False,
         "unlabelled_share": 1 / 3,  # of no consequence without unlabelled images, which the paper has not
         "holdout": 0.2,
         "augmentation": {"crop_scale": (0.7, 1.0), "jitter": 0.3, "grayscale": 0.1, "style": 0.0},

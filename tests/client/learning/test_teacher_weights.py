@@ -235,28 +235,6 @@ def test_a_sure_answer_is_learnt_from_as_a_label_is_beside_the_embedding() -> No
     assert torch.allclose(METHODS["vl2v-adip"].targets(shaken)[1], shaken.images[1])
 
 
-def test_a_sure_answer_about_an_image_that_is_like_no_labelled_one_is_no_label() -> None:
-    """Two classes of ten labelled images each, and images without a label of which the teacher is as sure."""
-    torch.manual_seed(0)
-    texts, own = torch.eye(8)[:2], torch.eye(8)[2:4]
-    strange, torn = torch.eye(8)[7], own[1]
-    labelled = [texts[label] + own[label] + 0.05 * torch.randn(8) for label in (0, 1) for _ in range(10)]
-    without = [texts[0] + own[0], texts[0] + strange, texts[0] + torn, texts[1] + own[1]]
-    images = functional.normalize(torch.stack([*labelled, *without]), dim=1)
-    known = Supervision(
-        torch.tensor([0] * 10 + [1] * 10 + [-1] * 4), texts, images, torch.ones(24, dtype=torch.bool), 0.5
-    )
-
-    def labels(known: Supervision, resembling: bool) -> list[int]:
-        given_labels = pseudo_labelled(known, temperature=1.0, confidence=0.9, resembling=resembling).labels
-        return [int(label) for label in given_labels[20:]]
-
-    assert labels(known, False) == [0, 0, 0, 1]
-    assert labels(known, True) == [0, -1, -1, 1]
-    few = replace(known, bought=known.bought & (torch.arange(24) > 1))  # too few to tell what is usual
-    assert labels(few, True) == [0, 0, 0, 1]
-
-
 @given(st.integers(0, 2**16), st.integers(2, 6), st.integers(1, 30))
 def test_gaps_and_right_answers_are_those_of_plain_arithmetic(seed: int, classes: int, images: int) -> None:
     generator = torch.Generator().manual_seed(seed)
