@@ -1,23 +1,22 @@
-"""Money that is moved by hand, and all that was moved: the ledger, invoices, usage and holds."""
+"""Money that is moved by hand, and all that was moved: the ledger, usage and holds."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from sqlalchemy.orm import Session
 
-from shared.billing import Entry, EntryPage, GroupBy, Invoice, UsageReport
+from shared.billing import Entry, EntryPage, GroupBy, UsageReport
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
 from vendor_service.acts.accounts import by_account
-from vendor_service.acts.act import Act, ActContext, OperatorScope
+from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
-from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, invoices, ledger, limits, payments
+from vendor_service.money import currency, ledger, limits, payments
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
 from vendor_service.terms import MAX_NUMBER, Micros, Term, Unit, money
@@ -266,66 +265,6 @@ def _of_adjust(act: Act, account: str, micros: int, reason: str, reference: str)
     yield f"The ledger of {account} gets an adjustment of {money(micros)}, {whom}."
     yield _where_it_goes(owner, micros)
     yield f"The customer reads the reason: {reason!r}; the reference {reference!r} counts once."
-
-
-@query(
-    route="GET /accounts/{name}/invoices/{month}",
-    own=Own(route="GET /v1/invoices/{month}", scope=Scope.READ_USAGE),
-    transaction=False,
-)
-def issue_invoice(
-    context: ActContext,
-    account: AccountName,
-    month: Annotated[str, Term("YYYY-MM, UTC", typed="--month", pattern=r"^2[0-9]{3}-(0[1-9]|1[0-2])$")],
-) -> Invoice:
-    """The invoice of a month: a draft while the month lasts, and always the same once it is over.
-
-    It is of the whole account, and so is the view of the key that it takes.
-    """
-    if (customer := context.customer) is not None:
-        customer.require_whole("invoices are")
-        return invoices.issue(context.database, customer.account_id, month, context.clock(), context.watch)
-    with context.read() as act:
-        act.believe_clock()
-        owner = find_account(act.session, account)
-
-    try:
-        return invoices.issue(
-            context.database, owner.id, month, context.clock(), on_final=_finalizing(context)
-        )
-    except APIError as error:
-        if error.code is not ErrorCode.NOT_READY:
-            raise
-        hint = f"if this clock is right, run: `vendor accounts repair {account}`"
-        raise OperatorError(f"{error}; {hint}") from error
-
-
-def close_month(context: ActContext, month: str) -> list[Invoice]:
-    """Verify the books, and issue all invoices up to a month that is over; those that are new.
-
-    Raises:
-        OperatorError: the books of an account are not in order, and nothing was issued.
-        UsageError: the month is not over, or is none.
-    """
-    invoices.month_bounds(month)
-    with context.read() as act:
-        act.believe_clock()
-    verifier = context.verifier or LedgerVerifier(context.database)
-    if faulty := [each for each in verifier.verify(progress=context.progress) if each.problem]:
-        raise OperatorError(f"the books of {faulty[0].account} are not in order: {faulty[0].problem}")
-    return invoices.close(context.database, month, context.clock(), context.watch, _finalizing(context))
-
-
-def _finalizing(context: ActContext) -> Callable[[Session, Invoice], None]:
-    """Records in the audit log that an invoice was issued."""
-
-    def record(session: Session, invoice: Invoice) -> None:
-        told = ("month", "number", "total_micros", "currency", "last_seq")
-        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
-        act = Act(session, context.actor, context.clock, action="invoice.finalize")
-        act.record(invoice.account, None, after)
-
-    return record
 
 
 @query(

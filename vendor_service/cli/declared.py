@@ -92,7 +92,8 @@ def _perform(declared: DeclaredAct, given: dict[str, Value], options: dict[str, 
     as_json, url = options.pop("as_json"), options.pop("database_url")
     agreed = options.pop("yes", True)
     declared.check_given(given)
-    with acting(url, new=declared.begins_books, **options) as context:
+    with acting(url, new=declared.begins_books, **options) as opened, Bar() as bar:
+        context = replace(opened, progress=bar.show)
         given = context.in_currency(given)
         if not agreed:
             with context.read() as act:

@@ -51,7 +51,6 @@ for _name, _group in _GROUPS.items():
 add_commands(app, _GROUPS)
 _GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
-_GROUPS["month"].command("close")(money.close_month)
 app.command("currency")(money.currency)
 app.add_typer(database.app, name="db")
 add_serve(app)

@@ -1,26 +1,22 @@
-"""`vendor invoice`, `month close`, `currency` and `ledger export`: what is printed in forms of its own."""
+"""`vendor invoice`, `currency` and `ledger export`: what is printed in forms of its own."""
 
 import json
 import re
 import sys
-from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from shared.billing import Entry, Invoice
+from shared.billing import Entry
 from vendor_service.accounts import accounts
-from vendor_service.acts import money
-from vendor_service.acts.money import issue_invoice
+from vendor_service.acts.invoicing import issue_invoice
 from vendor_service.acts.prices import name_currency, show_currency
 from vendor_service.cli.books import AsJson, DatabaseUrl, acting
-from vendor_service.cli.printing import print_json, print_row, print_rows
-from vendor_service.cli.verifying import Bar
+from vendor_service.cli.printing import print_json, print_row
 from vendor_service.errors import UsageError
 from vendor_service.money import ledger
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
-from vendor_service.money.invoices import finals_of
 from vendor_service.money.spreadsheets import csv_lines
 
 # As `GET /v1/invoices/{month}` takes it.
@@ -89,26 +85,6 @@ def invoice(
         sys.stdout.buffer.write(as_pdf(issued))
     else:
         print((as_html if form is InvoiceFormat.HTML else as_text)(issued))
-
-
-def close_month(
-    month: Annotated[str, typer.Argument(help="YYYY-MM, in UTC; one that is over.")],
-    database_url: DatabaseUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """Verify the books, issue all invoices up to a month that is over, and list that month's.
-
-    A vendor that runs issues them by itself within a minute. Repeated, it issues what is missing.
-
-    Example: vendor month close 2026-11
-    """
-    with acting(database_url) as context, Bar() as bar:
-        issued = money.close_month(replace(context, progress=bar.show), month)
-        with context.read() as act:
-            found = [Invoice.model_validate_json(each.content) for each in finals_of(act.session, month)]
-    told = ("number", "account", "month", "currency", "total_micros", "due_micros", "carried_micros")
-    (print_json if as_json else print_rows)([{name: getattr(each, name) for name in told} for each in found])
-    typer.echo(f"{len(issued)} invoices are new", err=True)
 
 
 def ledger_export(

@@ -39,6 +39,7 @@ IdempotencyKey = Annotated[
 _TAGS = {
     "containment": "keys",
     "invitations": "console",
+    "invoicing": "billing",
     "jobs": "bulk jobs",
     "money": "billing",
     "receipts_keys": "receipts",

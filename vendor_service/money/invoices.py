@@ -184,14 +184,10 @@ def close(
     if end > now:
         raise UsageError(f"{until} is not over, and is closed when it is")
     with database.read() as session:
-        first = session.scalar(select(func.min(Account.created_at)))
-    begin = end if first is None else month_start(first)
-    if after:
-        begin = max(begin, month_bounds(after)[1])
+        months = _months(session, until, after)
     issued: list[Invoice] = []
     faults: list[OperatorError] = []
-    while begin < end:
-        month = f"{to_datetime(begin):%Y-%m}"
+    for month in months:
         with database.read() as session:
             missing = _unissued(session, month)
         for each in missing:
@@ -203,10 +199,28 @@ def close(
             if account is not None:
                 invoice = _store(database, account, month, invoice, now, on_final)
             issued.append(invoice)
-        begin = next_month_start(begin)
     if faults:
         raise faults[0]
     return issued
+
+
+def count_unissued(session: Session, until: str) -> int:
+    """How many invoices of the months up to one that is over are not issued."""
+    return sum(len(_unissued(session, month)) for month in _months(session, until))
+
+
+def _months(session: Session, until: str, after: str = "") -> list[str]:
+    """The months from that of the first account, or from behind one, up to another one."""
+    _, end = month_bounds(until)
+    first = session.scalar(select(func.min(Account.created_at)))
+    begin = end if first is None else month_start(first)
+    if after:
+        begin = max(begin, month_bounds(after)[1])
+    months = []
+    while begin < end:
+        months.append(f"{to_datetime(begin):%Y-%m}")
+        begin = next_month_start(begin)
+    return months
 
 
 def _unissued(session: Session, month: str) -> list[str]:

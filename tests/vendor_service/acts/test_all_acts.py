@@ -192,6 +192,7 @@ CASES: dict[str, Case] = {
     ),
     "money.adjustment": Case(lambda stage: {"account": stage.account, "micros": -20, "reason": "a mistake",
          "reference": "ticket 9"}),
+    "month.close": Case(lambda _: {"month": "2026-10"}),
     "batch.cancel": Case(lambda stage: {"account": stage.account, "batch_id": stage.job()}),
     "price.set": Case(lambda stage: {
         "model": "icon-clip", "kind": "text", "micros": 500_000, "plan": stage.another("plan"), "new": True,

@@ -32,7 +32,7 @@ from vendor_service.accounts.accounts import find_account
 from vendor_service.acts.act import Act, ActContext
 from vendor_service.cli import books
 from vendor_service.cli import main as cli
-from vendor_service.clock import DAY, system_clock
+from vendor_service.clock import DAY, system_clock, to_datetime
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
@@ -227,6 +227,38 @@ def test_a_moment_is_in_the_zone_that_is_typed_with_it_and_else_in_utc(opened: C
     assert opened.json("keys", "list", "acme")[0]["expires_at"] == "2099-12-31T22:00:00Z"
     code, _, err = opened("usage", "acme", "--from", "2026-12-01T00:00Z", "--to", "2026-12-01T00:30+01:00")
     assert (code, "`from` is later than `to`" in err) == (2, True)
+
+
+def test_the_end_of_a_month_verifies_the_books_and_lists_all_invoices(
+    opened: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.json("currency", "EUR")
+    for name, owes in (("acme", "3.141592"), ("idle", ""), ("north", "2")):
+        opened.json("accounts", "create", name)
+        if owes:
+            opened("adjust", name, "--reason", "use", "--reference", "1", "--", f"-{owes}")
+    month = f"{to_datetime(system_clock()):%Y-%m}"
+    code, _, err = opened("month", "close", month)
+    assert (code, f"{month} is not over" in err) == (2, True)
+    assert opened("month", "close", "2026-1")[0] == 2
+    monkeypatch.setattr(books, "system_clock", lambda: system_clock() + 40 * DAY)
+    told = ("number", "account", "due_micros", "carried_micros", "is_new")
+    for is_new in (True, False):
+        closed = opened.json("month", "close", month)
+        assert [tuple(each[name] for name in told) for each in closed] == [
+            (1, "acme", 3_140_000, 1_592, is_new),
+            (2, "north", 2_000_000, 0, is_new),
+        ]
+    assert "3.14 EUR" in opened("month", "close", month)[1]
+    recorded = [each for each in opened.json("audit", "list") if each["action"] == "month.close"]
+    assert [(each["subject"], each["after"]["issued"]) for each in recorded] == [
+        (month, 2), (month, 0), (month, 0)
+    ]  # fmt: skip
+    with closing(sqlite3.connect(tmp_path / "books.db")) as tampered:
+        tampered.execute("UPDATE accounts SET spent_micros = spent_micros + 1 WHERE name = 'north'")
+        tampered.commit()
+    code, _, err = opened("month", "close", month)
+    assert (code, "the books of north are not in order" in err) == (1, True)
 
 
 def test_an_account_that_a_wrong_clock_dated_is_repaired(

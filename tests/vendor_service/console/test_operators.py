@@ -409,6 +409,14 @@ def test_the_invoices_of_a_month_are_shown_with_the_accounts_that_have_none(tmp_
         for order, state in ((none, '<span class="tag">not issued'), (final, 'good">final')):
             assert re.search(rf">{books.account(order).name}</a></th>.*{state}", page)
         assert "write it as 2026-11" in problem_of(visit.get("/money?month=2026-1"))
+        assert "/do/month.close" not in page
+        visit = signed_in(local, MONEY)
+        assert "/do/month.close" in visit.page("/money?month=2026-11")
+        assert "/do/month.close" not in visit.page("/money?month=2026-12")
+        asked = visit.ask("/do/month.close", month="2026-11", back="/money?month=2026-11")
+        assert "of 2026-11 and the months before it: 1." in asked.text
+        assert "all invoices of 2026-11 are issued" in told_by(visit, visit.confirm("/do/month.close", asked))
+        assert "not issued" not in visit.page("/money?month=2026-11")
 
 
 def test_the_invoices_of_a_month_are_those_of_idle_accounts_too_and_say_how_many_are_not_listed(

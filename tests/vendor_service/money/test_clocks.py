@@ -18,7 +18,7 @@ from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.local_vendor import LocalVendor, error_code
 from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
-from vendor_service.acts import accounts, invitations, keys, money, operators, prices
+from vendor_service.acts import accounts, invitations, invoicing, keys, money, operators, prices
 from vendor_service.acts.act import Act, ActContext, Customer, OperatorScope
 from vendor_service.clock import (
     DAY,
@@ -385,7 +385,7 @@ def test_no_operator_acts_by_a_clock_that_the_databases_server_contradicts(
 
         def issue() -> bool:
             context = ActContext(books.database, books.clock, trust_clock=True, actor="os:test")
-            return money.issue_invoice(context, name, month).final
+            return invoicing.issue_invoice(context, name, month).final
 
         books.clock.now += days * DAY
         for work in acts:
@@ -407,9 +407,9 @@ def test_no_operator_acts_by_a_clock_that_its_watch_saw_step(books: Books) -> No
         money.adjust(Act(session, "os:test", books.clock, watch=books.watch), name, 5, "a reason", "ticket")
     context = ActContext(books.database, books.clock, watch=books.watch, actor="os:test")
     with pytest.raises(WrongClock, match="was set forward"):
-        money.issue_invoice(context, name, "2026-11")
+        invoicing.issue_invoice(context, name, "2026-11")
     books.clock.step(-40 * 86_400)
-    assert not money.issue_invoice(context, name, "2026-11").final
+    assert not invoicing.issue_invoice(context, name, "2026-11").final
 
 
 @pytest.mark.parametrize("trusted", [True, False])

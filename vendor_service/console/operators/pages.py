@@ -151,6 +151,7 @@ class OperatorPages:
             "charged": charged[:_MOST_ACCOUNTS],
             "accounts": len(charged),
             "final": final,
+            "close": self.forms.form(asked.who, "month.close", month=month) if end <= asked.now else None,
         }
 
     def accounts(self, asked: Asked, session: Session) -> Values:

@@ -1,0 +1,136 @@
+"""Invoices, and the end of a month, at which all of them are issued."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from shared.billing import Invoice
+from shared.errors import ErrorCode
+from vendor_service.accounts.accounts import find_account
+from vendor_service.accounts.keys import Scope
+from vendor_service.acts.act import Act, ActContext, OperatorScope
+from vendor_service.acts.declaration import Own, act, preview, query
+from vendor_service.acts.names import AccountName
+from vendor_service.acts.verification import LedgerVerifier
+from vendor_service.errors import APIError, OperatorError, UsageError
+from vendor_service.money import invoices
+from vendor_service.terms import Term
+
+MONTH = r"^2[0-9]{3}-(0[1-9]|1[0-2])$"
+
+
+class IssuedInvoice(BaseModel):
+    """An invoice of a month that was closed: what is to be paid, and whether it `is_new`."""
+
+    number: int | None
+    account: str
+    month: str
+    currency: str | None
+    total_micros: int
+    due_micros: int
+    carried_micros: int
+    is_new: bool
+
+
+@query(
+    route="GET /accounts/{name}/invoices/{month}",
+    own=Own(route="GET /v1/invoices/{month}", scope=Scope.READ_USAGE),
+    transaction=False,
+)
+def issue_invoice(
+    context: ActContext,
+    account: AccountName,
+    month: Annotated[str, Term("YYYY-MM, UTC", typed="--month", pattern=MONTH)],
+) -> Invoice:
+    """The invoice of a month: a draft while the month lasts, and always the same once it is over.
+
+    It is of the whole account, and so is the view of the key that it takes.
+    """
+    if (customer := context.customer) is not None:
+        customer.require_whole("invoices are")
+        return invoices.issue(context.database, customer.account_id, month, context.clock(), context.watch)
+    with context.read() as act:
+        act.believe_clock()
+        owner = find_account(act.session, account)
+
+    try:
+        return invoices.issue(
+            context.database, owner.id, month, context.clock(), on_final=_finalizing(context)
+        )
+    except APIError as error:
+        if error.code is not ErrorCode.NOT_READY:
+            raise
+        hint = f"if this clock is right, run: `vendor accounts repair {account}`"
+        raise OperatorError(f"{error}; {hint}") from error
+
+
+@act(
+    "month.close",
+    command="month close",
+    route="POST /months/{month}/close",
+    scope=OperatorScope.MONEY,
+    title="Close the month",
+    done="The books are in order, and all invoices of {month} are issued.",
+    transaction=False,
+)
+def close_month(
+    context: ActContext,
+    month: Annotated[
+        str,
+        Term("YYYY-MM, in UTC; one that is over.", label="Month (UTC)", typed="MONTH", pattern=MONTH),
+    ],
+) -> list[IssuedInvoice]:
+    """Verify the books, issue all invoices up to a month that is over, and list that month's.
+
+    A vendor that runs issues them by itself within a minute. Repeated, it issues what is missing.
+
+    Example: vendor month close 2026-11
+    """
+    with context.read() as act:
+        _check_over(act, month)
+        act.believe_clock()
+    verifier = context.verifier or LedgerVerifier(context.database)
+    if faulty := [each for each in verifier.verify(progress=context.progress) if each.problem]:
+        raise OperatorError(f"the books of {faulty[0].account} are not in order: {faulty[0].problem}")
+    issued = invoices.close(context.database, month, context.clock(), context.watch, _finalizing(context))
+    new = {each.number for each in issued}
+    with context.write() as act:
+        act.record(month, None, {"verified": True, "issued": len(issued)})
+        found = [Invoice.model_validate_json(each.content) for each in invoices.finals_of(act.session, month)]
+    told = IssuedInvoice.model_fields.keys() - {"is_new"}
+    return [
+        IssuedInvoice(**{name: getattr(each, name) for name in told}, is_new=each.number in new)
+        for each in found
+    ]
+
+
+@preview(close_month)
+def _of_close_month(act: Act, month: str) -> Iterator[str]:
+    _check_over(act, month)
+    waiting = invoices.count_unissued(act.session, month)
+    yield "The books of every account are verified first; nothing is issued if one is not in order."
+    if waiting:
+        yield f"Invoices that are issued, of {month} and the months before it: {waiting:,}."
+        yield "They take the next numbers, in the order of months, and never change."
+    else:
+        yield f"No invoice of {month} or a month before it is missing."
+
+
+def _check_over(act: Act, month: str) -> None:
+    _, end = invoices.month_bounds(month)
+    if end > act.now:
+        raise UsageError(f"{month} is not over, and is closed when it is")
+
+
+def _finalizing(context: ActContext) -> Callable[[Session, Invoice], None]:
+    """Records in the audit log that an invoice was issued."""
+
+    def record(session: Session, invoice: Invoice) -> None:
+        told = ("month", "number", "total_micros", "currency", "last_seq")
+        after = {name: value for name in told if (value := getattr(invoice, name)) is not None}
+        act = Act(session, context.actor, context.clock, action="invoice.finalize")
+        act.record(invoice.account, None, after)
+
+    return record
