@@ -93,10 +93,9 @@ def _print(found: "Inspection") -> None:
         for domain, counts in ((domain, found.by_class(domain)) for domain in found.folder.domains)
     ]
     print_table(("domain", "images", "classes", "fewest of a class", "most"), rows)
-    total = sum(found.counts.values())
-    print_line(
-        f"{total} images of {len(found.folder.classes)} classes in {len(found.folder.domains)} domains."
-    )
+    total, domains = sum(found.counts.values()), len(found.folder.domains)
+    within = f" in {domains} domains" if domains > 1 else ""
+    print_line(f"{total} images of {len(found.folder.classes)} classes{within}.")
     if found.repeats:
         print_line(
             f"{found.repeats} are copies within one class and domain: they stay on one side of a split."

@@ -9,7 +9,7 @@ from client.data.domains import ImageFolder
 from client.data.drawings import bundled_icons
 from client.data.finder import ELSEWHERE, UNNAMED, Skipped, counted, described, search
 from client.data.images import accepted
-from client.data.layout import Layout, layout_of
+from client.data.layout import CLASSES, DOMAINS, Layout, layout_of
 from client.data.manifests import require_not_as_published
 from client.data.names import composed, is_unicode, parts_below, shown
 from client.data.sources import source_names
@@ -98,7 +98,7 @@ def _of_folder(root: Path, given: Layout | None, *, group_by_name: bool) -> Imag
         else:
             files[_domain_and_class(root, parts, layout)].append(path)
     if not any(files.values()):
-        raise DataError(_no_images(root, ignored))
+        raise DataError(_no_images(root, ignored, layout))
     drawn = found.images if group_by_name else _icons(root, found.images)
     listed = _listed(root, files, ignored, depth)
     return replace(listed, respelled=tuple(respelled), drawn=drawn)
@@ -206,10 +206,13 @@ def _in_domain(root: Path, file: Skipped, layout: Layout) -> Skipped:
     return replace(file, domain=layout.domain_of(parts_below(root, file.path)[:-1]))
 
 
-def _no_images(root: Path, ignored: Sequence[Skipped]) -> str:
+def _no_images(root: Path, ignored: Sequence[Skipped], layout: Layout) -> str:
     """The error of a folder without an image in a class."""
     left_out = described(counted(ignored))
+    named = "/".join(f"<{part}>" if part in ("domain", "class") else part for part in layout.parts)
+    usual = layout in (CLASSES, DOMAINS)
+    looked_in = "ROOT/<domain>/<class>/ or ROOT/<class>/" if usual else f"ROOT/{named}/"
     return (
-        f"{root} holds no images in ROOT/<domain>/<class>/ or ROOT/<class>/ (accepted: {accepted()}). "
+        f"{root} holds no images in {looked_in} (accepted: {accepted()}). "
         f"{left_out and f'Left out: {left_out}. '}Is it the right folder, or one level too high or too low?"
     )

@@ -1,8 +1,8 @@
 """The data sets of the domain generalisation literature: what a whole copy of each holds."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.data.domains import ImageFolder
@@ -37,8 +37,9 @@ class Manifest:
         says_styles: whether the names of its domains say what its pictures look like.
         recipe: which of the paper's recipes is for it.
         published: how its publishers lay it out, where that is otherwise than DomainBed does.
-        published_as: the names of its domains there.
-        published_classes: what its classes are called there, in order, where they are numbers.
+        published_as: what its domains are called there, and here.
+        published_classes: its classes, in the order of the numbers that they are called by there; otherwise
+            empty.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Manifest:
     says_styles: bool = True
     recipe: str = "paper"
     published: Layout | None = None
-    published_as: tuple[str, ...] = ()
+    published_as: Mapping[str, str] = field(default_factory=dict)
     published_classes: tuple[str, ...] = ()
 
     def differences(self, folder: ImageFolder) -> list[str]:
@@ -57,7 +58,8 @@ class Manifest:
         return [*self._domain_differences(folder), *self._class_differences(folder.classes)]
 
     def _domain_differences(self, folder: ImageFolder) -> list[str]:
-        there = {_plain(domain): domain for domain in folder.domains}
+        renamed = {_plain(name): _plain(own) for name, own in self.published_as.items()}
+        there = {renamed.get(plain := _plain(domain), plain): domain for domain in folder.domains}
         expected = {_plain(domain): domain for domain in self.images}
         found = [f"The domain {expected[key]} is missing." for key in expected if key not in there]
         for key, domain in there.items():
@@ -70,7 +72,8 @@ class Manifest:
         return found
 
     def _class_differences(self, classes: Iterable[str]) -> list[str]:
-        there = {_plain(name): name for name in classes}
+        numbers = {str(number): _plain(name) for number, name in enumerate(self.published_classes)}
+        there = {numbers.get(plain := _plain(name), plain): name for name in classes}
         if not self.class_names:
             wrong = len(there) != self.classes
             return [f"There are {len(there)} classes instead of {self.classes}."] if wrong else []
@@ -89,7 +92,7 @@ MANIFESTS = (
         7,
         ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person"),
         published=Layout(("kfold", "domain", "class")),
-        published_as=("art_painting", "cartoon", "photo", "sketch"),
+        published_as={domain: domain for domain in ("art_painting", "cartoon", "photo", "sketch")},
     ),
     Manifest(
         "VLCS",
@@ -99,7 +102,7 @@ MANIFESTS = (
         ("bird", "car", "chair", "dog", "person"),
         says_styles=False,
         published=Layout(("domain", "full", "class")),
-        published_as=("CALTECH", "LABELME", "PASCAL", "SUN"),
+        published_as={"CALTECH": "Caltech101", "LABELME": "LabelMe", "PASCAL": "VOC2007", "SUN": "SUN09"},
         published_classes=("bird", "car", "chair", "dog", "person"),
     ),
     Manifest(
@@ -147,7 +150,7 @@ def recognise_names(name: str, domains: Iterable[str]) -> Manifest | None:
     plain = {_plain(domain) for domain in domains}
     for manifest in MANIFESTS:
         named = _plain(name) in (_plain(manifest.folder), _plain(manifest.name))
-        if named or plain == {_plain(domain) for domain in manifest.images}:
+        if named or plain in ({*map(_plain, manifest.images)}, {*map(_plain, manifest.published_as)} or None):
             return manifest
     return None
 

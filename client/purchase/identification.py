@@ -73,8 +73,9 @@ def _recognised(
     """The model that gives these answers, which are stored with their receipt."""
     text, image = (len(vector) for vector in vectors.values())
     if text != image:
+        who = vendor.declares.title if vendor.declares.is_local else vendor.url
         raise VendorError(
-            f"{vendor.url} answered about a text with {text} dimensions and about an image with {image}: "
+            f"{who} answered about a text with {text} dimensions and about an image with {image}: "
             f"{model.id} does not embed both alike."
         )
     prefix = f"{model.owned_by}:{model.id}:"

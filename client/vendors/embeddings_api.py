@@ -75,6 +75,7 @@ class EmbeddingsApi(HttpVendor):
             UsageError: this is no URL, or no key.
         """
         self._prices = prices
+        self._is_keyless = api_key is None
         super().__init__(url, api_key, **connection)
 
     @abstractmethod
@@ -167,7 +168,9 @@ class EmbeddingsApi(HttpVendor):
         Raises:
             FingerprintChanged, InputRefused, KeyRefused, QuotaExhausted, RequestTooLarge, VendorUnreachable,
             VendorError.
+            UsageError: there is no key.
         """
+        self._require_key()
         asked = [query for query, _ in queries]
         kind = asked[0].kind
         contents = [content for _, content in queries]
@@ -191,6 +194,15 @@ class EmbeddingsApi(HttpVendor):
             Usage.of(counts, model.prices.cost_of(counts)),
             f"{self.declares.name}-{secrets.token_hex(8)}",
         )
+
+    def _require_key(self) -> None:
+        """Refuse to ask the API itself without a key; a server of one's own may need none."""
+        declared = self.declares
+        if self._is_keyless and declared.key_variable and not declared.needs and self.url == declared.url:
+            raise UsageError(
+                f"{declared.title} takes a key: set {declared.key_variable}, or give a file with "
+                "--api-key-file."
+            )
 
     @property
     def _patience(self) -> float:

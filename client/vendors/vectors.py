@@ -64,7 +64,7 @@ def _array(row: Any, who: str) -> NDArray[np.float64]:  # noqa: ANN401 (whatever
             row = row.detach().cpu().float().numpy() if hasattr(row, "detach") else row
             numbers = np.asarray(row, np.float64)
     except (binascii.Error, ValueError, TypeError, OverflowError) as error:
-        raise VendorError(f"An answer of {who} makes no sense: {error}.") from error
+        raise VendorError(f"{who} answered with a row that is no vector of numbers: {error}.") from error
     if numbers.ndim != 1 or not 0 < len(numbers) <= MOST_DIMENSIONS:
         raise VendorError(f"{who} answered with an array of shape {numbers.shape} in place of a vector.")
     return numbers

@@ -60,12 +60,13 @@ def find(name: str) -> Source:
     architecture, _, pretrained = model.rpartition("/")
     known = open_clip.list_models()
     if architecture not in known:
-        wanted = architecture or model
+        wanted = model if Path(model).is_absolute() else architecture or model
         offered = entry_points(group=ENTRY_POINTS).names
         close = get_close_matches(wanted, [*offered, *known], n=4, cutoff=0.4)
+        hint = f" Close: {', '.join(close)}." if close else ""
         raise UsageError(
             f"There is no open_clip model {wanted!r}, and no folder of that name with an "
-            f"open_clip_config.json. Close: {', '.join(close) or 'none'}. Name it as "
+            f"open_clip_config.json.{hint} Name it as "
             f"{OPEN_CLIP}MODEL/PRETRAINED, e.g. {OPEN_CLIP}ViT-B-16/openai, or {OPEN_CLIP}FOLDER."
         )
     tags = open_clip.list_pretrained_tags_by_model(architecture)

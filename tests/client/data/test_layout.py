@@ -126,6 +126,11 @@ def test_classes_that_look_like_domains_are_told_how_to_say_so(tmp_path: Path) -
         list_folder(root).source_domains(None)
 
 
+def test_a_layout_in_which_nothing_lies_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"holds no images in ROOT/kfold/<domain>/<class>/ \("):
+        list_folder(_tree(tmp_path / "shoes", _SHOES), layout="kfold/domain/class")
+
+
 def test_a_table_takes_no_layout(tmp_path: Path) -> None:
     table = tmp_path / "images.csv"
     table.write_text("path,label\n")

@@ -195,6 +195,16 @@ def test_what_is_missing_and_what_does_not_belong_is_named() -> None:
     ]
 
 
+def test_vlcs_as_released_is_compared_by_its_own_names(tmp_path: Path) -> None:
+    folder = list_folder(_laid(tmp_path / "any", *_VLCS_PARTS), layout="domain/full/class")
+    known = recognise(folder)
+    assert known is MANIFESTS[1]
+    assert known.differences(folder) == [
+        f"The domain {name} has 5 images instead of {count}."
+        for name, count in (("CALTECH", "1,415"), ("LABELME", "2,656"), ("PASCAL", "3,376"), ("SUN", "3,282"))
+    ]
+
+
 def test_another_folder_is_no_known_data_set(tmp_path: Path) -> None:
     assert recognise(list_folder(make_folder(tmp_path / "toy", images=1))) is None
 

@@ -99,11 +99,17 @@ def test_a_fingerprint_of_ones_own_tells_models_apart(tmp_path: Path) -> None:
     ("images", "said"),
     [
         (lambda pictures: np.ones((1 + len(pictures), 4)), "answered 2 of 1 queries"),
-        (lambda _: np.ones((1, 3)), "a text with 4 dimensions and about an image with 3"),
+        (
+            lambda _: np.ones((1, 3)),
+            "The teacher in this process answered about a text with 4 dimensions and about an image with 3",
+        ),
         (lambda _: np.zeros((1, 4)), "a vector of zeros"),
         (lambda _: np.full((1, 4), np.inf), "not finite"),
         (lambda _: None, "NoneType, and not with rows"),
-        (lambda _: ["no numbers"], "makes no sense"),
+        (
+            lambda _: ["no numbers"],
+            "process (mine) answered with a row that is no vector",
+        ),
         (lambda _: np.ones(4), "shape (4,) in place of (1, dimensions)"),
         (lambda _: np.ones((1, 2, 2)), "shape (1, 2, 2) in place of (1, dimensions)"),
         (lambda _: [[[1.0]]], "shape (1, 1) in place of a vector"),
@@ -346,6 +352,12 @@ def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'tuition\[bedrock\]'"):
         embed(_options(tmp_path, "bedrock"))
+
+
+def test_an_api_is_not_asked_without_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COHERE_API_KEY", raising=False)
+    with pytest.raises(UsageError, match=r"takes a key: set COHERE_API_KEY, or .* --api-key-file"):
+        embed(_options(tmp_path, "cohere"))
 
 
 def test_tuitions_key_and_address_are_for_tuition_alone(
