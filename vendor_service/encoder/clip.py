@@ -22,7 +22,7 @@ from vendor_service.encoder.graph import Forward, traced
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.preprocessing import Preprocessing
-from vendor_service.encoder.quantized import Calibration, quantized
+from vendor_service.encoder.quantized import SCHEME, Calibration, quantized
 from vendor_service.encoder.queries import PreparedText, Vectors
 from vendor_service.encoder.replica import KernelCompileLock, Normalisation, Replica, using_threads
 from vendor_service.encoder.short_texts import places_first, short_texts
@@ -114,7 +114,7 @@ class ClipModel:
             measured = Calibration.read(calibration, self.preprocessing)
         model, self.dtype = self._in_dtype(model, dtype)
         self.tolerance = _TOLERANCES[self.dtype]
-        arithmetic = self.dtype if measured is None else f"{self.dtype} {measured.digest}"
+        arithmetic = self.dtype if measured is None else f"{SCHEME} {measured.digest}"
         described = describe(source.architecture, model.visual.preprocess_cfg, self._tokens, arithmetic)
         self.fingerprint = fingerprint(described, model.state_dict())
         first, *others = dict.fromkeys(self.devices)
