@@ -345,12 +345,14 @@ class Student:
         return answers, said
 
     def _repr_html_(self) -> str:
+        from client.results.asking import Right, asked_by_hold_outs
         from client.results.rendering import render
 
         known, right = self._metadata.reliability, self._metadata.teacher_accuracy
         asking = []
         if known is not None and right is not None:
-            asking = [(share, 100 * known.accuracy_with(share / 100, right)) for share in range(0, 101, 2)]
+            asked = asked_by_hold_outs(known, Right(right))
+            asking = [(100 * each.share, 100 * each.accuracy) for each in asked]
         return render(
             "student_card.html",
             student=self._metadata,

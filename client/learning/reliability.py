@@ -50,11 +50,11 @@ class Reliability:
         """As the metadata of a student's file hold it."""
         return json.dumps(list(zip(self.confidence, self.accuracy, self.counts, strict=True)))
 
-    def accuracy_with(self, share: float, asked_accuracy: float) -> float:
-        """The accuracy to expect if this share, the least sure, is answered by somebody so often right."""
-        sizes = np.array(self.counts, np.float64)
-        before = np.cumsum(sizes) - sizes
-        asked = np.clip((share * sizes.sum() - before) / sizes, 0, 1)
-        return float(
-            np.average(asked * asked_accuracy + (1 - asked) * np.array(self.accuracy), weights=sizes)
-        )
+    def least_sure(self, share: float) -> tuple[float, float]:
+        """The least confidence above those of the least sure share, and how often that share was right."""
+        before = np.cumsum(self.counts) - self.counts
+        inside = np.flatnonzero(before < share * sum(self.counts))
+        rest = inside[-1] + 1 if len(inside) else 0
+        confidence = self.confidence[rest] if rest < len(self.confidence) else 1.0
+        right = np.average(self.accuracy[:rest], weights=self.counts[:rest]) if rest else 0.0
+        return confidence, float(right)

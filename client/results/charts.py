@@ -121,39 +121,73 @@ def frequencies(label: str, confidence: Sequence[float], accuracy: Sequence[floa
     return svg(300, 190, label, drawn)
 
 
-def shares(label: str, points: Sequence[tuple[float, float]], level: float, kind: str) -> Markup:
-    """A value in % by a share in %, with the level that it comes to as a dashed line."""
-    values = [level, *(value for _, value in points)]
-    ticks = nice_ticks(min(values), max(values))
+@dataclass(frozen=True)
+class ShareCurve:
+    """A value in % by a share in %, the level that it comes to, and the colour of its line."""
+
+    points: Sequence[tuple[float, float]]
+    level: float
+    kind: str
+
+
+def shares(label: str, curves: Sequence[ShareCurve], marked: float | None = None) -> Markup:
+    """Values by the share of images that are asked about, over one axis; levels are dashed lines.
+
+    Args:
+        label: says what is drawn.
+        curves: at least one.
+        marked: the share at which a line stands, which a slider moves; `None` for no line.
+    """
+    values = [value for each in curves for value in (each.level, *(value for _, value in each.points))]
+    ticks = nice_ticks(min(values), min(100, max(values)))
     frame = Frame(38, 8, 242, 150, (0, 100), (ticks[0], ticks[-1]))
     drawn = frame.horizontals(ticks, "%")
-    drawn += frame.line([(0, level), (100, level)], "diagonal") + frame.line(points, f"curve {kind}")
+    for each in curves:
+        drawn += frame.line([(0, each.level), (100, each.level)], f"diagonal {each.kind}")
+        drawn += frame.line(each.points, f"curve {each.kind}")
     for tick in (0, 25, 50, 75, 100):
         drawn += text(frame.at(tick, 0)[0], 172, f"{tick}%", "middle")
     drawn += text(159, 186, "of the images asked about, the least sure first", "middle")
+    if marked is not None:
+        x, _ = frame.at(marked, 0)
+        drawn += Markup(
+            '<line class="mark" data-from="{0:g}" data-width="{1:g}" x1="{2:.1f}" x2="{2:.1f}" y1="{3:g}" '
+            'y2="{4:g}"/>'
+        ).format(frame.left, frame.width, x, frame.top, frame.top + frame.height)
     return svg(300, 190, label, drawn)
 
 
 def confusion_matrix(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
-    """A square a pair of classes, darker for a larger share of its row; rows are the true classes."""
-    side, margin = 11.0, 92.0
-    size = margin + side * len(classes) + 2
-    drawn = Markup()
+    """A square a pair of classes, darker for a larger share of its row; rows are the true classes.
+
+    It has the size of its letters, so a narrow page scrolls it, and the names of the rows stay in sight.
+    """
+    side = max(13.0, min(32.0, 260 / len(classes)))
+    head, size = 104.0, side * len(classes)
+    names, drawn = Markup(), Markup()
     for row, (name, line) in enumerate(zip(classes, counts, strict=True)):
-        y = margin + side * row
-        drawn += text(margin - 4, y + 8.5, shortened(name), "end")
+        y = side * row
+        names += text(98, head + y + side / 2 + 3.5, shortened(name), "end")
         drawn += Markup('<text transform="translate({:.1f},{:.1f}) rotate(-90)">{}</text>').format(
-            y + 8.5, margin - 4, isolated(shortened(name))
+            y + side / 2 + 3.5, head - 5, isolated(shortened(name))
         )
         total = sum(line)
         for column, count in enumerate(line):
             if count:
                 tip = f"{isolated(name)} taken for {isolated(classes[column])}: {count} of {total}"
-                drawn += _cell(margin + side * column, y, side, count / total, row == column, tip)
-    outline = Markup('<rect class="outline" x="{0:g}" y="{0:g}" width="{1:g}" height="{1:g}"/>').format(
-        margin, side * len(classes)
+                drawn += _cell(side * column, head + y, side, count / total, row == column, tip)
+    outline = Markup('<rect class="outline" x="0" y="{:g}" width="{:g}" height="{:g}"/>').format(
+        head, size, size
     )
-    return svg(size, size, label, outline + drawn)
+    sized = Markup('<svg class="{}" width="{:g}" height="{:g}" {}>{}</svg>')
+    height = head + size + 1
+    return Markup('<div class="matrix" tabindex="0" role="region" aria-label="{}">').format(label) + (
+        sized.format("names", 102, height, Markup('aria-hidden="true"'), names)
+        + sized.format(
+            "cells", size + 1, height, Markup('role="img" aria-label="{}"').format(label), outline + drawn
+        )
+        + Markup("</div>")
+    )
 
 
 def _cell(x: float, y: float, side: float, share: float, right: bool, tip: str) -> Markup:

@@ -11,7 +11,7 @@ _Z = 1.959964
 Interval = tuple[float, float]
 
 
-def wilson(share: float, images: int) -> Interval:
+def wilson(share: float, images: float) -> Interval:
     """The 95% interval of a share of some images (Wilson, JASA 1927): it holds for few, and near 0 and 1."""
     weight = _Z**2 / images
     middle = (share + weight / 2) / (1 + weight)
@@ -33,11 +33,22 @@ def interval_of_mean(parts: Iterable[tuple[float, int]]) -> Interval | None:
     images = sum(count for _, count in parts)
     if not images or images >= ENOUGH_IMAGES:
         return None
-    mean = math.fsum(share for share, _ in parts) / len(parts)
-    each = [(share, *wilson(share, count)) for share, count in parts]
-    below = math.sqrt(math.fsum((share - low) ** 2 for share, low, _ in each)) / len(parts)
-    above = math.sqrt(math.fsum((high - share) ** 2 for share, _, high in each)) / len(parts)
-    return max(0.0, mean - below), min(1.0, mean + above)
+    return interval_of_mix((1 / len(parts), share, count) for share, count in parts)[1]
+
+
+def interval_of_mix(parts: Iterable[tuple[float, float, float]]) -> tuple[float, Interval]:
+    """A weighted mean of shares, and its interval by MOVER.
+
+    Args:
+        parts: the weight of each, which add up to 1; the share; and of how many images it is, 0 where it is
+            taken to be exact.
+    """
+    known = [(weight, share, images) for weight, share, images in parts if weight > 0]
+    each = [(w, share, *(wilson(share, images) if images else (share, share))) for w, share, images in known]
+    mean = math.fsum(weight * share for weight, share, _, _ in each)
+    below = math.sqrt(math.fsum((weight * (share - low)) ** 2 for weight, share, low, _ in each))
+    above = math.sqrt(math.fsum((weight * (high - share)) ** 2 for weight, share, _, high in each))
+    return mean, (max(0.0, mean - below), min(1.0, mean + above))
 
 
 def images_to_tell(share: float, images: int, line: float) -> float:

@@ -1,7 +1,6 @@
 """The predictions of a student for the images that it was tested on, of which a report is made."""
 
 import csv
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,12 +78,6 @@ def worst_mistakes(predictions: Iterable[LabelledPrediction], count: int) -> lis
     """The wrong predictions that the student was most confident of, at most so many."""
     wrong = [prediction for prediction in predictions if not prediction.right]
     return sorted(wrong, key=lambda prediction: -prediction.confidence)[:count]
-
-
-def mix_ups(predictions: Iterable[LabelledPrediction]) -> list[tuple[str, str, int]]:
-    """(class, what it was taken for, how often), the most frequent first."""
-    pairs = Counter((a.label, a.predicted) for a in predictions if not a.right)
-    return [(*pair, count) for pair, count in pairs.most_common()]
 
 
 def confusion(predictions: Iterable[LabelledPrediction], classes: Sequence[str]) -> list[list[int]]:

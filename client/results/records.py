@@ -136,6 +136,11 @@ class TeacherCheck(Record):
         description="how often the nearest name is the right one, where those of `named_by_images` stand "
         "for the class texts if the run weighs its teacher"
     )
+    by_class: dict[Name, float] = Field(
+        default={},
+        description="how often the nearest name is the right one for images of each class of which some were "
+        "bought, by the same names",
+    )
     more_to_settle: int | None = Field(
         default=0,
         description="how many more labelled images, bought, would tell (95%) on which side of 0.7 and of 0.8 "
@@ -516,6 +521,18 @@ class StudentSpeed(Record):
     milliseconds: float = Field(description="for one image on its own")
     images_per_second: float = Field(description="in batches of 32")
     onnx: OnnxSpeed | None = Field(description="the speed of `student.onnx`; `None` if there is none")
+
+    @property
+    def as_served(self) -> "OnnxSpeed | StudentSpeed":
+        """The speed of the file that is deployed: `student.onnx` where there is one."""
+        return self.onnx or self
+
+    @property
+    def where(self) -> str:
+        """Where `as_served` was measured, in a few words."""
+        if self.onnx is not None:
+            return "as ONNX on this CPU"
+        return "on this " + {"cuda": "GPU", "cpu": "CPU"}.get(self.device, self.device)
 
 
 class Summary(Record):

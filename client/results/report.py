@@ -1,5 +1,6 @@
 """A run as two pages: `report.html` for people, `README.md` as the model card beside the weights."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from client.data.finder import COPY_OF_ANOTHER_DOMAIN
@@ -15,11 +15,11 @@ from client.data.manifests import recognise_names
 from client.learning.methods import known_method
 from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import RECIPES, Recipe
-from client.learning.reliability import Reliability
+from client.results.asking import OfImages, asked_by_share, right_of, slider
 from client.results.calibration import calibration
-from client.results.charts import confusion_matrix, curve, reliability, shares
+from client.results.charts import confusion_matrix, curve, reliability
 from client.results.intervals import in_percent
-from client.results.predictions import LabelledPrediction, confusion, mix_ups, tested_on
+from client.results.predictions import LabelledPrediction, confusion, tested_on
 from client.results.records import (
     Disagreement,
     Exports,
@@ -31,13 +31,14 @@ from client.results.records import (
     described_wording,
     held_out_whole,
 )
-from client.results.rendering import render
+from client.results.rendering import render, shown_path
 
 Row = Mapping[str, Any]
 
 # More classes than this, and a square of the confusion matrix is too small to see.
 _MOST_CLASSES_DRAWN = 60
-_MIX_UPS = 8
+# Classes of a table that are in sight at once; the others take a click.
+_CLASSES_SHOWN = 10
 # What is drawn of training: the name in `metrics.jsonl`, the caption, and factor and unit of the axis.
 _CURVES = (
     ("loss", "loss in training", 1, ""),
@@ -123,14 +124,15 @@ def render_report(run: ReportData) -> str:
         **_shared(run),
         metrics=_curves(run),
         calibrated=_calibration(run),
-        mix_ups=mix_ups(run.tested)[:_MIX_UPS],
+        by_class=_by_class(run),
+        classes_shown=_CLASSES_SHOWN,
         matrix=_matrix(run),
         mistakes=run.mistakes,
         asking=_asking(run),
         review=run.review,
         doubted=run.doubted,
         exports=run.exports.files if run.exports else (),
-        folder=run.folder,
+        folder=shown_path(run.folder),
         in_browser=run.in_browser,
     )
 
@@ -146,7 +148,7 @@ def render_card(run: ReportData) -> str:
         "run_card.html",
         summary=run.summary,
         told=_checked(run),
-        folder=run.folder,
+        folder=shown_path(run.folder),
         metrics=_curves(run),
         calibrated=_calibration(run),
         matrix=_matrix(run),
@@ -159,7 +161,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
     return {
         "summary": summary,
         "plan": plan,
-        "data": run.data,
+        "data": shown_path(run.data),
         "domains": _domains(run),
         "unlearnt": held_out_whole(run.plan, run.summary.accuracy),
         "kept": _kept(run),
@@ -322,40 +324,47 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
     }
 
 
-def _asking(run: ReportData) -> list[Row]:
-    """The expected gain of asking the teacher about the least sure images: a row a kind of images.
+def _asking(run: ReportData) -> Row | None:
+    """What asking the teacher about the least sure images brings, by a slider; `None` where it is not known.
 
     Where it is not known how right the teacher is about the target, it is taken to be as right as about the
-    training images, and the row says so.
+    training images.
     """
-    target = run.summary.target_domain
-    rows: list[Row] = []
-    for predictions, teacher, seen in (
-        (run.seen, _teacher_accuracy(run), True),
-        (run.unseen, _teacher_accuracy(run, target), False),
-    ):
-        if predictions and teacher:
-            found = Reliability.of(
-                np.array([each.confidence for each in predictions]),
-                np.array([each.right for each in predictions]),
-                groups=len(predictions),
-            )
-            points = [(step, 100 * found.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
-            label = "Accuracy by the share that the teacher is asked about"
-            rows.append({
-                "seen": seen, "teacher": teacher, "points": dict(points),
-                "supposed": not seen and target not in run.summary.teacher_zero_shot,
-                "drawing": shares(label, points, 100 * teacher, "seen" if seen else "unseen"),
-            })  # fmt: skip
-    return rows
+    summary, target = run.summary, run.summary.target_domain
+    known = zip((run.seen, run.unseen), (right_of(summary), right_of(summary, target)), strict=True)
+    kinds = [
+        OfImages(
+            "held-out images" if answers is run.seen else str(target), answers is run.seen, teacher, asked
+        )
+        for answers, teacher in known
+        if answers and teacher and (asked := asked_by_share(answers, teacher))
+    ]
+    if not kinds:
+        return None
+    prices = None if summary.teacher is None else summary.teacher.prices
+    currency = None if summary.teacher is None else summary.teacher.currency
+    supposed = target is not None and target not in summary.teacher_zero_shot
+    return {
+        **slider(kinds, None if prices is None else prices.image_micros, currency),
+        "supposed": kinds[-1].teacher.accuracy if supposed and not kinds[-1].seen else None,
+    }
 
 
-def _teacher_accuracy(run: ReportData, domain: str | None = None) -> float | None:
-    """How right the teacher is by the names that a student asks by; in a domain, if that is known."""
-    known, check = run.summary.teacher_zero_shot, run.summary.teacher_check
-    if domain in known:
-        return known[domain].accuracy
-    return None if check is None else check.accuracy_by_names
+def _by_class(run: ReportData) -> list[Row]:
+    """Each class of the images that mistakes are looked for in, the worst first, and what it is taken for."""
+    answers: dict[str, Counter[str]] = {}
+    for each in run.tested:
+        answers.setdefault(each.label, Counter())[each.predicted] += 1
+    rows = [
+        {
+            "name": name,
+            "images": said.total(),
+            "accuracy": said[name] / said.total(),
+            "taken_for": [pair for pair in said.most_common(4) if pair[0] != name][:3],
+        }
+        for name, said in answers.items()
+    ]
+    return sorted(rows, key=lambda row: (row["accuracy"], -row["images"]))
 
 
 def _matrix(run: ReportData) -> Markup | None:

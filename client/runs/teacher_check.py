@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -85,6 +85,7 @@ def check_teacher(config: RunConfig, dataset: Dataset, known: Supervision) -> Ch
         doubtful=list(compress(dataset.classes, doubtful.tolist())),
         named_by_images=list(compress(dataset.classes, named.classes.tolist())),
         accuracy_by_names=_mean(by_names),
+        by_class=_right_by_class(dataset, agreed_by_names if recipe.weigh_teacher else agreed),
         more_to_settle=_more_to_settle(dataset, by_names),
     )
     return Checked(check, named if recipe.weigh_teacher else unnamed(known), doubtful)
@@ -111,13 +112,24 @@ def named_teacher(
 
 def right_by_domain(dataset: Dataset, agreed: Agreement) -> dict[str, ZeroShotAccuracy]:
     """How often the teacher is right about the training images that were bought, by domain."""
-    right: dict[str, list[bool]] = defaultdict(list)
-    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
-        right[dataset.examples[position].domain].append(is_right)
+    right = _right_by(agreed, lambda position: dataset.examples[position].domain)
     return {
         name: ZeroShotAccuracy(accuracy=fmean(answers), images=len(answers), on_test_set=False)
-        for name, answers in sorted(right.items())
+        for name, answers in right.items()
     }
+
+
+def _right_by_class(dataset: Dataset, agreed: Agreement) -> dict[str, float]:
+    right = _right_by(agreed, lambda position: dataset.classes[dataset.examples[position].label])
+    return {name: round(fmean(answers), 4) for name, answers in right.items()}
+
+
+def _right_by(agreed: Agreement, name_of: Callable[[int], str]) -> dict[str, list[bool]]:
+    """Whether the teacher is right about each image, by the names that the images go by."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for position, is_right in zip(agreed.positions.tolist(), agreed.right.tolist(), strict=True):
+        right[name_of(position)].append(is_right)
+    return dict(sorted(right.items()))
 
 
 def _more_to_settle(dataset: Dataset, by_domain: Mapping[str, ZeroShotAccuracy]) -> int | None:

@@ -1,13 +1,14 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
-from markupsafe import Markup
+from typing import Any
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from client.learning.student_metadata import StudentMetadata
-from client.results.charts import shares
+from client.results.asking import OfImages, Right, asked_by_hold_outs, slider
 from client.serving.keys import Keys
 from client.serving.rendering import read_asset, render
 from client.serving.student import ServedStudent
@@ -16,6 +17,7 @@ _ASSETS = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "server.js": "text/javascript",
+    "slider.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 # What the page may load: its own files, and pictures that are on it already.
@@ -34,7 +36,7 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         key_needed=keys.needed,
         script="server.js",
         asks=asks,
-        curve=_curve(student.classifier.metadata),
+        asking=_asking(student.classifier.metadata),
     )
 
     async def page(_: Request) -> Response:
@@ -51,10 +53,11 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
     return [Route("/", page), Route("/assets/{name}", asset)]
 
 
-def _curve(metadata: StudentMetadata) -> Markup | None:
-    """The gain of asking about the least sure images, on hold-outs; `None` where the file does not say."""
-    hold_outs, teacher = metadata.reliability, metadata.teacher_accuracy
-    if hold_outs is None or teacher is None:
+def _asking(metadata: StudentMetadata) -> dict[str, Any] | None:
+    """What asking about the least sure images brings, on hold-outs; `None` where the file does not say."""
+    hold_outs, accuracy = metadata.reliability, metadata.teacher_accuracy
+    if hold_outs is None or accuracy is None:
         return None
-    points = [(step, 100 * hold_outs.accuracy_with(step / 100, teacher)) for step in range(0, 101, 2)]
-    return shares("Accuracy by the share that the vendor is asked about", points, 100 * teacher, "seen")
+    teacher = Right(accuracy)
+    asked = asked_by_hold_outs(hold_outs, teacher)
+    return slider([OfImages("images like those it learnt from", True, teacher, asked)], None, None)

@@ -283,7 +283,7 @@ def test_class_names_and_images_without_labels_make_a_student(
     }
     assert summary["steps_kept"] == [4, 4]
     pages = "".join((client.folder / "run" / name).read_text() for name in ("report.html", "README.md"))
-    assert "how often it is right could not be measured" in pages
+    assert "its accuracy could not be measured" in pages
     assert "None" not in pages
     picture = str(client.folder / "toy" / "red" / "circle" / "00.png")
     predicted = json.loads(client("predict", "run", picture, "--json").stdout)

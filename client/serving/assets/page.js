@@ -49,10 +49,11 @@ async function askAbout(files, classify, most) {
   }
   tell(`Asking about ${counted(files.length)} ...`);
   let milliseconds = 0;
+  const before = answers.firstElementChild; // the images that are answered now stand above it, in their order
   for (const some of portions(files, most)) {
     const began = performance.now();
     try {
-      show(some, await classify(some), performance.now() - began);
+      show(some, await classify(some), performance.now() - began, before);
     } catch (error) {
       tell(error.message, true);
       return;
@@ -77,7 +78,7 @@ function* portions(files, most) {
   yield some;
 }
 
-function show(files, content, milliseconds) {
+function show(files, content, milliseconds, before) {
   const refused = new Map(content.errors.map((each) => [each.index, each]));
   const results = content.results.values();
   const cards = files.map((file, index) =>
@@ -85,7 +86,9 @@ function show(files, content, milliseconds) {
       ? refusedCard(file, refused.get(index))
       : answerCard(file, results.next().value, milliseconds, files.length),
   );
-  answers.prepend(...cards);
+  for (const card of cards) {
+    answers.insertBefore(card, before);
+  }
 }
 
 function answerCard(file, result, milliseconds, count) {

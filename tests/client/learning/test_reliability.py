@@ -11,16 +11,16 @@ def test_groups_go_from_the_least_sure_to_the_surest() -> None:
     found = Reliability.of(confidence, np.array([True, False, True, False]))
     assert found == Reliability((0.1, 0.3, 0.5, 0.9), (0.0, 0.0, 1.0, 1.0), (1, 1, 1, 1))
     assert Reliability.from_json(found.to_json()) == found
-    assert found.accuracy_with(0.25, 0.8) == pytest.approx((0.8 + 0 + 1 + 1) / 4)
-    assert found.accuracy_with(0.375, 0.8) == pytest.approx((0.8 + 0.4 + 1 + 1) / 4)
-    assert found.accuracy_with(1.0, 0.8) == pytest.approx(0.8)
+    assert found.least_sure(0.25) == (0.3, 0.0)
+    assert found.least_sure(0.75) == pytest.approx((0.9, 1 / 3))
+    assert found.least_sure(1.0) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("count", [7, 53, 99, 341])
 def test_groups_that_are_not_of_one_size_count_as_what_they_hold(count: int) -> None:
     rng = np.random.default_rng(count)
     confidence, right = rng.random(count), rng.random(count) < 0.6
-    assert Reliability.of(confidence, right).accuracy_with(0.0, 1.0) == pytest.approx(right.mean(), abs=1e-5)
+    assert Reliability.of(confidence, right).least_sure(1.0)[1] == pytest.approx(right.mean(), abs=1e-5)
 
 
 def test_many_hold_outs_are_told_in_few_numbers() -> None:

@@ -73,6 +73,7 @@ CHECK = {
     "doubtful": ["a fox"],
     "named_by_images": ["a cat"],
     "accuracy_by_names": 0.8,
+    "by_class": {"cat": 0.75},
     "more_to_settle": 120,
     "interval": interval_of_mean([(0.75, 14)]),
 }
