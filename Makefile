@@ -166,6 +166,11 @@ screenshots: $(READY)  ## the pictures of the README, from a demo that begins an
 	@$(BIN)/python -m tests.documents.screenshots
 	@$(BIN)/python -m tests.documents.console_pictures $(VENV)/.console-pictures
 
+# PICTURES names the folder, PAGES what is walked: `make pictures PAGES=results`.
+PICTURES ?= $(VENV)/.pictures
+pictures: $(READY)  ## every page in every state, on a desk and on a phone, light and dark, and what is wrong on it
+	@$(BIN)/python -m tests.documents.pictures $(PICTURES) $(PAGES)
+
 docs: $(READY)  ## the documents and the references as a site, in site/, which needs no network and no server
 	@$(BIN)/python -m tools.site site
 

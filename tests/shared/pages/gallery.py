@@ -1,13 +1,16 @@
 """A page that shows each component in every state."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 from jinja2 import FileSystemLoader
+from playwright.sync_api import Browser
 
 from shared.pages.environment import page_environment
 from shared.pages.fields import Field
+from tests.support.pictures import BRIEFLY, Look, Shown, looked_at
 
 LONGEST = "a-project-whose-name-has-as-many-letters-as-one-may-have"
 FIELDS = [
@@ -50,3 +53,10 @@ def gallery() -> str:
         charts=[("Charges by day", days), ("One day", days[:1]), ("Nothing", [(*days[0][:1], 0.0, "none")])],
         count=lambda number: f"{number:,}",
     )
+
+
+def walk(browser: Browser, folder: Path, looks: Sequence[Look] = BRIEFLY) -> list[str]:
+    """Pictures of the page in a folder, and what is wrong on them."""
+    file = folder / "gallery.html"
+    file.write_text(gallery(), encoding="utf-8")
+    return looked_at(browser, [Shown("gallery", file.as_uri())], folder, looks)
