@@ -102,8 +102,14 @@ def _rows(file: Path, opened: RowsFile, meaning: _Meaning, part: str) -> Iterato
         own_part = _text(file, row, meaning.part, cells[meaning.part]) if meaning.part else part
         if path is not None and "\0" in path:
             raise DataError(f"{file}, row {row}: the path of the image has a null character.")
-        image = file / meaning.image / str(row) if path is None else file.parent / path
+        image = file / meaning.image / str(row) if path is None else _named(file, path)
         yield Row(image, meaning.label_of(file, row, cells), domain, own_part)
+
+
+def _named(file: Path, path: str) -> Path:
+    """An image beside the file of rows, or where `datasets` looks for it: from the current folder."""
+    beside, here = file.parent / path, Path(path).absolute()
+    return here if not is_file(beside) and is_file(here) else beside
 
 
 def _text(file: Path, row: int, column: str | None, cell: object) -> str:

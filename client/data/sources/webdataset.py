@@ -21,7 +21,7 @@ from client.data.tar_file import TarFile, open_tar, read_at
 from client.errors import DataError
 from client.paths import is_file, is_folder
 
-_LABELS = ("cls", "label", "txt")  # what tells the label, the first that there is
+_LABELS = ("label", "cls", "txt")  # what tells the label, the first that there is: words before numbers
 _TOLD = (".cls", ".txt", ".json")
 _MOST_TOLD_BYTES = 2**16
 _BRACES = re.compile(r"\{([^{}]*)\}")

@@ -109,7 +109,13 @@ def _tars_of_texts(toy: Path, out: Path) -> str:
 
 
 def _tars_of_objects(toy: Path, out: Path) -> str:
-    _tars(toy, out, "{}", lambda file: {"json": {"label": file.parts[-2], "domain": file.parts[-3]}})
+    """Their `.cls` is a number, of which the object says the word."""
+
+    def told(file: Path) -> dict[str, Any]:
+        label = file.parts[-2]
+        return {"cls": CLASSES.index(label), "json": {"label": label, "domain": file.parts[-3]}}
+
+    _tars(toy, out, "{}", told)
     return f"webdataset:{out}"
 
 
@@ -188,10 +194,15 @@ def test_a_test_split_is_left_out_and_validation_is_held_out(toy: Path, tmp_path
     assert by_column.domains == ("dark", "light")
 
 
-def test_an_image_may_be_a_path(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["whole", "from here"])
+def test_an_image_may_be_a_path(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
     """So `to_parquet` writes those that `datasets` was given as files."""
     (tmp_path / "kept").mkdir()
-    _table(toy, "dark").to_parquet(tmp_path / "kept" / "rows.parquet")
+    monkeypatch.chdir(tmp_path)
+    given = toy if named == "whole" else toy.relative_to(tmp_path)
+    _table(given, "dark").to_parquet(tmp_path / "kept" / "rows.parquet")
     found = list_folder(Path(f"hf:{tmp_path}/kept"), columns=["domain=place"])
     assert sorted(found.paths_in(["dark"])) == sorted(toy.glob("dark/*/*.png"))
 
