@@ -98,7 +98,8 @@ class Entry(PriceFields, CountFields, _EntryHead):
 
     The prices are those that applied; `request_id` is the request that was charged, `project_id` the project
     that it belongs to (`None`: the default one), `corrects_seq` the charge of which a refund gives back a
-    part or all, `reason` that of an adjustment, `reference` that of a top-up, a payment or a refund. A newer
+    part or all, `reason` that of an adjustment, `reference` that of a top-up, a payment or a refund; `batch`
+    says that the charge is a bulk job's. A newer
     vendor may know further kinds, and further fields, which its hashes cover. A `sealed` entry belongs to
     another project than the asking key, and has its `seq` and its hashes alone.
     """
@@ -112,6 +113,7 @@ class Entry(PriceFields, CountFields, _EntryHead):
     corrects_seq: Whole | None
     reason: str | None
     reference: str | None = None
+    batch: bool = False
     project_id: str | None = None
     created_at: AwareDatetime | None
     previous_hash: str
@@ -121,7 +123,7 @@ class Entry(PriceFields, CountFields, _EntryHead):
 def entry_hash(entry: Entry) -> str:
     """The hash that an entry has to carry: SHA-256 (hex) of all else that it says, as canonical JSON.
 
-    That is JSON with sorted names and without spaces, of what is neither null nor 0, with the time in
+    That is JSON with sorted names and without spaces, of what is neither null, false nor 0, with the time in
     microseconds since 1970 and with the request's id as `hold_id`.
     """
     content = {name: value for name, value in dict(entry).items() if value}
@@ -143,7 +145,7 @@ class EntryPage(BaseModel):
 
 
 class InvoiceLine(BaseModel):
-    """Queries of one kind, of one model under one fingerprint, at one price."""
+    """Queries of one kind, of one model under one fingerprint, at one price; `batch`: of bulk jobs."""
 
     model: str
     model_fingerprint: str = ""
@@ -151,6 +153,7 @@ class InvoiceLine(BaseModel):
     queries: Whole
     unit_micros: Whole
     amount_micros: Whole
+    batch: bool = False
 
 
 class CreditNote(BaseModel):

@@ -37,8 +37,8 @@ class Term:
     `wire` and `form` are its names on the wire and in forms, where they differ. A value that is in neither
     the path of a route nor `in_query` is in the body. `choices` are values with their meaning, or the name
     of a list that a page finds in the books; where it `is_open`, others may be written too. `example` stands
-    in an empty field, or is chosen at first. `id_of` finds the id in a whole secret, which belongs neither in
-    a path nor on a command line.
+    in an empty field, or is chosen at first. What `is_file` is read from a file that a command names.
+    `id_of` finds the id in a whole secret, which belongs neither in a path nor on a command line.
     """
 
     help: str = ""
@@ -55,6 +55,7 @@ class Term:
     in_query: bool = False
     choices: str | Mapping[Any, str] = field(default="", hash=False)
     is_open: bool = False
+    is_file: bool = False
     example: str = ""
     id_of: Callable[[str], str | None] | None = None
 

@@ -1,6 +1,6 @@
 """An act: one transaction in which somebody changes the books, with its entry in the audit log."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -174,7 +174,8 @@ class ActContext:
 
     `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. `reload_models`
     has the vendor read its file of models again; it is `None` where there is none. Those who share a
-    `verifier` verify the ledger one at a time; `progress` hears how far that is.
+    `verifier` verify the ledger one at a time; `progress` hears how far that is. `examine` makes the
+    doctor's findings of this machine.
     """
 
     database: Database
@@ -187,6 +188,7 @@ class ActContext:
     reload_models: Callable[[], None] | None = None
     verifier: LedgerVerifier | None = None
     progress: Progress | None = None
+    examine: Callable[[], Iterable[Any]] | None = None
     actor: str = ""
     customer: Customer | None = None
     scopes: frozenset[str] | None = None

@@ -294,6 +294,7 @@ class DeclaredQuery(Declared):
     note: Callable[[Any], str | None] | None
     fault: Callable[[Any], str | None] | None
     command_limit: int | None
+    needs_books: bool
 
     def ask(self, context: ActContext, given: Given) -> Value:
         """Ask it, in one transaction that reads if it is one."""
@@ -365,19 +366,20 @@ def query(
     fault: Callable[[Any], str | None] | None = None,
     command_limit: int | None = None,
     own: Own | None = None,
+    needs_books: bool = True,
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Declare a function as a query, which every operator may ask.
 
     `rows` makes the table for people of its result, where that is not its data as they are. `note` is told
     below the table. A `fault` that is found fails the command. A command without `--limit` lists as many as
-    `command_limit`, or all. What is not one `transaction` may write.
+    `command_limit`, or all. What is not one `transaction` may write. A command may need no books.
     """
 
     def declare(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         name = command or route
         QUERIES[name] = DeclaredQuery(
             name, function, command, route, OperatorScope.READ, "none", transaction, own, rows, note,
-            fault, command_limit,
+            fault, command_limit, needs_books,
         )  # fmt: skip
         return function
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from shared.kinds import UnitPrices, price_fields
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Given, act, preview, query
-from vendor_service.clock import to_datetime
+from vendor_service.clock import month_start, to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
-from vendor_service.money import currency, prices
+from vendor_service.money import currency, price_preview, prices
+from vendor_service.money.price_preview import PricePreview
 from vendor_service.money.prices import (
     BATCH_PERCENT,
     DEFAULT_BATCH_PERCENT,
@@ -212,6 +213,54 @@ def history(
         for each in prices.history(act.session, act.now)
         if past or (each.state != "past" and each.micros is not None)
     ]
+
+
+def _previewed(found: PricePreview) -> Iterator[dict[str, Any]]:
+    for each in (*found.data, found.total):
+        yield each.model_dump()
+
+
+def _winners(found: PricePreview) -> str:
+    more = sum(each.difference_micros > 0 for each in found.data)
+    less = sum(each.difference_micros < 0 for each in found.data)
+    rest = len(found.data) - more - less
+    return f"At these prices {more} accounts had paid more for {found.month}, {less} less, {rest} the same."
+
+
+@query(
+    command="prices preview",
+    route="POST /prices/preview",
+    rows=_previewed,
+    note=_winners,
+)
+def preview_prices(
+    act: Act,
+    written: Annotated[
+        str,
+        Term(
+            "Prices, a line MODEL KIND PRICE [PLAN] each, as `prices set` takes them; - is standard input.",
+            label="Prices, a line each: MODEL KIND PRICE [PLAN]",
+            typed="FILE",
+            wire="prices",
+            longest=price_preview.LONGEST,
+            is_file=True,
+        ),
+    ],
+    month: Annotated[
+        str | None,
+        Term("YYYY-MM, UTC.", label="Month (UTC)", typed="--month", none="the last one that is over"),
+    ] = None,
+) -> PricePreview:
+    """Show what a month had cost each account at other prices, before they hold. It changes nothing.
+
+    Who would pay most more comes first. What no line is about stays as it was charged.
+
+    Example: vendor prices preview prices.txt --month 2026-11
+    """
+    wanted = price_preview.read_prices(act.session, written)
+    if month is None:
+        month = f"{to_datetime(month_start(act.now) - 1):%Y-%m}"
+    return price_preview.preview(act.session, wanted, month, act.now)
 
 
 @act(

@@ -4,6 +4,8 @@ from vendor_service.acts import (
     accounts,
     audit,
     containment,
+    disputes,
+    doctor,
     invitations,
     invoicing,
     jobs,
@@ -30,6 +32,7 @@ NOUNS = (
     sessions,
     money,
     invoicing,
+    disputes,
     jobs,
     prices,
     operators,
@@ -37,4 +40,5 @@ NOUNS = (
     receipts_keys,
     models,
     audit,
+    doctor,
 )

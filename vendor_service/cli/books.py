@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from vendor_service.acts.act import ActContext
+from vendor_service.acts.doctor import Finding
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import DAY, system_clock
 from vendor_service.database import schema
@@ -23,18 +25,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")
 
 @contextmanager
 def acting(
-    database_url: str | None, *, new: bool = False, reads: bool = False, **given: object
+    database_url: str | None,
+    *,
+    new: bool = False,
+    reads: bool = False,
+    any_books: bool = False,
+    **given: object,
 ) -> Iterator[ActContext]:
     """The context of acts and queries on the command line; where there are no books, `new` ones are made.
 
-    What only `reads` leaves a file as it is, a backup say, and its tables at their version. `given` are
-    further settings that were typed.
+    What only `reads` leaves a file as it is, a backup say, and its tables at their version. `any_books` will
+    do, none and those of another version included. `given` are further settings that were typed.
     """
     settings = Settings.read(database_url=database_url, **given)
-    with opened(database_url) if new else existing(database_url, reads=reads) as database:
-        if not is_there(database):
-            typer.echo(f"new books in {where(database)}", err=True)
-        (schema.check if reads else schema.prepare)(database)
+    opens = opened if new or any_books else existing
+    with opens(database_url, reads=reads) as database:
+        if not any_books:
+            if not is_there(database):
+                typer.echo(f"new books in {where(database)}", err=True)
+            (schema.check if reads else schema.prepare)(database)
         yield ActContext(
             database,
             system_clock,
@@ -42,8 +51,15 @@ def acting(
             settings.thresholds,
             signing_key_in=settings.signing_key_in,
             keep_micros=settings.batch_keep_days * DAY,
+            examine=partial(_examine, settings, database),
             actor=os_user(),
         )
+
+
+def _examine(settings: Settings, database: Database) -> list[Finding]:
+    from vendor_service.run import doctor  # it imports what a model is made of
+
+    return list(doctor.examine(settings, database, system_clock))
 
 
 @contextmanager

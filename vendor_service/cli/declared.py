@@ -1,6 +1,7 @@
 """Commands made from the declared acts and queries: each parses, makes one call, and prints."""
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -126,7 +127,7 @@ def _ask(declared: DeclaredQuery, given: dict[str, Value], options: dict[str, Va
     as_json, url = options.pop("as_json"), options.pop("database_url")
     if "limit" in (each.name for each in declared.parameters):
         given.setdefault("limit", declared.command_limit)
-    with acting(url, reads=True) as context, Bar() as bar:
+    with acting(url, reads=True, any_books=not declared.needs_books) as context, Bar() as bar:
         result = declared.ask(replace(context, progress=bar.show), given)
     data = data_of(result)
     listed = data["data"] if isinstance(data, dict) and "data" in data else data
@@ -164,12 +165,26 @@ def _given(typed: Sequence[Parameter], values: Mapping[str, Value]) -> dict[str,
 
 
 def _checked(each: Parameter, value: Value) -> Value:
+    if each.term.is_file:
+        return _content(value, each.term.longest or 0)
     if each.term.id_of is not None and isinstance(value, str) and (only := each.term.id_of(value)):
         raise UsageError(
             "that is a whole key or token with its secret, which belongs on no command line; "
             f"give its id: {only}"
         )
     return value
+
+
+def _content(name: str, longest: int) -> str:
+    """The text of a file, or of standard input."""
+    try:
+        with sys.stdin if name == "-" else Path(name).open(encoding="utf-8") as file:
+            text = file.read(longest + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name} cannot be read: {error}") from error
+    if len(text) > longest:
+        raise UsageError(f"{name} has more than {longest} characters")
+    return text
 
 
 def _parameter(each: Parameter, declared: Declared) -> inspect.Parameter:

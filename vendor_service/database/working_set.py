@@ -122,6 +122,7 @@ class ChargeRow(_Row):
     corrects_seq: None
     reason: None
     reference: None
+    batch: bool
     created_at: int
     previous_hash: str
     entry_hash: str

@@ -38,6 +38,8 @@ IdempotencyKey = Annotated[
 ]
 _TAGS = {
     "containment": "keys",
+    "disputes": "billing",
+    "doctor": "health",
     "invitations": "console",
     "invoicing": "billing",
     "jobs": "bulk jobs",
@@ -132,17 +134,17 @@ def _endpoint(
         request: Request, who: Who, idempotency_key: str | None = None, **values: Value
     ) -> Value:
         given = {each.name: _inside(each, values[each.name]) for each in outside}
-        if isinstance(declared, DeclaredQuery):
-            return await door.ask(who, declared, given)
-        assert isinstance(declared, DeclaredAct)
         once = None
         if body is not None:
             sent = await read_model(request, body.model)
             given |= body.given_by(sent)
             if idempotency_key is not None:
                 once = Once(idempotency_key, f"{request.url.path} {sent.model_dump_json()}")
-        elif (await request.body()).strip() not in (b"", b"{}"):
+        elif isinstance(declared, DeclaredAct) and (await request.body()).strip() not in (b"", b"{}"):
             raise invalid("this takes no body; what is to be given belongs in the URL")
+        if isinstance(declared, DeclaredQuery):
+            return await door.ask(who, declared, given)
+        assert isinstance(declared, DeclaredAct)
         return await door.perform(who, declared, given, once)
 
     taken: dict[str, tuple[Value, Value]] = {

@@ -119,7 +119,7 @@ def _what(invoice: Invoice, line: InvoiceLine) -> str:
     """The model and kind, and the fingerprint where one name stood for several models in this month."""
     fingerprints = {each.model_fingerprint for each in invoice.lines if each.model == line.model}
     apart = f" ({line.model_fingerprint})" if len(fingerprints) > 1 else ""
-    return f"{line.model}{apart}, {line.kind}"
+    return f"{line.model}{apart}, {line.kind}{', in bulk jobs' if line.batch else ''}"
 
 
 def _notes(invoice: Invoice) -> list[str]:

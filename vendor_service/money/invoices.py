@@ -311,6 +311,7 @@ def _rows(session: Session, account: Account, begin: int, end: int) -> list[Row[
         LedgerTotal.model_fingerprint,
         LedgerTotal.sold,
         LedgerTotal.unit_micros,
+        LedgerTotal.batch,
     )
     sums = (
         func.sum(LedgerTotal.quantity).label("quantity"),
@@ -372,10 +373,17 @@ def _lines(rows: list[Row[Any]]) -> list[InvoiceLine]:
             queries=int(row.quantity),
             unit_micros=row.unit_micros,
             amount_micros=int(row.quantity) * row.unit_micros,
+            batch=row.batch,
         )
         for row in sorted(
             (row for row in rows if row.sold),
-            key=lambda row: (kinds.index(row.sold), row.model, row.model_fingerprint, row.unit_micros),
+            key=lambda row: (
+                kinds.index(row.sold),
+                row.model,
+                row.model_fingerprint,
+                row.batch,
+                row.unit_micros,
+            ),
         )
     ]
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from shared.billing import SEALED, Entry
 from shared.kinds import NOTHING, count_fields, price_fields
 from vendor_service.clock import HOUR, to_datetime
-from vendor_service.database.tables import Account, LedgerEntry, LedgerTotal, row_hash
+from vendor_service.database.tables import BULK, Account, LedgerEntry, LedgerTotal, row_hash
 from vendor_service.database.view import DEFAULT_ID, View
 from vendor_service.database.working_set import ChargeRow, HoldRow, ManyRows
 from vendor_service.errors import OperatorError
@@ -51,6 +51,7 @@ def charge(account: Account, hold: HoldRow, now: int) -> ChargeRow:
         corrects_seq=None,
         reason=None,
         reference=None,
+        batch=hold.server == BULK,
         created_at=0,
         previous_hash="",
         entry_hash="",
@@ -133,6 +134,7 @@ def public(entry: LedgerEntry) -> Entry:
         corrects_seq=entry.corrects_seq,
         reason=entry.reason,
         reference=entry.reference,
+        batch=bool(entry.batch),
         created_at=to_datetime(entry.created_at),
         previous_hash=entry.previous_hash,
         entry_hash=entry.entry_hash,
@@ -182,6 +184,7 @@ class TotalKey(NamedTuple):
     model_fingerprint: str
     sold: str
     unit_micros: int
+    batch: bool
 
 
 @dataclass
@@ -212,6 +215,7 @@ def add_to_totals(totals: Totals, entry: Any) -> None:  # noqa: ANN401 - an entr
             model_fingerprint=entry.model_fingerprint or "",
             sold=kind,
             unit_micros=unit_micros,
+            batch=bool(entry.batch),
         )
         sums = totals.setdefault(key, Sums(first_seq=entry.seq))
         sums.entries += place == 0

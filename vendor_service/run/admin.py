@@ -37,6 +37,7 @@ from vendor_service.http.admin import AdminContext
 from vendor_service.http.application import CRASH, new_application
 from vendor_service.http.declared import add_routes
 from vendor_service.http.docs import docs_router
+from vendor_service.run import doctor
 from vendor_service.run.chores import Chore
 from vendor_service.run.logs import log_as
 from vendor_service.run.settings import Settings
@@ -118,6 +119,7 @@ def _context(
         keep_micros=settings.batch_keep_days * DAY,
         reload_models=reload_models,
         verifier=LedgerVerifier(database),
+        examine=partial(doctor.examine, settings, database, clock, serves=True),
     )
 
 

@@ -11,7 +11,7 @@ from tests.vendor_service.cli.command import Command
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.http.local_admin import LocalAdmin
 from vendor_service.acts.act import OperatorScope
-from vendor_service.acts.declaration import DeclaredAct, Parameter
+from vendor_service.acts.declaration import Declared, DeclaredAct, Parameter
 from vendor_service.clock import to_datetime
 from vendor_service.terms import Unit, money
 
@@ -36,7 +36,7 @@ def typed(declared: DeclaredAct, given: Given) -> list[str]:
     return [*words, *agreed, "--", *last]
 
 
-def request_of(route: str, declared: DeclaredAct, given: Given) -> tuple[str, str, dict[str, Any] | None]:
+def request_of(route: str, declared: Declared, given: Given) -> tuple[str, str, dict[str, Any] | None]:
     """The method, the path and the body of the request that does it by a route."""
     method, _, path = route.partition(" ")
     body: dict[str, Any] = {}

@@ -517,3 +517,18 @@ def test_without_a_vendor_in_sight_pages_say_so(visits: dict[OperatorScope, Visi
     health = visits[READ].page("/health")
     assert "VendorDown" in health
     assert "act now" in health
+
+
+def test_a_dispute_a_preview_of_prices_and_the_doctor_have_pages(tmp_path: Path) -> None:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        order = books.open()
+        done = books.buy(order, images=3)
+        visit = signed_in(local, READ)
+        assert "charged once, as entry 1 of account-0" in visit.page(f"/disputes?q={done.request_id}")
+        assert "know no request of this id" in visit.page("/disputes?q=req_of_nobody")
+        assert "no receipt" in problem_of(visit.get("/disputes?q=a.b.c"))
+        page = visit.page("/prices?prices=icon-clip+image+0.0002&month=2026-11")
+        assert re.search(r"account-0.*0\.0003.*0\.0006.*0\.0003", page)
+        assert "Nothing was charged in 2026-10" in visit.page("/prices?prices=icon-clip+image+0.0002")
+        assert "line 1" in problem_of(visit.get("/prices?prices=icon-clip"))
+        assert "may buy without a limit: account-0" in visit.page("/health")

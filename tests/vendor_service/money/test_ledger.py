@@ -236,7 +236,7 @@ TAMPERING = [
     ("UPDATE ledger_totals SET hour = hour - 1 WHERE kind = 'top_up'", "running total of top_up entries"),
     (
         "INSERT INTO ledger_totals SELECT account_id, hour + 9, kind, project_id, key_id, model, "
-        "model_fingerprint, sold, unit_micros, entries, requests, quantity, amount_micros, "
+        "model_fingerprint, sold, unit_micros, batch, entries, requests, quantity, amount_micros, "
         "first_seq, last_seq FROM ledger_totals WHERE kind = 'top_up'",
         "there are 4 running totals, but the entries make 3",
     ),

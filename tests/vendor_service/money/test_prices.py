@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from shared.http.logging import TextFormatter
 from shared.kinds import cost_micros
-from tests.vendor_service.books import Books
+from tests.vendor_service.books import Books, on_sqlite
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.clock import DAY, SECOND
+from vendor_service.errors import UsageError
 from vendor_service.money import prices
+from vendor_service.money.invoice_formats import as_text
 from vendor_service.money.price_log import PriceLog
+from vendor_service.money.price_preview import preview, read_prices
 
 
 def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,3 +94,40 @@ def test_a_part_of_a_price_is_exact_and_rounded_up(micros: int, percent: int, qu
         cost_micros({"image": each}, {"image": part, "text": 0})
         for each in (queries // 2, queries - queries // 2)
     )
+
+
+@on_sqlite
+def test_a_month_at_other_prices_says_who_pays_more_and_changes_nothing(books: Books) -> None:
+    with books.database.write() as session:
+        prices.set_price(session, "research", "icon-clip", "image", 70, books.clock())
+    plain, research, idle = books.open(), books.open(plan="research"), books.open()
+    books.buy(plain, images=10, texts=3)
+    books.buy(research, images=10)
+    books.buy(plain, images=4, held_until=books.clock() + DAY)  # a bulk job
+    (_, of_bulk) = books.entries(plain)
+    assert (of_bulk.batch, of_bulk.amount_micros) == (True, -200)
+    written = "icon-clip image 0.0002  # twice\nicon-clip text 10micros research\n"
+    with books.database.read() as session:
+        found = preview(session, read_prices(session, written), "2026-11", books.clock())
+        rows = {each.account: (each.charged_micros, each.at_new_micros) for each in found.data}
+        assert rows == {"account-0": (1060 + 200, 2060 + 400), "account-1": (700, 700)}
+        assert found.data[0].account == "account-0"
+        assert (found.total.difference_micros, found.total.queries) == (1200, 27)
+        wanted = read_prices(session, "icon-clip batch-percent 25")
+        assert preview(session, wanted, "2026-11", books.clock()).total.difference_micros == -100
+        for wrong, said in (
+            ("icon-clip image", "line 1 is not"), ("icon-clip sound 1", "no kind 'sound'"),
+            ("\nicon-clip image x", "line 2"), ("other image 1", "no model 'other'"),
+            ("# nothing", "no price"),
+            ("icon-clip batch-percent 101", "is no price"), ("icon-clip image -1", "is no price"),
+        ):  # fmt: skip
+            with pytest.raises(UsageError, match=said):
+                read_prices(session, wrong)
+    for order in (plain, research, idle):
+        books.check(order)
+    books.clock.now += 31 * DAY
+    lines = [(each.kind, each.batch, each.unit_micros, each.queries) for each in books.invoice(plain).lines]
+    assert lines == [("image", False, 100, 10), ("image", True, 50, 4), ("text", False, 20, 3)] or lines == [
+        ("text", False, 20, 3), ("image", False, 100, 10), ("image", True, 50, 4)
+    ]  # fmt: skip
+    assert "in bulk jobs" in as_text(books.invoice(plain))

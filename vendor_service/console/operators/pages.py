@@ -44,6 +44,7 @@ from vendor_service.database.tables import (
 from vendor_service.database.view import View
 from vendor_service.errors import OperatorError
 from vendor_service.money import currency, entry_search, invoices, ledger, prices, spending
+from vendor_service.money.disputes import facts
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
 from vendor_service.money.refusals import refused_since
@@ -90,6 +91,8 @@ class OperatorPages:
             Page("/accounts/{name}", "Account", "operators/account.html", self.account),
             Page("/models", "Models", "operators/models.html", self.models, run),
             Page("/set-up", "Set up", "operators/set_up.html", self.set_up, run),
+            Page("/disputes", "Disputes", "operators/disputes.html", self.disputes, run),
+            Page("/prices", "Try prices", "operators/prices.html", self.try_prices, run),
             Page("/audit", "Audit log", "operators/audit.html", self.audit, run),
         ]
 
@@ -124,7 +127,21 @@ class OperatorPages:
             "why": why,
             "verified": to_datetime(round(verified * SECOND)) if verified else None,
             "holds": count_open(session),
+            "findings": QUERIES["doctor"].call(self.acts, {}),
         }
+
+    def disputes(self, asked: Asked, session: Session) -> Values:
+        """What the books say of a receipt, or of a request."""
+        wanted = asked.query.get("q").strip()
+        found = QUERIES["dispute"].call(self.acts.act_in(session), {"receipt": wanted}) if wanted else None
+        return {"wanted": wanted, "found": found, "facts": [] if found is None else facts(found)}
+
+    def try_prices(self, asked: Asked, session: Session) -> Values:
+        """A month at other prices."""
+        written, month = asked.query.get("prices"), asked.query.get("month") or None
+        given = {"written": written, "month": month}
+        found = QUERIES["prices preview"].call(self.acts.act_in(session), given) if written.strip() else None
+        return {"written": written, "month": month, "found": found}
 
     def money(self, asked: Asked, session: Session) -> Values:
         """Revenue, open holds, and the invoices of a month."""

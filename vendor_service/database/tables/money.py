@@ -1,6 +1,6 @@
 """Holds, the ledger and its sums, invoices, prices, keys that sign receipts, and requests refused."""
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.kinds import Counts, UnitPrices
@@ -70,7 +70,8 @@ class LedgerEntry(Chained, Base):
 
     `amount_micros` is signed: a charge is negative, a top-up or a payment positive. A charge keeps the
     `prices` that applied to its `counts`. `corrects_seq` is the charge of which a refund gives back a part or
-    all, in the charge's project. `reference` names what was paid or given back, once an account.
+    all, in the charge's project. `reference` names what was paid or given back, once an account. `batch`
+    says that a bulk job was charged, at its own prices.
     `entry_hash` covers all the other columns.
     """
 
@@ -96,6 +97,7 @@ class LedgerEntry(Chained, Base):
     corrects_seq: Mapped[int | None]
     reason: Mapped[str | None]
     reference: Mapped[str | None]
+    batch: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[int]
 
 
@@ -120,6 +122,7 @@ class LedgerTotal(Base):
     model_fingerprint: Mapped[str] = mapped_column(primary_key=True)
     sold: Mapped[str] = mapped_column(String(16), primary_key=True)
     unit_micros: Mapped[int] = mapped_column(primary_key=True)
+    batch: Mapped[bool] = mapped_column(primary_key=True, server_default=false())
     entries: Mapped[int]
     requests: Mapped[int]
     quantity: Mapped[int]
