@@ -45,6 +45,8 @@ _CURVES = (
     ("holdout_domain_mean_loss", "cross-entropy on the hold-outs, mean over source domains", 1, ""),
     ("holdout_domain_mean_accuracy", "accuracy on the hold-outs, mean over source domains", 100, "%"),
 )
+# Whose models compute where the student trains: `--teacher open_clip:...` and `python:...`.
+_IN_PROCESS = ("open_clip", "python")
 # Who teaches in place of a vendor's model, by `Method.teacher`.
 _LOCAL_TEACHERS = {"twin": "its own frozen twin", "bundled": "the bundled icon-clip"}
 
@@ -177,6 +179,7 @@ def _shared(run: ReportData) -> dict[str, Any]:
         "target_images": summary.accuracy.images_by_domain[target] if target else 0,
         "expected": fmean(unseen.values()) if unseen else None,
         "worst_left_out": min(unseen, key=unseen.__getitem__) if unseen else None,
+        "in_process": teacher is not None and teacher.owned_by in _IN_PROCESS,
         "image_micros": 0 if teacher is None else teacher.prices.image_micros,
         "zero_shot": _zero_shot(run),
         "currency": None if teacher is None else teacher.currency,

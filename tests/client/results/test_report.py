@@ -499,7 +499,7 @@ def test_the_teachers_answers_about_the_target_are_shown_where_they_were_bought(
     known = {TARGET: {"accuracy": 0.697, "images": 238, "on_test_set": True}}
     words = _Page(render_report(_run(teacher_zero_shot=known))).words
     assert "69.7%" in words
-    assert "were bought by a comparison" in words
+    assert f"Nothing was trained on its answers about {TARGET}." in words
     assert "further queries" not in words
 
 
@@ -596,6 +596,15 @@ def test_the_pages_say_in_which_words_and_by_which_images_classes_were_asked_for
     assert words.count(asked) == 2
     assert "1 classes are named by the mean of their images instead" in words
     assert "the mean of “a {class}”, “the {class}”" in render_model_card(run)
+
+
+def test_a_teacher_in_this_process_is_no_vendors() -> None:
+    own = TEACHER.model_copy(update={"owned_by": "open_clip"})
+    page, sold = (_Page(render_report(_run(teacher=each))).words for each in (own, TEACHER))
+    for words in ("at the vendor's", "over the network", "not disclosed"):
+        assert words in sold
+        assert words not in page
+    assert f"{own.id}, in this process" in page
 
 
 def test_images_that_the_teacher_doubts_and_what_a_mistake_resembles_are_shown() -> None:
