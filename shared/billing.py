@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
@@ -181,13 +181,47 @@ _DIGITS = {
 }
 
 
+def smallest_unit(currency: str | None) -> int:
+    """The micro-units of what a bank can pay, such as a cent."""
+    unit: int = 10 ** (6 - _DIGITS.get(currency or "", 2))
+    return unit
+
+
 def payable_micros(micros: int, currency: str | None) -> int:
     """What a bank can pay of an amount: its whole smallest units, rounded down; nothing of a negative one.
 
     The rest is not lost, since the amount is a balance: the next invoice asks for it.
     """
-    unit: int = 10 ** (6 - _DIGITS.get(currency or "", 2))
+    unit = smallest_unit(currency)
     return max(0, micros) // unit * unit
+
+
+class Party(BaseModel):
+    """A party to an invoice; what is empty is not known."""
+
+    legal_name: str = ""
+    street: str = ""
+    postcode: str = ""
+    city: str = ""
+    country: str = ""
+    tax_id: str = ""
+    email: str = ""
+
+
+class Seller(Party):
+    """The vendor: its prices include a tax of so many hundredths of a percent, and are due in `due_days`."""
+
+    iban: str = ""
+    bic: str = ""
+    tax_basis_points: Whole = 0
+    due_days: Whole = 14
+
+
+class Buyer(Party):
+    """The customer, with their own `reference` (an order, say), and how they are `taxed`."""
+
+    reference: str = ""
+    taxed: Literal["standard", "reverse-charge", "exempt"] = "standard"
 
 
 class Invoice(BaseModel):
@@ -205,6 +239,11 @@ class Invoice(BaseModel):
     `due_micros` is what is to be paid: the balance in whole cents, or whatever the currency's smallest unit
     is, rounded down. `carried_micros`, the rest, stays in the balance, and so in the next invoice. A prepaid
     account has nothing to pay.
+
+    `billed_micros` is the total of this document in whole cents: the total with `brought_micros`, the rest of
+    what earlier months were billed, rounded down. So the totals of all documents are what was charged, but
+    for less than a cent. `tax_micros` is the tax in it. Seller, buyer and dates are as they were when it was
+    issued.
     """
 
     account: str
@@ -225,6 +264,32 @@ class Invoice(BaseModel):
     last_seq: Whole | None
     last_hash: str | None
     adjustments: list[AdjustmentLine] = []
+    brought_micros: Whole = 0
+    seller: Seller = Seller()
+    buyer: Buyer = Buyer()
+    issued_on: date | None = None
+    due_on: date | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def billed_micros(self) -> int:
+        """The total of this document, which a bank can pay."""
+        unit = smallest_unit(self.currency)
+        return (self.brought_micros + self.total_micros) // unit * unit
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tax_micros(self) -> int:
+        """The tax in that total, rounded to a cent, half of one away from zero."""
+        rate, unit = self.tax_basis_points, smallest_unit(self.currency)
+        size, whole = abs(self.billed_micros) * rate, (10_000 + rate) * unit
+        tax = (2 * size + whole) // (2 * whole) * unit
+        return tax if self.billed_micros >= 0 else -tax
+
+    @property
+    def tax_basis_points(self) -> int:
+        """The rate of that tax, in hundredths of a percent."""
+        return self.seller.tax_basis_points if self.buyer.taxed == "standard" else 0
 
     @computed_field  # type: ignore[prop-decorator]
     @property

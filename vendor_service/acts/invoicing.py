@@ -1,22 +1,29 @@
 """Invoices, and the end of a month, at which all of them are issued."""
 
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from shared.billing import Invoice
+from shared.billing import Buyer, Invoice, Party, Seller
 from shared.errors import ErrorCode
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
+from vendor_service.acts.accounts import by_account
 from vendor_service.acts.act import Act, ActContext, OperatorScope
-from vendor_service.acts.declaration import Own, act, preview, query
+from vendor_service.acts.declaration import Changes, Own, act, preview, query
 from vendor_service.acts.names import AccountName
 from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import invoices
+from vendor_service.money import invoices, parties
+from vendor_service.money.parties import BuyerTerms, SellerTerms
 from vendor_service.terms import Term
+
+
+def _seller(act: Act, *, lock: bool = False) -> Seller:
+    return parties.seller(act.session)
+
 
 MONTH = r"^2[0-9]{3}-(0[1-9]|1[0-2])$"
 
@@ -116,6 +123,75 @@ def _of_close_month(act: Act, month: str) -> Iterator[str]:
         yield "They take the next numbers, in the order of months, and never change."
     else:
         yield f"No invoice of {month} or a month before it is missing."
+
+
+@act(
+    "seller.set",
+    command="seller set",
+    route="PATCH /seller",
+    scope=OperatorScope.MONEY,
+    title="Change the seller",
+    done="Invoices name this seller from now on.",
+    of=_seller,
+)
+def set_seller(act: Act, changes: Annotated[Mapping[str, int | str], Changes(SellerTerms)]) -> Seller:
+    """Say who sells, as invoices name it from now on. Prices include the tax; `none` empties a field.
+
+    Example: vendor seller set --legal-name "Vision GmbH" --country DE --tax-id DE1 --tax-basis-points 1900
+    """  # fmt: skip
+    if not changes:
+        raise UsageError("name at least one field that is to change")
+    before, after = parties.set_seller(act.session, changes)
+    act.record("seller", *_changed(before, after))
+    return after
+
+
+@query(command="seller show", route="GET /seller")
+def show_seller(act: Act) -> Seller:
+    """Show who sells, as invoices name it.
+
+    Example: vendor seller show
+    """
+    return parties.seller(act.session)
+
+
+@act(
+    "buyer.set",
+    command="buyer set",
+    route="PATCH /accounts/{name}/buyer",
+    scope=OperatorScope.ACCOUNTS,
+    title="Change the buyer",
+    done="Invoices of {account} name this buyer from now on.",
+    of=by_account,
+)
+def set_buyer(
+    act: Act, account: AccountName, changes: Annotated[Mapping[str, int | str], Changes(BuyerTerms)]
+) -> Buyer:
+    """Say who buys by an account, as its invoices name it from now on; `none` empties a field.
+
+    Example: vendor buyer set acme --legal-name "Acme SA" --country FR --tax-id FR1 --taxed reverse-charge
+    """  # fmt: skip
+    if not changes:
+        raise UsageError("name at least one field that is to change")
+    before, after = parties.set_buyer(find_account(act.session, account, lock=True), changes)
+    act.record(account, *_changed(before, after))
+    return after
+
+
+@query(command="buyer show", route="GET /accounts/{name}/buyer")
+def show_buyer(act: Act, account: AccountName) -> Buyer:
+    """Show who buys by an account, as its invoices name it.
+
+    Example: vendor buyer show acme
+    """
+    return parties.buyer(find_account(act.session, account))
+
+
+def _changed(before: Party, after: Party) -> tuple[dict[str, Any], dict[str, Any]]:
+    sides = before.model_dump(), after.model_dump()
+    names = [name for name in sides[0] if sides[0][name] != sides[1][name]]
+    first, second = ({name: side[name] for name in names} for side in sides)
+    return first, second
 
 
 def _check_over(act: Act, month: str) -> None:

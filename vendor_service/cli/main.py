@@ -41,6 +41,8 @@ _GROUPS = {
         "operators": "The tokens with which operators ask /admin.",
         "webhooks": "Receivers of events, and the deliveries to them.",
         "month": "The end of a month.",
+        "seller": "Who sells, as invoices name it.",
+        "buyer": "Who buys by an account, as its invoices name it.",
         "audit": "The record of who changed what in the books.",
         "receipts-key": "The keys that sign receipts.",
         "extraction": "How much of a model its answers have given away.",

@@ -16,6 +16,7 @@ from vendor_service.cli.books import AsJson, DatabaseUrl, acting
 from vendor_service.cli.printing import print_json, print_row
 from vendor_service.errors import UsageError
 from vendor_service.money import ledger
+from vendor_service.money.einvoice import as_xml
 from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
 from vendor_service.money.spreadsheets import csv_lines
 
@@ -31,6 +32,7 @@ class InvoiceFormat(StrEnum):
     HTML = "html"
     PDF = "pdf"
     CSV = "csv"
+    XML = "xml"
 
 
 class ExportFormat(StrEnum):
@@ -81,6 +83,8 @@ def invoice(
         print(issued.model_dump_json(indent=2))
     elif form is InvoiceFormat.CSV:
         print(as_csv(issued), end="")
+    elif form is InvoiceFormat.XML:
+        sys.stdout.buffer.write(as_xml(issued))
     elif form is InvoiceFormat.PDF:
         sys.stdout.buffer.write(as_pdf(issued))
     else:

@@ -1,8 +1,11 @@
 """An invoice for people: as text, as a page of HTML, as PDF, or as CSV for a spreadsheet."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from html import escape
 
-from shared.billing import CreditNote, Invoice, InvoiceLine
+from shared.billing import CreditNote, Invoice, InvoiceLine, Party
 from shared.text import in_html, isolated, visible
 from vendor_service.clock import to_datetime
 from vendor_service.money.invoices import month_bounds
@@ -12,32 +15,82 @@ from vendor_service.terms import money
 _UNIT = 1_000_000
 
 
+@dataclass(frozen=True)
+class Document:
+    """An invoice as it is laid out, whatever it is printed as.
+
+    `parties` are seller and buyer, line by line, as far as they are known; `facts` are dates and references.
+    The first row of the `table` is its heading, the last one the total. `sums` are those in whole cents.
+    """
+
+    title: str
+    parties: Sequence[tuple[str, Sequence[str]]]
+    facts: Sequence[tuple[str, str]]
+    table: Sequence[tuple[str, str, str, str]]
+    sums: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+
+
+def document_of(invoice: Invoice) -> Document:
+    """Lay an invoice out."""
+    sides = (("Seller", _address(invoice.seller)), ("Buyer", _address(invoice.buyer)))
+    return Document(
+        _title(invoice),
+        [(name, lines) for name, lines in sides if lines],
+        _facts(invoice),
+        [("", "queries", "each", _amount(invoice)), *_rows(invoice)],
+        _sums(invoice),
+        _notes(invoice),
+    )
+
+
 def as_text(invoice: Invoice) -> str:
     """Aligned columns for a terminal."""
-    rows = _table(invoice)
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
+    it = document_of(invoice)
+    widths = [max(len(row[column]) for row in it.table) for column in range(4)]
+    lines = [it.title, ""]
+    for name, party in it.parties:
+        lines += [f"{name}: {party[0]}", *(f"  {each}" for each in party[1:]), ""]
+    lines += [f"{name}: {value}" for name, value in it.facts]
+    lines += [""] if it.facts else []
+    lines += [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
-        for row in rows
+        for row in it.table
     ]
-    return visible("\n".join([_title(invoice), "", *lines, "", *_notes(invoice)]), keep="\n")
+    lines += ["", *(f"{name}: {value}" for name, value in it.sums), *it.notes]
+    return visible("\n".join(lines), keep="\n")
 
 
 def as_html(invoice: Invoice) -> str:
     """A page that needs nothing else."""
-    body = "".join(
-        "<tr>" + "".join(f"<td>{in_html(cell)}</td>" for cell in row) + "</tr>" for row in _rows(invoice)
+    it = document_of(invoice)
+    sides = "".join(
+        f"<section><h2>{name}</h2><address>{'<br>'.join(map(in_html, lines))}</address></section>"
+        for name, lines in it.parties
     )
-    notes = "".join(f"<p>{in_html(note)}</p>" for note in _notes(invoice))
-    title, amount = in_html(_title(invoice)), in_html(_amount(invoice))
+    facts = "".join(f"<dt>{name}</dt><dd>{in_html(value)}</dd>" for name, value in (*it.facts, *it.sums))
+    (_, *names), *rows = it.table
+    head = "".join(f'<th scope="col">{in_html(name)}</th>' for name in names)
+    body = "".join(
+        f'<tr><th scope="row">{in_html(row[0])}</th>'
+        + "".join(f"<td>{in_html(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    notes = "".join(f"<p>{in_html(note)}</p>" for note in it.notes)
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>{escape(isolated(_title(invoice)))}</title>"
-        "<style>body{font-family:sans-serif;max-width:48rem;margin:2rem auto}table{border-collapse:collapse}"
-        "td,th{padding:.2rem .8rem;text-align:right}td:first-child{text-align:left}</style>"
-        f"<h1>{title}</h1><table>"
-        f"<tr><th></th><th>queries</th><th>each</th><th>{amount}</th></tr>"
-        f"{body}</table>{notes}</html>\n"
+        f"<title>{escape(isolated(it.title))}</title>"
+        '<meta name="viewport" content="width=device-width"><style>'
+        "body{font-family:sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem}"
+        "table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{padding:.3rem .6rem;text-align:right}"
+        "tr{border-bottom:1px solid #bbb}tr>:first-child{text-align:left;font-weight:normal}"
+        "tr:last-child>*{font-weight:bold!important}address{font-style:normal}h2{font-size:1rem}"
+        "section{display:inline-block;vertical-align:top;min-width:45%}"
+        "dl{display:grid;grid-template-columns:auto 1fr;gap:.2rem 1rem}dd{margin:0}"
+        "</style>"
+        f"<main><h1>{in_html(it.title)}</h1>{sides}<dl>{facts}</dl>"
+        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>{notes}</main></html>\n"
     )
 
 
@@ -45,9 +98,10 @@ def as_pdf(invoice: Invoice) -> bytes:
     """The same as HTML on A4; a final invoice is the same file whenever it is asked for."""
     from fpdf import FPDF, FontFace  # it takes a quarter of a second to import
 
+    it = document_of(invoice)
     pdf = FPDF(format="A4")
     pdf.set_creation_date(to_datetime(month_bounds(invoice.month)[1]))
-    title = _latin(_title(invoice))
+    title = _latin(it.title)
     pdf.set_title(title)
     pdf.set_lang("en")
     pdf.set_auto_page_break(True, margin=25)
@@ -57,15 +111,26 @@ def as_pdf(invoice: Invoice) -> bytes:
     pdf.multi_cell(0, 10, title, new_x="LMARGIN", new_y="NEXT")
     pdf.ln(4)
     pdf.set_font("Helvetica", size=9)
+    top = below = pdf.get_y()
+    for column, (name, lines) in enumerate(it.parties):
+        pdf.set_xy(25 + 80 * column, top)
+        pdf.set_font(style="B")
+        pdf.multi_cell(75, 5, name, new_x="LEFT", new_y="NEXT")
+        pdf.set_font(style="")
+        pdf.multi_cell(75, 5, "\n".join(map(_latin, lines)), align="L")
+        below = max(below, pdf.get_y())
+    pdf.set_xy(25, below + (4 if it.parties else 0))
+    for name, value in it.facts:
+        pdf.multi_cell(0, 5, _latin(f"{name}: {value}"), align="L", new_x="LMARGIN", new_y="NEXT")
+    pdf.ln(4 if it.facts else 0)
     bold = FontFace(emphasis="BOLD")
     columns = {"col_widths": (5, 2, 2, 3), "text_align": ("LEFT", "RIGHT", "RIGHT", "RIGHT")}
     with pdf.table(borders_layout="HORIZONTAL_LINES", headings_style=bold, line_height=6, **columns) as table:
-        rows = _table(invoice)
-        for number, row in enumerate(rows, 1):
-            table.row([_latin(cell) for cell in row], style=bold if number == len(rows) else None)
-    pdf.ln(6)
-    for note in _notes(invoice):
-        pdf.multi_cell(0, 5, _latin(note), align="L", new_x="LMARGIN", new_y="NEXT")
+        for number, row in enumerate(it.table, 1):
+            table.row([_latin(cell) for cell in row], style=bold if number == len(it.table) else None)
+    pdf.ln(4)
+    for line in (*(f"{name}: {value}" for name, value in it.sums), *it.notes):
+        pdf.multi_cell(0, 5, _latin(line), align="L", new_x="LMARGIN", new_y="NEXT")
     return bytes(pdf.output())
 
 
@@ -87,6 +152,11 @@ def as_csv(invoice: Invoice) -> str:
     return "".join(f"{line}\n" for line in csv_lines(columns, rows))
 
 
+def reference_of(invoice: Invoice) -> str:
+    """The reference of a payment: the number of the invoice, and whose it is."""
+    return f"{invoice.account}-{invoice.number}"
+
+
 def _title(invoice: Invoice) -> str:
     number = "" if invoice.number is None else f" {invoice.number}"
     title = f"Invoice{number} of {invoice.account} for {invoice.month}"
@@ -97,14 +167,51 @@ def _amount(invoice: Invoice) -> str:
     return "amount" if invoice.currency is None else f"amount ({invoice.currency})"
 
 
-def _table(invoice: Invoice) -> list[tuple[str, str, str, str]]:
-    """The heading, and a row a line and sum."""
-    return [("", "queries", "each", _amount(invoice)), *_rows(invoice)]
+def _address(party: Party) -> list[str]:
+    """The lines of a party, as far as they are known."""
+    place = " ".join(filter(None, (party.postcode, party.city)))
+    vat = party.tax_id and f"VAT {party.tax_id}"
+    lines = (party.legal_name, party.street, place, party.country, vat, party.email)
+    return [each for each in lines if each]
+
+
+def _facts(invoice: Invoice) -> list[tuple[str, str]]:
+    begin, end = (to_datetime(each) for each in month_bounds(invoice.month))
+    last = end - timedelta(days=1)
+    told = [
+        ("Number", invoice.number),
+        ("Date", invoice.issued_on),
+        ("Period", f"{begin:%Y-%m-%d} to {last:%Y-%m-%d}, UTC"),
+        ("Due", invoice.due_on if invoice.due_micros else None),
+        ("Your reference", invoice.buyer.reference),
+        ("Account", invoice.account),
+    ]
+    return [(name, str(value)) for name, value in told if value]
+
+
+def _sums(invoice: Invoice) -> list[tuple[str, str]]:
+    """The total in whole cents, and the tax in it; a draft has none yet."""
+    if not invoice.final:
+        return []
+    unit = "" if invoice.currency is None else f" {invoice.currency}"
+    carried = " (with the rest of earlier months)" if invoice.brought_micros else ""
+    told = [(f"Invoice total, in what a bank can pay{carried}", f"{money(invoice.billed_micros)}{unit}")]
+    if invoice.tax_basis_points:
+        rate = f"{invoice.tax_basis_points / 100:g}%"
+        told += [
+            (f"of which {rate} tax", f"{money(invoice.tax_micros)}{unit}"),
+            ("without tax", f"{money(invoice.billed_micros - invoice.tax_micros)}{unit}"),
+        ]
+    elif invoice.buyer.taxed == "reverse-charge":
+        told.append(("Tax", "reverse charge: the buyer owes it"))
+    elif invoice.buyer.taxed == "exempt":
+        told.append(("Tax", "exempt"))
+    return told
 
 
 def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     rows = [
-        (_what(invoice, line), str(line.queries), money(line.unit_micros), _units(line.amount_micros))
+        (label_of(invoice, line), str(line.queries), money(line.unit_micros), _units(line.amount_micros))
         for line in invoice.lines
     ]
     if invoice.refunds_micros:
@@ -115,7 +222,7 @@ def _rows(invoice: Invoice) -> list[tuple[str, str, str, str]]:
     return [*rows, ("total", "", "", _units(invoice.total_micros))]
 
 
-def _what(invoice: Invoice, line: InvoiceLine) -> str:
+def label_of(invoice: Invoice, line: InvoiceLine) -> str:
     """The model and kind, and the fingerprint where one name stood for several models in this month."""
     fingerprints = {each.model_fingerprint for each in invoice.lines if each.model == line.model}
     apart = f" ({line.model_fingerprint})" if len(fingerprints) > 1 else ""
@@ -131,6 +238,9 @@ def _notes(invoice: Invoice) -> list[str]:
     if invoice.balance_due_micros is not None:
         notes.append(f"Balance due at the end of the month: {_units(invoice.balance_due_micros)}")
     notes += to_pay(invoice)
+    if invoice.final and invoice.due_micros and invoice.seller.iban:
+        bic = f", {invoice.seller.bic}" if invoice.seller.bic else ""
+        notes.append(f"Pay to {invoice.seller.iban}{bic}, with the reference {reference_of(invoice)}.")
     if invoice.first_seq is None:
         return [*notes, "The ledger has no entries of this month."]
     first, last = (

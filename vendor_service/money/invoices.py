@@ -3,13 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, and_, func, select
 from sqlalchemy.orm import Session, aliased
 
-from shared.billing import AdjustmentLine, CreditNote, Invoice, InvoiceLine
+from shared.billing import AdjustmentLine, CreditNote, Invoice, InvoiceLine, smallest_unit
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
 from vendor_service.clock import (
@@ -24,11 +24,15 @@ from vendor_service.clock import (
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency
+from vendor_service.money import currency, parties
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
 OnFinal = Callable[[Session, Invoice], None]
+# The kinds of entries that invoices bill; the others pay.
+BILLED = ("charge", "refund", "adjustment")
+# What a final invoice has that its entries do not say.
+AS_ISSUED = ("number", "currency", "seller", "buyer", "issued_on", "due_on")
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +97,8 @@ def _summed_up(
             message = f"there is no invoice of {month}: {account.name} was opened in {opened}"
             raise APIError(ErrorCode.NOT_FOUND, message)
         if end > now:
-            return summed(session, account, month, final=False), None
+            draft = summed(session, account, month, final=False)
+            return draft.model_copy(update=_parties(session, account)), None
     if watch is not None:
         watch.check()
     if account.ledger_at < end:
@@ -136,6 +141,7 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         payments_micros=payments,
         balance_due_micros=_balance_due(session, account, end),
         currency=currency.current(session),
+        brought_micros=_brought(session, account, begin),
         credit_notes=_credit_notes(session, account, begin, end) if amounts.get("refund") else [],
         first_seq=None if first is None else first.seq,
         first_hash=None if first is None else first.entry_hash,
@@ -230,7 +236,7 @@ def _unissued(session: Session, month: str) -> list[str]:
     billed = select(LedgerTotal.account_id).where(
         LedgerTotal.hour >= begin // HOUR,
         LedgerTotal.hour < end // HOUR,
-        LedgerTotal.kind.in_(("charge", "refund", "adjustment")),
+        LedgerTotal.kind.in_(BILLED),
     )
     found = select(Account.id).where(Account.id.in_(billed), Account.id.not_in(issued))
     return list(session.scalars(found.order_by(Account.name)))
@@ -280,7 +286,10 @@ def _store(
         # Whoever issues one waits here for the one before: a number is never given back, nor given twice.
         head = session.scalars(select(BooksHead).with_for_update()).one()
         head.invoices_issued += 1
-        invoice = invoice.model_copy(update={"number": head.invoices_issued})
+        issued_on = to_datetime(now).date()
+        named = _parties(session, account)
+        dates = {"issued_on": issued_on, "due_on": issued_on + timedelta(days=named["seller"].due_days)}
+        invoice = invoice.model_copy(update={"number": head.invoices_issued, **named, **dates})
         session.add(
             FinalInvoice(
                 account_id=account.id,
@@ -329,6 +338,18 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
         return None
     until = (LedgerTotal.account_id == account.id, LedgerTotal.hour < end // HOUR)
     return -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*until)) or 0)
+
+
+def _brought(session: Session, account: Account, begin: int) -> int:
+    """The rest, below a cent, of all that was billed for earlier months."""
+    earlier = (LedgerTotal.account_id == account.id, LedgerTotal.hour < begin // HOUR)
+    billed = (*earlier, LedgerTotal.kind.in_(BILLED))
+    charged = -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*billed)) or 0)
+    return charged % smallest_unit(currency.current(session))
+
+
+def _parties(session: Session, account: Account) -> dict[str, Any]:
+    return {"seller": parties.seller(session), "buyer": parties.buyer(account)}
 
 
 def _adjustments(session: Session, account: Account, begin: int, end: int) -> list[AdjustmentLine]:

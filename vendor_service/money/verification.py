@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
+from shared.billing import Invoice
 from shared.kinds import cost_micros, queries
 from vendor_service.clock import HOUR
 from vendor_service.database.tables import (
@@ -229,7 +230,8 @@ def _fault_of_invoices(session: Session, account: Account) -> str | None:
         if issued.get("number") != stored.number:
             return f"the final invoice of {stored.month} has another number than it was issued under"
         again = invoices.summed(session, account, stored.month, final=True)
-        stays = {"number": stored.number, "currency": issued.get("currency")}
+        as_issued = Invoice.model_validate(issued)
+        stays = {name: getattr(as_issued, name) for name in invoices.AS_ISSUED}
         summed = again.model_copy(update=stays).model_dump(mode="json")
         for each in (*summed["credit_notes"], *issued.get("credit_notes", [])):
             each["number"] = None  # an earlier month may be invoiced after a later one

@@ -119,6 +119,12 @@ class Stage:
         self.do(lambda act: accounts.suspend(act, self.account))
         return self.account
 
+    def no_seller(self) -> str:
+        """A name for the seller, whom nobody has named before."""
+        with self.context.write() as act:
+            act.session.execute(update(BooksHead).values(seller=None))
+        return "Vision GmbH"
+
     def unnamed(self) -> str:
         """A currency, which nobody has named before."""
         with self.context.write() as act:
@@ -194,6 +200,10 @@ CASES: dict[str, Case] = {
     "money.adjustment": Case(lambda stage: {"account": stage.account, "micros": -20, "reason": "a mistake",
          "reference": "ticket 9"}),
     "month.close": Case(lambda _: {"month": "2026-10"}),
+    "seller.set": Case(lambda stage: {"legal_name": stage.no_seller(), "country": "DE", "due_days": 30}),
+    "buyer.set": Case(lambda stage: {
+        "account": stage.account, "legal_name": "Acme SA", "tax_id": "FR12", "taxed": "reverse-charge",
+    }),
     "batch.cancel": Case(lambda stage: {"account": stage.account, "batch_id": stage.job()}),
     "price.set": Case(lambda stage: {
         "model": "icon-clip", "kind": "text", "micros": 500_000, "plan": stage.another("plan"), "new": True,

@@ -20,8 +20,9 @@ from vendor_service.console.routes import ConsoleRequest, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
 from vendor_service.money import entry_search, invoices, ledger, spending
+from vendor_service.money.einvoice import as_xml
 from vendor_service.money.entry_search import EntryFilter
-from vendor_service.money.invoice_formats import as_pdf, to_pay
+from vendor_service.money.invoice_formats import as_pdf, document_of, to_pay
 from vendor_service.terms import MAX_NUMBER
 
 Values = Mapping[str, Any]
@@ -49,6 +50,7 @@ class MoneyPages:
             Page("/ledger/entries", "Ledger", "", self.entries),
             Page("/invoices", "Invoices", "customers/invoices.html", self.invoices_page, money),
             Page("/invoices/{month}.pdf", "Invoice", "", self.invoice_pdf),
+            Page("/invoices/{month}.xml", "Invoice", "", self.invoice_xml),
             Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
         ]
 
@@ -114,12 +116,28 @@ class MoneyPages:
         """The same to keep."""
         return Later(lambda: self._saved(asked))
 
+    def invoice_xml(self, asked: Asked, _: Session) -> Later:
+        """The same for programs: Factur-X, by EN 16931."""
+
+        def made() -> Response:
+            found = self._invoice(asked)
+            return saved(as_xml(found), "application/xml", f"invoice-{found.account}-{found.month}.xml")
+
+        return Later(made)
+
     def _shown(self, asked: Asked) -> Values:
         found = self._invoice(asked)
         with self.database.read() as session:
             issued = invoices.finals(session, asked.who.account_id) if found.final else []
         dates = {each.month: to_datetime(each.issued_at) for each in issued}
-        return {"invoice": found, "issued_at": dates.get(found.month), "to_pay": to_pay(found)}
+        laid_out = document_of(found)
+        return {
+            "invoice": found,
+            "issued_at": dates.get(found.month),
+            "to_pay": to_pay(found),
+            "parties": laid_out.parties,
+            "facts": [*laid_out.facts, *laid_out.sums],
+        }
 
     def _saved(self, asked: Asked) -> Response:
         found = self._invoice(asked)

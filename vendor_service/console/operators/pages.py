@@ -43,7 +43,7 @@ from vendor_service.database.tables import (
 )
 from vendor_service.database.view import View
 from vendor_service.errors import OperatorError
-from vendor_service.money import currency, entry_search, invoices, ledger, prices, spending
+from vendor_service.money import currency, entry_search, invoices, ledger, parties, prices, spending
 from vendor_service.money.disputes import facts
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
@@ -168,6 +168,7 @@ class OperatorPages:
             "charged": charged[:_MOST_ACCOUNTS],
             "accounts": len(charged),
             "final": final,
+            "seller": self.forms.form(asked.who, "seller.set", parties.seller(session)),
             "close": self.forms.form(asked.who, "month.close", month=month) if end <= asked.now else None,
         }
 
@@ -219,6 +220,7 @@ class OperatorPages:
                 )
                 for each in projects
             ],
+            "buyer": self.forms.form(asked.who, "buyer.set", parties.buyer(account), account=account.name),
             "refused": refused_since(session, View.whole(account.id), asked.now - _DAYS * DAY),
             "records": log.entries(session, limit=10, subject=account.name)[::-1],
             "describe": describe,

@@ -5,7 +5,7 @@ A quota period is a UTC calendar month that begins anew, or the account's whole 
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, UniqueConstraint, false
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vendor_service.clock import MOST_SKEW, month_start, next_month_start, to_datetime
@@ -63,7 +63,7 @@ class Account(Limited, Rated, Base):
     `credit_base_micros` what it had just after its last top-up; no ledger entry to come is dated before
     `ledger_at`. `buckets_covered` is how many bits the rows of its
     coverage have, and `coverage_limit` how many they may have, ever. `has_projects` is set for good with the
-    first project beside the default one.
+    first project beside the default one. `buyer` is that of invoices to come, as JSON.
     """
 
     __tablename__ = "accounts"
@@ -88,6 +88,7 @@ class Account(Limited, Rated, Base):
     ledger_hash: Mapped[str] = mapped_column(String(64))
     ledger_at: Mapped[int] = mapped_column(default=0, server_default="0")
     buckets_covered: Mapped[int] = mapped_column(default=0, server_default="0")
+    buyer: Mapped[str | None] = mapped_column(Text)
 
     @property
     def coverage_left(self) -> int | None:

@@ -161,7 +161,7 @@ class BooksHead(Base):
     """The one row of what holds for all accounts; who changes it locks it, after any account.
 
     `currency` is the unit of all money (ISO 4217), `NULL` where nobody has named it; `invoices_issued` is the
-    number of the last final invoice.
+    number of the last final invoice. `seller` is that of invoices to come, as JSON.
     """
 
     __tablename__ = "books_head"
@@ -169,6 +169,7 @@ class BooksHead(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     currency: Mapped[str | None] = mapped_column(String(3))
     invoices_issued: Mapped[int]
+    seller: Mapped[str | None] = mapped_column(Text)
 
 
 class Price(Base):
