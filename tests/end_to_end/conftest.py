@@ -1,36 +1,10 @@
 """What the tests of whole runs share."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from client.errors import ClientError
-from client.learning.recipe import RECIPES
-from client.results.onnx_classifier import require_onnx
-from tests.support.quick import BRIEF
+from tests.support.brief import briefly, onnx
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _briefly() -> Iterator[None]:
-    """Have runs train on small batches, as commands do that tests run in a process of their own.
-
-    And have them write no ONNX file, as where the package is missing: it is a third of a short run.
-    """
-
-    def refuse() -> None:
-        raise ClientError("the tests ask for none.")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "default", BRIEF)
-        patch.setattr("client.results.expectations.Recipe", lambda: BRIEF)
-        patch.setattr("client.runs.conclusion.require_onnx", refuse)
-        yield
-
-
-@pytest.fixture
-def onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have runs write an ONNX file all the same."""
-    monkeypatch.setattr("client.runs.conclusion.require_onnx", require_onnx)
+__all__ = ["briefly", "onnx"]
 
 
 @pytest.fixture

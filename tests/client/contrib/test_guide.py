@@ -91,6 +91,7 @@ def test_an_averaged_teacher_of_the_guide_learns_of_images_without_labels_for_no
     assert run.plan.unlabelled_images == 4
 
 
+@pytest.mark.usefixtures("onnx")
 def test_a_student_and_a_view_of_the_guide_are_trained_saved_loaded_and_exported(
     guide: dict[str, Any], options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
