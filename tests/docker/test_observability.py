@@ -31,7 +31,8 @@ Series = dict[str, set[str]]
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """The series of a vendor that has served and refused, each with its labels."""
-    with LocalVendor(tmp_path_factory.mktemp("vendor")) as vendor:
+    folder = tmp_path_factory.mktemp("vendor")
+    with LocalVendor(folder, batch_store=str(folder / "files")) as vendor:
         vendor.embed(vendor.key(quota=10), {"text": "a cat"}, image_input(), {"image": "%"}, on_error="skip")
         vendor.embed(vendor.key(quota=0), {"text": "a cat"})
         told = vendor.http.get("/metrics").text

@@ -42,6 +42,7 @@ from vendor_service.run.model_specs import ModelSpec, find_specs
 from vendor_service.run.settings import Settings
 from vendor_service.run.worker_metrics import Worker, WorkerMetrics
 from vendor_service.webhooks.dispatcher import Dispatcher
+from vendor_service.webhooks.metrics import ReceiverMetrics
 from vendor_service.webhooks.sending import networks
 
 # A process that was killed leaves holds; they are released so long after it was last known to live.
@@ -120,6 +121,7 @@ class Vendor:
         if self._is_first:  # the others would count the same
             self._audit = Audit(self.database, self.metrics, settings.verify_every_hours)
             self.metrics.registry.register(AccountMetrics(self.database, clock))
+            self.metrics.registry.register(ReceiverMetrics(self.database))
             if self.batches is not None:
                 self.metrics.registry.register(JobMetrics(self.database, clock))
         self._chores = self._make_chores()

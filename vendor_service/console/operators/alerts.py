@@ -16,6 +16,7 @@ Severity = Literal["page", "warn"]
 
 _MINUTE = 60.0
 _STALE_SECONDS = 3 * 86_400
+_LATE_SECONDS = 18 * 3600
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,25 @@ def _gpu_memory(monitor: Monitor, _: float) -> str | None:
     return None
 
 
+def _models_file_faulty(monitor: Monitor, _: float) -> str | None:
+    faulty = _highest(monitor, "tuition_models_file_faulty")
+    return "the file of models was refused when it was last read" if faulty else None
+
+
+def _bulk_jobs_late(monitor: Monitor, _: float) -> str | None:
+    age = _highest(monitor, "tuition_bulk_oldest_seconds")
+    return (
+        f"the oldest bulk job is {duration(age)} old, and expires after a day"
+        if age > _LATE_SECONDS
+        else None
+    )
+
+
+def _receivers_fail(monitor: Monitor, _: float) -> str | None:
+    receivers = _highest(monitor, "tuition_receivers_failing")
+    return f"{receivers:.0f} receivers do not take what is sent to them" if receivers else None
+
+
 def _increase(monitor: Monitor, seconds: float, name: str, **labels: str) -> float:
     span = monitor.span(seconds)
     return 0.0 if span is None else span.increase(name, _with(**labels))
@@ -153,6 +173,14 @@ ALERTS = (
           "Look in the vendor's log for why the audit fails.", _ledger_not_verified),
     Alert("HoldsExpire", "warn", "every request is settled or voided",
           "A process was killed, perhaps for memory; nothing was charged for these.", _holds_expire),
+    Alert("ModelsFileFaulty", "warn", "the file of models can be read",
+          "The vendor's log says what is wrong with it; the former models are served.", _models_file_faulty),
+    Alert("BulkJobsLate", "warn", "bulk jobs end within 18 hours",
+          "Add a worker or a device: a job expires after a day, and what is done of it is charged.",
+          _bulk_jobs_late),
+    Alert("ReceiversFail", "warn", "receivers take their events",
+          "See under Set up which one fails; its owner mends it, and events are sent for three days.",
+          _receivers_fail),
     Alert("GpuMemory", "warn", "the devices have memory left",
           "Name the device less often in --device, or serve with fewer --workers or fewer models.",
           _gpu_memory),
