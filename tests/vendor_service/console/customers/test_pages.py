@@ -32,7 +32,7 @@ def test_every_page_can_be_read_with_a_strict_policy_and_needs_a_session(
     vendor: LocalVendor, reader: Visit, pattern: str
 ) -> None:
     answer = reader.get(path_of(pattern, "tk_0_0"))
-    assert answer.status_code == 200
+    assert answer.status_code == (422 if pattern.endswith(".xml") else 200)  # a draft has no XML
     assert answer.headers["cache-control"] == "no-store"
     if answer.headers["content-type"].startswith("text/html"):
         policy = answer.headers["content-security-policy"]
