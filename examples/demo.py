@@ -64,7 +64,7 @@ def main() -> int:
 
 def interrupted() -> int:
     """Say that nothing is lost."""
-    console.print("Stopped. Nothing is left running; `make demo` goes on from here.")
+    console.print("Stopped. Nothing is left running; `make demo` continues from here.")
     return 130
 
 

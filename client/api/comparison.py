@@ -54,7 +54,8 @@ class Comparison(BaseModel):
     """A finished comparison.
 
     Attributes:
-        path: its folder, with a folder for each run and the table as text, CSV, Markdown, LaTeX and JSON.
+        path: its folder, with a folder for each run, and the table as a page, text, CSV, Markdown, LaTeX and
+            JSON.
         table: what the runs came to.
     """
 

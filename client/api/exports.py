@@ -51,6 +51,7 @@ def export(
     int8: bool = False,
     allow_loss: float = 1.0,
     reject: float | None = None,
+    samples: int = 0,
     progress: ProgressListener | None = None,
 ) -> Exported:
     """Write a student as one file: ONNX, checked against PyTorch, or safetensors; spends nothing.
@@ -66,6 +67,8 @@ def export(
         allow_loss: how many points of accuracy may be lost by it.
         reject: of a page: the rate of false rejects on the hold-outs, from 0.01 to 0.5, at which it takes
             images to show none of the classes; `None` for never.
+        samples: of a page of a run: how many images that it was tested on are put onto it, at most 24, for
+            people to try; they are published with it.
         progress: is told how the ONNX file compares with PyTorch.
 
     Raises:
@@ -75,7 +78,7 @@ def export(
         ClientError: there is no student, or the ONNX file is not what PyTorch computes.
     """
     student, out = Path(student), Path(out)
-    options = ExportOptions(int8=int8, allow_loss=allow_loss, reject=reject)
+    options = ExportOptions(int8=int8, allow_loss=allow_loss, reject=reject, samples=samples)
     kind = kind or _format_of(out)
     if student.suffix == ".onnx" and kind != "web":
         raise UsageError(
@@ -95,7 +98,7 @@ def export(
     elif student.suffix == ".onnx":
         write = _as_it_is
     if kind == "web":
-        return _as_page(student, out, write, options.reject, Display.of(progress))
+        return _as_page(student, out, write, options, Display.of(progress))
     return write(student, out, Display.of(progress))
 
 
@@ -103,16 +106,20 @@ def _as_page(
     student: Path,
     out: Path,
     write: Callable[[Path, Path, Display], Exported],
-    reject: float | None,
+    options: ExportOptions,
     display: Display,
 ) -> Exported:
+    from client.runs.pages import samples_of
     from client.serving.web_folder import STUDENT, fill, replacing
 
     run = RunFolder(student) if is_folder(student) else None
+    if run is None and options.samples:
+        raise UsageError(f"--samples takes a run's directory, which knows its images, and not {student}.")
     with replacing(out) as folder:
         written = write(student, folder / STUDENT, display)
         name = student.stem if run is None else resolved(student).name
-        fill(folder, name, run, reject)
+        samples = [] if run is None else samples_of(run, options.samples)
+        fill(folder, name, run, options.reject, samples)
     if run is not None and resolved(run.web) == resolved(out):
         _write_pages(run)
     return written.model_copy(update={"out": str(out), "format": "web"})

@@ -73,7 +73,7 @@ def serve(
 def _require_server() -> None:
     missing = [name for name in _SERVER if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{missing[0]} is missing, which serving takes: pip install 'tuition[serve]'")
+        raise UsageError(f"{missing[0]} is missing, which serving needs: pip install 'tuition[serve]'")
 
 
 class _Log:

@@ -216,7 +216,7 @@ class Student:
         try:
             from client.learning.estimator import StudentEstimator
         except ImportError as error:
-            raise UsageError("`sklearn()` takes scikit-learn: pip install 'tuition[sklearn]'.") from error
+            raise UsageError("`sklearn()` needs scikit-learn: pip install 'tuition[sklearn]'.") from error
         return StudentEstimator(self)
 
     def _require_network(self, what: str) -> "StudentNetwork":

@@ -22,7 +22,7 @@ _BEGINNING = """\
 # Options of `client` for this folder. The command line and the environment come before this file.
 # Take the # away before an option to set it. A key at the top counts for every command that has the
 # option, a key in a table for that command alone. `client COMMAND --help` shows what holds.
-# What may spend or send counts once you have said `client trust` here, after each change anew.
+# Options that spend or send take effect after `client trust`, and again after each change.
 # Your API key does not belong here: --api-key-file or TUITION_API_KEY_FILE names its file.
 """
 

@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _FOR_TRAINING:
             raise
-        Display().note(f"Error: {error.name} is missing, which this command takes: pip install tuition")
+        Display().note(f"Error: {error.name} is missing, which this command needs: pip install tuition")
         sys.exit(UsageError.exit_code)
     except OSError as error:
         if not _is_of_output():
@@ -93,6 +93,6 @@ def main(arguments: list[str] | None = None) -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C
             Display().note(
-                "Interrupted. What was bought and trained is kept; the same command goes on from here."
+                "Interrupted. What was bought and trained is kept; the same command continues from here."
             )
         raise

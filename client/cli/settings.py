@@ -154,7 +154,7 @@ def _with_keys(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in table.items():
         key = name if isinstance(value, dict) else name.replace("-", "_")
         if key in spelled:
-            raise UsageError(f"{path}: `{key}` stands there twice.")
+            raise UsageError(f"{path}: `{key}` is set twice.")
         spelled[key] = _with_keys(path, value) if isinstance(value, dict) else value
     return spelled
 

@@ -138,10 +138,12 @@ def export(given: Export) -> None:
         raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
     if given.web is None and "reject" in given.model_fields_set:
         raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
+    if given.web is None and given.samples:
+        raise UsageError("--samples is for --web: only a page shows them.")
     kind = "web" if given.web else given.kind
     written = exports.export(
         given.run, where, kind=kind, int8=given.int8, allow_loss=given.allow_loss, reject=given.reject,
-        progress=Display(),
+        samples=given.samples, progress=Display(),
     )  # fmt: skip
     if given.as_json:
         print_json(written.to_json())

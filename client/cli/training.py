@@ -121,6 +121,7 @@ def compare(given: Compare) -> None:
         print_json(found.to_json())
     else:
         print(found.text, end="")
+        print_line(f"As a page, with what asking brings: {given.out}/table.html")
         print_line(f"The same as CSV, Markdown, LaTeX and JSON: {given.out}/table.*")
 
 

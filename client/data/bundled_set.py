@@ -31,7 +31,7 @@ def unpack_example(folder: Path) -> None:
         ClientError: they cannot be written.
     """
     if folder.name in ("", ".."):
-        raise UsageError(f"{folder} is no new folder. Name one, such as {folder / 'icons'}.")
+        raise UsageError(f"{folder} is not a new folder. Name one, such as {folder / 'icons'}.")
     targets = {ICONS: folder, UNLABELLED: pool_beside(folder)}
     try:
         for target in targets.values():

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, features
 from client.data.members import read_member
 from shared.images.limits import MOST_SIDE
 
-HEIC_MISSING = "HEIC, which takes pillow-heif: pip install 'tuition[heic]'"
+HEIC_MISSING = "HEIC, which needs pillow-heif: pip install 'tuition[heic]'"
 NO_MEMORY = "too little memory to read it"
 # As Pillow names what every vendor takes as it is; an MPO file is a JPEG file with further pictures in it.
 _SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO", "WEBP"})

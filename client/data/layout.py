@@ -29,9 +29,9 @@ class Layout:
         parts = tuple(text.strip("/").split("/"))
         if parts.count(_CLASS) != 1 or parts.count(_DOMAIN) > 1 or not all(parts) or parts[-1] != _CLASS:
             raise UsageError(
-                f"--layout {text!r} is none. It says which folder is what: `class` for ROOT/<class>/<image>, "
-                "`domain/class` for ROOT/<domain>/<class>/<image>, or with names of folders that pictures "
-                "lie in besides, `kfold/domain/class`."
+                f"--layout {text!r} is not a layout. It says which folder is what: `class` for "
+                "ROOT/<class>/<image>, `domain/class` for ROOT/<domain>/<class>/<image>, or with names of "
+                "folders that pictures lie in besides, `kfold/domain/class`."
             )
         return cls(parts)
 

@@ -64,7 +64,7 @@ class Manifest:
         found = [f"The domain {expected[key]} is missing." for key in expected if key not in there]
         for key, domain in there.items():
             if key not in expected:
-                found.append(f"The folder {domain} is no domain of it.")
+                found.append(f"The folder {domain} is not one of its domains.")
                 continue
             count, right = folder.count(domain), self.images[expected[key]]
             if count != right:
@@ -79,7 +79,7 @@ class Manifest:
             return [f"There are {len(there)} classes instead of {self.classes}."] if wrong else []
         expected = {_plain(name): name for name in self.class_names}
         missing = [f"The class {expected[key]} is missing." for key in expected if key not in there]
-        return missing + [f"{there[key]} is no class of it." for key in there if key not in expected]
+        return missing + [f"{there[key]} is not one of its classes." for key in there if key not in expected]
 
 
 # Counts as DomainBed's loaders find them (Gulrajani & Lopez-Paz, ICLR 2021); DomainNet's are of its cleaned

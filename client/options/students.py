@@ -14,6 +14,8 @@ from shared.hosts import is_loopback
 Period = Literal["day", "month", "total"]
 LogFormat = Literal["text", "json"]
 
+MOST_SAMPLES = 24  # on a page
+
 
 class RejectOptions(Options):
     """When an image is taken to show none of the classes."""
@@ -149,4 +151,11 @@ class ExportOptions(RejectOptions):
     )
     allow_loss: Annotated[float, Option(safe=True)] = Field(
         default=1.0, ge=0, le=100, description="Points of accuracy that --int8 may lose before it is refused."
+    )
+    samples: Annotated[int, Option(safe=True)] = Field(
+        default=0,
+        ge=0,
+        le=MOST_SAMPLES,
+        description="Put so many of the images that a run was tested on onto its page, to try it with: they "
+        "are published with it.",
     )

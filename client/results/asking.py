@@ -1,5 +1,6 @@
 """What asking the teacher about the least sure images brings: accuracy, the worst class, and the price."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,21 +77,53 @@ class Asked:
     worst: WorstClass | None = None
 
 
-def asked_by_share(predictions: Sequence[LabelledPrediction], teacher: Right) -> list[Asked]:
+def asked_by_share(predictions: Sequence[LabelledPrediction], teacher: Right, copies: int = 1) -> list[Asked]:
     """What to expect at each of `SHARES`, from a student's answers, at least one.
 
     The teacher is taken to be as right about unsure images as about all, which it may not be.
+
+    Args:
+        predictions: the answers.
+        teacher: how right it is.
+        copies: how many students answered about the same images.
     """
     order = np.argsort([each.confidence for each in predictions], kind="stable")
     ranked = [predictions[place] for place in order]
-    right, counts = np.array([float(each.right) for each in ranked]), np.ones(len(ranked))
-    classes = _classes(ranked, teacher)
+    right, counts = np.array([float(each.right) for each in ranked]), np.full(len(ranked), 1 / copies)
+    classes = _classes(ranked, teacher, copies)
     found = []
     for share in SHARES:
         asked = _asked(share, counts)
         worst = min((each.at(asked, right) for each in classes), key=lambda each: each.accuracy)
         found.append(_point(share, asked, right, counts, teacher, worst))
     return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a method's student answered about a held-out domain, and how right the teacher is there."""
+
+    method: str
+    target: str
+    predictions: Sequence[LabelledPrediction]
+    teacher: Right
+
+
+def mean_of(asked: Mapping[str, Asked]) -> Asked:
+    """The mean over domains at one share, and the worst class of all of them with its domain."""
+    points, part = list(asked.values()), 1 / len(asked)
+    mean = part * sum(each.accuracy for each in points)
+    below, above = (
+        part * math.sqrt(sum((each.accuracy - each.interval[side]) ** 2 for each in points))
+        for side in (0, 1)
+    )
+    named = [
+        WorstClass(f"{each.worst.name}, {domain}", each.worst.accuracy, each.worst.images)
+        for domain, each in asked.items()
+        if each.worst is not None
+    ]
+    worst = min(named, key=lambda each: each.accuracy, default=None)
+    return Asked(points[0].share, mean, (mean - below, mean + above), worst)
 
 
 def asked_by_hold_outs(known: Reliability, teacher: Right) -> list[Asked]:
@@ -124,21 +157,22 @@ class _Class:
 
     name: str
     rows: NDArray[np.intp]
+    images: int
     teacher: float
 
     def at(self, asked: Rows, right: Rows) -> WorstClass:
         mine = asked[self.rows]
         accuracy = float((mine * self.teacher + (1 - mine) * right[self.rows]).mean())
-        return WorstClass(self.name, accuracy, len(self.rows))
+        return WorstClass(self.name, accuracy, self.images)
 
 
-def _classes(ranked: Iterable[LabelledPrediction], teacher: Right) -> list[_Class]:
+def _classes(ranked: Iterable[LabelledPrediction], teacher: Right, copies: int) -> list[_Class]:
     rows: dict[str, list[int]] = {}
     for row, each in enumerate(ranked):
         rows.setdefault(each.label, []).append(row)
-    enough = {name for name, each in rows.items() if len(each) >= _ENOUGH_OF_A_CLASS} or set(rows)
+    enough = {name for name, each in rows.items() if len(each) >= copies * _ENOUGH_OF_A_CLASS} or set(rows)
     return [
-        _Class(name, np.array(each), teacher.by_class.get(name, teacher.accuracy))
+        _Class(name, np.array(each), len(each) // copies, teacher.by_class.get(name, teacher.accuracy))
         for name, each in sorted(rows.items())
         if name in enough
     ]
@@ -159,6 +193,36 @@ class OfImages:
     seen: bool
     teacher: Right
     asked: Sequence[Asked]
+
+
+def asking_of(summary: Summary, predictions: Sequence[LabelledPrediction]) -> dict[str, Any] | None:
+    """What a template shows of a run's slider; `None` where it is not known how right its teacher is.
+
+    Where that is not known of the target, the teacher is taken to be as right as about the training images,
+    which is `supposed`.
+    """
+    target = summary.target_domain
+    answers = ([a for a in predictions if a.seen], [a for a in predictions if not a.seen])
+    names, known = ("held-out images", str(target)), (right_of(summary), right_of(summary, target))
+    kinds = [
+        OfImages(name, name == names[0], teacher, asked_by_share(some, teacher))
+        for name, some, teacher in zip(names, answers, known, strict=True)
+        if some and teacher
+    ]
+    if not kinds:
+        return None
+    supposed = target is not None and target not in summary.teacher_zero_shot and not kinds[-1].seen
+    return {
+        **slider(kinds, *price_of(summary)),
+        "supposed": kinds[-1].teacher.accuracy if supposed else None,
+        "target": target,
+    }
+
+
+def price_of(summary: Summary) -> tuple[int | None, str | None]:
+    """The price of an image, in millionths of the currency, and the currency; `None` where not known."""
+    teacher = summary.teacher
+    return (None, None) if teacher is None else (teacher.prices.image_micros, teacher.currency)
 
 
 def slider(

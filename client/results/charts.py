@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from client.results.calibration import Calibration
+from client.results.paired import Difference
 from shared.pages.charts import nice_ticks
 from shared.text import isolated
 
@@ -85,7 +86,7 @@ def curve(label: str, points: Sequence[tuple[int, float]], kept: tuple[int, int]
     marked = dict(points).get(kept[1])
     if kept[0] == kept[1] and marked is not None:
         x, y = frame.at(kept[1], marked)
-        drawn += Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(x, y)
+        drawn += _dot(x, y, 4, "dot")
     drawn += text(38, 134, "0") + text(228, 134, f"step {points[-1][0]}", "end")
     return svg(236, 140, label, drawn)
 
@@ -114,7 +115,7 @@ def frequencies(label: str, confidence: Sequence[float], accuracy: Sequence[floa
     drawn = frame.horizontals((0, 25, 50, 75, 100), "%")
     drawn += frame.line([(0, 0), (100, 100)], "diagonal") + frame.line(points, "curve")
     for x, y in (frame.at(*point) for point in points):
-        drawn += Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(x, y)
+        drawn += _dot(x, y, 3, "dot")
     for tick in (0, 50, 100):
         drawn += text(frame.at(tick, 0)[0], 172, f"{tick}%", "middle")
     drawn += text(159, 186, "how sure it says it is", "middle")
@@ -155,6 +156,81 @@ def shares(label: str, curves: Sequence[ShareCurve], marked: float | None = None
             'y2="{4:g}"/>'
         ).format(frame.left, frame.width, x, frame.top, frame.top + frame.height)
     return svg(300, 190, label, drawn)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A method: what a run costs, its mean accuracy in %, that of each seed, and whether it competes."""
+
+    name: str
+    cost: float
+    mean: float
+    by_seed: Sequence[float]
+    competes: bool = True
+
+
+def frontier(label: str, methods: Sequence[Priced], unit: str) -> Markup:
+    """Accuracy by cost: a dot a method with its name, small ones for its seeds, and a line through those that
+    nothing cheaper beats.
+
+    Args:
+        label: says what is drawn.
+        methods: at least one.
+        unit: of the cost.
+    """
+    values = [value for each in methods for value in (each.mean, *each.by_seed)]
+    across = nice_ticks(0, max(each.cost for each in methods))
+    up = nice_ticks(min(values), max(values))
+    frame = Frame(38, 8, 330, 190, (0, across[-1]), (up[0], up[-1]))
+    drawn = frame.horizontals(up, "%")
+    for tick in across:
+        drawn += text(frame.at(tick, 0)[0], 212, f"{tick:g}", "middle")
+    drawn += text(203, 226, unit, "middle")
+    best: list[tuple[float, float]] = []
+    for each in sorted(methods, key=lambda one: (one.cost, -one.mean)):
+        if each.competes and (not best or each.mean > best[-1][1]):
+            best += [(each.cost, best[-1][1])] if best else []
+            best.append((each.cost, each.mean))
+    drawn += frame.line(best, "curve")
+    taken: list[tuple[bool, float]] = []
+    for each in sorted(methods, key=lambda one: one.mean):
+        kind = "dot" if each.competes else "dot teacher"
+        for value in each.by_seed:
+            drawn += _dot(*frame.at(each.cost, value), 2, f"{kind} seed")
+        x, y = frame.at(each.cost, each.mean)
+        drawn += _dot(x, y, 4, kind)
+        right = x < frame.left + 0.6 * frame.width
+        place = y + 3.5
+        while any(abs(place - other) < 11 and side == right for side, other in taken):
+            place -= 1
+        taken.append((right, place))
+        drawn += text(x + 8 if right else x - 8, place, shortened(each.name), "start" if right else "end")
+    return svg(380, 232, label, drawn)
+
+
+def _dot(x: float, y: float, radius: float, kind: str) -> Markup:
+    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:g}"/>').format(kind, x, y, radius)
+
+
+def differences(found: Sequence[Difference]) -> list[Markup]:
+    """For a table: each difference as a mark in its interval, over one scale with 0 in the middle."""
+    ends = [abs(value) for each in found for value in (each.mean, *(each.interval or ()))]
+    half = 1.05 * max([1.0, *ends])
+    drawings = []
+    for each in found:
+        at = [50 + 50 * value / half for value in (each.mean, *(each.interval or (each.mean, each.mean)))]
+        drawn = Markup('<line class="diagonal" x1="50" x2="50" y1="0" y2="12"/>')
+        drawn += Markup('<rect class="seen" x="{:.1f}" y="4" width="{:.1f}" height="4"/>').format(
+            at[1], at[2] - at[1]
+        )
+        drawn += Markup('<rect class="right" x="{:.1f}" y="2" width="1.6" height="8"/>').format(at[0] - 0.8)
+        drawings.append(
+            Markup(
+                '<svg class="difference" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
+                "{}</svg>"
+            ).format(drawn)
+        )
+    return drawings
 
 
 def confusion_matrix(label: str, counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:

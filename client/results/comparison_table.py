@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import partial
 from statistics import fmean, stdev
 from textwrap import wrap
@@ -39,6 +40,8 @@ class RunResult:
         seconds: of training, work that it shared with other runs included.
         is_teacher: whether this is the teacher's own answer: no student, and out of their competition.
         out_of_domain_interval: the 95% interval of `out_of_domain`; `None` from 1,000 images on.
+        over_classes: as `out_of_domain`, but the mean over classes, so that a rare one counts as much as a
+            common one; `None` where it was not measured.
     """
 
     method: str
@@ -51,6 +54,7 @@ class RunResult:
     seconds: float
     is_teacher: bool = False
     out_of_domain_interval: Interval | None = None
+    over_classes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,8 @@ class Row:
         seconds: as in `RunResult`; the mean over the runs.
         runs: how many there are.
         is_teacher: as in `RunResult`.
+        over_classes: the mean over the domains of `RunResult.over_classes`; `None` where no run has it.
+        by_seed: `mean` of each seed, in %.
     """
 
     method: str
@@ -204,6 +210,8 @@ class Row:
     seconds: float
     runs: int
     is_teacher: bool
+    over_classes: Spread | None = None
+    by_seed: list[float] = dataclass_field(default_factory=list)
 
 
 class ComparisonTable(BaseModel):
@@ -241,6 +249,7 @@ def rows_of(results: Sequence[RunResult]) -> list[Row]:
 def _row(results: Sequence[RunResult]) -> Row:
     outside = _by_seed(results, lambda run: run.out_of_domain)
     inside = _by_seed(results, lambda run: run.in_domain)
+    by_class = _by_seed(results, lambda run: run.over_classes)
     return Row(
         method=results[0].method,
         by_target={
@@ -255,6 +264,8 @@ def _row(results: Sequence[RunResult]) -> Row:
         seconds=fmean(r.seconds for r in results),
         runs=len(results),
         is_teacher=results[0].is_teacher,
+        over_classes=Spread.of([fmean(shares) for shares in by_class]) if by_class else None,
+        by_seed=[100 * fmean(shares) for shares in outside],
     )
 
 
@@ -269,7 +280,7 @@ def _by_seed(results: Sequence[RunResult], share: Callable[[RunResult], float | 
 
 
 @dataclass(frozen=True)
-class _Accuracy:
+class Accuracy:
     """A column of accuracies: its name in a CSV, its title for people, and what a row has there."""
 
     name: str
@@ -277,17 +288,26 @@ class _Accuracy:
     of: Callable[[Row], Spread | None]
 
 
+_BY_CLASS = "over_classes"  # a column where it was measured
 _ACCURACIES = (
-    _Accuracy("mean", "mean", lambda row: row.mean),
-    _Accuracy("worst", "worst", lambda row: row.worst),
-    _Accuracy("in_domain", "in-domain", lambda row: row.in_domain),
+    Accuracy("mean", "mean", lambda row: row.mean),
+    Accuracy("worst", "worst", lambda row: row.worst),
+    Accuracy("in_domain", "in-domain", lambda row: row.in_domain),
+    Accuracy(_BY_CLASS, "by class", lambda row: row.over_classes),
 )
 
 
-def _accuracies(rows: Sequence[Row]) -> list[_Accuracy]:
+def accuracies(rows: Sequence[Row]) -> list[Accuracy]:
     """The held-out domains, and what sums them up."""
     targets = _unique(target for row in rows for target in row.by_target)
-    return [*(_Accuracy(t, t, partial(_of_target, t)) for t in targets), *_ACCURACIES]
+    known = [each for each in _ACCURACIES if each.name != _BY_CLASS or any(each.of(row) for row in rows)]
+    return [*(Accuracy(t, t, partial(_of_target, t)) for t in targets), *known]
+
+
+def best_of(rows: Sequence[Row], column: Accuracy) -> float | None:
+    """The best mean of a student in a column, in %."""
+    students = [row for row in rows if not row.is_teacher]
+    return max((spread.mean for each in students if (spread := column.of(each))), default=None)
 
 
 def _of_target(target: str, row: Row) -> Spread | None:
@@ -308,11 +328,11 @@ _NUMBERS: dict[str, Callable[[Row], str]] = {
 def as_csv(results: Sequence[RunResult], _setting: Setting) -> str:
     """The rows, mean and deviation in columns of their own."""
     rows = rows_of(results)
-    accuracies = _accuracies(rows)
-    header = ["method", *(f"{each.name}_{what}" for each in accuracies for what in ("mean", "deviation"))]
+    columns = accuracies(rows)
+    header = ["method", *(f"{each.name}_{what}" for each in columns for what in ("mean", "deviation"))]
     lines = [csv_line([*header, "queries", "cost_micros", "seconds", "runs"])]
     for row in rows:
-        spreads = [each.of(row) for each in accuracies]
+        spreads = [each.of(row) for each in columns]
         cells = [cell for s in spreads for cell in ((s.mean, s.deviation) if s else ("", ""))]
         lines.append(csv_line([row.method, *cells, row.queries, row.cost_micros, row.seconds, row.runs]))
     return "".join(lines)
@@ -389,14 +409,13 @@ def _cells(
 ) -> list[list[str]]:
     """The header and each row as strings; accuracies in %."""
     rows = rows_of(results)
-    accuracies = _accuracies(rows)
+    columns = accuracies(rows)
     students = [row for row in rows if not row.is_teacher]
-    cells = [["method", *(escape(each.title) for each in accuracies), *_NUMBERS]]
+    cells = [["method", *(escape(each.title) for each in columns), *_NUMBERS]]
     for row in rows:
         shown = []
-        for column in accuracies:
-            best = max((s.mean for each in students if (s := column.of(each))), default=None)
-            spread = column.of(row)
+        for column in columns:
+            best, spread = best_of(rows, column), column.of(row)
             look = bold if spread and spread.mean == best and len(students) > 1 else "{}"
             shown.append(look.format(spread.show(plus_minus)) if spread else "")
         cells.append([escape(row.method), *shown, *(number(row) for number in _NUMBERS.values())])

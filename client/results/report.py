@@ -15,10 +15,10 @@ from client.data.manifests import recognise_names
 from client.learning.methods import known_method
 from client.learning.prompts import ONE_PROMPT
 from client.learning.recipe import RECIPES, Recipe
-from client.results.asking import OfImages, asked_by_share, right_of, slider
+from client.results.asking import asking_of
 from client.results.calibration import calibration
 from client.results.charts import confusion_matrix, curve, reliability
-from client.results.intervals import in_percent
+from client.results.intervals import interval_of
 from client.results.predictions import LabelledPrediction, confusion, tested_on
 from client.results.records import (
     Disagreement,
@@ -37,8 +37,6 @@ Row = Mapping[str, Any]
 
 # More classes than this, and a square of the confusion matrix is too small to see.
 _MOST_CLASSES_DRAWN = 60
-# Classes of a table that are in sight at once; the others take a click.
-_CLASSES_SHOWN = 10
 # What is drawn of training: the name in `metrics.jsonl`, the caption, and factor and unit of the axis.
 _CURVES = (
     ("loss", "loss in training", 1, ""),
@@ -127,10 +125,9 @@ def render_report(run: ReportData) -> str:
         metrics=_curves(run),
         calibrated=_calibration(run),
         by_class=_by_class(run),
-        classes_shown=_CLASSES_SHOWN,
         matrix=_matrix(run),
         mistakes=run.mistakes,
-        asking=_asking(run),
+        asking=asking_of(run.summary, run.predictions),
         review=run.review,
         doubted=run.doubted,
         exports=run.exports.files if run.exports else (),
@@ -288,11 +285,11 @@ def _domains(run: ReportData) -> list[Row]:
             "name": name,
             "seen": name != target,
             "accuracy": summary.accuracy.by_domain[name],
-            "interval": in_percent(summary.accuracy.intervals_by_domain.get(name)),
+            "interval": summary.accuracy.intervals_by_domain.get(name),
             "images": summary.accuracy.images_by_domain[name],
             "teacher": summary.teacher_zero_shot.get(name),
             "left_out": summary.leave_one_out.get(name),
-            "left_out_interval": in_percent(summary.leave_one_out_intervals.get(name)),
+            "left_out_interval": summary.leave_one_out_intervals.get(name),
         }
         for name in (*run.plan.source_domains, *([target] if target else []))
         if name in summary.accuracy.by_domain
@@ -327,32 +324,6 @@ def _calibrated(predictions: Sequence[LabelledPrediction], *, seen: bool) -> Row
     }
 
 
-def _asking(run: ReportData) -> Row | None:
-    """What asking the teacher about the least sure images brings, by a slider; `None` where it is not known.
-
-    Where it is not known how right the teacher is about the target, it is taken to be as right as about the
-    training images.
-    """
-    summary, target = run.summary, run.summary.target_domain
-    known = zip((run.seen, run.unseen), (right_of(summary), right_of(summary, target)), strict=True)
-    kinds = [
-        OfImages(
-            "held-out images" if answers is run.seen else str(target), answers is run.seen, teacher, asked
-        )
-        for answers, teacher in known
-        if answers and teacher and (asked := asked_by_share(answers, teacher))
-    ]
-    if not kinds:
-        return None
-    prices = None if summary.teacher is None else summary.teacher.prices
-    currency = None if summary.teacher is None else summary.teacher.currency
-    supposed = target is not None and target not in summary.teacher_zero_shot
-    return {
-        **slider(kinds, None if prices is None else prices.image_micros, currency),
-        "supposed": kinds[-1].teacher.accuracy if supposed and not kinds[-1].seen else None,
-    }
-
-
 def _by_class(run: ReportData) -> list[Row]:
     """Each class of the images that mistakes are looked for in, the worst first, and what it is taken for."""
     answers: dict[str, Counter[str]] = {}
@@ -363,6 +334,7 @@ def _by_class(run: ReportData) -> list[Row]:
             "name": name,
             "images": said.total(),
             "accuracy": said[name] / said.total(),
+            "interval": interval_of(said[name] / said.total(), said.total()),
             "taken_for": [pair for pair in said.most_common(4) if pair[0] != name][:3],
         }
         for name, said in answers.items()

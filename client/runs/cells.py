@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from client.learning.methods import method_of
 from client.learning.recipe import Variant
+from client.results.asking import Answers, Right, price_of, right_of
 from client.results.comparison_table import RunResult
+from client.results.predictions import read_predictions
 from client.results.records import Plan, Summary, held_out_whole
 from client.runs.config import RunConfig
 from client.runs.file_names import as_file_name
@@ -46,7 +48,7 @@ class Cell:
     @property
     def result(self) -> RunResult:
         """The row that a finished run is in the table."""
-        summary, plan = self._summary, self._plan
+        summary, plan = self.summary, self._plan
         queries = summary.queries_bought + summary.queries_cached
         if isinstance(summary, Summary) and isinstance(plan, Plan) and self._asks_bundled:
             taught = len(plan.source_domains) - len(held_out_whole(plan, summary.accuracy))
@@ -69,17 +71,19 @@ class Cell:
             seconds=sum(summary.seconds.get(stage, 0.0) for stage in ("align", "distill")),
             is_teacher=not self.trains,
             out_of_domain_interval=summary.accuracy.out_of_domain_interval,
+            over_classes=summary.accuracy.out_of_domain_over_classes,
         )
+
+    @property
+    def summary(self) -> Summary | ZeroShotSummary:
+        """What a finished run came to."""
+        run = self.run
+        return run.record(Summary, run.summary) if self.trains else run.record(ZeroShotSummary, run.summary)
 
     @property
     def _asks_bundled(self) -> bool:
         """Whether the bundled teacher is asked about every view."""
         return method_of(self.variant.method).teacher == "bundled"
-
-    @property
-    def _summary(self) -> Summary | ZeroShotSummary:
-        run = self.run
-        return run.record(Summary, run.summary) if self.trains else run.record(ZeroShotSummary, run.summary)
 
     @property
     def _plan(self) -> Plan | ZeroShotPlan:
@@ -90,6 +94,42 @@ class Cell:
 def name_of_run(variant: Variant, target: str, seed: int) -> str:
     """The name of a cell's folder."""
     return f"{variant.name}-{as_file_name(target)}-{seed}"
+
+
+def answers_of(cells: Sequence[Cell]) -> list[Answers]:
+    """The answers of all students about their targets, where it is known how right the teacher is there.
+
+    The teacher's own run says so, or what another run knows of it.
+    """
+    found = [(cell, cell.summary) for cell in cells]
+    teachers: dict[str, Right] = {}
+    for cell, summary in sorted(found, key=lambda each: each[0].trains):
+        accuracy = summary.accuracy
+        if isinstance(summary, Summary):
+            known = right_of(summary, cell.target)
+        else:
+            known = Right(accuracy.by_domain[cell.target], accuracy.images_by_domain[cell.target])
+        if known is not None:
+            teachers.setdefault(cell.target, known)
+    return [
+        Answers(
+            cell.variant.name,
+            cell.target,
+            [each for each in read_predictions(cell.run.answers) if not each.seen],
+            teachers[cell.target],
+        )
+        for cell in cells
+        if cell.trains and cell.target in teachers and cell.run.answers.exists()
+    ]
+
+
+def price_among(cells: Sequence[Cell]) -> tuple[int | None, str | None]:
+    """The price of an image, in millionths of the currency, and the currency, by any run that knows it."""
+    for cell in cells:
+        summary = cell.summary
+        if isinstance(summary, Summary) and summary.teacher is not None:
+            return price_of(summary)
+    return None, None
 
 
 def by_steps(cells: Sequence[Cell]) -> list[Cell]:

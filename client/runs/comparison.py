@@ -26,7 +26,7 @@ from client.learning.recipe import Variant
 from client.paths import resolved
 from client.purchase.buyer import Buyer
 from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
-from client.runs.cells import Cell, by_steps, name_of_run
+from client.runs.cells import Cell, answers_of, by_steps, name_of_run, price_among
 from client.runs.code import code_of
 from client.runs.config import RunConfig
 from client.runs.connection import Connection
@@ -97,7 +97,7 @@ class ComparisonRunner:
 
         Args:
             config: what is compared.
-            out: its folder; one folder a run is made in it, and the table in five formats.
+            out: its folder; one folder a run is made in it, the table in five formats, and its page.
             connection: where to buy, and the one cache.
             device: where to train.
             max_spend_micros: what may be paid in all, in millionths of the vendor's currency unit.
@@ -174,7 +174,9 @@ class ComparisonRunner:
                 )
                 self._run(cell, teacher, pending[number:])
                 self._write_tables()
-        return self._write_tables()
+            results = self._write_tables()
+            self._write_page(results)
+        return results
 
     def _cells(self) -> list[Cell]:
         """The runs, in the order of domains, seeds and rows.
@@ -386,6 +388,13 @@ class ComparisonRunner:
             for suffix, render in FORMATS.items():
                 folder.write_text(folder.path / f"table.{suffix}", render(results, self.setting))
         return results
+
+    def _write_page(self, results: Sequence[RunResult]) -> None:
+        """The page of a finished comparison."""
+        from client.results.comparison_page import as_page  # which takes a fifth of a second
+
+        html = as_page(results, self.setting, answers_of(self.cells), price_among(self.cells))
+        self._folder.write_text(self._folder.path / "table.html", html)
 
 
 def _require_none_kept(pools: Mapping[str, Sequence[Path]]) -> None:

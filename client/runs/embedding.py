@@ -182,7 +182,7 @@ def _buy_all(
     if purchase.out_of_budget:
         raise BudgetExhausted(
             f"The budget of {teacher.budget.described} does not suffice; {otherwise}. What was bought is "
-            f"kept: the same command with {teacher.enough_for(queries)} goes on from here."
+            f"kept: the same command with {teacher.enough_for(queries)} continues from here."
         )
     return purchase
 

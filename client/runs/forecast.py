@@ -81,7 +81,7 @@ def probe(
         raise BudgetExhausted(
             f"The budget of {teacher.budget.described} does not reach the class texts: "
             f"{teacher.spending.queries} queries were paid for this probe already. What was bought is kept: "
-            f"the same command with {teacher.enough_for(missing, counted_by='--probe')} goes on from here."
+            f"the same command with {teacher.enough_for(missing, counted_by='--probe')} continues from here."
         )
     return check_teacher(config, dataset, known).check
 

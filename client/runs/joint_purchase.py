@@ -152,7 +152,7 @@ class JointPurchase:
             f"--max-spend {self._max_spend_micros} does not reach {rest.to_buy} of the {len(wanted)} "
             "queries that these runs ask, and runs that learn from some of them would not compare, so none "
             f"was started. The {spent.queries} that were bought, for {spent.cost_micros} micros, are kept: "
-            f"the same command with {teacher.enough_for(wanted)} goes on from here. "
+            f"the same command with {teacher.enough_for(wanted)} continues from here. "
             "Or choose another --out, with a --budget for each run."
         )
 

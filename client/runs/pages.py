@@ -1,7 +1,9 @@
 """The pages of a run, from what it left in its folder: the report, and the model card."""
 
 from base64 import b64encode
+from collections import Counter
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -14,7 +16,7 @@ from client.results.records import Disagreement, Exports, Neighbour, Plan, Revie
 from client.results.report import Mistake, Pictured, ReportData, render_card, render_model_card, render_report
 from client.runs.folder import RunFolder
 
-_THUMBNAIL = 96
+_THUMBNAIL, _SAMPLE = 96, 224  # pixels
 
 
 def write_pages(run: RunFolder, summary: Summary, *, stands_in: Path | None = None) -> None:
@@ -73,12 +75,37 @@ def _pictured(folder: Path, found: Disagreement | Neighbour) -> Pictured:
     return Pictured(found, _thumbnail(folder, found.image))
 
 
+def samples_of(run: RunFolder, count: int) -> list[bytes]:
+    """Images that a run was tested on as JPEG files, a class in turn, squeezed as the student sees them.
+
+    They have neither names nor other metadata. Those that are no longer there are left out.
+
+    Raises:
+        ClientError: the run's answers are missing or damaged.
+    """
+    if count == 0:
+        return []
+    folder, turns = data_folder(run.read_config().data), Counter[str]()
+    ranked = []
+    for each in sorted(tested_on(read_predictions(run.answers)), key=lambda one: one.image):
+        turns[each.label] += 1
+        ranked.append((turns[each.label], each.label, each.image))
+    found = (_squeezed(folder, image, _SAMPLE) for _, _, image in sorted(ranked))
+    return list(islice((each for each in found if each is not None), count))
+
+
 def _thumbnail(folder: Path, image: str) -> str | None:
-    """The image as a data URI, squeezed as the student sees it; `None` if it is no longer there."""
+    """The image as a data URI; `None` if it is no longer there."""
+    content = _squeezed(folder, image, _THUMBNAIL)
+    return None if content is None else f"data:image/jpeg;base64,{b64encode(content).decode('ascii')}"
+
+
+def _squeezed(folder: Path, image: str, side: int) -> bytes | None:
+    """The image as a JPEG file, squeezed as the student sees it; `None` if it is no longer there."""
     try:
-        pixels, _ = decode_square(read_image(folder / image), _THUMBNAIL)
+        pixels, _ = decode_square(read_image(folder / image), side)
     except UnreadableImage:
         return None
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode('ascii')}"
+    return file.getvalue()

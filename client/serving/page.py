@@ -1,20 +1,17 @@
 """`GET /`: a page where people drop images and see answers. It asks nobody but this server."""
 
-from typing import Any
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from client.learning.student_metadata import StudentMetadata
-from client.results.asking import OfImages, Right, asked_by_hold_outs, slider
 from client.serving.keys import Keys
-from client.serving.rendering import read_asset, render
+from client.serving.rendering import STYLES, read_asset, render
+from client.serving.slider import unsure_of
 from client.serving.student import ServedStudent
 
 _ASSETS = {
-    "page.css": "text/css",
+    **dict.fromkeys(STYLES, "text/css"),
     "page.js": "text/javascript",
     "server.js": "text/javascript",
     "slider.js": "text/javascript",
@@ -34,9 +31,11 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         student=student.card,
         expected=student.card.expected_accuracy,
         key_needed=keys.needed,
+        samples=(),
         script="server.js",
         asks=asks,
-        asking=_asking(student.classifier.metadata),
+        asking=student.asking,
+        unsure=unsure_of(student.classifier.metadata),
     )
 
     async def page(_: Request) -> Response:
@@ -51,13 +50,3 @@ def page_routes(student: ServedStudent, keys: Keys, *, asks: bool) -> list[Route
         return Response(read_asset(name), media_type=_ASSETS[name], headers=headers)
 
     return [Route("/", page), Route("/assets/{name}", asset)]
-
-
-def _asking(metadata: StudentMetadata) -> dict[str, Any] | None:
-    """What asking about the least sure images brings, on hold-outs; `None` where the file does not say."""
-    hold_outs, accuracy = metadata.reliability, metadata.teacher_accuracy
-    if hold_outs is None or accuracy is None:
-        return None
-    teacher = Right(accuracy)
-    asked = asked_by_hold_outs(hold_outs, teacher)
-    return slider([OfImages("images like those it learnt from", True, teacher, asked)], None, None)

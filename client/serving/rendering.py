@@ -5,10 +5,12 @@ from importlib import resources
 
 from jinja2 import ChoiceLoader, PackageLoader
 
-from client.results.rendering import read_template
-from shared.pages.environment import page_environment
+from client.results.intervals import in_percent
+from client.results.rendering import SLIDER, read_template
+from shared.pages.environment import STYLE, page_environment, read_component
 
-_SLIDER = "slider.js"  # as the report has it
+STYLES = (STYLE, "results.css", "page.css")
+_OF_RESULTS = {SLIDER: SLIDER, "results.css": "page.css"}  # as the report has them
 
 
 def render(template: str, **values: object) -> str:
@@ -16,12 +18,15 @@ def render(template: str, **values: object) -> str:
     own, of_results = PackageLoader("client.serving", "assets"), PackageLoader("client.results")
     environment = page_environment(ChoiceLoader([own, of_results]))
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}%"
+    environment.filters["interval"] = in_percent
     return environment.get_template(template).render(**values)
 
 
 @cache
 def read_asset(name: str) -> bytes:
-    """A file of the assets."""
-    if name == _SLIDER:
-        return read_template(name).encode()
+    """A file of the assets, or one that other pages have too."""
+    if name == STYLE:
+        return read_component(name)
+    if name in _OF_RESULTS:
+        return read_template(_OF_RESULTS[name]).encode()
     return resources.files("client.serving").joinpath("assets", name).read_bytes()

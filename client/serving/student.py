@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from client.paths import absence, is_file, is_folder, is_there, resolved
 from client.results.onnx_classifier import OnnxClassifier
 from client.results.records import Accuracy, ExportedFile, Exports, MeanAccuracy, Summary
 from client.runs.folder import RunFolder
+from client.serving.slider import slider_of
 from shared.embeddings import Limits
 
 
@@ -94,10 +96,11 @@ class StudentCard(StudentFacts):
 
 @dataclass(frozen=True)
 class ServedStudent:
-    """The student and what is told of it."""
+    """The student and what is told of it; `asking` is the slider of its page, if there is one."""
 
     classifier: OnnxClassifier
     card: StudentCard
+    asking: dict[str, Any] | None = None
 
 
 def load(path: Path, limits: Limits, reject: float | None = None) -> ServedStudent:
@@ -117,7 +120,8 @@ def load(path: Path, limits: Limits, reject: float | None = None) -> ServedStude
     file, run = _find(path)
     name = file.name if run is None else resolved(run.path).name
     classifier, facts = open_student(file, name, run, reject)
-    return ServedStudent(classifier, StudentCard(**facts.model_dump(), limits=limits))
+    card = StudentCard(**facts.model_dump(), limits=limits)
+    return ServedStudent(classifier, card, slider_of(classifier.metadata, run))
 
 
 def open_student(

@@ -258,7 +258,7 @@ def ordered(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
 _ERRORS: dict[int, tuple[type[ClientError], str]] = {
     400: (InputRefused, ""),
     401: (KeyRefused, ""),
-    402: (QuotaExhausted, " What was bought is kept; the same command goes on from here."),
+    402: (QuotaExhausted, " What was bought is kept; the same command continues from here."),
     403: (KeyRefused, ""),
     404: (RequestRefused, " Is the address right, and does it sell this model?"),
     413: (RequestTooLarge, ""),

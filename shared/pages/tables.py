@@ -26,10 +26,12 @@ class Column:
     acts: bool = False
 
 
-def columns_of(names: Sequence[str]) -> list[Column]:
-    """The columns by their names."""
+def columns_of(names: Sequence[str | Column]) -> list[Column]:
+    """The columns by their names; one whose title others wrote is given as it is."""
     return [
-        Column(each.strip("()").removesuffix("#"), each.endswith("#"), each.startswith("("))
+        each
+        if isinstance(each, Column)
+        else Column(each.strip("()").removesuffix("#"), each.endswith("#"), each.startswith("("))
         for each in names
         if each
     ]

@@ -13,13 +13,14 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tests.client.results import pictures as results
+from tests.client.serving import pictures as serving
 from tests.shared.pages import gallery
 from tests.support.browser import chromium
 from tests.support.pictures import LOOKS, Look
 
 # Each makes pictures in a folder, and says what is wrong.
 Walk = Callable[[Browser, Path, Sequence[Look]], list[str]]
-WALKS: dict[str, Walk] = {"components": gallery.walk, "results": results.walk}
+WALKS: dict[str, Walk] = {"components": gallery.walk, "results": results.walk, "student": serving.walk}
 
 
 def main(arguments: Sequence[str]) -> int:

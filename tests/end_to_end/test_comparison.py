@@ -88,6 +88,9 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     assert first["setting"]["teacher"].startswith("icon-clip (fp_")
     rows = list(csv.DictReader(StringIO((client.folder / "table" / "table.csv").read_text())))
     assert [float(row["mean_mean"]) for row in rows] == [row["mean"]["mean"] for row in table["rows"]]
+    page = (client.folder / "table" / "table.html").read_text()
+    assert "Is one ahead beyond chance?" in page
+    assert "What if they asked when they are unsure?" in page
     assert (client.folder / "table" / "table.tex").read_text().count(r"\\") == 5
 
     client.url = "http://127.0.0.1:9"  # everything is there, so no vendor is needed

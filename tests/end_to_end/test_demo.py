@@ -133,6 +133,6 @@ def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
     stop(process.pid, how)
     out, _ = process.communicate()
     assert process.returncode == 130, out
-    assert "goes on from here" in out
+    assert "continues from here" in out
     assert not _vendor_pids(home)
     assert not (home / "erm-2").exists()

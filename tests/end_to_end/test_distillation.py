@@ -179,7 +179,7 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate()
     assert process.returncode == 130, err
-    assert "goes on from here" in err
+    assert "continues from here" in err
     assert (client.folder / "run" / "checkpoint.pt").exists()
 
     assert "Going on after step" in client(*_distill(*longer)).stderr

@@ -133,7 +133,7 @@ def test_ctrl_c_ends_soon_and_the_same_command_goes_on(
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "the same command goes on from here" in " ".join(said.split())
+    assert "the same command continues from here" in " ".join(said.split())
     assert "Buying: " in said
     assert "Traceback" not in said
     assert vendor_process.charges(client.api_key).queries < 1500

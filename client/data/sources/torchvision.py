@@ -104,7 +104,7 @@ def _kind(name: str) -> Callable[..., Any]:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise UsageError("Its data sets take torchvision: pip install torchvision.") from error
+        raise UsageError("Its data sets need torchvision: pip install torchvision.") from error
     if name not in datasets.__all__ or not isinstance(found := getattr(datasets, name), type):
         raise DataError(f"torchvision has no data set {name!r}: see torchvision.datasets.")
     return found

@@ -12,7 +12,19 @@ const WHO = { student: "the student", vendor: "student and vendor", cache: "stud
 // As in shared/text.py.
 const CONTROL = /[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
 
+const UNSURE = Number(document.body.dataset.unsure ?? -1); // answers of less confidence are marked
+
 let asking = Promise.resolve();
+
+for (const here of document.querySelectorAll("[data-here]")) {
+  here.textContent = new URL(".", location.href).href;
+}
+for (const button of document.querySelectorAll("[data-copies]")) {
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+    button.textContent = "Copied";
+  });
+}
 
 /**
  * Begin to take images.
@@ -38,6 +50,12 @@ export function start(classify, most, done = () => {}) {
     chooser.addEventListener("change", () => {
       take([...chooser.files]);
       chooser.value = "";
+    });
+  }
+  for (const sample of document.querySelectorAll("[data-sample]")) {
+    sample.addEventListener("click", async () => {
+      const picture = await (await fetch(sample.dataset.sample)).blob();
+      take([new File([picture], sample.querySelector("img").alt, { type: picture.type })]);
     });
   }
   document.getElementById("ask").addEventListener("submit", (event) => event.preventDefault());
@@ -97,6 +115,7 @@ function answerCard(file, result, milliseconds, count) {
   const none = result.class === null;
   card.classList.toggle("none", none);
   card.querySelector(".class").append(...(none ? ["none of these"] : [named(result.class), `, ${sure}`]));
+  card.querySelector(".unsure").hidden = none || result.answered_by !== "student" || result.confidence >= UNSURE;
   card.querySelector(".bar i").style.width = none ? "0" : sure;
   const together = count > 1 ? ` for ${counted(count)} together` : "";
   card.querySelector(".who").textContent =
@@ -114,6 +133,7 @@ function refusedCard(file, error) {
   card.classList.add("refused");
   card.querySelector(".class").textContent = visible(error.message);
   card.querySelector(".bar").remove();
+  card.querySelector(".unsure").remove();
   return card;
 }
 

@@ -371,7 +371,7 @@ def _clean(detail: ErrorDetail) -> str:
 
 _KEY = " Give the right key in TUITION_API_KEY or with --api-key-file."
 _OTHER_KEY = " Give another key in TUITION_API_KEY or with --api-key-file."
-_QUOTA = " What was bought is kept. Once the vendor has raised the limit, the same command goes on from here."
+_QUOTA = " What was bought is kept. Once the vendor has raised the limit, the same command continues."
 _MODEL = (
     " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
 )

@@ -183,7 +183,7 @@ def test_an_installation_that_only_serves_says_what_training_takes(command: str,
     done = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True)
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
-    assert said == f"Error: {missing} is missing, which this command takes: pip install tuition"
+    assert said == f"Error: {missing} is missing, which this command needs: pip install tuition"
 
 
 def test_what_standard_output_cannot_encode_is_escaped(

@@ -170,7 +170,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
         ("recipe = 'all'", 'is one of "default", "paper", "paper-domainnet", not \'all\'.'),
         ("[embed]\ntext = [1]", "[embed]: `text` is a text, or a list of such, not [1]."),
         ("[embed]\ntext = []", "`text` is a text, or a list of such, not []."),
-        ("max-spend = 1\nmax_spend = 2", "`max_spend` stands there twice."),
+        ("max-spend = 1\nmax_spend = 2", "`max_spend` is set twice."),
         ("out = 'x'", "put `out` into the table of a command, such as [distill]."),
         ("yes = true", "`yes` is given on the command line alone"),
         ("['cache prune']\nyes = true", "`yes` is given on the command line alone"),

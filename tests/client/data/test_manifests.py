@@ -190,8 +190,8 @@ def test_what_is_missing_and_what_does_not_belong_is_named() -> None:
         "The domain sketch is missing.",
         "The domain cartoon has 0 images instead of 2,344.",
         "The domain photo has 1 images instead of 1,670.",
-        "The folder toons is no domain of it.",
-        "dragon is no class of it.",
+        "The folder toons is not one of its domains.",
+        "dragon is not one of its classes.",
     ]
 
 

@@ -5,15 +5,18 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from client.results.comparison_page import as_page
 from client.results.report import render_report
-from tests.client.results.furnished import RUNS
+from tests.client.results.furnished import RUNS, TABLES
 from tests.support.pictures import BRIEFLY, Look, Shown, looked_at
 
 
 def walk(browser: Browser, folder: Path, looks: Sequence[Look] = BRIEFLY) -> list[str]:
     """Pictures of them in a folder, and what is wrong on them."""
-    for name, run in RUNS.items():
-        (folder / f"{name}.html").write_text(render_report(run()), encoding="utf-8")
+    pages = {f"report-{name}": render_report(run()) for name, run in RUNS.items()}
+    pages |= {f"comparison-{name}": as_page(*table()) for name, table in TABLES.items()}
+    for name, page in pages.items():
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return looked_at(
-        browser, [Shown(name, (folder / f"{name}.html").as_uri()) for name in RUNS], folder, looks
+        browser, [Shown(each, (folder / f"{each}.html").as_uri()) for each in pages], folder, looks
     )

@@ -3,7 +3,14 @@
 import pytest
 
 from client.learning.reliability import Reliability
-from client.results.asking import Right, asked_by_hold_outs, asked_by_share, price_of_thousand
+from client.results.asking import (
+    Right,
+    WorstClass,
+    asked_by_hold_outs,
+    asked_by_share,
+    mean_of,
+    price_of_thousand,
+)  # fmt: skip
 from client.results.intervals import wilson
 from client.results.predictions import LabelledPrediction
 
@@ -51,3 +58,15 @@ def test_the_price_of_a_thousand_images(
     share: float, micros: int | None, currency: str | None, said: str
 ) -> None:
     assert price_of_thousand(share, micros, currency) == said
+
+
+def test_seeds_of_one_set_of_images_count_as_one_and_domains_as_two() -> None:
+    once = _answers("cat", 6, 10, 0.5)
+    (alone, *_), (twice, *_) = asked_by_share(once, Right(0.8)), asked_by_share(once * 2, Right(0.8), 2)
+    assert twice.interval == pytest.approx(alone.interval)
+    assert twice.worst == alone.worst
+    other = asked_by_share(_answers("dog", 3, 10, 0.5), Right(0.8))[0]
+    both = mean_of({"line": alone, "solid": other})
+    assert both.accuracy == pytest.approx(0.45)
+    assert alone.accuracy - alone.interval[0] > both.accuracy - both.interval[0] > 0
+    assert both.worst == WorstClass("dog, solid", 0.3, 10)

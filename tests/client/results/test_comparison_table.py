@@ -135,3 +135,12 @@ def test_names_stay_names_in_every_format() -> None:
     assert r"a\x1b[2Jb" in text.splitlines()[0]
     assert r"c\x1b[2Jd: 1,234 images" in text
     assert "\x1b" not in text
+
+
+def test_the_mean_over_classes_is_a_column_where_it_was_measured() -> None:
+    assert "by class" not in as_text(RESULTS, SETTING)
+    known = [replace(each, over_classes=each.out_of_domain - 0.1) for each in RESULTS[:4]]
+    header, _, erm, kd = as_markdown([*known, *RESULTS[4:]], SETTING).splitlines()[:4]
+    assert [cell.strip() for cell in header.split("|")][7] == "by class"
+    assert [cell.strip() for cell in erm.split("|")][7] == "**30.0 ± 0.0**"
+    assert [cell.strip() for cell in kd.split("|")][7] == ""

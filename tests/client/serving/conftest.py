@@ -17,6 +17,7 @@ from torch.nn import functional
 from client.data.images import Pixels
 from client.learning.classifier import StudentClassifier
 from client.learning.rejection import Rejection, sureness
+from client.learning.reliability import Reliability
 from client.learning.student import build_student
 from client.results.onnx_export import export_onnx
 from tests.client.results.test_records import SUMMARY
@@ -55,10 +56,8 @@ def _shapes() -> Pixels:
     return np.stack([np.asarray(each) for each in drawn]) // 2 + noise
 
 
-@pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: its student, which is not trained, as ONNX, and its summary."""
-    folder = tmp_path_factory.mktemp("runs") / "shapes"
+def untrained_run(folder: Path) -> Path:
+    """A finished run in a new folder: its student, which is not trained, as ONNX, and its summary."""
     folder.mkdir()
     torch.manual_seed(0)
     student = build_student(
@@ -73,9 +72,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata["rejection"] = Rejection.of(
         sureness(StudentClassifier(student, CLASSES).probabilities(_shapes()))
     ).to_json()
+    metadata["reliability"] = Reliability((0.35, 0.5, 0.9), (0.4, 0.6, 0.9), (20, 20, 60)).to_json()
+    metadata["teacher_accuracy"] = "0.95"
     export_onnx(student, metadata, folder / "student.onnx")
     (folder / "summary.json").write_text(json.dumps(SUMMARY))
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run."""
+    return untrained_run(tmp_path_factory.mktemp("runs") / "shapes")
 
 
 @pytest.fixture(scope="session")

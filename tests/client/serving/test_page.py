@@ -91,7 +91,7 @@ def test_dropped_images_are_answered_before_those_of_before(page: Page) -> None:
     for seed in (1, 2):
         drop(page, picture(seed), f"{seed}.png")
         expect(page.locator("#answers > li")).to_have_count(seed)
-    expect(page.locator(".name").first).to_have_text("2.png")
+    expect(page.locator("#answers .name").first).to_have_text("2.png")
 
 
 def test_many_images_are_sent_in_portions(page: Page) -> None:
@@ -105,7 +105,7 @@ def test_many_images_are_sent_in_portions(page: Page) -> None:
 def test_the_page_tells_of_the_student(page: Page) -> None:
     expect(page.locator("h1")).to_have_text("shapes")
     expect(page.locator(".facts")).to_contain_text("which it has not seen")
-    page.locator("summary").click()
+    page.get_by_text("Its classes").click()
     expect(page.locator(".classes span")).to_have_text(list(CLASSES))
 
 
@@ -178,3 +178,19 @@ def test_names_are_shown_as_they_are_and_their_control_characters_as_codes(page:
     choose(page, ("<img src=x onerror=alert(1)>\u202e\x1b.png", picture()))
     expect(page.locator(".name bdi")).to_have_text(r"<img src=x onerror=alert(1)>\u202e\u001b.png")
     assert page.locator("#answers img").count() == 1
+
+
+def test_the_page_is_whole_on_a_desk_and_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    from tests.client.serving.pictures import walk
+
+    assert walk(browser, tmp_path) == []
+
+
+def test_unsure_answers_are_marked_and_the_page_can_be_asked_by_a_program(page: Page) -> None:
+    choose(page, *[(f"{number}.png", picture(number)) for number in range(8)])
+    expect(page.locator("#answers > li")).to_have_count(8)
+    for card in page.locator("#answers > li").all():
+        confidence = float(card.locator(".class").inner_text().rpartition(", ")[2].rstrip("%"))
+        expect(card.locator(".unsure")).to_be_visible(visible=confidence < 50)
+        expect(card.locator(".unsure")).to_contain_text("of such answers 40.0% were right")
+    expect(page.locator("#snippet")).to_have_text(f"curl -F image=@picture.png {page.url}classify")

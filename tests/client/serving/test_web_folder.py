@@ -9,7 +9,8 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -23,6 +24,9 @@ import client
 from client.cli.main import main
 from client.data.images import decode_square
 from client.errors import ClientError, UsageError
+from client.results.predictions import LabelledPrediction, predictions_as_csv
+from client.runs.folder import RunFolder
+from client.runs.pages import samples_of
 from client.serving import web_folder
 from client.serving.rendering import read_asset
 from examples.bundle_onnxruntime_web import FILES_SHA256, FROM_NPM, FROM_PYTHON, PACKAGE
@@ -205,7 +209,7 @@ def test_chosen_and_dropped_images_are_answered(
         expect(page.locator("#camera")).to_be_visible(visible=width < 600)
         taken = FilePayload(name="taken.jpg", mimeType="image/jpeg", buffer=picture(5, "JPEG"))
         page.locator("#camera").set_input_files(taken)
-        expect(page.locator(".name").first).to_have_text("taken.jpg")
+        expect(page.locator("#answers .name").first).to_have_text("taken.jpg")
         for card, number in zip(page.locator("#answers > li").all()[2:], (0, 1, 2), strict=True):
             file = tmp_path / "file.png"
             file.write_bytes(picture(number))
@@ -245,7 +249,7 @@ def test_what_may_be_loaded_is_strict(page: Page, site: tuple[Path, str]) -> Non
 def test_the_folder_is_whole_and_nothing_in_it_leads_elsewhere(site: tuple[Path, str], run: Path) -> None:
     folder, _ = site
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert names == web_folder._NAMES
+    assert names == web_folder._NAMES - {*web_folder._SAMPLES}
     assert (folder / "student.onnx").read_bytes() == (run / "student.onnx").read_bytes()
     facts = json.loads((folder / "student.json").read_text())
     assert (facts["name"], facts["classes"], facts["image_size"]) == ("student", list(CLASSES), SIDE)
@@ -360,3 +364,31 @@ def test_the_bundle_is_what_the_program_makes_of_the_package() -> None:
         version = PACKAGE.split("@")[1]
         assert f"ONNX Runtime Web v{version}".encode() in bundle.read("ort.js")
         assert {name: sha256(bundle.read(name)).hexdigest() for name in FROM_NPM} == FILES_SHA256
+
+
+def test_samples_are_images_that_a_run_was_tested_on_a_class_in_turn(
+    browser: Browser, run: Path, tmp_path: Path
+) -> None:
+    data, answers = tmp_path / "data", tmp_path / "answers.csv"
+    data.mkdir()
+    said = []
+    for number, name in enumerate([CLASSES[0], CLASSES[0], CLASSES[1]]):
+        (data / f"{number}.png").write_bytes(picture(number))
+        said.append(LabelledPrediction(f"{number}.png", "red", False, name, name, 0.9))
+    gone = LabelledPrediction("gone.png", "red", False, CLASSES[2], CLASSES[2], 0.9)
+    answers.write_text(predictions_as_csv([*said, gone]))
+    known = SimpleNamespace(read_config=lambda: SimpleNamespace(data=data), answers=answers)
+    found = samples_of(cast(RunFolder, known), 2)
+    assert [Image.open(BytesIO(each)).size for each in found] == [(224, 224), (224, 224)]
+    folder = tmp_path / "page"
+    with web_folder.replacing(folder) as made:
+        (made / "student.onnx").write_bytes((run / "student.onnx").read_bytes())
+        web_folder.fill(made, "shapes", samples=found)
+    with static_server(folder) as address, watched(browser, address) as page:
+        expect(page.locator("#status")).to_have_text("Ready.")
+        page.get_by_role("button", name="picture 2").click()
+        expect(page.locator("#answers > li .name")).to_have_text("picture 2")
+    with pytest.raises(UsageError, match="--samples takes a run's directory"):
+        client.export(run / "student.onnx", tmp_path / "none", kind="web", samples=1)
+    with pytest.raises(SystemExit):
+        main(["export", str(run), "--out", str(tmp_path / "a.onnx"), "--samples", "1"])

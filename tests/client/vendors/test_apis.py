@@ -248,7 +248,7 @@ def test_an_account_that_may_spend_no_more_ends_the_purchase_for_now(
     shop = _open(api, tmp_path)
     teacher = shop.teacher()
     shop.server.fates = [refusal]
-    with pytest.raises(QuotaExhausted, match="goes on from here"):
+    with pytest.raises(QuotaExhausted, match="continues from here"):
         teacher.buy([Query.text("a cat")])
 
 
