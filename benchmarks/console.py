@@ -37,7 +37,7 @@ RARE = 20
 CUSTOMERS = ("", "/usage", "/usage?group=key&from=2025-11-16", "/ledger", "/ledger?key={rare}",
              "/ledger?kind=refund", "/ledger?before=500000", "/invoices", "/invoices/2026-11", "/keys",
              "/models", "/batches", "/events", "/sessions", "/quick-start")  # fmt: skip
-OPERATORS = ("", "/health", "/money", "/accounts", "/accounts/{name}", "/models", "/audit")
+OPERATORS = ("", "/health", "/money", "/accounts", "/accounts/{account}", "/models", "/audit")
 
 
 def main() -> None:

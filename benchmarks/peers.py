@@ -39,7 +39,7 @@ import httpx
 from benchmarks import load
 from benchmarks.vendor import photographs, save_model
 from benchmarks.watching import session_bytes
-from tests.support.vendor_process import VendorProcess, wait_until
+from tests.support.vendor_process import VendorProcess, int8_options, wait_until
 
 BIN = Path(os.environ.get("INFINITY_BIN", ".venv-infinity/bin"))
 NAME = "vit-b-32"
@@ -121,7 +121,8 @@ def servers(folder: Path, files: Sequence[bytes]) -> dict[str, Callable[[], Abst
     sides: dict[str, Callable[[], AbstractContextManager[Served]]] = {
         "vendor, defaults": partial(vendor, folder, files, own_protocol=False),
         "vendor, int8, own protocol": partial(
-            vendor, folder, files, "--dtype", "int8", "--calibration", str(folder / "calibration"),
+            vendor, folder, files,
+            *int8_options(folder, folder / "calibration", f"local-dir:{folder / NAME}"),
             own_protocol=True,
         ),
         "FastAPI and open_clip, in the loop": partial(bare, folder, files, threaded=False),
@@ -225,7 +226,7 @@ def print_tables(found: dict[str, list[Measured]], wanted: Sequence[Asked], read
 @contextmanager
 def vendor(folder: Path, files: Sequence[bytes], *options: str, own_protocol: bool) -> Iterator[Served]:
     """`vendor serve`, with an account that is charged."""
-    served = ("--model", f"local-dir:{folder / NAME}", *options)
+    served = options if "--models" in options else ("--model", f"local-dir:{folder / NAME}", *options)
     with (
         TemporaryDirectory() as books,
         VendorProcess(Path(books), *served, threads=os.cpu_count() or 1) as process,

@@ -14,6 +14,7 @@ Finished runs are in benchmarks/.runs and are not run again.
 
 import argparse
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.trainer import FeatureInputs
 from client.vendors.query import Query
+from tests.support.vendor_process import int8_options
 
 # How weak icon-clip must be made to be right on so many percent of the bundled icons.
 _SHARES = {20: 0.78, 40: 0.56, 60: 0.33, 80: 0.11}  # of the classes that are called by another's text
@@ -126,7 +128,7 @@ def weaknesses(kinds: Sequence[str], levels: Sequence[int], models: Sequence[Pat
         if kind == "none":
             yield Weakness(kind, "0")
         elif kind == "int8":
-            yield Weakness(kind, "0", ("--dtype", kind, "--calibration", str(unpacked(UNLABELLED))))
+            yield Weakness(kind, "0", int8_options(Path(tempfile.mkdtemp()), unpacked(UNLABELLED)))
         elif kind == "texts":
             yield from (Weakness(kind, str(each), spoil=wrong_texts(_SHARES[each])) for each in levels)
         elif kind == "noise":

@@ -1,6 +1,6 @@
 # The vendor: `docker compose up vendor` serves the bundled model, its books in the volume at /data.
 # For an NVIDIA GPU:  docker build --file docker/vendor.Dockerfile --build-arg TORCH_INDEX=https://pypi.org/simple .
-# For VENDOR_COMPILE: docker build --file docker/vendor.Dockerfile --build-arg COMPILER=g++ .
+# For `compile` in a file of models: docker build --file docker/vendor.Dockerfile --build-arg COMPILER=g++ .
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS packages

@@ -40,7 +40,7 @@ class AccountStatus(BaseModel):
 
     account: str
     plan: str
-    status: Literal["active", "suspended"]
+    status: Literal["active", "suspended", "closed"]
     quota: Whole | None
     quota_period: QuotaPeriod
     queries_used: Whole
@@ -141,6 +141,7 @@ class EntryPage(BaseModel):
 
     data: list[Entry]
     next_after: Whole
+    has_more: bool = False
     currency: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 While they are imported, torchvision and timm ask `torch._dynamo` for two functions that do nothing until
 something is compiled. Loading it takes as long as all the rest of timm. So a stand-in has the two, and the
-compiler is loaded by whoever compiles (`--compile`), trains, or asks for anything else of it.
+compiler is loaded by whoever compiles a model, trains, or asks for anything else of it.
 """
 
 import functools

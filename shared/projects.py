@@ -17,7 +17,7 @@ class ProjectInfo(BaseModel):
     """
 
     project_id: str
-    name: str
+    project: str
     quota: int | None
     queries_used: int
     queries_held: int
@@ -29,6 +29,7 @@ class ProjectInfo(BaseModel):
 
 
 class ProjectList(BaseModel):
-    """The answer of `GET /v1/projects`: all but the default one."""
+    """A page of projects, without the default one; with `has_more`, ask again after the last one's id."""
 
     data: list[ProjectInfo]
+    has_more: bool = False

@@ -209,7 +209,7 @@ class IsolationTest:
         if self._same_account:
             mine = project or DEFAULT_PROJECT
             self._unlisted("read the usage of the project", mine, lambda: _groups(other, "project"))
-            self._unlisted("list the project", mine, lambda: (each.name for each in other.projects()))
+            self._unlisted("list the project", mine, lambda: (each.project for each in other.projects()))
             self._invoice()
 
     def _invoice(self) -> None:

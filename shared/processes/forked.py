@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
 from shared.errors import APIError
+from shared.process_names import name_process
 from shared.processes.worker import Arena, ArenaLayout
 
 # A process that has worked for so long on what it was given hands the rest back: others may be next.
@@ -79,6 +80,7 @@ class TaskSpec:
 
 def main(control: int) -> NoReturn:
     """Fork processes for the owner at the other end of the socket `control`, until it has gone."""
+    name_process("tuition inputs")
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited
@@ -146,6 +148,7 @@ class _Server:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _end_with(server)
+                name_process(f"tuition {kind}")
                 os.nice(spec.niceness)
                 with socket.socket(fileno=line) as owner:
                     arena = Arena(memory, spec.layout)

@@ -99,3 +99,9 @@ def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in ("page", "warn")
         assert rule["annotations"]["summary"]
+
+
+def test_what_prometheus_extrapolates_is_told_in_whole_numbers() -> None:
+    counted = [rule for rule in rules() if "increase(" in rule["expr"] or "rate(" in rule["expr"]]
+    assert counted
+    assert not [rule["alert"] for rule in counted if "{{ $value }}" in rule["annotations"]["summary"]]

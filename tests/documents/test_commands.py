@@ -10,9 +10,10 @@ import pytest
 import typer.main
 
 from tools.site.commands import PROGRAMS
-from tools.site.hooks import DOCS, PAGES, ROOT
+from tools.site.hooks import DOCS, ROOT
+from tools.site.hooks import PAGES as SITE_PAGES
 
-_PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / source for source in PAGES.values())]
+PAGES = [*sorted(DOCS.glob("*.md")), *(ROOT / source for source in SITE_PAGES.values())]
 _FENCE = re.compile(r"^```(?:sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"^```(?:sh)?\n.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`((?:client|vendor)(?: [^`]+)?)`")
@@ -31,7 +32,7 @@ def shown_commands(text: str) -> Iterator[tuple[str, bool]]:
 
 def fault(line: str, *, whole: bool) -> str | None:
     """What is wrong with a command, or `None`."""
-    words = _words(line)
+    words = words_of(line)
     command = typer.main.get_command(PROGRAMS[words.pop(0)])
     while words and hasattr(command, "commands"):
         name = words.pop(0)
@@ -47,7 +48,7 @@ def fault(line: str, *, whole: bool) -> str | None:
     return _option_fault(command, words, whole=whole)
 
 
-def _words(line: str) -> list[str]:
+def words_of(line: str) -> list[str]:
     line = re.sub(r"\$\([^)]*\)", "value", line)
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|>&;<")
     lexer.whitespace_split = True
@@ -85,14 +86,14 @@ def _option_fault(command: Any, words: list[str], *, whole: bool) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_is_one_with_these_options(page: Path) -> None:
     found = list(shown_commands(page.read_text(encoding="utf-8")))
     wrong = [f"{line}: {said}" for line, whole in found if (said := fault(line, whole=whole))]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_target_of_make_and_every_module_of_a_page_is_there(page: Path) -> None:
     code = "\n".join(_CODE.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
     targets = {*re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)}

@@ -24,6 +24,7 @@ from client.vendors.teachers.tuition import VendorClient
 from client.vendors.vendor import EmbedResult
 from shared.embeddings import ModelCard
 from tests.support.vendor_process import VendorProcess, wait_until
+from vendor_service.money.replays import REPLAYS
 from vendor_service.run.settings import Settings
 
 
@@ -336,4 +337,4 @@ def test_a_client_gives_up_an_answer_no_sooner_than_a_vendor_that_is_set_to_noth
     """What is bought anew while a vendor may be answering it, or would answer it again, is paid for twice."""
     fields = Settings.model_fields
     assert fields["request_timeout_seconds"].default < pending.FRESH_SECONDS
-    assert 3600 * fields["replay_hours"].default <= pending._REPLAY_SECONDS
+    assert REPLAYS.window_seconds <= pending._REPLAY_SECONDS

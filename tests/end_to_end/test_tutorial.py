@@ -18,7 +18,7 @@ from tests.support.vendor_process import held_port
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 # The model hub is out of reach here, so its model is replaced by the bundled one, as the tutorial suggests.
-HUB = " --model ViT-B-32 --pretrained laion2b_s34b_b79k"
+HUB = " --model ViT-B-32/laion2b_s34b_b79k"
 # And a few steps of a small student on small images show that a command works.
 BRIEFLY = " --steps 3 --image-size 32 " + " ".join(TINY)
 

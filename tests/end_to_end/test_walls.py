@@ -117,7 +117,7 @@ def night(vendor: LocalVendor, owner: str) -> Project:
     with vendor.books.write() as session:
         act = Act(session, "os:test", vendor.clock)
         money.refund(act, vendor.account(owner).name, 1, reference="refund-of-the-night")
-    project = next(each for each in vendor.get("/v1/projects", free)["data"] if each["name"] == "night")
+    project = next(each for each in vendor.get("/v1/projects", free)["data"] if each["project"] == "night")
     names = {
         "file_id": job["output_file_id"],
         "batch_id": job["id"],

@@ -48,6 +48,14 @@ class Charges:
         return self.images + self.texts
 
 
+def int8_options(folder: Path, calibration: Path, source: str = "icon-clip") -> tuple[str, str]:
+    """The options by which a vendor serves a model in int8; `folder` gets its file of models."""
+    file, name = folder / "int8.toml", source.rpartition("/")[2]
+    said = f'dtype = "int8"\ncalibration = "{calibration}"\ndefault = true'
+    file.write_text(f'[[model]]\nid = "{name}"\nsource = "{source}"\n{said}\n')
+    return "--models", str(file)
+
+
 class VendorProcess:
     """`vendor serve` in a process group of its own, with its database and its log in `folder`.
 

@@ -31,9 +31,7 @@ def page() -> str:
 def _described() -> dict[str, Any]:
     """The application's own description, OpenAPI. It opens books, so it is given empty ones."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            database_url=f"sqlite:///{folder}/books.db", console_key_in=Path(folder, "console.key")
-        )
+        settings = Settings(database_url=f"sqlite:///{folder}/books.db", keys_in=Path(folder))
         schema.prepare(Database(settings.database_url))
         described: dict[str, Any] = create_admin_app(settings).openapi()
         return described

@@ -16,10 +16,11 @@ from vendor_service.database.session import take_turns
 from vendor_service.database.tables import GENESIS_HASH, STANDARD_PLAN, Account, period_start
 from vendor_service.errors import OperatorError, UnknownName
 from vendor_service.money import payments, prices
+from vendor_service.money.repair import count_period
 from vendor_service.terms import Quota, Rate, SpendLimit, Term, Unit
 
 # What may be agreed otherwise later.
-CHANGEABLE = ("quota", "spend_limit_micros", "queries_per_second", "coverage_limit", "plan")
+CHANGEABLE = ("quota", "quota_period", "spend_limit_micros", "queries_per_second", "coverage_limit", "plan")
 
 
 Plan = Annotated[
@@ -92,11 +93,7 @@ def open_account(session: Session, name: str, terms: Terms, clock: Clock) -> Acc
     check_rate(terms.queries_per_second)
     now = clock()
     _check_plan(session, terms.plan, now)
-    take_turns(session.connection(), f"open account {name}")
-    if session.scalar(select(Account).where(Account.name == name)):
-        raise OperatorError(
-            f"there is an account {name!r} already; see it with: `vendor accounts show {name}`"
-        )
+    _take_name(session, name)
     account = Account(
         id=f"acct_{secrets.token_hex(8)}",
         name=name,
@@ -148,10 +145,10 @@ def list_accounts(session: Session, after: str = "", limit: int | None = None) -
 def change_terms(
     session: Session, account: Account, changes: Mapping[str, int | str | None], now: int
 ) -> None:
-    """Agree on something else, from now on; what was used of former limits counts.
+    """Agree on something else, from now on; what was used counts, in another period as well.
 
     This transaction must have locked the account. `changes` names some fields of `Terms`, all but
-    `quota_period` and `credit_micros`.
+    `credit_micros`.
 
     Raises:
         UsageError: a number cannot be.
@@ -162,8 +159,31 @@ def change_terms(
     check_rate(terms["queries_per_second"])
     if terms["plan"] != account.plan:
         _check_plan(session, terms["plan"], now)
+    other_period = terms["quota_period"] != account.quota_period
     for name in CHANGEABLE:
         setattr(account, name, terms[name])
+    if other_period:
+        count_period(session, account, now)
+
+
+def rename(session: Session, account: Account, name: str) -> None:
+    """Give an account another name, in a transaction that has locked it.
+
+    Raises:
+        UsageError: the name cannot be.
+        OperatorError: it is taken.
+    """
+    check_name(name)
+    _take_name(session, name)
+    account.name = name
+
+
+def _take_name(session: Session, name: str) -> None:
+    take_turns(session.connection(), f"open account {name}")
+    if session.scalar(select(Account).where(Account.name == name)):
+        raise OperatorError(
+            f"there is an account {name!r} already; see it with: `vendor accounts show {name}`"
+        )
 
 
 def _check_plan(session: Session, plan: str, now: int) -> None:

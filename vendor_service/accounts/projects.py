@@ -111,7 +111,7 @@ def public(project: Project, account: Account, now: int) -> ProjectInfo:
     over = project.is_period_over(account, now)
     return ProjectInfo(
         project_id=project.id,
-        name=project.name,
+        project=project.name,
         quota=project.quota,
         queries_used=0 if over else project.queries_used,
         queries_held=project.queries_held,

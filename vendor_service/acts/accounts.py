@@ -5,9 +5,10 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
+from sqlalchemy import select
 
 from shared.billing import AccountStatus
-from vendor_service.accounts import accounts
+from vendor_service.accounts import accounts, keys
 from vendor_service.accounts.accounts import CHANGEABLE, Terms, find_account
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Changes, Own, act, changes_of, preview, query
@@ -15,9 +16,9 @@ from vendor_service.acts.names import Named
 from vendor_service.acts.sessions import shut_out
 from vendor_service.batches import book
 from vendor_service.clock import to_datetime
-from vendor_service.database.tables import Account
+from vendor_service.database.tables import Account, ApiKey
 from vendor_service.database.view import View
-from vendor_service.errors import UsageError
+from vendor_service.errors import OperatorError, UsageError
 from vendor_service.extraction.report import Extraction, extraction, forget, meaning
 from vendor_service.money.repair import Repair, repair
 from vendor_service.money.usage import account_status
@@ -25,13 +26,6 @@ from vendor_service.terms import Term, money
 
 NO_LIMIT = "no limit"
 _STATUS = Literal["active", "suspended"]
-
-
-class AccountPage(BaseModel):
-    """Accounts by name; the name to ask behind for the next ones, `null` where there are no more."""
-
-    data: list[AccountStatus]
-    next_after: str | None
 
 
 class ExtractionReport(BaseModel):
@@ -89,25 +83,23 @@ def open_account(act: Act, name: Named, terms: Terms) -> AccountStatus:
 @act(
     "account.set",
     command="accounts set",
-    route="PATCH /accounts/{name}",
+    route="PATCH /accounts/{account}",
     scope=OperatorScope.ACCOUNTS,
     title="Change the limits",
     done="The limits of {name} were changed.",
     none=NO_LIMIT,
     of=by_name,
-    state=lambda account: (account.quota_period, _agreed(account)),
+    state=lambda account: _agreed(account),
 )
 def change(
     act: Act,
     name: Named,
-    changes: Annotated[
-        Mapping[str, int | str | None], Changes(Terms, omit=("quota_period", "credit_micros"))
-    ],
+    changes: Annotated[Mapping[str, int | str | None], Changes(Terms, omit=("credit_micros",))],
     status: Annotated[_STATUS | None, Term()] = None,
 ) -> AccountStatus:
     """Agree on other limits or another plan, from now on: those that are named, all of them or none.
 
-    What was used of the former limits counts. `none` takes a limit away.
+    What was used counts, in another period as well. `none` takes a limit away.
 
     Example: vendor accounts set acme --quota 80000 --spend-limit none --plan research
     """
@@ -152,7 +144,9 @@ def suspend(act: Act, name: Named) -> AccountStatus:
 
     Example: vendor accounts suspend acme
     """
-    return _set_status(act, name, "suspended")
+    account = find_account(act.session, name, lock=True)
+    _set_status(act, account, "suspended")
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 @preview(suspend)
@@ -171,14 +165,16 @@ def _of_suspend(act: Act, name: str) -> Iterator[str]:
     title="Resume the account",
     done="{name} is active again.",
     of=by_name,
-    applies=lambda account: account.status != "active",
+    applies=lambda account: account.status == "suspended",
 )
 def resume(act: Act, name: Named) -> AccountStatus:
     """Serve a suspended account again. Sessions, invitations and bulk jobs that ended stay so.
 
     Example: vendor accounts resume acme
     """
-    return _set_status(act, name, "active")
+    account = find_account(act.session, name, lock=True)
+    _set_status(act, account, "active")
+    return account_status(act.session, View.whole(account.id), act.now)
 
 
 @preview(resume)
@@ -188,9 +184,80 @@ def _of_resume(act: Act, name: str) -> Iterator[str]:
 
 
 @act(
+    "account.rename",
+    command="accounts rename",
+    route="POST /accounts/{account}/rename",
+    scope=OperatorScope.ACCOUNTS,
+    title="Rename the account",
+    done="{name} is called {new_name} from now on.",
+    of=by_name,
+)
+def rename(
+    act: Act, name: Named, new_name: Annotated[str, Term("Its new name.", label="New name", typed="NEW_NAME")]
+) -> AccountStatus:
+    """Give an account another name, from now on; its keys and receipts know it by its id, and stay good.
+
+    Issued invoices keep the former name, and so do earlier entries of the audit log.
+
+    Example: vendor accounts rename acme acme-labs
+    """
+    account = find_account(act.session, name, lock=True)
+    accounts.rename(act.session, account, new_name)
+    act.record(new_name, {"name": name}, {"name": new_name})
+    act.session.flush()
+    return account_status(act.session, View.whole(account.id), act.now)
+
+
+@preview(rename)
+def _of_rename(act: Act, name: str, new_name: str) -> Iterator[str]:
+    find_account(act.session, name)
+    yield f"{name} is called {new_name} from now on, also in commands, routes and metrics."
+    yield "Its keys, its receipts and what it bought stay as they are; issued invoices keep the former name."
+
+
+@act(
+    "account.close",
+    command="accounts close",
+    route="POST /accounts/{account}/close",
+    scope=OperatorScope.ACCOUNTS,
+    title="Close the account",
+    done="{name} is closed.",
+    of=by_name,
+    applies=lambda account: account.status != "closed",
+    dangerous=True,
+)
+def close(act: Act, name: Named) -> AccountStatus:
+    """End an account for good: its keys are revoked, and everything else ends as with a suspension.
+
+    Its books stay, its last invoice is issued with the others, and its name is not free again.
+
+    Example: vendor accounts close acme
+    """
+    account = find_account(act.session, name, lock=True)
+    if account.status != "closed":
+        good = select(ApiKey.id).where(ApiKey.account_id == account.id, ApiKey.revoked_at.is_(None))
+        for key_id in act.session.scalars(good).all():
+            keys.revoke_key(act.session, key_id, act.clock)
+        _set_status(act, account, "closed")
+    return account_status(act.session, View.whole(account.id), act.now)
+
+
+@preview(close)
+def _of_close(act: Act, name: str) -> Iterator[str]:
+    account = find_account(act.session, name)
+    if account.status == "closed":
+        return
+    yield f"Nothing is sold to {name} any more, and its keys are revoked: for good, nobody can open it again."
+    yield f"What is in flight is answered and charged; bulk jobs end ({account.queries_held:,} queries held)."
+    if account.credit_micros:
+        yield f"Credit of {money(account.credit_micros)} stays in its books; give it back first if it is due."
+    yield "Its books stay, and its last invoice is issued with the others."
+
+
+@act(
     "account.repair",
     command="accounts repair",
-    route="POST /accounts/{name}/repair",
+    route="POST /accounts/{account}/repair",
     scope=OperatorScope.ACCOUNTS,
     title="Continue after a wrong clock",
     done="The books of {name} go on from now.",
@@ -226,7 +293,7 @@ def _of_repair(act: Act, name: str) -> Iterator[str]:
 @act(
     "account.forget_sketches",
     command="extraction forget",
-    route="DELETE /accounts/{name}/sketches",
+    route="DELETE /accounts/{account}/sketches",
     scope=OperatorScope.ACCOUNTS,
     title="Delete the sketches",
     done="The sketches of {name} are deleted.",
@@ -250,8 +317,8 @@ def _of_forget(act: Act, name: str) -> Iterator[str]:
     yield f"What is known of all that {name} asked about is lost."
 
 
-def _all_of(page: AccountPage) -> Iterator[dict[str, Any]]:
-    for status in page.data:
+def _all_of(found: list[AccountStatus]) -> Iterator[dict[str, Any]]:
+    for status in found:
         yield status.model_dump(mode="json", exclude={"project"})  # operators see whole accounts
 
 
@@ -260,17 +327,16 @@ def list_accounts(
     act: Act,
     after: str = "",
     limit: Annotated[int | None, Term(least=1, most=1000)] = 100,
-) -> AccountPage:
+) -> list[AccountStatus]:
     """List all accounts with what they have used, by name.
 
     Example: vendor accounts list --json
     """
     found = accounts.list_accounts(act.session, after, limit)
-    data = [account_status(act.session, View.whole(each.id), act.now) for each in found]
-    return AccountPage(data=data, next_after=found[-1].name if found and len(found) == limit else None)
+    return [account_status(act.session, View.whole(each.id), act.now) for each in found]
 
 
-@query(command="accounts show", route="GET /accounts/{name}", own=Own(route="GET /v1/account", scope=None))
+@query(command="accounts show", route="GET /accounts/{account}", own=Own(route="GET /v1/account", scope=None))
 def show_account(act: Act, account: Named) -> AccountStatus:
     """Show an account: its limits, and how much of them is used.
 
@@ -305,14 +371,18 @@ def _meaning(report: ExtractionReport) -> str:
     return meaning(report.data[0])
 
 
-@query(command="extraction report", route="GET /accounts/{name}/extraction", rows=_rows, note=_meaning)
+@query(
+    command="extraction report",
+    route="GET /accounts/{account}/extraction",
+    rows=_rows,
+    note=_meaning,
+    pages=False,
+)
 def extraction_report(
     act: Act,
     account: Annotated[
         str | None,
-        Term(
-            "One account.", typed="[ACCOUNT]", wire="name", none="the 200 that cover most, and these together"
-        ),
+        Term("One account.", typed="[ACCOUNT]", none="the 200 that cover most, and these together"),
     ] = None,
 ) -> ExtractionReport:
     """Report what accounts asked about, how much of the model that covers, and how good a copy it would make.
@@ -325,18 +395,18 @@ def extraction_report(
     return ExtractionReport(data=extraction(act.session, one))
 
 
-def _set_status(act: Act, name: str, status: _STATUS) -> AccountStatus:
-    account = find_account(act.session, name, lock=True)
+def _set_status(act: Act, account: Account, status: Literal["active", "suspended", "closed"]) -> None:
+    if account.status == "closed":
+        raise OperatorError(f"{account.name} is closed, for good; open another account")
     with act.changing(account, account, ("status",)):
         account.status = status
-        if status == "suspended":
+        if status != "active":
             shut_out(act.session, account.id, act.now)
             book.stop_all(act.session, account.id, act.keep_micros, act.now)
-    return account_status(act.session, View.whole(account.id), act.now)
 
 
 def _agreed(account: Account) -> dict[str, int | str | None]:
-    return {field: getattr(account, field) for field in ("status", "quota_period", *CHANGEABLE)}
+    return {field: getattr(account, field) for field in ("status", *CHANGEABLE)}
 
 
 def _percent(share: float | None) -> str | None:

@@ -172,7 +172,7 @@ class Act:
 class ActContext:
     """The context of acts: the books, the clock, the vendor's files, and on whose behalf; see `Act`.
 
-    `signing_key_in` is the file of the key that signs receipts, `None` for the usual place. `reload_models`
+    `keys_in` is the folder of the key that signs receipts, `None` for the usual place. `reload_models`
     has the vendor read its file of models again; it is `None` where there is none. Those who share a
     `verifier` verify the ledger one at a time; `progress` hears how far that is. `examine` makes the
     doctor's findings of this machine.
@@ -183,7 +183,7 @@ class ActContext:
     trust_clock: bool = False
     percents: tuple[int, ...] = limits.STANDARD_PERCENTS
     watch: ClockWatch | None = None
-    signing_key_in: Path | None = None
+    keys_in: Path | None = None
     keep_micros: int = 30 * DAY
     reload_models: Callable[[], None] | None = None
     verifier: LedgerVerifier | None = None

@@ -80,6 +80,7 @@ def _nobody(found: list[Verification]) -> str | None:
     command="ledger verify",
     route="GET /ledger/verification",
     transaction=False,
+    pages=False,
     note=_nobody,
     fault=_faults,
 )

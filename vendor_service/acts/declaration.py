@@ -154,6 +154,17 @@ class Declared:
         return self.help.partition("\n\nExample:")[0].strip()
 
     @property
+    def operation_id(self) -> str:
+        """Its name in OpenAPI documents, and so in clients that are generated from them."""
+        words = self.command or inspect.unwrap(self.function).__name__
+        return words.replace(" ", "_").replace("-", "_")
+
+    @property
+    def summary(self) -> str:
+        """Its first sentence."""
+        return " ".join(self.description.split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+
+    @property
     def noun(self) -> str:
         """Its noun: the module that declares it."""
         return self.function.__module__.rpartition(".")[2]
@@ -215,6 +226,16 @@ class DeclaredAct(Declared):
     keep: str
     hint: Callable[[Any], str | None] | None
     begins_books: bool
+
+    @property
+    def operation_id(self) -> str:
+        """See `Declared`: the name of the act."""
+        return self.name.replace(".", "_")
+
+    @property
+    def summary(self) -> str:
+        """See `Declared`: what it does in a few words."""
+        return self.title
 
     @cached_property
     def subjects(self) -> Sequence[Parameter]:
@@ -295,6 +316,17 @@ class DeclaredQuery(Declared):
     fault: Callable[[Any], str | None] | None
     command_limit: int | None
     needs_books: bool
+    pages: bool
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it is answered page by page over HTTP: all lists are, but for reports of all at once."""
+        return self.pages and get_origin(self.hints["return"]) is list
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is a list that is read whole, and cut into pages afterwards."""
+        return self.is_list and all(each.name != "after" for each in self.parameters)
 
     def ask(self, context: ActContext, given: Given) -> Value:
         """Ask it, in one transaction that reads if it is one."""
@@ -367,19 +399,21 @@ def query(
     command_limit: int | None = None,
     own: Own | None = None,
     needs_books: bool = True,
+    pages: bool = True,
 ) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
     """Declare a function as a query, which every operator may ask.
 
     `rows` makes the table for people of its result, where that is not its data as they are. `note` is told
     below the table. A `fault` that is found fails the command. A command without `--limit` lists as many as
     `command_limit`, or all. What is not one `transaction` may write. A command may need no books.
+    Over HTTP a list is answered in `pages`: `after` names the last row that was seen by its first field.
     """
 
     def declare(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
         name = command or route
         QUERIES[name] = DeclaredQuery(
             name, function, command, route, OperatorScope.READ, "none", transaction, own, rows, note,
-            fault, command_limit, needs_books,
+            fault, command_limit, needs_books, pages,
         )  # fmt: skip
         return function
 

@@ -27,7 +27,15 @@ def _rows(findings: list[Finding]) -> Iterator[dict[str, Any]]:
     yield from (each.model_dump() for each in findings)
 
 
-@query(command="doctor", route="GET /doctor", transaction=False, rows=_rows, fault=_fault, needs_books=False)
+@query(
+    command="doctor",
+    route="GET /doctor",
+    transaction=False,
+    rows=_rows,
+    fault=_fault,
+    needs_books=False,
+    pages=False,
+)
 def examine(context: ActContext) -> list[Finding]:
     """Look at settings, database, clock, disk, files, port, keys and accounts, before any model is loaded.
 

@@ -1,4 +1,4 @@
-"""The first start of a vendor: names the currency, opens a first account with a key, or logs how to do so."""
+"""The first start of a vendor: opens a first account with a key, or logs how to do so."""
 
 import logging
 import os
@@ -11,7 +11,6 @@ from vendor_service.accounts.keys import KeyTerms
 from vendor_service.acts.accounts import open_account
 from vendor_service.acts.act import Act
 from vendor_service.acts.keys import issue
-from vendor_service.acts.prices import name_currency
 from vendor_service.audit.actors import os_user
 from vendor_service.clock import Clock
 from vendor_service.database.session import Database, take_turns
@@ -24,17 +23,10 @@ _NAME = "first"
 _log = logging.getLogger(__name__)
 
 
-def adopt_currency(database: Database, code: str | None, clock: Clock) -> None:
-    """Name the currency of the books at a start, or make sure that it is the one that is set.
-
-    Raises:
-        UsageError: there is no such currency.
-        OperatorError: the books are in another one.
-    """
-    with database.write() as session:
-        if code is not None:
-            name_currency(Act(session, os_user(), clock), code)
-        elif currency.current(session) is None:
+def look_for_currency(database: Database) -> None:
+    """Log how to name the currency of the books, where nobody has."""
+    with database.read() as session:
+        if currency.current(session) is None:
             _log.warning(
                 "nobody has said of which currency all sums are millionths; name it, say with: "
                 "`vendor currency EUR`"

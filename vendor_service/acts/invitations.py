@@ -52,12 +52,6 @@ class InvitationInfo(BaseModel):
     withdrawn_at: datetime | None
 
 
-class InvitationList(BaseModel):
-    """The newest invitations to an account."""
-
-    data: list[InvitationInfo]
-
-
 def by_id(act: Act, account: str, invitation_id: str, *, lock: bool = False) -> Invitation:
     """The invitation that an act is about, with its account locked if it is to be changed.
 
@@ -82,7 +76,7 @@ def by_id(act: Act, account: str, invitation_id: str, *, lock: bool = False) -> 
 @act(
     "account.invite",
     command="accounts invite",
-    route="POST /accounts/{name}/invitations",
+    route="POST /accounts/{account}/invitations",
     status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Invite to the console",
@@ -142,10 +136,10 @@ def _of_invite(act: Act, name: str, hours: int = 72, address: str | None = None)
 
 @query(
     command="invitations list",
-    route="GET /accounts/{name}/invitations",
+    route="GET /accounts/{account}/invitations",
     own=Own(route="GET /v1/invitations"),
 )
-def list_invitations(act: Act, account: AccountName) -> InvitationList:
+def list_invitations(act: Act, account: AccountName) -> list[InvitationInfo]:
     """List the last 100 invitations to the console of an account, the newest first.
 
     Example: vendor invitations list acme
@@ -154,13 +148,13 @@ def list_invitations(act: Act, account: AccountName) -> InvitationList:
         act.customer.require_whole("invitations are")
     mine = select(Invitation).where(Invitation.account_id == find_account(act.session, account).id)
     newest = mine.order_by(Invitation.created_at.desc(), Invitation.id).limit(_MOST_LISTED)
-    return InvitationList(data=[public(each) for each in act.session.scalars(newest)])
+    return [public(each) for each in act.session.scalars(newest)]
 
 
 @act(
     "invitation.withdraw",
     command="invitations withdraw",
-    route="POST /accounts/{name}/invitations/{invitation_id}/withdraw",
+    route="POST /accounts/{account}/invitations/{invitation_id}/withdraw",
     own=Own(
         route="POST /v1/invitations/{invitation_id}/withdraw",
         form="/sessions/invitations/{invitation_id}/withdraw",

@@ -42,7 +42,7 @@ class IssuedInvoice(BaseModel):
 
 
 @query(
-    route="GET /accounts/{name}/invoices/{month}",
+    route="GET /accounts/{account}/invoices/{month}",
     own=Own(route="GET /v1/invoices/{month}", scope=Scope.READ_USAGE),
     transaction=False,
 )
@@ -158,7 +158,7 @@ def show_seller(act: Act) -> Seller:
 @act(
     "buyer.set",
     command="buyer set",
-    route="PATCH /accounts/{name}/buyer",
+    route="PATCH /accounts/{account}/buyer",
     scope=OperatorScope.ACCOUNTS,
     title="Change the buyer",
     done="Invoices of {account} name this buyer from now on.",
@@ -178,7 +178,7 @@ def set_buyer(
     return after
 
 
-@query(command="buyer show", route="GET /accounts/{name}/buyer")
+@query(command="buyer show", route="GET /accounts/{account}/buyer")
 def show_buyer(act: Act, account: AccountName) -> Buyer:
     """Show who buys by an account, as its invoices name it.
 

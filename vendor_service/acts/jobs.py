@@ -30,7 +30,7 @@ def _rows(found: BatchList) -> Iterator[dict[str, Any]]:
         }
 
 
-@query(command="batches list", route="GET /accounts/{name}/batches", rows=_rows, command_limit=100)
+@query(command="batches list", route="GET /accounts/{account}/batches", rows=_rows, command_limit=100)
 def list_jobs(
     act: Act,
     account: AccountName,
@@ -52,7 +52,7 @@ def by_id(act: Act, account: str, batch_id: str, *, lock: bool = False) -> Batch
 @act(
     "batch.cancel",
     command="batches cancel",
-    route="POST /accounts/{name}/batches/{batch_id}/cancel",
+    route="POST /accounts/{account}/batches/{batch_id}/cancel",
     own=Own(form="/batches/{batch_id}/cancel"),
     scope=OperatorScope.ACCOUNTS,
     title="Cancel the job",

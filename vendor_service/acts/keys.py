@@ -67,7 +67,7 @@ def any_by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
 @act(
     "key.create",
     command="keys create",
-    route="POST /accounts/{name}/keys",
+    route="POST /accounts/{account}/keys",
     status=201,
     own=Own(route="POST /v1/keys", form="/keys/create", asks=False),
     scope=OperatorScope.ACCOUNTS,
@@ -291,7 +291,7 @@ def _of_revoke(act: Act, key_id: str) -> Iterator[str]:
 
 @query(
     command="keys list",
-    route="GET /accounts/{name}/keys",
+    route="GET /accounts/{account}/keys",
     command_limit=1000,
     own=Own(route="GET /v1/keys", most=100),
 )

@@ -48,7 +48,7 @@ Reference = Annotated[
 @act(
     "money.top_up",
     command="top-up",
-    route="POST /accounts/{name}/top-ups",
+    route="POST /accounts/{account}/top-ups",
     scope=OperatorScope.MONEY,
     title="Top up",
     done="{micros} were added to the credit of {account}.",
@@ -79,7 +79,7 @@ def _of_top_up(act: Act, account: str, micros: int, reference: str) -> Iterator[
 @act(
     "money.payment",
     command="payment",
-    route="POST /accounts/{name}/payments",
+    route="POST /accounts/{account}/payments",
     scope=OperatorScope.MONEY,
     title="Record a payment",
     done="A payment of {micros} by {account} was recorded.",
@@ -122,7 +122,7 @@ def _check_part(micros: int | None, reference: str | None) -> None:
 @act(
     "money.refund",
     command="refund",
-    route="POST /accounts/{name}/refunds",
+    route="POST /accounts/{account}/refunds",
     scope=OperatorScope.MONEY,
     title="Refund the charge",
     done="A refund of charge {seq} of {account} was recorded.",
@@ -207,7 +207,7 @@ def _of_refund(
 @act(
     "money.adjustment",
     command="adjust",
-    route="POST /accounts/{name}/adjustments",
+    route="POST /accounts/{account}/adjustments",
     scope=OperatorScope.MONEY,
     title="Adjust",
     done="{account} was adjusted by {micros}.",
@@ -268,7 +268,7 @@ def _of_adjust(act: Act, account: str, micros: int, reason: str, reference: str)
 
 
 @query(
-    route="GET /accounts/{name}/ledger",
+    route="GET /accounts/{account}/ledger",
     own=Own(route="GET /v1/ledger", scope=Scope.READ_USAGE),
 )
 def ledger_page(
@@ -281,9 +281,10 @@ def ledger_page(
 
     Those out of the view of a customer's key are `sealed`: only their place in the chain is shown.
     """
-    data = ledger.page(act.session, act.view(find_account(act.session, account)), after, limit)
-    unit = currency.current(act.session)
-    return EntryPage(data=data, next_after=data[-1].seq if data else after, currency=unit)
+    found = ledger.page(act.session, act.view(find_account(act.session, account)), after, limit + 1)
+    data, unit = found[:limit], currency.current(act.session)
+    next_after = data[-1].seq if data else after
+    return EntryPage(data=data, next_after=next_after, has_more=len(found) > limit, currency=unit)
 
 
 def _usage_rows(report: UsageReport) -> Iterator[dict[str, Any]]:
@@ -293,7 +294,7 @@ def _usage_rows(report: UsageReport) -> Iterator[dict[str, Any]]:
 
 @query(
     command="usage",
-    route="GET /accounts/{name}/usage",
+    route="GET /accounts/{account}/usage",
     own=Own(route="GET /v1/usage", scope=Scope.READ_USAGE),
     rows=_usage_rows,
 )
@@ -322,13 +323,14 @@ def usage(
 def holds(
     act: Act,
     account: OneAccount = None,
+    after: str = "",
     limit: Annotated[int | None, Term(least=1, most=1000)] = 100,
 ) -> list[OpenHold]:
     """List the requests in flight, and what is held for them, oldest first.
 
     Example: vendor holds acme
     """
-    return open_holds(act.session, account, limit)
+    return open_holds(act.session, account, limit, after=after)
 
 
 def describe(entry: Entry) -> str:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from vendor_service.accounts import keys
 from vendor_service.terms import Term
 
-AccountName = Annotated[
-    str, Term("The account's name.", label="Account", typed="ACCOUNT", wire="name", id_of=keys.id_of)
+AccountName = Annotated[str, Term("The account's name.", label="Account", typed="ACCOUNT", id_of=keys.id_of)]
+Named = Annotated[
+    str, Term("The account's name.", label="Name", typed="NAME", wire="account", id_of=keys.id_of)
 ]
-Named = Annotated[str, Term("The account's name.", label="Name", typed="NAME", wire="name", id_of=keys.id_of)]
 OneAccount = Annotated[
     str | None, Term("Only this account.", label="Account", typed="ACCOUNT", none="all", in_query=True)
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel
 
-from shared.kinds import UnitPrices, price_fields
+from shared.kinds import KINDS, Kind, UnitPrices, price_fields
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Given, act, preview, query
 from vendor_service.clock import month_start, to_datetime
@@ -66,6 +66,7 @@ class PriceLine(BaseModel):
     `currency` is the code of what `micros` are millionths of; `None`: nobody has named it.
     """
 
+    price_id: str
     plan: str
     model: str
     kind: str
@@ -152,6 +153,62 @@ def _of_set_price(
 
 
 @act(
+    "price.discount",
+    command="prices discount",
+    route="POST /prices/discount",
+    scope=OperatorScope.MONEY,
+    title="Set a discount",
+    done="The plan {plan} has a discount of {percent}%. Next: put accounts on it.",
+)
+def discount(
+    act: Act,
+    plan: Annotated[
+        str, Term("The plan, made if need be.", label="Plan", typed="PLAN", choices="plans", is_open=True)
+    ],
+    percent: Annotated[
+        int, Term("Percent off the standard prices.", label="Percent off", typed="PERCENT", least=1, most=100)
+    ],
+) -> list[PriceLine]:
+    """Let all prices of a plan be the standard ones less a percentage, rounded down, from now on.
+
+    Standard prices that change later, and models that are served later, have no discount until this is done
+    again. `vendor accounts set ACCOUNT --plan PLAN` puts an account on the plan.
+
+    Example: vendor prices discount partners 20
+    """
+    if plan == STANDARD_PLAN:
+        raise UsageError("the standard prices are what a discount is of; name another plan")
+    act.believe_clock()
+    before, after = dict[str, int | None](), dict[str, int]()
+    for model, kind, standard in _standard(act):
+        _check_price(model, kind, micros := _less(standard, percent), plan)
+        before[f"{model} {kind}"] = prices.named(act.session, plan, model, kind, act.now)
+        after[f"{model} {kind}"] = micros
+        prices.set_price(act.session, plan, model, kind, micros, act.now)
+    act.record(plan, before, after)
+    return history(act)
+
+
+@preview(discount)
+def _of_discount(act: Act, plan: str, percent: int) -> Iterator[str]:
+    for model, kind, standard in _standard(act):
+        less, before = _shown(kind, _less(standard, percent)), _shown(kind, standard)
+        yield f"{_what(kind, model)} is {less} on the plan {plan!r}, at once, and not {before}."
+    yield "What was charged before keeps its price."
+
+
+def _standard(act: Act) -> Iterator[tuple[str, Kind, int]]:
+    for model in sorted(prices.served_models(act.session)):
+        for kind in KINDS:
+            if (standard := prices.named(act.session, STANDARD_PLAN, model, kind, act.now)) is not None:
+                yield model, kind, standard
+
+
+def _less(micros: int, percent: int) -> int:
+    return micros * (100 - percent) // 100
+
+
+@act(
     "price.unset",
     command="prices unset",
     route="POST /prices/unset",
@@ -185,7 +242,7 @@ def _of_unset_price(act: Act, model: str, kind: PriceKind, plan: str = STANDARD_
 
 def _priced(found: list[PriceLine]) -> Iterator[dict[str, Any]]:
     for each in found:
-        row = each.model_dump(mode="json", exclude={"micros", "currency"})
+        row = each.model_dump(mode="json", exclude={"price_id", "micros", "currency"})
         shown = None if each.micros is None else _shown(each.kind, each.micros)
         yield row | {"price": shown, "currency": each.currency}
 
@@ -202,6 +259,7 @@ def history(
     unit = currency.current(act.session)
     return [
         PriceLine(
+            price_id=f"{each.plan}:{each.model}:{each.kind}:{each.since}",
             plan=each.plan,
             model=each.model,
             kind=each.kind,
@@ -277,7 +335,10 @@ def name_currency(
         Term("The currency, a code of ISO 4217.", label="Code of ISO 4217", typed="CODE", wire="currency"),
     ],
 ) -> CurrencyName:
-    """Name the currency of which all sums are millionths. It stays the same once money has moved."""
+    """Name the currency of which all sums are millionths. It stays the same once money has moved.
+
+    Example: vendor currency EUR
+    """
     before = currency.name(act.session, code)
     if before != code:
         act.record(code, {"currency": before}, {"currency": code})

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from sqlalchemy.orm import Session
 
-from shared.projects import DEFAULT_PROJECT, ProjectInfo, ProjectList
+from shared.projects import DEFAULT_PROJECT, ProjectInfo
 from vendor_service.accounts import accounts, projects
 from vendor_service.accounts.projects import ProjectTerms
 from vendor_service.acts.act import Act, OperatorScope
@@ -34,7 +34,7 @@ def by_name(act: Act, account: str, name: str, *, lock: bool = False) -> Project
 @act(
     "project.create",
     command="projects create",
-    route="POST /accounts/{name}/projects",
+    route="POST /accounts/{account}/projects",
     status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Add a project",
@@ -68,7 +68,7 @@ def _of_create(act: Act, account: str, name: str, terms: ProjectTerms) -> Iterat
 @act(
     "project.set",
     command="projects set",
-    route="PATCH /accounts/{name}/projects/{project}",
+    route="PATCH /accounts/{account}/projects/{project}",
     scope=OperatorScope.ACCOUNTS,
     title="Change the limits of the project",
     done="The limits of {name} of {account} were changed.",
@@ -112,7 +112,7 @@ def _of_change(act: Act, account: str, name: str, limits: Mapping[str, int | Non
 @act(
     "project.archive",
     command="projects archive",
-    route="POST /accounts/{name}/projects/{project}/archive",
+    route="POST /accounts/{account}/projects/{project}/archive",
     scope=OperatorScope.ACCOUNTS,
     title="Archive the project",
     done="The project {name} of {account} was archived.",
@@ -144,10 +144,10 @@ def _of_archive(act: Act, account: str, name: str) -> Iterator[str]:
 
 @query(
     command="projects list",
-    route="GET /accounts/{name}/projects",
+    route="GET /accounts/{account}/projects",
     own=Own(route="GET /v1/projects", scope=None),
 )
-def list_projects(act: Act, account: AccountName) -> ProjectList:
+def list_projects(act: Act, account: AccountName) -> list[ProjectInfo]:
     """List an account's projects with what they have used. The default one has the account's limits alone.
 
     A customer's key that sees one project lists that one.
@@ -156,7 +156,7 @@ def list_projects(act: Act, account: AccountName) -> ProjectList:
     """
     owner = accounts.find_account(act.session, account)
     found = projects.list_projects(act.session, act.view(owner))
-    return ProjectList(data=[projects.public(each, owner, act.now) for each in found])
+    return [projects.public(each, owner, act.now) for each in found]
 
 
 def in_view(session: Session, view: View, owner: Account, now: int) -> list[ProjectInfo]:
@@ -167,7 +167,7 @@ def in_view(session: Session, view: View, owner: Account, now: int) -> list[Proj
 
 def open_names(found: Sequence[ProjectInfo]) -> list[str]:
     """The projects that a new key can belong to."""
-    return [DEFAULT_PROJECT, *(each.name for each in found if each.archived_at is None)]
+    return [DEFAULT_PROJECT, *(each.project for each in found if each.archived_at is None)]
 
 
 def _locked(act: Act, account: str, name: str) -> tuple[Account, Project]:

@@ -40,7 +40,7 @@ def rotate(context: ActContext) -> list[ReceiptsKey]:
     """
     from vendor_service.money import signing
 
-    where = context.signing_key_in or signing.default_file(context.database)
+    where = signing.default_file(context.database, context.keys_in)
 
     def record(session: Session, kid: str) -> None:
         act = Act(session, context.actor, context.clock, action=context.action)

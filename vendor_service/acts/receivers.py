@@ -4,6 +4,7 @@ A receiver knows by its secret that a request comes from this vendor.
 """
 
 import base64
+import ipaddress
 import secrets
 from collections.abc import Collection, Iterator
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.errors import ErrorCode
@@ -74,12 +75,14 @@ class NewEndpoint(BaseModel):
     """A receiver whose secret is new; `secret` is shown this once."""
 
     endpoint_id: str
+    url: str
     secret: str
 
 
 class DeliveryInfo(BaseModel):
     """An event and how its delivery to a receiver goes: the last try, if there was one, and the next."""
 
+    delivery_id: str
     event_id: str
     event: str
     created_at: datetime
@@ -89,6 +92,20 @@ class DeliveryInfo(BaseModel):
     last_status: int | None
     last_error: str | None
     next_at: datetime | None
+
+
+def _hint(made: NewEndpoint) -> str | None:
+    host = urlsplit(made.url).hostname or ""
+    try:
+        is_public = ipaddress.ip_address(host).is_global
+    except ValueError:
+        is_public = host != "localhost" and not host.endswith((".localhost", ".local", ".internal"))
+    if is_public:
+        return None
+    return (
+        f"{host} is on no public network: it is asked only if VENDOR_WEBHOOK_PRIVATE_NETWORKS of the vendor "
+        f"has it. Try it with: `vendor webhooks test {made.endpoint_id}`, and look at: `vendor webhooks log`"
+    )
 
 
 def by_id(act: Act, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
@@ -120,6 +137,7 @@ def by_id(act: Act, endpoint_id: str, *, lock: bool = False) -> WebhookEndpoint:
     done="Events are sent to {url}.",
     reveals="secret",
     keep=_KEEP,
+    hint=_hint,
 )
 def create(
     act: Act,
@@ -140,7 +158,7 @@ def create(
     elif account is not None:
         owner = find_account(act.session, account)
     _check_url(url)
-    made = NewEndpoint(endpoint_id=f"wh_{secrets.token_hex(8)}", secret=_new_secret())
+    made = NewEndpoint(endpoint_id=f"wh_{secrets.token_hex(8)}", url=url, secret=_new_secret())
     act.session.add(
         WebhookEndpoint(
             id=made.endpoint_id,
@@ -185,7 +203,7 @@ def rotate(act: Act, endpoint_id: EndpointId, grace_seconds: ReceiversGraceSecon
     row.former_secret, row.former_until = row.secret, act.now + grace_seconds * SECOND
     row.secret = _new_secret()
     act.record(endpoint_id, None, {"former_until": row.former_until})
-    return NewEndpoint(endpoint_id=endpoint_id, secret=row.secret)
+    return NewEndpoint(endpoint_id=endpoint_id, url=row.url, secret=row.secret)
 
 
 @preview(rotate)
@@ -274,6 +292,31 @@ def replay(
     )
 
 
+@act(
+    "webhook.test",
+    command="webhooks test",
+    route="POST /webhooks/{endpoint_id}/test",
+    scope=OperatorScope.ALL,
+    title="Send a test event",
+    done="A test event is sent to the receiver; its log says what became of it.",
+)
+def send_test(act: Act, endpoint_id: EndpointId) -> DeliveryInfo:
+    """Send a receiver an event of the kind `webhook.test`, which tells nothing.
+
+    Example: vendor webhooks test wh_0f3c7a91d2b45e68
+    """
+    endpoint = by_id(act, endpoint_id)
+    if endpoint.disabled_at is not None:
+        raise OperatorError(
+            f"the webhook {endpoint_id} is disabled; make another: `vendor webhooks create URL`"
+        )
+    event_id = events.emit_test(act.session, endpoint, act.now)
+    act.session.flush()
+    act.record(endpoint_id, None, {"event_id": event_id})
+    (sent,) = _deliveries(act.session, event_id=event_id)
+    return sent
+
+
 @query(command="webhooks list", route="GET /webhooks")
 def list_receivers(act: Act) -> list[EndpointInfo]:
     """List all webhooks, without their secrets.
@@ -287,16 +330,17 @@ def list_receivers(act: Act) -> list[EndpointInfo]:
 @query(command="webhooks log", route="GET /webhooks/deliveries", command_limit=100)
 def deliveries(
     act: Act,
-    endpoint: Annotated[
+    endpoint_id: Annotated[
         str | None, Term("Only deliveries to this webhook.", typed="--endpoint", none="to all")
     ] = None,
+    after: Annotated[str, Term("Only deliveries older than this one.", typed="--after")] = "",
     limit: Annotated[int, Term("How many deliveries to list.", typed="--limit", least=1, most=1000)] = 100,
 ) -> list[DeliveryInfo]:
     """List the last deliveries, the newest first: what became of the last try, and when the next one is.
 
     Example: vendor webhooks log --endpoint wh_0f3c7a91d2b45e68
     """
-    return _deliveries(act.session, endpoint_id=endpoint, limit=limit)
+    return _deliveries(act.session, endpoint_id=endpoint_id, after=after, limit=limit)
 
 
 def is_own(receiver: WebhookEndpoint) -> bool:
@@ -319,7 +363,12 @@ def public(row: WebhookEndpoint) -> EndpointInfo:
 
 
 def _deliveries(
-    session: Session, *, endpoint_id: str | None = None, event_id: str | None = None, limit: int = 100
+    session: Session,
+    *,
+    endpoint_id: str | None = None,
+    event_id: str | None = None,
+    after: str = "",
+    limit: int = 100,
 ) -> list[DeliveryInfo]:
     found = select(WebhookDelivery, WebhookEvent).join(
         WebhookEvent, WebhookEvent.id == WebhookDelivery.event_id
@@ -328,13 +377,29 @@ def _deliveries(
         found = found.where(WebhookDelivery.endpoint_id == endpoint_id)
     if event_id is not None:
         found = found.where(WebhookDelivery.event_id == event_id)
-    rows = session.execute(found.order_by(WebhookEvent.created_at.desc(), WebhookEvent.id).limit(limit))
+    if after:
+        found = found.where(_is_behind(session, after))
+    order = (WebhookEvent.created_at.desc(), WebhookEvent.id, WebhookDelivery.endpoint_id)
+    rows = session.execute(found.order_by(*order).limit(limit))
     return [_delivery(session, delivery, event) for delivery, event in rows.all()]
+
+
+def _is_behind(session: Session, delivery_id: str) -> ColumnElement[bool]:
+    event_id, _, endpoint_id = delivery_id.partition(":")
+    event = session.get(WebhookEvent, event_id)
+    if event is None:
+        raise UnknownName(f"there is no delivery {delivery_id!r}; see: `vendor webhooks log`")
+    beside = tuple_(WebhookEvent.id, WebhookDelivery.endpoint_id) > (event_id, endpoint_id)
+    return or_(
+        WebhookEvent.created_at < event.created_at,
+        and_(WebhookEvent.created_at == event.created_at, beside),
+    )
 
 
 def _delivery(session: Session, delivery: WebhookDelivery, event: WebhookEvent) -> DeliveryInfo:
     last = last_attempt(session, delivery)
     return DeliveryInfo(
+        delivery_id=f"{event.id}:{delivery.endpoint_id}",
         event_id=event.id,
         event=event.kind,
         created_at=to_datetime(event.created_at),

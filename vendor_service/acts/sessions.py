@@ -37,12 +37,6 @@ class SessionInfo(BaseModel):
     expires_at: datetime
 
 
-class SessionList(BaseModel):
-    """The sessions of an account that have not ended, the newest first."""
-
-    data: list[SessionInfo]
-
-
 def by_id(act: Act, account: str, session_id: str, *, lock: bool = False) -> ConsoleSession:
     """The session that an act is about; customers see those that `list_sessions` lists them.
 
@@ -61,10 +55,10 @@ def by_id(act: Act, account: str, session_id: str, *, lock: bool = False) -> Con
 
 @query(
     command="sessions list",
-    route="GET /accounts/{name}/sessions",
+    route="GET /accounts/{account}/sessions",
     own=Own(route="GET /v1/sessions"),
 )
-def list_sessions(act: Act, account: AccountName) -> SessionList:
+def list_sessions(act: Act, account: AccountName) -> list[SessionInfo]:
     """List who is signed in to the console of an account, the newest first.
 
     A customer's key that belongs to a project lists those who signed in with a key of that.
@@ -72,13 +66,13 @@ def list_sessions(act: Act, account: AccountName) -> SessionList:
     Example: vendor sessions list acme
     """
     owner = find_account(act.session, account)
-    return SessionList(data=[public(each) for each in _live(act, owner)])
+    return [public(each) for each in _live(act, owner)]
 
 
 @act(
     "session.end",
     command="sessions end",
-    route="POST /accounts/{name}/sessions/{session_id}/end",
+    route="POST /accounts/{account}/sessions/{session_id}/end",
     own=Own(route="POST /v1/sessions/{session_id}/end", form="/sessions/{session_id}/end", asks=False),
     scope=OperatorScope.ACCOUNTS,
     title="End the session",

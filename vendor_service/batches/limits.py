@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from vendor_service.clock import DAY
 
+MOST_FILE_BYTES = 4 * 1024**3
+MOST_LINES = 50_000
+MOST_JOBS = 100  # of an account, in progress
+
 
 @dataclass(frozen=True)
 class BatchLimits:

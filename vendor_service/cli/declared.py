@@ -33,14 +33,12 @@ from vendor_service.cli.verifying import Bar
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.terms import Unit
 
-SigningKeyFile = Annotated[
+KeysIn = Annotated[
     Path | None,
-    typer.Option(
-        help="File of the key that signs receipts, made if need be. (default: beside an SQLite database)"
-    ),
+    typer.Option(help="Folder of the vendor's keys. (default: beside an SQLite database)"),
 ]
 # Settings that a command takes as options as well.
-_SETTINGS: Mapping[str, Mapping[str, Any]] = {"receipts_key.rotate": {"signing_key_in": SigningKeyFile}}
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"receipts_key.rotate": {"keys_in": KeysIn}}
 
 _NONE = "none"
 _READERS: Mapping[Unit, Callable[[str], int | Amount]] = {

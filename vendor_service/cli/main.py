@@ -108,6 +108,16 @@ def options(
     """Host a CLIP model and sell its embeddings by the query."""
 
 
+@app.command("settings")
+def settings_list(as_json: AsJson = False) -> None:
+    """Print every setting: what holds, where that comes from, and what it is for. Secrets are not shown.
+
+    Example: vendor settings
+    """
+    rows = Settings.read().sources()
+    (print_json if as_json else print_rows)(rows)
+
+
 @app.command()
 def models(
     check: Annotated[
@@ -130,9 +140,7 @@ def models(
         print_json(found)
         return
     for each in found:
-        print(
-            f"--model {each['model']}" + (f" --pretrained {each['pretrained']}" if each["pretrained"] else "")
-        )
+        print(f"--model {each['model']}" + (f"/{each['pretrained']}" if each["pretrained"] else ""))
 
 
 def _show_specs(file: Path, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from vendor_service.run.settings import Settings
 def serve(settings: Settings) -> None:
     """Serve a model over HTTP until stopped. Each option is also a setting: VENDOR_PORT, VENDOR_MODEL ...
 
-    Example: vendor serve --model ViT-B-16 --pretrained openai --port 8000
+    Example: vendor serve --model ViT-B-16/openai --port 8000
     """
     # The model's libraries take seconds to import, which no other command should wait for.
     share_processors()
@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
 
 def add_serve(app: typer.Typer) -> None:
     """Add the command."""
-    unlisted = [name for name, field in Settings.model_fields.items() if field.description is None]
+    unlisted = Settings.model_fields.keys() - Settings.typed()
     add_command(app, serve, without=unlisted, read=Settings.read)
 
 

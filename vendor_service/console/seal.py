@@ -38,22 +38,22 @@ class Seal:
         return base64.urlsafe_b64decode(written + "=" * (-len(written) % 4)).decode()
 
 
-def read_or_make_seal(database: Database, file: Path | None) -> Seal:
+def read_or_make_seal(database: Database, folder: Path | None) -> Seal:
     """The seal whose key is in a file, made if need be.
 
-    Unless it is named, the file is beside an SQLite database, or else with the user's data. Where it can be
+    `key_files.place` says where it is. Where it can be
     neither read nor made, the key ends with this process, and so do its sessions.
 
     Raises:
         OperatorError: the file holds something else.
     """
-    file = file or key_files.beside(database, "console-key")
+    file = key_files.place(database, "console-key", folder)
     try:
         return Seal(key_files.read_or_make(file, _BYTES))
     except OSError as error:
         _log.warning(
             "the console's key cannot be kept in %s (%s): who is signed in is so until this process ends; "
-            "name a file that can be written with VENDOR_CONSOLE_KEY_IN",
+            "name a folder that can be written with VENDOR_KEYS_IN",
             file,
             error.strerror,
         )

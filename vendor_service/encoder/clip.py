@@ -287,7 +287,8 @@ def _require_int8(devices: Sequence[torch.device], calibration: Path | None) -> 
         raise UsageError("int8 is for processors: --device cpu, or another --dtype")
     if calibration is None:
         raise UsageError(
-            "int8 takes a folder of images like those that customers will send: --calibration FOLDER"
+            "int8 takes a folder of images like those that customers will send: "
+            "name it as `calibration` in a file of models"
         )
 
 
@@ -304,7 +305,7 @@ def _compiling(name: str) -> Iterator[None]:
     except Exception as error:
         # PyTorch has errors of its own for some causes; Triton and the system raise others.
         raise OperatorError(
-            f"the model {name} cannot be compiled; --compile takes a C++ compiler such as g++, and a folder "
+            f"the model {name} cannot be compiled; that takes a C++ compiler such as g++, and a folder "
             f"whose files may run (TORCHINDUCTOR_CACHE_DIR, TRITON_CACHE_DIR): {error}"
         ) from error
 

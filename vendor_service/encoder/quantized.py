@@ -69,7 +69,7 @@ class Calibration:
         paths = calibration_files(folder)
         if len(paths) < _LEAST:
             raise UsageError(
-                f"--calibration {folder}: {len(paths)} images are there, and int8 takes {_LEAST} at least, "
+                f"`calibration` {folder}: {len(paths)} images are there, and int8 takes {_LEAST} at least, "
                 f"better {_MOST}, like those that customers will send"
             )
         chosen = [paths[number * len(paths) // _MOST] for number in range(_MOST)]
@@ -80,7 +80,7 @@ class Calibration:
                 with Image.open(BytesIO(content)) as image:
                     images.append(preprocessing.resize(image.convert("RGB")))
             except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise UsageError(f"--calibration: {path} is no image that can be read: {error}") from error
+                raise UsageError(f"`calibration`: {path} is no image that can be read: {error}") from error
             digest.update(hashlib.sha256(content).digest())
         return cls(images, digest.hexdigest())
 
@@ -183,7 +183,7 @@ def quantized(
     cosine = float(torch.cat(alike).mean())
     if cosine < FAITHFUL:
         raise OperatorError(
-            "this model does not bear int8: of the images of --calibration its vectors have a mean cosine of "
+            "this model does not bear int8: of its `calibration` images its vectors have a mean cosine of "
             f"{cosine:.3f} to float32's, and {FAITHFUL} is the least; choose another --dtype"
         )
     _log.info("the mean cosine to float32 is %.4f", cosine)

@@ -52,10 +52,10 @@ class ModelSource:
         return [Path(open_clip.download_pretrained(tag) if tag else self.pretrained)]
 
 
-def find_model(model: str, pretrained: str | None) -> ModelSource:
-    """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its pretrained tag or file.
+def find_model(model: str, pretrained: str | None = None) -> ModelSource:
+    """Find a model: the bundled one, `local-dir:PATH`, or an open_clip name with its weights.
 
-    Where these are not given, they may follow the name: `ViT-B-16/openai`.
+    These are a pretrained tag or a file behind the name: `ViT-B-16/openai`.
 
     Raises:
         UsageError: there is none; the message names what comes close.
@@ -75,10 +75,7 @@ def find_model(model: str, pretrained: str | None) -> ModelSource:
         raise UsageError(f"there is no model {model!r}; {hint} A folder is named as local-dir:PATH")
     tags = open_clip.list_pretrained_tags_by_model(model)
     if pretrained is None:
-        raise UsageError(
-            f"say which weights of {model}, as {model}/WEIGHTS (or with --pretrained, for a single --model): "
-            f"{', '.join(tags) or 'a file'}"
-        )
+        raise UsageError(f"say which weights of {model}, as {model}/WEIGHTS: {', '.join(tags) or 'a file'}")
     if pretrained not in tags and not Path(pretrained).is_file():
         close = difflib.get_close_matches(pretrained, tags, n=5, cutoff=0.0)
         raise UsageError(

@@ -11,21 +11,21 @@ _BYTES = 32
 _log = logging.getLogger(__name__)
 
 
-def read_or_make_key(database: Database, file: Path | None) -> bytes | None:
+def read_or_make_key(database: Database, folder: Path | None) -> bytes | None:
     """The key in a file, made if need be; `None` where the file can be neither read nor made.
 
-    Unless it is named, the file is beside an SQLite database, or else with the user's data.
+    `key_files.place` says where it is.
 
     Raises:
         OperatorError: the file holds something else.
     """
-    file = file or key_files.beside(database, "sketch-key")
+    file = key_files.place(database, "sketch-key", folder)
     try:
         return key_files.read_or_make(file, _BYTES)
     except OSError as error:
         _log.warning(
-            "distinct inputs are not counted: their key cannot be kept in %s (%s); name a file that can be "
-            "written with VENDOR_SKETCH_KEY_IN",
+            "distinct inputs are not counted: their key cannot be kept in %s (%s); name a folder that can "
+            "be written with VENDOR_KEYS_IN",
             file,
             error.strerror,
         )

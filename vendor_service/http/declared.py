@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -22,11 +22,13 @@ from vendor_service.acts.declaration import (
     Recorded,
     Value,
 )
+from vendor_service.acts.examples import example_of
 from vendor_service.clock import from_datetime
 from vendor_service.errors import APIError
-from vendor_service.terms import Unit
+from vendor_service.terms import Term, Unit
 
 Who = TypeVar("Who", contravariant=True)
+Row = TypeVar("Row")
 IdempotencyKey = Annotated[
     str,
     Header(
@@ -36,6 +38,10 @@ IdempotencyKey = Annotated[
         description="A name of your own for this request; sent again under it, it is done once.",
     ),
 ]
+_PAGING = (
+    Parameter("after", str, False, "", Term("The first field of the last row that was seen.")),
+    Parameter("limit", int, False, 100, Term("How many rows are answered.", least=1, most=1000)),
+)
 _TAGS = {
     "containment": "keys",
     "disputes": "billing",
@@ -56,6 +62,13 @@ class Once:
 
     key: str
     asked: str
+
+
+class Listed(BaseModel, Generic[Row]):
+    """A page of a list; with `has_more`, ask again after the last row, which its first field names."""
+
+    data: list[Row]
+    has_more: bool = False
 
 
 class Door(Protocol, Generic[Who]):
@@ -88,7 +101,10 @@ def add_routes(router: APIRouter, door: Door[Who], declared: Iterable[Declared])
         if not (route := door.route_of(each)):
             continue
         method, _, path = route.partition(" ")
-        parameters = door.adapted(each)
+        parameters = [
+            *door.adapted(each),
+            *(_PAGING if isinstance(each, DeclaredQuery) and each.is_cut else ()),
+        ]
         outside = [
             one
             for one in parameters
@@ -97,15 +113,19 @@ def add_routes(router: APIRouter, door: Door[Who], declared: Iterable[Declared])
         inside = [one for one in parameters if one not in outside]
         body = _body(each, inside) if inside else None
         returned = each.hints["return"]
+        if get_origin(returned) is list:
+            returned = Listed[get_args(returned)[0]]  # type: ignore[misc]
         router.add_api_route(
             path,
             _endpoint(door, each, path, outside, body),
             methods=[method],
             status_code=each.status if isinstance(each, DeclaredAct) else 200,
             response_model=Entry if returned is Recorded else returned,
+            operation_id=each.operation_id,
+            summary=each.summary,
             description=each.description,
             tags=[_TAGS.get(each.noun, each.noun)],
-            openapi_extra=door.documented(each) | ({} if body is None else _taking(body.model)),
+            openapi_extra=door.documented(each) | ({} if body is None else _taking(each, body)),
         )
 
 
@@ -143,9 +163,9 @@ def _endpoint(
         elif isinstance(declared, DeclaredAct) and (await request.body()).strip() not in (b"", b"{}"):
             raise invalid("this takes no body; what is to be given belongs in the URL")
         if isinstance(declared, DeclaredQuery):
-            return await door.ask(who, declared, given)
+            return _listed(*await _asked(door, who, declared, given))
         assert isinstance(declared, DeclaredAct)
-        return await door.perform(who, declared, given, once)
+        return _listed(await door.perform(who, declared, given, once), False)
 
     taken: dict[str, tuple[Value, Value]] = {
         "request": (Request, REQUIRED),
@@ -162,6 +182,33 @@ def _endpoint(
         ]
     )
     return answer
+
+
+async def _asked(
+    door: Door[Who], who: Who, declared: DeclaredQuery, given: dict[str, Value]
+) -> tuple[Value, bool]:
+    """The answer to a query, and whether a list of it goes on behind what was asked for."""
+    if declared.is_cut:
+        after, limit = given.pop("after"), given.pop("limit")
+        return _cut(await door.ask(who, declared, given), after, limit)
+    # A list that begins with its last rows has none behind them.
+    if not declared.is_list or given["after"] is None:
+        return await door.ask(who, declared, given), False
+    found = await door.ask(who, declared, {**given, "limit": given["limit"] + 1})
+    return found[: given["limit"]], len(found) > given["limit"]
+
+
+def _cut(rows: Sequence[BaseModel], after: str, limit: int) -> tuple[Sequence[BaseModel], bool]:
+    """Up to `limit` of the rows behind the one whose first field is `after`; and whether there are more."""
+    names = [str(getattr(each, next(iter(type(each).model_fields)))) for each in rows]
+    if after and after not in names:
+        raise APIError(ErrorCode.NOT_FOUND, f"{after!r} is not in this list; begin anew", param="after")
+    begin = names.index(after) + 1 if after else 0
+    return rows[begin : begin + limit], len(rows) > begin + limit
+
+
+def _listed(result: Value, more: bool) -> Value:
+    return {"data": result, "has_more": more} if isinstance(result, list) else result
 
 
 def _outside(each: Parameter, path: str) -> tuple[Value, Value]:
@@ -199,10 +246,12 @@ def _bounds(each: Parameter) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _taking(model: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI entry of a body that a route reads itself."""
-    schema = {"content": {"application/json": {"schema": model.model_json_schema()}}}
-    return {"requestBody": {"required": True, **schema}}
+def _taking(declared: Declared, body: _Body) -> dict[str, Any]:
+    """The OpenAPI entry of a body that a route reads itself, with an example of it."""
+    shown = example_of(declared)
+    example = {each.on_wire: shown[each.name] for each in body.parameters if each.name in shown}
+    content = {"schema": body.model.model_json_schema(), "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def _kind(each: Parameter) -> Value:

@@ -62,13 +62,17 @@ def as_xml(invoice: Invoice) -> bytes:
     return bytes(document.serialize(schema="FACTUR-X_EN16931"))
 
 
+_SELLER = "`vendor seller set --legal-name NAME --country COUNTRY`"
+_BUYER = "`vendor buyer set ACCOUNT --legal-name NAME --country COUNTRY`"
+
+
 def _check(invoice: Invoice) -> None:
     wanted = {
         "the month to be over": invoice.final and invoice.number is not None,
         "a currency (`vendor currency EUR`)": invoice.currency,
-        "the seller's name, country and VAT identifier (`vendor seller set`)": _is_known(invoice.seller)
+        f"the seller's name, country and VAT identifier ({_SELLER})": _is_known(invoice.seller)
         and invoice.seller.tax_id,
-        "the buyer's name and country (`vendor buyer set`)": _is_known(invoice.buyer),
+        f"the buyer's name and country ({_BUYER})": _is_known(invoice.buyer),
         "the buyer's VAT identifier, for a reverse charge": invoice.buyer.taxed != "reverse-charge"
         or invoice.buyer.tax_id,
     }

@@ -32,7 +32,7 @@ OnFinal = Callable[[Session, Invoice], None]
 # The kinds of entries that invoices bill; the others pay.
 BILLED = ("charge", "refund", "adjustment")
 # What a final invoice has that its entries do not say.
-AS_ISSUED = ("number", "currency", "seller", "buyer", "issued_on", "due_on")
+AS_ISSUED = ("account", "number", "currency", "seller", "buyer", "issued_on", "due_on")
 _log = logging.getLogger(__name__)
 
 

@@ -1,5 +1,6 @@
 """Repair: an account whose books a wrong clock dated ahead goes on at the right date."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -47,16 +48,37 @@ def repair(session: Session, account: Account, now: int) -> Repair:
     return Repair(account.name, entry.seq, reason)
 
 
+def count_period(session: Session, account: Account, now: int) -> None:
+    """Count what was used of the period that the account has by now, as the ledger tells it.
+
+    This transaction must have locked the account.
+    """
+    begun = period_start(account.quota_period, account.instant(now))
+    last_before = _last_before(session, account, begun)
+    for each in _limited(session, account):
+        each.period_started_at, each.period_seq = begun, last_before
+    session.flush()
+    recount(session, account)
+
+
 def _reopen_period(session: Session, account: Account, now: int) -> None:
     """Let counters that a wrong clock began anew be those of the period that holds `now`."""
     begun = period_start(account.quota_period, now)
-    before = select(func.max(LedgerEntry.seq)).where(
-        LedgerEntry.account_id == account.id, LedgerEntry.created_at < begun
-    )
-    last_before = session.scalar(before) or 0
-    projects = session.scalars(select(Project).where(Project.account_id == account.id))
-    keys = session.scalars(select(ApiKey).where(ApiKey.account_id == account.id))
-    for each in (account, *projects, *keys):
+    last_before = _last_before(session, account, begun)
+    for each in _limited(session, account):
         each.created_at = min(each.created_at, now)
         if each.period_started_at > begun:
             each.period_started_at, each.period_seq = begun, last_before
+
+
+def _last_before(session: Session, account: Account, moment: int) -> int:
+    """The number of the last entry of the ledger before a moment."""
+    before = (LedgerEntry.account_id == account.id, LedgerEntry.created_at < moment)
+    return session.scalar(select(func.max(LedgerEntry.seq)).where(*before)) or 0
+
+
+def _limited(session: Session, account: Account) -> Iterator[Account | Project | ApiKey]:
+    """The account, its projects and its keys."""
+    yield account
+    yield from session.scalars(select(Project).where(Project.account_id == account.id))
+    yield from session.scalars(select(ApiKey).where(ApiKey.account_id == account.id))

@@ -80,3 +80,6 @@ def check_counts(paid: Counts, now: Counts, *, may_shrink: bool = False) -> None
         raise APIError(ErrorCode.CONFLICT, f"{told}; ask again later")
     if not may_shrink and any(number > paid.get(kind, 0) for kind, number in now.items()):
         raise APIError(ErrorCode.IDEMPOTENCY_KEY_EXPIRED, f"{told}; to buy them anew, use a new key")
+
+
+REPLAYS = ReplayTerms()

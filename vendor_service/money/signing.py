@@ -109,7 +109,7 @@ class Signer:
         except OSError as error:
             _log.warning(
                 "the signing key cannot be kept in %s (%s); receipts are signed by one that ends with this "
-                "process. Name a file that can be written with --signing-key-in",
+                "process. Name a folder that can be written with --keys-in",
                 self._file,
                 error.strerror,
             )
@@ -125,9 +125,9 @@ class Signer:
                 )
 
 
-def default_file(database: Database) -> Path:
-    """The default place of the key: beside an SQLite database, else with the user's data."""
-    return key_files.beside(database, "signing-key.pem")
+def default_file(database: Database, folder: Path | None = None) -> Path:
+    """The place of the key; see `key_files.place`."""
+    return key_files.place(database, "signing-key.pem", folder)
 
 
 def read_or_make_key(file: Path) -> SigningKey:

@@ -48,7 +48,7 @@ def account_status(session: Session, view: View, now: int) -> AccountStatus:
     return AccountStatus(
         account=account.name,
         plan=account.plan,
-        status="active" if account.status == "active" else "suspended",
+        status=account.status,  # type: ignore[arg-type]
         quota=limited.quota,
         quota_period="month" if account.quota_period == "month" else "total",
         resets_at=account.resets_at(now),

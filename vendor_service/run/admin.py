@@ -89,7 +89,7 @@ def create_admin_app(
     add_routes(router, AdminContext(acts, authentication), [*ACTS.values(), *QUERIES.values()])
     app.include_router(router)
     app.include_router(docs_router(app.title))
-    seal = read_or_make_seal(database, settings.console_key_in)
+    seal = read_or_make_seal(database, settings.keys_in)
     app.include_router(
         operator_router(acts, seal, authentication, monitor, lambda: app.state.capacity.closed)
     )
@@ -113,9 +113,8 @@ def _context(
         database,
         clock,
         settings.trust_clock,
-        settings.thresholds,
-        watch,
-        signing_key_in=settings.signing_key_in,
+        watch=watch,
+        keys_in=settings.keys_in,
         keep_micros=settings.batch_keep_days * DAY,
         reload_models=reload_models,
         verifier=LedgerVerifier(database),

@@ -106,8 +106,7 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
         database,
         clock,
         settings.trust_clock,
-        settings.thresholds,
-        vendor.watch,
+        watch=vendor.watch,
         keep_micros=settings.batch_keep_days * DAY,
     )
     rate, own = HistoryRate(), APIRouter()
@@ -128,7 +127,7 @@ def _add_routes(app: FastAPI, vendor: Vendor) -> list[BaseRoute]:
         routers.append(files_router(vendor.batches, authentication, capacity, threads))
         routers.append(batches_router(vendor.batches, authentication, rate, threads))
     if settings.console:
-        seal = read_or_make_seal(database, settings.console_key_in)
+        seal = read_or_make_seal(database, settings.keys_in)
         limits = Limits(settings.max_request_bytes, settings.max_text_characters)
         console = console_router(
             acts, seal, authentication, models, vendor.sales, capacity, limits, threads, vendor.batches

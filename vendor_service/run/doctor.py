@@ -98,7 +98,7 @@ def _disk(settings: Settings, database: Database, _: Clock) -> Iterator[Finding]
 
 def _modes(settings: Settings, database: Database, _: Clock) -> Iterator[Finding]:
     beside = [] if database.file is None else [*database.file.parent.glob(f"{database.file.stem}.*")]
-    files = [*beside, signing.default_file(database), settings.signing_key_in, settings.billing_log]
+    files = [*beside, signing.default_file(database, settings.keys_in), settings.billing_log]
     if settings.batch_store is not None and "://" not in settings.batch_store:
         files.append(Path(settings.batch_store))
     there = {file for file in files if file is not None and file.exists()}
@@ -207,7 +207,7 @@ def _operators(settings: Settings, database: Database, _: Clock) -> Iterator[Fin
 
 
 def _receipts_key(settings: Settings, database: Database, _: Clock) -> Iterator[Finding]:
-    file = settings.signing_key_in or signing.default_file(database)
+    file = signing.default_file(database, settings.keys_in)
     if not file.exists():
         yield _look("key of receipts", f"{file} is made by the first start", "keep a copy of it then")
         return

@@ -1,9 +1,8 @@
-"""The first prices of models, by the settings and the file of models."""
+"""The first prices of models, by the file of models."""
 
 import logging
 from collections.abc import Sequence
 
-from shared.kinds import KINDS
 from vendor_service.acts import prices
 from vendor_service.acts.act import Act
 from vendor_service.audit.actors import os_user
@@ -12,15 +11,12 @@ from vendor_service.database.session import Database
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.money.prices import PriceDifference
 from vendor_service.run.model_specs import ModelSpec
-from vendor_service.run.settings import Settings
 from vendor_service.webhooks import model_notices
 
 _log = logging.getLogger(__name__)
 
 
-def publish_prices(
-    database: Database, settings: Settings, clock: Clock, specs: Sequence[ModelSpec], *, warns: bool
-) -> None:
+def publish_prices(database: Database, clock: Clock, specs: Sequence[ModelSpec], *, warns: bool) -> None:
     """Give the models their first prices; the log `warns` of those that the books have otherwise by now.
 
     Receivers of events learn which models are deprecated.
@@ -29,9 +25,7 @@ def publish_prices(
     with database.write() as session:
         act = Act(session, os_user(), clock)
         for spec in specs:
-            first = {kind: getattr(settings, f"{kind}_price_micros", None) for kind in KINDS}
-            named = {kind: micros for kind, micros in first.items() if micros is not None}
-            found = prices.publish(act, spec.id, {**named, **spec.prices.get(STANDARD_PLAN, {})})
+            found = prices.publish(act, spec.id, spec.prices.get(STANDARD_PLAN, {}))
             for plan, wanted in spec.prices.items():
                 if plan != STANDARD_PLAN:
                     found += prices.publish_plan(act, plan, spec.id, wanted)
@@ -43,10 +37,8 @@ def publish_prices(
 
 def _warn(spec: ModelSpec, difference: PriceDifference) -> None:
     plan, kind, asked = difference.plan, difference.kind, difference.asked_micros
-    where = f"VENDOR_{kind.upper()}_PRICE_MICROS"
-    if kind in spec.prices.get(plan, {}):
-        where = f"{spec.id}: prices.{plan}.{kind}_micros"
-    holding, price, model = difference.holding_micros, asked, spec.id
+    where = f"{spec.id}: prices.{plan}.{kind}_micros"
+    holding, price, model = difference.holding_micros, f"{asked}micros", spec.id
     _log.warning(
         "%s is %d, but the price in the books is %s, which holds; to change it: %s",
         where,

@@ -24,6 +24,7 @@ from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.quantized import calibration_files
 from vendor_service.errors import OperatorError
 from vendor_service.metrics import Metrics
+from vendor_service.money.replays import REPLAYS
 from vendor_service.run.model_specs import ModelSpec, find_specs
 from vendor_service.run.settings import Settings
 
@@ -223,8 +224,8 @@ def _terms(spec: ModelSpec, settings: Settings) -> ModelTerms:
         max_image_bytes=spec.max_image_bytes,
         max_image_pixels=spec.max_image_pixels,
         max_image_side=MOST_SIDE,
-        replay_window_seconds=settings.replay_hours * 3600,
-        max_replays=settings.max_replays,
+        replay_window_seconds=REPLAYS.window_seconds,
+        max_replays=REPLAYS.most,
     )
     return ModelTerms(limits, spec.max_queued_inputs, spec.deprecated_at, spec.sunset_at)
 

@@ -35,9 +35,9 @@ _Moment = Annotated[datetime, AfterValidator(_utc)]
 class ModelSpec:
     """One model that is to be served.
 
-    `device`, `dtype`, `calibration` and `compiled` are as the options of `vendor serve`. `prices` are in
-    micro-units by plan and kind: those of its first start. `max_queued_inputs` is how many inputs of this
-    model alone may be in hand, and `None` where only the whole vendor has a bound.
+    `device` and `dtype` are as the options of `vendor serve`; int8 is measured on the images of its
+    `calibration`. `prices` are in micro-units by plan and kind: those of its first start. `max_queued_inputs`
+    is how many inputs of this model alone may be in hand, and `None` where only the whole vendor has a bound.
     """
 
     id: str
@@ -113,9 +113,7 @@ def find_specs(settings: Settings) -> list[ModelSpec]:
     if settings.models is not None:
         return _read(settings.models, settings)
     names = (settings.model,) if isinstance(settings.model, str) else settings.model
-    if len(names) > 1 and settings.pretrained is not None:
-        raise UsageError("with several --model, name the weights of each as --model NAME/TAG")
-    sources = [find_model(name, settings.pretrained) for name in names]
+    sources = [find_model(name) for name in names]
     specs = [
         _spec(_Table.model_construct(id=each.id, default=not number), each, settings)
         for number, each in enumerate(sources)
@@ -163,7 +161,7 @@ def _spec_of(path: Path, name: str, content: object, settings: Settings) -> Mode
     if table.sunset_at and (table.deprecated_at is None or table.sunset_at < table.deprecated_at):
         raise UsageError(f"{path}, {name}, sunset_at: no model ends before its deprecated_at")
     try:
-        source = find_model(table.source, None)
+        source = find_model(table.source)
     except UsageError as error:
         raise UsageError(f"{path}, {name}, source: {error}") from error
     return _spec(table, source, settings)
@@ -175,14 +173,19 @@ def _whole(settings: Settings) -> dict[str, int]:
 
 
 def _spec(table: _Table, source: ModelSource, settings: Settings) -> ModelSpec:
-    limits = table.limits
+    limits, dtype = table.limits, table.dtype or settings.dtype
+    if dtype == "int8" and table.calibration is None:
+        raise UsageError(
+            f"{table.id}: int8 takes a folder of images like those that customers will send: "
+            "name it as `calibration` in a file of models (--models)"
+        )
     return ModelSpec(
         id=table.id,
         source=replace(source, id=table.id),
         device=table.device or settings.device,
-        dtype=table.dtype or settings.dtype,
-        calibration=settings.calibration if table.calibration is None else Path(table.calibration),
-        compiled=settings.compile if table.compile is None else table.compile,
+        dtype=dtype,
+        calibration=None if table.calibration is None else Path(table.calibration),
+        compiled=bool(table.compile),
         text_cache_bytes=_or(table.text_cache_bytes, settings.text_cache_bytes),
         max_inputs=_or(limits.max_inputs, settings.max_inputs),
         max_image_bytes=_or(limits.max_image_bytes, settings.max_image_bytes),

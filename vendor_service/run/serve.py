@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ from fastapi import FastAPI
 
 from shared import memory
 from shared.http import server
-from vendor_service.acts.first_key import adopt_currency, bootstrap
+from vendor_service.acts.first_key import bootstrap, look_for_currency
 from vendor_service.batches.store import Store
 from vendor_service.clock import system_clock
-from vendor_service.database import schema
+from vendor_service.database import key_files, schema
 from vendor_service.database.session import Database
 from vendor_service.embed.models import ServedModel
+from vendor_service.encoder.clip import choose_devices
 from vendor_service.errors import OperatorError
 from vendor_service.money.billing_log import open_billing_log
 from vendor_service.run.admin import admin_beside
@@ -25,7 +26,7 @@ from vendor_service.run.app import create_app
 from vendor_service.run.hangups import Hangups
 from vendor_service.run.logs import log_as
 from vendor_service.run.model_loader import end_while_loading
-from vendor_service.run.model_specs import find_specs
+from vendor_service.run.model_specs import ModelSpec, find_specs
 from vendor_service.run.settings import Settings
 from vendor_service.run.worker_metrics import Worker
 from vendor_service.run.workers import Workers
@@ -41,9 +42,10 @@ def start(settings: Settings, announce: Callable[[str, str], None]) -> bool:
     hangups = Hangups() if settings.workers == 1 else None
     # Models take minutes to load, so whatever else can be wrong is found before.
     specs = find_specs(settings)
+    _check_devices(specs)
     with _bind(settings) as bound:
+        _check_files(settings)
         prepare_database(settings)
-        _check_store(settings)
         with admin_beside(settings, server.url_of(bound)) as admin_url:
             announce_all = partial(_announce, announce, bound, admin_url)
             if settings.workers > 1:
@@ -66,14 +68,25 @@ def prepare_database(settings: Settings) -> None:
     """
     with closing(Database(settings.database_url)) as database:
         schema.prepare(database, migrate=settings.migrate)
-        adopt_currency(database, settings.currency, system_clock)
+        look_for_currency(database)
         bootstrap(database, settings.first_key_to, system_clock)
 
 
-def _check_store(settings: Settings) -> None:
+def _check_devices(specs: Sequence[ModelSpec]) -> None:
+    for spec in specs:
+        # To ask a GPU takes memory of it, which those who load the model will do.
+        if "cuda" not in spec.device or not torch.cuda.is_available():
+            choose_devices(spec.device)
+
+
+def _check_files(settings: Settings) -> None:
     if settings.batch_store is not None:
         with closing(Store(settings.batch_store)) as store:
             store.check()
+    if settings.keys_in is not None:
+        key_files.check_folder(settings.keys_in)
+    with _billing_log(settings):
+        pass
 
 
 def _bind(settings: Settings) -> socket.socket:

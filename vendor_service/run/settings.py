@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,20 +23,27 @@ from pydantic_settings import (
 
 from vendor_service.database.urls import masked_url
 from vendor_service.errors import UsageError
+from vendor_service.webhooks.networks import networks
 
 _LARGEST_SECRET = 65_536  # bytes
+# compose leaves it so where `VENDOR_MODELS` names them.
+_MAY_BE_EMPTY = frozenset({"VENDOR_MODEL"})
 
 DtypeChoice = Literal["auto", "float32", "bfloat16", "int8"]
 LogFormat = Literal["text", "json"]
 
 
+class _NotTyped:
+    """Marks a setting that is no option of `vendor serve`: a secret, or what hardly anybody changes."""
+
+
+_NOT_TYPED = _NotTyped()
+
+
 class Settings(BaseSettings):
-    """Everything that can be set, with the values that hold when nothing is.
+    """Everything that can be set, with the values that hold when nothing is, and what each is for.
 
-    A setting with a description is an option of `vendor serve` as well.
-
-    Sizes are in bytes, prices in millionths of the currency unit for one query; a price that is not set
-    stays as it is in the database.
+    All but those marked are options of `vendor serve` as well. Sizes are in bytes.
     """
 
     model_config = SettingsConfigDict(
@@ -56,25 +63,21 @@ class Settings(BaseSettings):
         str | tuple[str, ...],
         NoDecode,
         Field(
-            description="icon-clip, an open_clip name, or local-dir:PATH; repeat it for several models, "
-            "the first of which is the default. (default: icon-clip)"
+            description="icon-clip, an open_clip name with its weights (ViT-B-16/openai), or local-dir:PATH; "
+            "repeat it for several models, the first of which is the default. (default: icon-clip)"
         ),
     ] = "icon-clip"
-    models: Annotated[Path | None, Field(description="File of several models; SIGHUP has it read again.")] = (
-        None
-    )
-    pretrained: Annotated[str | None, Field(description="Weights of an open_clip name: a tag or a file.")] = (
-        None
-    )
+    models: Annotated[
+        Path | None,
+        Field(description="File of several models, or of one with more to say; SIGHUP has it read again."),
+    ] = None
     device: Annotated[str, Field(description="auto, cpu, cuda, or several: cuda:0,cuda:1")] = "auto"
     dtype: Annotated[DtypeChoice, Field(description="Arithmetic of the model.")] = "auto"
-    calibration: Annotated[
-        Path | None, Field(description="Folder of images like customers', for --dtype int8.")
-    ] = None
-    compile: Annotated[bool, Field(description="Compile the model with torch.compile: a slow start.")] = False
     database_url: Annotated[str, Field(description="Where the books are.")] = "sqlite:///tuition-vendor.db"
     migrate: Annotated[bool, Field(description="Bring a PostgreSQL database to this version first.")] = False
-    trust_clock: bool = False
+    trust_clock: Annotated[
+        bool, Field(description="Charge although no date in the books is near the clock's."), _NOT_TYPED
+    ] = False
     log_format: Annotated[LogFormat, Field(description="How to log to standard error.")] = "text"
     billing_log: Annotated[
         Path | None, Field(description="File for a line of JSON for each charge and refusal.")
@@ -82,49 +85,69 @@ class Settings(BaseSettings):
     first_key_to: Annotated[
         Path | None, Field(description="At the first start, open an account and write its key to this file.")
     ] = None
-    signing_key_in: Annotated[
+    keys_in: Annotated[
         Path | None,
         Field(
-            description="File of the key that signs receipts, made if need be. "
-            "(default: beside an SQLite database)"
+            description="Folder of the keys that sign receipts and cookies and hash inputs, made if need be. "
+            "(default: beside an SQLite database, else with the user's data)"
         ),
     ] = None
     # Who sells, as receipts say: customers ask at this URL.
-    name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    public_url: str | None = None
-    sketches: bool = True
-    sketch_key_in: Path | None = None
-    console: bool = True
-    console_key_in: Path | None = None
-    metrics_token: SecretStr | None = None
+    name: Annotated[
+        str | None, Field(description="Who sells, as receipts say.", min_length=1, max_length=200), _NOT_TYPED
+    ] = None
+    public_url: Annotated[
+        str | None, Field(description="The address that customers ask, as receipts say."), _NOT_TYPED
+    ] = None
+    sketches: Annotated[
+        bool, Field(description="Keep sketches of how much of a model accounts have seen."), _NOT_TYPED
+    ] = True
+    console: Annotated[bool, Field(description="Serve customers a console at /console."), _NOT_TYPED] = True
+    metrics_token: Annotated[
+        SecretStr | None, Field(description="The token that GET /metrics asks for."), _NOT_TYPED
+    ] = None
 
-    currency: Annotated[str | None, Field(pattern="^[A-Z]{3}$")] = None
-    image_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
-    text_price_micros: Annotated[int | None, Field(ge=0, le=10**12)] = None
-
-    max_inputs: Annotated[int, Field(ge=1)] = 256
-    max_request_bytes: Annotated[int, Field(ge=1)] = 32 * 1024 * 1024
-    max_image_bytes: Annotated[int, Field(ge=1)] = 20 * 1024 * 1024
-    max_image_pixels: Annotated[int, Field(ge=1)] = 50_000_000
-    max_text_characters: Annotated[int, Field(ge=1)] = 10_000
-    max_queued_inputs: Annotated[int, Field(ge=1)] = 4096
-    max_queued_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024 * 1024
-    text_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
-    replay_hours: Annotated[int, Field(ge=24, le=24 * 366)] = 72
-    max_replays: Annotated[int, Field(ge=1)] = 32
-    request_timeout_seconds: Annotated[int, Field(ge=1)] = 120
-    webhook_thresholds: str = "50,80,100"
-    webhook_private_networks: str = ""
+    max_inputs: Annotated[int, Field(description="Inputs of a request.", ge=1), _NOT_TYPED] = 256
+    max_request_bytes: Annotated[int, Field(description="Bytes of a request.", ge=1), _NOT_TYPED] = (
+        32 * 1024 * 1024
+    )
+    max_image_bytes: Annotated[int, Field(description="Bytes of an image.", ge=1), _NOT_TYPED] = (
+        20 * 1024 * 1024
+    )
+    max_image_pixels: Annotated[int, Field(description="Pixels of an image.", ge=1), _NOT_TYPED] = 50_000_000
+    max_text_characters: Annotated[int, Field(description="Characters of a text.", ge=1), _NOT_TYPED] = 10_000
+    max_queued_inputs: Annotated[
+        int, Field(description="Inputs in hand, beyond which requests are turned away.", ge=1), _NOT_TYPED
+    ] = 4096
+    max_queued_bytes: Annotated[
+        int, Field(description="Bytes of requests and images in hand, likewise.", ge=1), _NOT_TYPED
+    ] = 1024 * 1024 * 1024
+    text_cache_bytes: Annotated[
+        int, Field(description="Memory for the vectors of texts that were encoded before.", ge=0), _NOT_TYPED
+    ] = 64 * 1024 * 1024
+    request_timeout_seconds: Annotated[
+        int, Field(description="Seconds that a request may take.", ge=1), _NOT_TYPED
+    ] = 120
+    webhook_private_networks: Annotated[
+        str,
+        Field(description="Private networks on which receivers may be, as in 10.1.0.0/16,fd00::/8."),
+        _NOT_TYPED,
+    ] = ""
     batch_store: Annotated[
         str | None,
         Field(description="Folder or fsspec URL for files of bulk jobs; without it there are none."),
     ] = None
-    batch_max_file_bytes: Annotated[int, Field(ge=1)] = 4 * 1024**3
-    batch_max_lines: Annotated[int, Field(ge=1, le=10**6)] = 50_000
-    batch_account_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
-    batch_account_jobs: Annotated[int, Field(ge=1)] = 100
-    batch_keep_days: Annotated[int, Field(ge=1, le=366)] = 30
-    verify_every_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 24
+    batch_account_bytes: Annotated[
+        int, Field(description="Bytes of files of bulk jobs that an account may have.", ge=1), _NOT_TYPED
+    ] = 16 * 1024**3
+    batch_keep_days: Annotated[
+        int, Field(description="Days for which files of bulk jobs are kept.", ge=1, le=366), _NOT_TYPED
+    ] = 30
+    verify_every_hours: Annotated[
+        int,
+        Field(description="Hours between two verifications of the ledger; 0: never.", ge=0, le=24 * 366),
+        _NOT_TYPED,
+    ] = 24
 
     @field_validator("model", mode="before")
     @classmethod
@@ -141,14 +164,6 @@ class Settings(BaseSettings):
             raise ValueError("the token is empty; leave it out to let everybody read the metrics")
         return token
 
-    @field_validator("image_price_micros", "text_price_micros", mode="before")
-    @classmethod
-    def _prices_are_digits(cls, given: object) -> object:
-        # Pydantic alone takes 5.00 for 5, a millionth of what was meant.
-        if isinstance(given, str) and not given.strip().isdecimal():
-            raise ValueError("write a whole number of micro-units, as in 5000000 for 5.00")
-        return given
-
     @field_validator("name")
     @classmethod
     def _a_name_is_printable(cls, name: str | None) -> str | None:
@@ -163,22 +178,16 @@ class Settings(BaseSettings):
             raise ValueError("write the address that customers ask, as in https://vendor.example")
         return None if url is None else url.rstrip("/")
 
-    @field_validator("webhook_thresholds")
+    @field_validator("webhook_private_networks")
     @classmethod
-    def _thresholds_are_percents(cls, listed: str) -> str:
-        if not all(each.strip().isdecimal() and 1 <= int(each) <= 100 for each in listed.split(",")):
-            raise ValueError("write percents between 1 and 100, as in 50,80,100")
+    def _networks_are_some(cls, listed: str) -> str:
+        networks(listed)
         return listed
 
     @property
     def plain_metrics_token(self) -> str | None:
         """The token of `/metrics`, in the clear."""
         return None if self.metrics_token is None else self.metrics_token.get_secret_value()
-
-    @property
-    def thresholds(self) -> tuple[int, ...]:
-        """The shares of quota, spend limit and credit, in percent, of which receivers of events are told."""
-        return tuple(sorted({int(each) for each in self.webhook_thresholds.split(",")}))
 
     @model_validator(mode="after")
     def _a_request_fits(self) -> Self:
@@ -191,10 +200,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _the_file_names_all_models(self) -> Self:
-        if self.models is not None and not {"model", "pretrained"}.isdisjoint(self.model_fields_set):
+        if self.models is not None and "model" in self.model_fields_set:
             raise ValueError(
-                f"{_variable('models')} names a file with all models; leave {_variable('model')} and "
-                f"{_variable('pretrained')} out"
+                f"{_variable('models')} names a file with all models; leave {_variable('model')} out"
             )
         return self
 
@@ -211,6 +219,7 @@ class Settings(BaseSettings):
             UsageError: a value is not what its setting allows; the message names it.
         """
         try:
+            cls._check_not_empty()
             settings = cls(**{name: value for name, value in options.items() if value is not None})
         except ValidationError as error:
             problems = "; ".join(
@@ -226,11 +235,40 @@ class Settings(BaseSettings):
             raise UsageError(f"{cls._dotenv_file()} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"{cls._dotenv_file()} is not UTF-8: {error}") from error
-        for variable in (_variable("metrics_token"), f"{_variable('metrics_token')}_FILE"):
-            given = {os.environ.get(variable), _dotenv(cls).get(variable.lower())}
-            if settings.metrics_token is None and "" in given:
-                raise UsageError(f"{variable} is empty, and /metrics would be open; leave it out for that")
         return settings
+
+    @classmethod
+    def _check_not_empty(cls) -> None:
+        """Refuse a variable without a value: it would be taken for one that is not there."""
+        known = {_variable(name) for name in cls.model_fields} - _MAY_BE_EMPTY
+        for found in (os.environ, _dotenv(cls)):
+            for variable, value in found.items():
+                name = variable.upper()
+                if not (value or "").strip() and name.removesuffix("_FILE") in known:
+                    raise UsageError(f"{name} is empty; leave it out for what holds without it")
+
+    @classmethod
+    def typed(cls) -> list[str]:
+        """The settings that are options of `vendor serve`."""
+        return [name for name, field in cls.model_fields.items() if _NOT_TYPED not in field.metadata]
+
+    def sources(self, typed: Collection[str] = ()) -> list[dict[str, object]]:
+        """Each setting, what holds, where that comes from, and what it is for."""
+        here, there = {name.lower(): value for name, value in os.environ.items()}, _dotenv(type(self))
+        rows = []
+        for name, value in self.shown().items():
+            variable = _variable(name).lower()
+            known = {
+                "an option": name in typed,
+                "the environment": bool(here.get(variable)),
+                f"the file {here.get(f'{variable}_file')}": bool(here.get(f"{variable}_file")),
+                ".env": bool(there.get(variable)),
+                f"the file {there.get(f'{variable}_file')}": bool(there.get(f"{variable}_file")),
+            }
+            source = next((each for each, is_it in known.items() if is_it), "default")
+            meaning = type(self).model_fields[name].description
+            rows.append({"setting": _variable(name), "value": value, "from": source, "for": meaning})
+        return rows
 
     def shown(self) -> dict[str, object]:
         """The settings as they may be logged: secrets in the database's URL and the token are not."""

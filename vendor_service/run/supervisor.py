@@ -1,6 +1,7 @@
 """Supervision of processes: started together, started again when they die, and stopped together."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
+from shared.process_names import name_process
 from vendor_service.errors import OperatorError
 
 # Does the work of one process until it is told to stop. It calls its argument once, when it is ready.
@@ -182,6 +184,7 @@ def _has_ended(child: _Child, seconds: float | None) -> bool:
 
 def _run(work: Work, lifeline: Connection) -> None:
     """Run in a process of its own."""
+    name_process(f"vendor {multiprocessing.current_process().name}")
     threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
     try:
         work(lifeline.send)

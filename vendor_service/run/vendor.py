@@ -8,6 +8,7 @@ from typing import Any
 
 from shared import memory
 from shared.http.capacity import Capacity
+from vendor_service.batches import limits
 from vendor_service.batches.job_metrics import JobMetrics
 from vendor_service.batches.leases import Leases
 from vendor_service.batches.limits import BatchLimits
@@ -31,8 +32,8 @@ from vendor_service.money.invoices import MonthsEnd
 from vendor_service.money.price_log import PriceLog
 from vendor_service.money.rate import Allowance
 from vendor_service.money.refusals import RefusalCounts
-from vendor_service.money.replays import ReplayTerms
-from vendor_service.money.signing import Signer
+from vendor_service.money.replays import REPLAYS
+from vendor_service.money.signing import Signer, default_file
 from vendor_service.run.audit import Audit
 from vendor_service.run.chores import Chore
 from vendor_service.run.first_prices import publish_prices
@@ -43,7 +44,7 @@ from vendor_service.run.settings import Settings
 from vendor_service.run.worker_metrics import Worker, WorkerMetrics
 from vendor_service.webhooks.dispatcher import Dispatcher
 from vendor_service.webhooks.metrics import ReceiverMetrics
-from vendor_service.webhooks.sending import networks
+from vendor_service.webhooks.networks import networks
 
 # A process that was killed leaves holds; they are released so long after it was last known to live.
 _HOLD_SECONDS = 20
@@ -99,7 +100,7 @@ class Vendor:
         self.models = self._loader.models
         self.database = Database(settings.database_url)
         schema.prepare(self.database, migrate=settings.migrate)
-        self._publish = partial(publish_prices, self.database, settings, clock, warns=self._is_first)
+        self._publish = partial(publish_prices, self.database, clock, warns=self._is_first)
         self._publish(specs)
         self._presence = Presence(self.database)
         self.watch = ClockWatch(clock, steady)
@@ -128,13 +129,12 @@ class Vendor:
 
     def _open_sales(self) -> None:
         settings, clock, database = self.settings, self.clock, self.database
-        replays = ReplayTerms(settings.replay_hours * 3600, settings.max_replays)
-        self._admission = Admission(database, clock, _HOLD_SECONDS, replays, self.watch, settings.thresholds)
+        self._admission = Admission(database, clock, _HOLD_SECONDS, REPLAYS, self.watch)
         issuer = {"iss": settings.public_url, "vendor": settings.name}
-        self.signer = Signer(database, settings.signing_key_in, clock, issuer)
+        self.signer = Signer(database, default_file(database, settings.keys_in), clock, issuer)
         self._recorder = None
         if settings.sketches:
-            self._recorder = Recorder(database, clock, read_or_make_key(database, settings.sketch_key_in))
+            self._recorder = Recorder(database, clock, read_or_make_key(database, settings.keys_in))
         allowance = Allowance(clock)
         checkout = Checkout(self._admission, Precheck(clock), allowance, self.metrics)
         self.sales = Sales(self.models, checkout, self.metrics, self.signer, self._recorder)
@@ -264,10 +264,10 @@ class Vendor:
 
 def _batch_limits(settings: Settings) -> BatchLimits:
     return BatchLimits(
-        max_file_bytes=settings.batch_max_file_bytes,
+        max_file_bytes=limits.MOST_FILE_BYTES,
         max_line_bytes=settings.max_request_bytes,
-        max_lines=settings.batch_max_lines,
+        max_lines=limits.MOST_LINES,
         account_bytes=settings.batch_account_bytes,
-        account_jobs=settings.batch_account_jobs,
+        account_jobs=limits.MOST_JOBS,
         keep_days=settings.batch_keep_days,
     )

@@ -21,7 +21,8 @@ from vendor_service.database.tables import WebhookAttempt, WebhookDelivery, Webh
 from vendor_service.errors import APIError
 from vendor_service.webhooks import retention
 from vendor_service.webhooks.events import BACKOFF_SECONDS
-from vendor_service.webhooks.sending import Network, Outcome, send
+from vendor_service.webhooks.networks import Network
+from vendor_service.webhooks.sending import Outcome, send
 
 # Longer than a try may take, its look-up of a name included.
 _LEASE = 90 * SECOND

@@ -16,6 +16,7 @@ from vendor_service.database.view import DEFAULT_ID, NO_PROJECT
 # After each failure the next try comes so many seconds later, as Standard Webhooks advises: over three days.
 BACKOFF_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 ALL_KINDS = "*"
+TEST = "webhook.test"
 
 
 class EventKind(StrEnum):
@@ -61,6 +62,21 @@ def emit(
             session.add(delivery(event.id, endpoint.id, now))
 
 
+def emit_test(session: Session, endpoint: WebhookEndpoint, now: int) -> str:
+    """Write an event for one receiver, whichever it wants, which tells nothing; its id."""
+    event = WebhookEvent(
+        id=f"evt_{secrets.token_hex(16)}",
+        kind=TEST,
+        account_id=endpoint.account_id,
+        project_id=DEFAULT_ID,
+        content=_content(TEST, None, {}, now),
+        created_at=now,
+    )
+    session.add(event)
+    session.add(delivery(event.id, endpoint.id, now))
+    return event.id
+
+
 def delivery(event_id: str, endpoint_id: str, now: int) -> WebhookDelivery:
     """A delivery that is due."""
     return WebhookDelivery(
@@ -74,7 +90,7 @@ def delivery(event_id: str, endpoint_id: str, now: int) -> WebhookDelivery:
     )
 
 
-def _content(kind: EventKind, account: Account | None, data: Mapping[str, Any], now: int) -> str:
+def _content(kind: str, account: Account | None, data: Mapping[str, Any], now: int) -> str:
     whose = {} if account is None else {"account": account.name}
     moment = to_datetime(now).isoformat().replace("+00:00", "Z")
     return json.dumps({"type": kind, "timestamp": moment, "data": {**whose, **data}}, separators=(",", ":"))

@@ -15,9 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.text import visible
-from vendor_service.errors import UsageError
+from vendor_service.webhooks.networks import Network
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _STEP_SECONDS = 10.0  # for each thing that is waited for
@@ -62,18 +61,6 @@ class Outcome:
 
 class NotAllowed(Exception):
     """A receiver is where none may be."""
-
-
-def networks(listed: str) -> list[Network]:
-    """Networks that are separated by commas, as settings have them.
-
-    Raises:
-        UsageError: one is none.
-    """
-    try:
-        return [ipaddress.ip_network(each.strip()) for each in listed.split(",") if each.strip()]
-    except ValueError as error:
-        raise UsageError(f"VENDOR_WEBHOOK_PRIVATE_NETWORKS: {error}; write 10.1.0.0/16,fd00::/8") from error
 
 
 def send(url: str, body: bytes, headers: Mapping[str, str], private: Sequence[Network] | None) -> Outcome:

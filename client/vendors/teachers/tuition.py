@@ -221,7 +221,17 @@ class VendorClient(HttpVendor):
 
     def projects(self) -> list[ProjectInfo]:
         """The account's projects beside the default one, as far as the key sees them."""
-        return parse(ProjectList, self._http.send("GET", "/v1/projects")).data
+        found: dict[str, ProjectInfo] = {}
+        params: dict[str, str] = {}
+        while True:
+            page = parse(ProjectList, self._http.send("GET", "/v1/projects", params=params))
+            known = len(found)
+            found |= {each.project_id: each for each in page.data}
+            if not page.has_more:
+                return list(found.values())
+            if len(found) == known:
+                raise VendorError(f"{self.url} gives the same page of its projects again and again.")
+            params = {"after": page.data[-1].project_id}
 
     def rotate_key(self, key_id: str, *, grace_seconds: int = 0) -> NewSecret:
         """Give a key another secret; the present one is good for `grace_seconds` more.

@@ -57,7 +57,7 @@ def test_a_record_and_its_parts_are_in_the_page_of_files(made: dict[str, str]) -
 
 
 def test_every_route_of_operators_is_in_their_page(made: dict[str, str]) -> None:
-    assert "| POST | `/admin/accounts/{name}/refunds` | " in made["operator-routes.md"]
+    assert "| POST | `/admin/accounts/{account}/refunds` | " in made["operator-routes.md"]
 
 
 def test_a_field_that_no_schema_has_and_a_value_of_another_type_are_found(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select, update
@@ -17,8 +18,19 @@ from tests.vendor_service.books import Books, opened_books
 from tests.vendor_service.cli.command import Command
 from tests.vendor_service.console.visits import Visit, problem_of
 from tests.vendor_service.http.local_admin import LocalAdmin
+from vendor_service.accounts.accounts import Terms
 from vendor_service.accounts.keys import KeyTerms, Scope
-from vendor_service.acts import accounts, invitations, keys, operators, prices, receipts_keys, receivers
+from vendor_service.accounts.projects import ProjectTerms
+from vendor_service.acts import (
+    accounts,
+    invitations,
+    keys,
+    operators,
+    prices,
+    projects,
+    receipts_keys,
+    receivers,
+)
 from vendor_service.acts.act import Act, ActContext, OperatorScope
 from vendor_service.acts.declaration import DeclaredAct, data_of
 from vendor_service.acts.registry import ACTS, QUERIES
@@ -36,6 +48,10 @@ from vendor_service.webhooks.events import EventKind
 
 READ, ACCOUNTS, MONEY, ALL = OperatorScope
 URL = "https://example.com/hooks"
+# What is answered at once, for all that there is.
+REPORTS = ("extraction report", "ledger verify", "doctor")
+# What `after` takes of a row, where it is not the first field.
+ID = {"GET /accounts/{account}/ledger": "seq", "holds": "request_id"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,19 @@ class Stage:
             act.session.flush()
             mine = select(WebhookEvent.id).where(WebhookEvent.account_id == self.order.account_id)
             return str(act.session.scalars(mine).first())
+
+    def lay_out(self) -> None:
+        """One thing more of everything that is listed."""
+        self.do(lambda act: accounts.open_account(act, self.another(f"a{act.now}"), Terms()))
+        self.do(lambda act: projects.create(act, self.account, f"p{act.now}", ProjectTerms()))
+        self.do(lambda act: keys.issue(act, self.account, KeyTerms()))
+        receiver = self.receiver()
+        self.do(lambda act: receivers.send_test(act, receiver))
+        for each in (self.token, self.plan, self.signing_key, self.session, self.job):
+            each()
+        self.session(invited=True)
+        self.books.buy(self.order)
+        self.books.admit(self.order)
 
     def job(self) -> str:
         """A job's id."""
@@ -166,10 +195,12 @@ CASES: dict[str, Case] = {
     }),
     "account.set": Case(lambda stage: {
         "name": stage.account, "quota": 8, "spend_limit_micros": None, "queries_per_second": 6,
-        "coverage_limit": 5, "plan": stage.plan(),
+        "coverage_limit": 5, "plan": stage.plan(), "quota_period": "total",
     }, {"spend_limit_micros": 900_000}),
     "account.suspend": Case(lambda stage: {"name": stage.account}),
     "account.resume": Case(lambda stage: {"name": stage.suspended()}),
+    "account.rename": Case(lambda stage: {"name": stage.account, "new_name": stage.another("acme")}),
+    "account.close": Case(lambda stage: {"name": stage.account}),
     "account.repair": Case(lambda stage: {"name": stage.account}),
     "account.forget_sketches": Case(lambda stage: {"name": stage.account}),
     "account.invite": Case(lambda stage: {"name": stage.account, "hours": 5, "address": "https://v.example"}),
@@ -205,6 +236,7 @@ CASES: dict[str, Case] = {
         "account": stage.account, "legal_name": "Acme SA", "tax_id": "FR12", "taxed": "reverse-charge",
     }),
     "batch.cancel": Case(lambda stage: {"account": stage.account, "batch_id": stage.job()}),
+    "price.discount": Case(lambda stage: {"plan": stage.another("plan"), "percent": 20}),
     "price.set": Case(lambda stage: {
         "model": "icon-clip", "kind": "text", "micros": 500_000, "plan": stage.another("plan"), "new": True,
         "since": stage.books.clock() // (60 * 10**6) * 60 * 10**6 + DAY,
@@ -219,6 +251,7 @@ CASES: dict[str, Case] = {
     "webhook.create": Case(lambda stage: {"url": URL, "kinds": [EventKind.QUOTA], "account": stage.account}),
     "webhook.rotate": Case(lambda stage: {"endpoint_id": stage.receiver(), "grace_seconds": 0}),
     "webhook.disable": Case(lambda stage: {"endpoint_id": stage.receiver()}),
+    "webhook.test": Case(lambda stage: {"endpoint_id": stage.receiver()}),
     "webhook.replay": Case(lambda stage: {"endpoint_id": stage.receiver(), "event_id": stage.event()}),
     "models.reload": Case(lambda _: {}),
 }  # fmt: skip
@@ -280,7 +313,8 @@ class World:
 
     def look(self, stage: Stage) -> Look:
         """What all lists and reports say now that are read in one transaction, line by line."""
-        asked, lines = {"account": stage.account, "name": stage.account}, set()
+        account = self.books.account(stage.order).name  # it may have another by now
+        asked, lines = {"account": account, "name": account}, set()
         with self.context.read() as act:
             for name, each in QUERIES.items():
                 if each.transaction and not name.startswith("audit"):
@@ -315,12 +349,12 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("books")
     with opened_books(f"sqlite:///{folder / 'books.db'}") as books:
-        signing = folder / "signing.key"
-        with LocalAdmin(books, reload_models=lambda: None, signing_key_in=signing) as admin:
+        keys_in = folder / "keys"
+        with LocalAdmin(books, reload_models=lambda: None, keys_in=keys_in) as admin:
             visits = {scope: Visit(admin.http, "/operator") for scope in OperatorScope}
             for scope, visit in visits.items():
                 visit.sign_in(token=admin.tokens[scope])
-            context = ActContext(books.database, books.clock, signing_key_in=signing, actor="os:test")
+            context = ActContext(books.database, books.clock, keys_in=keys_in, actor="os:test")
             context = replace(context, reload_models=lambda: None)
             with closing(World(books, admin, visits, context)) as world:
                 yield world
@@ -331,7 +365,7 @@ def faces(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     """The faces of the world; commands have its clock and its files."""
     url = world.books.url
     monkeypatch.setenv("VENDOR_DATABASE_URL", url)
-    monkeypatch.setenv("VENDOR_SIGNING_KEY_IN", str(world.context.signing_key_in))
+    monkeypatch.setenv("VENDOR_KEYS_IN", str(world.context.keys_in))
     monkeypatch.setattr("vendor_service.cli.books.system_clock", world.books.clock)
     return Faces(world.admin, Command(capsys, monkeypatch), world.visits)
 
@@ -399,7 +433,7 @@ def asked_at(stage: Stage, name: str) -> dict[str, Any]:
 def test_every_token_reads_and_nobody_else_does(world: World, faces: Faces, name: str) -> None:
     stage = world.stage({})
     method, path, body = request_of(QUERIES[name].route, QUERIES[name], asked_at(stage, name))
-    path = path.replace("{name}", stage.account).replace("{month}", "2026-11").removeprefix("/")
+    path = path.replace("{account}", stage.account).replace("{month}", "2026-11").removeprefix("/")
     admin, body = faces.admin, body if method == "POST" else None
     answers = [
         admin.ask(method, path, body, scope=READ),
@@ -423,8 +457,8 @@ def test_a_list_or_a_report_is_the_same_by_command_and_by_route(
         answer = faces.admin.done(method, path.removeprefix("/"), body if method == "POST" else None)
         assert listed(answer) == listed(shown)
         return
-    named = [each for each in declared.parameters if each.on_wire == "name" or each.name == "account"]
-    path = declared.route.partition(" ")[2].replace("{name}", stage.account).removeprefix("/")
+    named = [each for each in declared.parameters if each.on_wire == "account"]
+    path = declared.route.partition(" ")[2].replace("{account}", stage.account).removeprefix("/")
     if named and "{" not in declared.route:
         path += f"?account={stage.account}"
     told = listed(faces.admin.done("GET", path))
@@ -433,6 +467,39 @@ def test_a_list_or_a_report_is_the_same_by_command_and_by_route(
     code, shown, _ = faces.vendor(*words)
     assert code == 0
     assert shown or not told
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, each in QUERIES.items()
+        if each.route.startswith("GET ") and not each.route.endswith("{receipt}")
+    ],
+)
+def test_every_list_is_answered_page_by_page_in_the_same_way(world: World, faces: Faces, name: str) -> None:
+    stage = world.stage({"credit_micros": 10_000})
+    path = QUERIES[name].route.removeprefix("GET /").replace("{account}", stage.account)
+    answer = faces.admin.done("GET", path.replace("{month}", "2026-11"))
+    if name in REPORTS or "data" not in answer:
+        return
+    for _ in range(2):
+        world.books.clock.advance(1)
+        stage.lay_out()
+    most = 100 if name == "batches list" else 1000
+    whole = faces.admin.done("GET", f"{path}?limit={most}")
+    assert len(whole["data"]) > 1
+    assert not whole["has_more"]
+    seen: list[Any] = []
+    after = "0" if name == "audit list" else ""
+    for _ in whole["data"]:
+        told = f"&after={quote(after, safe='')}" if after else ""
+        page = faces.admin.done("GET", f"{path}?limit=1{told}")
+        assert page["has_more"] is (len(seen) + 1 < len(whole["data"]))
+        seen += page["data"]
+        after = str(seen[-1][ID.get(name) or next(iter(seen[-1]))])
+    assert seen == whole["data"]
+    assert faces.admin.ask("GET", f"{path}?limit={most + 1}").status_code == 422
 
 
 @pytest.mark.parametrize("name", [name for name, each in ACTS.items() if each.state is not None])

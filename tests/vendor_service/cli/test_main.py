@@ -559,7 +559,7 @@ def test_every_change_is_in_the_audit_log_and_no_secret_is(opened: Command, tmp_
     opened.json("accounts", "create", "later")
     key = opened.json("keys", "create", "acme", "--label", "laptop")
     rotated = opened.json("keys", "rotate", key["key_id"], "--grace", "60")
-    signing = ("--signing-key-in", str(tmp_path / "signing.key"))
+    signing = ("--keys-in", str(tmp_path))
     assert opened("receipts-key", "rotate", *signing)[0] == 0
     (signs,) = opened.json("receipts-key", "list")
     for command in (
@@ -678,7 +678,7 @@ def test_an_argument_that_is_not_utf8_is_named(opened: Command, arguments: list[
 def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
     _, out, _ = vendor("models")
     assert out.splitlines()[0] == "--model icon-clip"
-    assert "--model ViT-B-16 --pretrained openai" in out.splitlines()
+    assert "--model ViT-B-16/openai" in out.splitlines()
     assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
 
 

@@ -318,7 +318,7 @@ def addresses(sites: Sites) -> list[str]:
         each.replace("{month}", "2026-11") for each in PAGES if "." not in each and "entries" not in each
     ]
     console = [f"{sites.console}{path}" for path in ("/sign-in", *paths)]
-    return console + [f"{sites.operator}{each.replace('{name}', 'acme')}" for each in OPERATOR_PAGES]
+    return console + [f"{sites.operator}{each.replace('{account}', 'acme')}" for each in OPERATOR_PAGES]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def names(books: Books) -> dict[str, str]:
     order = books.open()
     books.buy(order)
     books.open_project(order, name="search")
-    return {"{name}": books.account(order).name}
+    return {"{account}": books.account(order).name}
 
 
 def path_of(pattern: str, names: dict[str, str]) -> str:

@@ -21,6 +21,8 @@ from vendor_service.encoder.batcher import Batcher
 from vendor_service.encoder.queries import Encoded
 from vendor_service.money import checkout, rate
 from vendor_service.money.charging import Charging
+from vendor_service.money.replays import ReplayTerms
+from vendor_service.run import vendor as running
 
 CAT = {"text": "a photo of a cat"}
 BROKEN = image_input(b"no image")
@@ -121,7 +123,8 @@ def test_what_was_paid_for_is_answered_again_whatever_limits_say(
 def test_what_was_paid_for_and_the_vendor_cannot_answer_again_is_no_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    with LocalVendor(tmp_path, max_replays=2, request_timeout_seconds=1) as vendor:
+    monkeypatch.setattr(running, "REPLAYS", ReplayTerms(most=2))
+    with LocalVendor(tmp_path, request_timeout_seconds=1) as vendor:
         key, once = vendor.key(), {"idempotency-key": "once"}
         assert vendor.embed(key, image_input(), headers=once).status_code == 200
 

@@ -169,7 +169,7 @@ def test_nobody_is_told_that_it_is_used(small: ClipModel) -> None:
 def test_what_is_missing_is_said_before_anything_is_loaded(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="--calibration FOLDER"):
+    with pytest.raises(UsageError, match="`calibration` in a file of models"):
         load("int8")
     with pytest.raises(UsageError, match="int8 is for processors"):
         ClipModel(find_model("icon-clip", None), [torch.device("cuda")], "int8", calibration=few)

@@ -144,5 +144,5 @@ def test_a_key_that_cannot_be_kept_is_told_and_not_made_up(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     database = Database(f"sqlite:///{tmp_path / 'books.db'}")
-    assert read_or_make_key(database, tmp_path / "file" / "key") is None
-    assert "VENDOR_SKETCH_KEY_IN" in caplog.text
+    assert read_or_make_key(database, tmp_path / "file") is None
+    assert "VENDOR_KEYS_IN" in caplog.text

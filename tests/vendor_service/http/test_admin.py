@@ -21,7 +21,7 @@ READ, ACCOUNTS, MONEY, ALL = OperatorScope
 
 @pytest.fixture
 def admin(books: Books, tmp_path: Path) -> Iterator[LocalAdmin]:
-    with LocalAdmin(books, signing_key_in=tmp_path / "signing.key") as local:
+    with LocalAdmin(books, keys_in=tmp_path) as local:
         yield local
 
 
@@ -30,7 +30,7 @@ def sqlite(tmp_path: Path) -> Iterator[LocalAdmin]:
     """For what is the same on both databases."""
     with (
         opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books,
-        LocalAdmin(books, signing_key_in=tmp_path / "signing.key") as local,
+        LocalAdmin(books, keys_in=tmp_path) as local,
     ):
         yield local
 
@@ -45,7 +45,9 @@ def test_tokens_are_rotated_and_revoked_and_kept_as_hashes(admin: LocalAdmin) ->
     assert error_code(admin.ask("POST", f"operators/{other['token']}/revoke")) == "not_found"
     assert admin.done("POST", f"operators/{made['token_id']}/revoke")["revoked_at"]
     assert error_code(admin.ask("GET", "prices", token=other["token"])) == "key_revoked"
-    (listed,) = [each for each in admin.done("GET", "operators") if each["token_id"] == made["token_id"]]
+    (listed,) = [
+        each for each in admin.done("GET", "operators")["data"] if each["token_id"] == made["token_id"]
+    ]
     assert (listed["name"], listed["scopes"]) == ("deploy", ["accounts", "money"])
     assert listed["last_used_at"]
     with admin.books.database.engine.connect() as connection:
@@ -67,7 +69,7 @@ def test_wrong_tokens_are_tried_a_few_times_and_lock_nobody_out(sqlite: LocalAdm
 
 @pytest.mark.parametrize("kind", ["adjustments", "top-ups"])
 def test_a_retry_moves_money_once(admin: LocalAdmin, kind: str) -> None:
-    admin.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
+    admin.done("POST", "accounts", {"account": "acme", "credit_micros": 100})
     body: dict[str, Any] = {"amount_micros": 7, "reference": "r"} | (
         {"reason": "r"} if kind == "adjustments" else {}
     )
@@ -89,11 +91,11 @@ def test_a_retry_moves_money_once(admin: LocalAdmin, kind: str) -> None:
     # The key is the token's own; that of another token names another request, whose reference was used.
     other = admin.ask("POST", f"accounts/acme/{kind}", body, key="once", scope=MONEY)
     assert other.json()["seq"] == 2
-    assert admin.done("GET", "ledger/verification")[0]["problem"] is None
+    assert admin.done("GET", "ledger/verification")["data"][0]["problem"] is None
 
 
 def test_a_request_that_failed_may_be_sent_again_under_its_key(admin: LocalAdmin) -> None:
-    admin.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
+    admin.done("POST", "accounts", {"account": "acme", "credit_micros": 100})
     body = {"amount_micros": -500, "reason": "too much", "reference": "r"}
     assert error_code(admin.ask("POST", "accounts/acme/adjustments", body, key="k")) == "invalid_request"
     admin.done("POST", "accounts/acme/top-ups", {"amount_micros": 900, "reference": "s"}, key="other")
@@ -103,7 +105,7 @@ def test_a_request_that_failed_may_be_sent_again_under_its_key(admin: LocalAdmin
 def test_an_act_without_a_key_that_may_have_been_done_is_not_to_be_repeated_unseen(
     sqlite: LocalAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sqlite.done("POST", "accounts", {"name": "acme", "credit_micros": 100})
+    sqlite.done("POST", "accounts", {"account": "acme", "credit_micros": 100})
     body = {"amount_micros": 7, "reason": "r", "reference": "r"}
     with monkeypatch.context() as cut:
         lose_answers(cut)
@@ -164,7 +166,7 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
     name = admin.books.account(order).name
     admin.books.buy(order, images=2)
     held = admin.books.admit(order, texts=3)
-    (hold,) = admin.done("GET", f"holds?account={name}")
+    (hold,) = admin.done("GET", f"holds?account={name}")["data"]
     assert (hold["request_id"], hold["cost_micros"]) == (held.request_id, 160)
     assert (
         admin.done("POST", f"accounts/{name}/refunds", {"corrects_seq": 1}, key="a")["amount_micros"] == 200
@@ -183,7 +185,7 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
     invoice = admin.done("GET", f"accounts/{name}/invoices/{month}")
     assert (invoice["final"], invoice["total_micros"]) == (True, 0)
     admin.done("GET", f"accounts/{name}/invoices/{month}")
-    recorded = admin.done("GET", f"audit?subject={name}")
+    recorded = admin.done("GET", f"audit?subject={name}")["data"]
     assert [each["action"] for each in recorded] == ["money.refund", "invoice.finalize"]
     assert recorded[0]["actor"] == f"operator:{admin.tokens[ALL].split('_')[1]} (test)"
     assert admin.done("GET", "audit/verification")["problem"] is None
@@ -191,7 +193,7 @@ def test_money_of_a_customer_is_seen_and_corrected(admin: LocalAdmin) -> None:
 
 def test_models_are_reloaded_where_there_is_a_file_of_them(sqlite: LocalAdmin) -> None:
     assert error_code(sqlite.ask("POST", "models/reload")) == "conflict"
-    assert "models.reload" not in {each["action"] for each in sqlite.done("GET", "audit")}
+    assert "models.reload" not in {each["action"] for each in sqlite.done("GET", "audit")["data"]}
 
 
 @pytest.mark.slow
@@ -210,16 +212,16 @@ def test_every_answer_is_one_that_the_document_tells_of(sqlite: LocalAdmin, tmp_
 
 
 def test_what_cannot_be_is_refused_in_the_contracts_form(sqlite: LocalAdmin) -> None:
-    sqlite.done("POST", "accounts", {"name": "acme"})
+    sqlite.done("POST", "accounts", {"account": "acme"})
     for method, path, body, code in (
         ("GET", "accounts/nobody", None, "not_found"),
         ("GET", "nothing", None, "not_found"),
-        ("POST", "accounts", {"name": "acme"}, "conflict"),
-        ("POST", "accounts", {"name": "A"}, "invalid_request"),
-        ("POST", "accounts", {"name": "b", "quota": -1}, "invalid_request"),
-        ("POST", "accounts", {"name": "b", "quota": "5"}, "invalid_request"),
-        ("POST", "accounts", {"name": "b", "kuota": 5}, "invalid_request"),
-        ("POST", "accounts", {"name": "b" * 5000}, "request_too_large"),
+        ("POST", "accounts", {"account": "acme"}, "conflict"),
+        ("POST", "accounts", {"account": "A"}, "invalid_request"),
+        ("POST", "accounts", {"account": "b", "quota": -1}, "invalid_request"),
+        ("POST", "accounts", {"account": "b", "quota": "5"}, "invalid_request"),
+        ("POST", "accounts", {"account": "b", "kuota": 5}, "invalid_request"),
+        ("POST", "accounts", {"account": "b" * 5000}, "request_too_large"),
         ("PATCH", "accounts/acme", {}, "invalid_request"),
         ("PATCH", "accounts/acme", {"quota": 5, "plan": "none"}, "not_found"),
         ("POST", "prices", {"model": "icon-clip", "kind": "image", "micros": -1}, "invalid_request"),
@@ -279,18 +281,18 @@ def test_bulk_jobs_are_listed_a_page_at_a_time_and_cancelled_once(admin: LocalAd
     stranger = books.account(books.open()).name
     path = f"accounts/{stranger}/batches/{jobs[2]}/cancel"
     assert error_code(admin.ask("POST", path)) == "not_found"
-    told = [each for each in admin.done("GET", "audit") if each["action"] == "batch.cancel"]
+    told = [each for each in admin.done("GET", "audit")["data"] if each["action"] == "batch.cancel"]
     assert [each["after"]["batch"] for each in told] == [claim.job.id]
 
 
 def test_the_page_of_the_api_loads_nothing_from_elsewhere(sqlite: LocalAdmin) -> None:
     assert "default-src 'none'" in sqlite.http.get("/docs").headers["content-security-policy"]
-    assert "/admin/accounts/{name}/top-ups" in sqlite.http.get("/openapi.json").json()["paths"]
+    assert "/admin/accounts/{account}/top-ups" in sqlite.http.get("/openapi.json").json()["paths"]
 
 
 def test_no_operator_acts_over_http_after_a_step_of_the_clock(admin: LocalAdmin) -> None:
     """It closed a month early, while the vendor beside it answered 503."""
-    admin.done("POST", "accounts", {"name": "acme"})
+    admin.done("POST", "accounts", {"account": "acme"})
     adjust, invoice = (
         {"amount_micros": 5, "reason": "a mistake", "reference": "r"},
         "accounts/acme/invoices/2026-11",

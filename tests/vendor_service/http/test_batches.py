@@ -35,7 +35,7 @@ from tests.vendor_service.hostile_bodies import head
 from tests.vendor_service.local_vendor import LocalVendor, error_code, image_file, image_input
 from vendor_service.accounts.keys import Scope, revoke_key
 from vendor_service.audit import log
-from vendor_service.batches import runner
+from vendor_service.batches import limits, runner
 from vendor_service.batches.files import input_name
 from vendor_service.batches.intake import Intake
 from vendor_service.batches.store import Store
@@ -53,10 +53,12 @@ ENDED = {"completed", "cancelled", "expired"}
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVendor]:
     folder = tmp_path_factory.mktemp("vendor")
-    with LocalVendor(
-        folder, **LIMITS, batch_store=str(folder / "store"), batch_max_lines=200, batch_account_bytes=300_000
-    ) as local:
-        yield local
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(limits, "MOST_LINES", 200)
+        with LocalVendor(
+            folder, **LIMITS, batch_store=str(folder / "store"), batch_account_bytes=300_000
+        ) as local:
+            yield local
 
 
 @pytest.fixture

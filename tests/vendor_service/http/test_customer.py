@@ -224,7 +224,7 @@ def test_a_customer_issues_keys_of_its_projects_within_what_the_asking_key_may(v
     # A key of a project has that one's keys alone, and one with limits or an end of its own issues none.
     listed = KeyList.model_validate(vendor.get("/v1/keys", made)).data
     assert [(each.label, each.project) for each in listed] == [("ci", "search")]
-    assert [each["name"] for each in vendor.get("/v1/projects", made)["data"]] == ["search"]
+    assert [each["project"] for each in vendor.get("/v1/projects", made)["data"]] == ["search"]
     other = owner.split("_")[1]
     assert error_code(post(vendor, f"/v1/keys/{other}/rotate", made)) == "not_found"
     assert error_code(issue(made, project="default")) == "insufficient_scope"

@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.support.vendor_process import VendorProcess
+from tests.vendor_service.books import opened_books
+from tests.vendor_service.http.local_admin import LocalAdmin
 from vendor_service.accounts.keys import Scope
 
 # Left out are those which expect that whatever has the right form is served, and that a vendor knows no more
@@ -24,6 +29,12 @@ CHECKS = (
 )
 SOME = ("--phases", "examples,fuzzing", "--max-examples", "12", "--seed", "1")
 ALL = ("--phases", "examples,coverage,fuzzing", "--max-examples", "200")
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Iterator[LocalAdmin]:
+    with opened_books(f"sqlite:///{tmp_path / 'books.db'}") as books, LocalAdmin(books) as local:
+        yield local
 
 
 def asked_by_schemathesis(
@@ -50,6 +61,45 @@ def test_so_is_every_answer_about_bulk_jobs(tmp_path: Path) -> None:
     with VendorProcess(tmp_path, "--batch-store", str(tmp_path / "store")) as vendor:
         check(vendor, tmp_path, (*ALL, "--include-path-regex", "^/v1/(files|batches)"))
         assert "Traceback" not in vendor.log.read_text()
+
+
+def operations(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The operations of a document, by method and path."""
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_operators_routes_have_names_and_examples_and_one_name_for_one_thing(admin: LocalAdmin) -> None:
+    document = admin.http.get("/openapi.json").json()
+    found = operations(document)
+    ids = [operation["operationId"] for _, operation in found]
+    assert len(ids) > 40
+    assert len(set(ids)) == len(ids)
+    assert {"account_create", "money_refund", "accounts_list"} <= set(ids)
+    assert all(operation["summary"] and operation["description"] for _, operation in found)
+    read = {
+        name for schema in document["components"]["schemas"].values() for name in schema.get("properties", {})
+    }
+    for name, operation in found:
+        answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        assert answer.get("schema", {}).get("type") != "array", f"{name} answers a bare list"
+        if "requestBody" not in operation:
+            continue
+        content = operation["requestBody"]["content"]["application/json"]
+        assert content["example"], name
+        jsonschema.validate(content["example"], content["schema"])
+        # What is sent goes by the name under which it is read, but for what only says how it is done.
+        assert set(content["schema"]["properties"]) - read <= {
+            "hours",
+            "address",
+            "new",
+            "new_name",
+            "prices",
+            "percent",
+        }, name
 
 
 def check(vendor: VendorProcess, folder: Path, options: tuple[str, ...]) -> str:

@@ -42,13 +42,17 @@ def test_a_price_that_changes_is_in_the_log(tmp_path: Path, caplog: pytest.LogCa
 def test_a_start_keeps_the_prices_of_the_books_and_names_both(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with LocalVendor(tmp_path, image_price_micros=70) as first:
+    file = tmp_path / "models.toml"
+    table = '[[model]]\nid = "icon-clip"\nsource = "icon-clip"\ndefault = true\n'
+    file.write_text(f"{table}prices.standard = {{image_micros = 70}}")
+    with LocalVendor(tmp_path, models=file) as first:
         assert first.http.get("/v1/models").json()["data"][0]["prices"]["image_micros"] == 70
     assert "vendor prices set" not in caplog.text
-    with LocalVendor(tmp_path, image_price_micros=90) as again:
+    file.write_text(f"{table}prices.standard = {{image_micros = 90}}")
+    with LocalVendor(tmp_path, models=file) as again:
         assert again.http.get("/v1/models").json()["data"][0]["prices"]["image_micros"] == 70
-    assert "VENDOR_IMAGE_PRICE_MICROS is 90, but the price in the books is 70" in caplog.text
-    assert "vendor prices set icon-clip image 90" in caplog.text
+    assert "prices.standard.image_micros is 90, but the price in the books is 70" in caplog.text
+    assert "vendor prices set icon-clip image 90micros" in caplog.text
 
 
 def test_bulk_jobs_pay_half_or_what_the_plan_says(books: Books) -> None:

@@ -86,7 +86,7 @@ def test_what_a_project_buys_names_it_and_is_counted_for_it(books: Books) -> Non
         quote = estimate(
             session, order.account_id, search.key_id, "icon-clip", EstimateRequest(images=26), books.clock()
         )
-    assert (status.queries_used, status.queries_held, status.name) == (3, 2, "search")
+    assert (status.queries_used, status.queries_held, status.project) == (3, 2, "search")
     assert by_project == {"default": 20, "search": 300}
     assert by_model == {"icon-clip": 300, "other": 20}
     assert (quote.quota_left, quote.fits_quota) == (25, False)

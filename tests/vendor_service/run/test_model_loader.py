@@ -103,7 +103,10 @@ def test_a_model_in_eight_bits_is_loaded_anew_when_its_calibration_images_change
     image = tmp_path / "deeper" / "one.PNG"
     image.parent.mkdir()
     image.touch()
-    settings = GivenSettings(dtype=dtype, calibration=tmp_path)
+    file = tmp_path / "models.toml"
+    said = f'dtype = "{dtype}"\ncalibration = "{tmp_path}"'
+    file.write_text(f'[[model]]\nid = "icon-clip"\nsource = "icon-clip"\ndefault = true\n{said}\n')
+    settings = GivenSettings(models=file)
     (spec,) = find_specs(settings)
 
     def make(spec: ModelSpec, _settings: Settings, _metrics: Metrics) -> Encoder:

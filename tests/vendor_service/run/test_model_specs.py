@@ -59,7 +59,7 @@ def test_a_moment_with_an_offset_is_told_in_utc(tmp_path: Path) -> None:
         (FIRST.replace('id = "a"', ""), r"\[\[model\]\] 1, id: Field required"),
         (FIRST.replace("icon-clip", "icon-klip"), r"1 \(a\), source: .*icon-clip"),
         (FIRST + SECOND.replace("openai", "openay"), r"2 \(b\), source: .*openai"),
-        (FIRST + SECOND.replace("/openai", ""), r"2 \(b\), source: .*as ViT-B-16/WEIGHTS .*: openai, "),
+        (FIRST + SECOND.replace("/openai", ""), r"2 \(b\), source: .*as ViT-B-16/WEIGHTS: openai, "),
         (FIRST + 'dtype = "float16"', r"1 \(a\), dtype"),
         (FIRST + "prices.x = {image_micros = -1}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + "prices.x = {image_micros = 1.5}", r"1 \(a\), prices\.x\.image_micros"),
@@ -85,24 +85,20 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_options_name_one_model_or_several_the_first_of_which_is_the_default() -> None:
-    (only,) = find_specs(GivenSettings(model="ViT-B-16", pretrained="openai"))
+    (only,) = find_specs(GivenSettings(model="ViT-B-16/openai"))
     assert (only.id, only.default) == ("ViT-B-16/openai", True)
     several = find_specs(GivenSettings(model=("icon-clip", "ViT-B-16/openai")))
     assert [(each.id, each.default) for each in several] == [("icon-clip", True), ("ViT-B-16/openai", False)]
 
 
-@pytest.mark.parametrize(
-    ("names", "pretrained", "problem"),
-    [
-        (("icon-clip", "icon-clip"), None, "twice"),
-        (("icon-clip", "ViT-B-16"), "openai", "--model NAME/TAG"),
-    ],
-)
-def test_several_options_that_do_not_go_together_are_refused(
-    names: tuple[str, ...], pretrained: str | None, problem: str
-) -> None:
-    with pytest.raises(UsageError, match=problem):
-        find_specs(GivenSettings(model=names, pretrained=pretrained))
+def test_a_model_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="twice"):
+        find_specs(GivenSettings(model=("icon-clip", "icon-clip")))
+
+
+def test_int8_without_images_to_be_measured_on_is_refused() -> None:
+    with pytest.raises(UsageError, match="`calibration` in a file of models"):
+        find_specs(GivenSettings(dtype="int8"))
 
 
 def test_a_file_of_models_and_one_model_are_not_both_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,11 @@ def test_a_port_that_is_taken_is_told_in_one_line(vendor_process: VendorProcess,
     [
         (["--batch-store", "/proc/nowhere"], 1, "the store of files /proc/nowhere cannot be written"),
         (["--model", "icon-klip"], 2, "icon-clip"),
+        (["--device", "none-such"], 2, "there is no device 'none-such' here"),
+        (["--billing-log", "/proc/nowhere/log"], 1, "the billing log cannot be written"),
+        (["--keys-in", "/proc/nowhere"], 1, "VENDOR_KEYS_IN: no keys can be kept in /proc/nowhere"),
+        (["--first-key-to", "/proc/nowhere/key"], 1, "VENDOR_FIRST_KEY_TO: the key cannot be written"),
+        (["--dtype", "int8"], 2, "`calibration` in a file of models"),
         (["--port", "0", "--host", "192.0.2.1"], 1, "choose another --host"),
     ],
 )

@@ -39,8 +39,7 @@ def test_options_come_before_the_environment_files_and_dotenv(
     [
         ("VENDOR_PORT", "70000"),
         ("VENDOR_DTYPE", "float16"),
-        ("VENDOR_IMAGE_PRICE_MICROS", "-1"),
-        ("VENDOR_TEXT_PRICE_MICROS", "5.00"),
+        ("VENDOR_MAX_INPUTS", "5.5"),
         ("VENDOR_NAME", "Vendor \u202eLtd"),
         ("VENDOR_PUBLIC_URL", "vendor.example"),
         ("VENDOR_PUBLIC_URL", "https://somebody@vendor.example"),
@@ -145,9 +144,11 @@ def test_a_misspelt_variable_is_found_wherever_it_stands(
         ("VENDOR_METRICS_TOKEN_FILE", ""),
         ("VENDOR_METRICS_TOKEN", ""),
         ("VENDOR_METRICS_TOKEN", "  "),
+        ("VENDOR_DATABASE_URL", ""),
+        ("VENDOR_PORT", " "),
     ],
 )
-def test_an_empty_token_is_an_error_and_no_open_door(
+def test_an_empty_value_is_an_error_and_not_the_default(
     where: str, name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").write_text("\n")
@@ -157,6 +158,30 @@ def test_an_empty_token_is_an_error_and_no_open_door(
         (tmp_path / ".env").write_text(f"{name}='{value}'\n")
     with pytest.raises(UsageError, match=rf"{name}.*empty"):
         Settings.read()
+
+
+def test_networks_are_looked_at_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENDOR_WEBHOOK_PRIVATE_NETWORKS", "10.1.0.0/99")
+    with pytest.raises(UsageError, match="VENDOR_WEBHOOK_PRIVATE_NETWORKS"):
+        Settings.read()
+
+
+def test_there_are_few_settings_each_with_a_reason_and_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(Settings.model_fields) <= 35
+    assert all(field.description for field in Settings.model_fields.values())
+    (tmp_path / ".env").write_text("VENDOR_DEVICE=cpu\n")
+    (tmp_path / "url").write_text(SECRET_URL)
+    monkeypatch.setenv("VENDOR_DATABASE_URL_FILE", "url")
+    monkeypatch.setenv("VENDOR_METRICS_TOKEN", "t0ken")
+    rows = {each["setting"]: each for each in Settings.read(port=1).sources(["port"])}
+    found = {name: (rows[name]["value"], rows[name]["from"]) for name in rows}
+    assert found["VENDOR_PORT"] == (1, "an option")
+    assert found["VENDOR_DEVICE"] == ("cpu", ".env")
+    assert found["VENDOR_DATABASE_URL"] == ("postgresql://tuition:***@database/books", "the file url")
+    assert found["VENDOR_METRICS_TOKEN"] == ("**********", "the environment")
+    assert found["VENDOR_HOST"] == ("127.0.0.1", "default")
 
 
 def test_dotenv_may_name_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +197,6 @@ def test_the_example_names_every_setting_with_its_default(tmp_path: Path) -> Non
     lines = [line[1:] for line in example.read_text().splitlines() if line.startswith("#VENDOR_")]
     named = [line.partition("=")[0] for line in lines]
     assert sorted(named) == sorted(f"VENDOR_{name}".upper() for name in Settings.model_fields)
-    # An empty token is the one line of it that must not be uncommented as it is.
-    (tmp_path / ".env").write_text("\n".join(line for line in lines if "METRICS_TOKEN" not in line))
+    # A line without a value says that there is none, and is an error as it is.
+    (tmp_path / ".env").write_text("\n".join(line for line in lines if not line.endswith("=")))
     assert Settings.read() == Settings.model_construct()

@@ -81,6 +81,13 @@ def test_workers_share_a_quota_and_are_counted_together(vendor: VendorProcess) -
     assert set(answered) == {"0", "1"}
 
 
+def test_processes_say_in_ps_what_they_are(vendor: VendorProcess) -> None:
+    shown = {Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") for pid in worker_pids(vendor)}
+    assert shown == {b"vendor worker 0", b"vendor worker 1"}
+    every = {each.read_text().strip() for each in Path("/proc").glob("[0-9]*/comm") if each.exists()}
+    assert {"vendor worker 1", "vendor admin pr", "tuition inputs"} <= every
+
+
 @pytest.mark.parametrize("connections", [3, 4, 8, 16])
 def test_connections_that_are_kept_are_spread_evenly(vendor: VendorProcess, connections: int) -> None:
     key, before = vendor.create_key(), answered_by_worker(vendor)

@@ -46,7 +46,8 @@ from vendor_service.webhooks import dispatcher as delivering
 from vendor_service.webhooks import events, sending
 from vendor_service.webhooks.dispatcher import Dispatcher
 from vendor_service.webhooks.events import EventKind
-from vendor_service.webhooks.sending import Outcome, networks, send
+from vendor_service.webhooks.networks import networks
+from vendor_service.webhooks.sending import Outcome, send
 
 HERE = networks("127.0.0.0/8")
 
@@ -597,7 +598,7 @@ def test_a_receiver_that_a_customer_added_is_not_asked_on_a_private_network(
 
 
 def test_a_vendor_that_runs_tells_what_its_customers_use(tmp_path: Path, receiver: Receiver) -> None:
-    with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8", webhook_thresholds="50") as vendor:
+    with LocalVendor(tmp_path, webhook_private_networks="127.0.0.0/8") as vendor:
         key = vendor.key(quota=4)
         with vendor.books.write() as session:
             acts.create(Act(session, "os:test", vendor.clock), receiver.url)

@@ -226,8 +226,8 @@ class CustomerPages:
     def sessions_page(self, asked: Asked, session: Session) -> Values:
         """Who is signed in to this account, by which key and since when; and who was invited."""
         who, act = asked.who, self.acts.by(asked.who.actor, customer=asked.who.customer).act_in(session)
-        found = sessions.list_sessions(act, who.name).data
-        invited = invitations.list_invitations(act, who.name).data if who.view.is_whole else []
+        found = sessions.list_sessions(act, who.name)
+        invited = invitations.list_invitations(act, who.name) if who.view.is_whole else []
         return {
             "sessions": [
                 (each, self.forms.form(who, "session.end", session_id=each.session_id)) for each in found

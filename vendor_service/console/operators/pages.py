@@ -88,7 +88,7 @@ class OperatorPages:
             Page("/health", "Health", "operators/health.html", self.health, watch),
             Page("/money", "Money", "operators/money.html", self.money, watch),
             Page("/accounts", "Accounts", "operators/accounts.html", self.accounts, run),
-            Page("/accounts/{name}", "Account", "operators/account.html", self.account),
+            Page("/accounts/{account}", "Account", "operators/account.html", self.account),
             Page("/models", "Models", "operators/models.html", self.models, run),
             Page("/set-up", "Set up", "operators/set_up.html", self.set_up, run),
             Page("/disputes", "Disputes", "operators/disputes.html", self.disputes, run),
@@ -195,7 +195,7 @@ class OperatorPages:
 
     def account(self, asked: Asked, session: Session) -> Values:
         """One account, and everything that can be done about it."""
-        account = find_account(session, asked.path["name"])
+        account = find_account(session, asked.path["account"])
         status = account_status(session, View.whole(account.id), asked.now)
         today = to_datetime(asked.now).date()
         days = spending.by_day(session, View.whole(account.id), today - timedelta(days=_DAYS - 1), today)
@@ -208,14 +208,14 @@ class OperatorPages:
             "meters": meters_of(status, account, asked.now),
             "chart": chart_of_days("Charges by day", days, status.currency),
             "days": shown_days(days),
-            "forms": self.forms.forms(asked.who, account, choices=choices, name=account.name),
+            "forms": self.forms.forms(asked.who, account, choices=choices, account=account.name),
             "projects": [
                 (
                     each,
                     self.forms.some(
                         *(asked.who, _ON_PROJECT, session.get_one(Project, each.project_id)),
                         account=account.name,
-                        name=each.name,
+                        name=each.project,
                     ),
                 )
                 for each in projects
@@ -302,11 +302,11 @@ class OperatorPages:
     def _let_in(self, who: SignedInOperator, session: Session, account: Account) -> Values:
         """Who is signed in to the account's console, and who was invited."""
         act, name = self.acts.act_in(session), account.name
-        invited = invitations.list_invitations(act, name).data
+        invited = invitations.list_invitations(act, name)
         return {
             "sessions": [
                 (each, self.forms.form(who, "session.end", account=name, session_id=each.session_id))
-                for each in sessions.list_sessions(act, name).data
+                for each in sessions.list_sessions(act, name)
             ],
             "invitations": [
                 (each, self.forms.form(
