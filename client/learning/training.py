@@ -84,6 +84,8 @@ class Training:
         average_teaches: whether the loss is given what the mean gives for the inputs, behind the targets.
         prepares_ahead: whether `batch_at` may be asked from another thread, for the next batch while the
             module is busy with the one before.
+        mixed_precision: whether the module computes in bfloat16 where that suffices; loss and weights stay
+            in float32.
     """
 
     module: nn.Module
@@ -99,6 +101,7 @@ class Training:
     average: AveragedModel | None = None
     average_teaches: bool = False
     prepares_ahead: bool = True
+    mixed_precision: bool = False
 
     def run(
         self,
@@ -121,13 +124,10 @@ class Training:
         changing = self._changing()
         optimiser = torch.optim.Adam(trained, lr=schedule.learning_rate, fused=True)
         done = 0 if resume is None else self._restore(resume, optimiser)
-        network = processes.wrap(module).train()
+        network, parts = processes.wrap(module).train(), 1
         for step, (inputs, targets) in self._batches(done + 1, trained[0].device):
             optimiser.param_groups[0]["lr"] = schedule.rate(step)
-            torch.manual_seed(step_seed(self.seed - processes.index, step))  # batches and views count upwards
-            loss = self.loss_of(self._gathered(network(inputs)), self._compared_with(inputs, targets))
-            optimiser.zero_grad(set_to_none=True)
-            processes.backward(loss)
+            loss, parts = self._backward(network, inputs, targets, step, parts)
             optimiser.step()
             if self.average is not None:
                 self.average.update_parameters(module)
@@ -143,6 +143,58 @@ class Training:
         module.load_state_dict(self.selection.selected().state, strict=False)
         module.eval()
 
+    def _backward(
+        self, network: nn.Module, inputs: Tensor, targets: Rows, step: int, parts: int
+    ) -> tuple[Tensor, int]:
+        """Compute the gradients of a step; returns its loss, and in how many parts the batch went through.
+
+        A batch that memory does not hold is taken in twice as many parts, from then on.
+        """
+        while True:
+            self.module.zero_grad(set_to_none=True)
+            try:
+                if parts == 1:
+                    return self._backward_at_once(network, inputs, targets, step), 1
+                return self._backward_in_parts(network, inputs, targets, step, parts), parts
+            except torch.OutOfMemoryError:
+                # Several processes would have to agree on it.
+                if 2 * parts > len(inputs) or self.processes is not SINGLE_PROCESS:
+                    raise
+            parts *= 2
+            torch.cuda.empty_cache()
+
+    def _backward_at_once(self, network: nn.Module, inputs: Tensor, targets: Rows, step: int) -> Tensor:
+        outputs = self._gathered(self._outputs(network, inputs, step))
+        loss = self.loss_of(outputs, self._compared_with([inputs], targets))
+        self.processes.backward(loss)
+        return loss
+
+    def _backward_in_parts(
+        self, network: nn.Module, inputs: Tensor, targets: Rows, step: int, parts: int
+    ) -> Tensor:
+        """The same gradients, also of a loss that compares images with each other.
+
+        All outputs come first, without gradients, then the loss and its gradient by the outputs, and then
+        each part again (gradient caching: Gao et al., RepL4NLP 2021). A module that draws, as dropout does,
+        draws otherwise than for the whole batch, but the same both times.
+        """
+        chunks = inputs.chunk(parts)
+        with torch.no_grad():
+            found = [self._outputs(network, chunk, step, part) for part, chunk in enumerate(chunks)]
+        outputs = torch.cat(found).requires_grad_()
+        loss = self.loss_of(self._gathered(outputs), self._compared_with(chunks, targets))
+        (slopes,), sizes = torch.autograd.grad(loss, outputs), [len(chunk) for chunk in chunks]
+        for part, (chunk, slope) in enumerate(zip(chunks, slopes.split_with_sizes(sizes), strict=True)):
+            self._outputs(network, chunk, step, part).backward(slope)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _outputs(self, network: nn.Module, inputs: Tensor, step: int, part: int = 0) -> Tensor:
+        # Batches and views count upwards, so processes and parts count downwards.
+        torch.manual_seed(step_seed(self.seed - self.processes.index - part, step))
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            outputs: Tensor = network(inputs)
+        return outputs.float() if self.mixed_precision else outputs
+
     def _changing(self) -> State:
         """The weights that change with each step and are selected from, by name."""
         kept: nn.Module = self.module if self.average is None else self.average.module
@@ -156,13 +208,13 @@ class Training:
         by_image = outputs.view(self.views, -1, *outputs.shape[1:]).transpose(0, 1)
         return self.processes.all_gather(by_image).transpose(0, 1)
 
-    def _compared_with(self, inputs: Tensor, targets: Rows) -> Rows:
+    def _compared_with(self, chunks: Sequence[Tensor], targets: Rows) -> Rows:
         """The targets of the whole batch, and behind them what the mean gives, if it teaches."""
         gathered = each_of(targets, self.processes.all_gather)
         if self.average is None or not self.average_teaches:
             return gathered
         with torch.no_grad():
-            answers = self._gathered(self.average.module(inputs))
+            answers = self._gathered(torch.cat([self.average.module(chunk) for chunk in chunks]))
         return (*((gathered,) if isinstance(gathered, Tensor) else gathered), answers)
 
     def _score(self, step: int) -> Score | None:

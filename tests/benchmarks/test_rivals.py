@@ -1,15 +1,17 @@
 """Rivals of the benchmarks train by the public interface; styles that are sealed stay so."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import unseen
-from benchmarks.rivals import RIVALS, propagated
+from benchmarks.rivals import RIVALS, by_cache, by_probe, propagated
 from client.learning.methods import Method
 from client.learning.stages import align, align_features, distill
 from client.learning.supervision import Supervision
@@ -54,6 +56,23 @@ def test_labels_spread_along_neighbours_to_images_that_no_text_is_near() -> None
     spread = (2 * propagated(known) - images).round(decimals=4)
     assert torch.allclose(spread[:8], texts[:1].expand(8, -1), atol=1e-3)
     assert torch.allclose(spread[8:], texts[1:].expand(6, -1), atol=1e-3)
+
+
+@pytest.mark.parametrize("targets", [by_probe, by_cache])
+def test_sure_answers_by_labelled_embeddings_are_labels_and_others_are_none(
+    targets: Callable[[Supervision], Tensor],
+) -> None:
+    """Two classes whose texts are exchanged: labelled images say what the texts do not."""
+    torch.manual_seed(0)
+    centres = torch.eye(8)[:2]
+    labels = torch.tensor([0] * 20 + [1] * 20 + [-1] * 3)
+    own = centres[labels[:40]] + 0.05 * torch.randn(40, 8)
+    images = functional.normalize(torch.cat([own, centres, torch.eye(8)[7:]]), dim=1)
+    texts = functional.normalize(torch.eye(8)[2:4] + 0.1 * centres.flip(0), dim=1)
+    known = Supervision(labels, texts, images, torch.ones(43, dtype=torch.bool), 0.5)
+    answered = 2 * targets(known)[40:] - images[40:]
+    torch.testing.assert_close(answered[:2], texts)
+    torch.testing.assert_close(targets(known)[42], images[42])  # which is like none: no label
 
 
 def test_a_style_is_taken_only_as_it_was_sealed_and_each_opening_is_written_down_once(

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -267,3 +267,61 @@ def test_each_unlabelled_image_is_seen_before_any_is_seen_again() -> None:
     assert all(one.sort().values.tolist() == list(range(5, 35)) for one in passes)
     assert len({tuple(one.tolist()) for one in passes}) == 6
     assert torch.equal(draws()(37), draw(37))  # where a resumed run begins
+
+
+class _Small(nn.Module):
+    """A module that has memory for so many rows at once."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        self.rows, self.seen = rows, list[int]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if len(inputs) > self.rows:
+            raise torch.OutOfMemoryError
+        self.seen.append(len(inputs))
+        return cast(Tensor, self.inner(inputs))
+
+
+def _relations(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss that compares the images of a batch with each other: it is no mean over parts."""
+    apart = (functional.pdist(outputs) - functional.pdist(targets)).square().mean()
+    return apart + cosine_loss(outputs, targets)
+
+
+def test_a_batch_that_memory_does_not_hold_goes_in_parts_and_teaches_the_same() -> None:
+    trained = []
+    for rows in (16, 5):
+        module = _Small(rows)
+        _training(module, loss_of=_relations).run()
+        trained.append(module)
+    assert set(trained[0].seen) == {16}
+    assert set(trained[1].seen) == {4}  # 16 and 8 were too many; and it is remembered
+    for whole, parts in zip(trained[0].parameters(), trained[1].parameters(), strict=True):
+        torch.testing.assert_close(whole, parts, atol=2e-5, rtol=1e-4)
+
+
+def test_an_image_that_memory_does_not_hold_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        _training(_Small(0)).run()
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_weights_and_loss_in_float32() -> None:
+    module, seen = _module(), []
+    next(module.children()).register_forward_hook(lambda _, __, outputs: seen.append(outputs.dtype))
+
+    def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
+        assert outputs.dtype == torch.float32
+        return cosine_loss(outputs, targets)
+
+    _training(module, loss_of=loss_of, mixed_precision=True).run()
+    assert set(seen) == {torch.bfloat16}
+    assert {each.dtype for each in module.parameters()} == {torch.float32}
+    losses = []
+    for mixed in (True, False):
+        _training(_module(), mixed_precision=mixed).run(on_step=lambda step: losses.append(float(step.loss)))
+    mixed_losses, exact_losses = losses[:20], losses[20:]
+    assert mixed_losses != exact_losses
+    assert mixed_losses == pytest.approx(exact_losses, abs=0.02)
