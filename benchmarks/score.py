@@ -108,7 +108,7 @@ def probe_table(rows: Iterable[Row]) -> str:
     """A line of each attack on a vendor that runs."""
     lines = ["| on a vendor that runs | result |", "|---|---|"]
     for row in rows:
-        came = f"at {row.nearest}" if row.nearest and row.nearest.limit else row.told
+        came = f"at {row.nearest}" if row.nearest and row.nearest.limit else "" if row.tries else row.told
         result = f"{verdict_of([row])} {came}".rstrip()
         lines.append(f"| {PROBES[row.name].what} | {result} |")
     return "\n".join(lines)
