@@ -164,7 +164,7 @@ bench-training: $(READY)  ## the loop of distill beside a bare one, and what kep
 
 screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew, and of the console (seven minutes; needs Chromium)
 	@$(BIN)/python -m tests.documents.screenshots
-	@$(BIN)/python -m tests.documents.console_pictures $(VENV)/.console-pictures
+	@$(BIN)/python -m tests.documents.console_pictures
 
 # PICTURES names the folder, PAGES what is walked: `make pictures PAGES=results`.
 PICTURES ?= $(VENV)/.pictures

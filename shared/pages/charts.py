@@ -58,6 +58,14 @@ def meter(label: str, used: float, limit: float, expected: float | None = None) 
     return _svg(label, 100, 10, drawn, "meter")
 
 
+def progress(label: str, done: float, total: float) -> Markup:
+    """How far some work has come."""
+    drawn = Markup(
+        '<rect class="track" width="100" height="10"/><rect class="used fine" width="{:.1f}" height="10"/>'
+    )
+    return _svg(label, 100, 10, drawn.format(100 * min(1.0, done / total) if total else 0), "meter")
+
+
 def level(used: float, limit: float) -> Level:
     """How near the limit is."""
     if used < NEARLY * limit:

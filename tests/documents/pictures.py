@@ -17,10 +17,16 @@ from tests.client.serving import pictures as serving
 from tests.shared.pages import gallery
 from tests.support.browser import chromium
 from tests.support.pictures import LOOKS, Look
+from tests.vendor_service.console import pictures as vendor
 
 # Each makes pictures in a folder, and says what is wrong.
 Walk = Callable[[Browser, Path, Sequence[Look]], list[str]]
-WALKS: dict[str, Walk] = {"components": gallery.walk, "results": results.walk, "student": serving.walk}
+WALKS: dict[str, Walk] = {
+    "components": gallery.walk,
+    "results": results.walk,
+    "student": serving.walk,
+    "vendor": vendor.walk,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

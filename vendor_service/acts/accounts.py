@@ -61,7 +61,7 @@ def _hint(status: AccountStatus) -> str | None:
     status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Open an account",
-    done="The account {name} is open. Next: make it a key, or invite somebody.",
+    done="The account {name} is open. Next, make a key for it or invite someone.",
     none=NO_LIMIT,
     hint=_hint,
     begins_books=True,
@@ -125,7 +125,7 @@ def _of_change(
     yield from facts
     now = account_status(act.session, View.whole(account.id), act.now)
     yield f"What was used of this period ({now.queries_used:,} queries, {money(now.spent_micros)}) counts."
-    yield "It holds at once."
+    yield "The new limits apply at once."
 
 
 @act(
@@ -154,7 +154,7 @@ def _of_suspend(act: Act, name: str) -> Iterator[str]:
     account = find_account(act.session, name)
     yield f"Nothing is sold to {name} from now on: requests get account_suspended."
     yield f"What is in flight is answered and charged; bulk jobs end ({account.queries_held:,} queries held)."
-    yield "Who is signed in to its console is signed out, and open invitations are withdrawn; for good."
+    yield "Everybody in its console is signed out for good, and open invitations are withdrawn."
     yield "It may still read what it was charged, here and by its keys."
 
 

@@ -114,7 +114,7 @@ def contain(
         int | None,
         Term(
             "Tell what it made and bought since this moment, UTC.",
-            label="Tell what it did since (UTC)",
+            label="Show what it did since (UTC)",
             typed="--since",
             unit=Unit.MOMENT,
             none="it was made",
@@ -164,15 +164,15 @@ def contain(
 def _of_contain(act: Act, key_id: str, revoke: bool = False, since: int | None = None) -> Iterator[str]:
     key = keys.any_by_id(act, key_id)
     if why_ended(key, act.now):
-        yield f"The key {key_id} has ended already ({why_ended(key, act.now)}), and gets no other secret."
+        yield f"The key {key_id} has ended already ({why_ended(key, act.now)}), and gets no new secret."
     elif revoke:
         yield f"The key {key_id} ends at once and for good; nobody can bring it back."
     else:
         if act.customer is not None:
             keys.check_may_rotate(act, act.customer, key)
-        yield f"The key {key_id} gets another secret, which is shown once; the present one ends at once."
+        yield f"The key {key_id} gets a new secret, which is shown once; the present one ends at once."
     yield "Its bulk jobs stop: finished lines stay charged and can be downloaded, the rest is released."
-    yield "Who signed in to the console with it is signed out."
+    yield "Anybody who signed in to the console with it is signed out."
     yield "You are shown the keys and receivers that it made, its jobs, and what it bought."
     if act.customer is not None and act.customer.key is not None and act.customer.key.id == key_id:
         yield "You signed in with this key: you will be signed out."

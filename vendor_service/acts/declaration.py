@@ -295,7 +295,7 @@ class DeclaredAct(Declared):
         with context.write() as act:
             if state is not None and state != self.state_of(self.row(act, given, lock=True)):
                 message = (
-                    "this was changed by somebody else, or sent before, since this page was made; reload it"
+                    "this has changed since the page was loaded, or the form was sent before; reload the page"
                 )
                 raise APIError(ErrorCode.CONFLICT, message)
             return self.call(act, given)

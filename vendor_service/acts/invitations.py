@@ -80,7 +80,7 @@ def by_id(act: Act, account: str, invitation_id: str, *, lock: bool = False) -> 
     status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Invite to the console",
-    done="Somebody may sign in to {name}.",
+    done="The link signs one person in to {name}.",
     of=by_name,
     reveals="link",
     keep="Send it to one person. It is good once, until {expires_at:%Y-%m-%d %H:%M} UTC.",
@@ -98,7 +98,7 @@ def invite(
         str | None,
         Term(
             "Where customers reach the vendor, as in https://vendor.example.",
-            label="Customers' address of the vendor",
+            label="The vendor's address for customers",
             typed="--address",
             none="put it in front of the link",
         ),
@@ -131,7 +131,7 @@ def invite(
 def _of_invite(act: Act, name: str, hours: int = 72, address: str | None = None) -> Iterator[str]:
     find_account(act.session, name)
     yield f"You get a link that signs somebody in to {name}'s console, once, within {hours} hours."
-    yield "Whoever has it may see everything of this account, and make and revoke its keys."
+    yield "Anybody who has it can see everything in this account, and make and revoke its keys."
 
 
 @query(
@@ -193,7 +193,7 @@ def _of_withdraw(act: Act, account: str, invitation_id: str) -> Iterator[str]:
         return
     yield f"The invitation {row.id} to {account} signs nobody in from now on, for good."
     if row.used_at is not None:
-        yield f"Who signed in by it at {to_datetime(row.used_at):%Y-%m-%d %H:%M} UTC is signed out."
+        yield f"Whoever signed in with it at {to_datetime(row.used_at):%Y-%m-%d %H:%M} UTC is signed out."
         yield "Keys that they made stay. The audit log has them, and each can be contained."
 
 

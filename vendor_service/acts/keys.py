@@ -72,7 +72,7 @@ def any_by_id(act: Act, key_id: str, *, lock: bool = False) -> ApiKey:
     own=Own(route="POST /v1/keys", form="/keys/create", asks=False),
     scope=OperatorScope.ACCOUNTS,
     title="Make a key",
-    done="{account} has another key.",
+    done="{account} has a new key.",
     none=NO_LIMIT,
     reveals="api_key",
 )
@@ -143,7 +143,7 @@ def _of_issue(act: Act, account: str, terms: KeyTerms) -> Iterator[str]:
     may = ", ".join(sorted(terms.scopes))
     yield f"{owner.name} gets a key of the project {project} that may: {may}."
     given = {name: value for name in OWN_LIMITS if (value := getattr(terms, name)) is not None}
-    yield from facts_of(KeyTerms, given) or ["It has only the account's limits."]
+    yield from facts_of(KeyTerms, given) or ["Only the account's limits apply to it."]
     yield "Its secret is shown once."
 
 
@@ -154,7 +154,7 @@ def _of_issue(act: Act, account: str, terms: KeyTerms) -> Iterator[str]:
     own=Own(route="POST /v1/keys/{key_id}/rotate", form="/keys/{key_id}/rotate"),
     scope=OperatorScope.ACCOUNTS,
     title="Rotate the key",
-    done="The key {key_id} has another secret.",
+    done="The key {key_id} has a new secret.",
     of=by_id,
     state=lambda key: key.secret_hash,
     applies=lambda key: key.revoked_at is None,
@@ -202,7 +202,7 @@ def _of_rotate(act: Act, key_id: str, grace_seconds: int = 0) -> Iterator[str]:
     if act.customer is not None:
         check_may_rotate(act, act.customer, key)
     until = f"in {grace_seconds:,} seconds" if grace_seconds else "at once"
-    yield f"The key {_named(key)} gets another secret, which is shown once."
+    yield f"The key {_named(key)} gets a new secret, which is shown once."
     yield f"The present secret stops working {until}, and so do programs and bulk jobs that use it."
     yield "Its limits, its scopes and what it used of them stay."
     yield "If somebody else has the present secret, contain the key instead: that tells what they did."
@@ -248,7 +248,7 @@ def _of_set_limits(act: Act, key_id: str, limits: Mapping[str, int | None]) -> I
     if not facts:
         raise UsageError("nothing would change; write another number first")
     yield from facts
-    yield "What was used of the former limits counts. It holds at once."
+    yield "What was used of the former limits counts. The new limits apply at once."
 
 
 @act(

@@ -23,7 +23,7 @@ class Reload(BaseModel):
     route="POST /models/reload",
     status=202,
     scope=OperatorScope.ALL,
-    title="Read the file of models again",
+    title="Reload the file of models",
     done="The vendor reads its file of models again; its log says what became of it.",
     transaction=False,
 )

@@ -210,7 +210,7 @@ def _of_refund(
     route="POST /accounts/{account}/adjustments",
     scope=OperatorScope.MONEY,
     title="Adjust",
-    done="{account} was adjusted by {micros}.",
+    done="The books of {account} were adjusted by {micros}.",
     of=by_account,
     moves_money=True,
     dangerous=True,

@@ -122,7 +122,7 @@ def issue(
     route="POST /operators/{token_id}/rotate",
     scope=OperatorScope.ALL,
     title="Rotate the token",
-    done="The token {token_id} has another secret.",
+    done="The token {token_id} has a new secret.",
     of=by_id,
     state=lambda token: token.secret_hash,
     applies=lambda token: token.revoked_at is None,

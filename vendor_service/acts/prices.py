@@ -213,7 +213,7 @@ def _less(micros: int, percent: int) -> int:
     command="prices unset",
     route="POST /prices/unset",
     scope=OperatorScope.MONEY,
-    title="Take the price back",
+    title="Remove the price",
     done="The plan {plan} names no price of {kind} to {model} any more.",
     dangerous=True,
     word="plan",
@@ -325,8 +325,8 @@ def preview_prices(
     "currency.set",
     route="POST /currency",
     scope=OperatorScope.MONEY,
-    title="Name the currency",
-    done="All sums are in {code}.",
+    title="Set the currency",
+    done="All amounts are in {code}.",
 )
 def name_currency(
     act: Act,
@@ -335,7 +335,7 @@ def name_currency(
         Term("The currency, a code of ISO 4217.", label="Code of ISO 4217", typed="CODE", wire="currency"),
     ],
 ) -> CurrencyName:
-    """Name the currency of which all sums are millionths. It stays the same once money has moved.
+    """Set the currency of which all sums are millionths. It stays the same once money has moved.
 
     Example: vendor currency EUR
     """

@@ -38,7 +38,7 @@ def by_name(act: Act, account: str, name: str, *, lock: bool = False) -> Project
     status=201,
     scope=OperatorScope.ACCOUNTS,
     title="Add a project",
-    done="{account} has a project {name}. Next: make it a key.",
+    done="{account} has a project {name}. Next, make a key for it.",
     none=_NO_LIMIT,
 )
 def create(
@@ -106,7 +106,7 @@ def _of_change(act: Act, account: str, name: str, limits: Mapping[str, int | Non
     yield from facts
     owner = act.session.get_one(Account, project.account_id)
     used = projects.public(project, owner, act.now).queries_used
-    yield f"What was used of this period ({used:,} queries) counts. It holds at once."
+    yield f"What was used of this period ({used:,} queries) counts. The new limits apply at once."
 
 
 @act(
@@ -137,7 +137,7 @@ def _of_archive(act: Act, account: str, name: str) -> Iterator[str]:
     if project.archived_at is not None:
         return
     yield f"The project {name} of {account} ends at once and for good."
-    yield "All its keys are refused from then on, and who signed in with one is signed out."
+    yield "All its keys are refused from then on, and anybody who signed in with one is signed out."
     yield f"What is in flight ({project.queries_held:,} queries) is answered and charged."
     yield "What was bought for it stays in the ledger, and its name is not free again."
 

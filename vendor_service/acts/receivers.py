@@ -181,8 +181,8 @@ def create(
     route="POST /webhooks/{endpoint_id}/rotate",
     own=Own(form="/events/receivers/{endpoint_id}/rotate"),
     scope=OperatorScope.ALL,
-    title="Make another secret",
-    done="The receiver {endpoint_id} has another secret.",
+    title="Make a new secret",
+    done="The receiver {endpoint_id} has a new secret.",
     of=by_id,
     state=lambda receiver: receiver.secret,
     applies=lambda receiver: receiver.disabled_at is None,
@@ -209,11 +209,11 @@ def rotate(act: Act, endpoint_id: EndpointId, grace_seconds: ReceiversGraceSecon
 @preview(rotate)
 def _of_rotate(act: Act, endpoint_id: str, grace_seconds: int = 0) -> Iterator[str]:
     row = by_id(act, endpoint_id)
-    yield f"Requests to {row.url} are signed by another secret, which is shown once."
+    yield f"Requests to {row.url} are signed with a new secret, which is shown once."
     if grace_seconds:
-        yield f"For {grace_seconds:,} seconds they are signed by the present secret as well."
+        yield f"For {grace_seconds:,} seconds they are also signed with the present secret."
     if (row.former_until or 0) > act.now:
-        yield "They are signed no longer by the secret before the present one."
+        yield "The secret before the present one signs no more."
 
 
 @act(

@@ -4,19 +4,21 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from shared.errors import ErrorCode
+from shared.pages.fields import Field
 from vendor_service.acts import idempotency
 from vendor_service.acts.act import ActContext
 from vendor_service.acts.declaration import REQUIRED, DeclaredAct, Parameter, Value
 from vendor_service.acts.registry import ACTS
 from vendor_service.clock import from_datetime, to_datetime
-from vendor_service.console.forms import Fields
+from vendor_service.console.forms import Fields, WrongFields
 from vendor_service.console.routes import Action, ConsoleRequest, Done, Question, Shown, Who
-from vendor_service.errors import APIError, UsageError
+from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.terms import Unit, money
 
 Choices = Mapping[str, Collection[str]]
@@ -25,21 +27,6 @@ Choices = Mapping[str, Collection[str]]
 def new_once() -> str:
     """What tells a form, or a page with a question, from every other one."""
     return secrets.token_urlsafe(16)
-
-
-@dataclass(frozen=True)
-class FormField:
-    """A field: how it is entered, what stands in it, and the values to choose from with their meaning."""
-
-    name: str
-    label: str
-    kind: Literal["text", "number", "money", "moment", "select", "several", "flag"]
-    value: str = ""
-    placeholder: str = ""
-    choices: Sequence[tuple[str, str]] = ()
-    chosen: Collection[str] = ()
-    required: bool = False
-    longest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,9 +41,14 @@ class ActForm:
     title: str
     asks: bool
     dangerous: bool
-    fields: Sequence[FormField]
+    fields: Sequence[Field]
     known: Mapping[str, str]
     once: str = field(default_factory=new_once)
+
+    def only(self, **values: str) -> "ActForm":
+        """The form with these fields alone, and what stands in them; the others are left as by default."""
+        kept = [each for each in self.fields if each.name in values]
+        return replace(self, fields=[replace(each, value=values[each.name] or each.value) for each in kept])
 
 
 class Face(ABC, Generic[Who]):
@@ -175,6 +167,40 @@ class Acts(Generic[Who]):
             lambda who: self.face.allow(who, declared),
             lambda request: self._do(request, declared),
             ask if self.face.asks(declared) else None,
+            lambda request, error: self._again(request, declared, error),
+        )
+
+    def _again(
+        self, request: ConsoleRequest[Who], declared: DeclaredAct, error: APIError | OperatorError
+    ) -> ActForm | None:
+        """The form as it was sent, with what is wrong beside its fields; `None` where that is no help."""
+        written, own = request.form, self.face.own(request.who)
+        known = written.get("known").split()
+        shown = [
+            each
+            for each in declared.parameters
+            if each.term.typed and each.in_form not in known and each.on_wire not in request.path
+        ]
+        shown = [each for each in shown if each.name not in own]
+        if error.code not in _MENDED or not shown:
+            return None
+        wrong = error.wrong if isinstance(error, WrongFields) else {}
+        fields = [
+            replace(
+                _field(each, declared, _NOTHING, {}),
+                value=written.get(each.in_form),
+                chosen=written.all(each.in_form),
+                error=wrong.get(each.in_form, ""),
+            )
+            for each in shown
+        ]
+        placed = self.face.path_of(declared)
+        for name, value in request.path.items():
+            placed = placed.replace(f"{{{name}}}", value)
+        hidden = {name: written.get(name) for name in known}
+        return ActForm(
+            *(declared.name, placed, declared.title, self.face.asks(declared), declared.dangerous),
+            *(fields, hidden),
         )
 
     def _do(self, request: ConsoleRequest[Who], declared: DeclaredAct) -> Done | Shown:
@@ -189,7 +215,11 @@ class Acts(Generic[Who]):
             if result is None:
                 return Done(f"{said}{_SHOWN_THEN if declared.reveals else ''}", to)
         self.face.did(request, declared, result)
-        return _revealed(declared, result, said, to) if declared.reveals else Done(said, to)
+        if not declared.reveals:
+            return Done(said, to)
+        shown = _revealed(declared, result, said, to)
+        asked = {"act": declared.name, "given": given, "url": request.base_url}
+        return replace(shown, values={**shown.values, **asked})
 
     def _once(
         self, request: ConsoleRequest[Who], declared: DeclaredAct, given: Mapping[str, Value]
@@ -219,19 +249,29 @@ class Acts(Generic[Who]):
         """
         given = dict(self.face.own(request.who))
         given = {each.name: given[each.name] for each in declared.parameters if each.name in given}
+        wrong: dict[str, str] = {}
         for each in declared.parameters:
             if each.name in given or not each.term.typed:
                 continue
             if each.on_wire in request.path:
                 given[each.name] = request.path[each.on_wire]
-            elif (value := _written(each, request.form)) is not _NOTHING:
-                given[each.name] = value
+                continue
+            try:
+                if (value := _written(each, request.form)) is not _NOTHING:
+                    given[each.name] = value
+            except UsageError as error:
+                said = str(error).partition(": ")[2] or "this is empty"
+                wrong[each.in_form] = f"{said[:1].upper()}{said[1:]}."
+        if wrong:
+            raise WrongFields(wrong, {each.in_form: each.label for each in declared.parameters})
         declared.check_given(given)
         return self.face.context(request.who).in_currency(given)
 
 
 _NOTHING: Any = object()
 _NONE = "none"
+# Errors after which the form is shown again, to be mended.
+_MENDED = (ErrorCode.INVALID_REQUEST, ErrorCode.CONFLICT, ErrorCode.NOT_FOUND)
 _SHOWN_THEN = (
     " This form was sent before; the secret was shown then, and can only be replaced by another one."
 )
@@ -301,13 +341,13 @@ def _choice(each: Parameter, allowed: Sequence[str], value: str) -> str:
     return value
 
 
-def _field(each: Parameter, declared: DeclaredAct, row: Value, choices: Choices) -> FormField:
+def _field(each: Parameter, declared: DeclaredAct, row: Value, choices: Choices) -> Field:
     present = getattr(row, each.name, None) if each.only_changes and row is not None else each.default
     term, known = each.term, each.term.choices
     if (kind := each.several) is not None:
         meant = known if isinstance(known, Mapping) else {}
         pairs = [(str(one), meant.get(one, str(one))) for one in kind]
-        return FormField(each.in_form, each.label, "several", choices=pairs, chosen=[*map(str, each.default)])
+        return Field(each.in_form, each.label, "several", choices=pairs, chosen=[*map(str, each.default)])
     value = "" if present is None or present is REQUIRED else _as_written(each, present)
     if present is None and each.only_changes and each.may_be_none and row is not None:
         value = _NONE
@@ -320,7 +360,7 @@ def _field(each: Parameter, declared: DeclaredAct, row: Value, choices: Choices)
     closed = bool(offered) and not term.is_open
     if closed and present is each.default and term.example:
         value = term.example
-    return FormField(
+    return Field(
         each.in_form,
         each.label,
         "select" if closed else _entered(each),

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from shared.errors import APIError, ErrorCode
 from shared.http.middleware import cookie_of
 from vendor_service.console import rendering
+from vendor_service.console.acts import ActForm
 from vendor_service.console.routes import Page, Visitor
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import SessionKind
@@ -29,6 +30,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 _FLASH_SECONDS = 60
+_FIRST = "Begin"  # over the pages that lead
 # Its own message is for who sends requests, which have keys that make them count once.
 _IN_DOUBT = "The vendor's database went away before it said whether this was done; it may have been"
 _AFTER_DOUBT = (
@@ -43,7 +45,7 @@ _NEXT = {
     ErrorCode.NOT_READY: "Nothing was changed. Try again later.",
     ErrorCode.INSUFFICIENT_SCOPE: "Sign in with a key or a token that has this scope, or ask who has one.",
     ErrorCode.ACCOUNT_SUSPENDED: "You can still read everything here. Ask the vendor why.",
-    ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Begin at the overview.",
+    ErrorCode.NOT_FOUND: "It may have been removed, or the address is mistyped. Start at the overview.",
     ErrorCode.INTERNAL_ERROR: "Try again; if it stays, tell the vendor the time and what you did.",
 }
 
@@ -55,12 +57,12 @@ class Answers:
         self.kind = kind
         self.seal = seal
         self._title = title
-        self._menu: list[tuple[str, str, str]] = []
+        self._menu: list[Page[Any]] = []
 
     def list_in_menu(self, page: Page[Any]) -> None:
         """List a page in the menu, if it has a place there."""
         if page.menu is not None:
-            self._menu.append((page.menu, page.path, page.title))
+            self._menu.append(page)
 
     def shown(
         self,
@@ -81,7 +83,7 @@ class Answers:
             "kind": self.kind.name,
             "who": who,
             "title": title,
-            "menu": {} if who is None else self._links(request),
+            "menu": {} if who is None else self._links(request, who),
             "currency": currency,
             "unit": currency or "units of the currency",
             "flash": json.loads(flash) if flash else None,
@@ -98,8 +100,12 @@ class Answers:
         who: Visitor | None = None,
         back: str = "",
         advice: str | None = None,
+        form: ActForm | None = None,
     ) -> Response:
-        """The page of an error: what is wrong, and what to do next; without `advice`, by its code."""
+        """The page of an error: what is wrong, and what to do next; without `advice`, by its code.
+
+        A `form` that can be mended is shown again, with what was written.
+        """
         request.state.error_code = error.code.value
         message = str(error)  # an operator's may begin with a name
         if isinstance(error, APIError):
@@ -108,9 +114,10 @@ class Answers:
         advice = advice or _NEXT.get(error.code, usual)
         if isinstance(error, CommitInDoubt):  # its code is that of errors after which nothing was changed
             message, advice = _IN_DOUBT, _AFTER_DOUBT
-        values = {"message": message, "next": advice, "back": f"{self.root(request)}{back}"}
+        values = {"message": message, "next": advice, "back": f"{self.root(request)}{back}", "form": form}
         status = error.code.kind.status
-        response = self.shown(request, "error.html", "That did not work", values, who, status)
+        title = "That did not work" if form is None else form.title
+        response = self.shown(request, "error.html", title, values | {"here": back}, who, status)
         if isinstance(error, APIError) and error.retry_after is not None:
             response.headers["retry-after"] = str(error.retry_after)
         return response
@@ -158,13 +165,14 @@ class Answers:
         """The path of the site's first page."""
         return f"{str(request.scope.get('root_path', '')).rstrip('/')}{self.kind.path}"
 
-    def _links(self, request: Request) -> dict[str, list[dict[str, Any]]]:
+    def _links(self, request: Request, who: Visitor) -> dict[str, list[dict[str, Any]]]:
         root, here = self.root(request), request.url.path
         groups: dict[str, list[dict[str, Any]]] = {}
-        for heading, path, title in self._menu:
-            current = here == f"{root}{path}" or (path != "" and here.startswith(f"{root}{path}/"))
-            link = {"url": f"{root}{path}", "title": title, "current": current}
-            groups.setdefault(heading, []).append(link)
+        for page in sorted(self._menu, key=lambda each: not each.leads(who)):
+            url = f"{root}{page.path}"
+            current = here == url or (page.path != "" and here.startswith(f"{url}/"))
+            heading = _FIRST if page.leads(who) else str(page.menu)
+            groups.setdefault(heading, []).append({"url": url, "title": page.title, "current": current})
         return groups
 
     @property

@@ -19,6 +19,14 @@ _LONGEST_NUMBER = 24
 _THOUSANDS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
 
 
+class WrongFields(UsageError):
+    """Some fields of a form make no sense: what is `wrong`, by the name of the field."""
+
+    def __init__(self, wrong: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{labels[name]}: {said}" for name, said in wrong.items()))
+        self.wrong = wrong
+
+
 @dataclass(frozen=True)
 class Fields:
     """The fields of a form or of a URL's query, by name; one that is not there is empty."""

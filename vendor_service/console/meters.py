@@ -4,81 +4,77 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from markupsafe import Markup
-
 from shared.billing import AccountStatus
 from vendor_service.clock import DAY, from_datetime, month_start
-from vendor_service.console import charts
 from vendor_service.database.tables import Account
 from vendor_service.terms import money
+
+_CENT = 10_000
 
 
 @dataclass(frozen=True)
 class Meter:
-    """A limit: what is used and agreed, as text, and a drawing; `expected` is by when the period ends."""
+    """A limit, and how much of it is used and `expected` by when the period ends, which `shown` writes."""
 
     name: str
-    used: str
-    limit: str
-    drawing: Markup
+    used: int
+    limit: int
+    unit: str = ""
+    shown: Callable[[int], str] = money
     resets_at: datetime | None = None
-    expected: str | None = None
-    warning: bool = False
+    expected: int | None = None
+    left: str = ""
 
 
 def meters_of(status: AccountStatus, account: Account, now: int) -> list[Meter]:
     """The meters of the limits that an account has."""
     meters = []
+    period = "a month" if status.quota_period == "month" else "in total"
+    begin, resets_at = max(month_start(now), account.created_at), status.resets_at
     if status.quota is not None:
-        meters.append(_of_period("Quota", status.queries_used, status.quota, status, account, now, _queries))
+        expected = expected_by_end(status.queries_used, begin, resets_at, now)
+        meters.append(
+            Meter(
+                "Quota", status.queries_used, status.quota, f"queries {period}", _count, resets_at, expected
+            )
+        )
     if status.spend_limit_micros is not None:
-        limit = status.spend_limit_micros
-        meters.append(_of_period("Spend limit", status.spent_micros, limit, status, account, now, money))
+        expected = to_the_cent(expected_by_end(status.spent_micros, begin, resets_at, now))
+        meters.append(
+            Meter(
+                "Spend limit",
+                status.spent_micros,
+                status.spend_limit_micros,
+                period,
+                money,
+                resets_at,
+                expected,
+            )
+        )
     if status.credit_micros is not None:
-        meters.append(_of_credit(status.credit_micros, account.credit_base_micros or 0))
+        left, base = status.credit_micros, account.credit_base_micros or 0
+        used = max(0, base - left)
+        meters.append(Meter("Credit", used, base, left=f"{money(left)} left of the last top-up"))
     if status.coverage_limit is not None:
-        used, limit = status.buckets_covered, status.coverage_limit
-        drawing = charts.meter(f"Coverage: {used} of {limit} buckets", used, limit)
-        meters.append(Meter("Coverage", f"{used:,}", f"of {limit:,} buckets, over all time", drawing))
+        meters.append(
+            Meter(
+                "Coverage", status.buckets_covered, status.coverage_limit, "buckets, over all time,", _count
+            )
+        )
     return meters
 
 
-def _queries(number: int) -> str:
+def to_the_cent(micros: int | None) -> int | None:
+    """An expected amount without the digits that nobody can foresee, where it has whole cents."""
+    return micros if micros is None or micros < _CENT else round(micros, -4)
+
+
+def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _of_period(
-    name: str,
-    used: int,
-    limit: int,
-    status: AccountStatus,
-    account: Account,
-    now: int,
-    shown: Callable[[int], str],
-) -> Meter:
-    begin = max(month_start(now), account.created_at)
-    expected = _expected(used, begin, status.resets_at, now)
-    label = f"{name}: {shown(used)} of {shown(limit)} used"
-    period = "a month" if status.quota_period == "month" else "in total"
-    return Meter(
-        name,
-        shown(used),
-        f"of {shown(limit)} {period}",
-        charts.meter(label, used, limit, expected),
-        status.resets_at,
-        None if expected is None else shown(expected),
-        expected is not None and expected > limit,
-    )
-
-
-def _of_credit(left: int, base: int) -> Meter:
-    label = f"Credit: {money(left)} of {money(base)} left"
-    drawing = charts.meter(label, max(0, base - left), base or 1)
-    return Meter("Credit left", money(left), f"of {money(base)} after the last top-up", drawing)
-
-
-def _expected(used: int, begin: int, resets_at: datetime | None, now: int) -> int | None:
-    """The use expected at the end of the period; `None` before a day has passed."""
+def expected_by_end(used: int, begin: int, resets_at: datetime | None, now: int) -> int | None:
+    """The use expected at the end of a period, at the pace since it began; `None` before a day has passed."""
     if resets_at is None:
         return None
     end = from_datetime(resets_at)

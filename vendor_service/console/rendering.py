@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from shared.kinds import KINDS, queries
-from shared.pages.environment import page_environment
+from shared.pages.environment import SCRIPT, STYLE, page_environment, read_component
 from vendor_service.clock import to_datetime
 from vendor_service.terms import money
 
@@ -46,8 +46,10 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
 @cache
 def read_asset(name: str) -> bytes:
-    """A file that pages load; the name is one of `ASSETS`."""
-    return resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
+    """A file that pages load; the name is one of `ASSETS`. Style and script begin with the components'."""
+    shared = {"console.css": STYLE, "console.js": SCRIPT}.get(name)
+    before = b"" if shared is None else read_component(shared)
+    return before + resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
 
 
 @cache

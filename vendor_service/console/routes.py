@@ -63,8 +63,8 @@ class Later:
 class Page(Generic[Who]):
     """A page below the site's root: `build` gives what its template shows, or a whole response.
 
-    Pages with a `menu` are listed there, under that heading. Where a visitor may ask for a few pages a
-    second, one with a `cost` counts as that many.
+    Pages with a `menu` are listed there, under that heading, or first of all for whom one `leads`. Where a
+    visitor may ask for a few pages a second, one with a `cost` counts as that many.
     """
 
     path: str
@@ -73,6 +73,7 @@ class Page(Generic[Who]):
     build: Callable[[ConsoleRequest[Who], Session], Built | Later]
     menu: str | None = None
     cost: int = 1
+    leads: Callable[[Who], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Shown:
 class Action(Generic[Who]):
     """The action of a form: for whom, and after which question, if any.
 
-    `allow` raises an `APIError` for who may not; `back` gives the page to go back to.
+    `allow` raises an `APIError` for who may not; `back` gives the page to go back to. After an error `again`
+    gives the form as it was sent, if it can be mended.
     """
 
     path: str
@@ -118,3 +120,4 @@ class Action(Generic[Who]):
     allow: Callable[[Who], None]
     do: Callable[[ConsoleRequest[Who]], Done | Shown]
     ask: Callable[[ConsoleRequest[Who]], Question | None] | None = None
+    again: Callable[[ConsoleRequest[Who], Any], Any] | None = None

@@ -218,8 +218,11 @@ class Site(Generic[Who]):
         return not is_over(row, now) and self._identify(session, row, "", now) is not None
 
     async def _refused(self, request: Request, message: str) -> Response:
+        who = None
+        with suppress(SignedOut, APIError, OperatorError):
+            who = await self.enter(request)  # whose menu stays
         error = APIError(ErrorCode.NOT_FOUND, message)
-        return await asyncio.to_thread(self.answers.failed, request, error)
+        return await asyncio.to_thread(self.answers.failed, request, error, who)
 
     async def _show_page(self, page: Page[Who], request: Request) -> Response:
         who: Who | None = None
@@ -252,7 +255,7 @@ class Site(Generic[Who]):
 
     async def _act(self, action: Action[Who], request: Request) -> Response:
         who: Who | None = None
-        back = ""
+        back, asked = "", None
         try:
             who = await self.enter(request)
             self.limit(who, 1)
@@ -270,7 +273,8 @@ class Site(Generic[Who]):
         except SignedOut:
             return self.answers.to_sign_in(request)
         except (APIError, OperatorError) as error:
-            return await asyncio.to_thread(self.answers.failed, request, error, who, back)
+            form_again = None if asked is None or action.again is None else action.again(asked, error)
+            return await asyncio.to_thread(self.answers.failed, request, error, who, back, None, form_again)
         await self._note_use(request, who)
         return done
 

@@ -6,7 +6,7 @@ from datetime import date
 
 from markupsafe import Markup
 
-from vendor_service.console import charts
+from shared.pages import charts
 from vendor_service.money.spending import Spent
 from vendor_service.terms import money
 
@@ -16,9 +16,10 @@ _MOST_SHOWN = 12
 
 @dataclass(frozen=True)
 class Share:
-    """The charges of one group, beside the largest."""
+    """The charges of one group, and its share of all."""
 
     spent: Spent
+    percent: int
     drawing: Markup
 
 
@@ -35,13 +36,17 @@ def chart_of_days(label: str, days: Sequence[Spent], currency: str | None) -> Ma
             )
             for each in days
         ],
+        currency or "units of the currency",
     )
 
 
 def shares_of(groups: Sequence[Spent]) -> list[Share]:
-    """The largest groups, with a bar each."""
-    most = max((each.charged_micros for each in groups), default=0)
-    return [Share(each, charts.share_bar(each.charged_micros, most)) for each in groups[:_MOST_SHOWN]]
+    """The largest groups, with what share of the whole each is."""
+    whole = sum(each.charged_micros for each in groups)
+    return [
+        Share(each, round(100 * each.charged_micros / (whole or 1)), charts.share(each.charged_micros, whole))
+        for each in groups[:_MOST_SHOWN]
+    ]
 
 
 def shown_days(days: Sequence[Spent]) -> list[Spent]:

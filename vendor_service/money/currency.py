@@ -25,7 +25,7 @@ def current(session: Session) -> str | None:
 
 
 def name(session: Session, code: str) -> str | None:
-    """Name the currency; it stays the same once money has moved in it. What it was before.
+    """Set the currency; it stays the same once money has moved in it. What it was before.
 
     Raises:
         UsageError: there is no such currency.

@@ -512,7 +512,7 @@ def test_what_changed_since_the_question_was_asked_is_not_changed_again(
     declared.perform(world.context, given)
     last, answer = world.last(), visit.confirm(path, asked)
     assert answer.status_code == 422
-    assert "was changed by somebody else" in problem_of(answer)
+    assert "has changed since the page was loaded" in problem_of(answer)
     assert world.last() == last
 
 

@@ -15,6 +15,12 @@ from vendor_service.acts import accounts, keys, money, prices, projects, receive
 from vendor_service.acts.act import Act
 from vendor_service.clock import SECOND
 
+# As long as names may be.
+LONG_ACCOUNT = "a-customer-with-as-many-letters-in-its-name-as-an-account-takes"
+LONG_PROJECT = "a-project-whose-name-has-as-many-letters-as-one-may-have"
+LONG_LABEL = (
+    "the key of a program whose label says at length where it runs, who looks after it and until when"
+)
 CAT = {"text": "a photo of a cat"}
 DAY = 86_400.0
 
@@ -94,3 +100,22 @@ def furnish(vendor: LocalVendor) -> Customer:
     ended(vendor, acme.key, begun(vendor, acme.key, "a cat", "a dog", metadata={"for": "the archive"}))
     vendor.app.state.refusals.write()
     return acme
+
+
+def crowd(vendor: LocalVendor, customer: Customer) -> None:
+    """Many of everything, with the longest names: accounts, and a customer's keys, projects and receivers."""
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        for number in range(50):
+            vendor.clock.advance(1)
+            accounts.open_account(act, f"{LONG_ACCOUNT[:-3]}-{number:02}", Terms(quota=10**12))
+            terms = KeyTerms(
+                f"{LONG_LABEL} {number}", quota=10**12, expires_at=vendor.clock() + 90 * 86_400 * SECOND
+            )
+            key = keys.issue(act, customer.name, terms)
+            if number % 10 == 0:
+                keys.revoke(act, keys.issue(act, customer.name, terms).key_id)
+                projects.create(act, customer.name, f"{LONG_PROJECT}-{number:02}", ProjectTerms(quota=10**9))
+                receivers.create(act, f"https://hooks.example/{'long/' * 20}{number}", account=customer.name)
+    for _ in range(30):
+        vendor.embed(key.api_key, CAT)

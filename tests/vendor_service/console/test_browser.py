@@ -3,19 +3,18 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
-from urllib.parse import urlsplit
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect
 
+from tests.support.pictures import LOOKS, Shown, looked_at
 from tests.vendor_service.batches.held_model import HeldModel
-from tests.vendor_service.console.customers.people import PAGES, key_id
+from tests.vendor_service.console.customers.people import key_id
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, open_customer
 from tests.vendor_service.console.jobs import begun, ended
-from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
+from tests.vendor_service.console.pictures import walk
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor, image_file, image_input
 from vendor_service.accounts.accounts import Terms
@@ -240,6 +239,7 @@ def test_a_receiver_is_added_and_disabled(sites: Sites, page: Page) -> None:
 def test_the_chain_is_verified_by_the_browser_with_receipts(sites: Sites, page: Page) -> None:
     receipt = sites.vendor.embed(sites.customer.key, CAT).headers["x-tuition-receipt"]
     page.goto(f"{sites.console}/ledger")
+    page.locator("#verify summary").click()
     verify, verdict = page.locator("#verify-chain"), page.locator("#verdict")
     verify.click()
     expect(verdict.locator(".told")).to_contain_text("entries are in order")
@@ -313,47 +313,21 @@ def test_times_are_in_the_readers_zone_with_utc_when_pointed_at(sites: Sites, pa
     assert moment.get_attribute("title") == "2026-11-15 12:00 UTC"
 
 
-def addresses(sites: Sites) -> list[str]:
-    paths = [
-        each.replace("{month}", "2026-11") for each in PAGES if "." not in each and "entries" not in each
-    ]
-    console = [f"{sites.console}{path}" for path in ("/sign-in", *paths)]
-    return console + [f"{sites.operator}{each.replace('{account}', 'acme')}" for each in OPERATOR_PAGES]
-
-
-@pytest.mark.parametrize(
-    ("theme", "width", "some"),
-    [
-        *(
-            pytest.param(theme, width, "", marks=pytest.mark.slow)
-            for theme in ("light", "dark")
-            for width in (1280, 400)
-        ),
-        (
-            "dark",
-            400,
-            "|/batches|/keys|/ledger|/operator|/operator/accounts/acme",
-        ),
-    ],
-)
 def test_everybody_can_use_every_page(
-    sites: Sites, page: Page, theme: Literal["light", "dark"], width: int, some: str
+    sites: Sites, context: BrowserContext, browser: Browser, tmp_path: Path
 ) -> None:
-    """axe finds nothing, in either theme; and nothing is wider than a telephone."""
-    axe, told = Axe(), []
-    page.emulate_media(color_scheme=theme)
-    page.set_viewport_size({"width": width, "height": 900})
-    for address in addresses(sites):
-        if some and urlsplit(address).path.removeprefix("/console") not in some.split("|"):
-            continue
-        page.goto(address)
-        for each in axe.run(page).response["violations"]:
-            told.append(f"{address}: {each['id']}: {each['nodes'][0]['html'][:200]}")
-        if page.evaluate("document.documentElement.scrollWidth") > width:
-            told.append(f"{address} is too wide")
-    page.set_viewport_size({"width": 1280, "height": 720})
-    page.emulate_media(color_scheme="null")
-    assert not told, "\n".join(told)
+    """Nothing is cut on a desk or on a telephone, and axe finds nothing, in either theme."""
+    console = [
+        Shown(each or "overview", f"{sites.console}{each}") for each in ("", "/batches", "/keys", "/ledger")
+    ]
+    operator = [Shown(each or "now", f"{sites.operator}{each}") for each in ("", "/accounts/acme")]
+    shown = [replace(each, name=each.name.replace("/", "-")) for each in (*console, *operator)]
+    assert looked_at(browser, shown, tmp_path, signed_in=context.storage_state()) == []
+
+
+@pytest.mark.slow
+def test_every_page_is_whole_in_every_state(browser: Browser, tmp_path: Path) -> None:
+    assert walk(browser, tmp_path, LOOKS) == []
 
 
 def test_the_keyboard_suffices(sites: Sites, page: Page) -> None:
@@ -373,8 +347,9 @@ def test_pages_can_be_read_and_forms_sent_without_scripts(sites: Sites, browser:
     page.locator("input[type=password]").fill(sites.customer.key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator("h1")).to_have_text("Overview")
-    expect(page.locator("svg.chart")).to_be_visible()
+    expect(page.locator(".chart svg")).to_be_visible()
     page.goto(f"{sites.console}/ledger")
+    page.locator("#verify summary").click()
     expect(page.locator(".no-script")).to_be_visible()
     expect(page.locator("tbody time").first).to_have_text("2026-11-15 12:00 UTC")
     expect(page.get_by_text("read only")).to_be_visible()

@@ -78,8 +78,8 @@ def hidden(asked: httpx.Response, name: str) -> str:
 
 def problem_of(answer: httpx.Response) -> str:
     """What a page says is wrong."""
-    found = re.search(r'class="problem"[^>]*>(.*?)</p>', answer.text, re.DOTALL)
-    return unescape(found[1]).strip() if found else ""
+    found = re.search(r'<(p|div) class="problem"[^>]*>(.*?)</\1>', answer.text, re.DOTALL)
+    return unescape(re.sub("<[^>]+>", "", found[2])).strip() if found else ""
 
 
 def told_by(visit: Visit, done: httpx.Response) -> str:

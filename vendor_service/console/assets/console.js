@@ -1,6 +1,4 @@
 // Everything here is a help: without it, every page can be read and every form works.
-"use strict";
-
 document.documentElement.classList.add("scripted");
 
 // Times in the reader's zone, with UTC when pointed at.
@@ -54,7 +52,37 @@ function preview(drop, file) {
   drop.append(picture);
 }
 
+// An apple, drawn here: a picture for who has none at hand.
+async function apple(name, colour) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 224;
+  const draw = canvas.getContext("2d");
+  const oval = (fill, ...shape) => { draw.fillStyle = fill; draw.beginPath(); draw.ellipse(...shape, 0, 7); draw.fill(); };
+  draw.fillStyle = "#fff";
+  draw.fillRect(0, 0, 224, 224);
+  oval(colour, 88, 128, 52, 62, 0.1);
+  oval(colour, 136, 128, 52, 62, -0.1);
+  draw.fillStyle = "#6b4423";
+  draw.fillRect(108, 42, 8, 38);
+  oval("#3f8f3a", 138, 52, 26, 11, -0.4);
+  const blob = await new Promise((done) => canvas.toBlob(done));
+  return new File([blob], name, { type: "image/png" });
+}
+
+async function useSamples(form, text) {
+  const pictures = [await apple("red apple.png", "#d0302b"), await apple("green apple.png", "#7fb53c")];
+  form.querySelectorAll("input[type=file]").forEach((field, at) => {
+    const files = new DataTransfer();
+    files.items.add(pictures[at]);
+    field.files = files.files;
+    preview(field.closest(".drop"), pictures[at]);
+  });
+  form.elements.text.value = text;
+}
+
 function tryIt(form) {
+  const samples = form.querySelector("[data-samples]");
+  samples?.addEventListener("click", () => useSamples(form, samples.dataset.samples));
   for (const drop of form.querySelectorAll(".drop")) {
     const field = drop.querySelector("input[type=file]");
     if (!field) continue;
@@ -83,7 +111,7 @@ function tryIt(form) {
       if (!told.length) location.reload();
       else if (answer.ok) form.elements.once.value = page.querySelector("[data-try] [name=once]").value;
     } catch {
-      result.textContent = "The vendor does not answer. Nothing is known to be charged: look at the ledger, and try again.";
+      result.textContent = "The vendor does not answer. It may have charged you: look at the ledger before you try again.";
     }
     form.classList.remove("busy");
   });
@@ -236,7 +264,7 @@ function live(area) {
     for (const [name, values] of Object.entries(now.lines)) {
       for (const figure of area.querySelectorAll(`[data-spark="${name}"]`)) spark(figure, values);
     }
-    area.querySelector("[data-refusals]")?.replaceChildren(...now.refusals.map(([code, rate]) => {
+    area.querySelector("[data-refusals] tbody")?.replaceChildren(...now.refusals.map(([code, rate]) => {
       const row = document.createElement("tr");
       for (const [tag, text, kind] of [["th", code, ""], ["td", rate, "n"]]) {
         const cell = document.createElement(tag);
@@ -273,17 +301,11 @@ function renew(area) {
       localTimes(next);
       if (!next.dataset.renew || left <= 0) clearInterval(timer);
       area.replaceChildren(...next.children);
-      scrollable(area);
+      tables(area);
     } catch {
       // The vendor does not answer; it is asked again.
     }
   }, 1000 * seconds);
-}
-
-function scrollable(within) {
-  for (const area of within.querySelectorAll(".scroll, .card.wide")) {
-    if (area.scrollWidth > area.clientWidth) area.tabIndex = 0; // so that the keyboard can scroll it
-  }
 }
 
 localTimes(document);
@@ -291,7 +313,6 @@ if (location.search.includes("begun=1")) {
   const kept = location.search.replace(/[?&]begun=1/, "").replace(/^&/, "?");
   history.replaceState(null, "", `${location.pathname}${kept}`);
 }
-scrollable(document);
 document.querySelectorAll("[data-renew]").forEach(renew);
 document.querySelectorAll("[data-try]").forEach(tryIt);
 document.querySelectorAll("[data-stream]").forEach(live);

@@ -11,6 +11,8 @@ from vendor_service.console.customers.visitor import SignedInCustomer, require_a
 from vendor_service.console.routes import ConsoleRequest
 from vendor_service.database.tables import ConsoleSession
 
+QUICK_START = "/quick-start"
+
 
 @dataclass(frozen=True)
 class CustomerFace(Face[SignedInCustomer]):
@@ -45,9 +47,10 @@ class CustomerFace(Face[SignedInCustomer]):
         """See `Face`."""
         return {"account": who.name}
 
-    def back(self, _: ConsoleRequest[SignedInCustomer], declared: DeclaredAct) -> str:
-        """The page on which the form stands: the first part of its path."""
-        return f"/{self.path_of(declared).split('/')[1]}"
+    def back(self, request: ConsoleRequest[SignedInCustomer], declared: DeclaredAct) -> str:
+        """The page on which the form stands: the first part of its path, or the quick start."""
+        usual = f"/{self.path_of(declared).split('/')[1]}"
+        return QUICK_START if request.form.get("back") == QUICK_START else usual
 
     def did(self, request: ConsoleRequest[SignedInCustomer], declared: DeclaredAct, result: Value) -> None:
         """Keep those signed in who rotate the key with which they signed in: they have proved to own it."""

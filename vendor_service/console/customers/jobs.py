@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.batches import BatchObject, FileObject
+from shared.pages import charts
 from vendor_service.batches import book, files
-from vendor_service.console import charts
 from vendor_service.database.tables import StoredFile
 from vendor_service.database.view import View
 

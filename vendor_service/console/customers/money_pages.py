@@ -28,7 +28,7 @@ from vendor_service.terms import MAX_NUMBER
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInCustomer]
 
-_ENTRIES = 50
+_ENTRIES = 25
 _MOST_EXPORTED = 10_000
 _COST_OF_EXPORT = 10  # in pages: it takes the processor as long as they do
 _PORTION = 1000  # entries that the script which verifies the chain is given at once

@@ -19,15 +19,15 @@ from shared.projects import DEFAULT_PROJECT
 from vendor_service.accounts.keys import public as key_info
 from vendor_service.acts import invitations, keys, projects, receivers, sessions
 from vendor_service.acts.act import ActContext
-from vendor_service.clock import DAY, from_datetime, to_datetime
+from vendor_service.clock import DAY, from_datetime, month_start, to_datetime
 from vendor_service.console.acts import ActForm, Acts
-from vendor_service.console.customers import jobs
+from vendor_service.console.customers import jobs, sentences
+from vendor_service.console.customers.acts import QUICK_START
 from vendor_service.console.customers.money_pages import MoneyPages
 from vendor_service.console.customers.saved import csv_file
 from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, payers
 from vendor_service.console.forms import Fields
 from vendor_service.console.meters import meters_of
-from vendor_service.console.rendering import readable
 from vendor_service.console.routes import ConsoleRequest, Page
 from vendor_service.console.spent import Share, chart_of_days, shares_of, shown_days
 from vendor_service.database.tables import (
@@ -42,15 +42,15 @@ from vendor_service.money import prices, spending
 from vendor_service.money.refusals import refused_since
 from vendor_service.money.standing import why_ended
 from vendor_service.money.usage import account_status, usage_report
+from vendor_service.webhooks.events import EventKind
 
 Values = Mapping[str, Any]
 Asked = ConsoleRequest[SignedInCustomer]
 
 _ON_KEY = ("key.rotate", "key.contain", "key.revoke")
 _DAYS = 30
-_EVENTS = 50
-_KEYS = 50  # that are in use, and that ended
-_COUNTS = ("used_queries", "limit_queries", "completed", "failed")  # in events; other numbers are no counts
+_EVENTS = 25
+_KEYS = 25  # that are in use, and that ended
 _MOST_ROWS = 1000  # of a report; one by key has as many as there were keys that bought
 # What a customer can do about a refusal, by its code.
 ADVICE = {
@@ -91,7 +91,10 @@ class CustomerPages:
             Page("/keys", "Keys", "customers/keys.html", self.keys_page, set_up),
             Page("/events", "Events", "customers/events.html", self.events, set_up),
             Page("/sessions", "Sessions", "customers/sessions.html", self.sessions_page, set_up),
-            Page("/quick-start", "Quick start", "customers/quick_start.html", self.quick_start, set_up),
+            Page(
+                *(QUICK_START, "Quick start", "customers/quick_start.html", self.quick_start, set_up),
+                leads=lambda who: not who.has_bought,
+            ),
         ]
 
     def overview(self, asked: Asked, session: Session) -> Values:
@@ -101,7 +104,9 @@ class CustomerPages:
         status = account_status(session, who.view, asked.now)
         days = spending.by_day(session, who.view, first, today)
         by_key = shares_of(spending.by_group(session, who.view, "key", first, today))
+        labels = labels_of(session, who, [each.spent.group for each in by_key])
         return {
+            "course": self._course(asked, session, status.currency or "units"),
             "status": status,
             "meters": meters_of(status, who.account, asked.now),
             "days": shown_days(days),
@@ -111,7 +116,8 @@ class CustomerPages:
             "by_key": by_key,
             "by_model": shares_of(spending.by_group(session, who.view, "model", first, today)),
             "by_project": self._by_project(session, who, first, today),
-            "labels": labels_of(session, who, [each.spent.group for each in by_key]),
+            "labels": labels,
+            "bought": who.has_bought,
             "refused": refused_since(session, who.view, asked.now - _DAYS * DAY),
             "advice": ADVICE,
         }
@@ -209,12 +215,13 @@ class CustomerPages:
         ).all() if view.is_whole else []  # fmt: skip
         own = {each.id: each for each in added}
         data: list[dict[str, Any]] = [json.loads(each.content)["data"] for each in found]
+        labels = labels_of(session, asked.who, {each["key_id"] for each in data if each.get("key_id")})
         return {
             "events": [
                 {
                     "kind": each.kind,
                     "at": to_datetime(each.created_at),
-                    "data": _readable(facts),
+                    "said": sentences.of_event(EventKind(each.kind), facts, labels),
                     "deliveries": self._deliveries(asked.who, session, each.id, own),
                 }
                 for each, facts in zip(found, data, strict=True)
@@ -238,9 +245,15 @@ class CustomerPages:
             ],
         }
 
-    def quick_start(self, asked: Asked, _: Session) -> Values:
-        """The first request, in several languages, with this vendor's own address."""
-        return {"url": asked.base_url, "model": self.models.default.facts.id}
+    def quick_start(self, asked: Asked, session: Session) -> Values:
+        """A key, a picture to try, and the first request in several languages, with this vendor's address."""
+        create = self.forms.form(asked.who, "key.create")
+        return {
+            **self.models_page(asked, session),
+            "url": asked.base_url,
+            "model": self.models.default.facts.id,
+            "create": None if create is None else create.only(label="first key", scope="", spend_limit=""),
+        }
 
     def _receiver_forms(self, who: SignedInCustomer, receiver: WebhookEndpoint) -> list[ActForm]:
         if not receivers.is_own(receiver):
@@ -272,6 +285,15 @@ class CustomerPages:
                 "again": again,
             })  # fmt: skip
         return deliveries
+
+    def _course(self, asked: Asked, session: Session, unit: str) -> str | None:
+        """Where the month is heading, and by which key."""
+        who, today = asked.who, to_datetime(asked.now).date()
+        first, begin = today.replace(day=1), max(month_start(asked.now), asked.who.account.created_at)
+        days = spending.by_day(session, who.view, first, today)
+        keys = shares_of(spending.by_group(session, who.view, "key", first, today))
+        labels = labels_of(session, who, [each.spent.group for each in keys[:1]])
+        return sentences.course(days, keys, labels, begin, asked.now, unit)
 
     def _by_project(self, session: Session, who: SignedInCustomer, first: date, last: date) -> list[Share]:
         """The charges of each project; nothing where there is only the default one."""
@@ -305,15 +327,3 @@ def _outcome(last: WebhookAttempt, receiver: WebhookEndpoint) -> str:
         return f"HTTP {last.status}"
     # The error of a receiver that operators added may name addresses of their own network.
     return last.error if receivers.is_own(receiver) else "not reached"
-
-
-def _readable(data: Values) -> list[tuple[str, str]]:
-    """The facts of an event, but for the account."""
-    return [
-        (
-            name.removesuffix("_micros").replace("_", " "),
-            f"{value:,}" if name in _COUNTS else readable(name, value),
-        )
-        for name, value in data.items()
-        if name != "account" and value is not None
-    ]

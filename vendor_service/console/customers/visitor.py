@@ -65,6 +65,11 @@ class SignedInCustomer:
         return self.customer.view
 
     @property
+    def has_bought(self) -> bool:
+        """Whether anything was ever sold to the account."""
+        return bool(self.account.queries_used or self.account.spent_micros or self.account.buckets_covered)
+
+    @property
     def ends_all_sessions(self) -> bool:
         """Whether they sign everybody out of the account; others sign out those of their own key."""
         return self.key is None or (self.may_act and self.view.is_whole)

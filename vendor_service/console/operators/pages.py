@@ -58,7 +58,7 @@ Asked = ConsoleRequest[SignedInOperator]
 _ON_KEY = ("key.set", "key.rotate", "key.contain", "key.revoke")
 _ON_PROJECT = ("project.set", "project.archive")
 _DAYS = 30
-_PAGE = 50
+_PAGE = 25
 _ENTRIES = 25
 _KEYS = 25  # of an account that are in use, and that ended
 _HOLDS = 50
@@ -123,6 +123,7 @@ class OperatorPages:
         verified = 0.0 if newest is None else newest.highest("tuition_ledger_verified_timestamp_seconds")
         return {
             "states": alerts.states(self.monitor, asked.now / SECOND),
+            "checked": newest is not None,
             "ready": ready,
             "why": why,
             "verified": to_datetime(round(verified * SECOND)) if verified else None,

@@ -23,7 +23,7 @@ def test_jobs_are_seen_with_their_cost_and_their_files_are_sent_to_who_may_buy(v
     job = ended(vendor, key, begun(vendor, key, "a", "b", "c" * 100_000, metadata={"for": "the archive"}))
     page = visit.page("/batches")
     for shown in (job["id"], "completed", "for: the archive", "3 <span class=\"soft\">of 3</span>, 1 refused",
-                  f'<td class="n">{money_shown(job["cost_micros"])}</td>'):  # fmt: skip
+                  f'<td class="n" data-of="Charged">{money_shown(job["cost_micros"])}</td>'):  # fmt: skip
         assert shown in page, shown
     headers = {"authorization": f"Bearer {key}"}
     for file_id in (job["input_file_id"], job["output_file_id"], job["error_file_id"]):

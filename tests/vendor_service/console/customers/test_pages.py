@@ -110,7 +110,7 @@ def test_pages_tell_what_the_api_tells(vendor: LocalVendor) -> None:
     assert "so far, not final" in visit.page("/invoices/2026-11")
     assert visit.get("/invoices/2026-10").status_code == 404  # before the account was opened
     overview = visit.page()
-    assert "of 100 a month" in overview
+    assert "of 100 queries a month used" in overview
     assert "Dec" in overview or "2026-12-01" in overview
     assert "At this pace" not in overview
     opened, end = vendor.account(key).created_at, next_month_start(vendor.clock())
@@ -128,12 +128,10 @@ def test_what_each_project_used_is_told_where_there_is_one(vendor: LocalVendor) 
     assert "By project" not in visit.page()
     vendor.embed(issued(vendor, key, project=with_project(vendor, key)), CAT, CAT)
     overview = visit.page()
-    assert re.search(
-        r'By project.*search</th><td class="n">2</td><td class="n">0.00004</td>', overview, re.DOTALL
-    )
+    assert re.search("By project.*search</th><td [^>]*>2</td><td [^>]*>0.00004</td>", overview, re.DOTALL)
     usage = visit.page("/usage?group=project")
     for group, requests in (("default", 1), ("search", 1)):
-        assert re.search(rf'<th scope="row">{group}</th><td class="n">{requests}</td>', usage)
+        assert re.search(rf'<th scope="row">{group}</th><td class="n"[^>]*>{requests}</td>', usage)
 
 
 def test_the_ledger_is_filtered_and_read_page_by_page(vendor: LocalVendor) -> None:
@@ -170,11 +168,11 @@ def test_what_was_refused_is_told_with_the_reason(vendor: LocalVendor) -> None:
     vendor.app.state.refusals.write()
     overview = visit.page()
     for code in ("quota_exhausted", bad):
-        assert re.search(rf"<code>{code}</code></th><td class=\"n\">1</td>", overview)
+        assert re.search(rf"<code>{code}</code></th><td class=\"n\"[^>]*>1</td>", overview)
     assert "not_found" not in overview
     vendor.embed(key, CAT, CAT)
     vendor.app.state.refusals.write()
-    assert re.search(r"<code>quota_exhausted</code></th><td class=\"n\">2</td>", visit.page())
+    assert re.search(r"<code>quota_exhausted</code></th><td class=\"n\"[^>]*>2</td>", visit.page())
 
 
 def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_that_is_named(
@@ -199,13 +197,13 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         assert "Invoice 1 of" in shown
         assert "0.000040" in shown
         assert visit.get("/invoices/2026-10.pdf").status_code == 404  # before the account was opened
-        assert "<td>1</td>" in visit.page("/invoices")
+        assert ">1</td>" in visit.page("/invoices")
         assert "0.00004 EUR" in visit.page("/invoices")
         with vendor.books.write() as session:
             act = Act(session, "os:test", vendor.clock)
             money.refund(act, vendor.account(key).name, 1, 30, "ticket 812")
         december = visit.page("/invoices/2026-12")
-        assert re.search(r'2026-11</th><td><a href="[^"]*">Invoice 1</a></td><td class="n">0.00003', december)
+        assert re.search("2026-11</th><td[^>]*><a[^>]*>Invoice 1</a></td><td [^>]*>0.00003", december)
         overview = visit.page()
         assert "Charges by day, in EUR" in overview
         assert "Amounts in EUR" in overview
@@ -234,7 +232,7 @@ def test_the_console_can_be_left_out(tmp_path: Path) -> None:
 
 def test_a_new_account_finds_what_to_do(vendor: LocalVendor) -> None:
     visit = signed_in(vendor, vendor.key())
-    assert "Send the first request" in visit.page()
+    assert "send the first request" in visit.page()
     assert "There are no entries yet" in visit.page("/ledger")
     begin = unescape(visit.page("/quick-start"))
     assert f"http://127.0.0.1:{vendor.port}/embed" in begin
@@ -247,7 +245,7 @@ def test_pages_may_not_be_asked_for_all_the_time(
 ) -> None:
     monkeypatch.setattr("vendor_service.http.history_rate.QUESTIONS_A_SECOND", 0.01)
     visit = signed_in(vendor, vendor.key())
-    answers = [visit.get("/quick-start") for _ in range(45)]
+    answers = [visit.get("/ledger/entries") for _ in range(45)]
     assert [each.status_code for each in answers].count(200) == 40
     other = signed_in(vendor, vendor.key())
     assert [other.get("/ledger.csv").status_code for _ in range(6)] == [200] * 4 + [429] * 2

@@ -87,11 +87,11 @@ def test_a_form_that_is_sent_twice_makes_one_receiver_and_one_secret(vendor: Loc
     first, _ = secrets()
     rotate = f"/events/receivers/{receiver}/rotate"
     asked = admin.ask(rotate, grace="86400")
-    assert "signed no longer" not in asked.text
+    assert "signs no more" not in asked.text
     (second,) = set(SIGNING.findall(admin.confirm(rotate, asked).text))
-    assert "since this page was made" in problem_of(admin.confirm(rotate, asked))
+    assert "since the page was loaded" in problem_of(admin.confirm(rotate, asked))
     assert secrets() == (second, first)
-    assert "signed no longer" in admin.ask(rotate).text
+    assert "signs no more" in admin.ask(rotate).text
     admin.do(f"/events/receivers/{receiver}/disable")
     assert admin.ask(add, address=HOOK).status_code == 200
 
@@ -136,9 +136,9 @@ def test_what_an_event_tells_is_shown_as_what_it_is(vendor: LocalVendor) -> None
             events.emit(session, kind, vendor.account(key), data, vendor.clock())
     page = admin.page("/events")
     until = to_datetime(vendor.clock() + 3600 * SECOND)
-    assert f"former until: {until:%Y-%m-%d %H:%M} UTC<" in page
-    assert "month: 2026-10<br>number: 1234<br>total: 2.50<br>last seq: 56789<" in page
-    assert "percent: 50%<br>used queries: 1,500<br>limit queries: 3,000<" in page
+    assert f"The old one works until {until:%Y-%m-%d %H:%M} UTC.<" in page
+    assert "Invoice 1234 of 2026-10 is final: 2.50.<" in page
+    assert "The account reached 50% of its quota: 1,500 of 3,000 queries.<" in page
 
 
 def test_a_key_of_a_project_reads_of_its_own_keys_alone_in_events(vendor: LocalVendor) -> None:
@@ -151,10 +151,10 @@ def test_a_key_of_a_project_reads_of_its_own_keys_alone_in_events(vendor: LocalV
         admin.do(f"/keys/{key_id(key)}/rotate", grace="3600")
     scopes = frozenset({Scope.READ_USAGE})
     part = signed_in(vendor, issued(vendor, owner, project=project, scopes=scopes)).page("/events")
-    assert "label: for the search<" in part
+    assert "Key for the search has a new secret." in part
     assert "for the owner alone" not in part
     assert key_id(outside) not in part
-    assert "label: for the owner alone<" in admin.page("/events")
+    assert "Key for the owner alone has a new secret." in admin.page("/events")
 
 
 def test_a_customer_is_told_of_a_model_that_goes_and_can_have_it_sent_again(vendor: LocalVendor) -> None:
@@ -186,8 +186,8 @@ def test_a_customer_is_told_of_a_model_that_goes_and_can_have_it_sent_again(vend
     [
         ({"address": "http://example.com/"}, "begins with https://"),
         ({"address": "https://user@example.com/"}, "without a user"),
-        ({"address": ""}, "address is empty"),
-        ({"address": HOOK, "event": EVIL}, "events to send: there is no"),
+        ({"address": ""}, "Address: this is empty"),
+        ({"address": HOOK, "event": EVIL}, "Events to send: there is no"),
     ],
 )
 def test_a_receiver_that_cannot_be_is_told_with_what_to_do(

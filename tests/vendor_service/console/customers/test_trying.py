@@ -32,7 +32,7 @@ def test_a_model_is_tried_and_charged_once_to_the_chosen_key(vendor: LocalVendor
     assert try_it(vendor, visit, key, csrf="").status_code == 403
     reader = signed_in(vendor, vendor.another_key(key, Scope.READ_USAGE))
     assert try_it(vendor, reader, key).status_code == 403
-    assert "To try a model takes a key that may embed" in reader.page("/models")
+    assert "To try a model, you need a key that may buy" in reader.page("/models")
     assert vendor.account(key).spent_micros == 440
 
 
