@@ -156,10 +156,12 @@ def test_every_template_of_a_page_sets_names_apart() -> None:
         asks=False,
         expected=None,
         key_needed=False,
-        curve=None,
+        unsure=None,
+        samples=(),
+        asking=None,
     )
     assert r"<h1>\u202ename</h1>" in page
-    assert "<span><bdi>\u05d0</bdi></span>" in page
+    assert '<span class="tag"><bdi>\u05d0</bdi></span>' in page
 
 
 def test_a_name_in_a_table_of_answers_is_read_back_as_it_was() -> None:

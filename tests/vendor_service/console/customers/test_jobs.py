@@ -57,7 +57,8 @@ def test_every_page_and_question_takes_one_connection_to_the_books(
         assert held.stopped.wait(20)
         try:
             for pattern in PAGES:
-                assert admin.get(path_of(pattern, key)).status_code == 200, pattern
+                usual = 422 if pattern.endswith(".xml") else 200  # nobody has named seller and buyer
+                assert admin.get(path_of(pattern, key)).status_code == usual, pattern
             assert "answered" in admin.ask(f"/batches/{job['id']}/cancel").text
         finally:
             held.go()  # else a failure would be that the vendor does not stop
