@@ -152,7 +152,7 @@ class ExportOptions(RejectOptions):
     allow_loss: Annotated[float, Option(safe=True)] = Field(
         default=1.0, ge=0, le=100, description="Points of accuracy that --int8 may lose before it is refused."
     )
-    samples: Annotated[int, Option(safe=True)] = Field(
+    samples: int = Field(
         default=0,
         ge=0,
         le=MOST_SAMPLES,

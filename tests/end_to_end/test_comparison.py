@@ -152,7 +152,7 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
         f"The {charges.queries} that were bought, for {charges.cost_micros} micros, are kept"
         in stopped.stderr
     )
-    assert f"with a --max-spend of at least {price} goes on" in stopped.stderr
+    assert f"with a --max-spend of at least {price} continues" in stopped.stderr
     assert not list((client.folder / "table" / "runs").glob("*/summary.json"))
 
     for limit, left in ((1000, 0), (price, price - charges.cost_micros)):  # what was paid counts
@@ -169,7 +169,7 @@ def test_no_run_is_started_on_a_part_of_what_the_runs_ask(
             prices=Prices(image_micros=0, text_micros=owed),
         )
     stopped = client(*arguments, "--max-spend", "1000", code=3)
-    assert f"with a --max-spend of at least {price + owed} goes on" in stopped.stderr
+    assert f"with a --max-spend of at least {price + owed} continues" in stopped.stderr
     client(*arguments, "--max-spend", str(price + owed))
     assert vendor_process.charges(client.api_key).cost_micros == price
     assert {run["cost_micros"] for run in _table(client)["runs"]} == {price}

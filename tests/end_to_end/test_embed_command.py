@@ -192,7 +192,7 @@ def test_money_can_be_capped_and_what_is_dear_is_asked_about(
     command = ["embed", *_texts(10), "--out", "out.npy"]
     stopped = client(*command, "--max-spend", "100", code=3).stderr
     assert "budget of 100 micros" in stopped
-    assert "the same command with a --max-spend of at least 200 goes on" in stopped
+    assert "the same command with a --max-spend of at least 200 continues" in stopped
     assert vendor_process.charges(client.api_key).cost_micros == 100
     monkeypatch.setattr("client.api.confirm.ASK_ABOVE_MICROS", 99)
     monkeypatch.setattr("sys.stdin", StringIO(""))

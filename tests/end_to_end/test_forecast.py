@@ -72,7 +72,7 @@ def test_a_probe_that_was_paid_and_is_no_longer_in_the_cache_is_a_matter_of_its_
     client("cache", "prune", "--model-fingerprint", fingerprint, "--yes")
     stopped = client("plan", *_SMALL, "--probe", probe, code=3).stderr
     assert "27 queries were paid for this probe already" in stopped
-    assert "with a --probe of at least 30 goes on" in stopped
+    assert "with a --probe of at least 30 continues" in stopped
     assert vendor_process.charges(client.api_key).queries == 27
 
 

@@ -126,8 +126,9 @@ def night(vendor: LocalVendor, owner: str) -> Project:
         "event_id": event_for(vendor, owner),
         "session_id": session_of(vendor, free),
         "invitation_id": open_invitation(vendor, owner),
+        "project": project["project"],
     }
-    marks = {name: each for name, each in names.items() if name != "event_id"} | {
+    marks = {name: each for name, each in names.items() if name not in ("event_id", "project")} | {
         "input": job["input_file_id"],
         "request": bought["id"],
         "project": project["project_id"],
@@ -147,6 +148,9 @@ BEHIND = {
     "/v1/files": ("after=file_id",),
     "/v1/batches": ("after=batch_id",),
     "/v1/keys": ("after=key_id",),
+    "/v1/projects": ("after=project",),
+    "/v1/sessions": ("after=session_id",),
+    "/v1/invitations": ("after=invitation_id",),
     "/console/batches": ("after=batch_id",),
     "/console/keys": ("before=key_id", "ended=key_id"),
     "/console/ledger": ("key=key_id",),

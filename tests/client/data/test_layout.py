@@ -83,7 +83,7 @@ def test_the_layout_that_is_said_holds(tmp_path: Path) -> None:
     "layout", ["", "domain", "class/domain", "class/class", "domain/domain/class", "a//class"]
 )
 def test_what_is_no_layout_is_refused(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(UsageError, match=r"--layout .* is none"):
+    with pytest.raises(UsageError, match=r"--layout .* is not a layout"):
         list_folder(_tree(tmp_path / "shoes", _SHOES), layout=layout)
 
 

@@ -163,11 +163,12 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
         "cost_micros": 0, "seconds": 1.5, "is_teacher": False, "out_of_domain_interval": None,
+        "over_classes": None,
     }  # fmt: skip
     (row,) = written["rows"]
     assert list(row) == [
         "method", "by_target", "mean", "worst", "in_domain", "queries", "cost_micros", "seconds", "runs",
-        "is_teacher",
+        "is_teacher", "over_classes", "by_seed",
     ]  # fmt: skip
     assert row["by_target"]["dark"] == row["mean"]
     assert row["mean"]["mean"] == 62.5

@@ -89,7 +89,7 @@ def _expect_cards(page: Page, predicted: client.Predictions) -> None:
             "none of these" if named is None else re.compile(f"^{named}, ")
         )
         expect(card.locator(".top li")).to_have_count(len(CLASSES) - (named is not None))
-    expect(page.locator(".facts")).to_contain_text("to about 50% of images like those that it learnt from")
+    expect(page.locator(".facts")).to_contain_text("of about 50% of images like those it learnt from")
     expect(page.locator(".lead")).to_contain_text("or none where it sees none of them")
 
 

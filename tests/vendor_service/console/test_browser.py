@@ -76,7 +76,7 @@ def context(browser: Browser, sites: Sites) -> Iterator[BrowserContext]:
         page.locator("input[type=password]").fill(secret)
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text(re.compile("Ledger|Accounts"))
-        assert "begun" not in page.url
+        expect(page).not_to_have_url(re.compile("begun"))
     page.close()
     yield context
     context.close()

@@ -187,7 +187,7 @@ def test_an_operator_has_the_file_of_models_read_again(shop: Shop) -> None:
     asked = httpx.post(f"{shop.admin_url}/admin/models/reload", headers=headers)
     assert asked.status_code == 202
     wait_until(lambda: set(shop.models()) == {"icon-clip"}, seconds=60)
-    recorded = httpx.get(f"{shop.admin_url}/admin/audit", headers=headers).json()
+    recorded = httpx.get(f"{shop.admin_url}/admin/audit", headers=headers).json()["data"]
     assert recorded[-1]["action"] == "models.reload"
 
 
