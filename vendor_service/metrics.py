@@ -1,7 +1,7 @@
 """The vendor's own Prometheus metrics, beside those of every server."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Self
 
@@ -116,6 +116,12 @@ class Metrics(RequestMetrics):
     def show_model(self, **facts: str) -> None:
         """Tell which model is served, as labels of a series that is always 1."""
         self._gauge_of("model_info", "Which model is served.", **facts).set(1)
+
+    def show_measured(self, rates: Iterable[tuple[Mapping[str, str], float]]) -> None:
+        """Tell what was measured of a model on this machine: queries a second, each with its labels."""
+        text = "Queries a second by the measurement that chose how the model computes here."
+        for labels, rate in rates:
+            self._gauge_of("model_measured_rate", text, **self._of, **labels).set(rate)
 
     def show_queue(self, read: Callable[[Kind], int]) -> None:
         """Tell how many queries of each kind wait for the model."""

@@ -5,6 +5,7 @@ A process that is killed loses nothing by it: nobody cuts the power of a test.
 
 import os
 import sqlite3
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -21,10 +22,12 @@ from client.learning.recipe import Recipe
 from client.results import speed
 from vendor_service.database import session
 from vendor_service.encoder import graph
+from vendor_service.encoder.choice import ChoiceMemory
 
 # Of the default recipe, with less of everything that takes time: commands that tests run train by it.
 BRIEF = replace(Recipe(), align_views=2, align_images_per_domain=16, images_per_domain=2, evaluations=3)
 
+remembering = ChoiceMemory.alone
 configure_durable = session._configure_sqlite
 _create_engine = session._create_engine
 _create_context = transports.create_ssl_context  # type: ignore[attr-defined]
@@ -45,6 +48,7 @@ def make_quick() -> None:
         dialect.__hash__ = _hash  # type: ignore[method-assign]
     speed._SECONDS, speed._WARM_UP, speed._BATCH = 0.001, 0, 2
     graph._ROUNDS = 2  # passes of a model, to measure it
+    ChoiceMemory.alone = _nowhere  # type: ignore[assignment,method-assign]
     transports.create_ssl_context = _known_context  # type: ignore[assignment,attr-defined]
     typer.main.get_command = cache(typer.main.get_command)
 
@@ -54,6 +58,11 @@ def _create(url: URL) -> Engine:
     engine = _create_engine(url)
     engine._compiled_cache = _compiled
     return engine
+
+
+def _nowhere(_self: object) -> AbstractContextManager[bool]:
+    """Nothing can be kept, so nothing is measured."""
+    return nullcontext(False)
 
 
 def _alike(self: object, other: object) -> bool:

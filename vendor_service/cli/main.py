@@ -3,7 +3,6 @@
 import os
 import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,13 +11,10 @@ from shared.errors import ErrorCode
 from shared.http.logging import masked
 from shared.text import visible
 from vendor_service.advice import addressed, typed_url
-from vendor_service.cli import database, money
-from vendor_service.cli.books import AsJson
+from vendor_service.cli import database, models, money
 from vendor_service.cli.declared import add_commands
-from vendor_service.cli.printing import print_json, print_rows
 from vendor_service.cli.serve import add_serve
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
-from vendor_service.run.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +51,7 @@ _GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
 app.command("currency")(money.currency)
 app.add_typer(database.app, name="db")
+app.add_typer(models.app, name="models")
 add_serve(app)
 
 
@@ -115,48 +112,4 @@ def settings_list(as_json: AsJson = False) -> None:
     Example: vendor settings
     """
     rows = Settings.read().sources()
-    (print_json if as_json else print_rows)(rows)
-
-
-@app.command()
-def models(
-    check: Annotated[
-        Path | None,
-        typer.Option(help="Look whether a file of models is right, and list those instead; loads none."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List what can be served: the bundled model, and open_clip's names with their pretrained tags.
-
-    Example: vendor models | grep ViT-B-16
-    """
-    if check is not None:
-        _show_specs(check, as_json=as_json)
-        return
-    from vendor_service.encoder.sources import list_models
-
-    found = [{"model": name, "pretrained": tag} for name, tag in list_models()]
-    if as_json:
-        print_json(found)
-        return
-    for each in found:
-        print(f"--model {each['model']}" + (f"/{each['pretrained']}" if each["pretrained"] else ""))
-
-
-def _show_specs(file: Path, *, as_json: bool) -> None:
-    from vendor_service.run.model_specs import find_specs
-
-    found = find_specs(Settings.read().model_copy(update={"models": file}))
-    rows = [
-        {
-            "model": each.id,
-            "default": each.default,
-            "source": each.source.label,
-            "device": each.device,
-            "dtype": each.dtype,
-            "deprecated_at": None if each.deprecated_at is None else each.deprecated_at.isoformat(),
-            "sunset_at": None if each.sunset_at is None else each.sunset_at.isoformat(),
-        }
-        for each in found
-    ]
     (print_json if as_json else print_rows)(rows)

@@ -2,9 +2,12 @@
 
 import copy
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +19,10 @@ from torch import nn
 from shared.compiler import every_shape_compiled
 from shared.embeddings import Kind
 from shared.fingerprint import describe, fingerprint
-from vendor_service.encoder import precision
+from vendor_service.encoder import measuring, precision
+from vendor_service.encoder.choice import Choice, ChoiceMemory, Way, key_of, programs
 from vendor_service.encoder.facts import Dtype, ModelFacts
-from vendor_service.encoder.graph import Forward, traced
+from vendor_service.encoder.graph import Forward, is_graph, traced
 from vendor_service.encoder.initialisation import WithoutDrawing
 from vendor_service.encoder.libraries import open_clip
 from vendor_service.encoder.preprocessing import Preprocessing
@@ -35,7 +39,9 @@ _log = logging.getLogger(__name__)
 # The largest difference of one component between two answers to the same input, in whatever batches and on
 # whatever machine: for float32 it is that between processors which round a colour differently. One level in
 # one of 200 bytes moves a component of icon-clip by up to 0.0009; another batch moves it by 1e-7.
-_TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2, "int8": 3e-2}
+_TOLERANCES: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 1e-2, "float16": 2e-3, "int8": 3e-2}
+_MEASURED: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+_TORCH: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_devices(names: str) -> list[torch.device]:
@@ -64,10 +70,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _rounded(model: Any) -> Any:  # noqa: ANN401
-    """A copy in bfloat16, without one of the weights as they are; what a module keeps in float32 stays so."""
-    weights = {id(each): nn.Parameter(each.to(torch.bfloat16), False) for each in model.parameters()}
-    return copy.deepcopy(model, weights).to(torch.bfloat16)
+def _rounded(model: Any, dtype: torch.dtype = torch.bfloat16) -> Any:  # noqa: ANN401
+    """A copy in that type, without one of the weights as they are; what a module keeps in float32 stays."""
+    weights = {id(each): nn.Parameter(each.to(dtype), False) for each in model.parameters()}
+    return copy.deepcopy(model, weights).to(dtype)
 
 
 class ClipModel:
@@ -76,13 +82,18 @@ class ClipModel:
     Args:
         source: which model.
         devices: where it runs; a device named twice has two replicas, which share the weights.
-        dtype: `float32`, `bfloat16`, or `auto`: the faster of the two there that is faithful to float32; or
-            `int8` on CPUs: images in eight bits, and texts in float32.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: the fastest of them there that is faithful to
+            float32, and float32 without a `memory`; or `int8` on CPUs: images in eight bits, and texts in
+            float32.
         halves: whether the CPU may have two replicas, each on half of its threads: while one waits for the
             interpreter, or for the slowest of its threads, the other computes. A large model gains nothing.
         compiled: whether `torch.compile` makes code of it, which takes minutes at the start.
         calibration: a folder of images like those that will be sent, which int8 takes.
         kept_in: a folder that keeps what int8 made of models, so that a later start need not make it again.
+        memory: remembers by what the model computes fastest. Where it does not know yet, that is measured.
+
+    Attributes:
+        choice: what was remembered or measured.
 
     Raises:
         UsageError: int8 cannot be had so.
@@ -100,6 +111,7 @@ class ClipModel:
         compiled: bool = False,
         calibration: Path | None = None,
         kept_in: Path | None = None,
+        memory: ChoiceMemory | None = None,
     ) -> None:
         self.id = source.id
         self.devices = _halved(devices) if halves else list(devices)
@@ -112,11 +124,18 @@ class ClipModel:
         if dtype == "int8":
             assert calibration is not None
             measured = Calibration.read(calibration, self.preprocessing)
-        model, self.dtype = self._in_dtype(model, dtype)
+        whole = _threads(devices)
+        if dtype == "int8" or compiled or memory is None:
+            self.choice = Choice(dtype="float32" if dtype == "auto" else dtype)
+        else:
+            key = key_of(self._fingerprint(source, model, "float32"), devices, whole, dtype)
+            self.choice = self._chosen(model, dtype, memory, key, whole if halves else 1)
+        self.dtype: Dtype = self.choice.dtype
         self.tolerance = _TOLERANCES[self.dtype]
+        if self.dtype in _TORCH:
+            model = _rounded(model, _TORCH[self.dtype])
         arithmetic = self.dtype if measured is None else f"{SCHEME} {measured.digest}"
-        described = describe(source.architecture, model.visual.preprocess_cfg, self._tokens, arithmetic)
-        self.fingerprint = fingerprint(described, model.state_dict())
+        self.fingerprint = self._fingerprint(source, model, arithmetic)
         first, *others = dict.fromkeys(self.devices)
         copies = {first: model.to(first)} | {each: copy.deepcopy(model).to(each) for each in others}
         made: dict[Kind, Forward] = {}
@@ -133,7 +152,8 @@ class ClipModel:
         passes = {
             device: self._passes(each, device, made, compiled=compiled) for device, each in copies.items()
         }
-        if halves and passes[first]["image"] == _methods(model)["image"]:  # a large model
+        is_large = not (compiled or made or is_graph(passes[first]["image"]))
+        if halves and is_large and self.choice.replicas == 1:
             self.devices = list(devices)
             self._threads = _threads(self.devices)
         lock = KernelCompileLock()
@@ -208,25 +228,89 @@ class ClipModel:
             places_first(model)
         return model.eval().requires_grad_(False)
 
-    def _in_dtype(self, exact: Any, asked: Dtype | Literal["auto"]) -> tuple[Any, Dtype]:  # noqa: ANN401
-        dtype = precision.fastest_dtype(self.devices) if asked == "auto" else asked
-        if dtype in ("float32", "int8"):
-            return exact, dtype
-        if asked == dtype:
-            return exact.to(torch.bfloat16), dtype
-        rounded = _rounded(exact)
-        faithful = self._replica(_methods(exact), self.devices[0], "float32")
-        other = self._replica(_methods(rounded), self.devices[0], dtype)
+    def _fingerprint(self, source: ModelSource, model: Any, arithmetic: str) -> str:  # noqa: ANN401
+        described = describe(source.architecture, model.visual.preprocess_cfg, self._tokens, arithmetic)
+        return fingerprint(described, model.state_dict())
+
+    def _chosen(
+        self,
+        exact: Any,  # noqa: ANN401
+        asked: Dtype | Literal["auto"],
+        memory: ChoiceMemory,
+        key: str,
+        threads: int,
+    ) -> Choice:
+        """By what to compute: as it is remembered, or as it is measured now.
+
+        What cannot be kept is not measured: another start might come to another fingerprint.
+        """
+        with memory.alone() as can_keep:
+            if not can_keep:
+                return Choice(dtype="float32" if asked == "auto" else asked)
+            known = memory.read(key)
+            if known is not None and known.programs == programs():
+                return known
+            began = time.monotonic()
+            _log.info("measuring by what %s computes fastest on this machine, once", self.id)
+            dtypes = _MEASURED if asked == "auto" else (asked,)
+            choice = self._measured(exact, dtypes if known is None else (known.dtype,), threads)
+            memory.write(key, choice)
+            _log.info("measured in %.1f s: `vendor models measure` prints it", time.monotonic() - began)
+            return choice
+
+    def _measured(self, exact: Any, dtypes: Sequence[Dtype], threads: int) -> Choice:  # noqa: ANN401
+        """Measure, and take the fastest that is faithful, by all `threads` or by half of them each."""
+        device, canaries = self.devices[0], self._canaries()
+
+        def ways(dtype: Dtype) -> dict[Kind, dict[Way, Replica]]:
+            model = _rounded(exact, _TORCH[dtype]) if dtype in _TORCH else exact
+            graph = self._images(model, device, "graph", dtype)
+            named: tuple[Way, ...] = ("eager", "channels-first") if device.type == "cpu" else ("eager",)
+            images = {way: self._images(model, device, way, dtype) for way in named}
+            images |= {"graph": graph} if is_graph(graph) else {}
+            text = self._texts(model, device, dtype)
+            made = {
+                way: self._replica({"image": each, "text": text}, device, dtype)
+                for way, each in images.items()
+            }
+            return {"image": made, "text": {"graph" if is_graph(text) else "eager": made["eager"]}}
+
+        over = time.monotonic() + measuring.SECONDS
         with using_threads(self._threads):  # which a replica leaves to its thread
-            cosine = precision.least_cosine(faithful, other, self._canaries())
-        if cosine >= precision.FAITHFUL:
-            return rounded, dtype
-        _log.info(
-            "%s runs in float32: in bfloat16 its vectors have a cosine of %.4f to those of float32",
-            self.id,
-            cosine,
+            timings = measuring.measure(dtypes, ways, canaries)
+            for dtype, way in measuring.ranked(timings):
+                replica = ways(dtype)["image"][way]
+                cosine = 1.0
+                if dtype in _TORCH:
+                    faithful = self._replica(_methods(exact), device, "float32")
+                    cosine = precision.least_cosine(faithful, replica, canaries)
+                told = [
+                    each.model_copy(update={"cosine": cosine}) if each.dtype == dtype else each
+                    for each in timings
+                ]
+                if cosine >= precision.FAITHFUL or len(dtypes) == 1:
+                    break
+                _log.info("in %s, %s has a cosine of %.4f to float32: it is left", dtype, self.id, cosine)
+                timings = told
+        replicas = 1
+        if way != "graph" and time.monotonic() < over:
+            rows = next(
+                each.rows for each in told if (each.kind, each.dtype, each.way) == ("image", dtype, way)
+            )
+            replicas = measuring.best_replicas(
+                lambda half: self._replica(replica.passes, device, dtype, threads=half),
+                threads,
+                canaries["image"],
+                rows,
+            )
+        return Choice(
+            dtype=dtype,
+            image=way,
+            replicas=replicas,
+            measured_at=datetime.now(UTC).replace(microsecond=0),
+            programs=programs(),
+            timings=tuple(told),
         )
-        return exact, "float32"
 
     def _canaries(self) -> precision.Canaries:
         return precision.make_canaries(self.preprocessing.resize, self._tokenized, self.image_size)
@@ -240,35 +324,59 @@ class ClipModel:
         compiled: bool,
     ) -> dict[Kind, Forward]:
         """The forward passes of a model on its device, as fast as they run there; some are `made` already."""
-        methods = _methods(model)
         if compiled:
+            methods = _methods(model)
             return {kind: torch.compile(method, dynamic=False) for kind, method in methods.items()} | made
-        replica = self._replica(methods, device, self.dtype)
-        canaries = self._canaries()
-
-        def whole(kind: Kind) -> Forward:
-            if device.type != "cpu":
-                return methods[kind]
-            staged = [replica.stage(kind, canaries[kind][:size]) for size in (2, 1, len(canaries[kind]))]
-            examples = [replica.inputs(kind, each.batch) for each in staged]
-            return traced(model, f"encode_{kind}", examples, self.tolerance)
-
-        tokens = replica.arrived(replica.stage("text", canaries["text"]))
         with using_threads(self._threads):
-            text = short_texts(model, tokens, self.tolerance, lambda: whole("text"))
-            return {"image": made.get("image") or whole("image"), "text": text}
+            text = self._texts(model, device, self.dtype)
+            image = made.get("image") or self._images(model, device, self.choice.image, self.dtype)
+            return {"image": image, "text": text}
+
+    def _images(self, model: Any, device: torch.device, way: Way | None, dtype: Dtype) -> Forward:  # noqa: ANN401
+        """The pass of images, in that way; without one, or as a `graph`, a large model's is its method."""
+        method = _methods(model)["image"]
+        if way == "channels-first":
+            return ChannelsFirst(method)
+        return method if way == "eager" else self._whole(model, device, "image", dtype)
+
+    def _texts(self, model: Any, device: torch.device, dtype: Dtype) -> Forward:  # noqa: ANN401
+        replica = self._replica(_methods(model), device, dtype)
+        tokens = replica.arrived(replica.stage("text", self._canaries()["text"]))
+        whole = partial(self._whole, model, device, "text", dtype)
+        return short_texts(model, tokens, _TOLERANCES[dtype], whole)
+
+    def _whole(self, model: Any, device: torch.device, kind: Kind, dtype: Dtype) -> Forward:  # noqa: ANN401
+        """The pass of a kind as one graph, where it runs on a CPU and that pays."""
+        if device.type != "cpu":
+            return _methods(model)[kind]
+        replica, canaries = self._replica(_methods(model), device, dtype), self._canaries()[kind]
+        staged = [replica.stage(kind, canaries[:size]) for size in (2, 1, len(canaries))]
+        examples = [replica.inputs(kind, each.batch) for each in staged]
+        return traced(model, f"encode_{kind}", examples, _TOLERANCES[dtype])
 
     def _replica(
         self,
-        passes: dict[Kind, Forward],
+        passes: Mapping[Kind, Forward],
         device: torch.device,
         dtype: Dtype,
         compile_lock: KernelCompileLock | None = None,
+        threads: int | None = None,
     ) -> Replica:
-        threads = self._threads if device.type == "cpu" else None
-        kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        threads = (threads or self._threads) if device.type == "cpu" else None
+        kind = _TORCH.get(dtype, torch.float32)
         normalise = Normalisation(self.preprocessing.config, device)
         return Replica(passes, device, kind, normalise, threads=threads, compile_lock=compile_lock)
+
+
+class ChannelsFirst:
+    """A pass of images that are laid out anew, with each channel of an image in one piece."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """Features of shape (rows, dimensions)."""
+        return self._forward(batch.contiguous())
 
 
 def _halved(devices: Sequence[torch.device]) -> list[torch.device]:

@@ -1,7 +1,6 @@
-"""Which arithmetic: the fastest that the devices have, if this model bears it."""
+"""Whether another arithmetic than float32 is faithful to it, by a model's answers to canaries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from PIL import Image
 
 from shared.embeddings import Kind
-from vendor_service.encoder.facts import Dtype
 from vendor_service.encoder.queries import PreparedText
 from vendor_service.encoder.replica import Replica
 
@@ -17,24 +15,7 @@ Canaries = Mapping[Kind, Sequence[Any]]
 
 FAITHFUL = 0.999  # the least cosine to what float32 answers
 
-_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-_CPU_INFO = Path("/proc/cpuinfo")
 _TEXTS = ("a photo of a cat", "a red square on a white wall", "Ünïcode, 2&3", "x")
-
-
-def fastest_dtype(devices: Sequence[torch.device]) -> Dtype:
-    """bfloat16 where every device multiplies it natively (CUDA from Ampere on; CPUs by their flags)."""
-    return "bfloat16" if all(map(_multiplies_bfloat16, devices)) else "float32"
-
-
-def _multiplies_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    try:
-        flags = next(line for line in _CPU_INFO.read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):  # not Linux, or not x86
-        return False
-    return device.type == "cpu" and not _CPU_FLAGS.isdisjoint(flags.split())
 
 
 def make_canaries(

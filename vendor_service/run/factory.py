@@ -1,11 +1,13 @@
 """The engine that a model's spec asks for."""
 
+import logging
 from functools import cache, partial
 
 import torch
 from platformdirs import user_cache_path
 
 from shared.images.limits import ImageLimits
+from vendor_service.encoder.choice import Choice, ChoiceMemory
 from vendor_service.encoder.clip import ClipModel, choose_devices
 from vendor_service.encoder.engine import Engine
 from vendor_service.encoder.observer import Observer
@@ -16,6 +18,8 @@ from vendor_service.errors import OperatorError
 from vendor_service.run.model_specs import ModelSpec
 from vendor_service.run.threads import make_apart
 
+_log = logging.getLogger(__name__)
+
 
 def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
     """Load a model on its devices, with `decoders` processes for its images; 0 if they are elsewhere.
@@ -24,10 +28,21 @@ def load_engine(spec: ModelSpec, decoders: int, observer: Observer) -> Engine:
         OperatorError: it cannot be loaded.
     """
     model = make_apart(partial(_load, spec, _all_threads()))
+    if model.choice.timings:
+        _log.info("%s computes in %s", spec.id, model.choice)
     preparation = None
     if decoders:
         preparation = prepare_with(spec, decoders, model.preprocessing, model.tokenizer, observer)
     return Engine(model, preparation, spec.text_cache_bytes, observer)
+
+
+def measured(spec: ModelSpec, *, anew: bool = False) -> Choice:
+    """By what a model computes on this machine: as it is remembered, or measured now, or `anew` in any case.
+
+    Raises:
+        OperatorError: it cannot be loaded.
+    """
+    return make_apart(partial(_load, spec, _all_threads(), anew=anew)).choice
 
 
 @cache
@@ -39,8 +54,8 @@ def _all_threads() -> int:
     return torch.get_num_threads()
 
 
-def _load(spec: ModelSpec, threads: int) -> ClipModel:
-    """Load a model for replicas that share `threads`."""
+def _load(spec: ModelSpec, threads: int, *, anew: bool = False) -> ClipModel:
+    """Load a model for replicas that share `threads`; `anew`, by what it computes is measured again."""
     torch.set_num_threads(threads)
     return ClipModel(
         spec.source,
@@ -50,6 +65,7 @@ def _load(spec: ModelSpec, threads: int) -> ClipModel:
         compiled=spec.compiled,
         calibration=spec.calibration,
         kept_in=user_cache_path("tuition") / "int8",
+        memory=ChoiceMemory(user_cache_path("tuition") / "arithmetic", anew=anew),
     )
 
 

@@ -240,6 +240,7 @@ def _show(model: ServedModel) -> None:
         processes = encoder.preparation.processes
         metrics.show_preparation(processes.waiting, processes.living)
     if isinstance(encoder, Engine):
+        metrics.show_measured(encoder.model.choice.rates)
         metrics.show_devices(lambda: encoder.batcher.living)
         if on_cuda := {device for device in encoder.model.devices if device.type == "cuda"}:
             metrics.show_gpu_memory(_gpu_memory(on_cuda))

@@ -29,7 +29,7 @@ _LARGEST_SECRET = 65_536  # bytes
 # compose leaves it so where `VENDOR_MODELS` names them.
 _MAY_BE_EMPTY = frozenset({"VENDOR_MODEL"})
 
-DtypeChoice = Literal["auto", "float32", "bfloat16", "int8"]
+DtypeChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 LogFormat = Literal["text", "json"]
 
 

@@ -25,6 +25,8 @@ from sqlalchemy import insert
 from tests.support.commit_cutter import CommitCutter, Cut
 from tests.support.forking import ForkedOn
 from tests.support.postgres import Postgres
+from tests.support.quick import remembering
+from tests.support.tiny_clip import write_tiny_clip
 from tests.vendor_service.books import laid_out, lay_out
 from tests.vendor_service.cli.command import Command, at_a_terminal
 from vendor_service.__main__ import main as program
@@ -36,6 +38,7 @@ from vendor_service.clock import DAY, system_clock, to_datetime
 from vendor_service.database import schema
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Hold
+from vendor_service.encoder.choice import ChoiceMemory
 from vendor_service.errors import OperatorError
 from vendor_service.run import logs
 
@@ -682,6 +685,21 @@ def test_the_models_are_listed_ready_to_be_pasted(vendor: Command) -> None:
     assert {"model": "ViT-B-16", "pretrained": "openai"} in vendor.json("models")
 
 
+def test_a_model_is_measured_and_what_was_remembered_is_printed(
+    vendor: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChoiceMemory, "alone", remembering)
+    monkeypatch.setattr("vendor_service.run.factory.user_cache_path", lambda _: tmp_path / "cache")
+    ask = ("models", "measure", "--model", write_tiny_clip(tmp_path / "tiny", seed=1))
+    first = vendor.json(*ask)
+    assert {(each["model"], each["kind"]) for each in first} == {("tiny", "image"), ("tiny", "text")}
+    assert [each["dtype"] for each in first if each["taken"]] == 2 * ["float32"]
+    assert vendor.json(*ask) == first
+    assert vendor.json(*ask, "--again") != first
+    _, out, _ = vendor(*ask)
+    assert out.split()[:4] == ["model", "taken", "kind", "dtype"]
+
+
 def test_a_file_of_models_is_checked_and_none_is_loaded(vendor: Command, tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     table = '[[model]]\nid = "photos"\nsource = "ViT-B-16/openai"\ndefault = true\nsunset_at = 2027-01-31\n'
@@ -711,6 +729,7 @@ def test_every_command_has_help_with_an_example() -> None:
         ]
         return group.registered_commands + inner
 
-    for command in commands(cli.app):
+    groups = [each.registered_callback for each in (cli.models.app,)]
+    for command in [*commands(cli.app), *filter(None, groups)]:
         assert command.callback is not None
         assert "Example: vendor " in (command.callback.__doc__ or ""), command.callback.__name__

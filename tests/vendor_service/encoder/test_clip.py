@@ -215,21 +215,19 @@ def test_memory_of_a_gpu_is_given_back_once_a_model_is_loaded_and_again_once_its
     given_back: list[list[bool]] = []  # of each model, whether it was gone, whenever memory was given back
     rounded = clip._rounded
 
-    def note(exact: torch.nn.Module) -> Any:
-        made = rounded(exact)
+    def note(exact: torch.nn.Module, dtype: torch.dtype) -> Any:
+        made = rounded(exact, dtype)
         kept.extend(map(weakref.ref, (exact, made)))
         return made
 
     monkeypatch.setattr(clip, "_rounded", note)
-    monkeypatch.setattr("vendor_service.encoder.precision.fastest_dtype", lambda _: "bfloat16")
-    monkeypatch.setattr("vendor_service.encoder.precision.FAITHFUL", -1.0)
     monkeypatch.setattr(
         torch.cuda, "empty_cache", lambda: given_back.append([each() is None for each in kept])
     )
     source = find_model(tiny_clip.write_tiny_clip(tmp_path / "tiny", seed=1), None)
     gc.disable()  # a server's collector leaves alone what it began with
     try:
-        engine = Engine(ClipModel(source, CPU), None, 0, Metrics())
+        engine = Engine(ClipModel(source, CPU, "bfloat16"), None, 0, Metrics())
         engine.start()
         engine.batcher.submit("a", "text", [engine.model.canaries()[1]]).result(20)
         engine.close()
