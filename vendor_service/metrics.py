@@ -120,6 +120,7 @@ class Metrics(RequestMetrics):
     def show_measured(self, rates: Iterable[tuple[Mapping[str, str], float]]) -> None:
         """Tell what was measured of a model on this machine: queries a second, each with its labels."""
         text = "Queries a second by the measurement that chose how the model computes here."
+        self._gauge_for("model_measured_rate", text, *self._of, "kind", "dtype", "way", "taken", "load")
         for labels, rate in rates:
             self._gauge_of("model_measured_rate", text, **self._of, **labels).set(rate)
 

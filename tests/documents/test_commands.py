@@ -33,8 +33,10 @@ def shown_commands(text: str) -> Iterator[tuple[str, bool]]:
 def fault(line: str, *, whole: bool) -> str | None:
     """What is wrong with a command, or `None`."""
     words = words_of(line)
-    command = typer.main.get_command(PROGRAMS[words.pop(0)])
+    command: Any = typer.main.get_command(PROGRAMS[words.pop(0)])
     while words and hasattr(command, "commands"):
+        if words[0].startswith("-") and command.invoke_without_command:
+            break
         name = words.pop(0)
         if name.isupper() or name == "...":  # a placeholder
             return None
@@ -43,7 +45,7 @@ def fault(line: str, *, whole: bool) -> str | None:
         if name not in command.commands:
             return f"no command {name}"
         command = command.commands[name]
-    if hasattr(command, "commands"):
+    if hasattr(command, "commands") and not command.invoke_without_command:
         return "a group, and no command" if whole else None
     return _option_fault(command, words, whole=whole)
 

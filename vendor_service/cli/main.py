@@ -12,9 +12,12 @@ from shared.http.logging import masked
 from shared.text import visible
 from vendor_service.advice import addressed, typed_url
 from vendor_service.cli import database, models, money
+from vendor_service.cli.books import AsJson
 from vendor_service.cli.declared import add_commands
+from vendor_service.cli.printing import print_json, print_rows
 from vendor_service.cli.serve import add_serve
 from vendor_service.errors import APIError, CommitInDoubt, OperatorError, UsageError
+from vendor_service.run.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -20,7 +20,9 @@ from vendor_service.encoder.replica import Replica
 
 # A measurement may take so long, and no longer than one pass more.
 SECONDS = 12.0
-_ROUNDS = 3
+_ROUNDS = 12
+_LONG_ROUND_SECONDS = 0.5  # after some of these there is no other
+_LONG_ROUNDS = 3
 # A batch has so many rows, or fewer where it would take longer than this.
 _ROWS = {"cpu": 8, "cuda": 64}
 _BATCH_SECONDS = 0.8
@@ -80,10 +82,13 @@ def measure(dtypes: Sequence[Dtype], ways: Ways, canaries: Mapping[Kind, Sequenc
                     going.append(candidate)
                 else:  # and its copy of the model with it
                     gone.append(candidate.timing)
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
+        began = time.monotonic()
         for each in going:
             if time.monotonic() < over or not each.batch:
                 _ask(each, canaries[each.kind])
+        if number + 1 >= _LONG_ROUNDS and time.monotonic() > began + _LONG_ROUND_SECONDS:
+            break
     return [each.timing for each in going] + gone
 
 
@@ -121,7 +126,8 @@ def _filled(canaries: Sequence[Any], rows: int) -> list[Any]:
 def ranked(timings: Sequence[Timing]) -> list[tuple[Dtype, Way]]:
     """Each arithmetic with the best way of its images, the one to take first; float32 ends the list.
 
-    An arithmetic is as fast as the geometric mean of its images and texts.
+    An arithmetic is as fast as the geometric mean of its images and texts. One that answers lone images or
+    batches of them more slowly than float32 comes behind it.
     """
     scores: dict[Dtype, tuple[float, Way]] = {}
     for dtype in dict.fromkeys(each.dtype for each in timings):
@@ -134,13 +140,25 @@ def ranked(timings: Sequence[Timing]) -> list[tuple[Dtype, Way]]:
             for kind in ("image", "text")
             if any((each.dtype, each.kind) == (dtype, kind) for each in timings)
         }
-        if len(best) == 2:
+        if len(best) == 2 and not _is_slower(timings, dtype):
             worth = WORTH_ANOTHER_DTYPE if dtype == "float32" else 1.0
             scores[dtype] = worth * (best["image"][0] * best["text"][0]) ** 0.5, best["image"][1]
     order = sorted(scores, key=lambda dtype: -scores[dtype][0])
     if "float32" in order:
         order = order[: order.index("float32") + 1]
     return [(dtype, scores[dtype][1]) for dtype in order]
+
+
+def _is_slower(timings: Sequence[Timing], dtype: Dtype) -> bool:
+    """Whether an arithmetic is slower than float32 for lone images, or for batches of them."""
+    own, exact = (
+        [each for each in timings if (each.kind, each.dtype) == ("image", name)]
+        for name in (dtype, "float32")
+    )
+    if not exact:
+        return False
+    lone = min(each.lone_ms for each in own) > min(each.lone_ms for each in exact)
+    return lone or max(each.a_second for each in own) < max(each.a_second for each in exact)
 
 
 def best_replicas(

@@ -56,6 +56,13 @@ def test_another_arithmetic_than_float32_is_taken_where_it_is_faster_by_a_quarte
     assert [dtype for dtype, _ in measuring.ranked(found)] == order
 
 
+def test_an_arithmetic_that_is_slower_for_lone_images_is_not_taken_for_its_batches() -> None:
+    slow = Timing(kind="image", dtype="bfloat16", way="eager", lone_ms=120, rows=8, a_second=90)
+    texts = [timing("text", "float32", 10), timing("text", "bfloat16", 10)]
+    found = [timing("image", "float32", 10), slow, *texts]
+    assert measuring.ranked(found) == [("float32", "eager")]
+
+
 def test_a_way_is_taken_for_lone_queries_and_batches_alike() -> None:
     def image(way: Way, lone_ms: float, a_second: float) -> Timing:
         return Timing(kind="image", dtype="float32", way=way, lone_ms=lone_ms, rows=8, a_second=a_second)

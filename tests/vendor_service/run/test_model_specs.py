@@ -60,7 +60,7 @@ def test_a_moment_with_an_offset_is_told_in_utc(tmp_path: Path) -> None:
         (FIRST.replace("icon-clip", "icon-klip"), r"1 \(a\), source: .*icon-clip"),
         (FIRST + SECOND.replace("openai", "openay"), r"2 \(b\), source: .*openai"),
         (FIRST + SECOND.replace("/openai", ""), r"2 \(b\), source: .*as ViT-B-16/WEIGHTS: openai, "),
-        (FIRST + 'dtype = "float16"', r"1 \(a\), dtype"),
+        (FIRST + 'dtype = "float8"', r"1 \(a\), dtype"),
         (FIRST + "prices.x = {image_micros = -1}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + "prices.x = {image_micros = 1.5}", r"1 \(a\), prices\.x\.image_micros"),
         (FIRST + f"prices.{65 * 'x'} = {{image_micros = 1}}", r"1 \(a\), prices\.x{65}\..*64 characters"),

@@ -38,7 +38,7 @@ def test_options_come_before_the_environment_files_and_dotenv(
     ("name", "value"),
     [
         ("VENDOR_PORT", "70000"),
-        ("VENDOR_DTYPE", "float16"),
+        ("VENDOR_DTYPE", "float8"),
         ("VENDOR_MAX_INPUTS", "5.5"),
         ("VENDOR_NAME", "Vendor \u202eLtd"),
         ("VENDOR_PUBLIC_URL", "vendor.example"),
