@@ -45,7 +45,8 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        self._live = LiveOutput() if self._console.is_jupyter else None
+        in_notebook = self._console.is_jupyter and not self._console.quiet
+        self._live = LiveOutput() if in_notebook else None
         self._said: set[str] = set()
 
     @classmethod

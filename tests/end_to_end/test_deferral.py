@@ -35,6 +35,8 @@ def trained(vendor_process: VendorProcess, tmp_path_factory: pytest.TempPathFact
         "100",
     )  # fmt: skip
     client("export", "run", "--out", "run/student.onnx")
+    _, metadata = load_tensors(folder / "run" / "student.safetensors")
+    assert len(json.loads(metadata["teacher_names"])) == len(CLASSES) - _TEXTS
     return folder / "run"
 
 

@@ -141,6 +141,8 @@ def test_of_a_weak_teacher_only_what_the_labels_bear_out_is_learnt(
     assert all(each in told for each in words)
     if confused_kind == "text":
         _check_asking(client)
+        review = json.loads((client.folder / "run" / "review.json").read_text())
+        assert review["disagree"] < review["compared"] / 2  # by the names that it learnt by
     if method == "vl2v-adip":
         paper = client(*run, "--out", "paper", "--recipe", "paper").stderr
         assert "which is little" not in paper

@@ -19,6 +19,9 @@ from client.cli.trusted import leads_outside
 from client.results.predictions import read_predictions
 from tests.client.folders import write_trusted
 from tests.client.toy import CLASSES, make_folder, tiny_student
+from tests.support.brief import briefly
+
+__all__ = ["briefly"]  # a fixture
 
 datasets.disable_progress_bars()
 

@@ -23,6 +23,9 @@ from client.vendors.query import Query, Spending
 from client.vendors.teacher import Teacher, teacher_names
 from tests.client.toy import make_folder, tiny_student
 from tests.client.vendors.servers import ApiServer, Asked
+from tests.support.brief import briefly
+
+__all__ = ["briefly"]  # a fixture
 
 GUIDE = """
 from client import Teacher
