@@ -7,7 +7,8 @@ from statistics import fmean
 from markupsafe import Markup
 
 from client.results.charts import Frame, svg, text
-from client.results.comparison_table import RunResult, Spread
+from client.results.comparison_table import Spread
+from client.results.run_result import RunResult
 from shared.pages.charts import nice_ticks
 
 _STYLE = """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from client.data.bundled_set import ICONS, UNLABELLED
-from client.results.comparison_table import RunResult
+from client.results.run_result import RunResult
 from client.runs.cells import Cell
 from client.runs.config import RunConfig
 
@@ -26,8 +26,10 @@ RECORD = ROOT / "benchmarks" / "runs.csv"
 TOGETHER = "together"  # the domain that all others lie in together (one_domain.py)
 # Under these names other weights are loaded today than those of the runs on record (benchmarks/notebook.md).
 FORMER_STUDENTS = ("efficientnet_lite0", "efficientnet_lite2")
-# Of a result; its interval follows from the accuracy and the number of images.
-_KEPT = tuple(field.name for field in fields(RunResult) if field.name != "out_of_domain_interval")
+# Of a result; its interval follows from the accuracy and the number of images, and there is one budget.
+_KEPT = tuple(
+    each.name for each in fields(RunResult) if each.name not in ("out_of_domain_interval", "labels", "budget")
+)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from client.learning.backbones import DEFAULT_BACKBONE
 from client.learning.recipe import Recipe, Variant
 from client.options.vendor import VendorOptions
 from client.progress import Display
-from client.results.comparison_table import RunResult, Spread
+from client.results.comparison_table import Spread
 from client.results.records import Accuracy
+from client.results.run_result import RunResult
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.config import RunConfig

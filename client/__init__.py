@@ -2,7 +2,7 @@
 
 What a program needs is importable from here, and as `import tuition`; docs/python.md shows it at work:
 
-- `distill`, `plan`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
+- `distill`, `plan`, `study`, `compare`, `plan_comparison`, `embed`, with their options `DistillOptions`,
   `CompareOptions`, `EmbedOptions` and their results `Run`, `Plan`, `Summary`, `Purchase`, `Comparison`,
   `ComparisonPlan`, `Embeddings`;
 - `next_options`: those of a run's next generation;
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from client.api.folders import check_folder as check_folder, unpack_example as unpack_example
     from client.api.generations import next_options as next_options
     from client.api.isolation import isolation_test as isolation_test
-    from client.api.planning import plan as plan
+    from client.api.planning import plan as plan, study as study
     from client.api.receipts import (
         export_receipts as export_receipts,
         verify_receipts as verify_receipts,
@@ -133,7 +133,7 @@ _MODULES = {
     "client.api.folders": ("check_folder", "unpack_example"),
     "client.api.generations": ("next_options",),
     "client.api.isolation": ("isolation_test",),
-    "client.api.planning": ("plan",),
+    "client.api.planning": ("plan", "study"),
     "client.api.receipts": ("export_receipts", "verify_receipts", "verify_receipts_file"),
     "client.api.serving": ("serve",),
     "client.api.students": ("DomainAccuracy", "Predictions", "Student", "evaluate", "load_student"),

@@ -246,8 +246,8 @@ def _kind(annotation: Any) -> tuple[type, tuple[str, ...], bool]:  # noqa: ANN40
         if get_origin(each) is tuple:
             kind, choices, _ = _kind(get_args(each)[0])
             return kind, choices, True
-        if get_origin(each) is Literal:
-            return str, get_args(each), False
+        if get_origin(each) is Literal:  # of a number or a word, any may be typed
+            return str, () if {int, float} & {*kinds} else get_args(each), False
     simple = [each for each in kinds if each in _WORDS]
     return (simple[0] if simple and str not in simple else str), (), False
 

@@ -130,7 +130,9 @@ def _comparison(
         )
     require_named(options.data)
     require_outside(options.out, options.data)
-    if options.budget is not None and acquisition_of(acquisition_name(options.select)) is not None:
+    if (options.budget is not None or options.budgets) and acquisition_of(
+        acquisition_name(options.select)
+    ) is not None:
         raise UsageError(
             "A comparison buys for all its runs before any begins, so with --budget its images are chosen by "
             f"{' or '.join(get_args(SelectionStrategy))}: --select. `client distill` chooses round by round."
@@ -142,6 +144,8 @@ def _comparison(
         variants=[_row(row, recipe, options.steps) for row in options.methods],
         targets=[composed(name) for name in options.target_domains],
         seeds=range(options.seeds),
+        labels=[None if each == "all" else each for each in options.labels] or [None],
+        budgets=[None if each == "all" else each for each in options.budgets],
     )
     return runs.ComparisonRunner(
         config,

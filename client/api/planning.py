@@ -2,12 +2,14 @@
 
 import hashlib
 
+from client.api.comparison import Comparison, compare
 from client.api.confirm import Confirm, purchases
 from client.api.settling import run_config, with_files
 from client.errors import UsageError
 from client.learning.methods import method_of
-from client.options.training import DistillOptions
-from client.progress import ProgressListener
+from client.learning.processes import chosen_device
+from client.options.training import CompareOptions, DistillOptions
+from client.progress import Display, ProgressListener
 from client.purchase.buyer import Buyer
 from client.results.records import Plan, TeacherCheck, TriedWording
 from client.runs import forecast
@@ -18,10 +20,12 @@ from client.runs.folder import RunFolder
 from client.runs.generations import seen_before
 from client.runs.memo import Memo
 from client.runs.mentions import mention_arithmetic, mention_skipped
-from client.runs.plans import describe_outlook, describe_plan
+from client.runs.plans import describe_outlook, describe_plan, describe_time
 from client.runs.prompt_trial import prompt_trial
 from client.runs.requirements import require_images, require_prompts
 from client.runs.teacher_queries import teacher_queries
+
+_STUDY_STEPS = 300
 
 
 def plan(
@@ -56,6 +60,60 @@ def plan(
     )
 
 
+def study(
+    options: DistillOptions,
+    planned: Plan,
+    *,
+    confirm: Confirm | None = None,
+    progress: ProgressListener | None = None,
+) -> Comparison:
+    """Measure what labels and queries are worth on the images of a plan: short runs, a domain held out.
+
+    They have 1, 4, 16 and all labels a class, as far as there are more, and the class texts alone, all
+    queries of the plan, and what lies between; beside them stands `label-only`, which asks nothing. All is
+    bought first, after one quote, and a later run finds what it asks, too.
+
+    Args:
+        options: those of the plan.
+        planned: the plan.
+        confirm: is asked whether a purchase of more than five units may begin, unless the options say so.
+        progress: is told how the work goes on.
+
+    Raises:
+        UsageError: there are no two domains, or the method asks nothing.
+        ClientError: see client/errors.py; what was bought and trained so far is kept.
+    """
+    if planned.purchase is None:
+        raise UsageError(f"The method {planned.method} asks nothing, so --study has nothing to compare.")
+    labels = (planned.train_images + planned.holdout_images) / len(planned.classes)
+    texts, most = planned.purchase.prompts, planned.purchase.cached + planned.purchase.to_buy
+    budgets = sorted({texts, round((texts * most) ** 0.5), most} - {0})
+    shared = CompareOptions.model_fields.keys() & DistillOptions.model_fields.keys()
+    given = {name: getattr(options, name) for name in shared - {"budget", "out", "steps"}}
+    domain = planned.target_domain or planned.source_domains[0]
+    rows = ("label-only", options.method)
+    few = [each for each in (1, 4, 16) if each < labels]
+    steps = min(options.steps or _STUDY_STEPS, _STUDY_STEPS)
+    runs = (len(few) + 1) * (len(budgets) + 1)
+    if planned.training_seconds is not None:
+        minutes = runs * planned.training_seconds * steps / planned.steps / 60
+        Display.of(progress).note(f"{runs} runs of {steps} steps, about {minutes:.0f} minutes of training.")
+    return compare(
+        CompareOptions(
+            **given,
+            out=options.out or run_config(options).usual_folder.with_name(f"study-{domain}"),
+            methods=rows,
+            target_domains=(domain,),
+            seeds=1,
+            steps=steps,
+            labels=(*few, "all"),
+            budgets=tuple(budgets),
+        ),
+        confirm=confirm,
+        progress=progress,
+    )
+
+
 def _planned(
     options: DistillOptions,
     *,
@@ -78,7 +136,7 @@ def _planned(
     display = connection.display
     seen = seen_before(config, run, display)
     dataset = read_dataset(config, display, Memo(files=connection.files), seen=seen)
-    planned = describe_plan(config, dataset, None, None)
+    planned, purchase = describe_plan(config, dataset, None, None), None
     if try_prompts and "images" not in method_of(config.method).asks:
         raise UsageError(
             f"The method {config.method} asks a vendor about no images: nothing to try prompts by."
@@ -101,6 +159,8 @@ def _planned(
             outlook = describe_outlook(teacher.outlook(purchase.to_buy))
             planned = describe_plan(config, dataset, teacher.model, purchase, outlook)
         planned = planned.model_copy(update={"teacher_check": checked or weak, "tried_prompts": tried})
+    seconds = describe_time(config, dataset, purchase, chosen_device(options.device))
+    planned = planned.model_copy(update={"training_seconds": seconds})
     mention_skipped(dataset.left_out, dataset.folder.base, display, listed_in="--json")
     return planned
 

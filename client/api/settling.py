@@ -100,6 +100,7 @@ def settled_options(images: ImageOptions, prompts: PromptOptions, student: Stude
         "transform": None if student.transform is None else transform_name(student.transform),
         "student_weights": None if weights is None else resolved(weights),
         "image_size": student.image_size or native,
+        "mixed_precision": student.mixed_precision,
         "recipe": recipe,
     }
 

@@ -151,6 +151,12 @@ def print_plan(plan: Plan) -> None:
         f"{plan.train_images} training images{pool}, {plan.holdout_images} held out for selection; "
         f"{plan.steps} training steps."
     )
+    if plan.training_seconds is not None:
+        from client.results.rendering import duration
+
+        print_line(
+            f"Training takes about {duration(plan.training_seconds)} on this machine, as busy as it is."
+        )
     if plan.unseen_images:
         print_line(
             f"{plan.unseen_images} of the images without labels are not bought: so few steps look at no more "
@@ -165,6 +171,8 @@ def print_plan(plan: Plan) -> None:
     check = plan.teacher_check
     quote = None if plan.outlook is None else plan.outlook.quote
     _print_tranches(purchase, plan.gains or {}, None if quote is None else quote.currency)
+    if plan.advice is not None:
+        print_line(f"{plan.advice} Your images will differ: --study measures it on them.")
     if purchase.duplicates:
         print_line(f"{purchase.duplicates} queries are alike, and bought once.")
     if purchase.unaffordable:

@@ -69,11 +69,17 @@ class PlanRun(DistillOptions, Printed):
         description="Buy the texts of each `prompt`, or of common ones, and up to 100 labelled images, and "
         "tell which wording your labels prefer.",
     )
+    study: Annotated[bool, Option(typed=True)] = Field(
+        default=False,
+        description="Measure on your labels what labels and queries are worth: short runs that hold a domain "
+        "out, with fewer labels and queries and with all. It buys what the runs ask, which stays in the "
+        "cache.",
+    )
 
 
 @command(app, panel=_PANEL, without=("leave_one_out", "out", "replace", "batch", "wait", "device"))
 def plan(given: PlanRun) -> None:
-    """Show what a run would use, buy and cost; spends nothing without --probe or --try-prompts.
+    """Show what a run would use, buy and cost; spends nothing without --probe, --try-prompts or --study.
 
     It writes to the cache and beside it alone: it keeps what it learns of the files, so that the next command
     is quick. `client distill --dry-run` and `client compare --dry-run` do the same.
@@ -89,7 +95,13 @@ def plan(given: PlanRun) -> None:
         confirm=on_terminal(),
         progress=Display(),
     )
-    _show_plan(planned, as_json=given.as_json)
+    if not given.study:
+        _show_plan(planned, as_json=given.as_json)
+        return
+    if not given.as_json:
+        _show_plan(planned, as_json=False)
+    found = planning.study(given, planned, confirm=on_terminal(), progress=Display())
+    print_json(found.to_json()) if given.as_json else print(found.text, end="")
 
 
 class Compare(CompareOptions, Printed):

@@ -38,8 +38,7 @@ def wording_of(
                 f"--prompt {template!r} has no {PLACE}, where the name of the class stands: 'a photo of a "
                 f"{PLACE}', say."
             )
-    if names is None and (beside := folder.base / NAMES_FILE).is_file():
-        names = beside
+    names = names or beside(folder)
     wording = Wording(
         tuple(templates),
         {} if names is None else _read_names(names, folder.classes),
@@ -47,6 +46,12 @@ def wording_of(
     )
     wording.require_distinct(folder.classes)
     return wording
+
+
+def beside(folder: ImageFolder) -> Path | None:
+    """The file of names in a folder, or beside a table, if there is one."""
+    file = folder.base / NAMES_FILE
+    return file if file.is_file() else None
 
 
 def _read_names(file: Path, classes: Sequence[str]) -> dict[str, str]:

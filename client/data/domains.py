@@ -144,8 +144,12 @@ class ImageFolder:
             )
         )
 
-    def source_domains(self, target: str | None) -> tuple[str, ...]:
+    def source_domains(self, target: str | None, *, needed: bool = True) -> tuple[str, ...]:
         """The domains to train on when `target` is held out; all where nothing is.
+
+        Args:
+            target: the domain that is held out, if one is.
+            needed: whether there is nothing else to learn from.
 
         Raises:
             DataError: the target does not exist, a domain has no image by name, nothing is left to train on,
@@ -153,7 +157,7 @@ class ImageFolder:
         """
         if target is not None:
             self.require_domains([target])
-        if target is not None and len(self.domains) < 2:
+        if needed and target is not None and len(self.domains) < 2:
             instead = (
                 f"put the images in {self.root}/<domain>/<class>/"
                 if self.table is None

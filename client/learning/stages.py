@@ -181,6 +181,7 @@ def distill(
     save: Callable[[Checkpoint], None] = lambda _: None,
     on_step: Callable[[TrainingStep], None] = lambda _: None,
     processes: Processes = SINGLE_PROCESS,
+    mixed_precision: bool = False,
 ) -> dict[str, SelectedWeights]:
     """Train what `method` trains on augmented pixels (paper, section 4.2, "Distill"), in place.
 
@@ -214,6 +215,7 @@ def distill(
         average_teaches=method.teacher == "average",
         # A view of one's own draws by generators that all threads share.
         prepares_ahead=data.view is None and not any(map(callable, method.views)),
+        mixed_precision=mixed_precision,
     ).run(resume=resume, save=save, on_step=on_step)
     return selection.selected_by_name()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
@@ -56,6 +56,10 @@ _Transform = Annotated[Any, AfterValidator(_transform)]
 _Recipe = Annotated[Recipe, AfterValidator(_sound)]
 _Method = Annotated[Any, AfterValidator(_method)]
 _Row = Annotated[Variant, AfterValidator(_sound_row)]
+
+
+_Budget = Annotated[int, Field(ge=0, le=10**12)] | Literal["all"]
+_Labels = Annotated[int, Field(ge=0, le=1_000_000)] | Literal["all"]
 
 
 class DeviceOptions(Options):
@@ -177,6 +181,10 @@ class StudentOptions(Options):
         description="A random view of an image in training, in place of the recipe's: python:MODULE:NAME, a "
         "function of one image (uint8, shape (3, side, side)). In Python also the function.",
     )
+    mixed_precision: bool = Field(
+        default=False,
+        description="On a GPU, compute steps on pixels in bfloat16 where that suffices.",
+    )
     recipe: RecipeName | _Recipe = Field(
         default="default",
         description="Training protocol: Tuition's own, or the paper's (hours on a CPU).",
@@ -270,4 +278,14 @@ class CompareOptions(
         le=10**12,
         description="Embeddings that each run may use, prompts included, whoever paid (default: all it "
         "asks for); zero-shot and unlimited are not limited.",
+    )
+    budgets: Annotated[tuple[_Budget, ...], Option(commas=True, instead_of="budget")] = Field(
+        default=(),
+        description="Several budgets in the place of one: each row that asks is run with each that reaches "
+        "its class prompts. `all` is no limit.",
+    )
+    labels: Annotated[tuple[_Labels, ...], Option(commas=True)] = Field(
+        default=(),
+        description="Each row is run with so many labels a class, `0`, `1` or `all`, say, over all source "
+        "domains together; the other images there have none, for methods that learn from such.",
     )

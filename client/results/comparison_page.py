@@ -7,9 +7,10 @@ from markupsafe import Markup
 
 from client.results.asking import SHARES, Answers, Asked, asked_by_share, mean_of, price_of_thousand
 from client.results.charts import Priced, differences, frontier
-from client.results.comparison_table import RunResult, Setting, accuracies, best_of, differences_of, rows_of
+from client.results.comparison_table import Setting, accuracies, best_of, differences_of, rows_of
 from client.results.intervals import in_percent
 from client.results.rendering import render
+from client.results.run_result import RunResult
 from shared.pages.tables import Column
 from shared.text import isolated
 

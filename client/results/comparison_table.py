@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
+from client.results.curves import Curve, curves_of, described_curves
 from client.results.escaping import csv_line, in_markdown
-from client.results.intervals import Interval
 from client.results.paired import Difference, difference
+from client.results.run_result import RunResult
 from shared.text import visible
 
 T = TypeVar("T")
@@ -22,39 +23,6 @@ _IN_LATEX = str.maketrans(
     {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
     | {c: f"\\{c}" for c in "&%$#_{}"}
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The result of one run.
-
-    Attributes:
-        method: its row.
-        target: the domain that was held out.
-        seed: of the run.
-        in_domain: mean accuracy over the hold-outs of the source domains, from 0 to 1; `None` where there
-            is none.
-        out_of_domain: accuracy on the target domain, from 0 to 1.
-        queries: embeddings that it worked with, whoever paid for them.
-        cost_micros: what these cost by the vendor's prices, bought for this run alone.
-        seconds: of training, work that it shared with other runs included.
-        is_teacher: whether this is the teacher's own answer: no student, and out of their competition.
-        out_of_domain_interval: the 95% interval of `out_of_domain`; `None` from 1,000 images on.
-        over_classes: as `out_of_domain`, but the mean over classes, so that a rare one counts as much as a
-            common one; `None` where it was not measured.
-    """
-
-    method: str
-    target: str
-    seed: int
-    in_domain: float | None
-    out_of_domain: float
-    queries: int
-    cost_micros: int
-    seconds: float
-    is_teacher: bool = False
-    out_of_domain_interval: Interval | None = None
-    over_classes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +63,7 @@ class Setting:
         )
         sentences = [
             f"Accuracy in % on each domain held out in turn, {spread}; {chosen}.",
-            _compared(results),
+            described_curves(curves_of(results)) or _compared(results),
             _chance(results),
             f"{self.data}: {sum(self.images.values()):,} images ({domains}) of {self.classes} classes.",
             f"Student: {self.student} at {self.image_size} px.",
@@ -121,13 +89,19 @@ def differences_of(results: Sequence[RunResult]) -> list[Difference]:
 
     Without such a one, beside the first of the table.
     """
+    by_labels = ([r for r in results if r.labels == labels] for labels in _unique(r.labels for r in results))
+    return [difference for some in by_labels for difference in _differences_of(some)]
+
+
+def _differences_of(results: Sequence[RunResult]) -> list[Difference]:
+    """The same of runs with as many labels."""
     runs: dict[str, dict[tuple[str, int], float]] = {}
     for each in results:
         if not each.is_teacher:
-            runs.setdefault(each.method, {})[each.target, each.seed] = each.out_of_domain
+            runs.setdefault(each.row, {})[each.target, each.seed] = each.out_of_domain
     if len(runs) < 2:
         return []
-    paid = {each.method for each in results if each.queries}
+    paid = {each.row for each in results if each.queries}
     free = [name for name in runs if name not in paid]
     most = max(len(runs[name]) for name in free or runs)
     whole = [name for name in free or list(runs)[:1] if len(runs[name]) == most]
@@ -141,7 +115,7 @@ def _compared(results: Sequence[RunResult]) -> str:
     found = differences_of(results)
     if not found:
         return ""
-    asked = any(each.queries for each in results if each.method == found[0].beside)
+    asked = any(each.queries for each in results if each.row == found[0].beside)
     intervals = any(each.interval is not None for each in found)
     return (
         f"In pairs of the same domain and seed, beside {found[0].beside}{'' if asked else ' (asks nothing)'}"
@@ -185,7 +159,7 @@ class Row:
     """A method over all its runs.
 
     Attributes:
-        method: its name.
+        method: its name, and labels and budget where these are some of several.
         by_target: accuracy on each held-out domain.
         mean: the mean over these domains (the average of DomainBed), seed by seed.
         worst: the lowest of them, seed by seed.
@@ -224,6 +198,9 @@ class ComparisonTable(BaseModel):
     differences: list[Difference] = Field(
         description="each student beside the best one that asks nothing, in pairs of the same domain and seed"
     )
+    curves: list[Curve] = Field(
+        description="accuracy by queries, of each method and number of labels, where there are several"
+    )
     runs: list[RunResult] = Field(description="every run that has finished; accuracies from 0 to 1")
 
     @classmethod
@@ -233,6 +210,7 @@ class ComparisonTable(BaseModel):
             setting=setting,
             rows=rows_of(results),
             differences=differences_of(results),
+            curves=curves_of(results),
             runs=list(results),
         )
 
@@ -243,7 +221,7 @@ class ComparisonTable(BaseModel):
 
 def rows_of(results: Sequence[RunResult]) -> list[Row]:
     """A row for each method, in the order of the results."""
-    return [_row([r for r in results if r.method == name]) for name in _unique(r.method for r in results)]
+    return [_row([r for r in results if r.row == name]) for name in _unique(r.row for r in results)]
 
 
 def _row(results: Sequence[RunResult]) -> Row:
@@ -251,7 +229,7 @@ def _row(results: Sequence[RunResult]) -> Row:
     inside = _by_seed(results, lambda run: run.in_domain)
     by_class = _by_seed(results, lambda run: run.over_classes)
     return Row(
-        method=results[0].method,
+        method=results[0].row,
         by_target={
             target: Spread.of([r.out_of_domain for r in results if r.target == target])
             for target in _unique(r.target for r in results)

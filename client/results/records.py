@@ -273,7 +273,7 @@ def described_wording(wording: AskedWording) -> str:
     return "; ".join(told)
 
 
-_OF_PLAN_ALONE = ("outlook", "teacher_check", "tried_prompts", "gains")
+_OF_PLAN_ALONE = ("outlook", "teacher_check", "tried_prompts", "gains", "training_seconds", "advice")
 
 
 class Plan(Record):
@@ -322,6 +322,17 @@ class Plan(Record):
         "icons, on top of the kinds before it and of `label-only`, which asks nothing. "
         "`tuition.plan` tells of the method and the recipe that were measured; `plan.json` is "
         "without",
+    )
+    advice: str | None = Field(
+        default=None,
+        description="what as many labels and queries came to on the bundled icons, and when not to buy, of "
+        "the method and recipe that were measured; `plan.json` is without",
+    )
+    training_seconds: float | None = Field(
+        default=None,
+        description="about how many seconds training takes on this machine, by a few images of noise that "
+        "`tuition.plan` sends through the student; `None` of a student whose name does not suffice to "
+        "build it; `plan.json` is without",
     )
 
     def to_json(self) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from client.learning.methods import method_of
 from client.learning.recipe import Variant
 from client.results.asking import Answers, Right, price_of, right_of
-from client.results.comparison_table import RunResult
 from client.results.predictions import read_predictions
 from client.results.records import Plan, Summary, held_out_whole
+from client.results.run_result import RunResult
 from client.runs.config import RunConfig
 from client.runs.file_names import as_file_name
 from client.runs.folder import RunFolder
@@ -18,11 +18,13 @@ from client.runs.zero_shot import ZERO_SHOT, ZeroShotPlan, ZeroShotSummary
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a comparison."""
+    """One run of a comparison; labels a class and budget where these differ between its runs."""
 
     variant: Variant
     config: RunConfig
     run: RunFolder
+    labels: int | None = None
+    budget: int | None = None
 
     @property
     def target(self) -> str:
@@ -72,6 +74,8 @@ class Cell:
             is_teacher=not self.trains,
             out_of_domain_interval=summary.accuracy.out_of_domain_interval,
             over_classes=summary.accuracy.out_of_domain_over_classes,
+            labels=self.labels,
+            budget=self.budget,
         )
 
     @property
@@ -91,9 +95,13 @@ class Cell:
         return run.record(Plan, run.plan) if self.trains else run.record(ZeroShotPlan, run.plan)
 
 
-def name_of_run(variant: Variant, target: str, seed: int) -> str:
+def name_of_run(
+    variant: Variant, target: str, seed: int, labels: int | None = None, budget: int | None = None
+) -> str:
     """The name of a cell's folder."""
-    return f"{variant.name}-{as_file_name(target)}-{seed}"
+    parts = {"labels": labels, "queries": budget}
+    told = "".join(f"-{number}-{what}" for what, number in parts.items() if number is not None)
+    return f"{variant.name}-{as_file_name(target)}-{seed}{told}"
 
 
 def answers_of(cells: Sequence[Cell]) -> list[Answers]:
@@ -113,7 +121,7 @@ def answers_of(cells: Sequence[Cell]) -> list[Answers]:
             teachers.setdefault(cell.target, known)
     return [
         Answers(
-            cell.variant.name,
+            cell.result.row,
             cell.target,
             [each for each in read_predictions(cell.run.answers) if not each.seen],
             teachers[cell.target],

@@ -1,6 +1,7 @@
 """Many runs to one table: leave one domain out, over domains, seeds and methods, buying each image once."""
 
 import hashlib
+import math
 import os
 import platform
 import secrets
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from client.data.class_files import wording_of
+from client.data.class_files import beside, wording_of
 from client.data.kept_images import is_named_as_kept
 from client.data.names import size_of
 from client.data.pool import find_pool
@@ -25,7 +26,8 @@ from client.learning.methods import method_of, parse_method
 from client.learning.recipe import Variant
 from client.paths import resolved
 from client.purchase.buyer import Buyer
-from client.results.comparison_table import FORMATS, ComparisonTable, RunResult, Setting
+from client.results.comparison_table import FORMATS, ComparisonTable, Setting
+from client.results.run_result import RunResult
 from client.runs.cells import Cell, answers_of, by_steps, name_of_run, price_among
 from client.runs.code import code_of
 from client.runs.config import RunConfig
@@ -34,6 +36,7 @@ from client.runs.context import RunContext
 from client.runs.dataset import Dataset, DomainInputs, PoolInputs, listed, read_dataset
 from client.runs.digest import StageInputs
 from client.runs.distillation import Distillation
+from client.runs.fewer_labels import with_labels
 from client.runs.folder import RunFolder
 from client.runs.forecast import worth_asking
 from client.runs.generations import content_of, seen_before
@@ -72,12 +75,17 @@ class ComparisonConfig:
         variants: the rows.
         targets: the domains to hold out, one after the other; empty for all.
         seeds: each run is repeated with these.
+        labels: each row is repeated with so many labels a class; `None` stands for all.
+        budgets: each row that asks is repeated with these in the place of `use_at_most`; `None` stands for
+            all that it asks. Empty for `use_at_most` alone.
     """
 
     run: RunConfig
     variants: Sequence[Variant]
     targets: Sequence[str]
     seeds: Sequence[int]
+    labels: Sequence[int | None] = (None,)
+    budgets: Sequence[int | None] = ()
 
 
 class ComparisonRunner:
@@ -122,6 +130,7 @@ class ComparisonRunner:
         self._images.require_domains(config.targets)
         self._pools = {word: find_pool(word, self._shared.columns).images for word in self._shared.unlabelled}
         _require_none_kept(self._pools)
+        self._tables = connection.sets / "labels"
         self.cells = self._cells()
 
     @property
@@ -184,17 +193,20 @@ class ComparisonRunner:
         Raises:
             UsageError: they do not reach the class prompts, or one of them is named twice.
         """
-        most, classes = self._shared.use_at_most, len(self._images.classes)
-        if most is not None and most < classes:
+        classes = len(self._images.classes)
+        most = max((math.inf if each is None else each for each in self._budgets), default=0)
+        if most < classes and not (self._config.budgets and any(not _buys(v) for v in self._config.variants)):
             raise UsageError(
                 f"{most} queries a run do not reach the {classes} class prompts, without which no student "
                 "can name its classes. Raise --budget."
             )
         cells = [
-            self._cell(variant, target, seed)
+            self._cell(variant, target, seed, labels, budget)
             for target in self._config.targets or self._images.domains
             for seed in self._config.seeds
+            for labels in self._config.labels
             for variant in self._config.variants
+            for budget in self._budgets_of(variant, labels)
         ]
         if len({cell.run.path for cell in cells}) < len(cells):
             raise UsageError(
@@ -202,19 +214,47 @@ class ComparisonRunner:
             )
         return cells
 
-    def _cell(self, variant: Variant, target: str, seed: int) -> Cell:
-        recipe, unlabelled = variant.recipe, tuple[str, ...]()
-        if variant.method != ZERO_SHOT:
+    @property
+    def _budgets(self) -> Sequence[int | None]:
+        return self._config.budgets or (self._shared.use_at_most,)
+
+    def _budgets_of(self, variant: Variant, labels: int | None) -> Sequence[int | None]:
+        """The budgets with which a row is run; none where it would be the same again, or cannot be."""
+        most = self._shared.use_at_most
+        if variant.method == ZERO_SHOT:  # it depends on neither
+            return [most] if labels == self._config.labels[0] else []
+        method = method_of(variant.method)
+        if labels == 0 and not (method.learns_unlabelled and "images" in method.asks):
+            return []
+        if not method.buys:
+            return [most]
+        return [each for each in self._budgets if each is None or each >= len(self._images.classes)]
+
+    def _cell(self, variant: Variant, target: str, seed: int, labels: int | None, budget: int | None) -> Cell:
+        recipe, unlabelled, shared = variant.recipe, tuple[str, ...](), self._shared
+        if variant.method == ZERO_SHOT:
+            learns_unlabelled, labels = False, None
+        else:
             method, recipe = parse_method(variant.method, recipe)
-            unlabelled = self._shared.unlabelled if method.learns_unlabelled else ()
-        run = self._shared.changed(
+            learns_unlabelled = method.learns_unlabelled
+            unlabelled = shared.unlabelled if learns_unlabelled else ()
+        if labels is not None:
+            fewer = with_labels(self._images, self._tables, target=target, seed=seed, count=labels)
+            others = [str(fewer.others)] if learns_unlabelled and fewer.others else []
+            names = shared.names or beside(self._images)
+            shared = shared.changed(data=fewer.labelled, layout=None, columns=(), names=names)
+            unlabelled = (*unlabelled, *others)
+        run = shared.changed(
+            use_at_most=budget,
             target_domain=target,
             method=variant.method,
             seed=seed,
             recipe=replace(recipe, passes=0),  # rows that take as many steps can be compared
             unlabelled=unlabelled,
         )
-        return Cell(variant, run, RunFolder(self._runs / name_of_run(variant, target, seed)))
+        told = budget if budget != self._shared.use_at_most else None
+        name = name_of_run(variant, target, seed, labels, told)
+        return Cell(variant, run, RunFolder(self._runs / name), labels, told)
 
     def _begin(self) -> None:
         """Make the folder, or take it up; `RunFolder.begin` refuses a folder that holds another run."""
@@ -380,7 +420,8 @@ class ComparisonRunner:
     def _write_tables(self) -> list[RunResult]:
         """The table of the runs that have finished, in every format."""
         results = [cell.result for cell in self.cells if cell.run.summary.exists()]
-        results.sort(key=lambda r: [variant.name for variant in self._config.variants].index(r.method))
+        rows = [variant.name for variant in self._config.variants]
+        results.sort(key=lambda r: (rows.index(r.method), [*self._config.labels, None].index(r.labels)))
         if results:
             folder = self._folder
             table = ComparisonTable.of(results, self.setting)
@@ -395,6 +436,10 @@ class ComparisonRunner:
 
         html = as_page(results, self.setting, answers_of(self.cells), price_among(self.cells))
         self._folder.write_text(self._folder.path / "table.html", html)
+
+
+def _buys(variant: Variant) -> bool:
+    return variant.method == ZERO_SHOT or method_of(variant.method).buys
 
 
 def _require_none_kept(pools: Mapping[str, Sequence[Path]]) -> None:

@@ -249,7 +249,7 @@ def _listed(config: RunConfig, display: Display) -> tuple[ImageFolder, tuple[str
     if known := recognise(folder):
         mention_differences(known, folder, display)
         mention_recipe(known, folder, config.recipe, display)
-    domains = folder.source_domains(config.target_domain)
+    domains = folder.source_domains(config.target_domain, needed=not config.pools)
     if not domains and not config.pools:
         raise DataError(
             f"{folder.root} names classes and no image: give images without labels with --unlabelled."

@@ -6,25 +6,40 @@ from client.data.finder import counted
 from client.data.names import relative
 from client.data.wording import Wording
 from client.learning.methods import method_of, steps_of
+from client.learning.recipe import Recipe
 from client.purchase.buyer import PurchaseOutlook
 from client.purchase.plan import PurchasePlan
 from client.results.expectations import gains_of
+from client.results.plane import measured_plane
 from client.results.records import AskedWording, Outlook, Plan, PlannedPurchase, SkippedFile
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, unseen
+from client.runs.training_time import training_seconds
 from shared.embeddings import ModelCard
 
 
-def _steps(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> int:
-    """How many steps the last stage would take, with what the plan gets."""
-    method = method_of(config.method)
-    free = 0 if "images" in method.asks else len(dataset.unlabelled)
-    settled = config.recipe.settled(
+def _unlabelled(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> int:
+    """How many images without labels a run would learn from, with what the plan gets."""
+    if "images" not in method_of(config.method).asks:
+        return len(dataset.unlabelled)
+    return plan.had("unlabelled") if plan else 0
+
+
+def _settled(config: RunConfig, dataset: Dataset, plan: PurchasePlan | None) -> Recipe:
+    return config.recipe.settled(
         domains=len(dataset.taught_domains),
         labelled=len(dataset.train),
-        unlabelled=plan.had("unlabelled") if plan and not free else free,
+        unlabelled=_unlabelled(config, dataset, plan),
     )
-    return steps_of(method, settled)
+
+
+def describe_time(
+    config: RunConfig, dataset: Dataset, plan: PurchasePlan | None, device: str
+) -> float | None:
+    """About how many seconds the run would train on this device; `None` where that cannot be told."""
+    unlabelled = _unlabelled(config, dataset, plan)
+    recipe = _settled(config, dataset, plan)
+    return training_seconds(config, dataset, recipe, unlabelled=unlabelled, device=device)
 
 
 def _asked_wording(config: RunConfig, wording: Wording) -> AskedWording:
@@ -44,6 +59,9 @@ def describe_plan(
 ) -> Plan:
     """Describe the plan of a run as `plan.json` holds it and `client plan --json` prints it."""
     base = dataset.folder.base
+    gains = None
+    if outlook is not None:
+        gains = gains_of(config.method, config.recipe, held_out=dataset.target is not None)
     return Plan(
         method=config.method,
         target_domain=dataset.target,
@@ -57,16 +75,23 @@ def describe_plan(
         ),
         unlabelled_images=len(dataset.unlabelled),
         unseen_images=unseen(config, dataset),
-        steps=_steps(config, dataset, plan),
+        steps=steps_of(method_of(config.method), _settled(config, dataset, plan)),
         left_out=counted(dataset.left_out),
         skipped=[SkippedFile(path=relative(s.path, base), reason=s.reason) for s in dataset.left_out],
         model=model,
         purchase=None if plan is None else PlannedPurchase.model_validate(plan.to_json()),
         outlook=outlook,
-        gains=None
-        if outlook is None
-        else gains_of(config.method, config.recipe, held_out=dataset.target is not None),
+        gains=gains,
+        advice=_advice(dataset, plan) if gains is not None and plan is not None else None,
     )
+
+
+def _advice(dataset: Dataset, plan: PurchasePlan) -> str | None:
+    """What the plane of the icons says; of a pool it was measured on a style that is held out."""
+    labelled = len(dataset.train) + len(dataset.holdout)
+    if not labelled or (dataset.unlabelled and dataset.target is None):
+        return None
+    return measured_plane().advice(labelled / len(dataset.classes), plan.cached + len(plan.to_buy))
 
 
 def describe_outlook(outlook: PurchaseOutlook) -> Outlook:

@@ -4,7 +4,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,12 @@ class Trainer:
     ) -> None:
         """Train, and leave the student in its file."""
         keep_freed()
+        with tensor_cores(self._device):
+            self._train(backbone, dataset, targets, data, stamp)
+
+    def _train(
+        self, backbone: nn.Module, dataset: Dataset, targets: Targets, data: TrainingSet, stamp: str
+    ) -> None:
         self._settle(dataset, data)
         student = self._new_student(backbone, targets)
         data = replace(data, teacher=self._local_teacher(student))
@@ -287,6 +294,7 @@ class Trainer:
                 save=save,
                 on_step=self._logger("distill", advance),
                 processes=self._processes,
+                mixed_precision=is_mixed(self._config, self._device),
             )
         return Trained(run.path, kept, run.rows("distill"))
 
@@ -358,6 +366,22 @@ def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMeta
         reliability=Reliability.of(confidence.numpy(), (predicted == labels).numpy()),
         rejection=Rejection.of(sureness(probabilities.numpy())),
     )
+
+
+def is_mixed(config: RunConfig, device: torch.device) -> bool:
+    """Whether steps on pixels compute in bfloat16: not on a CPU, where convolutions in it take far longer."""
+    return config.mixed_precision and device.type != "cpu"
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """Have a GPU multiply float32 matrices as it convolves: in TF32, where it has that."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def same_steps(config: RunConfig) -> RunConfig:

@@ -21,7 +21,7 @@ from client.data.pool import find_pool
 from client.learning.recipe import Recipe, Variant
 from client.options.vendor import VendorOptions
 from client.progress import Display
-from client.results.comparison_table import RunResult
+from client.results.run_result import RunResult
 from client.runs import comparison, dataset
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner

@@ -323,3 +323,24 @@ def test_where_nothing_is_held_out_the_cell_is_empty(client: Command) -> None:
     assert "nothing of the source domains is held out, so the last weights are kept" in " ".join(
         shown.stdout.split()
     )
+
+
+def test_a_study_measures_labels_and_queries_and_a_run_finds_some_of_what_it_bought(
+    client: Command, vendor_process: VendorProcess
+) -> None:
+    """Held out is red, so a class has 10 labels; texts are 3 queries, and 24 images train."""
+    arguments = [each for each in SMALL if each not in ("--out", "table")]
+    arguments += ["--target-domain", "red", "--budget", "20", "--max-spend", "1000000"]
+    shown = client("plan", *arguments, "--study").stdout
+    assert "Area below accuracy by log(1 + queries), as a mean in %: label-only with 1 a class" in " ".join(
+        shown.split()
+    )
+    table = json.loads((client.folder / "runs" / "study-red" / "table.json").read_text())
+    assert [(each["labels"], each["budget"]) for each in table["runs"]] == [
+        *((labels, None) for labels in (1, 4, None)),
+        *((labels, budget) for labels in (1, 4, None) for budget in (3, 8, 20)),
+    ]
+    assert all(each["queries"] <= each["budget"] for each in table["runs"] if each["budget"])
+    assert [each["labels"] for each in table["curves"]] == 2 * [1, 4, None]
+    again = json.loads(client("plan", *arguments, "--json").stdout)
+    assert again["purchase"]["cached"] > 10  # what a run asks as well

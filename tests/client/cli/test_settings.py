@@ -249,6 +249,7 @@ def test_every_option_can_stand_there_but_for_what_is_typed() -> None:
             "damaged",
             "probe",
             "try_prompts",
+            "study",
             "reconcile",
             "help",
             "api_key_file",

@@ -87,9 +87,13 @@ def _value(setting: Declared) -> str:
     if setting.kind in (int, float):
         return str(setting.high if setting.low is None else setting.low)
     return json.dumps(
-        {"teacher": "cohere", "price": "image=1,text=1", "select": "random"}.get(
-            setting.key, "http://127.0.0.1:9"
-        )
+        {
+            "teacher": "cohere",
+            "price": "image=1,text=1",
+            "select": "random",
+            "budgets": "all",
+            "labels": "all",
+        }.get(setting.key, "http://127.0.0.1:9")
     )
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from client.results.asking import Answers, Right
-from client.results.comparison_table import RunResult, Setting
+from client.results.comparison_table import Setting
 from client.results.predictions import LabelledPrediction, worst_mistakes
 from client.results.records import Disagreement, Neighbour, Review
 from client.results.report import Mistake, Pictured, ReportData
+from client.results.run_result import RunResult
 from tests.client.results.test_report import CHECK, METRICS, RECIPE, TEACHER, _plan, _run, _summary
 
 LONG = "a-class-name-of-fifty-five-letters-which-nobody-shortened"

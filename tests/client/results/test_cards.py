@@ -8,9 +8,10 @@ import pytest
 
 from client.errors import UsageError
 from client.learning.student_metadata import StudentMetadata
-from client.results.comparison_table import RunResult, Setting, as_card
+from client.results.comparison_table import Setting, as_card
 from client.results.records import Plan, Summary
 from client.results.rendering import render
+from client.results.run_result import RunResult
 from tests.client.results.test_records import PLAN, SUMMARY
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"

@@ -9,7 +9,6 @@ import pytest
 
 from client.results.comparison_table import (
     ComparisonTable,
-    RunResult,
     Setting,
     as_csv,
     as_latex,
@@ -17,6 +16,7 @@ from client.results.comparison_table import (
     as_text,
     rows_of,
 )
+from client.results.run_result import RunResult
 
 
 def _run(method: str, target: str, seed: int, out: float, inside: float = 0.9) -> RunResult:

@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from client.results.comparison_table import RunResult, differences_of
+from client.results.comparison_table import differences_of
 from client.results.paired import difference
+from client.results.run_result import RunResult
 
 DOMAINS = ("colour", "emoji", "line", "pixel", "solid")
 

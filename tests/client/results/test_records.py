@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from client.results.comparison_table import ComparisonTable, RunResult, Setting
+from client.results.comparison_table import ComparisonTable, Setting
 from client.results.intervals import interval_of_mean, wilson
 from client.results.records import Plan, Purchase, Record, Summary, TeacherCheck, described_check
+from client.results.run_result import RunResult
 from client.runs.folder import RunFolder
 from tests.client.cards import MODEL
 
@@ -159,11 +160,11 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     setting = Setting("toy", {"dark": 9}, 3, "tf_efficientnet_lite0", 32, None, None, "2 CPU cores", 2)
     runs = [RunResult("erm", "dark", seed, 1.0, 0.5 + seed / 4, 0, 0, 1.5) for seed in (0, 1)]
     written = ComparisonTable.of(runs, setting).to_json()
-    assert list(written) == ["setting", "rows", "differences", "runs"]
+    assert list(written) == ["setting", "rows", "differences", "curves", "runs"]
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
         "cost_micros": 0, "seconds": 1.5, "is_teacher": False, "out_of_domain_interval": None,
-        "over_classes": None,
+        "over_classes": None, "labels": None, "budget": None,
     }  # fmt: skip
     (row,) = written["rows"]
     assert list(row) == [

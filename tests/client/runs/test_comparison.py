@@ -241,3 +241,43 @@ def test_each_domain_of_a_table_has_a_folder_of_its_own_whatever_its_name(tmp_pa
     assert {cell.target: cell.run.path for cell in cells} == {
         domain: tmp_path / "table" / "runs" / name for domain, name in names.items()
     }
+
+
+def test_rows_are_repeated_with_fewer_labels_and_with_each_budget_that_reaches_their_texts(
+    tmp_path: Path,
+) -> None:
+    """Of 3 classes in 3 domains with 4 images each; the target keeps its labels, the others share a few."""
+    data = make_folder(tmp_path / "toy", images=4)
+    config = ComparisonConfig(
+        run_config(data),
+        [Variant(name, name, Recipe()) for name in ("erm", "vl2v-adip")],
+        targets=["red"],
+        seeds=[0],
+        labels=[0, 1, 3, None],
+        budgets=[0, 2, 7, None],
+    )
+    connection = Connection(VendorOptions(vendor="", cache=tmp_path / "cache.db"), Display())
+    cells = ComparisonRunner(config, tmp_path / "table", connection, device="cpu").cells
+    rows = [(cell.variant.name, cell.labels, cell.budget, cell.config.use_at_most) for cell in cells]
+    asking = [("vl2v-adip", budget, budget) for budget in (7, None)]  # 0 and 2 do not reach three class texts
+    assert rows == [
+        row
+        for labels in (0, 1, 3, None)
+        for row in (
+            *([("erm", labels, None, None)] if labels != 0 else []),
+            *((name, labels, *budgets) for name, *budgets in asking),
+        )
+    ]
+    assert len({cell.run.path for cell in cells}) == len(cells)
+    kept: dict[int | None, set[Path]] = {}
+    for cell in cells:
+        dataset = read_dataset(cell.config, Display())
+        labelled = [*dataset.train, *dataset.holdout]
+        assert len(labelled) == len(dataset.classes) * {0: 0, 1: 1, 3: 3, None: 8}[cell.labels]
+        learns = cell.variant.name == "vl2v-adip"
+        if cell.labels is not None:
+            assert len(labelled) + len(dataset.unlabelled) == (24 if learns else len(labelled))
+        assert dataset.folder.count("red") == 12
+        kept[cell.labels] = {dataset.examples[position].path for position in labelled}
+    assert kept[1] < kept[3]
+    assert {path.parts[-3] for path in kept[3]} == {"dark", "light"}
