@@ -7,6 +7,7 @@ from typing import Any, Literal, get_type_hints
 
 import typer
 from pydantic import BaseModel, ValidationError
+from typer.core import TyperCommand
 
 from shared.declared import Declared, declared, needed, refusal_words
 
@@ -54,7 +55,33 @@ def add_command(
     typed = [_parameter(option) for option in options if not option.option.hidden]
     run.__signature__ = inspect.Signature([context, *typed])
     run.options, run.function = options, function
-    app.command(name, rich_help_panel=panel)(run)
+    app.command(name, rich_help_panel=panel, cls=_Command)(run)
+
+
+class _Command(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (Typer's context)
+        return super().parse_args(ctx, _once(options_of(self), args))
+
+
+def _once(options: Sequence[Declared], words: Sequence[str]) -> list[str]:
+    """The words of a command, where an option of values with commas that comes again adds to the first."""
+    named = {name: option for option in options if option.option.commas for name in option.spellings}
+    found, places, left = list[str](), dict[Declared, int](), iter(words)
+    for word in left:
+        name, has_value, value = word.partition("=")
+        option = named.get(name)
+        if option is None:
+            found += [word, *left] if word == "--" else [word]
+            continue
+        given = value if has_value else next(left, None)
+        if given is None:
+            found.append(word)  # Typer says what is missing
+        elif option in places:
+            found[places[option]] += f",{given}"
+        else:
+            places[option] = len(found)
+            found.append(f"{name}={given}")
+    return found
 
 
 def options_of(command: Any) -> list[Declared]:  # noqa: ANN401 (Typer's commands)

@@ -73,6 +73,11 @@ def test_what_is_typed_is_explicit_and_nothing_else(
     assert _pass_on(given, "distill", "--yes").agreed
 
 
+def test_an_option_with_commas_may_come_again(given: list[Any]) -> None:
+    options = _pass_on(given, "plan", "--price", "image=9", "--seed", "2", "--price=text=5")
+    assert (options.price, options.seed) == (("image=9", "text=5"), 2)
+
+
 @pytest.mark.parametrize(
     ("filed", "environed", "typed", "labelled"),
     [
@@ -148,6 +153,8 @@ def test_a_vendor_is_asked_where_one_is_named(
         ("export run --out x.onnx --allow-loss 101", "--allow-loss"),
         ("compare --methods erm,erm --out table", "--methods takes different names, comma-separated, not"),
         ("compare --methods , --out table", "--methods takes different names"),
+        ("compare --methods erm --out table --methods erm", "--methods takes different names"),
+        ("compare --out table --methods", "'--methods' requires an argument"),
         ("models", "There is no teacher 'telepathy'."),
     ],
 )
