@@ -109,7 +109,6 @@ def _as_page(
     options: ExportOptions,
     display: Display,
 ) -> Exported:
-    from client.runs.pages import samples_of
     from client.serving.web_folder import STUDENT, fill, replacing
 
     run = RunFolder(student) if is_folder(student) else None
@@ -118,7 +117,11 @@ def _as_page(
     with replacing(out) as folder:
         written = write(student, folder / STUDENT, display)
         name = student.stem if run is None else resolved(student).name
-        samples = [] if run is None else samples_of(run, options.samples)
+        samples: list[bytes] = []
+        if run is not None and options.samples:
+            from client.runs.pages import samples_of  # it takes PyTorch, which a deployed student lacks
+
+            samples = samples_of(run, options.samples)
         fill(folder, name, run, options.reject, samples)
     if run is not None and resolved(run.web) == resolved(out):
         _write_pages(run)

@@ -83,8 +83,6 @@ def samples_of(run: RunFolder, count: int) -> list[bytes]:
     Raises:
         ClientError: the run's answers are missing or damaged.
     """
-    if count == 0:
-        return []
     folder, turns = data_folder(run.read_config().data), Counter[str]()
     ranked = []
     for each in sorted(tested_on(read_predictions(run.answers)), key=lambda one: one.image):

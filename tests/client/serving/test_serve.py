@@ -411,3 +411,17 @@ def test_it_imports_nothing_that_it_is_not_deployed_with(http: httpx.Client, ser
     assert {*DEPLOYED} <= {*project["dependencies"], *project["optional-dependencies"]["serve"]}
     assert ask(http, picture()).status_code == 200
     assert "Traceback" not in served.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "student.onnx", "a.png"), ("export", "student.onnx", "--web", "page")]
+)
+def test_these_take_no_more_than_a_deployed_student_either(
+    run: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    shutil.copy(run / "student.onnx", tmp_path)
+    (tmp_path / "a.png").write_bytes(picture())
+    without = f"import sys; sys.modules.update(dict.fromkeys({absent()!r})); "
+    program = [sys.executable, "-c", f"{without}from client.cli.main import main; main()"]
+    done = subprocess.run([*program, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
