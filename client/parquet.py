@@ -129,7 +129,7 @@ class ForeignParquet:
         for name in columns:
             kind = self.types[name]
             if not (self._is_text(name) or types.is_null(kind) or types.is_primitive(kind)):
-                raise ValueError(f"`{name}` is of the type {kind!s:.80}. It takes a text")
+                raise ValueError(f"`{name}` is of the type {kind!s:.80}. It takes text")
 
     def _is_text(self, name: str) -> bool:
         """Whether the values are texts, of which rows can share one."""
@@ -188,7 +188,7 @@ def readable(arrow: ModuleType) -> Iterator[None]:
     except MemoryError as error:
         raise ValueError("it takes more memory than there is") from error
     except arrow.ArrowNotImplementedError as error:
-        raise ValueError(f"{error}. Write it anew, with dictionaries") from error
+        raise ValueError(f"{error}. Write it again, with dictionaries") from error
     except arrow.ArrowException as error:
         raise ValueError(str(error)) from error
 
@@ -289,7 +289,7 @@ def _value(file: BinaryIO, kind: int, depth: int) -> Any:  # noqa: ANN401 (as th
         return [_value(file, kind, depth + 1) for _ in range(count)]
     if kind == 12 and depth < _DEEPEST:
         return _structure(file, depth + 1)
-    raise ValueError("a part of it is of no kind that there is")
+    raise ValueError("a part of it is of an unknown kind")
 
 
 def _signed(file: BinaryIO) -> int:

@@ -144,7 +144,8 @@ def named(thing: Any, plugins: Plugins) -> str:  # noqa: ANN401 (anybody's)
     kind = thing if hasattr(thing, "__name__") else type(thing)
     if not _NAME.fullmatch(kind.__name__):
         raise UsageError(
-            f"A {plugins.kind} needs a name, and {kind.__qualname__} of {kind.__module__} is none: define it "
+            f"A {plugins.kind} needs a name, and {kind.__qualname__} of {kind.__module__} has none: define "
+            "it "
             "with `def` or `class`, or give it an attribute `name`."
         )
     return plugins.register(f"{kind.__module__}.{kind.__name__}", thing)

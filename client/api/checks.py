@@ -57,5 +57,5 @@ def require_class_names(classes: Path | None) -> None:
     if classes is not None and not (is_file(classes) and classes.suffix.lower() == CLASSES_SUFFIX):
         what = f"is no {CLASSES_SUFFIX} file" if is_there(classes) else absence(classes)
         raise UsageError(
-            f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, a line each."
+            f"{classes} {what}. --classes takes a {CLASSES_SUFFIX} file of class names, one per line."
         )

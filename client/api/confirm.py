@@ -24,7 +24,7 @@ def purchases(*, agreed: bool, confirm: Confirm | None, takes_cap: bool = True) 
     def check(cost_micros: int) -> None:
         if cost_micros <= ASK_ABOVE_MICROS or agreed:
             return
-        price = f"This buys for {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
+        price = f"This costs {cost_micros:,} micros ({cost_micros / 1e6:.2f} units)."
         if confirm is None:
             or_cap = ", or a cap with --max-spend" if takes_cap else ""
             raise UsageError(f"{price} Add --yes to agree{or_cap}. Nothing was bought.")

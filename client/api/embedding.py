@@ -136,7 +136,7 @@ def _mention(embeddings: Embeddings, display: Display) -> None:
     if embeddings.lost:
         display.note(
             f"{embeddings.lost} queries may have been charged without an answer, and were asked again; they "
-            "count in the budget."
+            "count towards the budget."
         )
     if embeddings.left_out:
         display.note(f"Left out: {described(embeddings.left_out)}.")

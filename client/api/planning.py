@@ -139,7 +139,7 @@ def _planned(
     planned, purchase = describe_plan(config, dataset, None, None), None
     if try_prompts and "images" not in method_of(config.method).asks:
         raise UsageError(
-            f"The method {config.method} asks a vendor about no images: nothing to try prompts by."
+            f"The method {config.method} asks a vendor about no images: nothing to try prompts with."
         )
     if method_of(config.method).buys:
         with connection.teacher(run_id=run_id, budget=options.budget, run=run) as teacher:

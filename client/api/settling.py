@@ -42,7 +42,7 @@ def with_files(options: _O, progress: ProgressListener | None) -> _O:
     if options.dataset is None:
         return options
     if getattr(options, "classes", None) is not None:
-        raise UsageError("A `dataset` has labels: leave out `classes`, which is for images without any.")
+        raise UsageError("A `dataset` has labels: leave out `classes`, which is for images that have none.")
     storage = Storage(options, progress)
     total = len(options.dataset) if hasattr(options.dataset, "__len__") else 0
     with storage.display.track("Writing the data set", total) as advance:

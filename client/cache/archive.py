@@ -194,7 +194,9 @@ def _checked(pieces: "_Counted", dtype: np.dtype[Any], file: Path) -> Iterator[S
         stored = zip(columns["kind"], columns["digest"], columns["checksum"], vectors, strict=True)
         for kind, digest, checksum, vector in stored:
             if kind not in _KINDS or not isinstance(digest, bytes) or len(digest) != _DIGEST_BYTES:
-                raise UsageError(f"{file} holds what is no text and no image. Nothing was imported.")
+                raise UsageError(
+                    f"{file} holds something that is neither a text nor an image. Nothing was imported."
+                )
             if StoredEmbedding(kind, digest, vector.tobytes()).checksum != checksum:
                 raise UsageError(f"{file} is damaged: checksums do not match. Nothing was imported.")
             yield StoredEmbedding(kind, digest, vector.astype(dtype).tobytes())
@@ -220,7 +222,7 @@ def _parquet_pieces(file: ForeignParquet, size: int) -> Iterator[Piece]:
     dimensions = _check_parquet(file)
     row_bytes = dimensions * 8
     if file.rows * _DIGEST_BYTES > size:
-        raise ValueError(f"{file.rows} rows cannot stand in {size} bytes")
+        raise ValueError(f"{file.rows} rows cannot fit in {size} bytes")
     file.check_size(file.types, group_bytes=_GROUP_BYTES, row_bytes=row_bytes + _ROW_BYTES)
     for columns in file.batches([*file.types], min(1024, max(1, _VECTORS_BYTES // row_bytes))):
         embeddings = columns.pop("embedding")

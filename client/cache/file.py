@@ -214,6 +214,6 @@ class CacheFile:
             yield
         except sqlite3.Error as error:
             raise CacheError(
-                f"The cache {self._path} cannot be used: {error}. Is it a Tuition cache, may it be written, "
+                f"The cache {self._path} cannot be used: {error}. Is it a Tuition cache, is it writable, "
                 "and is there room on the disk? What was paid for and stored before is safe."
             ) from error

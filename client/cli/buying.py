@@ -71,7 +71,7 @@ class Usage(OfVendor):
     """The options of `client usage`."""
 
     group_by: Annotated[GroupBy, Option(safe=True)] = Field(
-        default="day", description="One row for each of these."
+        default="day", description="What each row stands for."
     )
     reconcile: Annotated[bool, Option(typed=True)] = Field(
         default=False,

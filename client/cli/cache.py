@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # numpy is not imported before a command needs it
 
 cache_app = typer.Typer(
     name="cache",
-    help="Look after the cache of bought embeddings.\n\nExample: client cache stats",
+    help="Manage the cache of bought embeddings.\n\nExample: client cache stats",
     no_args_is_help=True,
 )
 app.add_typer(cache_app)
@@ -151,8 +151,8 @@ def forget(given: Forget) -> None:
     kept_images.delete(doomed)
     if others := len(named) - len(doomed):
         storage.display.note(
-            f"{others} files are named like kept images and hold something else: they stay, and so do "
-            "embeddings of those names."
+            f"{others} files are named like kept images and hold something else: they were left alone, and "
+            "so were the embeddings under those names."
         )
     if given.as_json:
         print_json({"images": len(doomed), "embeddings": embeddings})
@@ -177,7 +177,7 @@ def create(given: Create) -> None:
     with _storage(given).cache(half=given.half) as store:
         if any(store.holdings()) or (store.dtype.itemsize == 2) != given.half:
             raise UsageError(f"The cache {store.path} exists already. Name another with --cache.")
-        print_line(f"{store.path} is made.")
+        print_line(f"{store.path} was made.")
 
 
 class Prune(CacheOptions):

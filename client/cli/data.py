@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # numpy and Pillow are not imported before a command needs th
 
 data_app = typer.Typer(
     name="data",
-    help="Look into a folder of images.\n\nExample: client data check icons",
+    help="Inspect a folder of images.\n\nExample: client data check icons",
     no_args_is_help=True,
 )
 app.add_typer(data_app)

@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not _is_of_output():
             raise
         if not isinstance(error, BrokenPipeError):  # whoever reads no more knows that
-            Display().note(f"Error: standard output cannot be written: {error.strerror}.")
+            Display().note(f"Error: cannot write to standard output: {error.strerror}.")
         sys.exit(ClientError.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of Ctrl-C

@@ -88,7 +88,7 @@ def _print_receipts(found: "Evidence") -> None:
     )
     if found.first is not None and found.last is not None:
         days = [time_of(each, "%Y-%m-%d") for each in (found.first, found.last)]
-        who = ", ".join(found.vendors) or "a vendor that names itself nowhere"
+        who = ", ".join(found.vendors) or "an unnamed vendor"
         whom, when = ", ".join(map(repr, found.accounts)), f"from {days[0]} to {days[1]} (UTC)"
         print_line(f"As the vendor signed: sold by {who} to the account {whom}, {when}.")
         print_line(f"Signed by {', '.join(found.keys)}.")

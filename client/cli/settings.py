@@ -213,7 +213,8 @@ def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:
     """The message about a key that is no option."""
     if key == "api_key":
         return (
-            "a key is secret and does not stand here. Put it into a file of its own, which --api-key-file or "
+            "a key is secret and does not belong here. Put it into a file of its own, which --api-key-file "
+            "or "
             "TUITION_API_KEY_FILE names, or into TUITION_API_KEY; and have this key revoked if others can "
             "read the file."
         )
@@ -224,7 +225,7 @@ def _unknown(key: str, known: Mapping[str, Declared], typed: Set[str]) -> str:
         )
     if key in typed:
         return f"`{key}` is given on the command line alone, where it is meant for one command."
-    return f"there is no option `{key}`{_meant(key, known)}. Accepted are: {', '.join(sorted(known))}."
+    return f"there is no option `{key}`{_meant(key, known)}. Accepted: {', '.join(sorted(known))}."
 
 
 def _meant(name: str, known: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ class Predict(PredictOptions, DeviceOptions, OfStudent, Printed):
         description="Image files, folders, patterns ('shots/**/*.png'), or - for paths on standard input."
     )
     out: Annotated[Path | None, Option(one_command=True, metavar="FILE")] = Field(
-        default=None, description="Write the answers to this file instead: FILE.csv, a row an image."
+        default=None, description="Write the answers to this file instead: FILE.csv, one row per image."
     )
 
 
@@ -135,9 +135,9 @@ def export(given: Export) -> None:
 
     where = given.web or given.out
     if where is None or (given.web and "kind" in given.model_fields_set):
-        raise UsageError("Say either --out FILE, with --format or without, or --web DIR.")
+        raise UsageError("Give either --out FILE, with or without --format, or --web DIR.")
     if given.web is None and "reject" in given.model_fields_set:
-        raise UsageError("--reject is for --web: of a file, whoever answers by it says at which rate.")
+        raise UsageError("--reject is for --web: whoever serves a file chooses the rate.")
     if given.web is None and given.samples:
         raise UsageError("--samples is for --web: only a page shows them.")
     kind = "web" if given.web else given.kind

@@ -21,8 +21,10 @@ class Distill(DistillOptions, Printed):
 
     from_: Annotated[Path | None, Option(name="from", metavar="RUN")] = Field(
         default=None,
-        description="Make the next student from this run's: what is not typed here is as it was there, "
-        "and `unlabelled` and `adapt` add to what it had.",
+        description=(
+            "Make the next student from this run's: options that you leave out stay as they were "
+            "there, and `unlabelled` and `adapt` add to what it had."
+        ),
     )
     dry_run: Annotated[bool, Option(typed=True)] = Field(
         default=False, description="Show the plan and stop; spends nothing."

@@ -24,9 +24,9 @@ class Trust(Printed):
         default=Path(), description="The folder, or its tuition.toml."
     )
     yes: Annotated[bool, Option(typed=True)] = Field(
-        default=False, description="Trust it without a question, as in a script that knows the file."
+        default=False, description="Trust it without asking, for a script that knows the file."
     )
-    revoke: Annotated[bool, Option(typed=True)] = Field(default=False, description="Trust it no longer.")
+    revoke: Annotated[bool, Option(typed=True)] = Field(default=False, description="Stop trusting it.")
     all_: Annotated[bool, Option(name="list", typed=True)] = Field(
         default=False, description="List the files that are trusted."
     )
@@ -116,7 +116,7 @@ def _lines(settings: Settings) -> Iterator[str]:
     yield from (f"  {key} is gone" for key in before if key not in settings.unsafe)
     yield (
         "Commands that are given there use these: they send images, texts and your key to the vendor, and "
-        "buy within the limits, also where the vendor asks no money."
+        "buy within the limits, even where the vendor charges nothing."
     )
 
 

@@ -99,7 +99,7 @@ def _rows(file: Path, column: str) -> Iterator[tuple[int, str, str]]:
     last = 1
     try:
         if file.stat().st_size > _MAX_BYTES:
-            raise UsageError(f"{file} is larger than {_MAX_BYTES // 2**20} MiB: it is no list of classes.")
+            raise UsageError(f"{file} is larger than {_MAX_BYTES // 2**20} MiB: it is not a list of classes.")
         for last, row in read_rows(file):
             yield (last, *_cells(file, last, row, column))
     except (OSError, ValueError, csv.Error) as error:

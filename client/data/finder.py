@@ -101,7 +101,7 @@ def find_images(word: str) -> FoundFiles:
     if not found.images and not found.left_out:
         if "**" not in path.parts and glob(word):  # noqa: PTH207 (absolute)
             raise UsageError(
-                f"{path} matches folders alone, and a pattern stands for files: {path}/** for those in them."
+                f"{path} matches only folders, and a pattern is for files: {path}/** for those in them."
             )
         raise UsageError(f"{path} {absence(path)}.")
     return found

@@ -131,7 +131,7 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         nowhere = isinstance(error, FileNotFoundError) and path.is_symlink()
         raise UnreadableImage(
-            "a link to nowhere" if nowhere else error.strerror or "cannot be read", may_pass=True
+            "a broken link" if nowhere else error.strerror or "cannot be read", may_pass=True
         ) from error
     if max(found.st_size, len(content)) > MAX_BYTES:
         raise UnreadableImage(f"larger than {MAX_BYTES // 2**20} MiB")

@@ -137,7 +137,7 @@ def _of_class_names(file: Path) -> ImageFolder:
     try:
         if file.stat().st_size > _MAX_NAMES_BYTES:
             raise DataError(
-                f"{file} is larger than {_MAX_NAMES_BYTES // 2**20} MiB: it is no list of classes."
+                f"{file} is larger than {_MAX_NAMES_BYTES // 2**20} MiB: it is not a list of classes."
             )
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -146,7 +146,7 @@ def _of_class_names(file: Path) -> ImageFolder:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice or len(names) < 2:
         wrong = f"names {twice[0]!r} twice" if twice else "names fewer than two classes"
-        raise DataError(f"{file} {wrong}. It takes one class a line.")
+        raise DataError(f"{file} {wrong}. It takes one class per line.")
     return ImageFolder(file, (), tuple(sorted(names)), {}, (), depth=0)
 
 

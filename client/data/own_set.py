@@ -74,7 +74,7 @@ def _items(dataset: Any) -> Iterator[Any]:  # noqa: ANN401 (anybody's)
             yield item
         return
     if not isinstance(dataset, Iterable):
-        raise DataError(f"A data set is a sequence or an iterable, and not a {type(dataset).__name__}.")
+        raise DataError(f"A data set has to be a sequence or an iterable, not a {type(dataset).__name__}.")
     items = iter(dataset)
     while True:
         with of_others("The data set"):

@@ -184,7 +184,9 @@ class _ParquetRows(RowsFile):
             try:
                 ForeignParquet(opened).check_size([column], group_bytes=_GROUP_BYTES)
             except ValueError as error:
-                raise ValueError(f"{error}. Write it with fewer rows a group, or by save_to_disk") from error
+                raise ValueError(
+                    f"{error}. Write it with fewer rows per group, or with save_to_disk"
+                ) from error
         self._checked.add(column)
 
 
@@ -256,7 +258,7 @@ def _require_unpacked(arrow: ModuleType, file: "pyarrow.NativeFile") -> None:
         except struct.error as error:
             raise ValueError("a header of it is damaged") from error
         if is_packed or message.type not in {"schema", "record batch"}:
-            raise ValueError("its batches are packed or have dictionaries: write it anew by save_to_disk")
+            raise ValueError("its batches are packed or have dictionaries: write it again with save_to_disk")
 
 
 def _field(header: bytes, table: int, *, number: int) -> int:

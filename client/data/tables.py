@@ -68,7 +68,8 @@ class Columns:
             column, _, name = (part.strip().lower() for part in word.partition("="))
             if column not in COLUMNS or not name:
                 raise UsageError(
-                    f"--columns {word!r} is no pair COLUMN=NAME. COLUMN is one of {', '.join(COLUMNS)}, and "
+                    f"--columns {word!r} is not a pair COLUMN=NAME. COLUMN is one of {', '.join(COLUMNS)}, "
+                    "and "
                     "NAME what the table calls it: --columns path=filename,label=class."
                 )
             named[column] = name
@@ -176,7 +177,7 @@ def _text(
     if cell is None or (isinstance(cell, float) and isnan(cell)):
         return ""
     if isinstance(cell, list | dict):
-        raise DataError(f"{table}, row {number}: `{column}` is {cell!r:.80}. It takes a text.")
+        raise DataError(f"{table}, row {number}: `{column}` is {cell!r:.80}. It takes text.")
     try:
         text = cell.decode() if isinstance(cell, bytes) else str(cell)
         # What the disk calls a file may be other bytes, which Python gives as what no UTF-8 holds.

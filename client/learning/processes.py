@@ -163,7 +163,7 @@ def chosen_device(name: str) -> str:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
-            f"--device {name!r} cannot be used on this machine; auto takes what there is."
+            f"--device {name!r} cannot be used on this machine; auto takes what is available."
         ) from error
     return name
 

@@ -62,7 +62,7 @@ class Rejection:
         """
         found = tuple(None if each is None else float(each) for each in json.loads(text))
         if len(found) != _RATES:
-            raise ValueError(f"there is not a threshold for each of {_RATES} rates")
+            raise ValueError(f"there is no threshold for each of {_RATES} rates")
         return cls(found)
 
     def to_json(self) -> str:

@@ -24,8 +24,10 @@ class RejectOptions(Options):
         default=None,
         ge=0.01,
         le=0.5,
-        description="Answer 'none of these' about images that seem to show no class, at this rate of "
-        "false rejects on the hold-outs; 0.05, say (default: always name a class).",
+        description=(
+            "Answer 'none of these' about images that seem to show no class, at this rate of false "
+            "rejects on the hold-outs, such as 0.05 (default: always name a class)."
+        ),
     )
 
 
@@ -36,8 +38,10 @@ class AskOptions(AgreementOptions):
 
     vendor: Annotated[str | None, Option(name="ask_vendor", env="TUITION_VENDOR_URL", metavar="URL")] = Field(
         default=None,
-        description="Ask this vendor about the images of which the student is least sure, by its URL or as "
-        "`teacher` names it, cohere:embed-v4.0 say (default: ask nobody).",
+        description=(
+            "Ask this vendor about the images of which the student is least sure, by its URL or as "
+            "`teacher` names it, such as cohere:embed-v4.0 (default: ask nobody)."
+        ),
     )
 
     @model_validator(mode="before")
@@ -56,11 +60,11 @@ class AskOptions(AgreementOptions):
         default=None,
         ge=0,
         le=10**12,
-        description="Pay for at most this many queries in a period, whatever asks through this cache "
+        description="Pay for at most this many queries in a period, by all that use this cache "
         "(default: no limit; `client serve` needs one).",
     )
     period: Annotated[Period, Option(name="ask_period")] = Field(
-        default="month", description="When the budget is filled up again: days and months are UTC's."
+        default="month", description="When the budget is refilled; days and months are in UTC."
     )
     keep: Annotated[Path | None, Option(metavar="DIR")] = Field(
         default=None,
@@ -90,7 +94,7 @@ class ServeOptions(RejectOptions):
     port: int = Field(default=8080, ge=0, le=65_535, description="The port; 0 takes a free one.")
     api_keys: Path | None = Field(
         default=None,
-        description="File of callers' keys: a line with name and SHA-256 of each (default: everybody may "
+        description="File of callers' keys: one line each, with a name and a SHA-256 (default: everybody may "
         "ask).",
     )
     allow_host: tuple[str, ...] = Field(
@@ -102,7 +106,9 @@ class ServeOptions(RejectOptions):
         default=None,
         ge=1,
         le=1024,
-        description="How many batches to compute at a time, on a thread each (default: one a processor).",
+        description=(
+            "How many batches to compute at a time, each on its own thread (default: one per processor)."
+        ),
     )
     log_format: Annotated[LogFormat, Option(safe=True)] = Field(
         default="text", description="How to log to standard error."

@@ -231,8 +231,10 @@ class DistillOptions(RunOptions, DatasetOptions, TrainingOptions, BulkOptions, D
 
     classes: Annotated[Path | None, Option(instead_of="data")] = Field(
         default=None,
-        description="Instead of `data`, where no image has a label: a .txt file of class names, a line "
-        "each; images come from `unlabelled`.",
+        description=(
+            "Instead of `data`, where no image has a label: a .txt file of class names, one per "
+            "line; images come from `unlabelled`."
+        ),
     )
     leave_one_out: bool = Field(
         default=False,

@@ -171,7 +171,7 @@ class BulkOptions(PurchaseOptions):
         default=None,
         ge=0,
         le=10**12,
-        description="Queries that may be newly paid for, over all resumptions. `client distill` needs it, "
+        description="Queries that may be paid for, over all resumptions. `client distill` needs it, "
         "unless its method buys nothing; elsewhere none is no limit.",
     )
     batch: bool = Field(
@@ -189,7 +189,7 @@ class EmbedOptions(BulkOptions):
     panel: ClassVar[str | None] = None
 
     texts: Annotated[tuple[str, ...], Option(name="text")] = Field(
-        default=(), description="A text, or - for one a line on stdin."
+        default=(), description="A text, or - for one per line on stdin."
     )
     images: tuple[str | Path, ...] = Field(
         default=(),

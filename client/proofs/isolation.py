@@ -137,7 +137,7 @@ class IsolationTest:
             self._first.bulk.download(file.id, kept, len(self._content))
             self._note("change the file", "held" if kept.getvalue() == self._content else "broken")
         except NotFound:
-            self._note("change the file", "broken", "its owner has it no more")
+            self._note("change the file", "broken", "its owner no longer has it")
 
     def _begin(self, file_id: str, idempotency_key: str | None = None) -> BatchObject:
         model = self._other.model()

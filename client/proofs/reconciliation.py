@@ -170,7 +170,7 @@ class _Books:
         if entry.kind == SEALED:
             self._found.sealed += 1
         elif entry.entry_hash != entry_hash(entry):
-            self._differs(request_id, f"entry {entry.seq} says something else than what its hash is of")
+            self._differs(request_id, f"entry {entry.seq} does not match its hash")
         self._hashes[entry.seq] = entry.entry_hash
         if entry.kind == "charge":
             if request_id in self.charges:

@@ -334,7 +334,9 @@ class Jobs:
         for receipt in receipts:
             end = receipt.first_line + receipt.lines
             if not before <= receipt.first_line < end <= len(by_line):  # one would take another's place
-                raise VendorError("The vendor's receipts of a bulk job overlap, or are of lines it has not.")
+                raise VendorError(
+                    "The vendor's receipts of a bulk job overlap, or are of lines that it does not have."
+                )
             before = end
             chunk: list[AnsweredLine] = []
             while line is not None and line.place < end:

@@ -66,8 +66,8 @@ def _held(path: Path, patience: float) -> Iterator[None]:
         lock.acquire(timeout=patience, poll_interval=0.02)
     except Timeout as error:
         raise RunBusy(
-            "Another process is at work on this very run. Wait for it, or interrupt it: what it has bought "
-            "and trained is kept, and this command goes on from there."
+            "Another process is working on this run. Wait for it, or interrupt it: what it has bought "
+            "and trained is kept, and this command continues from there."
         ) from error
     except OSError as error:
         raise unwritable(path, error) from error

@@ -203,7 +203,7 @@ class Requests:
         if not self.checkout.budget.reserve(cost):
             raise VendorUnreachable(
                 f"{vendor.url} does not answer, may have charged all the same, and the budget does not "
-                "reach to ask again. What was bought is kept; the same command goes on."
+                "reach to ask again. What was bought is kept; the same command continues."
             )
         order.reserved += cost
         self.checkout.apply(order, Event.REPEAT)

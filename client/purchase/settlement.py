@@ -210,7 +210,8 @@ class Settlement:
             raise error
         raise VendorError(
             f"{len(self.untold)} queries were sent before and never answered, and the vendor does not "
-            f"tell whether it charged them: {error} They are not bought again, lest they are paid for twice; "
+            f"tell whether it charged them: {error} They are not bought again, so that they are not paid "
+            "for twice; "
             "everything else was. Repeat the command once the vendor tells; what it has not told within "
             "three days counts as paid, and is then bought again within the budget."
         ) from error

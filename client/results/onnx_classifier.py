@@ -120,7 +120,7 @@ class OnnxClassifier:
 
 def _no_device(name: str) -> UsageError:
     return UsageError(
-        f"--device {name!r} cannot be used by onnxruntime on this machine; auto takes what there is."
+        f"--device {name!r} cannot be used by onnxruntime on this machine; auto takes what is available."
     )
 
 

@@ -301,7 +301,7 @@ class ComparisonRunner:
             if begun_with.get(name, code) != code:
                 raise UsageError(
                     f"The code of {name} has changed since {self._folder.path} was begun with it, and runs "
-                    f"by other code do not compare: call the row otherwise (`Variant`), or {_INSTEAD}"
+                    f"by other code do not compare: give the row another name (`Variant`), or {_INSTEAD}"
                 )
 
     @cached_property

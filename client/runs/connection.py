@@ -139,8 +139,8 @@ class Connection(Storage):
             key = os.environ.get(declares.key_variable) or None
         if key and url is not None and _is_readable_on_the_way(url):
             self.display.note_once(
-                f"Warning: {url} is plain http, so the API key can be read by everybody on the "
-                "way to it. Give an https:// address with --vendor, or a tunnel to this machine; then ask "
+                f"Warning: {url} is plain http, so the API key can be read by anybody on the way. Give an "
+                "https:// address with --vendor, or a tunnel to this machine; then ask "
                 "the vendor for another key."
             )
         return key

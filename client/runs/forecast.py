@@ -96,5 +96,5 @@ def _require_enough(asked: TeacherQueries, queries: int) -> None:
     if queries < texts + FEWEST:
         raise UsageError(
             f"{queries} queries do not reach {FEWEST} images beyond the {texts} class texts: probe with "
-            f"{texts + 100}, say."
+            f"{texts + 100}, for example."
         )

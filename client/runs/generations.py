@@ -159,7 +159,7 @@ def _recorded(weights: Path, content: str) -> Seen:
     if named is not None and weights == run.student and run.config.exists():
         raise UsageError(
             f"{run.seen} is missing or is not of the student beside it, so it cannot be told which images "
-            f"{weights} was trained on. If {run.path} was being replaced, its own command ends that. "
+            f"{weights} was trained on. If {run.path} was being replaced, its own command finishes that. "
             "Otherwise put the file back, or begin with other weights."
         )
     return Seen(NOTHING_SEEN.images, is_whole=False, weights=content)

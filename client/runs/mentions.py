@@ -80,7 +80,7 @@ def mention_kept(pools: Sequence[str], display: Display) -> None:
     for pool in pools:
         display.note_once(
             f"{pool} has, by their names, images that a student was asked about (--keep). They show the "
-            "domain where it works, so to learn from them counts as --adapt and not as --unlabelled."
+            "domain where it works, so learning from them counts as --adapt and not as --unlabelled."
         )
 
 

@@ -70,7 +70,7 @@ class PromptTrial:
             require_unrefused(self.texts, teacher)
             if purchase.out_of_budget:
                 raise BudgetExhausted(
-                    "The limits do not reach what is left to try. What was bought is kept: go on with "
+                    "The limits do not reach what is left to try. What was bought is kept: continue with "
                     f"{teacher.enough_for(wanted)}."
                 )
         return self._judged(teacher)

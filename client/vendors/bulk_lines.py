@@ -62,7 +62,9 @@ def read_answers(file: BinaryIO, lines: int) -> Iterator[AnsweredLine]:
         try:
             yield AnsweredLine(place=place, body=EmbedResponse.model_validate(response))
         except ValidationError as error:
-            raise VendorError(f"The vendor answers line {place} of a bulk job with what is none.") from error
+            raise VendorError(
+                f"The vendor answers line {place} of a bulk job with something that is not an answer."
+            ) from error
 
 
 def read_refusals(file: BinaryIO, lines: int) -> Mapping[int, str]:

@@ -90,14 +90,14 @@ class Signed(Generic[Claims]):
         try:
             header = _parsed(head)
         except (ValueError, RecursionError) as error:
-            raise BadSignature("signed what is no compact JWS") from error
+            raise BadSignature("signed something that is not a compact JWS") from error
         if header.keys() != {"alg", "typ", "kid"} or header["alg"] != ALGORITHM:
             raise BadSignature(f"signed with a header that says more or less than {ALGORITHM}, typ and kid")
         kid = header["kid"]
         if header["typ"] != cls.media_type or not isinstance(kid, str):
             raise BadSignature(f"signed another kind of statement than {cls.media_type}")
         if not re.fullmatch("[A-Za-z0-9_-]{43}", kid):
-            raise BadSignature("signed by a key whose id is no thumbprint")
+            raise BadSignature("signed by a key whose id is not its thumbprint")
         return kid
 
 
@@ -239,7 +239,7 @@ def _parts(token: str) -> tuple[bytes, bytes, bytes]:
     try:
         head, payload, signature = map(from_base64url, token.split("."))
     except ValueError as error:
-        raise BadSignature("signed what is no compact JWS") from error
+        raise BadSignature("signed something that is not a compact JWS") from error
     return head, payload, signature
 
 
@@ -251,12 +251,12 @@ def _parsed(content: bytes) -> dict[str, Any]:
     """
     found = json.loads(content.decode(), object_pairs_hook=_unique)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a member stands twice")
+        raise ValueError("a member is there twice")
     return found

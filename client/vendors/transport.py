@@ -259,7 +259,7 @@ class HttpTransport:
     def _unreachable(self, error: httpx.RequestError, *, unsure: bool) -> _Failed:
         told = VendorUnreachable(
             f"No vendor answers at {self.url} ({error or type(error).__name__}). Is it running, and is "
-            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command goes on."
+            "--vendor (or TUITION_VENDOR_URL) right? What was bought is kept; the same command continues."
         )
         return _Failed(told, unsure=unsure, why=f"{self.url} does not answer ({type(error).__name__})")
 
@@ -367,7 +367,7 @@ def parse(model: type[Model], response: httpx.Response) -> Model:
 def _authorization(api_key: str | None) -> dict[str, str]:
     if not re.fullmatch("[!-~]*", api_key or ""):
         raise UsageError(
-            "The API key has characters that no key has. "
+            "The API key has characters that no key can have. "
             "Give the right key in TUITION_API_KEY or with --api-key-file."
         )
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -400,8 +400,8 @@ def _sure_or_not(error: ClientError, unsure: bool) -> ClientError:
 def _checked(url: str) -> httpx.URL:
     if re.match(r"([^/?#]*//)?[^/?#]*@", url):  # the message leaves the password out
         raise UsageError(
-            "A vendor's address takes no user and no password: they would be sent in place of the API key. "
-            f"Leave out what stands before the @, as in {DEFAULT_URL}."
+            "A vendor's address has no user and no password: they would be sent in place of the API key. "
+            f"Leave out what is before the @, as in {DEFAULT_URL}."
         )
     if not url.isascii():  # letters of other scripts look like these
         raise UsageError(f"{url!a} is no address of a vendor: write it in ASCII, a name as its xn-- form.")

@@ -207,7 +207,7 @@ def _taken(
 def _fault(reply: _Reply, asked: int, model: ModelCard) -> str | None:
     """Why the vectors cannot be used, if they cannot."""
     if reply.fault is not None:
-        return f"answered what makes no sense: {reply.fault}"
+        return f"sent an answer that makes no sense: {reply.fault}"
     if sorted([*reply.vectors, *reply.refused]) != list(range(asked)):
         return f"answered other queries than the {asked} that were asked"
     for vector in reply.vectors.values():

@@ -174,7 +174,7 @@ def test_an_interrupted_run_ends_in_the_same_student(client: Command, vendor_pro
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
-        assert "Another process is at work on this very run" in client(*_distill(*longer), code=1).stderr
+        assert "Another process is working on this run" in client(*_distill(*longer), code=1).stderr
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         _, err = process.communicate()

@@ -59,7 +59,7 @@ def test_images_that_cannot_be_embedded_are_listed_and_free(
         *((n, "image", f"photos/{name}.png") for n, name in enumerate(("cut", "empty", "gone", "text"), 2)),
     ]
     assert [line["skipped"] is not None for line in index] == np.isnan(rows).all(axis=1).tolist()
-    assert index[4]["skipped"] == "a link to nowhere"
+    assert index[4]["skipped"] == "a broken link"
     assert vendor_process.charges(client.api_key).queries == 2
 
 

@@ -82,7 +82,7 @@ def test_a_probe_of_too_few_is_refused_before_anything_is_bought(
 ) -> None:
     refused = client("plan", *_SMALL, "--probe", str(probe), code=2).stderr
     assert f"{probe} queries do not reach 20 images beyond the 3 class texts" in refused
-    assert "probe with 103, say" in refused
+    assert "probe with 103, for example" in refused
     assert vendor_process.charges(client.api_key).queries == 0
 
 

@@ -139,8 +139,8 @@ def test_a_purchase_takes_a_budget_and_where_it_is_large_an_answer(
     with pytest.raises(UsageError, match="Nothing was bought"):
         client.embed(EmbedOptions(texts=tuple(map(str, range(9)))), confirm=refuse)
     assert [question.split(" (")[0] for question in questions] == [
-        f"This buys for {planned.cost_micros:,} micros",
-        "This buys for 180 micros",
+        f"This costs {planned.cost_micros:,} micros",
+        "This costs 180 micros",
     ]
     assert vendor_process.charges(command.api_key).entries == 0
     heard = Heard()

@@ -116,7 +116,7 @@ def _text(file: Path, row: int, column: str | None, cell: object) -> str:
     if cell is None:
         return ""
     if not isinstance(cell, str | int | float):
-        raise DataError(f"{file}, row {row}: `{column}` is {cell!r:.80}. It takes a text or a number.")
+        raise DataError(f"{file}, row {row}: `{column}` is {cell!r:.80}. It takes text or a number.")
     return str(cell).strip()
 
 
@@ -129,7 +129,7 @@ def _column(
     elif not found:
         found = [name for name in map(opened.named, usual) if name is not None][:1]
     if len(found) != 1:
-        how = f"columns {', '.join(found)} may be it" if found else "no column for it"
+        how = f"columns {', '.join(found)} might be it" if found else "no column for it"
         raise DataError(
             f"{file}: the {'image' if what == 'path' else what} is unclear, there is {how}. The columns are: "
             f"{', '.join(opened.types)}. Say which with --columns {what}=NAME."

@@ -67,8 +67,8 @@ def _opened(shard: Path) -> TarFile:
         return open_tar(shard)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{shard} cannot be read as a tar file: {error}. Fetch it anew. A packed one (.tar.gz) has to be "
-            "unpacked by gunzip first, for its images are read one by one."
+            f"{shard} cannot be read as a tar file: {error}. Fetch it anew. A packed one (.tar.gz) has to "
+            "be unpacked with gunzip first, because its images are read one by one."
         ) from error
 
 
@@ -120,7 +120,7 @@ def _told(shard: Path, opened: TarFile, files: Mapping[str, str]) -> dict[str, s
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{shard / name} cannot be read: {error}.") from error
         if not isinstance(fields, dict):
-            raise DataError(f"{shard / name} is no JSON object, of which a field is the label.")
+            raise DataError(f"{shard / name} is not a JSON object with the label in a field.")
         told[ending] = text
         told |= {key.lower(): str(value).strip() for key, value in fields.items() if _is_plain(value)}
     return told

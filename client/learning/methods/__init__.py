@@ -46,7 +46,7 @@ def register_method(method: Method) -> str:
     """
     _require_sound(method, method.name if isinstance(method, Method) else repr(method))
     if METHODS.get(method.name) not in (None, method):
-        raise UsageError(f"{method.name} is a method of Tuition's own: call yours otherwise.")
+        raise UsageError(f"{method.name} is a method of Tuition's own: give yours another name.")
     _LOADED[method.name] = method
     return METHOD_PLUGINS.register(method.name, method)
 

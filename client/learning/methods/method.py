@@ -99,7 +99,7 @@ class Method:
         if not self.trains <= ALL or not (self.trains or self.aligns):
             return f"its trains is {set(self.trains)}, and not some of {', '.join(sorted(ALL))}"
         if not 0 <= self.average < 1 or (self.teacher == "average" and not self.average):
-            return "its average is a share from 0, and above that where it is the teacher"
+            return "its average is a share from 0, and more than 0 where it is the teacher"
         if not self.views or not all(
             each is None or isinstance(each, Augmentation) or callable(each) for each in self.views
         ):

@@ -81,7 +81,7 @@ class _Signature(httpx.Auth):
         session = botocore.session.get_session()
         credentials, region = session.get_credentials(), session.get_config_variable("region")
         if credentials is None:
-            raise KeyRefused("There are no credentials of AWS here: set AWS_BEARER_TOKEN_BEDROCK, or log in.")
+            raise KeyRefused("There are no AWS credentials here: set AWS_BEARER_TOKEN_BEDROCK, or log in.")
         self._request, self._signer = AWSRequest, SigV4Auth(credentials, "bedrock", region or "us-east-1")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:

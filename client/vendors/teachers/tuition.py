@@ -75,7 +75,7 @@ class VendorClient(HttpVendor):
     def _prepare(self, api_key: str | None) -> None:
         if api_key and not re.fullmatch(r"tk_\w+", api_key, re.ASCII):  # it may be another secret
             raise UsageError(
-                f"This is no key of a Tuition vendor, which begins with tk_: it is not sent.{_KEY}"
+                f"This is not a key of a Tuition vendor, which begins with tk_. It was not sent.{_KEY}"
             )
         self.key_id = _key_id(api_key)
         self.signing_keys = KeyRing(self._fetch_keys, self.key_id)
@@ -319,7 +319,7 @@ class VendorClient(HttpVendor):
         except VendorUnreachable:
             raise
         except ClientError as error:
-            raise VendorError(f"{self.url} does not tell the keys of its receipts: {error}") from error
+            raise VendorError(f"{self.url} does not publish the keys of its receipts: {error}") from error
         with self._signed_rightly():
             keys = SignedKeys.of(answer)
         signed_as = None if keys is None else keys.claims.iss
@@ -346,7 +346,7 @@ class VendorClient(HttpVendor):
                 "its signed statements for others. Ask the vendor. To buy all the same, name another --cache."
             )
         for kid in changes.withdrawn:
-            self._say(f"{self.url} says that its key {kid} was stolen: what it signed is no proof any more.")
+            self._say(f"{self.url} says that its key {kid} was stolen: what it signed is no longer proof.")
 
     def _error_of(self, response: httpx.Response, url: str) -> ClientError:
         """The vendor's error body as one of ours; other bodies come from a proxy or from no vendor at all."""
@@ -354,7 +354,7 @@ class VendorClient(HttpVendor):
             detail = ErrorBody.model_validate_json(response.content).error
         except ValidationError:
             if response.status_code == 413:  # a proxy may take less than the vendor behind it does
-                return RequestTooLarge(f"{url} takes no request of this size (status 413, from a proxy).")
+                return RequestTooLarge(f"{url} accepts no request of this size (status 413, from a proxy).")
             return VendorError(f"{url} answered with status {response.status_code}. Is it a Tuition vendor?")
         retried = response.is_server_error or response.status_code in transport.RETRIED
         kind, advice = _ERRORS.get(detail.code, (VendorError if retried else RequestRefused, ""))
@@ -385,7 +385,7 @@ _QUOTA = " What was bought is kept. Once the vendor has raised the limit, the sa
 _MODEL = (
     " What was bought from the former model is kept, but the two do not mix: start a new run for the new one."
 )
-_PRICE = " Its price has risen. What was bought is kept; the same command goes on at the new price."
+_PRICE = " Its price has risen. What was bought is kept; the same command continues at the new price."
 _ERRORS: dict[str, tuple[type[ClientError], str]] = {
     ErrorCode.INVALID_API_KEY: (KeyRefused, _KEY),
     ErrorCode.KEY_EXPIRED: (KeyRefused, _OTHER_KEY),

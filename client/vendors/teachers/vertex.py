@@ -76,7 +76,7 @@ class _GoogleToken(httpx.Auth):
         try:
             self._credentials, _ = default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
         except GoogleAuthError as error:
-            raise KeyRefused(f"There are no credentials of Google's here: {error}.") from error
+            raise KeyRefused(f"There are no Google credentials here: {error}.") from error
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the token along."""

@@ -42,7 +42,7 @@ def test_a_large_purchase_takes_an_answer() -> None:
     check(DEAR)
     with pytest.raises(UsageError, match=r"^Nothing was bought\.$"):
         check(DEAR)
-    assert asked[0] == "This buys for 5,000,001 micros (5.00 units). Continue?"
+    assert asked[0] == "This costs 5,000,001 micros (5.00 units). Continue?"
     with pytest.raises(
         UsageError, match=r"5,000,001 micros .* Add --yes to agree, or a cap with --max-spend\."
     ):

@@ -219,7 +219,7 @@ def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
         ({"embeddings": np.array([[np.nan, 0.8], [1.0, 0.0]], np.float32)}, "length 1"),
         ({"embeddings": np.array([[0.6, 0.81], [1.1, 0.0]], np.float32)}, "length 1"),
         ({"digests": [b"short", b"short"]}, "cannot be read|no text"),
-        ({"kinds": [0, 7]}, "no text and no image"),
+        ({"kinds": [0, 7]}, "neither a text nor an image"),
         ({"digests": [b"a" * 32] * 2, "kinds": [0, 0]}, "other embeddings of the same"),
     ],
 )

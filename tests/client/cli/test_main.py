@@ -200,7 +200,7 @@ def test_what_standard_output_cannot_encode_is_escaped(
     assert b"dark/circle/\\u043a\\u043e\\u0442.png" in shown.getvalue()
 
 
-_FULL = "Error: standard output cannot be written: No space left on device.\n"
+_FULL = "Error: cannot write to standard output: No space left on device.\n"
 
 
 @pytest.mark.parametrize("command", ["methods", "methods --json"])

@@ -119,7 +119,7 @@ def test_class_names_are_of_a_text_file(
     assert run("plan", "--classes", classes) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert said in error
-    assert "--classes takes a .txt file of class names, a line each." in error
+    assert "--classes takes a .txt file of class names, one per line." in error
 
 
 def test_help_shows_what_the_file_sets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +141,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("budgett = 5", "there is no option `budgett` (is `budget` meant?). Accepted are: adapt,"),
+        ("budgett = 5", "there is no option `budgett` (is `budget` meant?). Accepted: adapt,"),
         ("[plan]\nout = 'x'", "tuition.toml, [plan]: there is no option `out`"),
         ("[plann]\nseed = 1", "no command for the table [plann] (is `plan` meant?)"),
         ("[data]\ncheck = 1", "no command for the table [data]"),
@@ -179,7 +179,7 @@ def test_flags_and_choices_of_the_file_hold(folder: Path, capsys: pytest.Capture
             "['cache prune']\nmodel_fingerprint = 'fp'",
             "`model_fingerprint` is given on the command line alone",
         ),
-        ("api_key = 'tk_secret'", "a key is secret and does not stand here."),
+        ("api_key = 'tk_secret'", "a key is secret and does not belong here."),
         ("[distill]\napi-key = 'tk_secret'", "TUITION_API_KEY_FILE names"),
         ("api_key_file = '.vault'", "which file is sent as your API key is yours to say: on the command"),
         ("seed = \n", "tuition.toml is not TOML: Invalid value (at line 1, column 8)."),

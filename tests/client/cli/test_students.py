@@ -144,7 +144,7 @@ def test_what_is_typed_says_whether_a_file_or_a_page_is_exported(
     if written is None:
         assert isinstance(end.value, SystemExit)
         assert end.value.code == 2
-        assert re.search("Say either --out FILE|Give one of --out and --web", capsys.readouterr().err)
+        assert re.search("Give either --out FILE|Give one of --out and --web", capsys.readouterr().err)
     else:
         assert str(end.value) == written
 

@@ -105,7 +105,7 @@ def test_patterns_find_what_folders_do(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(UsageError, match="does not exist"):
             find_images(word)
     with pytest.raises(
-        UsageError, match=r"shots/\[ab\] matches folders alone, .*: shots/\[ab\]/\*\* for those"
+        UsageError, match=r"shots/\[ab\] matches only folders, .*: shots/\[ab\]/\*\* for those"
     ):
         find_images("shots/[ab]")
     assert _names(find_images("shots/[ab]/**"), Path("shots")) == ["a/1.png", "b/2.png"]

@@ -307,7 +307,7 @@ def test_a_hostile_tar_file_leads_nowhere(toy: Path, tmp_path: Path) -> None:
     ("told", "said"),
     [
         (("a.json", b'{"label": "\\ud800"}'), r"shard.tar/a.png: .* is not UTF-8"),
-        (("a.json", b'["cat"]'), r"shard.tar/a.json is no JSON object"),
+        (("a.json", b'["cat"]'), r"shard.tar/a.json is not a JSON object"),
         (("a.json", b"{"), r"shard.tar/a.json cannot be read"),
         (("a.cls", b"0" * 2**17), r"shard.tar/a.cls cannot be read: larger than 65536 bytes"),
         (("a.jpg", b""), r"the sample a has several images. Say which with --columns path=png"),
@@ -367,10 +367,10 @@ def test_rows_that_cannot_be_meant_are_refused_with_what_to_do(toy: Path, tmp_pa
     assert "no column for it" in said(rows, "label=kinds")
     assert list_folder(Path(f"hf:{rows}"), columns=["label=kind"]).classes == ("a", "b")
     two = _of_rows(tmp_path / "two.arrow", image=image, other=image, label=kinds)
-    assert "columns image, other may be it" in said(two)
+    assert "columns image, other might be it" in said(two)
     assert list_folder(Path(f"hf:{two}"), columns=["path=other"]).count("two") == 6
     lists = _of_rows(tmp_path / "lists.arrow", image=image, label=[[each] for each in kinds])
-    assert "row 0: `label` is ['a']. It takes a text or a number" in said(lists)
+    assert "row 0: `label` is ['a']. It takes text or a number" in said(lists)
     offsets, content = pyarrow.py_buffer(np.array([0, 9**9, 1], np.int32)), pyarrow.py_buffer(b"0")
     beyond = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, content])
     assert "cannot be read: " in said(_of_rows(tmp_path / "beyond.arrow", image=image[:2], label=beyond))
@@ -393,5 +393,5 @@ def test_a_group_of_rows_that_is_too_large_is_refused_before_it_is_read(
     with pytest.raises(UsageError, match="says it itself: leave it out"):
         list_folder(Path(spec), layout="class")
     monkeypatch.setattr(rows_file, "_GROUP_BYTES", 100)
-    with pytest.raises(DataError, match=r"Write it with fewer rows a group, or by save_to_disk"):
+    with pytest.raises(DataError, match=r"Write it with fewer rows per group, or with save_to_disk"):
         list_folder(Path(spec))

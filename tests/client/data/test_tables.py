@@ -157,9 +157,9 @@ def test_what_a_table_holds_out_counts_among_the_share_and_no_class_loses_its_la
             "row 2: there is no `label`",
         ),
         ([{"path": math.nan, "label": "x"}], "row 1: there is no `path`"),
-        ([{"path": "a.png", "label": ["x"]}], r"row 1: `label` is \['x'\]. It takes a text"),
-        ([{"path": "a.png", "label": {"a": 1}}], "row 1: `label` is {'a': 1}. It takes a text"),
-        ([{"path": "a.png", "label": "x", "domain": []}], r"row 1: `domain` is \[\]. It takes a text"),
+        ([{"path": "a.png", "label": ["x"]}], r"row 1: `label` is \['x'\]. It takes text"),
+        ([{"path": "a.png", "label": {"a": 1}}], "row 1: `label` is {'a': 1}. It takes text"),
+        ([{"path": "a.png", "label": "x", "domain": []}], r"row 1: `domain` is \[\]. It takes text"),
         ([{"path": "a.png", "label": "\ud83d"}], "row 1: `label` is not UTF-8"),
         ([{"path": "a.png", "label": "x", "domain": "\udce9"}], "row 1: `domain` is not UTF-8"),
         ([{"path": "\ud83d.png", "label": "x"}], "row 1: `path` is not UTF-8"),
@@ -198,8 +198,8 @@ def test_nothing_in_parquet_is_no_label(tmp_path: Path) -> None:
     table = tmp_path / "mine.parquet"
     for labels, said in (
         ([1.0, math.nan], "row 2: there is no `label`"),
-        ([["x"], ["y"]], "`label` is of the type list<.*>. It takes a text"),
-        ([{"a": 1}, {"a": 2}], "`label` is of the type struct<.*>. It takes a text"),
+        ([["x"], ["y"]], "`label` is of the type list<.*>. It takes text"),
+        ([{"a": 1}, {"a": 2}], "`label` is of the type struct<.*>. It takes text"),
     ):
         _parquet(table, [{"path": f"{n}.png", "label": label} for n, label in enumerate(labels)])
         with pytest.raises(DataError, match=said):
@@ -402,5 +402,5 @@ def test_a_spreadsheet_may_part_cells_otherwise(toy: Path, part: str) -> None:
 def test_what_is_no_name_of_a_column_is_refused(toy: Path, columns: str) -> None:
     table = toy.parent / "mine.csv"
     _csv(table, _rows(toy))
-    with pytest.raises(UsageError, match="is no pair COLUMN=NAME"):
+    with pytest.raises(UsageError, match="is not a pair COLUMN=NAME"):
         list_folder(table, columns=[columns])

@@ -214,12 +214,12 @@ def test_an_entry_must_say_what_its_hash_is_of() -> None:
     right = said.model_copy(update={"entry_hash": entry_hash(said)})
     assert not problems([right], [])
     (problem,) = problems([right.model_copy(update={"amount_micros": -1})], [])
-    assert "something else than what its hash is of" in problem
+    assert "does not match its hash" in problem
 
 
 def test_an_entry_that_names_no_account_must_say_what_its_hash_is_of_as_well() -> None:
     (problem,) = problems([entry(1, previous_hash="0" * 64, entry_hash="f" * 64)], [])
-    assert "something else than what its hash is of" in problem
+    assert "does not match its hash" in problem
 
 
 @pytest.mark.parametrize(

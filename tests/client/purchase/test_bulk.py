@@ -303,10 +303,10 @@ def test_a_receipt_by_a_key_whose_id_is_none_is_refused_and_its_bill_noted(
             yield each.model_copy(update={"receipt": signed_as("\ud800")})
 
     monkeypatch.setattr(BulkApi, "receipts", forged)
-    with pytest.raises(AnswerRejected, match="whose id is no thumbprint"):
+    with pytest.raises(AnswerRejected, match="whose id is not its thumbprint"):
         customer.buy()
     (receipt,) = customer.cache.receipts()
-    assert (receipt.fault, receipt.cost_micros) == ("signed by a key whose id is no thumbprint", 200)
+    assert (receipt.fault, receipt.cost_micros) == ("signed by a key whose id is not its thumbprint", 200)
 
 
 @pytest.mark.parametrize(

@@ -247,7 +247,7 @@ def test_a_disk_that_is_full_stops_the_run_before_it_pays_for_more(shop: Shop) -
 
 def test_a_cache_that_cannot_be_written_stops_the_run_before_it_pays(shop: Shop) -> None:
     shop.cache._file.connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(CacheError, match="may it be written"):
+    with pytest.raises(CacheError, match="is it writable"):
         shop.teacher().buy(_texts(64))
     assert shop.vendor.charged == 0
     assert not shop.vendor.sizes

@@ -246,7 +246,7 @@ def test_what_is_no_address_is_said_at_once(url: str) -> None:
     ["http://me:secret@vendor", "me:secret@vendor:8000", "ftp://:secret@vendor", "http://a:secret@[::1"],
 )
 def test_an_address_with_a_password_is_refused_and_not_repeated(url: str) -> None:
-    with pytest.raises(errors.UsageError, match="takes no user and no password") as refused:
+    with pytest.raises(errors.UsageError, match="has no user and no password") as refused:
         VendorClient(url, "tk_1")
     assert "secret" not in str(refused.value)
 
