@@ -114,7 +114,7 @@ class Asker:
         if taught_by and taught_by != model.fingerprint:
             raise FingerprintChanged(
                 f"The student learnt from the model {taught_by}, and the vendor sells {model.fingerprint}: "
-                "its answers do not go with the student's. Name the vendor that taught it, or distil again."
+                "its answers do not fit the student's. Name the vendor that taught it, or distil again."
             )
         self._teacher = teacher
         self._temperature = 1.0 if metadata.teacher_temperature is None else metadata.teacher_temperature

@@ -35,14 +35,16 @@ class HostCheck:
         host = headers.get("host", "")
         if not self._any_host and not self._is_ours(name_in(host)):
             message = (
-                f"this server does not know itself by the Host {host[:_LONGEST_SHOWN]!r}; if that is its "
+                f"this server does not answer to the Host {host[:_LONGEST_SHOWN]!r}; if that is its "
                 "name, start it with --allow-host NAME"
             )
             return APIError(ErrorCode.INVALID_REQUEST, message, param="host")
         if scope["method"] in _SAFE or is_same_site(headers):
             return None
         site = headers.get("origin", "another site")[:_LONGEST_SHOWN]
-        message = f"this server takes nothing from pages of {site!r}; a proxy before it must pass on the Host"
+        message = (
+            f"this server accepts nothing from pages of {site!r}; a proxy before it must pass on the Host"
+        )
         return APIError(ErrorCode.INVALID_REQUEST, message, param="origin")
 
     def _is_ours(self, name: str | None) -> bool:

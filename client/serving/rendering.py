@@ -7,7 +7,7 @@ from jinja2 import ChoiceLoader, PackageLoader
 
 from client.results.intervals import in_percent
 from client.results.rendering import SLIDER, read_template
-from shared.pages.environment import STYLE, page_environment, read_component
+from shared.pages.environment import ICON, STYLE, page_environment, read_component
 
 STYLES = (STYLE, "results.css", "page.css")
 _OF_RESULTS = {SLIDER: SLIDER, "results.css": "page.css"}  # as the report has them
@@ -25,7 +25,7 @@ def render(template: str, **values: object) -> str:
 @cache
 def read_asset(name: str) -> bytes:
     """A file of the assets, or one that other pages have too."""
-    if name == STYLE:
+    if name in (STYLE, ICON):
         return read_component(name)
     if name in _OF_RESULTS:
         return read_template(_OF_RESULTS[name]).encode()

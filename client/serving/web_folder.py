@@ -132,7 +132,9 @@ def _check(out: Path) -> None:
     if out.is_symlink() or not out.is_dir():
         raise UsageError(f"{out} is not a folder. Choose another one.")
     if foreign := _foreign(out):
-        raise UsageError(f"{out} holds what no student's page has ({foreign}). Choose another folder.")
+        raise UsageError(
+            f"{out} holds files that are not of a student's page ({foreign}). Choose another folder."
+        )
 
 
 def _foreign(out: Path) -> str | None:

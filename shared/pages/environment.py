@@ -11,7 +11,7 @@ from shared.pages.apart import SetApart
 from shared.pages.fields import Field
 from shared.pages.tables import columns_of, finished
 
-STYLE, SCRIPT = "components.css", "components.js"
+STYLE, SCRIPT, ICON = "components.css", "components.js", "icon.svg"
 
 
 def page_environment(loader: BaseLoader) -> Environment:
@@ -40,7 +40,7 @@ def page_environment(loader: BaseLoader) -> Environment:
 
 @cache
 def read_component(name: str) -> bytes:
-    """The style sheet of the components, or their script: `STYLE` or `SCRIPT`."""
+    """The style sheet of the components, their script, or the logo: `STYLE`, `SCRIPT` or `ICON`."""
     return resources.files("shared.pages").joinpath("assets", name).read_bytes()
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools.site import live
 from tools.site.check import faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     if built.returncode:
         print(built.stdout, built.stderr, sep="", file=sys.stderr)
         return 1
+    if live.RUN.is_dir():
+        live.add_to(site)
     found = faults(site)
     for fault in found:
         print(fault, file=sys.stderr)

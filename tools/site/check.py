@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 # Every tag that Markdown and the theme make within a page; `<domain>` or `<image>` is a placeholder.
 _TAGS = frozenset({
-    "a", "blockquote", "br", "code", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol",
-    "p", "pre", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul",
+    "a", "blockquote", "br", "code", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "iframe", "img",
+    "li", "ol", "p", "pre", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul",
 })  # fmt: skip
 _VOID = frozenset({"br", "hr", "img"})
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.IGNORECASE)

@@ -15,11 +15,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from tools.site import live
 from tools.site.pages import REFERENCES, made_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 ASSETS = Path(__file__).parent / "assets"
+ICON = ROOT / "shared" / "pages" / "assets" / "icon.svg"  # as all other pages have it
 REFERENCE = DOCS / "reference.md"
 # Pages of the site that lie outside docs/.
 PAGES = {
@@ -39,7 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/, those that the code makes, and the files that any page links to."""
     for page, source in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
-    for asset in ASSETS.iterdir():
+    for asset in [*ASSETS.iterdir(), ICON]:
         files.append(File.generated(config, f"site/{asset.name}", abs_src_path=str(asset)))
     for file in [each for each in files if each.is_documentation_page()]:
         text = _source(file.src_uri).read_text(encoding="utf-8")
@@ -51,8 +53,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Have links lead to the place that the site has for their target, and code keep its bars."""
+    """Have links lead to the place that the site has for their target, and code keep its bars.
+
+    The home page begins with a student that answers, if one was made.
+    """
     here = page.file.src_uri
+    if here == "index.md" and live.RUN.is_dir():
+        markdown = live.shown_in(markdown)
     pieces = re.split(f"({_CODE.pattern})", markdown, flags=_CODE.flags)
     return "".join(
         _code(piece) if _CODE.fullmatch(piece) else _LINK.sub(lambda link: _in_site(here, link[1]), piece)

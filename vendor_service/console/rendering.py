@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from shared.kinds import KINDS, queries
-from shared.pages.environment import SCRIPT, STYLE, page_environment, read_component
+from shared.pages.environment import ICON, SCRIPT, STYLE, page_environment, read_component
 from vendor_service.clock import to_datetime
 from vendor_service.terms import money
 
-ASSETS = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+ASSETS = {"console.css": "text/css", "console.js": "text/javascript", ICON: "image/svg+xml"}
 _PACKAGE = "vendor_service.console"
 
 
@@ -47,6 +47,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 @cache
 def read_asset(name: str) -> bytes:
     """A file that pages load; the name is one of `ASSETS`. Style and script begin with the components'."""
+    if name == ICON:
+        return read_component(ICON)
     shared = {"console.css": STYLE, "console.js": SCRIPT}.get(name)
     before = b"" if shared is None else read_component(shared)
     return before + resources.files(_PACKAGE).joinpath("assets", name).read_bytes()
