@@ -157,14 +157,6 @@ class InvoiceLine(BaseModel):
     batch: bool = False
 
 
-class CreditNote(BaseModel):
-    """A refund of charges of an earlier month; `number` is that of its invoice, if any."""
-
-    month: str
-    number: Whole | None
-    amount_micros: Whole
-
-
 class AdjustmentLine(BaseModel):
     """A correction, with the reason that the ledger has for it; positive: in the customer's favour."""
 
@@ -225,51 +217,22 @@ class Buyer(Party):
     taxed: Literal["standard", "reverse-charge", "exempt"] = "standard"
 
 
-class Invoice(BaseModel):
-    """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
-
-    Final invoices have a `number`, from 1 on without a gap over all accounts; a month without charges,
-    refunds and adjustments has none. `adjustments` are those that `adjustments_micros` sums up.
-    `credit_notes` say how much of `refunds_micros` is of charges that earlier months' invoices have.
-
-    What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
-    `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
-    for a prepaid account; negative: it paid too much). Until the month is over the invoice is not `final`; a
-    final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
-
-    `due_micros` is what is to be paid: the balance in whole cents, or whatever the currency's smallest unit
-    is, rounded down. `carried_micros`, the rest, stays in the balance, and so in the next invoice. A prepaid
-    account has nothing to pay.
+class Billed(BaseModel):
+    """The parts that invoices and credit notes share.
 
     `billed_micros` is the total of this document in whole cents: the total with `brought_micros`, the rest of
-    what earlier months were billed, rounded down. So the totals of all documents are what was charged, but
-    for less than a cent. `tax_micros` is the tax in it. Seller, buyer and dates are as they were when it was
-    issued.
+    what earlier documents of its kind had, rounded down. So the totals of all invoices less those of all
+    credit notes are what was charged, but for less than a cent of each kind. `tax_micros` is the tax in it.
+    Seller, buyer and date are as they were when it was issued.
     """
 
-    account: str
-    month: str
-    final: bool
-    lines: list[InvoiceLine]
-    refunds_micros: Whole
-    adjustments_micros: Whole
-    total_micros: Whole
-    top_ups_micros: Whole
-    payments_micros: Whole = 0
-    balance_due_micros: Whole | None = None
     number: Whole | None = None
     currency: str | None = None
-    credit_notes: list[CreditNote] = []
-    first_seq: Whole | None
-    first_hash: str | None
-    last_seq: Whole | None
-    last_hash: str | None
-    adjustments: list[AdjustmentLine] = []
+    total_micros: Whole
     brought_micros: Whole = 0
     seller: Seller = Seller()
     buyer: Buyer = Buyer()
     issued_on: date | None = None
-    due_on: date | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -291,6 +254,67 @@ class Invoice(BaseModel):
     def tax_basis_points(self) -> int:
         """The rate of that tax, in hundredths of a percent."""
         return self.seller.tax_basis_points if self.buyer.taxed == "standard" else 0
+
+
+class CreditNote(Billed):
+    """A refund of a charge that an invoice has already: `total_micros` are given back of it.
+
+    Its `number` goes from 1 on without a gap over all accounts; `name` is how documents write it. It names
+    the invoice of the charge, with that one's seller and buyer and so its tax; and the entries of the ledger:
+    the refund (`seq`, `entry_hash`), and the charge (`corrects_seq`). No invoice counts the refund.
+    """
+
+    account: str
+    month: str
+    invoice_number: Whole | None
+    invoice_issued_on: date | None
+    seq: Whole
+    entry_hash: str
+    corrects_seq: Whole
+    model: str | None
+    reference: str | None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def name(self) -> str:
+        """Its number, apart from those of invoices."""
+        return f"CN-{self.number}"
+
+
+class Invoice(Billed):
+    """A month's ledger as a bill: `total_micros` is the sum of the lines less refunds and adjustments.
+
+    Final invoices have a `number`, from 1 on without a gap over all accounts; a month without charges,
+    refunds and adjustments has none. `adjustments` are those that `adjustments_micros` sums up.
+    `refunds_micros` are of the month's own charges. What was given back in the month of other months' charges
+    is `credited_micros`: it is in the balance and not in the total, since each has a `CreditNote`.
+
+    What was paid is told apart: by a prepaid account in `top_ups_micros`, by an invoiced one in
+    `payments_micros`, with what it owes at the end of the month over all time in `balance_due_micros` (`None`
+    for a prepaid account; negative: it paid too much). Until the month is over the invoice is not `final`; a
+    final one never changes. The entries it sums up are those from `first_seq` to `last_seq`.
+
+    `due_micros` is what is to be paid: the balance in whole cents, or whatever the currency's smallest unit
+    is, rounded down. `carried_micros`, the rest, stays in the balance, and so in the next invoice. A prepaid
+    account has nothing to pay.
+    """
+
+    account: str
+    month: str
+    final: bool
+    lines: list[InvoiceLine]
+    refunds_micros: Whole
+    adjustments_micros: Whole
+    credited_micros: Whole = 0
+    top_ups_micros: Whole
+    payments_micros: Whole = 0
+    balance_due_micros: Whole | None = None
+    first_seq: Whole | None
+    first_hash: str | None
+    last_seq: Whole | None
+    last_hash: str | None
+    adjustments: list[AdjustmentLine] = []
+    due_on: date | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -32,12 +32,12 @@ WALKS: dict[str, Walk] = {
 def main(arguments: Sequence[str]) -> int:
     """Make those that are named, or all; the exit code."""
     folder, names = Path(arguments[0]), arguments[1:] or list(WALKS)
-    wrong = []
+    wrong = 0
     with chromium() as browser:
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)
-            wrong += WALKS[name](browser, folder / name, LOOKS)
-    print("\n".join([*wrong, f"{len(list(folder.rglob('*.png')))} pictures in {folder}"]))
+            wrong += len(WALKS[name](browser, folder / name, LOOKS))
+    print(f"{len(list(folder.rglob('*.png')))} pictures in {folder}; faults: {wrong}")
     return 1 if wrong else 0
 
 

@@ -59,8 +59,9 @@ def looked_at(
     looks: Sequence[Look] = BRIEFLY,
     *,
     signed_in: StorageState | None = None,
+    meant: str = "",
 ) -> list[str]:
-    """Pictures of every page, and what is wrong on them in words.
+    """Pictures of every page, and what is wrong on them in words, which is also printed as it is found.
 
     Wrong is what is cut, what axe-core finds, what a page says on its console as an error, and what it asks
     of another place than its own.
@@ -71,14 +72,20 @@ def looked_at(
         folder: gets `NAME-WIDTH-THEME.png`.
         looks: how each is seen.
         signed_in: cookies to begin with.
+        meant: words of what is not wrong, if it is said.
     """
-    found: list[str] = []
+    wrong: list[str] = []
     for each, (width, theme) in product(pages, looks):
+        found: list[str] = []
         with _opened(browser, each, width, theme, signed_in, found) as page:
             look = f"{each.name}-{width}-{theme}"
             found += [f"{look}: {what}" for what in wrong_on(page)]
             page.screenshot(path=folder / f"{look}.png", full_page=True)
-    return found
+        found = [what for what in found if not meant or meant not in what]
+        if found:
+            print("\n".join(found), flush=True)
+        wrong += found
+    return wrong
 
 
 def wrong_on(page: Page) -> list[str]:

@@ -171,7 +171,7 @@ class Books:
                 for name in triggers.all():
                     session.execute(text(f"DROP TRIGGER {name}"))
             else:
-                for table in ("audit_entries", "ledger_entries", "final_invoices"):
+                for table in ("audit_entries", "ledger_entries", "final_invoices", "credit_notes"):
                     session.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
             session.execute(text(change))
 

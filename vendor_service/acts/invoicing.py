@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from shared.billing import Buyer, Invoice, Party, Seller
+from shared.billing import Buyer, CreditNote, Invoice, Party, Seller
 from shared.errors import ErrorCode
 from vendor_service.accounts.accounts import find_account
 from vendor_service.accounts.keys import Scope
@@ -16,7 +16,7 @@ from vendor_service.acts.declaration import Changes, Own, act, preview, query
 from vendor_service.acts.names import AccountName
 from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import invoices, parties
+from vendor_service.money import credit_notes, invoices, parties
 from vendor_service.money.parties import BuyerTerms, SellerTerms
 from vendor_service.terms import Term
 
@@ -71,6 +71,30 @@ def issue_invoice(
             raise
         hint = f"if this clock is right, run: `vendor accounts repair {account}`"
         raise OperatorError(f"{error}; {hint}") from error
+
+
+def _listed(notes: list[CreditNote]) -> Iterator[dict[str, Any]]:
+    for each in notes:
+        told = {"number", "name", "issued_on", "month", "invoice_number", "corrects_seq", "reference"}
+        yield each.model_dump(include=told | {"total_micros", "currency"})
+
+
+@query(
+    command="credit-notes",
+    route="GET /accounts/{account}/credit-notes",
+    own=Own(route="GET /v1/credit-notes", scope=Scope.READ_USAGE),
+    rows=_listed,
+)
+def list_credit_notes(act: Act, account: AccountName) -> list[CreditNote]:
+    """List an account's credit notes, the oldest first: refunds of charges that an invoice has.
+
+    They are of the whole account, and so is the view of the key that they take.
+
+    Example: vendor credit-notes acme
+    """
+    if act.customer is not None:
+        act.customer.require_whole("credit notes are")
+    return credit_notes.of_account(act.session, find_account(act.session, account).id)
 
 
 @act(

@@ -16,7 +16,7 @@ from vendor_service.acts.declaration import Own, Recorded, act, preview, query
 from vendor_service.acts.names import AccountName, OneAccount
 from vendor_service.database.tables import Account, LedgerEntry
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, ledger, limits, payments
+from vendor_service.money import credit_notes, currency, ledger, limits, payments
 from vendor_service.money.holds import OpenHold, open_holds
 from vendor_service.money.usage import usage_report
 from vendor_service.terms import MAX_NUMBER, Micros, Term, Unit, money
@@ -158,7 +158,8 @@ def refund(
     """Give a charge back, or a part of it. Its queries stay used: this returns money, not quota.
 
     A charge may be given back in several parts, which need a reference each: repeated with the same one, it
-    changes nothing. In total no more is given back than was charged. What it took of the present period's
+    changes nothing. In total no more is given back than was charged. If an invoice has the charge, a numbered
+    credit note is issued at once. What it took of the present period's
     spend limit is free again. Once nothing is left of the charge, it is not answered again for free.
 
     Example: vendor refund acme --entry 17 --amount 0.0025 --reference "ticket 812"
@@ -196,7 +197,7 @@ def _of_refund(
     when = f"{charge.created_at:%Y-%m-%d %H:%M} UTC"
     yield f"Charge {seq} of {account}: {describe(charge)} for {money(-charge.amount_micros)}, {when}."
     yield _how_much(part, left, given_back)
-    yield _where_it_goes(owner, part)
+    yield from _of_note(act, owner, row.created_at, part)
     yield "Its queries stay used. It cannot be undone."
     if part == left:
         yield "The answer is not sent again for free."
@@ -390,6 +391,15 @@ def _how_much(micros: int, left: int, given_back: int) -> str:
     if micros < left:
         return f"{money(micros)} are given back, and {money(left - micros)} stay charged.{before}"
     return f"All {'that is left' if given_back else 'of it'} is given back: {money(micros)}.{before}"
+
+
+def _of_note(act: Act, owner: Account, charged_at: int, micros: int) -> Iterator[str]:
+    """Where a refund goes: to the credit or this month's invoice, or to a credit note of another month's."""
+    note = credit_notes.announced(act.session, owner, charged_at, act.now)
+    if note is None or owner.credit_micros is not None:
+        yield _where_it_goes(owner, micros)
+    if note is not None:
+        yield f"A credit note of {money(micros)} is issued {note}."
 
 
 def _where_it_goes(account: Account, micros: int) -> str:

@@ -52,6 +52,7 @@ for _name, _group in _GROUPS.items():
 add_commands(app, _GROUPS)
 _GROUPS["ledger"].command("export")(money.ledger_export)
 app.command("invoice")(money.invoice)
+app.command("credit-note")(money.credit_note)
 app.command("currency")(money.currency)
 app.add_typer(database.app, name="db")
 app.add_typer(models.app, name="models")

@@ -1,11 +1,11 @@
-"""An invoice for people: as text, as a page of HTML, as PDF, or as CSV for a spreadsheet."""
+"""Invoices and credit notes for people: as text, as a page of HTML, as PDF, or as CSV for a spreadsheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, time, timedelta
 from html import escape
 
-from shared.billing import CreditNote, Invoice, InvoiceLine, Party
+from shared.billing import Billed, CreditNote, Invoice, InvoiceLine, Party
 from shared.text import in_html, isolated, visible
 from vendor_service.clock import to_datetime
 from vendor_service.money.invoices import month_bounds
@@ -17,7 +17,7 @@ _UNIT = 1_000_000
 
 @dataclass(frozen=True)
 class Document:
-    """An invoice as it is laid out, whatever it is printed as.
+    """An invoice or a credit note as it is laid out, whatever it is printed as.
 
     `parties` are seller and buyer, line by line, as far as they are known; `facts` are dates and references.
     The first row of the `table` is its heading, the last one the total. `sums` are those in whole cents.
@@ -26,44 +26,73 @@ class Document:
     title: str
     parties: Sequence[tuple[str, Sequence[str]]]
     facts: Sequence[tuple[str, str]]
-    table: Sequence[tuple[str, str, str, str]]
+    table: Sequence[Sequence[str]]
     sums: Sequence[tuple[str, str]]
     notes: Sequence[str]
 
 
-def document_of(invoice: Invoice) -> Document:
-    """Lay an invoice out."""
-    sides = (("Seller", _address(invoice.seller)), ("Buyer", _address(invoice.buyer)))
+Bill = Invoice | CreditNote
+
+
+def document_of(bill: Bill) -> Document:
+    """Lay an invoice or a credit note out."""
+    if isinstance(bill, CreditNote):
+        return _document_of_note(bill)
+    invoice = bill
     return Document(
         _title(invoice),
-        [(name, lines) for name, lines in sides if lines],
+        _sides(invoice),
         _facts(invoice),
         [("", "queries", "each", _amount(invoice)), *_rows(invoice)],
-        _sums(invoice),
+        _sums(invoice, "Invoice total") if invoice.final else [],
         _notes(invoice),
     )
 
 
-def as_text(invoice: Invoice) -> str:
+def _document_of_note(note: CreditNote) -> Document:
+    charge = f"Refund of charge {note.corrects_seq}" + (f", {note.model}" if note.model else "")
+    issued = f" of {note.invoice_issued_on}" if note.invoice_issued_on else ""
+    facts = [
+        ("Number", note.name),
+        ("Date", note.issued_on),
+        ("For invoice", f"{note.invoice_number}{issued}, for {note.month}"),
+        ("Your reference", note.buyer.reference),
+        ("Reference", note.reference),
+        ("Account", note.account),
+    ]
+    return Document(
+        f"Credit note {note.name} of {note.account} for invoice {note.invoice_number}",
+        _sides(note),
+        [(name, str(value)) for name, value in facts if value],
+        [("", _amount(note)), (charge, _units(note.total_micros)), ("total", _units(note.total_micros))],
+        _sums(note, "Credited"),
+        [
+            "The account has the amount already: its balance, or its credit, changed with the refund.",
+            f"Ledger entry {note.seq} ({note.entry_hash}).",
+        ],
+    )
+
+
+def as_text(bill: Bill) -> str:
     """Aligned columns for a terminal."""
-    it = document_of(invoice)
-    widths = [max(len(row[column]) for row in it.table) for column in range(4)]
+    it = document_of(bill)
+    widths = [max(map(len, column)) for column in zip(*it.table, strict=True)]
     lines = [it.title, ""]
     for name, party in it.parties:
         lines += [f"{name}: {party[0]}", *(f"  {each}" for each in party[1:]), ""]
     lines += [f"{name}: {value}" for name, value in it.facts]
     lines += [""] if it.facts else []
     lines += [
-        "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in it.table
     ]
     lines += ["", *(f"{name}: {value}" for name, value in it.sums), *it.notes]
     return visible("\n".join(lines), keep="\n")
 
 
-def as_html(invoice: Invoice) -> str:
+def as_html(bill: Bill) -> str:
     """A page that needs nothing else."""
-    it = document_of(invoice)
+    it = document_of(bill)
     sides = "".join(
         f"<section><h2>{name}</h2><address>{'<br>'.join(map(in_html, lines))}</address></section>"
         for name, lines in it.parties
@@ -94,13 +123,13 @@ def as_html(invoice: Invoice) -> str:
     )
 
 
-def as_pdf(invoice: Invoice) -> bytes:
-    """The same as HTML on A4; a final invoice is the same file whenever it is asked for."""
+def as_pdf(bill: Bill) -> bytes:
+    """The same as HTML on A4; what was issued is the same file whenever it is asked for."""
     from fpdf import FPDF, FontFace  # it takes a quarter of a second to import
 
-    it = document_of(invoice)
+    it = document_of(bill)
     pdf = FPDF(format="A4")
-    pdf.set_creation_date(to_datetime(month_bounds(invoice.month)[1]))
+    pdf.set_creation_date(_made_at(bill))
     title = _latin(it.title)
     pdf.set_title(title)
     pdf.set_lang("en")
@@ -124,7 +153,8 @@ def as_pdf(invoice: Invoice) -> bytes:
         pdf.multi_cell(0, 5, _latin(f"{name}: {value}"), align="L", new_x="LMARGIN", new_y="NEXT")
     pdf.ln(4 if it.facts else 0)
     bold = FontFace(emphasis="BOLD")
-    columns = {"col_widths": (5, 2, 2, 3), "text_align": ("LEFT", "RIGHT", "RIGHT", "RIGHT")}
+    numbers = len(it.table[0]) - 1
+    columns = {"col_widths": (5, 2, 2, 3)[: numbers + 1], "text_align": ("LEFT", *["RIGHT"] * numbers)}
     with pdf.table(borders_layout="HORIZONTAL_LINES", headings_style=bold, line_height=6, **columns) as table:
         for number, row in enumerate(it.table, 1):
             table.row([_latin(cell) for cell in row], style=bold if number == len(it.table) else None)
@@ -134,21 +164,26 @@ def as_pdf(invoice: Invoice) -> bytes:
     return bytes(pdf.output())
 
 
-def as_csv(invoice: Invoice) -> str:
+def as_csv(bill: Bill) -> str:
     """A record for each line, then for each of the sums that there is; amounts in micro-units."""
     columns = (
         *("account", "month", "number", "item", "model", "kind", "queries", "unit_micros", "amount_micros"),
         "currency",
     )
     its_own = ("account", "month", "number", "currency")
-    common = dict.fromkeys(columns, None) | {name: getattr(invoice, name) for name in its_own}
-    rows: list[dict[str, object]] = [
-        common | {"item": "charges"} | {name: getattr(line, name) for name in columns[4:-1]}
-        for line in invoice.lines
-    ]
-    sums = {"refunds": -invoice.refunds_micros, "adjustments": -invoice.adjustments_micros}
-    rows += [common | {"item": item, "amount_micros": amount} for item, amount in sums.items() if amount]
-    rows.append(common | {"item": "total", "amount_micros": invoice.total_micros})
+    common = dict.fromkeys(columns, None) | {name: getattr(bill, name) for name in its_own}
+    rows: list[dict[str, object]] = []
+    if isinstance(bill, CreditNote):
+        credit = {"number": bill.name, "item": "credit note", "model": bill.model}
+        rows = [common | credit | {"amount_micros": -bill.total_micros}]
+    else:
+        rows = [
+            common | {"item": "charges"} | {name: getattr(line, name) for name in columns[4:-1]}
+            for line in bill.lines
+        ]
+        sums = {"refunds": -bill.refunds_micros, "adjustments": -bill.adjustments_micros}
+        rows += [common | {"item": item, "amount_micros": amount} for item, amount in sums.items() if amount]
+        rows.append(common | {"item": "total", "amount_micros": bill.total_micros})
     return "".join(f"{line}\n" for line in csv_lines(columns, rows))
 
 
@@ -163,8 +198,20 @@ def _title(invoice: Invoice) -> str:
     return title + ("" if invoice.final else " (not yet final)")
 
 
-def _amount(invoice: Invoice) -> str:
-    return "amount" if invoice.currency is None else f"amount ({invoice.currency})"
+def _made_at(bill: Bill) -> datetime:
+    """The date of the file: that of a credit note, or the end of an invoice's month."""
+    if isinstance(bill, CreditNote) and bill.issued_on is not None:
+        return datetime.combine(bill.issued_on, time(), UTC)
+    return to_datetime(month_bounds(bill.month)[1])
+
+
+def _amount(bill: Billed) -> str:
+    return "amount" if bill.currency is None else f"amount ({bill.currency})"
+
+
+def _sides(bill: Billed) -> list[tuple[str, Sequence[str]]]:
+    sides = (("Seller", _address(bill.seller)), ("Buyer", _address(bill.buyer)))
+    return [(name, lines) for name, lines in sides if lines]
 
 
 def _address(party: Party) -> list[str]:
@@ -189,22 +236,21 @@ def _facts(invoice: Invoice) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in told if value]
 
 
-def _sums(invoice: Invoice) -> list[tuple[str, str]]:
-    """The total in whole cents, and the tax in it; a draft has none yet."""
-    if not invoice.final:
-        return []
-    unit = "" if invoice.currency is None else f" {invoice.currency}"
-    carried = " (with the rest of earlier months)" if invoice.brought_micros else ""
-    told = [(f"Invoice total, in what a bank can pay{carried}", f"{money(invoice.billed_micros)}{unit}")]
-    if invoice.tax_basis_points:
-        rate = f"{invoice.tax_basis_points / 100:g}%"
+def _sums(bill: Billed, name: str) -> list[tuple[str, str]]:
+    """The total in whole cents, and the tax in it."""
+    unit = "" if bill.currency is None else f" {bill.currency}"
+    earlier = "credit notes" if isinstance(bill, CreditNote) else "months"
+    carried = f" (with the rest of earlier {earlier})" if bill.brought_micros else ""
+    told = [(f"{name}, in what a bank can pay{carried}", f"{money(bill.billed_micros)}{unit}")]
+    if bill.tax_basis_points:
+        rate = f"{bill.tax_basis_points / 100:g}%"
         told += [
-            (f"of which {rate} tax", f"{money(invoice.tax_micros)}{unit}"),
-            ("without tax", f"{money(invoice.billed_micros - invoice.tax_micros)}{unit}"),
+            (f"of which {rate} tax", f"{money(bill.tax_micros)}{unit}"),
+            ("without tax", f"{money(bill.billed_micros - bill.tax_micros)}{unit}"),
         ]
-    elif invoice.buyer.taxed == "reverse-charge":
+    elif bill.buyer.taxed == "reverse-charge":
         told.append(("Tax", "reverse charge: the buyer owes it"))
-    elif invoice.buyer.taxed == "exempt":
+    elif bill.buyer.taxed == "exempt":
         told.append(("Tax", "exempt"))
     return told
 
@@ -230,7 +276,9 @@ def label_of(invoice: Invoice, line: InvoiceLine) -> str:
 
 
 def _notes(invoice: Invoice) -> list[str]:
-    notes = [_credited(each) for each in invoice.credit_notes]
+    notes = []
+    if invoice.credited_micros:
+        notes.append(f"Given back during the month by credit notes: {_units(invoice.credited_micros)}")
     if invoice.top_ups_micros:
         notes.append(f"Paid in during the month: {_units(invoice.top_ups_micros)}")
     if invoice.payments_micros:
@@ -269,11 +317,6 @@ def to_pay(invoice: Invoice) -> list[str]:
             f"{_units(invoice.carried_micros)} is carried to the next invoice."
         )
     return said
-
-
-def _credited(note: CreditNote) -> str:
-    number = "" if note.number is None else f" {note.number}"
-    return f"Credit note: {_units(note.amount_micros)} of the refunds are of invoice{number} for {note.month}"
 
 
 def _latin(text: str) -> str:

@@ -1,15 +1,14 @@
 """Invoices: a month of the ledger, summed up; once the month is over, the same whenever it is asked for."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Row, func, select
+from sqlalchemy.orm import Session
 
-from shared.billing import AdjustmentLine, CreditNote, Invoice, InvoiceLine, smallest_unit
+from shared.billing import AdjustmentLine, Invoice, InvoiceLine, smallest_unit
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
 from vendor_service.clock import (
@@ -24,7 +23,7 @@ from vendor_service.clock import (
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, LedgerEntry, LedgerTotal
 from vendor_service.errors import APIError, OperatorError, UsageError
-from vendor_service.money import currency, parties
+from vendor_service.money import credit_notes, currency, parties
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
 
@@ -122,6 +121,7 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
     for row in rows:
         amounts[row.kind] = amounts.get(row.kind, 0) + int(row.amount)
     top_ups, payments = amounts.pop("top_up", 0), amounts.pop("payment", 0)
+    credited, credited_before = _credited(session, account, begin, end)
     first, last = (
         None if seq is None else session.get_one(LedgerEntry, (account.id, seq))
         for seq in (
@@ -134,15 +134,15 @@ def summed(session: Session, account: Account, month: str, *, final: bool) -> In
         month=month,
         final=final,
         lines=_lines(rows),
-        refunds_micros=amounts.get("refund", 0),
+        refunds_micros=amounts.get("refund", 0) - credited,
         adjustments_micros=amounts.get("adjustment", 0),
-        total_micros=-sum(amounts.values()),
+        credited_micros=credited,
+        total_micros=credited - sum(amounts.values()),
         top_ups_micros=top_ups,
         payments_micros=payments,
         balance_due_micros=_balance_due(session, account, end),
         currency=currency.current(session),
-        brought_micros=_brought(session, account, begin),
-        credit_notes=_credit_notes(session, account, begin, end) if amounts.get("refund") else [],
+        brought_micros=_brought(session, account, begin, credited_before),
         first_seq=None if first is None else first.seq,
         first_hash=None if first is None else first.entry_hash,
         last_seq=None if last is None else last.seq,
@@ -230,13 +230,16 @@ def _months(session: Session, until: str, after: str = "") -> list[str]:
 
 
 def _unissued(session: Session, month: str) -> list[str]:
-    """The accounts of a month that have something to bill and no invoice, by name."""
+    """The accounts of a month that have something to bill and no invoice, by name.
+
+    A refund is billed beside its charge, or by a credit note.
+    """
     begin, end = month_bounds(month)
     issued = select(FinalInvoice.account_id).where(FinalInvoice.month == month)
     billed = select(LedgerTotal.account_id).where(
         LedgerTotal.hour >= begin // HOUR,
         LedgerTotal.hour < end // HOUR,
-        LedgerTotal.kind.in_(BILLED),
+        LedgerTotal.kind.in_(("charge", "adjustment")),
     )
     found = select(Account.id).where(Account.id.in_(billed), Account.id.not_in(issued))
     return list(session.scalars(found.order_by(Account.name)))
@@ -310,6 +313,8 @@ def _store(
         events.emit(session, EventKind.INVOICE_FINALIZED, account, told, now)
         if on_final is not None:
             on_final(session, invoice)
+        session.flush()
+        credit_notes.issue_due(session, account, month_bounds(month)[0], now)
     return invoice
 
 
@@ -340,12 +345,20 @@ def _balance_due(session: Session, account: Account, end: int) -> int | None:
     return -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*until)) or 0)
 
 
-def _brought(session: Session, account: Account, begin: int) -> int:
-    """The rest, below a cent, of all that was billed for earlier months."""
+def _credited(session: Session, account: Account, begin: int, end: int) -> tuple[int, int]:
+    """What credit notes have to give back of what was refunded in a month, and before it."""
+    in_it = before = 0
+    for refunded_at, micros in credit_notes.given_back_until(session, account, end):
+        in_it, before = (in_it + micros, before) if refunded_at >= begin else (in_it, before + micros)
+    return in_it, before
+
+
+def _brought(session: Session, account: Account, begin: int, credited: int) -> int:
+    """The rest, below a cent, of all that was billed for earlier months; credit notes have the `credited`."""
     earlier = (LedgerTotal.account_id == account.id, LedgerTotal.hour < begin // HOUR)
     billed = (*earlier, LedgerTotal.kind.in_(BILLED))
     charged = -int(session.scalar(select(func.sum(LedgerTotal.amount_micros)).where(*billed)) or 0)
-    return charged % smallest_unit(currency.current(session))
+    return (charged + credited) % smallest_unit(currency.current(session))
 
 
 def _parties(session: Session, account: Account) -> dict[str, Any]:
@@ -359,27 +372,6 @@ def _adjustments(session: Session, account: Account, begin: int, end: int) -> li
     return [
         AdjustmentLine(seq=seq, amount_micros=micros, reason=reason)
         for seq, micros, reason in session.execute(found.order_by(LedgerEntry.seq))
-    ]
-
-
-def _credit_notes(session: Session, account: Account, begin: int, end: int) -> list[CreditNote]:
-    """Refunds in a month of charges of earlier months, summed by the month of the charge."""
-    refunds, charges = aliased(LedgerEntry), aliased(LedgerEntry)
-    found = (
-        select(charges.created_at, refunds.amount_micros)
-        .join_from(
-            refunds, charges, and_(charges.account_id == account.id, charges.seq == refunds.corrects_seq)
-        )
-        .where(refunds.account_id == account.id, refunds.corrects_seq > 0)
-        .where(refunds.created_at >= begin, refunds.created_at < end, charges.created_at < begin)
-    )
-    given_back: Counter[str] = Counter()
-    for charged_at, micros in session.execute(found):
-        given_back[f"{to_datetime(charged_at):%Y-%m}"] += int(micros)
-    numbers = {each.month: each.number for each in finals(session, account.id)}
-    return [
-        CreditNote(month=month, number=numbers.get(month), amount_micros=micros)
-        for month, micros in sorted(given_back.items())
     ]
 
 

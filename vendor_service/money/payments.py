@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from vendor_service.database.tables import Account, ApiKey, Hold, LedgerEntry, limited_by
 from vendor_service.errors import OperatorError, UsageError
+from vendor_service.money import credit_notes
 from vendor_service.money.ledger import append
 from vendor_service.terms import MAX_NUMBER, money
 
@@ -95,7 +96,8 @@ def refund(
 
     In all no more is given back than was charged. The queries stay used; once nothing is left of the charge,
     it is replayed no more. What was spent of the present period's spend limits is given back with it, if the
-    charge is of that period. A `reference` counts once, see `recorded`.
+    charge is of that period. A `reference` counts once, see `recorded`. If an invoice has the charge, a
+    credit note is issued.
 
     Raises:
         UsageError: the amount is not positive, or the reference cannot be.
@@ -124,6 +126,7 @@ def refund(
             each.spent_micros -= amount
     if amount == left:
         session.get_one(Hold, charged.hold_id).refunded_at = appended.created_at
+    credit_notes.issue_due(session, account, charged.created_at, now, appended.seq)
     return appended
 
 

@@ -26,6 +26,7 @@ class EventKind(StrEnum):
     SPEND_LIMIT = "spend_limit.threshold_reached"
     CREDIT = "credit.threshold_reached"
     INVOICE_FINALIZED = "invoice.finalized"
+    CREDIT_NOTE_ISSUED = "credit_note.issued"
     KEY_ROTATED = "key.rotated"
     BATCH_COMPLETED = "batch.completed"
     MODEL_DEPRECATED = "model.deprecated"

@@ -50,6 +50,7 @@ READ, ACCOUNTS, MONEY, ALL = OperatorScope
 URL = "https://example.com/hooks"
 # What is answered at once, for all that there is.
 REPORTS = ("extraction report", "ledger verify", "doctor")
+LATER = "credit-notes"  # of which there are none in the first month: see customers/test_pages.py
 # What `after` takes of a row, where it is not the first field.
 ID = {"GET /accounts/{account}/ledger": "seq", "holds": "request_id"}
 
@@ -481,7 +482,7 @@ def test_every_list_is_answered_page_by_page_in_the_same_way(world: World, faces
     stage = world.stage({"credit_micros": 10_000})
     path = QUERIES[name].route.removeprefix("GET /").replace("{account}", stage.account)
     answer = faces.admin.done("GET", path.replace("{month}", "2026-11"))
-    if name in REPORTS or "data" not in answer:
+    if name in (*REPORTS, LATER) or "data" not in answer:
         return
     for _ in range(2):
         world.books.clock.advance(1)

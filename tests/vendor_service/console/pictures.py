@@ -11,18 +11,23 @@ from playwright.sync_api import Browser, Page, StorageState
 
 from tests.support.pictures import BRIEFLY, Look, Shown, looked_at
 from tests.vendor_service.books import opened_books
-from tests.vendor_service.console.customers.people import PAGES
+from tests.vendor_service.console.customers.people import NOTE_PAGES, PAGES
 from tests.vendor_service.console.furnished import CAT, Customer, admin_of, crowd, furnish, open_customer
 from tests.vendor_service.console.test_operators import PAGES as OPERATOR_PAGES
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import LocalVendor
 from vendor_service.accounts.accounts import Terms
-from vendor_service.acts import accounts
+from vendor_service.acts import accounts, invoicing, money
 from vendor_service.acts.act import Act, OperatorScope
+from vendor_service.clock import to_datetime
+from vendor_service.money import invoices
 
 CUSTOMERS = [
     each.replace("{month}", "2026-11") for each in PAGES if "." not in each and "entries" not in each
 ]
+_NOTES = [each.replace("{number}", "CN-1") for each in NOTE_PAGES if "." not in each]
+# A browser tells on its console of an answer that is an error, which is what some of these pages are.
+_MEANT = "the server responded with a status of 4"
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,8 @@ def walk(
     with furnished_sites(folder) as sites:
         for signed_in, pages in _rounds(browser, sites):
             chosen = [each for each in pages if not some or each.name in some]
-            found += looked_at(browser, chosen, folder, looks, signed_in=signed_in)
-    # A browser tells on its console of an answer that is an error, which is what some of these pages are.
-    return [each for each in found if "the server responded with a status of 4" not in each]
+            found += looked_at(browser, chosen, folder, looks, signed_in=signed_in, meant=_MEANT)
+    return found
 
 
 @contextmanager
@@ -67,9 +71,28 @@ def furnished_sites(folder: Path) -> Iterator[Sites]:
     ):
         customer = furnish(vendor)
         crowd(vendor, customer)
+        _credit(vendor, customer)
         fresh = open_customer(vendor, "begins-today", Terms())
         with admin_of(vendor) as admin:
             yield Sites(vendor, admin, customer, fresh)
+
+
+def _credit(vendor: LocalVendor, customer: Customer) -> None:
+    """Name seller and buyer, issue the first month's invoice, and give back some of it."""
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        invoicing.set_seller(act, {
+            "legal_name": "Vision Embeddings GmbH", "street": "Hauptstr. 1", "postcode": "10115",
+            "city": "Berlin", "country": "DE", "tax_id": "DE123456789", "tax_basis_points": 1900,
+            "iban": "DE02120300000000202051", "email": "billing@vision.example",
+        })  # fmt: skip
+        buyer = {"legal_name": "Acme Société par actions simplifiée", "country": "FR", "reference": "PO 17"}
+        invoicing.set_buyer(act, customer.name, buyer)
+    month = f"{to_datetime(vendor.account(customer.key).created_at):%Y-%m}"
+    invoices.issue(vendor.books, vendor.account(customer.key).id, month, vendor.clock())
+    with vendor.books.write() as session:
+        act = Act(session, "os:operator", vendor.clock)
+        money.refund(act, customer.name, 9, 70, "ticket 901")
 
 
 def operators_of(admin: LocalAdmin) -> str:
@@ -102,7 +125,7 @@ def _rounds(browser: Browser, sites: Sites) -> Iterator[tuple[StorageState | Non
         ],
     )
     whole = state_of(browser, console, sites.customer.admin)
-    yield whole, [*_all("console", console, CUSTOMERS), *_done_by_customers(console)]
+    yield whole, [*_all("console", console, [*CUSTOMERS, *_NOTES]), *_done_by_customers(console)]
     operators = state_of(browser, operator, sites.admin.tokens[OperatorScope.ALL])
     paths = [each.replace("{account}", sites.customer.name) for each in OPERATOR_PAGES]
     shown = [each for each in _all("operator", operator, paths) if each.name != "operator-home"]

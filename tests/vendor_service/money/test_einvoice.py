@@ -11,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
-from shared.billing import AdjustmentLine, Buyer, Invoice, InvoiceLine, Seller, smallest_unit
+from shared.billing import (
+    AdjustmentLine,
+    Buyer,
+    Invoice,
+    InvoiceLine,
+    Seller,
+    smallest_unit,
+)
 from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.clock import DAY
 from vendor_service.errors import OperatorError, UsageError
 from vendor_service.money import currency, invoices, parties, payments
 from vendor_service.money.einvoice import as_xml
-from vendor_service.money.invoice_formats import as_html, as_pdf, as_text
+from vendor_service.money.invoice_formats import Bill, as_html, as_pdf, as_text
 
 SELLER: dict[str, int | str] = {
     "legal_name": "Vision GmbH", "street": "Hauptstr. 1", "postcode": "10115", "city": "Berlin",
@@ -37,7 +44,7 @@ def figures(xml: bytes, name: str) -> list[Decimal]:
     return [Decimal(each.text or "") for each in ElementTree.fromstring(xml).iter(f"{_RAM}{name}")]
 
 
-def check(invoice: Invoice) -> bytes:
+def check(invoice: Bill) -> bytes:
     """The XML, whose figures are those of the invoice and add up as EN 16931 wants (BR-CO-10 to BR-CO-16)."""
     xml = as_xml(invoice)
     (line_total,) = figures(xml, "LineTotalAmount")[-1:]

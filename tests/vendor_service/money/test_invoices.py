@@ -1,4 +1,4 @@
-"""Invoices have numbers without a gap and tell what was given back of earlier ones; money has a currency."""
+"""Invoices have numbers without a gap, and say what is to be paid; money has a currency."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -11,14 +11,14 @@ from pypdf import PdfReader
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared.billing import CreditNote, Invoice, payable_micros
+from shared.billing import Invoice, payable_micros
 from tests.vendor_service.books import Books, on_sqlite
 from vendor_service.clock import DAY
 from vendor_service.database.session import Database
 from vendor_service.database.view import View
 from vendor_service.errors import APIError, OperatorError, UsageError
 from vendor_service.money import currency, invoices, payments
-from vendor_service.money.invoice_formats import as_csv, as_html, as_pdf, as_text
+from vendor_service.money.invoice_formats import as_html, as_pdf, as_text
 from vendor_service.money.usage import account_status
 
 
@@ -60,54 +60,6 @@ def test_invoices_of_all_accounts_are_numbered_without_a_gap_whoever_issues_them
         books.check(order)
     books.tamper("UPDATE books_head SET invoices_issued = 9")
     assert "8 numbered invoices" in str(books.problem(orders[0]))
-
-
-@on_sqlite
-def test_a_refund_of_an_earlier_month_is_a_credit_note_on_that_ones_invoice(books: Books) -> None:
-    name_currency(books, "EUR")
-    order = books.open()
-    books.buy(order, images=5)
-    books.buy(order, images=2)
-    books.clock.now += 31 * DAY
-    november = books.invoice(order)
-    books.buy(order, images=1)
-    with books.locked(order) as (session, account):
-        for seq, micros in ((1, 120), (1, 30), (2, None), (3, None)):
-            payments.refund(session, account, seq, books.clock(), micros)
-    books.clock.now += 31 * DAY
-    december = books.invoice(order, "2026-12")
-    assert (november.number, december.number, december.currency) == (1, 2, "EUR")
-    assert december.credit_notes == [CreditNote(month="2026-11", number=1, amount_micros=350)]
-    assert (december.refunds_micros, december.total_micros) == (450, -350)
-    assert books.invoice(order) == november
-    said = as_text(december)
-    assert said.startswith("Invoice 2 of account-0 for 2026-12\n")
-    assert "amount (EUR)" in said
-    assert "Credit note: 0.000350 of the refunds are of invoice 1 for 2026-11" in said
-    assert "Invoice 2" in as_html(december)
-    pages = [page.extract_text() for page in PdfReader(BytesIO(as_pdf(december))).pages]
-    assert len(pages) == 1
-    assert pages[0].startswith("Invoice 2 of account-0 for 2026-12")
-    assert "amount (EUR)" in pages[0]
-    assert "Credit note: 0.000350 of the refunds are of invoice 1 for 2026-11" in pages[0]
-    assert as_pdf(december) == as_pdf(december)
-    assert as_csv(december).splitlines()[-1] == "account-0,2026-12,2,total,,,,,-350,EUR"
-    books.check(order)
-    books.tamper("UPDATE final_invoices SET number = 3 WHERE number = 2")
-    assert "another number" in str(books.problem(order))
-
-
-@on_sqlite
-def test_a_credit_note_is_of_the_refunds_of_its_own_month(books: Books) -> None:
-    order = books.open()
-    books.buy(order, images=5)
-    for month, micros in (("2026-12", 120), ("2027-01", 50)):
-        books.clock.now += 31 * DAY
-        with books.locked(order) as (session, account):
-            payments.refund(session, account, 1, books.clock(), micros)
-        assert [each.amount_micros for each in books.invoice(order, month).credit_notes] == [micros]
-    assert [each.amount_micros for each in books.invoice(order, "2026-12").credit_notes] == [120]
-    books.check(order)
 
 
 @on_sqlite

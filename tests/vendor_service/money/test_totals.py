@@ -115,14 +115,14 @@ def test_a_long_history_is_not_read_for_an_invoice_usage_or_a_page(books: Books)
     of_ledger = [
         (statement, parameters) for statement, parameters in seen if "FROM ledger_entries" in statement
     ]
-    # First and last entry of the invoice, which entries redate others (twice or so), and the page.
+    # First and last entry of the invoice, refunds of other months (twice or so), and the page.
     assert len(of_ledger) <= 9
     if books.database.embedded:
         for statement, parameters in of_ledger:
             with books.database.engine.connect() as connection:
                 plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
             for step in plan:
-                assert re.search(r"\(account_id=\? AND (seq|redates_seq)[=><]", step.detail), step.detail
+                assert re.search(r"\(account_id=\? AND (seq|corrects_seq)[=><]", step.detail), step.detail
     books.check(order)
 
 

@@ -1,4 +1,4 @@
-"""Customers' pages about the books: the ledger and the invoices."""
+"""Customers' pages about the books: the ledger, invoices and credit notes."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any, get_args
 from sqlalchemy.orm import Session
 from starlette.responses import JSONResponse, Response
 
-from shared.billing import EntryKind, EntryPage, Invoice
+from shared.billing import CreditNote, EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
 from vendor_service.clock import ClockWatch, to_datetime
@@ -19,7 +19,7 @@ from vendor_service.console.forms import Fields
 from vendor_service.console.routes import ConsoleRequest, Later, Page
 from vendor_service.database.session import Database
 from vendor_service.errors import APIError
-from vendor_service.money import entry_search, invoices, ledger, spending
+from vendor_service.money import credit_notes, entry_search, invoices, ledger, spending
 from vendor_service.money.einvoice import as_xml
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.invoice_formats import as_pdf, document_of, to_pay
@@ -52,6 +52,9 @@ class MoneyPages:
             Page("/invoices/{month}.pdf", "Invoice", "", self.invoice_pdf),
             Page("/invoices/{month}.xml", "Invoice", "", self.invoice_xml),
             Page("/invoices/{month}", "Invoice", "customers/invoice.html", self.invoice),
+            Page("/credit-notes/{number}.pdf", "Credit note", "", self.credit_note_pdf),
+            Page("/credit-notes/{number}.xml", "Credit note", "", self.credit_note_xml),
+            Page("/credit-notes/{number}", "Credit note", "customers/credit_note.html", self.credit_note),
         ]
 
     def ledger_page(self, asked: Asked, session: Session) -> Values:
@@ -106,7 +109,7 @@ class MoneyPages:
             {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
             for month in months_since(account.created_at, asked.now)
         ]
-        return {"months": months}
+        return {"months": months, "notes": credit_notes.of_account(session, account.id)[::-1]}
 
     def invoice(self, asked: Asked, _: Session) -> Later:
         """One invoice, as it was issued, or as it stands."""
@@ -124,6 +127,23 @@ class MoneyPages:
             return saved(as_xml(found), "application/xml", f"invoice-{found.account}-{found.month}.xml")
 
         return Later(made)
+
+    def credit_note(self, asked: Asked, session: Session) -> Values:
+        """One credit note, as it was issued."""
+        note = _note(asked, session)
+        return {"note": note, "laid_out": document_of(note)}
+
+    def credit_note_pdf(self, asked: Asked, session: Session) -> Later:
+        """The same to keep."""
+        note = _note(asked, session)
+        name = f"credit-note-{note.account}-{note.name}.pdf"
+        return Later(lambda: saved(as_pdf(note), "application/pdf", name))
+
+    def credit_note_xml(self, asked: Asked, session: Session) -> Later:
+        """The same for programs."""
+        note = _note(asked, session)
+        name = f"credit-note-{note.account}-{note.name}.xml"
+        return Later(lambda: saved(as_xml(note), "application/xml", name))
 
     def _shown(self, asked: Asked) -> Values:
         found = self._invoice(asked)
@@ -149,6 +169,15 @@ class MoneyPages:
         if month not in months_since(asked.who.account.created_at, asked.now):
             raise APIError(ErrorCode.NOT_FOUND, f"there is no invoice {month[:20]!r} of this account")
         return invoices.issue(self.database, asked.who.account_id, month, asked.now, self.watch)
+
+
+def _note(asked: Asked, session: Session) -> CreditNote:
+    asked.who.customer.require_whole("credit notes are")
+    name = asked.path["number"]
+    for each in credit_notes.of_account(session, asked.who.account_id):
+        if each.name == name:
+            return each
+    raise APIError(ErrorCode.NOT_FOUND, f"there is no credit note {name[:20]!r} of this account")
 
 
 def months_since(begin: int, now: int) -> list[str]:

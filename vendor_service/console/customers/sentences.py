@@ -31,6 +31,9 @@ def of_event(kind: EventKind, data: Mapping[str, Any], labels: Mapping[str, str]
         number = f"Invoice {data['number']}" if data.get("number") else "The invoice"
         total = f"{money(data['total_micros'])} {data.get('currency') or ''}".strip()
         return f"{number} of {data['month']} is final: {total}."
+    if kind == EventKind.CREDIT_NOTE_ISSUED:
+        total = f"{money(data['total_micros'])} {data.get('currency') or ''}".strip()
+        return f"Credit note {data['name']} of invoice {data['invoice_number']} was issued: {total}."
     if kind == EventKind.KEY_ROTATED:
         until = data.get("former_until")
         former = f" The old one works until {to_datetime(until):%Y-%m-%d %H:%M} UTC." if until else ""

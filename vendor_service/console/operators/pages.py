@@ -43,7 +43,16 @@ from vendor_service.database.tables import (
 )
 from vendor_service.database.view import View
 from vendor_service.errors import OperatorError
-from vendor_service.money import currency, entry_search, invoices, ledger, parties, prices, spending
+from vendor_service.money import (
+    credit_notes,
+    currency,
+    entry_search,
+    invoices,
+    ledger,
+    parties,
+    prices,
+    spending,
+)
 from vendor_service.money.disputes import facts
 from vendor_service.money.entry_search import EntryFilter
 from vendor_service.money.holds import count_open, open_holds
@@ -169,6 +178,7 @@ class OperatorPages:
             "charged": charged[:_MOST_ACCOUNTS],
             "accounts": len(charged),
             "final": final,
+            "notes": credit_notes.issued_between(session, begin, end)[-_MOST_ACCOUNTS:],
             "seller": self.forms.form(asked.who, "seller.set", parties.seller(session)),
             "close": self.forms.form(asked.who, "month.close", month=month) if end <= asked.now else None,
         }

@@ -157,11 +157,30 @@ class FinalInvoice(Base):
     content: Mapped[str] = mapped_column(Text)
 
 
+class IssuedCreditNote(Base):
+    """A credit note as it was issued, for the refund `seq` of an account; never edited either.
+
+    `month` is that of the invoice which has the charge. `content` is the note as JSON. Over all accounts the
+    `number`s go from 1 on without a gap.
+    """
+
+    __tablename__ = "credit_notes"
+    __table_args__ = (UniqueConstraint("account_id", "seq"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
+    seq: Mapped[int]
+    month: Mapped[str] = mapped_column(String(7))
+    issued_at: Mapped[int]
+    content: Mapped[str] = mapped_column(Text)
+
+
 class BooksHead(Base):
     """The one row of what holds for all accounts; who changes it locks it, after any account.
 
     `currency` is the unit of all money (ISO 4217), `NULL` where nobody has named it; `invoices_issued` is the
-    number of the last final invoice. `seller` is that of invoices to come, as JSON.
+    number of the last final invoice, `credit_notes_issued` that of the last credit note. `seller` is that of
+    invoices to come, as JSON.
     """
 
     __tablename__ = "books_head"
@@ -169,6 +188,7 @@ class BooksHead(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     currency: Mapped[str | None] = mapped_column(String(3))
     invoices_issued: Mapped[int]
+    credit_notes_issued: Mapped[int] = mapped_column(server_default="0")
     seller: Mapped[str | None] = mapped_column(Text)
 
 

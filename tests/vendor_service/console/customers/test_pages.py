@@ -11,6 +11,7 @@ from pypdf import PdfReader
 from tests.vendor_service.console.customers.people import (
     CAT,
     HOUR,
+    NOTE_PAGES,
     PAGES,
     admin_of,
     issued,
@@ -203,7 +204,26 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
             act = Act(session, "os:test", vendor.clock)
             money.refund(act, vendor.account(key).name, 1, 30, "ticket 812")
         december = visit.page("/invoices/2026-12")
-        assert re.search("2026-11</th><td[^>]*><a[^>]*>Invoice 1</a></td><td [^>]*>0.00003", december)
+        assert "credit notes</a>: 0.00003." in december
+        assert re.search(">CN-1</th>.*>Invoice 1</a></td><td [^>]*>0.00003 EUR", visit.page("/invoices"))
+        stranger = signed_in(vendor, vendor.key())
+        for pattern in NOTE_PAGES:
+            path = pattern.replace("{number}", "CN-1")
+            shown = visit.get(path)
+            assert shown.status_code == (422 if path.endswith(".xml") else 200)  # nobody named the parties
+            assert stranger.get(path).status_code == 404
+            assert vendor.http.get(f"/console{path}").status_code == 303
+        assert (
+            "Credit note CN-1 of"
+            in PdfReader(BytesIO(visit.get("/credit-notes/CN-1.pdf").content)).pages[0].extract_text()
+        )
+        assert "Refund of charge 1, icon-clip" in visit.page("/credit-notes/CN-1")
+        with vendor.books.write() as session:
+            act = Act(session, "os:test", vendor.clock)
+            money.refund(act, vendor.account(key).name, 1, 5, "ticket 813")
+        pages = [vendor.get(f"/v1/credit-notes?limit=1{after}", key) for after in ("", "&after=1")]
+        assert [[each["name"] for each in page["data"]] for page in pages] == [["CN-1"], ["CN-2"]]
+        assert [page["has_more"] for page in pages] == [True, False]
         overview = visit.page()
         assert "Charges by day, in EUR" in overview
         assert "Amounts in EUR" in overview

@@ -1,4 +1,4 @@
-"""All tables, and triggers that keep three of them append-only.
+"""All tables, and triggers that keep some of them append-only.
 
 The tables are made as the code declares them, since no version was released yet. The first migration after
 a release has to write down here the tables of that release, and to change them from there.
@@ -14,6 +14,7 @@ from vendor_service.database.tables import (
     Base,
     BooksHead,
     FinalInvoice,
+    IssuedCreditNote,
     LedgerEntry,
 )
 
@@ -25,6 +26,7 @@ depends_on = None
 _APPEND_ONLY = {
     LedgerEntry.__tablename__: "the ledger is append-only",
     FinalInvoice.__tablename__: "final invoices are append-only",
+    IssuedCreditNote.__tablename__: "credit notes are append-only",
     AuditEntry.__tablename__: "the audit log is append-only",
 }
 
