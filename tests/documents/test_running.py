@@ -28,6 +28,7 @@ from vendor_service.console import sessions
 from vendor_service.console.seal import Seal
 from vendor_service.console.sessions import CUSTOMERS
 from vendor_service.database.tables import Account, ConsoleSession
+from vendor_service.money import payments
 from vendor_service.money.orders import Order
 
 # These serve, or print their help: there are other tests of both.
@@ -78,8 +79,18 @@ class Furnished:
             )
         if word == "SESSION_ID":
             return self._session()
+        if word == "CN-3":
+            return self._credit_note()
         with self.context.write() as act:
             return str(self._made(act, word))
+
+    def _credit_note(self) -> str:
+        """The name of the third credit note of the account."""
+        self.books.invoice(self.order)
+        for seq in (1, 2, 3):
+            with self.books.locked(self.order) as (session, account):
+                payments.refund(session, account, seq, self.books.clock())
+        return "CN-3"
 
     def _session(self) -> str:
         secret = self.books.key(self.order).secret_hash

@@ -86,7 +86,9 @@ def invoice(
 
 def credit_note(
     account: str,
-    number: Annotated[str, typer.Argument(help="Its number, as 3 or CN-3: see `vendor credit-notes`.")],
+    number: Annotated[
+        str, typer.Argument(help="Its number, as 3 or CN-3: see `vendor credit-notes ACCOUNT`.")
+    ],
     form: Form = InvoiceFormat.TEXT,
     database_url: DatabaseUrl = None,
 ) -> None:

@@ -218,7 +218,7 @@ def _forged(folder: Path, suffix: str, **changes: Any) -> Path:
         ({"embeddings": np.array([[1e38, 0.8], [1.0, 0.0]], np.float32)}, "length 1"),
         ({"embeddings": np.array([[np.nan, 0.8], [1.0, 0.0]], np.float32)}, "length 1"),
         ({"embeddings": np.array([[0.6, 0.81], [1.1, 0.0]], np.float32)}, "length 1"),
-        ({"digests": [b"short", b"short"]}, "cannot be read|no text"),
+        ({"digests": [b"short", b"short"]}, "cannot be read|neither a text"),
         ({"kinds": [0, 7]}, "neither a text nor an image"),
         ({"digests": [b"a" * 32] * 2, "kinds": [0, 0]}, "other embeddings of the same"),
     ],

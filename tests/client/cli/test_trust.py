@@ -177,7 +177,7 @@ def test_a_secret_that_is_no_key_is_sent_to_nobody(
         said("trust", "--yes", code=2 if "api_key_file" in text else 0)
         said("models", code=2 if "api_key_file" in text else 1)
     assert keys == [None]
-    assert "it is not sent" in said("models", "--api-key-file", "../.vault-token", code=2)
+    assert "It was not sent" in said("models", "--api-key-file", "../.vault-token", code=2)
     assert keys == [None]
 
 

@@ -221,7 +221,7 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         with vendor.books.write() as session:
             act = Act(session, "os:test", vendor.clock)
             money.refund(act, vendor.account(key).name, 1, 5, "ticket 813")
-        pages = [vendor.get(f"/v1/credit-notes?limit=1{after}", key) for after in ("", "&after=1")]
+        pages = [vendor.get("/v1/credit-notes", key, limit="1", after=after) for after in ("", "1")]
         assert [[each["name"] for each in page["data"]] for page in pages] == [["CN-1"], ["CN-2"]]
         assert [page["has_more"] for page in pages] == [True, False]
         overview = visit.page()
