@@ -122,6 +122,8 @@ def test_a_long_history_is_not_read_for_an_invoice_usage_or_a_page(books: Books)
             with books.database.engine.connect() as connection:
                 plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
             for step in plan:
+                if "ledger_entries" not in step.detail:  # the few credit notes
+                    continue
                 assert re.search(r"\(account_id=\? AND (seq|corrects_seq)[=><]", step.detail), step.detail
     books.check(order)
 
