@@ -93,6 +93,9 @@ check: $(READY)  ## format, lint, types, import rules, the built site of the doc
 	@$(BIN)/hadolint docker/vendor.Dockerfile docker/client.Dockerfile docker/student.Dockerfile
 	@$(BIN)/python -m tests.vulnerabilities --if-reachable --remember $(VENV)/.audited $(AUDIT_OPTIONS)
 
+bench-quick: $(READY)  ## what users wait for, as ratios beside the record of this kind of machine (five minutes)
+	@$(BIN)/python -m benchmarks.quick $(QUICK)
+
 bench-accuracy: $(READY)  ## the table "All methods" of docs/results.md, with today's student (a night on two cores; what is on record is not run again)
 	@$(BIN)/python -m benchmarks.accuracy
 

@@ -189,7 +189,7 @@ def _ended(server: Served, loads: dict[tuple[Asked, int], load.Load], seconds: f
         long = max(seconds, 4 * 16 / first.answers_a_second)
         while len(pairs) < TURNS:
             alone = load.run(server.port, server.images, 16, long)
-            with _nuisance(server, told):
+            with nuisance(server, told):
                 pairs.append((alone, load.run(server.port, server.images, 16, long)))
     if len(pairs) < TURNS:
         return Measured(resident, loads, None, None, ", ".join(told))
@@ -198,7 +198,7 @@ def _ended(server: Served, loads: dict[tuple[Asked, int], load.Load], seconds: f
 
 
 @contextmanager
-def _nuisance(server: Served, told: Counter[str]) -> Iterator[None]:
+def nuisance(server: Served, told: Counter[str]) -> Iterator[None]:
     """Somebody who sends a broken image, four times a second, while this is a context."""
     over = threading.Event()
     thread = threading.Thread(target=_send_broken, args=(server, told, over))
