@@ -26,7 +26,8 @@ $(READY): pyproject.toml
 		{ echo "Tuition needs Python 3.11 or later; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# Bytecode is made of what is imported, then: to compile all of PyTorch takes a minute.
+	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## vendor, key, budget, distillation and result table on the bundled icons
