@@ -303,9 +303,7 @@ def _print_outlook(outlook: Outlook, *, buys: bool) -> None:
         print_line("Without a key, that is the vendor's standard price.")
     elif not quote.fits_money:
         print_line("The account's spend limit or credit does not suffice: buying will stop there.")
-    if quote is not None and quote.quota_left is None:
-        print_line("The vendor states no quota.")
-    elif quote is not None:
+    if quote is not None and quote.quota_left is not None:
         verdict = "enough" if quote.fits_quota else "not enough: buying will stop there"
         print_line(f"The vendor's quota leaves {quote.quota_left} queries: {verdict}.")
     if outlook.seconds is not None:
