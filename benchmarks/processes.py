@@ -11,6 +11,7 @@ share: the books. Texts are charged and signed; the encoder answers at once (ben
 import argparse
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,11 +67,16 @@ def main() -> None:
 
 
 def measure_workers(count: int, share: float, rounds: int, seconds: float) -> None:
-    """Print what `--workers` of a part of a core each answer beside one, and how connections are shared."""
+    """Print what `--workers` of a part of a core each answer beside one, and how connections are shared.
+
+    Two can do twice the work of one only where one has no time left: `busy` is the share of its part of a
+    core that a worker used. Where it is far below 1, callers wait for the books, and not for the worker.
+    """
     rates: dict[int, dict[int, list[float]]] = {}
+    busy: dict[int, dict[int, float]] = {}
     spread: dict[int, list[int]] = {}
     for workers in (1, count):
-        rates[workers] = {connections: [] for connections in CONNECTIONS}
+        rates[workers], busy[workers] = {connections: [] for connections in CONNECTIONS}, {}
         with ExitStack() as stack:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             url = stack.enter_context(started_postgres()).create_database()
@@ -81,17 +87,29 @@ def measure_workers(count: int, share: float, rounds: int, seconds: float) -> No
             for pid in pids:
                 stack.enter_context(confined(pid, share))
             for connections in CONNECTIONS:
-                before = by_worker(vendor.url)
+                before, used, began = by_worker(vendor.url), processor_seconds(pids), time.monotonic()
                 for _ in range(rounds):
                     rates[workers][connections].append(throughput(asked, text(), connections, seconds))
+                whole = share * workers * (time.monotonic() - began)
+                busy[workers][connections] = (processor_seconds(pids) - used) / whole
                 spread[connections] = sorted((by_worker(vendor.url) - before).values())
     one, several = sorted(rates)
-    print(f"| connections | {one} worker, texts/s | {several} | times as many | requests of each worker |")
-    print("|---|---|---|---|---|")
+    print(
+        f"| connections | {one} worker, texts/s | busy | {several} | busy | times as many | of each worker |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for connections in CONNECTIONS:
         alone, together = (median(rates[each][connections]) for each in (one, several))
         shares = ", ".join(f"{each:,}" for each in spread[connections])
-        print(f"| {connections} | {alone:.1f} | {together:.1f} | {together / alone:.2f} | {shares} |")
+        times, (first, all_) = together / alone, (busy[each][connections] for each in (one, several))
+        found = f"{alone:.1f} | {first:.2f} | {together:.1f} | {all_:.2f} | {times:.2f} | {shares}"
+        print(f"| {connections} | {found} |")
+
+
+def processor_seconds(pids: Sequence[int]) -> float:
+    """What these processes, with all their threads, have used of processors."""
+    fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def by_worker(url: str) -> Counter[str]:

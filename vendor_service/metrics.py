@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client import Gauge
 
@@ -24,11 +24,11 @@ class Metrics(RequestMetrics):
     """
 
     def __init__(self, *, by_model: bool = False) -> None:
-        super().__init__()
+        self._model_labels = ("model",) if by_model else ()
+        super().__init__(*self._model_labels)
         self._of: dict[str, str] = {}  # the labels that name the model
         self._shown: list[tuple[Gauge, dict[str, str]]] = []
         self._gauges: dict[str, Gauge] = {}
-        self._model_labels = ("model",) if by_model else ()
         kind = (*self._model_labels, "kind")
         self._queries = self._counter("queries", "Queries answered, paid before or now.", *kind)
         self._billing = self._counter("billing", "Decisions about money, by outcome.", "outcome")
@@ -70,6 +70,9 @@ class Metrics(RequestMetrics):
         view._shown = []
         view._begin_restarts()
         return view
+
+    def _labels_of(self, _state: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(getattr(_state.get("timing"), each, "") for each in self._model_labels)
 
     def _begin_restarts(self) -> None:
         for kind in _KINDS:

@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -199,8 +198,9 @@ def health_routes(readiness: Readiness) -> list[Route]:
 def metrics_route(metrics: Metrics) -> Endpoint:
     """`GET /metrics`: what Prometheus asks for; it needs no key."""
 
-    async def read(_: Request) -> Response:
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    async def read(request: Request) -> Response:
+        content, media_type = metrics.render(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
 
     return read
 

@@ -16,7 +16,7 @@ from shared.http.metrics import RequestMetrics
 
 _log = logging.getLogger(__name__)
 
-Trace = Callable[[Scope, int, int], None]
+Trace = Callable[[Scope, int, int], str | None]
 NoteRefusal = Callable[[Scope, str], None]
 
 _CALLER_GONE = 499  # nobody is sent this: it is what nginx logs for a caller that hung up
@@ -41,7 +41,8 @@ class RequestGate:
         app: the application behind.
         crash_message: the answer to an unexpected exception; it tells nothing but the id to ask about.
         metrics: counts requests.
-        trace: is told the scope, the status and the beginning (nanoseconds) of a finished request.
+        trace: is told the scope, the status and the beginning (nanoseconds) of a finished request, and says
+            the id of its trace.
         note_refusal: is told the scope and the error code of a refused one.
         refusal: why a request is refused before any route sees it; `None` if it is not.
     """
@@ -104,10 +105,11 @@ class RequestGate:
                 crash = APIError(ErrorCode.INTERNAL_ERROR, self._crash_message)
                 await refused(Request(scope), crash)(scope, receive, send_on)
         finally:
+            seconds = time.perf_counter() - started
             self._metrics.in_flight.dec()
-            self._conclude(scope, status, time.perf_counter() - started)
-            if self._trace is not None:
-                self._trace(scope, status, began)
+            if self._trace is not None and (trace_id := self._trace(scope, status, began)) is not None:
+                scope["state"]["trace_id"] = trace_id
+            self._conclude(scope, status, seconds)
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
@@ -117,8 +119,7 @@ class RequestGate:
         route = getattr(scope.get("route"), "path", "none")
         invented = route == "none" or code == ErrorCode.METHOD_NOT_ALLOWED
         method = "any" if invented else scope["method"]
-        self._metrics.requests.labels(method, route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        self._metrics.answered(method, route, status, seconds, state)
         if code is not None:
             self._metrics.refusals.labels(code).inc()
         fields = {

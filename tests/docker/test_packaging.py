@@ -1,5 +1,6 @@
 """`packaging/`: units that systemd takes, and a backup that counts once its restore verifies."""
 
+import getpass
 import os
 import shutil
 import sqlite3
@@ -8,9 +9,11 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 from dotenv import dotenv_values
 
+from tests.support.postgres import PROGRAMS, Postgres
 from tests.vendor_service.books import opened_books
 from vendor_service.run.settings import Settings
 
@@ -31,8 +34,9 @@ def programs(tmp_path: Path) -> Path:
 
 
 def back_up(url: str, to: Path, programs: Path) -> "subprocess.CompletedProcess[str]":
-    path = f"{programs}:{os.environ['PATH']}"
+    path = f"{programs}:{PROGRAMS}:{os.environ['PATH']}"
     environment = os.environ | {"VENDOR_DATABASE_URL": url, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment["VENDOR_KEYS_IN"] = str(to.parent / "keys")
     return subprocess.run([BACKUP, to], env=environment, capture_output=True, text=True)
 
 
@@ -52,6 +56,51 @@ def test_a_backup_counts_once_its_restored_copy_verifies(tmp_path: Path, program
     assert list(folder.glob("books-*.db")) == [kept]
     with closing(sqlite3.connect(kept)) as copy:
         assert copy.execute("SELECT amount_micros FROM ledger_entries").fetchall() == [(-100,)]
+
+
+def test_a_backup_of_postgresql_is_restored_beside_it_and_can_take_its_place(
+    tmp_path: Path, programs: Path, postgres: Postgres
+) -> None:
+    folder, keys = tmp_path / "backups", tmp_path / "keys"
+    folder.mkdir()
+    keys.mkdir()
+    (keys / "signing-key.pem").write_text("secret")
+    url = postgres.create_database()  # with a query, as `?host=/run/postgresql`
+    with opened_books(url) as books:
+        books.buy(books.open())
+        done = back_up(url, folder, programs)
+        assert done.returncode == 0, done.stderr
+        books.tamper("UPDATE ledger_entries SET amount_micros = -1")
+        assert back_up(url, folder, programs).returncode != 0
+    (kept,) = folder.glob("books-*.dump")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert (folder / "signing-key.pem").read_text() == "secret"
+    place = postgres.create_database()
+    options = ["--no-owner", "--exit-on-error", "--single-transaction", f"--dbname={place}"]
+    subprocess.run([PROGRAMS / "pg_restore", *options, kept], check=True)
+    with closing(psycopg.connect(place)) as copy:
+        assert copy.execute("SELECT amount_micros FROM ledger_entries").fetchall() == [(-100,)]
+
+
+def test_the_command_has_the_settings_of_the_service(tmp_path: Path) -> None:
+    """In its folder; a shell and systemd read the same file alike."""
+    program = tmp_path / "vendor"
+    told = tmp_path / "told"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$PWD" "$VENDOR_NAME" "$HOME" "$@" > {told}\n')
+    command = tmp_path / "command"
+    text = (PACKAGING / "vendor").read_text().replace("/opt/tuition/bin/vendor", str(program))
+    text = text.replace("/etc/tuition", str(PACKAGING)).replace("cd /var/lib/tuition", f"cd {tmp_path}")
+    command.write_text(text.replace("!= tuition", f"!= {getpass.getuser()}"))
+    for each in (program, command):
+        each.chmod(0o755)
+    subprocess.run([command, "accounts", "create", "a b"], check=True)
+    written = dotenv_values(PACKAGING / "vendor.env")
+    assert told.read_text().splitlines() == [
+        str(tmp_path),
+        written["VENDOR_NAME"],
+        written["HOME"],
+        *("accounts", "create", "a b"),
+    ]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")

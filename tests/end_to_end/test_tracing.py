@@ -40,6 +40,7 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
         )
         with here.teacher(run_id="run", budget=None) as teacher:
             assert teacher.buy(queries).bought == 40
+        metrics = vendor.http.get("/metrics", headers={"accept": "application/openmetrics-text"}).text
     (buy,) = collector.named("buy")
     batches, requests = collector.named("request batch"), collector.named("POST /embed")
     assert (buy.service, buy.attributes["tuition.queries"]) == ("tuition-client", "40")
@@ -54,6 +55,7 @@ def test_a_purchase_is_one_trace_from_the_client_to_the_books(
         for step in steps:
             assert request.began <= step.began <= step.ended <= request.ended
     assert len({span.trace for span in (buy, *batches, *requests)}) == 1
+    assert f'trace_id="{buy.trace}"' in metrics
 
 
 def test_a_refused_request_says_why_and_nothing_of_what_was_asked(

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -114,11 +114,18 @@ def _print_result(declared: DeclaredAct, result: Value, url: str | None, *, as_j
             print(data[declared.reveals])
             typer.echo(declared.keep.format(**dict(result)), err=True)
     elif isinstance(data, list):
-        print_rows(data)
+        rows = _rows_of(declared)
+        print_rows(data if rows is None else list(rows(result)))
     else:
         print_row(data)
     if declared.hint is not None and (hint := declared.hint(result)):
         typer.echo(addressed(visible(hint, keep="\n"), url), err=True)
+
+
+def _rows_of(declared: DeclaredAct) -> Callable[[Any], Iterable[Mapping[str, Any]]] | None:
+    """How a query shows people what this act answers, if one answers the same."""
+    alike = (each for each in QUERIES.values() if each.hints["return"] == declared.hints["return"])
+    return next((each.rows for each in alike if each.rows is not None), None)
 
 
 def _ask(declared: DeclaredQuery, given: dict[str, Value], options: dict[str, Value]) -> None:
@@ -201,7 +208,8 @@ def _parameter(each: Parameter, declared: Declared) -> inspect.Parameter:
     if each.term.is_argument:
         info = typer.Argument(metavar=each.option.upper(), **told)
     else:
-        info = typer.Option(*each.term.typed.split(), **told)
+        metavar = "MONEY" if each.term.unit is Unit.MONEY else None
+        info = typer.Option(*each.term.typed.split(), metavar=metavar, **told)
     return inspect.Parameter(
         each.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info], default=default
     )

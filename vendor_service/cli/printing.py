@@ -54,6 +54,8 @@ def _money(value: object, unit: object) -> object:
 def _cell(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(_cell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(each)}" for name, each in value.items())
     return "-" if value is None or value == "" else visible(str(value))
 
 

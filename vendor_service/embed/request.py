@@ -83,9 +83,15 @@ class Step:
 
 @dataclass
 class Timing:
-    """The steps of one request, in the order in which they ended; the books are asked up to three times."""
+    """The steps of one request, in the order in which they ended; the books are asked up to three times.
+
+    Attributes:
+        steps: the steps so far.
+        model: the id of the model that answers, once it is found.
+    """
 
     steps: list[Step] = field(default_factory=list)
+    model: str = ""
 
     @contextmanager
     def timed(self, name: StepName) -> Iterator[None]:

@@ -109,6 +109,7 @@ class Sales:
         """
         queries, reservation, caller = request.queries, request.reservation, request.caller
         model = self._models.find(queries.model)
+        request.timing.model = model.facts.id
         _check_fingerprint(model, request.terms.expect_fingerprint)
         if (error := refusal_by(model, queries)) is not None:
             raise error

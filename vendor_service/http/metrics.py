@@ -4,15 +4,14 @@ import hmac
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.errors import ErrorCode
 from shared.hosts import address, is_passed_on
 from vendor_service.errors import APIError
 
 
-def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
-    """`GET /metrics`, what `render` gives, for who sends the `token`; without one for who is near.
+def metrics_router(render: Callable[[str], tuple[bytes, str]], token: str | None) -> APIRouter:
+    """`GET /metrics`, as `render` gives it by `Accept`; for who sends the `token`, or who is near.
 
     They name the accounts, and what each has spent.
     """
@@ -20,7 +19,7 @@ def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
 
     @router.get("/metrics", response_class=Response)
     def read(request: Request) -> Response:
-        """Prometheus's text format."""
+        """Prometheus's text format, or OpenMetrics with exemplars."""
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token is not None and not hmac.compare_digest(sent.encode(), token.encode()):
             message = "send the token of this vendor's metrics as: Authorization: Bearer ..."
@@ -28,7 +27,8 @@ def metrics_router(render: Callable[[], bytes], token: str | None) -> APIRouter:
         if token is None and not _is_near(request):
             message = "without a token these are for this machine and private networks, asked directly"
             raise APIError(ErrorCode.INVALID_API_KEY, message)
-        return Response(render(), media_type=CONTENT_TYPE_LATEST)
+        content, media_type = render(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
 
     return router
 

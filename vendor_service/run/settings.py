@@ -26,6 +26,8 @@ from vendor_service.errors import UsageError
 from vendor_service.webhooks.networks import networks
 
 _LARGEST_SECRET = 65_536  # bytes
+# More is a typing error, or means none: no machine has it, and databases count no further.
+_MOST, _MOST_BYTES = 10**9, 2**50
 # compose leaves it so where `VENDOR_MODELS` names them.
 _MAY_BE_EMPTY = frozenset({"VENDOR_MODEL"})
 
@@ -107,26 +109,36 @@ class Settings(BaseSettings):
         SecretStr | None, Field(description="The token that GET /metrics asks for."), _NOT_TYPED
     ] = None
 
-    max_inputs: Annotated[int, Field(description="Inputs of a request.", ge=1), _NOT_TYPED] = 256
-    max_request_bytes: Annotated[int, Field(description="Bytes of a request.", ge=1), _NOT_TYPED] = (
-        32 * 1024 * 1024
+    max_inputs: Annotated[int, Field(description="Inputs of a request.", ge=1, le=_MOST), _NOT_TYPED] = 256
+    max_request_bytes: Annotated[
+        int, Field(description="Bytes of a request.", ge=1, le=_MOST_BYTES), _NOT_TYPED
+    ] = 32 * 1024 * 1024
+    max_image_bytes: Annotated[
+        int, Field(description="Bytes of an image.", ge=1, le=_MOST_BYTES), _NOT_TYPED
+    ] = 20 * 1024 * 1024
+    max_image_pixels: Annotated[int, Field(description="Pixels of an image.", ge=1, le=_MOST), _NOT_TYPED] = (
+        50_000_000
     )
-    max_image_bytes: Annotated[int, Field(description="Bytes of an image.", ge=1), _NOT_TYPED] = (
-        20 * 1024 * 1024
-    )
-    max_image_pixels: Annotated[int, Field(description="Pixels of an image.", ge=1), _NOT_TYPED] = 50_000_000
-    max_text_characters: Annotated[int, Field(description="Characters of a text.", ge=1), _NOT_TYPED] = 10_000
+    max_text_characters: Annotated[
+        int, Field(description="Characters of a text.", ge=1, le=_MOST), _NOT_TYPED
+    ] = 10_000
     max_queued_inputs: Annotated[
-        int, Field(description="Inputs in hand, beyond which requests are turned away.", ge=1), _NOT_TYPED
+        int,
+        Field(description="Inputs in hand, beyond which requests are turned away.", ge=1, le=_MOST),
+        _NOT_TYPED,
     ] = 4096
     max_queued_bytes: Annotated[
-        int, Field(description="Bytes of requests and images in hand, likewise.", ge=1), _NOT_TYPED
+        int,
+        Field(description="Bytes of requests and images in hand, likewise.", ge=1, le=_MOST_BYTES),
+        _NOT_TYPED,
     ] = 1024 * 1024 * 1024
     text_cache_bytes: Annotated[
-        int, Field(description="Memory for the vectors of texts that were encoded before.", ge=0), _NOT_TYPED
+        int,
+        Field(description="Memory for the vectors of texts that were encoded before.", ge=0, le=_MOST_BYTES),
+        _NOT_TYPED,
     ] = 64 * 1024 * 1024
     request_timeout_seconds: Annotated[
-        int, Field(description="Seconds that a request may take.", ge=1), _NOT_TYPED
+        int, Field(description="Seconds that a request may take.", ge=1, le=86_400), _NOT_TYPED
     ] = 120
     webhook_private_networks: Annotated[
         str,
@@ -138,7 +150,9 @@ class Settings(BaseSettings):
         Field(description="Folder or fsspec URL for files of bulk jobs; without it there are none."),
     ] = None
     batch_account_bytes: Annotated[
-        int, Field(description="Bytes of files of bulk jobs that an account may have.", ge=1), _NOT_TYPED
+        int,
+        Field(description="Bytes of files of bulk jobs that an account may have.", ge=1, le=_MOST_BYTES),
+        _NOT_TYPED,
     ] = 16 * 1024**3
     batch_keep_days: Annotated[
         int, Field(description="Days for which files of bulk jobs are kept.", ge=1, le=366), _NOT_TYPED

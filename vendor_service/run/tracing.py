@@ -44,14 +44,15 @@ class Traces:
         self._extract = TraceContextTextMapPropagator().extract
         self._failed = trace.StatusCode.ERROR
 
-    def add(self, scope: Scope, status: int, began: int) -> None:
+    def add(self, scope: Scope, status: int, began: int) -> str | None:
         """Add the spans of a request that began at `began` (nanoseconds) and was answered with `status`.
 
-        They belong to the trace that its `traceparent` names. Attributes follow OpenTelemetry's conventions.
+        They belong to the trace that its `traceparent` names, whose id is returned if it is kept. Attributes
+        follow OpenTelemetry's conventions.
         """
         route, method, state = getattr(scope.get("route"), "path", None), scope["method"], scope["state"]
         if route is None or route in _PROBES:
-            return
+            return None
         attributes: dict[str, str | int] = {
             "http.request.method": method,
             "http.route": route,
@@ -75,6 +76,8 @@ class Traces:
         if status >= _SERVERS_FAULT:
             span.set_status(self._failed)
         span.end(time.time_ns())
+        context = span.get_span_context()
+        return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
     def close(self) -> None:
         """Send what is left."""

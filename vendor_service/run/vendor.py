@@ -226,9 +226,9 @@ class Vendor:
         finally:
             await asyncio.to_thread(dispatcher.stop)
 
-    def render_metrics(self) -> bytes:
-        """All metrics in Prometheus's text format, those of the other processes on this address included."""
-        return (self.metrics if self._worker_metrics is None else self._worker_metrics).render()
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """All metrics in the format asked for, those of the other processes on this address included."""
+        return (self.metrics if self._worker_metrics is None else self._worker_metrics).render(accept)
 
     async def start(self) -> None:
         """Be ready for requests.

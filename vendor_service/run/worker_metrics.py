@@ -4,16 +4,21 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import cast
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.openmetrics import parser
+
+from shared.http.metrics import OPEN_METRICS, told
 
 _PATIENCE_SECONDS = 2
+_NOTHING = "# EOF\n"
+# The library has no types for it.
+_families: Callable[[str], Iterator[Metric]] = parser.text_string_to_metric_families
 
 _log = logging.getLogger(__name__)
 
@@ -63,37 +68,38 @@ class WorkerMetrics:
         if self._listener is not None:
             self._listener.close()
 
-    def render(self) -> bytes:
-        """Prometheus's text format; a sibling that does not answer soon is left out."""
-        return generate_latest(cast(CollectorRegistry, self))
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """As `RequestMetrics.render`; a sibling that does not answer soon is left out."""
+        return told(cast(CollectorRegistry, self), accept)
 
     def collect(self) -> Iterator[Metric]:
         """Every family of series, over all workers."""
         families: dict[str, Metric] = {}
         for number in range(self._worker.workers):
-            for family in text_string_to_metric_families(self._told_by(number)):
+            for family in _families(self._told_by(number)):
                 merged = families.setdefault(
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
                 for sample in family.samples:
-                    merged.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
+                    labels = {**sample.labels, "worker": str(number)}
+                    merged.add_sample(sample.name, labels, sample.value, exemplar=sample.exemplar)
         yield from families.values()
 
     def _told_by(self, number: int) -> str:
         if number == self._worker.number:
-            return generate_latest(self._registry).decode()
+            return told(self._registry, OPEN_METRICS)[0].decode()
         try:
             with _connect(self._worker.socket(number)) as sibling:
-                return sibling.recv_bytes().decode() if sibling.poll(_PATIENCE_SECONDS) else ""
+                return sibling.recv_bytes().decode() if sibling.poll(_PATIENCE_SECONDS) else _NOTHING
         except (OSError, EOFError) as error:
             _log.warning("worker %d does not tell its metrics: %r", number, error)
-            return ""
+            return _NOTHING
 
     def _answer(self, listener: Listener) -> None:
         while not self._closed.is_set():
             try:
                 with listener.accept() as sibling:
-                    sibling.send_bytes(generate_latest(self._registry))
+                    sibling.send_bytes(told(self._registry, OPEN_METRICS)[0])
             except OSError:  # a sibling that hung up, or the end
                 self._closed.wait(0.1)
             except Exception:  # what this worker cannot count now, it may be able to count at the next scrape

@@ -164,7 +164,7 @@ def test_a_decoder_that_crashes_hangs_or_eats_memory_costs_its_image_and_no_othe
     found = run(work, Reader(), metrics)
     assert found == [1, "invalid_image", 2, "image_too_large", 3, "image_too_large", 4, 5, 5, 5, 6]
     for reason in ("crash", "time"):
-        assert f'tuition_preparation_restarts_total{{reason="{reason}"}} 1.0' in metrics.render().decode()
+        assert f'tuition_preparation_restarts_total{{reason="{reason}"}} 1.0' in metrics.render()[0].decode()
 
 
 def test_nothing_is_done_for_who_has_gone() -> None:

@@ -193,6 +193,7 @@ def test_what_moves_a_price_far_or_ends_a_secret_at_once_is_asked(opened: Comman
         opened(*price, "150micros", "--new", "--yes")
     opened.json(*price[:3], "batch-percent", "40", "--new")
     assert "40%" in opened("prices", "list")[1]
+    assert opened("prices", "set", "icon-clip", "text", "0.00003", "--new")[1] == opened("prices", "list")[1]
     opened.json("accounts", "create", "acme")
     key = opened.json("keys", "create", "acme")["key_id"]
     code, _, err = opened("keys", "rotate", key)

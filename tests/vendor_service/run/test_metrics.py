@@ -147,7 +147,7 @@ def test_without_a_token_metrics_are_for_who_is_near(
     asker: str, server: str, headers: dict[str, str], status: int
 ) -> None:
     app = new_application("x", "", lambda _: nullcontext())
-    app.include_router(metrics_router(lambda: b"acme spent 5", None))
+    app.include_router(metrics_router(lambda _: (b"acme spent 5", "text/plain"), None))
     app.add_middleware(RequestGate, crash_message="", metrics=RequestMetrics())
 
     async def ask() -> httpx.Response:

@@ -11,6 +11,7 @@ from vendor_service.errors import OperatorError, UsageError
 from vendor_service.run import settings as settings_module
 from vendor_service.run.settings import Settings
 
+NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, int | None)]
 SECRET_URL = "postgresql://tuition:hunter2@database/books"
 
 
@@ -40,6 +41,7 @@ def test_options_come_before_the_environment_files_and_dotenv(
         ("VENDOR_PORT", "70000"),
         ("VENDOR_DTYPE", "float8"),
         ("VENDOR_MAX_INPUTS", "5.5"),
+        *((f"VENDOR_{name.upper()}", "9" * 26) for name in NUMBERS),
         ("VENDOR_NAME", "Vendor \u202eLtd"),
         ("VENDOR_PUBLIC_URL", "vendor.example"),
         ("VENDOR_PUBLIC_URL", "https://somebody@vendor.example"),

@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from sqlalchemy import select
 
 from tests.support.model_shop import DEPRECATED, ICONS, OTHER, SUNSET, TINY, Shop
@@ -36,6 +37,8 @@ from vendor_service.run.hangups import Hangups
 
 pytestmark = pytest.mark.long
 
+# As Prometheus 3 asks.
+OPEN_METRICS = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;q=0.2"
 CAT = {"text": "a photo of a cat"}
 
 
@@ -387,6 +390,25 @@ def test_several_models_may_be_named_on_the_command_line(tmp_path: Path) -> None
         key = vendor.key()
         assert vendor.embed(key, CAT).json()["model"] == "icon-clip"
         assert vendor.embed(key, CAT, model="tiny").json()["dimensions"] == TINY_DIMENSIONS
+
+
+def test_a_slow_request_of_each_model_is_named_by_an_exemplar(tmp_path: Path) -> None:
+    tiny = write_tiny_clip(tmp_path / "tiny", seed=1)
+    with LocalVendor(tmp_path, model=("icon-clip", tiny)) as vendor:
+        key = vendor.key()
+        asked = {name: vendor.embed(key, CAT, model=name) for name in ("icon-clip", "tiny")}
+        vendor.embed(key, CAT, model="invented")
+        told = vendor.http.get("/metrics", headers={"accept": OPEN_METRICS})
+    assert told.headers["content-type"].startswith("application/openmetrics-text")
+    found = text_string_to_metric_families(told.text)  # type: ignore[no-untyped-call]
+    families = {each.name: each for each in found}
+    named = {
+        sample.labels["model"]: sample.exemplar.labels["request_id"]
+        for sample in families["tuition_request_seconds"].samples
+        if sample.exemplar is not None and sample.labels["route"] == "/embed"
+    }
+    assert named.keys() == {"", "icon-clip", "tiny"}
+    assert {name: answer.headers["x-request-id"] for name, answer in asked.items()}.items() <= named.items()
 
 
 @pytest.mark.slow
