@@ -209,8 +209,8 @@ def test_invoices_have_numbers_and_credit_notes_and_money_is_in_the_currency_tha
         stranger = signed_in(vendor, vendor.key())
         for pattern in NOTE_PAGES:
             path = pattern.replace("{number}", "CN-1")
-            shown = visit.get(path)
-            assert shown.status_code == (422 if path.endswith(".xml") else 200)  # nobody named the parties
+            own = visit.get(path)
+            assert own.status_code == (422 if path.endswith(".xml") else 200)  # nobody named the parties
             assert stranger.get(path).status_code == 404
             assert vendor.http.get(f"/console{path}").status_code == 303
         assert (
