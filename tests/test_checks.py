@@ -25,8 +25,9 @@ def test_pre_commit_runs_the_commands_of_make_check() -> None:
 
 def test_integration_calls_targets_that_there_are_on_every_supported_python() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/check.yml").read_text(encoding="utf-8"))
-    (job,) = workflow["jobs"].values()
-    commands = [step["run"] for step in job["steps"] if "run" in step]
+    job, speed = workflow["jobs"].values()
+    commands, measured = ([step["run"] for step in each["steps"] if "run" in step] for each in (job, speed))
     assert commands == ["make PYTHON=python check", "make PYTHON=python test"]
+    assert measured == ['make PYTHON=python bench-quick QUICK="--out quick.json"']
     assert job["strategy"]["matrix"]["python"][0] == "3.11"
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
