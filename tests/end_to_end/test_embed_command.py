@@ -239,7 +239,7 @@ def test_the_cache_is_shown_checked_and_carried_elsewhere(
     prune = ["cache", "prune", "--cache", "other.db", "--model-fingerprint", fingerprint]
     assert "Add --yes" in client(*prune, code=2).stderr
     assert client(*prune, "--yes").stdout == "4 embeddings deleted.\n"
-    assert "is made" in client("cache", "create", "--half", "--cache", "half.db").stdout
+    assert "was made" in client("cache", "create", "--half", "--cache", "half.db").stdout
     client("cache", "export", "bought.parquet")
     assert "5 of 5" in client("cache", "import", "bought.parquet", "--cache", "half.db").stdout
     assert "exists already" in client("cache", "create", "--half", "--cache", "half.db", code=2).stderr
