@@ -69,7 +69,7 @@ def test_no_memory_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.M
     pq.write_table(pa.table({"path": ["a.png"]}), file)
     for raised, said in (
         (MemoryError("realloc failed"), "takes more memory than there is"),
-        (pa.ArrowNotImplementedError("no such encoding"), "no such encoding. Write it anew"),
+        (pa.ArrowNotImplementedError("no such encoding"), "no such encoding. Write it again"),
         (pa.ArrowKeyError("damaged"), "damaged"),
     ):
 

@@ -192,7 +192,7 @@ def test_a_comparison_that_was_killed_goes_on(client: Command, vendor_process: V
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)
-        assert "Another process is at work" in client(*arguments, code=1).stderr
+        assert "Another process is working on this run" in client(*arguments, code=1).stderr
         process.send_signal(signal.SIGKILL)
         process.communicate()
     written = finished.stat().st_mtime_ns

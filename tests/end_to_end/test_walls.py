@@ -142,7 +142,7 @@ def night(vendor: LocalVendor, owner: str) -> Project:
 
 
 # What paths name beside what the other project has.
-ELSE = {"month": MONTH, "model_id": "icon-clip", "name": "none", "path": "none"}
+ELSE = {"month": MONTH, "number": "CN-1", "model_id": "icon-clip", "name": "none", "path": "none"}
 # By which a list can be asked for what comes behind something, on routes and pages.
 BEHIND = {
     "/v1/files": ("after=file_id",),
@@ -151,6 +151,7 @@ BEHIND = {
     "/v1/projects": ("after=project",),
     "/v1/sessions": ("after=session_id",),
     "/v1/invitations": ("after=invitation_id",),
+    "/v1/credit-notes": ("after=number",),
     "/console/batches": ("after=batch_id",),
     "/console/keys": ("before=key_id", "ended=key_id"),
     "/console/ledger": ("key=key_id",),
@@ -218,11 +219,11 @@ def asked_for(vendor: LocalVendor) -> list[tuple[str, str]]:
 
 def walked(by: Walker, *, pages_only: bool = False) -> Iterator[tuple[str, httpx.Response]]:
     """Ask for everything, naming what the other project has where something is named."""
-    names = by.there.names
+    names = {**ELSE, **by.there.names}
     for method, pattern in asked_for(by.vendor):
         named = [each.partition(":")[0] for each in re.findall(r"{([^}]+)}", pattern)]
-        assert set(named) <= names.keys() | ELSE, f"say in ELSE or in Project what stands for {pattern}"
-        path = re.sub(r"{(\w+)[^}]*}", lambda found: {**ELSE, **names}[found[1]], pattern)
+        assert set(named) <= names.keys(), f"say in ELSE or in Project what stands for {pattern}"
+        path = re.sub(r"{(\w+)[^}]*}", lambda found: names[found[1]], pattern)
         if method == "GET":
             yield f"GET {path}", by.get(path)
             for each in BEHIND.get(pattern, ()):
@@ -286,6 +287,14 @@ def test_the_walk_sees_what_there_is_to_see(vendor: LocalVendor, night: Project,
         text = "".join(map(text_of, answers))
         hidden = set() if more else {"endpoint_id", "invitation_id"}
         assert seen(night, text) == night.marks.keys() - hidden
+
+
+def test_what_bills_the_account_is_for_no_project_of_it(vendor: LocalVendor, night: Project) -> None:
+    walker = Walker(vendor, night.key, signed_in(vendor, night.key), night)
+    for path in (f"invoices/{MONTH}", "credit-notes/CN-1", "invoices"):
+        assert walker.get(f"/console/{path}").status_code == 403
+    for path in (f"invoices/{MONTH}", "credit-notes"):
+        assert walker.get(f"/v1/{path}").status_code == 403
 
 
 def test_a_list_that_can_be_asked_for_what_comes_behind_something_is_walked_so(vendor: LocalVendor) -> None:

@@ -212,7 +212,7 @@ def test_a_receipt_by_a_key_whose_id_is_none_is_refused_and_its_bill_noted(
 ) -> None:
     vendor = Signing()
     vendor.headers = {RECEIPT_HEADER: signed_as(kid)}
-    with pytest.raises(AnswerRejected, match="whose id is no thumbprint"):
+    with pytest.raises(AnswerRejected, match="whose id is not its thumbprint"):
         _buy(cache, vendor)
     _nothing_is_stored(cache)
 
