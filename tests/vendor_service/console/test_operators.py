@@ -18,7 +18,7 @@ from tests.vendor_service.console.visits import Visit, problem_of, told_by
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.money.test_clocks import DECEMBER
 from vendor_service.accounts.keys import KeyTerms, issue_key
-from vendor_service.acts import accounts, operators, prices
+from vendor_service.acts import accounts, operators, prices, receivers
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.clock import DAY
 from vendor_service.console.acts import Acts
@@ -40,7 +40,10 @@ ACTIONS = [action.path for action in FORMS.actions()]
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+    """With a receiver of events, so that the lists of pages have rows."""
     with opened_books(f"sqlite:///{tmp_path_factory.mktemp('books') / 'books.db'}") as opened:
+        with opened.database.write() as session:
+            receivers.create(Act(session, "os:test", opened.clock), "https://example.com/hooks")
         yield opened
 
 

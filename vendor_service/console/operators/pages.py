@@ -356,7 +356,7 @@ class OperatorPages:
             found = [
                 self.forms.form(who, each.name, SimpleNamespace(**row), **_named(each, row))
                 for each in declared
-                if each.subjects
+                if each.subjects and all(subject.name in row for subject in each.subjects)
             ]
             facts = {name: readable(name, value) for name, value in row.items()}
             listed.append((facts, [each for each in found if each is not None]))
