@@ -33,8 +33,8 @@ from tests.support.vendor_process import VendorProcess
 
 RECORD = Path(__file__).with_name("quick.json")
 WORSE = 1.2
-_SECONDS, _ROUNDS = 4.0, 3
-_STEPS = 20
+_SECONDS, _ROUNDS = 4.0, 2
+_STEPS = 15
 # What a start is compared with: a new process that imports what any program of this kind imports.
 _START = "import torch"
 
