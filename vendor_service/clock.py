@@ -60,6 +60,11 @@ def month_start(micros: int) -> int:
     return _month_of_day(micros // DAY)
 
 
+def month_of(micros: int) -> str:
+    """The month (UTC) that contains an instant, as invoices name it: 2026-11."""
+    return f"{to_datetime(micros):%Y-%m}"
+
+
 def next_month_start(micros: int) -> int:
     """The first microsecond of the following UTC calendar month."""
     return month_start(month_start(micros) + 32 * DAY)

@@ -43,6 +43,11 @@ class RunResult:
 
     @property
     def row(self) -> str:
-        """The name of its row: the method, and labels and budget where they are some of several."""
-        labels = "" if self.labels is None else f", {self.labels} label{'s' * (self.labels != 1)} a class"
-        return self.method + labels + ("" if self.budget is None else f", {self.budget:,} queries")
+        """The name of its row."""
+        return row_name(self.method, self.labels, self.budget)
+
+
+def row_name(method: str, labels: int | None, budget: int | None) -> str:
+    """The method, and labels a class and budget where they are some of several."""
+    told = "" if labels is None else f", {labels} label{'s' * (labels != 1)} a class"
+    return method + told + ("" if budget is None else f", {budget:,} queries")

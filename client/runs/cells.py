@@ -8,7 +8,7 @@ from client.learning.recipe import Variant
 from client.results.asking import Answers, Right, price_of, right_of
 from client.results.predictions import read_predictions
 from client.results.records import Plan, Summary, held_out_whole
-from client.results.run_result import RunResult
+from client.results.run_result import RunResult, row_name
 from client.runs.config import RunConfig
 from client.runs.file_names import as_file_name
 from client.runs.folder import RunFolder
@@ -121,7 +121,7 @@ def answers_of(cells: Sequence[Cell]) -> list[Answers]:
             teachers.setdefault(cell.target, known)
     return [
         Answers(
-            cell.result.row,
+            row_name(cell.variant.name, cell.labels, cell.budget),
             cell.target,
             [each for each in read_predictions(cell.run.answers) if not each.seen],
             teachers[cell.target],

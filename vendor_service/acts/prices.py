@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from shared.kinds import KINDS, Kind, UnitPrices, price_fields
 from vendor_service.acts.act import Act, OperatorScope
 from vendor_service.acts.declaration import Given, act, preview, query
-from vendor_service.clock import month_start, to_datetime
+from vendor_service.clock import month_of, month_start, to_datetime
 from vendor_service.database.tables import STANDARD_PLAN
 from vendor_service.errors import UnknownName, UsageError
 from vendor_service.money import currency, price_preview, prices
@@ -317,7 +317,7 @@ def preview_prices(
     """
     wanted = price_preview.read_prices(act.session, written)
     if month is None:
-        month = f"{to_datetime(month_start(act.now) - 1):%Y-%m}"
+        month = month_of(month_start(act.now) - 1)
     return price_preview.preview(act.session, wanted, month, act.now)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, and_, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from shared.billing import CreditNote, Invoice, smallest_unit
-from vendor_service.clock import month_start, next_month_start, to_datetime
+from vendor_service.clock import month_of, month_start, next_month_start, to_datetime
 from vendor_service.database.tables import Account, BooksHead, FinalInvoice, IssuedCreditNote, LedgerEntry
 from vendor_service.webhooks import events
 from vendor_service.webhooks.events import EventKind
@@ -44,7 +44,7 @@ def issue_due(
     This transaction has locked the account. Whoever issues one waits for the one before.
     """
     begin = month_start(charged_at)
-    month = f"{to_datetime(begin):%Y-%m}"
+    month = month_of(begin)
     invoice = _invoice(session, account, month)
     due = [] if invoice is None else _due(session, account, begin, refund)
     if invoice is None or not due:
@@ -77,7 +77,7 @@ def announced(session: Session, account: Account, charged_at: int, now: int) -> 
     begin = month_start(charged_at)
     if begin == month_start(account.instant(now)):
         return None
-    month = f"{to_datetime(begin):%Y-%m}"
+    month = month_of(begin)
     invoice = _invoice(session, account, month)
     return f"with the invoice of {month}" if invoice is None else f"at once, for invoice {invoice.number}"
 
@@ -92,7 +92,7 @@ def fault(session: Session, account: Account) -> str | None:
         if refund is None or charge is None or invoice is None:
             return f"credit note {stored.number} is of no refund of an invoiced charge"
         issued = CreditNote.model_validate_json(stored.content)
-        months = [f"{to_datetime(each.created_at):%Y-%m}" for each in (refund, charge)]
+        months = [month_of(each.created_at) for each in (refund, charge)]
         again = _made(invoice, issued.account, refund, charge, stored.number, stored.issued_at, before)
         if issued != again or months[0] == stored.month or months[1] != stored.month:
             return f"credit note {stored.number} is not what the entries and its invoice say"
@@ -112,7 +112,7 @@ def _without_note(session: Session, account: Account) -> int | None:
     mine = select(FinalInvoice.month).where(FinalInvoice.account_id == account.id)
     invoiced = set(session.scalars(mine))
     for refund, charge in session.execute(_unnoted(account)[2]):
-        months = [f"{to_datetime(each.created_at):%Y-%m}" for each in (refund, charge)]
+        months = [month_of(each.created_at) for each in (refund, charge)]
         if months[0] != months[1] and months[1] in invoiced:
             return int(refund.seq)
     return None

@@ -16,6 +16,7 @@ from vendor_service.clock import (
     Clock,
     ClockWatch,
     from_datetime,
+    month_of,
     month_start,
     next_month_start,
     to_datetime,
@@ -92,7 +93,7 @@ def _summed_up(
         if (stored := _stored(session, account, month)) is not None:
             return stored, None
         if end <= account.created_at:
-            opened = f"{to_datetime(account.created_at):%Y-%m}"
+            opened = month_of(account.created_at)
             message = f"there is no invoice of {month}: {account.name} was opened in {opened}"
             raise APIError(ErrorCode.NOT_FOUND, message)
         if end > now:
@@ -164,7 +165,7 @@ def _issue_before(
     """Have all invoices of earlier months issued, so that numbers are in the order of months."""
     begin, _ = month_bounds(month)
     try:
-        close(database, f"{to_datetime(begin - 1):%Y-%m}", now, watch, on_final)
+        close(database, month_of(begin - 1), now, watch, on_final)
     except OperatorError as error:  # of an account whose books are not in order
         _log.error("an earlier invoice could not be issued: %s", error)
 
@@ -224,7 +225,7 @@ def _months(session: Session, until: str, after: str = "") -> list[str]:
         begin = max(begin, month_bounds(after)[1])
     months = []
     while begin < end:
-        months.append(f"{to_datetime(begin):%Y-%m}")
+        months.append(month_of(begin))
         begin = next_month_start(begin)
     return months
 
@@ -411,7 +412,7 @@ class MonthsEnd:
     def issue_due(self) -> None:
         """Issue all invoices of months that are over; nothing is asked twice of a month. See `close`."""
         now = self._clock()
-        last = f"{to_datetime(month_start(now) - 1):%Y-%m}"
+        last = month_of(month_start(now) - 1)
         if last > self._closed:
             issued = close(self._database, last, now, self._watch, after=self._closed)
             self._closed = last

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from shared.billing import CreditNote, EntryKind, EntryPage, Invoice
 from shared.errors import ErrorCode
 from shared.kinds import KINDS
-from vendor_service.clock import ClockWatch, to_datetime
+from vendor_service.clock import ClockWatch, month_of, to_datetime
 from vendor_service.console.customers.saved import csv_file, saved
 from vendor_service.console.customers.visitor import SignedInCustomer, labels_of, newest_labels
 from vendor_service.console.forms import Fields
@@ -106,7 +106,7 @@ class MoneyPages:
         asked.who.customer.require_whole("invoices are")
         final = {each.month: json.loads(each.content) for each in invoices.finals(session, account.id)}
         months = [
-            {"month": month, "invoice": final.get(month), "is_now": month == _month(asked.now)}
+            {"month": month, "invoice": final.get(month), "is_now": month == month_of(asked.now)}
             for month in months_since(account.created_at, asked.now)
         ]
         return {"months": months, "notes": credit_notes.of_account(session, account.id)[::-1]}
@@ -187,10 +187,6 @@ def months_since(begin: int, now: int) -> list[str]:
         months.append(f"{moment:%Y-%m}")
         moment = (moment + timedelta(days=32)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return months[::-1]
-
-
-def _month(now: int) -> str:
-    return f"{to_datetime(now):%Y-%m}"
 
 
 def _filter(query: Fields) -> EntryFilter:
