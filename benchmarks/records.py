@@ -2,7 +2,8 @@
 
 What is on record is not run again: not on this machine, and not on another. A line counts as long as it was
 made with the images, teacher and configuration of today; delete it to measure it anew, and what lies
-of its run in benchmarks/.runs goes with it. Lines of `FORMER_STUDENTS` cannot be measured anew.
+of its run in benchmarks/.runs goes with it. Lines that are shorter than the first one lack what was not yet
+measured when they were made. Lines of `FORMER_STUDENTS` cannot be measured anew.
 """
 
 import csv
@@ -128,5 +129,7 @@ def _parsed(line: dict[str, str]) -> Record:
             cost_micros=int(line["cost_micros"]),
             seconds=float(line["seconds"]),
             is_teacher=line["is_teacher"] == "True",
+            over_classes=float(line["over_classes"]) if line["over_classes"] else None,
+            over_twins=float(line["over_twins"]) if line["over_twins"] else None,
         ),
     )

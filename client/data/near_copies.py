@@ -1,4 +1,4 @@
-"""Which pictures are near copies of others: by the correlation of their thumbnails."""
+"""Which pictures are near copies of one another: by the correlation of their thumbnails."""
 
 import math
 from dataclasses import dataclass
@@ -41,6 +41,30 @@ class Pictures:
                 alike = np.einsum("nd,nd->n", _centred(mine), _centred(theirs))
                 near[start + rows[some][alike > NEAR]] = True
         return near
+
+    def groups(self) -> NDArray[np.int64]:
+        """A number for each, shape (n,), that it shares with its near copies, and with theirs in turn."""
+        _, first, same = np.unique(
+            self.whole.reshape(len(self.whole), -1), axis=0, return_index=True, return_inverse=True
+        )
+        whole, rough = self.whole[first], self.rough[first]
+        parent = list(range(len(whole)))
+
+        def root(of: int) -> int:
+            while parent[of] != of:
+                parent[of] = of = parent[parent[of]]
+            return of
+
+        at_once = max(1, _PAIRS_AT_ONCE // max(1, len(whole)))
+        for start in range(0, len(whole), at_once):
+            rows, columns = np.nonzero(rough[start : start + at_once] @ rough[start:].T > _ROUGHLY)
+            rows, columns = rows[columns > rows] + start, columns[columns > rows] + start
+            for begin in range(0, len(rows), _WHOLE_AT_ONCE):
+                mine, theirs = (each[begin : begin + _WHOLE_AT_ONCE] for each in (rows, columns))
+                alike = np.einsum("nd,nd->n", _centred(whole[mine]), _centred(whole[theirs])) > NEAR
+                for one, other in zip(mine[alike].tolist(), theirs[alike].tolist(), strict=True):
+                    parent[root(one)] = root(other)
+        return np.array([root(each) for each in range(len(whole))], np.int64)[same.reshape(-1)]
 
 
 def _centred(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

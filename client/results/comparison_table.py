@@ -171,6 +171,7 @@ class Row:
         runs: how many there are.
         is_teacher: as in `RunResult`.
         over_classes: the mean over the domains of `RunResult.over_classes`; `None` where no run has it.
+        over_twins: likewise of `RunResult.over_twins`.
         by_seed: `mean` of each seed, in %.
     """
 
@@ -185,6 +186,7 @@ class Row:
     runs: int
     is_teacher: bool
     over_classes: Spread | None = None
+    over_twins: Spread | None = None
     by_seed: list[float] = dataclass_field(default_factory=list)
 
 
@@ -228,6 +230,7 @@ def _row(results: Sequence[RunResult]) -> Row:
     outside = _by_seed(results, lambda run: run.out_of_domain)
     inside = _by_seed(results, lambda run: run.in_domain)
     by_class = _by_seed(results, lambda run: run.over_classes)
+    by_twins = _by_seed(results, lambda run: run.over_twins)
     return Row(
         method=results[0].row,
         by_target={
@@ -243,6 +246,7 @@ def _row(results: Sequence[RunResult]) -> Row:
         runs=len(results),
         is_teacher=results[0].is_teacher,
         over_classes=Spread.of([fmean(shares) for shares in by_class]) if by_class else None,
+        over_twins=Spread.of([fmean(shares) for shares in by_twins]) if by_twins else None,
         by_seed=[100 * fmean(shares) for shares in outside],
     )
 
@@ -266,19 +270,20 @@ class Accuracy:
     of: Callable[[Row], Spread | None]
 
 
-_BY_CLASS = "over_classes"  # a column where it was measured
 _ACCURACIES = (
     Accuracy("mean", "mean", lambda row: row.mean),
     Accuracy("worst", "worst", lambda row: row.worst),
     Accuracy("in_domain", "in-domain", lambda row: row.in_domain),
-    Accuracy(_BY_CLASS, "by class", lambda row: row.over_classes),
+    Accuracy("over_classes", "by class", lambda row: row.over_classes),
+    Accuracy("over_twins", "twins as one", lambda row: row.over_twins),
 )
+_WHERE_MEASURED = ("over_classes", "over_twins")
 
 
 def accuracies(rows: Sequence[Row]) -> list[Accuracy]:
     """The held-out domains, and what sums them up."""
     targets = _unique(target for row in rows for target in row.by_target)
-    known = [each for each in _ACCURACIES if each.name != _BY_CLASS or any(each.of(row) for row in rows)]
+    known = [a for a in _ACCURACIES if a.name not in _WHERE_MEASURED or any(a.of(row) for row in rows)]
     return [*(Accuracy(t, t, partial(_of_target, t)) for t in targets), *known]
 
 

@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from client.results.intervals import Interval, interval_of, interval_of_mean
 from client.results.predictions import LabelledPrediction
-from client.results.records import Accuracy
+from client.results.records import Accuracy, GroupedAccuracy
 
 Cell = TypeVar("Cell", bound=Hashable)
 
@@ -27,15 +27,17 @@ class Evaluation:
 
     In-domain and out-of-domain accuracy are means over domains, as DomainBed averages them. `over_classes`
     has each domain's mean over classes, in which a class of few images counts as much as one of many.
+    `over_twins` has each domain's mean over groups of near twins, in which a group counts as one image.
     """
 
     sources: Mapping[str, ShareCorrect]
     targets: Mapping[str, ShareCorrect]
     over_classes: Mapping[str, float] = field(default_factory=dict)
+    over_twins: Mapping[str, ShareCorrect] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, predictions: Sequence[LabelledPrediction]) -> Self:
-        """The accuracy of these predictions."""
+    def of(cls, predictions: Sequence[LabelledPrediction], twins: Sequence[int] | None = None) -> Self:
+        """The accuracy of these predictions; `twins` has a number for each, which near twins share."""
 
         def accuracy(*, seen: bool) -> dict[str, ShareCorrect]:
             chosen = [prediction for prediction in predictions if prediction.seen == seen]
@@ -44,7 +46,12 @@ class Evaluation:
         over_classes = accuracy_over_classes(
             [a.right for a in predictions], [a.domain for a in predictions], [a.label for a in predictions]
         )
-        return cls(accuracy(seen=True), accuracy(seen=False), over_classes)
+        over_twins = (
+            {}
+            if twins is None
+            else accuracy_over_twins([a.right for a in predictions], [a.domain for a in predictions], twins)
+        )
+        return cls(accuracy(seen=True), accuracy(seen=False), over_classes, over_twins)
 
     @property
     def in_domain(self) -> float | None:
@@ -85,6 +92,17 @@ class Evaluation:
             out_of_domain_interval=_interval_over(self.targets),
             in_domain_over_classes=self._over_classes(self.sources),
             out_of_domain_over_classes=self._over_classes(self.targets),
+            in_domain_over_twins=self._over_twins(self.sources),
+            out_of_domain_over_twins=self._over_twins(self.targets),
+            twin_groups_by_domain={name: domain.images for name, domain in self.over_twins.items()},
+        )
+
+    def _over_twins(self, domains: Mapping[str, ShareCorrect]) -> GroupedAccuracy | None:
+        known = {name: self.over_twins[name] for name in domains if name in self.over_twins}
+        if not known:
+            return None
+        return GroupedAccuracy(
+            accuracy=fmean(domain.accuracy for domain in known.values()), interval=_interval_over(known)
         )
 
     def _over_classes(self, domains: Mapping[str, ShareCorrect]) -> float | None:
@@ -111,6 +129,16 @@ def accuracy_over_classes(
     for (domain, _), share in cells.items():
         by_domain.setdefault(domain, []).append(share.accuracy)
     return {domain: fmean(shares) for domain, shares in sorted(by_domain.items())}
+
+
+def accuracy_over_twins(
+    right: Sequence[bool], domains: Sequence[str], twins: Sequence[int]
+) -> dict[str, ShareCorrect]:
+    """Each domain's mean over groups of near twins of the share that is right, and of how many groups."""
+    groups: dict[str, list[float]] = {}
+    for (domain, _), share in accuracy_by_cell(right, list(zip(domains, twins, strict=True))).items():
+        groups.setdefault(domain, []).append(share.accuracy)
+    return {domain: ShareCorrect(fmean(votes), len(votes)) for domain, votes in sorted(groups.items())}
 
 
 def accuracy_by_cell(right: Sequence[bool], cells: Sequence[Cell]) -> dict[Cell, ShareCorrect]:

@@ -477,6 +477,15 @@ class Exports(Record):
     files: list[ExportedFile] = Field(description="the file in float32 first")
 
 
+class GroupedAccuracy(Record):
+    """A share of right answers, from 0 to 1, where a group of near twins counts as one image."""
+
+    accuracy: float = Field(description="the mean over domains of the mean over groups of the share right")
+    interval: Interval | None = Field(
+        default=None, description="95%, of groups in place of images; `None` from 1,000 groups on"
+    )
+
+
 class Accuracy(MeanAccuracy):
     """Shares of right answers, from 0 to 1, also of each domain."""
 
@@ -494,6 +503,15 @@ class Accuracy(MeanAccuracy):
         "images counts as much as one of many",
     )
     out_of_domain_over_classes: float | None = Field(default=None, description="`out_of_domain` likewise")
+    in_domain_over_twins: GroupedAccuracy | None = Field(
+        default=None, description="as `in_domain`, but near twins of a domain count as one image together"
+    )
+    out_of_domain_over_twins: GroupedAccuracy | None = Field(
+        default=None, description="`out_of_domain` likewise"
+    )
+    twin_groups_by_domain: dict[str, int] = Field(
+        default={}, description="how many groups there are, an image without a near twin being one"
+    )
 
 
 def held_out_whole(plan: Plan, accuracy: Accuracy) -> list[str]:

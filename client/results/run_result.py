@@ -23,6 +23,7 @@ class RunResult:
         out_of_domain_interval: the 95% interval of `out_of_domain`; `None` from 1,000 images on.
         over_classes: as `out_of_domain`, but the mean over classes, so that a rare one counts as much as a
             common one; `None` where it was not measured.
+        over_twins: as `out_of_domain`, but near twins count as one image together; `None` likewise.
         labels: how many labels a class had; `None` for all.
         budget: how many embeddings it might use, where budgets are compared; `None` for all that it asks.
     """
@@ -38,6 +39,7 @@ class RunResult:
     is_teacher: bool = False
     out_of_domain_interval: Interval | None = None
     over_classes: float | None = None
+    over_twins: float | None = None
     labels: int | None = None
     budget: int | None = None
 

@@ -62,6 +62,7 @@ class Cell:
             cost = plan.model.prices.cost_of({"image": queries - texts, "text": texts})
         out_of_domain = summary.accuracy.out_of_domain
         assert out_of_domain is not None  # a domain is held out
+        by_twins = summary.accuracy.out_of_domain_over_twins
         return RunResult(
             method=self.variant.name,
             target=self.target,
@@ -74,6 +75,7 @@ class Cell:
             is_teacher=not self.trains,
             out_of_domain_interval=summary.accuracy.out_of_domain_interval,
             over_classes=summary.accuracy.out_of_domain_over_classes,
+            over_twins=None if by_twins is None else by_twins.accuracy,
             labels=self.labels,
             budget=self.budget,
         )

@@ -407,7 +407,7 @@ class ComparisonRunner:
         assert own is not None
         test_set = self._test_set(cell)
         with cell.run.timed("evaluate"):
-            accuracy = grade(test_set, own)
+            accuracy = grade(test_set, own, self._context.memo.files)
         asked = ZeroShotQueries(prompts=len(test_set.prompts), images=len(test_set.images))
         cell.run.write(cell.run.plan, ZeroShotPlan(model=own.model, purchase=asked).to_json())
         summary = ZeroShotSummary(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.data.examples import Example
+from client.data.file_memory import FileMemory
 from client.data.finder import Skipped, counted
 from client.errors import ClientError
 from client.learning.methods import method_of
@@ -39,7 +40,7 @@ from client.results.records import (
 )
 from client.runs.config import RunConfig
 from client.runs.dataset import Dataset, adapts
-from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds
+from client.runs.evaluation import answers_about, leave_out_copies, read_for_evaluation, speeds, twins_among
 from client.runs.folder import RunFolder
 from client.runs.pages import write_pages
 from client.runs.review import review
@@ -59,6 +60,7 @@ class Conclusion:
         teacher: who was asked; `None` for a method that buys nothing.
         teacher_check: how far the teacher is right, where it was checked.
         display: what a person sees meanwhile.
+        files: what is known of image files.
     """
 
     config: RunConfig
@@ -68,6 +70,7 @@ class Conclusion:
     teacher: Buyer | None
     teacher_check: TeacherCheck | None
     display: Display
+    files: FileMemory
 
     def export(self, student: StudentNetwork) -> None:
         """Write the student as ONNX and compare the two on hold-outs, or else on training images.
@@ -118,7 +121,8 @@ class Conclusion:
                 if self.teacher is None or named is None
                 else known_zero_shot(dataset, target, self.teacher, named)
             )
-            summary = self._summarise(student, answers, zero_shot, untested)
+            twins = twins_among(held_out + target, self.files)
+            summary = self._summarise(student, answers, twins, zero_shot, untested)
         summary = summary.model_copy(
             update={
                 "seconds": run.seconds(),
@@ -147,7 +151,9 @@ class Conclusion:
         """The images of the target domain to be tested on, if there is one, and those that are left out."""
         if self.dataset.target is None:
             return [], []
-        readable, unread = read_for_evaluation(self.dataset.folder, [self.dataset.target], self.display)
+        readable, unread = read_for_evaluation(
+            self.dataset.folder, [self.dataset.target], self.display, self.files
+        )
         target, copies = leave_out_copies(self.dataset, readable, self.display)
         return target, unread + copies
 
@@ -155,6 +161,7 @@ class Conclusion:
         self,
         student: StudentNetwork,
         answers: Sequence[LabelledPrediction],
+        twins: Sequence[int] | None,
         zero_shot: dict[str, ZeroShotAccuracy],
         untested: Sequence[Skipped],
     ) -> Summary:
@@ -189,7 +196,7 @@ class Conclusion:
             skipped_images=len(dataset.skipped),
             seconds={},
             left_out=counted([*dataset.left_out, *untested]),
-            accuracy=Evaluation.of(answers).record,
+            accuracy=Evaluation.of(answers, twins).record,
             calibration_error=_calibration_error(answers),
             teacher_zero_shot=zero_shot,
             teacher_check=check,

@@ -127,7 +127,14 @@ class Distillation:
             return None
         student = load_student(self._run.student)[0].to(self._device)
         conclusion = Conclusion(
-            self._config, self._run, dataset, data, self._teacher, targets.check, self._display
+            self._config,
+            self._run,
+            dataset,
+            data,
+            self._teacher,
+            targets.check,
+            self._display,
+            self._context.memo.files,
         )
         if self._onnx:
             conclusion.export(student)

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.data.domains import ImageFolder
-from client.data.examples import Example
+from client.data.examples import Example, read_files, thumbnails
+from client.data.file_memory import FileMemory
 from client.data.finder import Skipped
 from client.data.names import composed, relative
+from client.data.near_copies import Pictures
 from client.data.pixels import PixelStore
 from client.errors import DataError
 from client.learning.classifier import StudentClassifier
@@ -32,7 +34,10 @@ _BATCH = 64
 
 
 def read_for_evaluation(
-    folder: ImageFolder, domains: Sequence[str], display: Display
+    folder: ImageFolder,
+    domains: Sequence[str],
+    display: Display,
+    memory: FileMemory = FileMemory(None),  # noqa: B008 (it holds nothing)
 ) -> tuple[list[Example], list[Skipped]]:
     """Every readable image of some domains, and the files that are left out, which are mentioned.
 
@@ -41,7 +46,7 @@ def read_for_evaluation(
     """
     folder.require_domains(domains)
     with display.track("Evaluating", sum(map(folder.count, domains))) as advance:
-        examples, skipped = folder.read(domains, lambda done: advance(done, ""))
+        examples, skipped = folder.read(domains, lambda done: advance(done, ""), memory)
     left_out = unread_in(folder, domains, skipped, display)
     for domain in domains:
         if not any(example.domain == domain for example in examples):
@@ -66,6 +71,22 @@ def leave_out_copies(
             "be tested on it as on a domain that a student has never seen. Hold another domain out."
         )
     return tested, copies
+
+
+def twins_among(tested: Sequence[Example], memory: FileMemory) -> list[int] | None:
+    """A number for each image, which near twins of its domain share.
+
+    `None` where an image can no longer be read.
+    """
+    facts = list(read_files([example.path for example in tested], memory))
+    if any(each.reason for each in facts):
+        return None
+    domains = np.array([example.domain for example in tested])
+    twins = np.zeros(len(tested), np.int64)
+    for domain in set(domains.tolist()):
+        (there,) = np.nonzero(domains == domain)
+        twins[there] = there[Pictures.of(thumbnails([facts[each] for each in there])).groups()]
+    return list(map(int, twins))
 
 
 def answers_about(

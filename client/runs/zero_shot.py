@@ -14,16 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from client.data.examples import Example
+from client.data.file_memory import FileMemory
 from client.data.wording import Sentences
 from client.errors import DataError
 from client.learning.prompts import ONE_PROMPT
 from client.learning.teacher_weights import Named, agreement
 from client.progress import Display
 from client.purchase.buyer import Buyer
-from client.results.evaluation import Evaluation, accuracy_by_domain, accuracy_over_classes
+from client.results.evaluation import (
+    Evaluation,
+    accuracy_by_domain,
+    accuracy_over_classes,
+    accuracy_over_twins,
+)
 from client.results.records import Accuracy, Record, ZeroShotAccuracy
 from client.runs.dataset import Dataset, read_domain
-from client.runs.evaluation import leave_out_copies
+from client.runs.evaluation import leave_out_copies, twins_among
 from client.runs.memo import Memo
 from client.runs.mentions import unread_in
 from client.runs.teacher_check import right_by_domain
@@ -124,10 +130,10 @@ def zero_shot_test_set(dataset: Dataset, display: Display, memo: Memo) -> TestSe
     )
 
 
-def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
+def grade(test_set: TestSet, teacher: Buyer, files: FileMemory) -> Accuracy:
     """The accuracy of the teacher's most similar class text.
 
-    Images that the vendor refused count as wrong.
+    Images that the vendor refused count as wrong; `files` is what is known of image files.
 
     Raises:
         DataError: class prompts were refused, so there is nothing to compare with.
@@ -142,11 +148,12 @@ def grade(test_set: TestSet, teacher: Buyer) -> Accuracy:
     right = [p == example.label for p, example in zip(predicted.tolist(), test_set.examples, strict=True)]
     domains = [example.domain for example in test_set.examples]
     graded = accuracy_by_domain(right, domains)
-    target = str(test_set.dataset.target)
+    target, twins = str(test_set.dataset.target), twins_among(test_set.examples, files)
     return Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
         over_classes=accuracy_over_classes(right, domains, [e.label for e in test_set.examples]),
+        over_twins={} if twins is None else accuracy_over_twins(right, domains, twins),
     ).record
 
 

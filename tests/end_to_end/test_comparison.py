@@ -80,6 +80,7 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
         "zero-shot",
     ]
     assert all(set(row["by_target"]) == set(DOMAINS) for row in table["rows"])
+    assert all(run["over_twins"] is not None for run in table["runs"])  # the teacher's among them
     used = {run["method"]: run["queries"] for run in table["runs"]}
     assert (used["linear-probe"], used["text-only"]) == (0, 3)
     assert {run["cost_micros"] for run in table["runs"] if run["method"] == "text-only"} == {60}

@@ -279,6 +279,9 @@ def test_class_names_and_images_without_labels_make_a_student(
         "out_of_domain_interval": None,
         "in_domain_over_classes": None,
         "out_of_domain_over_classes": None,
+        "in_domain_over_twins": None,
+        "out_of_domain_over_twins": None,
+        "twin_groups_by_domain": {},
         "intervals_by_domain": {},
     }
     assert summary["steps_kept"] == [4, 4]

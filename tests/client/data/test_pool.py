@@ -133,6 +133,29 @@ def test_near_copies_are_those_that_the_rule_tells_and_few_are_compared_in_full(
     assert sum(in_full) < 2 * 1.5 * len(mine)
 
 
+@pytest.mark.parametrize("at_once", [2**24, 50])
+def test_near_copies_and_theirs_in_turn_are_one_group(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_copies, "_PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(near_copies, "_WHOLE_AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    first = np.stack([np.asarray(_photo(seed).resize((12, 12))) for seed in range(25)]).astype(np.float64)
+    noisy = [first + rng.normal(0, noise, first.shape) for noise in (3, 5, 7, 9)]
+    plain = np.full((2, 12, 12, 3), 9.0)
+    pictures = np.concatenate([*noisy, first, first, plain]).clip(0, 255).astype(np.uint8)
+    rng.shuffle(pictures)
+    groups = near_copies.Pictures.of(pictures).groups()
+
+    rows = pictures.reshape(len(pictures), -1).astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1)
+    linked = rows @ rows.T > near_copies.NEAR * np.outer(lengths, lengths)
+    linked |= (pictures[:, None] == pictures[None]).all(axis=(2, 3, 4))
+    for _ in range(8):  # paths of up to 256 links
+        linked = (linked.astype(np.int64) @ linked.astype(np.int64)) > 0
+    assert ((groups[:, None] == groups[None]) == linked).all()
+    assert 10 < len(set(groups.tolist())) < len(pictures) - 50
+
+
 def test_one_plain_colour_is_like_no_other(pool: Path, tmp_path: Path) -> None:
     Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
     Image.new("RGB", (50, 50), "blue").save(pool / "blue.png")

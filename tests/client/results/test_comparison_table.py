@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from io import StringIO
+from typing import Any
 
 import pytest
 
@@ -137,10 +138,14 @@ def test_names_stay_names_in_every_format() -> None:
     assert "\x1b" not in text
 
 
-def test_the_mean_over_classes_is_a_column_where_it_was_measured() -> None:
-    assert "by class" not in as_text(RESULTS, SETTING)
-    known = [replace(each, over_classes=each.out_of_domain - 0.1) for each in RESULTS[:4]]
+@pytest.mark.parametrize(("field", "title"), [("over_classes", "by class"), ("over_twins", "twins as one")])
+def test_means_over_classes_and_over_twins_are_columns_where_they_were_measured(
+    field: str, title: str
+) -> None:
+    assert title not in as_text(RESULTS, SETTING)
+    less: list[dict[str, Any]] = [{field: each.out_of_domain - 0.1} for each in RESULTS[:4]]
+    known = [replace(each, **part) for each, part in zip(RESULTS[:4], less, strict=True)]
     header, _, erm, kd = as_markdown([*known, *RESULTS[4:]], SETTING).splitlines()[:4]
-    assert [cell.strip() for cell in header.split("|")][7] == "by class"
+    assert [cell.strip() for cell in header.split("|")][7] == title
     assert [cell.strip() for cell in erm.split("|")][7] == "**30.0 ± 0.0**"
     assert [cell.strip() for cell in kd.split("|")][7] == ""

@@ -3,6 +3,7 @@
 import pytest
 
 from client.results.evaluation import Evaluation, ShareCorrect, accuracy_by_domain
+from client.results.intervals import wilson
 from client.results.predictions import LabelledPrediction
 
 
@@ -43,3 +44,25 @@ def test_the_mean_over_classes_counts_a_rare_class_as_much_as_a_common_one() -> 
     assert record.out_of_domain_over_classes == pytest.approx((1 + 1 / 2) / 2)
     nobody = Evaluation.of([]).record
     assert (nobody.in_domain_over_classes, nobody.out_of_domain_over_classes) == (None, None)
+
+
+def test_near_twins_of_a_domain_have_one_vote_together_and_the_interval_counts_votes() -> None:
+    answers = [
+        ("a", True, 7, 1), ("a", True, 7, 1), ("a", True, 7, 1), ("a", True, 7, 0), ("a", True, 2, 0),
+        ("b", True, 7, 1), ("c", False, 7, 0), ("c", False, 4, 1), ("c", False, 4, 1),
+    ]  # fmt: skip
+    predictions = [
+        LabelledPrediction("1.png", domain, seen, "cat", "cat" if right else "dog", 0.9)
+        for domain, seen, _, right in answers
+    ]
+    record = Evaluation.of(predictions, [group for _, _, group, _ in answers]).record
+    assert record.in_domain == pytest.approx((3 / 5 + 1) / 2)
+    assert record.in_domain_over_twins is not None
+    assert record.in_domain_over_twins.accuracy == pytest.approx(((3 / 4 + 0) / 2 + 1) / 2)
+    assert record.out_of_domain == pytest.approx(2 / 3)
+    assert record.out_of_domain_over_twins is not None
+    assert record.out_of_domain_over_twins.accuracy == 1 / 2
+    assert record.out_of_domain_over_twins.interval == pytest.approx(wilson(1 / 2, 2))
+    assert record.twin_groups_by_domain == {"a": 2, "b": 1, "c": 2}
+    ungrouped = Evaluation.of(predictions).record
+    assert (ungrouped.in_domain_over_twins, ungrouped.twin_groups_by_domain) == (None, {})
