@@ -123,13 +123,18 @@ def _parsed(line: dict[str, str]) -> Record:
             method=line["method"],
             target=line["target"],
             seed=int(line["seed"]),
-            in_domain=float(line["in_domain"]) if line["in_domain"] else None,
+            in_domain=_measured(line["in_domain"]),
             out_of_domain=float(line["out_of_domain"]),
             queries=int(line["queries"]),
             cost_micros=int(line["cost_micros"]),
             seconds=float(line["seconds"]),
             is_teacher=line["is_teacher"] == "True",
-            over_classes=float(line["over_classes"]) if line["over_classes"] else None,
-            over_twins=float(line["over_twins"]) if line["over_twins"] else None,
+            over_classes=_measured(line["over_classes"]),
+            over_twins=_measured(line["over_twins"]),
+            in_domain_cross_fitted=_measured(line["in_domain_cross_fitted"]),
         ),
     )
+
+
+def _measured(cell: str | None) -> float | None:
+    return float(cell) if cell else None

@@ -1,6 +1,7 @@
 """Which images are trained on, and which are held out for selection."""
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,19 @@ def never_parted(
             is_fixed = group in as_fixed
             keys[i] = ("", "holdout" if i in as_fixed[group] else "train") if is_fixed else (group, "")
     return keys
+
+
+def halves(examples: Sequence[Example]) -> list[int]:
+    """The half of each image, 0 or 1, as even in each domain as can be: variants of a drawing share one."""
+    groups, half_of = _groups(examples), [0] * len(examples)
+    images = Counter[tuple[int, str]]()
+    for group in sorted(groups, key=lambda name: hashlib.sha256(os.fsencode(f"half:{name}")).digest()):
+        domains = [examples[position].domain for position in groups[group]]
+        half = min((0, 1), key=lambda each: sum(images[each, domain] for domain in domains))
+        images.update((half, domain) for domain in domains)
+        for position in groups[group]:
+            half_of[position] = half
+    return half_of
 
 
 def _held_as_fixed(

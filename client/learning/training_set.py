@@ -47,6 +47,7 @@ class TrainingSet:
         teacher: for a method that asks a model here about every view: that model. `targets` lack its part.
         texts: for a method whose loss takes texts: those of each class, shape (classes, 1 + styles, d).
         view: the user's own random view; `None` for the recipe's.
+        halves: half of each hold-out, 0 or 1, shape (holdouts,); `None` where they are not scored by halves.
     """
 
     images: Images
@@ -58,10 +59,11 @@ class TrainingSet:
     teacher: StudentNetwork | None = None
     texts: Tensor | None = None
     view: Callable[[Tensor], Tensor] | None = None
+    halves: Tensor | None = None
 
     def score_holdouts(self, logits: Tensor) -> Score:
         """The score of class scores of the hold-outs, shape (holdouts, classes)."""
-        return score(logits, self.labels[self.holdout], self.domains[self.holdout])
+        return score(logits, self.labels[self.holdout], self.domains[self.holdout], self.halves)
 
     def aligned_on(self, seed: int) -> list[int]:
         """Positions that the projector is aligned on, those without labels last.

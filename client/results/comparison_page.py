@@ -18,6 +18,10 @@ from shared.text import isolated
 _START = 4
 
 
+# A page has no room for these columns of a table.
+_LEFT_OUT = ("over_twins", "in_domain_cross_fitted")
+
+
 def as_page(
     results: Sequence[RunResult],
     setting: Setting,
@@ -33,7 +37,7 @@ def as_page(
         price: of an image, in millionths of the currency, and the currency; `None` where not known.
     """
     rows, found = rows_of(results), differences_of(results)
-    columns = [each for each in accuracies(rows) if each.name != "over_twins"]  # a page has no room for it
+    columns = [each for each in accuracies(rows) if each.name not in _LEFT_OUT]
     best = [best_of(rows, each) for each in columns]
     return render(
         "comparison.html",

@@ -172,6 +172,7 @@ class Row:
         is_teacher: as in `RunResult`.
         over_classes: the mean over the domains of `RunResult.over_classes`; `None` where no run has it.
         over_twins: likewise of `RunResult.over_twins`.
+        in_domain_cross_fitted: likewise of `RunResult.in_domain_cross_fitted`.
         by_seed: `mean` of each seed, in %.
     """
 
@@ -187,6 +188,7 @@ class Row:
     is_teacher: bool
     over_classes: Spread | None = None
     over_twins: Spread | None = None
+    in_domain_cross_fitted: Spread | None = None
     by_seed: list[float] = dataclass_field(default_factory=list)
 
 
@@ -228,9 +230,11 @@ def rows_of(results: Sequence[RunResult]) -> list[Row]:
 
 def _row(results: Sequence[RunResult]) -> Row:
     outside = _by_seed(results, lambda run: run.out_of_domain)
-    inside = _by_seed(results, lambda run: run.in_domain)
-    by_class = _by_seed(results, lambda run: run.over_classes)
-    by_twins = _by_seed(results, lambda run: run.over_twins)
+
+    def mean_of(share: Callable[[RunResult], float | None]) -> Spread | None:
+        known = _by_seed(results, share)
+        return Spread.of([fmean(shares) for shares in known]) if known else None
+
     return Row(
         method=results[0].row,
         by_target={
@@ -239,14 +243,15 @@ def _row(results: Sequence[RunResult]) -> Row:
         },
         mean=Spread.of([fmean(shares) for shares in outside]),
         worst=Spread.of([min(shares) for shares in outside]),
-        in_domain=Spread.of([fmean(shares) for shares in inside]) if inside else None,
+        in_domain=mean_of(lambda run: run.in_domain),
         queries=fmean(r.queries for r in results),
         cost_micros=fmean(r.cost_micros for r in results),
         seconds=fmean(r.seconds for r in results),
         runs=len(results),
         is_teacher=results[0].is_teacher,
-        over_classes=Spread.of([fmean(shares) for shares in by_class]) if by_class else None,
-        over_twins=Spread.of([fmean(shares) for shares in by_twins]) if by_twins else None,
+        over_classes=mean_of(lambda run: run.over_classes),
+        over_twins=mean_of(lambda run: run.over_twins),
+        in_domain_cross_fitted=mean_of(lambda run: run.in_domain_cross_fitted),
         by_seed=[100 * fmean(shares) for shares in outside],
     )
 
@@ -276,8 +281,9 @@ _ACCURACIES = (
     Accuracy("in_domain", "in-domain", lambda row: row.in_domain),
     Accuracy("over_classes", "by class", lambda row: row.over_classes),
     Accuracy("over_twins", "twins as one", lambda row: row.over_twins),
+    Accuracy("in_domain_cross_fitted", "cross-fitted", lambda row: row.in_domain_cross_fitted),
 )
-_WHERE_MEASURED = ("over_classes", "over_twins")
+_WHERE_MEASURED = ("over_classes", "over_twins", "in_domain_cross_fitted")
 
 
 def accuracies(rows: Sequence[Row]) -> list[Accuracy]:

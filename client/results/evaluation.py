@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from client.results.intervals import Interval, interval_of, interval_of_mean
 from client.results.predictions import LabelledPrediction
 from client.results.records import Accuracy, GroupedAccuracy
 
 Cell = TypeVar("Cell", bound=Hashable)
+# What metrics.jsonl calls the halves of the hold-outs.
+HALVES = ("first_half", "second_half")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,22 @@ class Evaluation:
 
 def _interval_over(domains: Mapping[str, ShareCorrect]) -> Interval | None:
     return interval_of_mean((each.accuracy, each.images) for each in domains.values())
+
+
+def cross_fitted(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The accuracy on hold-outs that did not choose the state: each half scores the state best on the other.
+
+    `rows` are of metrics.jsonl, of one stage. Among equally accurate states the one with the lowest loss
+    counts, then the latest, as in a run. `None` where no half was scored.
+    """
+    scored = [row for row in rows if all(f"{half}_accuracy" in row for half in HALVES)]
+    if not scored:
+        return None
+    shares = []
+    for one, other in (HALVES, HALVES[::-1]):
+        best = max(scored, key=lambda row: (row[f"{one}_accuracy"], -row[f"{one}_loss"], row["step"]))
+        shares.append(float(best[f"{other}_accuracy"]))
+    return fmean(shares)
 
 
 def accuracy_by_domain(right: Sequence[bool], domains: Sequence[str]) -> dict[str, ShareCorrect]:

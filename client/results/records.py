@@ -397,6 +397,12 @@ class MetricsRow(Record):
         default=None, description="on the hold-outs, from 0 to 1, after this step: the mean over domains"
     )
     holdout_domain_mean_loss: float | None = Field(default=None, description="the cross-entropy on the same")
+    first_half_accuracy: float | None = Field(
+        default=None, description="the accuracy on the first half of the hold-outs, mean over domains"
+    )
+    first_half_loss: float | None = Field(default=None, description="the cross-entropy on the same")
+    second_half_accuracy: float | None = Field(default=None, description="the accuracy on the other half")
+    second_half_loss: float | None = Field(default=None, description="the cross-entropy on the same")
     images: int | None = Field(
         default=None, description="on how many images `student.onnx` was compared with PyTorch"
     )
@@ -503,6 +509,12 @@ class Accuracy(MeanAccuracy):
         "images counts as much as one of many",
     )
     out_of_domain_over_classes: float | None = Field(default=None, description="`out_of_domain` likewise")
+    in_domain_cross_fitted: float | None = Field(
+        default=None,
+        description="as `in_domain`, but on images that chose nothing: of the state that is best on one half "
+        "of the hold-outs, the accuracy on the other half; the mean of both. `None` with SWAD, whose weights "
+        "are no state that was scored",
+    )
     in_domain_over_twins: GroupedAccuracy | None = Field(
         default=None, description="as `in_domain`, but near twins of a domain count as one image together"
     )

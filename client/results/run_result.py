@@ -24,6 +24,8 @@ class RunResult:
         over_classes: as `out_of_domain`, but the mean over classes, so that a rare one counts as much as a
             common one; `None` where it was not measured.
         over_twins: as `out_of_domain`, but near twins count as one image together; `None` likewise.
+        in_domain_cross_fitted: as `in_domain`, but on hold-outs that did not choose the weights; `None`
+            where it was not measured.
         labels: how many labels a class had; `None` for all.
         budget: how many embeddings it might use, where budgets are compared; `None` for all that it asks.
     """
@@ -40,6 +42,7 @@ class RunResult:
     out_of_domain_interval: Interval | None = None
     over_classes: float | None = None
     over_twins: float | None = None
+    in_domain_cross_fitted: float | None = None
     labels: int | None = None
     budget: int | None = None
 

@@ -75,6 +75,7 @@ class Cell:
             is_teacher=not self.trains,
             out_of_domain_interval=summary.accuracy.out_of_domain_interval,
             over_classes=summary.accuracy.out_of_domain_over_classes,
+            in_domain_cross_fitted=summary.accuracy.in_domain_cross_fitted,
             over_twins=None if by_twins is None else by_twins.accuracy,
             labels=self.labels,
             budget=self.budget,

@@ -8,7 +8,7 @@ from client.data.examples import Example
 from client.data.file_memory import FileMemory
 from client.data.finder import Skipped, counted
 from client.errors import ClientError
-from client.learning.methods import method_of
+from client.learning.methods import Method, method_of
 from client.learning.student import StudentNetwork
 from client.learning.student_file import load_student_metadata
 from client.learning.teacher_weights import Named
@@ -17,7 +17,7 @@ from client.learning.training_set import TrainingSet
 from client.progress import Display
 from client.purchase.buyer import Buyer
 from client.results.calibration import calibration
-from client.results.evaluation import Evaluation
+from client.results.evaluation import Evaluation, cross_fitted
 from client.results.intervals import Interval, interval_of
 from client.results.onnx_classifier import require_onnx
 from client.results.onnx_export import export_onnx
@@ -196,7 +196,9 @@ class Conclusion:
             skipped_images=len(dataset.skipped),
             seconds={},
             left_out=counted([*dataset.left_out, *untested]),
-            accuracy=Evaluation.of(answers, twins).record,
+            accuracy=Evaluation.of(answers, twins).record.model_copy(
+                update={"in_domain_cross_fitted": self._cross_fitted(method)}
+            ),
             calibration_error=_calibration_error(answers),
             teacher_zero_shot=zero_shot,
             teacher_check=check,
@@ -205,6 +207,11 @@ class Conclusion:
             teacher_queries_per_second=None if teacher is None else teacher.recent_rate,
             leave_one_out={},
         )
+
+    def _cross_fitted(self, method: Method) -> float | None:
+        if self.config.recipe.selection != "best":
+            return None
+        return cross_fitted(self.run.rows("distill" if method.trains else "align"))
 
 
 def _calibration_error(answers: Sequence[LabelledPrediction]) -> CalibrationError:

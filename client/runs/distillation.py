@@ -12,7 +12,7 @@ from torch import nn
 
 from client.data.examples import UNLABELLED
 from client.data.pixels import PixelStore
-from client.data.splits import Split
+from client.data.splits import Split, halves
 from client.learning.backbones import load_backbone
 from client.learning.methods import method_of
 from client.learning.stages import plain_features
@@ -245,4 +245,5 @@ class Distillation:
             holdout=dataset.holdout,
             texts=targets.texts,
             view=None if self._config.transform is None else transform_of(self._config.transform),
+            halves=torch.tensor(halves([dataset.examples[position] for position in dataset.holdout])),
         )

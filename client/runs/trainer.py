@@ -33,6 +33,7 @@ from client.learning.training import Checkpoint, TrainingStep
 from client.learning.training_set import TrainingSet
 from client.learning.weight_selection import SelectedWeights
 from client.progress import Display
+from client.results.evaluation import HALVES
 from client.results.records import MetricsRow, Stage
 from client.runs.checkpoint import read_checkpoint, save_checkpoint
 from client.runs.code import code_of
@@ -343,13 +344,13 @@ def _logged(stage: Stage, progress: TrainingStep) -> MetricsRow:
             f"Training has diverged: the loss of step {progress.step} is {loss}. Another --seed "
             "may do; --recipe paper learns at a twentieth of the default's rate."
         )
-    return MetricsRow(
-        stage=stage,
-        step=progress.step,
-        loss=round(loss, 6),
-        holdout_domain_mean_accuracy=None if score is None else score.accuracy,
-        holdout_domain_mean_loss=None if score is None else score.loss,
-    )
+    row = MetricsRow(stage=stage, step=progress.step, loss=round(loss, 6))
+    if score is None:
+        return row
+    found = {"holdout_domain_mean_accuracy": score.accuracy, "holdout_domain_mean_loss": score.loss}
+    for name, half in zip(HALVES, score.halves, strict=False):
+        found |= {f"{name}_accuracy": half.accuracy, f"{name}_loss": half.loss}
+    return row.model_copy(update=found)
 
 
 def _calibrate(student: StudentNetwork, data: TrainingSet, metadata: StudentMetadata) -> StudentMetadata:

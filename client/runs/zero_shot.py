@@ -149,12 +149,13 @@ def grade(test_set: TestSet, teacher: Buyer, files: FileMemory) -> Accuracy:
     domains = [example.domain for example in test_set.examples]
     graded = accuracy_by_domain(right, domains)
     target, twins = str(test_set.dataset.target), twins_among(test_set.examples, files)
-    return Evaluation(
+    accuracy = Evaluation(
         sources={name: accuracy for name, accuracy in graded.items() if name != target},
         targets={target: graded[target]},
         over_classes=accuracy_over_classes(right, domains, [e.label for e in test_set.examples]),
         over_twins={} if twins is None else accuracy_over_twins(right, domains, twins),
     ).record
+    return accuracy.model_copy(update={"in_domain_cross_fitted": accuracy.in_domain})  # nothing was chosen
 
 
 def known_zero_shot(

@@ -28,7 +28,19 @@ from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
 from tests.client.toy import make_folder, run_config
 
-RESULT = RunResult("erm", "red", 1, 2 / 3, 0.1 + 0.2, 0, 0, 12.34, over_classes=1 / 3, over_twins=0.7)
+RESULT = RunResult(
+    "erm",
+    "red",
+    1,
+    2 / 3,
+    0.1 + 0.2,
+    0,
+    0,
+    12.34,
+    over_classes=1 / 3,
+    over_twins=0.7,
+    in_domain_cross_fitted=0.6,
+)
 
 
 def _config(data: Path, *methods: str, recipe: Recipe | None = None, seed: int = 1) -> ComparisonConfig:
@@ -61,7 +73,7 @@ def test_a_line_that_is_shorter_than_the_first_lacks_what_was_not_yet_measured(t
     file = tmp_path / "runs.csv"
     record([Record("0a", "table", "", RESULT), Record("0b", "table", "", RESULT)], file)
     header, first, second = file.read_text().splitlines()
-    file.write_text("\n".join([header, first, second.rpartition(",")[0], ""]))
+    file.write_text("\n".join([header, first, *second.rsplit(",", 2)[:1], ""]))
     assert [each.result.over_twins for each in recorded(file).values()] == [0.7, None]
     for line in recorded().values():  # nothing of a line stands under no name
         assert line.result.over_twins is None or 0 < line.result.over_twins < 1

@@ -81,6 +81,7 @@ def test_a_comparison_from_quote_to_table(client: Command, vendor_process: Vendo
     ]
     assert all(set(row["by_target"]) == set(DOMAINS) for row in table["rows"])
     assert all(run["over_twins"] is not None for run in table["runs"])  # the teacher's among them
+    assert all(run["in_domain_cross_fitted"] is not None for run in table["runs"])
     used = {run["method"]: run["queries"] for run in table["runs"]}
     assert (used["linear-probe"], used["text-only"]) == (0, 3)
     assert {run["cost_micros"] for run in table["runs"] if run["method"] == "text-only"} == {60}
@@ -263,6 +264,9 @@ def test_steps_are_taken_again_where_their_states_are_gone(client: Command) -> N
     client(*arguments, "erm")
     client(*arguments, "erm,erm+swad")
     averaged = client.folder / "table" / "runs" / "erm+swad-red-0"
+    fitted = {run["method"]: run["in_domain_cross_fitted"] for run in _table(client)["runs"]}
+    assert fitted["erm+swad"] is None
+    assert 0 <= fitted["erm"] <= 1
     client("distill", *SMALL[:-2], "--target-domain", "red", "--method", "erm+swad", "--out", "alone")
     students = [load_tensors(path / "student.safetensors")[0] for path in (averaged, client.folder / "alone")]
     assert all(torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -13,7 +14,7 @@ from client.data import bundled_set
 from client.data.bundled_set import ICONS, UNLABELLED
 from client.data.finder import search
 from client.data.listing import list_folder
-from client.data.splits import split
+from client.data.splits import halves, split
 from client.errors import ClientError, UsageError
 
 # Of the names of the hold-outs without emoji, seed 0, as at the runs of benchmarks/runs.csv.
@@ -71,6 +72,22 @@ def _replace_archives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with ZipFile(folder / f"{name}.zip", "w") as archive:
             archive.writestr(f"{name}/line/1.png", b"")
         monkeypatch.setattr(bundled_set, name, folder / f"{name}.zip")
+
+
+def test_their_hold_outs_have_even_halves_which_no_drawing_is_parted_by(unpacked: Path) -> None:
+    folder = list_folder(unpacked / "icons")
+    examples, _ = folder.read(folder.source_domains("emoji"))
+    held_out = [examples[position] for position in split(examples, holdout=0.2, seed=0)[1]]
+    half_of = halves(held_out)
+    sides: dict[str, set[int]] = {}
+    sizes = Counter((each.domain, half) for each, half in zip(held_out, half_of, strict=True))
+    for each, half in zip(held_out, half_of, strict=True):
+        sides.setdefault(each.drawing, set()).add(half)
+    assert all(len(found) == 1 for found in sides.values())
+    assert len(sides) < len(held_out)
+    for domain in folder.source_domains("emoji"):
+        assert abs(sizes[domain, 0] - sizes[domain, 1]) <= 6
+        assert min(sizes[domain, 0], sizes[domain, 1]) >= 10
 
 
 def test_nothing_is_unpacked_among_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,10 +138,15 @@ def test_names_stay_names_in_every_format() -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize(("field", "title"), [("over_classes", "by class"), ("over_twins", "twins as one")])
-def test_means_over_classes_and_over_twins_are_columns_where_they_were_measured(
-    field: str, title: str
-) -> None:
+@pytest.mark.parametrize(
+    ("field", "title"),
+    [
+        ("over_classes", "by class"),
+        ("over_twins", "twins as one"),
+        ("in_domain_cross_fitted", "cross-fitted"),
+    ],
+)
+def test_other_means_are_columns_where_they_were_measured(field: str, title: str) -> None:
     assert title not in as_text(RESULTS, SETTING)
     less: list[dict[str, Any]] = [{field: each.out_of_domain - 0.1} for each in RESULTS[:4]]
     known = [replace(each, **part) for each, part in zip(RESULTS[:4], less, strict=True)]

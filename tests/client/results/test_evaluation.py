@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.results.evaluation import Evaluation, ShareCorrect, accuracy_by_domain
+from client.results.evaluation import Evaluation, ShareCorrect, accuracy_by_domain, cross_fitted
 from client.results.intervals import wilson
 from client.results.predictions import LabelledPrediction
 
@@ -66,3 +66,21 @@ def test_near_twins_of_a_domain_have_one_vote_together_and_the_interval_counts_v
     assert record.twin_groups_by_domain == {"a": 2, "b": 1, "c": 2}
     ungrouped = Evaluation.of(predictions).record
     assert (ungrouped.in_domain_over_twins, ungrouped.twin_groups_by_domain) == (None, {})
+
+
+def test_each_half_of_the_hold_outs_scores_the_state_that_is_best_on_the_other() -> None:
+    def row(step: int, first: tuple[float, float], second: tuple[float, float]) -> dict[str, float]:
+        halves = {"first_half": first, "second_half": second}
+        told = {f"{half}_{what}": value for half, (right, loss) in halves.items()
+                for what, value in (("accuracy", right), ("loss", loss))}  # fmt: skip
+        return {"step": step, **told}
+
+    rows = [
+        row(10, (0.75, 0.9), (0.5, 0.2)),
+        row(20, (0.75, 0.4), (0.25, 0.1)),  # the first half chooses it: as accurate, and the loss is lower
+        row(30, (0.5, 0.1), (1.0, 0.3)),
+        row(40, (0.25, 0.1), (1.0, 0.3)),  # the second half does: the latest among equals
+    ]
+    assert cross_fitted(rows) == (0.25 + 0.25) / 2
+    assert cross_fitted(rows[:2]) == (0.25 + 0.75) / 2
+    assert cross_fitted([{"step": 1, "holdout_domain_mean_accuracy": 0.5}]) is None

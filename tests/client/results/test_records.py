@@ -116,6 +116,7 @@ SUMMARY: dict[str, Any] = {
         "intervals_by_domain": {"dark": (0.5, 1.0)},
         "in_domain_over_classes": 0.8,
         "out_of_domain_over_classes": None,
+        "in_domain_cross_fitted": 0.7,
         "in_domain_over_twins": {"accuracy": 0.9, "interval": (0.5, 1.0)},
         "out_of_domain_over_twins": None,
         "twin_groups_by_domain": {"dark": 3, "light": 4},
@@ -167,12 +168,13 @@ def test_a_table_is_one_of_dataclasses_as_before() -> None:
     assert written["runs"][1] == {
         "method": "erm", "target": "dark", "seed": 1, "in_domain": 1.0, "out_of_domain": 0.75, "queries": 0,
         "cost_micros": 0, "seconds": 1.5, "is_teacher": False, "out_of_domain_interval": None,
-        "over_classes": None, "over_twins": None, "labels": None, "budget": None,
+        "over_classes": None, "over_twins": None, "in_domain_cross_fitted": None,
+        "labels": None, "budget": None,
     }  # fmt: skip
     (row,) = written["rows"]
     assert list(row) == [
         "method", "by_target", "mean", "worst", "in_domain", "queries", "cost_micros", "seconds", "runs",
-        "is_teacher", "over_classes", "over_twins", "by_seed",
+        "is_teacher", "over_classes", "over_twins", "in_domain_cross_fitted", "by_seed",
     ]  # fmt: skip
     assert row["by_target"]["dark"] == row["mean"]
     assert row["mean"]["mean"] == 62.5
