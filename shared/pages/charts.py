@@ -38,7 +38,7 @@ def bars(label: str, values: Sequence[tuple[str, float, str]], unit: str = "") -
         '<span class="names">{}</span></figure>'
     ).format(
         unit,
-        Markup().join(_span(f"{tick:g}") for tick in reversed(ticks)),
+        Markup().join(_span(_written(tick)) for tick in reversed(ticks)),
         _svg(label, 100, 100, drawn, "plot"),
         names,
     )
@@ -91,6 +91,11 @@ def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     first = floor(low / step + 1e-9)
     last = max(first + 1, ceil(high / step - 1e-9))
     return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _written(number: float) -> str:
+    """In full: an axis of money in exponents is misread."""
+    return f"{number:,.12f}".rstrip("0").rstrip(".")
 
 
 def _span(words: str) -> Markup:

@@ -62,8 +62,12 @@ def asset_path(name: str) -> str:
 
 def readable(name: str, value: Any) -> str:  # noqa: ANN401 - whatever an act or an event has recorded
     """The value recorded under a name, as text with its unit."""
+    if isinstance(value, datetime):
+        return moment(value)
     if value is None:
-        return "none"
+        return "never" if name.endswith("_at") else "none"
+    if value == [] and name == "events":
+        return "all"
     if isinstance(value, int) and name.endswith("micros"):
         return money(value)
     if isinstance(value, int) and name == "percent":

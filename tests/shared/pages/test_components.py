@@ -67,3 +67,9 @@ def test_everybody_can_use_every_component_in_every_state(browser: Browser, tmp_
     page.get_by_role("button", name="Next").click()
     expect(table.locator("tbody tr:visible").first).to_contain_text("0.017576")
     page.close()
+
+
+def test_an_axis_has_no_exponents() -> None:
+    drawn = charts.bars("Charges", [("1 Nov", 0.00002, "0.00002 EUR")], "EUR")
+    assert "<span>0.000015</span>" in drawn
+    assert "<span>0</span>" in drawn

@@ -269,22 +269,26 @@ class CustomerPages:
         own: Mapping[str, WebhookEndpoint],
     ) -> list[dict[str, Any]]:
         found = session.scalars(select(WebhookDelivery).where(WebhookDelivery.event_id == event_id)).all()
-        deliveries = []
+        deliveries: dict[tuple[object, ...], dict[str, Any]] = {}
         for each in found:
             receiver = own.get(each.endpoint_id)
             if receiver is None:
                 continue
             last, again = receivers.last_attempt(session, each), None
-            live = receivers.is_own(receiver) and receiver.disabled_at is None
-            if live and each.state != "pending":
+            is_own = receivers.is_own(receiver)
+            if is_own and receiver.disabled_at is None and each.state != "pending":
                 again = self.forms.form(who, "webhook.replay", event_id=event_id, endpoint_id=receiver.id)
-            deliveries.append({
+            shown = {
                 "state": each.state,
                 "attempts": each.attempts,
                 "last": None if last is None else _outcome(last, receiver),
-                "again": again,
-            })  # fmt: skip
-        return deliveries
+                "to": receiver.url if is_own else None,
+            }
+            alike = deliveries.setdefault(
+                (*shown.values(), is_own and receiver.id), {**shown, "times": 0, "again": again}
+            )
+            alike["times"] += 1
+        return list(deliveries.values())
 
     def _course(self, asked: Asked, session: Session, unit: str) -> str | None:
         """Where the month is heading, and by which key."""

@@ -349,19 +349,29 @@ class OperatorPages:
         self, who: SignedInOperator, session: Session, noun: str, title: str, query: str | None
     ) -> Values:
         """A list of things with the acts on each of them, and those that are on none."""
-        rows = [] if query is None else data_of(QUERIES[query].call(self.acts.act_in(session), {}))
+        things = [] if query is None else QUERIES[query].call(self.acts.act_in(session), {})
         declared = [each for each in self.forms.declared.values() if each.noun == noun]
+        labels = {one.name: one.label for each in declared for one in each.parameters}
         listed = []
-        for row in rows:
+        for thing in things:
+            row = data_of(thing)
             found = [
                 self.forms.form(who, each.name, SimpleNamespace(**row), **_named(each, row))
                 for each in declared
                 if each.subjects and all(subject.name in row for subject in each.subjects)
             ]
-            facts = {name: readable(name, value) for name, value in row.items()}
-            listed.append((facts, [each for each in found if each is not None]))
-        forms = self.forms.some(who, [each.name for each in declared if not each.subjects])
-        return {"title": title, "rows": listed, "forms": forms}
+            listed.append((dict(thing), [each for each in found if each is not None]))
+        known = {name: None for row, _ in listed for name, value in row.items() if value is not None}
+        return {
+            "title": title,
+            "columns": [labels.get(name) or _title(name) for name in known],
+            "rows": [([readable(name, row[name]) for name in known], on_row) for row, on_row in listed],
+            "forms": self.forms.some(who, [each.name for each in declared if not each.subjects]),
+        }
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_at").removesuffix("_id").replace("_", " ").capitalize()
 
 
 def _named(declared: DeclaredAct, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,8 +101,9 @@ def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor
     theirs, account = receiver_of(vendor, key), vendor.account(key)
     with vendor.books.write() as session:
         act = Act(session, "os:test", vendor.clock)
-        ours = [receivers.create(act, HOOK, account=account.name).endpoint_id for _ in range(2)]
-    told = {theirs: (None, "TimeoutError"), ours[0]: (None, "OSError: 10.1.2.3"), ours[1]: (502, None)}
+        ours = [receivers.create(act, HOOK, account=account.name).endpoint_id for _ in range(3)]
+    unreached = (None, "OSError: 10.1.2.3")
+    told = {theirs: (None, "TimeoutError"), ours[0]: unreached, ours[1]: (502, None), ours[2]: unreached}
     with vendor.books.write() as session:  # nobody else sees that they are to be told
         events.emit(session, EventKind.KEY_ROTATED, account, {}, vendor.clock())
         session.flush()
@@ -121,7 +122,7 @@ def test_what_an_operators_receiver_failed_with_is_not_shown_to_customers(vendor
             )
     page = signed_in(vendor, key).page("/events")
     assert "10.1.2.3" not in page
-    for shown in ("3 tries, TimeoutError<", "3 tries, not reached<", "3 tries, HTTP 502<"):
+    for shown in ("3 tries, TimeoutError: <", "3 tries, not reached, 2 receivers<", "3 tries, HTTP 502<"):
         assert shown in page
 
 
