@@ -1,4 +1,4 @@
-"""Installs into the environment of this interpreter: by uv, which takes less than half of pip's time, or by pip.
+"""Installs into the environment of this interpreter: by uv, in less than half of pip's time, or by pip.
 
     .venv/bin/python tools/install.py --quiet --editable '.[dev]'
 
