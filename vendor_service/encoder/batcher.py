@@ -2,8 +2,9 @@
 
 Images and texts wait in a queue each for the workers of all devices. A query never waits for a batch to
 fill: while the devices work, the next batch fills by itself. Only a batch that is full already is taken, and
-brought to its device, before the device is free. Too few queries for a pass of their own are left to a device
-that works already, which takes them next; but not for long, for it may be at something that takes long.
+brought to its device, before the device is free. Nothing has to be brought to processors, so there it is left
+to whichever device is free first. Too few queries for a pass of their own are left to a device that works
+already, which takes them next; but not for long, for it may be at something that takes long.
 
 A short batch of the background is taken when nobody else waits, a very short one if somebody has asked in the
 last seconds; and one that is prepared ahead lets pass whoever has come meanwhile. So nobody waits for more
@@ -135,7 +136,8 @@ class Batcher:
         workers: how many there are; each tells when it is dead, and when it lives again.
         buckets: the sizes of batches.
         observer: is told of waiting times and deaths.
-        yields: whether the background waits for queries that are `expected`, too.
+        on_processors: whether the devices are the processors that decode: nothing is prepared ahead for
+            them, and the background waits for queries that are `expected`, too.
 
     Attributes:
         living: how many workers are alive.
@@ -145,13 +147,15 @@ class Batcher:
         answered_at: when a batch was last answered, by `time.monotonic`.
     """
 
-    def __init__(self, workers: int, buckets: Buckets, observer: Observer, *, yields: bool = False) -> None:
+    def __init__(
+        self, workers: int, buckets: Buckets, observer: Observer, *, on_processors: bool = False
+    ) -> None:
         self.living = workers
         self.dead = self.deaths = self.free = 0
         self.answered_at = -math.inf
         self._buckets = buckets
         self._observer = observer
-        self._yields = yields
+        self._on_processors = on_processors
         self._expected = 0  # callers whose queries are being prepared
         self._asked_at = -math.inf  # by one who waits
         self._queues: dict[Kind, FairQueue[QueuedQuery]] = {"image": FairQueue(), "text": FairQueue()}
@@ -226,9 +230,12 @@ class Batcher:
                 self.free -= 1
 
     def full_batch(self, over: threading.Event) -> Batch | None:
-        """Wait for a batch to fill, for which no other device is free; `None` once it is `over`."""
+        """Wait for a batch to fill, for which no other device is free; `None` once it is `over`.
+
+        On processors there is none: another one may be free before the one that asks.
+        """
         with self._changed:
-            while not over.is_set():
+            while not (self._on_processors or over.is_set()):
                 batch = None if self.free else self._full_batch()
                 if batch is not None:
                     return batch
@@ -236,13 +243,9 @@ class Batcher:
         return None
 
     def passing_batch(self) -> Batch | None:
-        """A batch that passes one of the background, if somebody waits for it, or is to be waited for."""
+        """A batch that passes one of the background, if somebody waits for it."""
         with self._changed:
-            while True:
-                batch = self._urgent_batch(1)
-                if batch is not None or self._closed or not self._is_yielding:
-                    return batch
-                self._changed.wait()
+            return self._urgent_batch(1)
 
     def notify(self) -> None:
         """Have whoever waits look whether it is over."""
@@ -276,7 +279,7 @@ class Batcher:
 
     @property
     def _is_yielding(self) -> bool:
-        return self._yields and self._expected > 0
+        return self._on_processors and self._expected > 0
 
     @property
     def _least(self) -> int:

@@ -365,7 +365,10 @@ class ClipModel:
         threads = (threads or self._threads) if device.type == "cpu" else None
         kind = _TORCH.get(dtype, torch.float32)
         normalise = Normalisation(self.preprocessing.config, device)
-        return Replica(passes, device, kind, normalise, threads=threads, compile_lock=compile_lock)
+        shares = self.devices.count(device) > 1
+        return Replica(
+            passes, device, kind, normalise, threads=threads, shares=shares, compile_lock=compile_lock
+        )
 
 
 class ChannelsFirst:

@@ -231,7 +231,8 @@ class Engine(Encoder):
         self._observer = observer
         on_processors = all(each.device.type == "cpu" for each in model.replicas)
         replicas = model.replicas
-        self.batcher = Batcher(len(replicas), replicas[0].buckets, observer, yields=on_processors)
+        buckets = replicas[0].buckets
+        self.batcher = Batcher(len(replicas), buckets, observer, on_processors=on_processors)
         self._workers = [
             DeviceWorker(number, replica, self.batcher, observer, _PAUSE_SECONDS)
             for number, replica in enumerate(replicas)

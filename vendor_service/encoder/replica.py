@@ -43,7 +43,7 @@ class Buckets:
     @cached_property
     def background(self) -> "Buckets":
         """Those of batches that nobody waits for: short, since whoever does wait comes behind one of them."""
-        most = max(self.sizes[0], self.largest // 4)
+        most = max(self.shortest, self.largest // 4)
         return Buckets([each for each in self.sizes if each <= most], pads=self._pads, least=self.least)
 
     @property
@@ -90,6 +90,8 @@ _BROKEN: type[Exception] = getattr(torch, "AcceleratorError", torch.cuda.CudaErr
 
 # Large enough to keep a device busy, small enough that nobody waits long behind it.
 _CPU_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32)
+# Where two replicas share a CPU, a row takes each of them twice as long.
+_SHARED_CPU_SIZES = _CPU_SIZES[:-2]
 _CUDA_SIZES = (8, 16, 32, 64, 128, 192, 256)
 # A pass of so many rows on one half of a CPU spends most of its time on them, and not on reading weights.
 _WORTHWHILE_ROWS = 8
@@ -138,6 +140,7 @@ class Replica:
         passes: the forward pass of each kind, on `device` and in `dtype`; replicas may share them.
         normalise: makes of images, as `Preprocessing.resize` leaves them, what their pass takes, on `device`.
         threads: how many threads a forward pass on the CPU takes; `None` elsewhere.
+        shares: whether it has the CPU together with other replicas.
         compile_lock: of these passes, where other replicas share them.
     """
 
@@ -149,6 +152,7 @@ class Replica:
         normalise: Callable[[torch.Tensor], torch.Tensor],
         *,
         threads: int | None = None,
+        shares: bool = False,
         compile_lock: KernelCompileLock | None = None,
     ) -> None:
         self.device = device
@@ -163,7 +167,7 @@ class Replica:
         self.buckets = (
             Buckets(_CUDA_SIZES, pads=True)
             if on_cuda
-            else Buckets(_CPU_SIZES, pads=False, least=_WORTHWHILE_ROWS)
+            else Buckets(_SHARED_CPU_SIZES if shares else _CPU_SIZES, pads=False, least=_WORTHWHILE_ROWS)
         )
 
     def stage(self, kind: Kind, items: Sequence[Any]) -> Staged:

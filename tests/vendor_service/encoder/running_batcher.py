@@ -20,9 +20,9 @@ class RunningBatcher(Batcher):
         observer: Observer,
         pause_seconds: float = 1.0,
         *,
-        yields: bool = False,
+        on_processors: bool = False,
     ) -> None:
-        super().__init__(len(devices), buckets, observer, yields=yields)
+        super().__init__(len(devices), buckets, observer, on_processors=on_processors)
         self._workers = [
             DeviceWorker(number, device, self, observer, pause_seconds)
             for number, device in enumerate(devices)

@@ -1,6 +1,7 @@
 """Batches across callers: whole answers, in order, fair, and nobody pays for a neighbour's failure."""
 
 import gc
+import heapq
 import math
 import threading
 import time
@@ -8,16 +9,19 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
 from shared.embeddings import Kind
 from tests.support.vendor_process import wait_until
 from tests.vendor_service.encoder.running_batcher import RunningBatcher
 from vendor_service.encoder import batcher as batcher_module
+from vendor_service.encoder.batcher import Batch, Batcher
 from vendor_service.encoder.queries import Vectors
-from vendor_service.encoder.replica import Buckets
+from vendor_service.encoder.replica import Buckets, Replica
 from vendor_service.errors import APIError
 from vendor_service.metrics import Metrics
 
@@ -271,6 +275,67 @@ def test_what_is_left_to_a_device_is_not_left_anew_whenever_something_happens() 
         batcher.close()
 
 
+def test_processors_leave_a_full_batch_to_whichever_is_free_first(model: Numbers) -> None:
+    other = Numbers()
+    batcher = RunningBatcher([model, other], Buckets([2], pads=False), Metrics(), on_processors=True)
+    batcher.start()
+    try:
+        for each in (model, other):
+            each.hold()
+        first = batcher.submit("a", "image", [1.0] * 4)
+        assert model.started.wait(10)
+        assert other.started.wait(10)
+        full = batcher.submit("a", "image", [2.0] * 4)
+        other.go.set()
+        assert len(full.result(10).rows) == 4
+        assert other.batches[1:] == [[2.0] * 2] * 2
+        assert not first.done()
+    finally:
+        model.go.set()
+        batcher.close()
+
+
+@pytest.mark.parametrize("connections", [40, 48, 56, 64, 96])
+def test_nobody_of_many_waits_much_longer_than_all_of_them_take(connections: int) -> None:
+    """Two halves of a CPU take 2 seconds a row each, so that all that are in hand take a second a row."""
+    sharing = Replica({}, torch.device("cpu"), torch.float32, Mock(), threads=1, shares=True)
+    batcher = Batcher(2, sharing.buckets, Metrics(), on_processors=True)
+    events: list[tuple[float, bool, int]] = []
+    asked_at, waited, decoded = dict.fromkeys(range(connections), 0.0), list[float](), 0.0
+    running: dict[int, Batch] = {}
+    ahead: dict[int, Batch] = {}
+
+    def ask(connection: int, now: float) -> None:
+        nonlocal decoded
+        asked_at[connection] = now
+        decoded = max(decoded, now) + 0.05
+        heapq.heappush(events, (decoded, True, connection))
+
+    for each in asked_at:
+        ask(each, 0.0)
+    while len(waited) < 20 * connections:
+        now, is_query, number = heapq.heappop(events)
+        if is_query:
+            batcher.submit("a", "image", [number])
+        else:
+            for each in running.pop(number).items:
+                waited.append(now - asked_at[each])
+                ask(each, now)
+        for half in {0, 1} - running.keys():
+            batcher.free = 1 - len(running)  # beside the one that asks
+            batch = ahead.pop(half, None)
+            if batch is None and batcher.waiting("image") >= sharing.buckets.least:
+                batch = batcher.next_batch()
+            if batch is not None:
+                running[half] = batch
+                heapq.heappush(events, (now + 2 * len(batch.items), False, half))
+        for half in running.keys() - ahead.keys():
+            if len(running) == 2 and batcher.waiting("image") >= sharing.buckets.largest:
+                batch = batcher.full_batch(threading.Event())
+                ahead |= {} if batch is None else {half: batch}
+    assert np.percentile(waited[5 * connections :], 99) <= 1.3 * connections
+
+
 def test_what_was_left_to_a_device_that_dies_is_done_by_another(model: Numbers) -> None:
     batcher = RunningBatcher(
         [model, model], Buckets([1, 2], pads=False, least=2), Metrics(), pause_seconds=60.0
@@ -450,7 +515,7 @@ def test_who_waits_comes_behind_one_short_batch_of_the_background(
 
 
 def test_where_devices_decode_the_background_waits_for_who_is_expected(model: Numbers) -> None:
-    batcher = RunningBatcher([model], BUCKETS, Metrics(), yields=True)
+    batcher = RunningBatcher([model], BUCKETS, Metrics(), on_processors=True)
     batcher.start()
     try:
         with batcher.expecting():
@@ -459,17 +524,6 @@ def test_where_devices_decode_the_background_waits_for_who_is_expected(model: Nu
             assert not late.done()
             assert model.batches == [[2.0]]
         late.result(10)
-        model.hold()
-        late = batcher.submit("a", "image", [1.0] * 2, background=True)
-        assert model.started.wait(10)
-        wait_until(lambda: len(model.staged) == 6)  # one more is prepared ahead
-        with batcher.expecting():
-            model.go.set()
-            soon = batcher.submit("b", "image", [3.0])
-            soon.result(10)
-            assert not late.done()
-        late.result(10)
-        assert model.batches[-2:] == [[3.0], [1.0]]
     finally:
         batcher.close()
 

@@ -149,6 +149,8 @@ def test_a_small_model_has_a_replica_on_each_half_of_a_cpu_and_a_large_one_the_w
             found.append(torch.get_num_threads())
     assert found == taken
     assert len(model.devices) == len(taken)
+    # A row takes a half twice as long, so its longest batch has half as many.
+    assert {each.buckets.largest for each in model.replicas} == {32 // len(taken)}
 
 
 def test_replicas_on_one_device_share_the_weights_and_the_choice_made_on_threads_of_one(
