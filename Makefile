@@ -162,7 +162,7 @@ bench-peers: $(READY) $(INFINITY)/.ready  ## the vendor beside infinity-emb and 
 bench-vendor: $(READY)  ## the vendor beside its bare model (about ten minutes)
 	@$(BIN)/python -m benchmarks.vendor
 
-bench-training: $(READY)  ## the loop of distill beside a bare one, and what kept pixels save (a minute)
+bench-training: $(READY)  ## a training step by layers, beside the processor's peak; the loop of distill beside a bare one; what kept pixels save (a minute)
 	@GOMP_SPINCOUNT=20000 $(BIN)/python -m benchmarks.training  # as shared/threads.py has it
 
 screenshots: $(READY)  ## the pictures of the README, from a demo that begins anew, and of the console (seven minutes; needs Chromium)

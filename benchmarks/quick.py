@@ -156,15 +156,6 @@ def students(folder: Path) -> Iterator[Figure]:
     yield Figure("client distill: share of a bare loop's steps", median(ratios), True)
 
 
-def processor() -> str:
-    """The kind of machine, as the record names it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
-    return f"{name}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     """Measure, print beside the record, and fail where something is worse."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -172,7 +163,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write them to the record")
     options = parser.parse_args()
     record = json.loads(RECORD.read_text())
-    here, known = processor(), record.get(processor(), {})
+    here = training.processor()
+    known = record.get(here, {})
     print(f"{here}; the record has {'it' if known else 'no such machine'}\n")
     print("| ratio within this run | now | record | worse by |\n|---|---:|---:|---:|")
     found: dict[str, float] = {}
