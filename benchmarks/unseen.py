@@ -146,11 +146,11 @@ def _data(styles: Sequence[str], packages: Path | None) -> Path:
 
     def lay(folder: Path) -> None:
         copytree(icons(), folder, dirs_exist_ok=True)
+        for known in icons().glob("*/*"):  # a class without images has its folder too
+            (folder / UNSEEN / known.name).mkdir(parents=True, exist_ok=True)
         for name in styles:
             for label, stem, picture in pictures_of(name, packages):
-                place = folder / UNSEEN / label
-                place.mkdir(parents=True, exist_ok=True)
-                picture.save(place / f"{name}__{stem}.png")
+                picture.save(folder / UNSEEN / label / f"{name}__{stem}.png")
 
     return made_once(f"{icons().parent.name}-and-{'-'.join(styles)}", lay)
 
