@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect
+from pypdf import PdfReader
 
 from tests.support.pictures import LOOKS, Shown, looked_at
 from tests.vendor_service.batches.held_model import HeldModel
@@ -328,6 +330,18 @@ def test_everybody_can_use_every_page(
 @pytest.mark.slow
 def test_every_page_is_whole_in_every_state(browser: Browser, tmp_path: Path) -> None:
     assert walk(browser, tmp_path, LOOKS) == []
+
+
+def test_usage_is_printed_without_menus_and_with_one_total(sites: Sites, page: Page) -> None:
+    page.goto(f"{sites.console}/usage")
+    sheets = [
+        each.extract_text() for each in PdfReader(BytesIO(page.pdf(width="148mm", height="80mm"))).pages
+    ]
+    words = "\n".join(sheets)
+    assert len(sheets) > 1
+    assert all("Charged" in each for each in sheets if re.search(r"2026-1\d-\d\d \d", each))
+    assert words.count("Total") == 1
+    assert "Sign out" not in words
 
 
 def test_the_keyboard_suffices(sites: Sites, page: Page) -> None:
