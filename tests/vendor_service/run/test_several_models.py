@@ -69,7 +69,9 @@ def claims(answer: httpx.Response) -> Any:
 
 def entries(shop: Shop, key: str) -> list[tuple[str, str, int]]:
     """Model, fingerprint and cost of all charges."""
-    found = httpx.get(f"{shop.url}/v1/ledger", headers={"authorization": f"Bearer {key}"}).json()["data"]
+    found = httpx.get(f"{shop.url}/v1/ledger?limit=1000", headers={"authorization": f"Bearer {key}"}).json()[
+        "data"
+    ]
     return [(each["model"], each["model_fingerprint"], -each["amount_micros"]) for each in found]
 
 
