@@ -1,11 +1,11 @@
 """The plane of labels and queries: the best method that asks nothing, and ours, cell by cell.
 
     python -m benchmarks.plane                                  # the row of all labels, which is on record
-    python -m benchmarks.plane --labels 1 4 16 --budgets 54 250 1000 5000 all
+    python -m benchmarks.plane --labels 1 4 16 all --budgets 54 250 1000 5000 all
 
-With all labels, cells are lines of benchmarks/runs.csv. With fewer they are `client compare --labels
---budgets` on the bundled icons with their pool, a style at a time; what has been run in benchmarks/.runs is
-not run again. The plane is client/results/plane.json, which `client plan` reads.
+Cells are lines of benchmarks/runs.csv; what is missing there is run (runs.py). With fewer labels they are
+`client compare --labels --budgets` on the bundled icons with their pool: images that lose their labels join
+the pool. The plane is client/results/plane.json, which `client plan` reads.
 """
 
 import argparse
@@ -15,34 +15,42 @@ from statistics import fmean
 
 from benchmarks.accuracy import Row
 from benchmarks.records import ROOT
-from benchmarks.runs import (
-    STYLES,
-    comparison_of,
-    config_of,
-    customer,
-    icons,
-    measured,
-    parser_of_runs,
-    pool,
-)
+from benchmarks.runs import STYLES, config_of, icons, measured, parser_of_runs, pool
 from client.results.plane import Plane, PlaneCell
 from client.results.run_result import RunResult
+from client.runs.comparison import ComparisonConfig
 
 FILE = ROOT / "client" / "results" / "plane.json"
 # The best method that asks nothing, ours, and ours with the pool.
-ROWS = [Row("label-only"), Row("vl2v-adip"), Row("vl2v-adip@pool")]
+FREE, OURS, POOLED = Row("label-only"), Row("vl2v-adip"), Row("vl2v-adip@pool")
 
-Labelled = tuple[float, RunResult]
+Place = tuple[str, int | None, int | None]
 
 
 def main() -> None:
     """Run what is missing, write the plane, and print it."""
     parser = parser_of_runs(__doc__, targets=STYLES, seeds=(0, 1, 2))
     parser.set_defaults(image_size=128, steps=1200)
-    parser.add_argument("--labels", type=int, nargs="+", default=[], help="a class, beside all")
-    parser.add_argument("--budgets", type=_number, nargs="+", default=[54, 250, 1000, 5000, None])
+    parser.add_argument("--labels", type=_number, nargs="+", default=[None], help="a class")
+    parser.add_argument("--budgets", type=_number, nargs="+", default=[None], help="where a pool is bought")
     arguments = parser.parse_args()
-    plane = plane_of(arguments, [*_with_all(arguments), *_with_fewer(arguments)])
+    runs: dict[Place, list[RunResult]] = {}
+    for place, config in _configs(arguments):
+        runs.setdefault(place, []).extend(each.result for each in measured([config]))
+    plane = Plane(
+        image_size=arguments.image_size,
+        steps=arguments.steps,
+        styles=arguments.targets,
+        seeds=len(arguments.seeds),
+        cells=[
+            PlaneCell(
+                labels=_all_labels(arguments.targets) if labels is None else labels,
+                queries=round(fmean(run.queries for run in cell)),
+                accuracy=round(100 * fmean(run.out_of_domain for run in cell), 1),
+            )
+            for (_, labels, _), cell in runs.items()
+        ],
+    )
     FILE.write_text(plane.model_dump_json(indent=1) + "\n", encoding="utf-8")
     for labels in sorted({cell.labels for cell in plane.cells}):
         row = sorted((c.queries, c.accuracy) for c in plane.cells if c.labels == labels)
@@ -53,59 +61,34 @@ def _number(word: str) -> int | None:
     return None if word == "all" else int(word)
 
 
-def _with_all(arguments: argparse.Namespace) -> Iterator[Labelled]:
-    """The runs with all labels, from the record."""
+def _configs(arguments: argparse.Namespace) -> Iterator[tuple[Place, ComparisonConfig]]:
+    """One run of each cell, style and seed."""
+    for seed in arguments.seeds:
+        for labels in arguments.labels:
+            for target in arguments.targets:
+                for row, budget in _rows(labels, arguments.budgets):
+                    folders = pool(target) if row.pool else ()
+                    config = config_of(
+                        arguments, target, seed, row.variant(arguments.steps), unlabelled=folders
+                    )
+                    budgets = () if budget is None else (budget,)
+                    yield (row.words, labels, budget), replace(config, labels=[labels], budgets=budgets)
+
+
+def _rows(labels: int | None, budgets: list[int | None]) -> Iterator[tuple[Row, int | None]]:
+    """The rows of so many labels; without any, nobody learns who does not ask."""
+    if labels != 0:
+        yield FREE, None
+    if labels is None:
+        yield OURS, None
+    yield from ((POOLED, budget) for budget in budgets)
+
+
+def _all_labels(targets: list[str]) -> float:
+    """How many a class there are where one style is held out."""
     styles = [file.parts[-3:-1] for file in icons().glob("*/*/*.png")]
-    for target in arguments.targets:
-        sources = [name for style, name in styles if style != target]
-        for seed in arguments.seeds:
-            configs = [
-                config_of(
-                    arguments,
-                    target,
-                    seed,
-                    row.variant(arguments.steps),
-                    unlabelled=pool(target) if row.pool else (),
-                )
-                for row in ROWS
-            ]
-            yield from ((len(sources) / len(set(sources)), each.result) for each in measured(configs))
-
-
-def _with_fewer(arguments: argparse.Namespace) -> Iterator[Labelled]:
-    """The runs with fewer labels."""
-    if not arguments.labels:
-        return
-    rows = [row.variant(arguments.steps) for row in ROWS[:2]]
-    with customer() as connection:
-        for target in arguments.targets:
-            config = config_of(arguments, target, arguments.seeds[0], *rows, unlabelled=pool(target))
-            config = replace(
-                config, seeds=arguments.seeds, labels=arguments.labels, budgets=arguments.budgets
-            )
-            yield from ((each.labels or 0, each) for each in comparison_of(config, connection).execute())
-
-
-def plane_of(arguments: argparse.Namespace, results: list[Labelled]) -> Plane:
-    """The means over styles and seeds."""
-    cells: dict[tuple[bool, float, str, int | None], list[Labelled]] = {}
-    for labels, run in results:
-        key = (run.labels is None, run.labels or 0, run.method, run.budget)
-        cells.setdefault(key, []).append((labels, run))
-    return Plane(
-        image_size=arguments.image_size,
-        steps=arguments.steps,
-        styles=arguments.targets,
-        seeds=len(arguments.seeds),
-        cells=[
-            PlaneCell(
-                labels=round(fmean(labels for labels, _ in runs), 1),
-                queries=round(fmean(run.queries for _, run in runs)),
-                accuracy=round(100 * fmean(run.out_of_domain for _, run in runs), 1),
-            )
-            for runs in cells.values()
-        ],
-    )
+    held = [[name for style, name in styles if style != target] for target in targets]
+    return round(fmean(len(sources) / len(set(sources)) for sources in held), 1)
 
 
 if __name__ == "__main__":

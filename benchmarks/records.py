@@ -27,10 +27,8 @@ RECORD = ROOT / "benchmarks" / "runs.csv"
 TOGETHER = "together"  # the domain that all others lie in together (one_domain.py)
 # Under these names other weights are loaded today than those of the runs on record (benchmarks/notebook.md).
 FORMER_STUDENTS = ("efficientnet_lite0", "efficientnet_lite2")
-# Of a result; its interval follows from the accuracy and the number of images, and there is one budget.
-_KEPT = tuple(
-    each.name for each in fields(RunResult) if each.name not in ("out_of_domain_interval", "labels", "budget")
-)
+# Of a result; its interval follows from the accuracy and the number of images.
+_KEPT = tuple(each.name for each in fields(RunResult) if each.name != "out_of_domain_interval")
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,12 @@ def made_with(cell: Cell) -> str:
     config = {**_said(cell.config), "data": sha256(ICONS), "teacher": sha256(_TEACHER)}
     if (Path(cell.config.data) / TOGETHER).is_dir():
         config["domains"] = TOGETHER
+    if cell.labels is not None:  # which images keep theirs follows from style and seed
+        config["labels"] = cell.labels
+        config.pop("names", None)
     if cell.config.unlabelled:
-        folders = sorted(Path(folder).name for folder in cell.config.unlabelled)
+        names = [Path(folder).name for folder in cell.config.unlabelled]
+        folders = sorted(name for name in names if not name.endswith(".csv"))
         config["unlabelled"] = [sha256(UNLABELLED), *folders]
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -132,9 +134,15 @@ def _parsed(line: dict[str, str]) -> Record:
             over_classes=_measured(line["over_classes"]),
             over_twins=_measured(line["over_twins"]),
             in_domain_cross_fitted=_measured(line["in_domain_cross_fitted"]),
+            labels=_counted(line["labels"]),
+            budget=_counted(line["budget"]),
         ),
     )
 
 
 def _measured(cell: str | None) -> float | None:
     return float(cell) if cell else None
+
+
+def _counted(cell: str | None) -> int | None:
+    return int(cell) if cell else None

@@ -27,7 +27,7 @@ from client.runs import comparison, dataset
 from client.runs.cells import Cell
 from client.runs.comparison import ComparisonConfig, ComparisonRunner
 from client.runs.connection import Connection
-from tests.client.toy import make_folder, run_config
+from tests.client.toy import draw, make_folder, run_config
 
 RESULT = RunResult(
     "erm",
@@ -61,7 +61,7 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     assert recorded(file) == {}
     first = Record("0a", "table", "", RESULT)
     second = Record("0b", "table", "icon-clip (fp_1)", replace(RESULT, queries=7, is_teacher=True))
-    third = replace(first, made_with="0c", result=replace(RESULT, in_domain=None))
+    third = replace(first, made_with="0c", result=replace(RESULT, in_domain=None, labels=0, budget=54))
     record([first], file)
     record([second, replace(third, result=replace(third.result, out_of_domain_interval=(0.1, 0.5)))], file)
     assert len({line.count(",") for line in file.read_text().splitlines()}) == 1  # an interval follows
@@ -74,7 +74,7 @@ def test_a_line_that_is_shorter_than_the_first_lacks_what_was_not_yet_measured(t
     file = tmp_path / "runs.csv"
     record([Record("0a", "table", "", RESULT), Record("0b", "table", "", RESULT)], file)
     header, first, second = file.read_text().splitlines()
-    file.write_text("\n".join([header, first, *second.rsplit(",", 2)[:1], ""]))
+    file.write_text("\n".join([header, first, *second.rsplit(",", 4)[:1], ""]))
     assert [each.result.over_twins for each in recorded(file).values()] == [0.7, None]
     for line in recorded().values():  # nothing of a line stands under no name
         assert line.result.over_twins is None or 0 < line.result.over_twins < 1
@@ -104,6 +104,22 @@ def test_a_run_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
     assert [made_with(cell) for cell in _cells(_config(there, "erm"))] != keys[:1]
     renamed = replace(configs[0], variants=[Variant("fine-tuning", "erm", recipe)])
     assert [made_with(cell) for cell in _cells(renamed)] == keys[:1]
+
+
+def test_a_run_with_fewer_labels_is_known_by_how_many_wherever_its_images_lie(tmp_path: Path) -> None:
+    def keys(name: str, labels: list[int | None]) -> list[str]:
+        data = make_folder(tmp_path / name, images=3)
+        (pool := tmp_path / name / "more" / "pool").mkdir(parents=True)
+        draw("circle", "white", "red", seed=1).save(pool / "1.png")
+        config = _config(data, "vl2v-adip")
+        run = config.run.changed(unlabelled=(str(pool),))
+        nobody = Connection(VendorOptions(vendor="http://vendor", cache=tmp_path / name / "c.db"), Display())
+        made = replace(config, run=run, labels=labels)
+        return [made_with(cell) for cell in ComparisonRunner(made, Path("none"), nobody, device="cpu").cells]
+
+    here = keys("here", [1, 2, 3, None])
+    assert len(set(here)) == 4
+    assert keys("there", [1, 2, 3, None]) == here
 
 
 def test_what_is_on_record_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
