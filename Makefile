@@ -102,8 +102,8 @@ bench-accuracy: $(READY)  ## the table "All methods" of docs/results.md, with to
 bench-students: $(READY)  ## size and speed of students beside teachers (a minute)
 	@$(BIN)/python -m benchmarks.students
 
-bench-cache: $(READY)  ## the cache with a million entries (about a minute, 5 GB of temporary disk)
-	@$(BIN)/python -m benchmarks.cache
+bench-growth: $(READY)  ## how cost grows with images, accounts, models and entries: the plot and tables of docs/results.md (hours, 40 GB of temporary disk)
+	@$(BIN)/python -m benchmarks.growth $(GROWTH)
 
 bench-buying: $(READY)  ## the client beside a saturating load on one vendor (about a minute)
 	@$(BIN)/python -m benchmarks.buying

@@ -1,9 +1,11 @@
-"""A plot of docs/: accuracy by the queries that were spent."""
+"""The plots of docs/: accuracy by the queries that were spent, and cost by the size of the work."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 from markupsafe import Markup
 
 from client.results.charts import Frame, svg, text
@@ -13,10 +15,12 @@ from shared.pages.charts import nice_ticks
 
 _STYLE = """
 svg { fill: #444 } text { font: 11px system-ui, sans-serif; stroke: none }
-.rule { stroke: #ddd } .whisker { stroke-width: 1 }
+.rule { stroke: #ddd } .whisker { stroke-width: 1 } .title { font-weight: 600 }
+polyline.guide { stroke: #999; stroke-width: 1; stroke-dasharray: 2 4 }
+polyline.flat { stroke-dasharray: 6 3 }
 polyline { fill: none; stroke-width: 2 }
 """
-_COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00")
+_COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00", "#0b7a75", "#b03a7a", "#555555")
 _LINE_HEIGHT = 13.0
 
 
@@ -50,9 +54,7 @@ def _drawn(across: Sequence[float], names: Sequence[str], lines: dict[str, list[
     margin = 0.1 * (max(across) - min(across))
     sides = (min(across) - margin, max(across) + margin)
     frame = Frame(46, 12, 470, 240, sides, (ticks[0], ticks[-1]))
-    style = Markup(_STYLE)  # noqa: S704 (ours)
-    paper = Markup('<style>{}</style><rect width="600" height="296" fill="#fff"/>').format(style)
-    drawn = paper + frame.horizontals(ticks, "%")
+    drawn = frame.horizontals(ticks, "%")
     for x, name in zip(across, names, strict=True):
         drawn += text(frame.at(x, 0)[0], 268, name, "middle")
     drawn += text(281, 286, "queries", "middle")
@@ -67,8 +69,85 @@ def _drawn(across: Sequence[float], names: Sequence[str], lines: dict[str, list[
             drawing += Markup('<circle stroke="none" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(*place)
         drawing += text(522, height + 4, name)
         drawn += Markup('<g stroke="{0}" fill="{0}">{1}</g>').format(colour, drawing)
-    label = "Accuracy by the queries that a student was given"
-    return str(svg(600, 296, label, drawn)).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return _on_paper(600, 296, "Accuracy by the queries that a student was given", drawn)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """Seconds by size: a line for each piece of work, and whether one time of it is meant (`flat`)."""
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[int, float]]]
+    flat: frozenset[str]
+
+
+def growth(panels: Sequence[Grown]) -> str:
+    """Seconds by the size of the work, both by their logarithms: a panel for each kind of size, two in a row.
+
+    What should cost the same at any size is dashed and should be level; the rest should rise no more steeply
+    than the dotted guide, ten times as much for ten times the work.
+    """
+    width, height = 500.0, 262.0
+    drawn = Markup()
+    for number, panel in enumerate(panels):
+        drawn += _grown(panel, width * (number % 2), height * (number // 2))
+    rows = math.ceil(len(panels) / 2)
+    return _on_paper(2 * width, rows * height, "Seconds by the size of the work", drawn)
+
+
+def _grown(panel: Grown, left: float, top: float) -> Markup:
+    points = [point for line in panel.lines.values() for point in line]
+    sizes = sorted({size for size, _ in points})
+    across = (math.log10(sizes[0]), math.log10(sizes[-1]))
+    bottom = math.floor(math.log10(min(seconds for _, seconds in points)))
+    highest = math.ceil(math.log10(max(seconds for _, seconds in points)))
+    frame = Frame(left + 56, top + 30, 262, 200, across, (bottom, highest))
+    drawn = Markup('<text class="title" x="{:.1f}" y="{:.1f}">{}</text>').format(
+        left + 56, top + 18, panel.title
+    )
+    for power in range(bottom, highest + 1):
+        drawn += frame.line([(across[0], power), (across[1], power)], "rule")
+        drawn += text(frame.left - 5, frame.at(0, power)[1] + 3.5, _time(10.0**power), "end")
+    for size in sizes:
+        drawn += text(frame.at(math.log10(size), 0)[0], top + 246, f"{size:,}", "middle")
+    drawn += _guides(frame)
+    ends = [frame.at(0, math.log10(line[-1][1]))[1] for line in panel.lines.values()]
+    upwards = [-each for each in _apart([-each for each in ends])]  # below are the sizes
+    for (name, line), colour, height in zip(panel.lines.items(), _COLOURS, upwards, strict=False):
+        logs = [(math.log10(size), math.log10(seconds)) for size, seconds in line]
+        drawing = frame.line(logs, "flat" if name in panel.flat else "all")
+        for point in logs:
+            drawing += Markup('<circle stroke="none" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
+                *frame.at(*point)
+            )
+        drawing += text(frame.left + frame.width + 8, height + 4, name)
+        drawn += Markup('<g stroke="{0}" fill="{0}">{1}</g>').format(colour, drawing)
+    return drawn
+
+
+def _guides(frame: Frame) -> Markup:
+    """Lines of ten times as much for ten times the work, a hundred times apart."""
+    (low, high), (bottom, top) = frame.x, frame.y
+    drawn = Markup()
+    for start in np.arange(bottom - (high - low), top, 2.0):
+        begin, end = max(low, low + bottom - start), min(high, low + top - start)
+        if begin < end:
+            drawn += frame.line([(begin, start + begin - low), (end, start + end - low)], "guide")
+    return drawn
+
+
+def _time(seconds: float) -> str:
+    for unit, name in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= 0.999 * unit:
+            return f"{seconds / unit:,.0f} {name}"
+    return f"{seconds / 1e-6:,.0f} µs"
+
+
+def _on_paper(width: float, height: float, label: str, drawn: Markup) -> str:
+    style = Markup(_STYLE)  # noqa: S704 (ours)
+    paper = Markup('<style>{}</style><rect width="{:g}" height="{:g}" fill="#fff"/>')
+    drawing = svg(width, height, label, paper.format(style, width, height) + drawn)
+    return str(drawing).replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
 
 
 def _apart(heights: Sequence[float]) -> list[float]:

@@ -11,7 +11,6 @@ from benchmarks.probes import PROBES
 from tests.support.figures import Figure
 
 DATABASES = ("sqlite", "postgresql")
-_BEGIN, _END = "<!-- make bench-attacks writes what follows -->", "<!-- until here -->"
 _WIDTH = 60  # letters of a promise in a table
 
 
@@ -155,15 +154,6 @@ def short(promise: str) -> str:
     """The beginning of a promise, for a table."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", promise).replace("|", "\\|")
     return text if len(text) <= _WIDTH else text[:_WIDTH].rpartition(" ")[0].rstrip(",.:") + " …"
-
-
-def written(page: str, tables: str) -> str:
-    """A page with other tables between its marks."""
-    head, _, rest = page.partition(_BEGIN)
-    _, mark, tail = rest.partition(_END)
-    if not mark:
-        raise SystemExit(f"there is no {_BEGIN}")
-    return f"{head}{_BEGIN}\n\n{tables}\n\n{_END}{tail}"
 
 
 def as_json(board: Iterable[Score]) -> str:

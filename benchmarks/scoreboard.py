@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks import student_neighbours
+from benchmarks import results_page, student_neighbours
 from benchmarks.attacks import ATTACKS
-from benchmarks.evidence import PAGE, ROOT, Evidence, Promise, found_by_attackers, promises, run_tests
+from benchmarks.evidence import PAGE, Evidence, Promise, found_by_attackers, promises, run_tests
 from benchmarks.neighbours import Comparison, Outcome
 from benchmarks.probes import PROBES, Deployment, NotOffered, Probe
 from benchmarks.score import (
@@ -37,13 +37,11 @@ from benchmarks.score import (
     promise_table,
     scores,
     tested,
-    written,
 )
 from tests.support.figures import Figure
 from tests.support.vendor_process import VendorProcess
 from vendor_service.accounts.keys import Scope
 
-RESULTS = ROOT / "docs" / "results.md"
 NEIGHBOURS = "Beside each of"
 STUDENT = "Beside hostile images"
 _QUICK = ("giant_bodies", "heavy_chunks", "endless_accepts", "free_reads")
@@ -239,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if board.options.json:
         board.options.json.write_text(as_json(told), encoding="utf-8")
     if board.options.write and board.whole:
-        RESULTS.write_text(written(RESULTS.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        results_page.write("make bench-attacks", tables)
     broken = [score for score in told if score.broken]
     untried = [score for score in told if not score.tried] if board.whole else []
     print(f"\n{sum(bool(score.tried) for score in told)} promises tried, {len(broken)} broken", end="")

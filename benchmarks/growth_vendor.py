@@ -1,0 +1,137 @@
+"""A vendor by how many accounts it has, and by how many models it sells.
+
+Each account has a key and ten charges of the month before. Models are tiny and random, so that what is
+measured is what the vendor does for a model and not the model. `benchmarks/growth.py` runs this.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from benchmarks.costs import Cost, once, whole
+from benchmarks.watching import session_bytes
+from tests.support.long_history import write_history
+from tests.support.tiny_clip import write_tiny_clip
+from tests.support.vendor_process import VendorProcess
+from tests.vendor_service.console.visits import Visit
+from vendor_service.accounts.accounts import Terms, open_account
+from vendor_service.accounts.keys import KeyTerms, issue_key
+from vendor_service.acts import operators
+from vendor_service.acts.act import Act, OperatorScope
+from vendor_service.acts.verification import LedgerVerifier
+from vendor_service.clock import DAY, month_of, month_start, system_clock
+from vendor_service.database import schema
+from vendor_service.database.session import Database
+from vendor_service.money import invoices
+
+_CHARGES = 10
+_ASKED = 100  # accounts that are asked about, drawn at random
+_PAGE = 1_000
+
+
+def accounts(count: int, folder: Path) -> Iterator[Cost]:
+    """A vendor with so many accounts, on SQLite."""
+    with TemporaryDirectory(dir=folder) as own:
+        url = f"sqlite:///{Path(own, 'vendor.db')}"
+        with closing(Database(url)) as database:
+            keys, token = _opened(database, count)
+            month = month_of(month_start(system_clock()) - 1)
+            close = partial(invoices.close, database, month, system_clock())
+            yield whole("invoices of a month", close)[0]
+            cost, found = whole("verification of all", LedgerVerifier(database).verify)
+            assert not any(each.problem for each in found)
+            yield cost
+        model = write_tiny_clip(Path(own, "tiny"), 0)
+        vendor = VendorProcess(Path(own), "--model", model, "--admin-port", "0", database_url=url)
+        with vendor, httpx.Client(base_url=vendor.url, timeout=60) as http:
+            yield from _asked_by_customers(http, random.Random(0).choices(keys, k=_ASKED))
+            yield once("metrics", lambda: http.get("/metrics").raise_for_status())
+            with httpx.Client(base_url=vendor.admin_url, timeout=300) as admin:
+                yield from _asked_by_operators(admin, token)
+            yield Cost("a text sold, all memory", 0.0, bytes=session_bytes(vendor.pid))
+
+
+def models(count: int, folder: Path) -> Iterator[Cost]:
+    """A vendor that sells so many models."""
+    with TemporaryDirectory(dir=folder) as own:
+        tables = [
+            f'[[model]]\nid = "tiny-{number}"\nsource = "{write_tiny_clip(Path(own, str(number)), number)}"\n'
+            f'device = "cpu"\n{"default = true" * (number == 0)}\n'
+            for number in range(count)
+        ]
+        file = Path(own, "models.toml")
+        file.write_text("".join(tables))
+        vendor = VendorProcess(Path(own), "--models", str(file))
+        began = time.perf_counter()
+        vendor.start()
+        try:
+            yield Cost("start", time.perf_counter() - began, bytes=session_bytes(vendor.pid))
+            authorization = {"authorization": f"Bearer {vendor.create_key()}"}
+            with httpx.Client(base_url=vendor.url, timeout=60, headers=authorization) as http:
+                yield Cost("list of models", once("", lambda: _got(http, "/v1/models")).seconds)
+                numbers = cycle(range(count))
+                yield once("text, of each model in turn", lambda: _embed(http, f"tiny-{next(numbers)}"), 64)
+        finally:
+            vendor.stop()
+
+
+def _opened(database: Database, count: int) -> tuple[list[str], str]:
+    """Open the accounts, with charges of last month; their keys, and a token of an operator who may all."""
+    schema.upgrade(database)
+    last_month = month_start(month_start(system_clock()) - 1)
+    keys = []
+    with database.write() as session:
+        for number in range(count):
+            account = open_account(session, f"account-{number:05}", Terms(10**9, "total"), lambda: last_month)
+            keys.append(issue_key(session, account, KeyTerms(), system_clock))
+        token = operators.issue(Act(session, "os:growth", system_clock), "growth", [OperatorScope.ALL]).token
+    for key in keys:
+        write_history(database, key.key_id, _CHARGES, last_month + 20 * DAY)
+    return [key.api_key for key in keys], token
+
+
+def _asked_by_customers(http: httpx.Client, keys: list[str]) -> Iterator[Cost]:
+    turns = cycle(keys)
+
+    def get(path: str) -> None:
+        _got(http, path, authorization=f"Bearer {next(turns)}")
+
+    yield once("a text sold", lambda: _embed(http, None, authorization=f"Bearer {next(turns)}"), _ASKED)
+    yield once("balance and limits", lambda: get("/v1/account"), _ASKED)
+    yield once("usage by day", lambda: get("/v1/usage"), _ASKED)
+
+
+def _asked_by_operators(admin: httpx.Client, token: str) -> Iterator[Cost]:
+    authorization = f"Bearer {token}"
+
+    def list_all() -> None:
+        after = ""
+        while found := _got(
+            admin, f"/admin/accounts?limit={_PAGE}&after={after}", authorization=authorization
+        ):
+            after = found[-1]["account"]
+
+    list_all()
+    yield whole("list of all accounts", list_all)[0]
+    visit = Visit(admin, "/operator")
+    visit.sign_in(token=token)
+    yield once("operators' overview", lambda: visit.page(), 10)
+    yield once("operators' page of accounts", lambda: visit.page("/accounts"), 10)
+    yield once("operators' page of money", lambda: visit.page("/money"), 10)
+
+
+def _got(http: httpx.Client, path: str, **headers: str) -> list[dict[str, str]]:
+    answer = http.get(path, headers=headers).raise_for_status().json()
+    return answer if isinstance(answer, list) else answer.get("data", [])
+
+
+def _embed(http: httpx.Client, model: str | None, **headers: str) -> None:
+    body = {"inputs": [{"text": "a photo of a cat"}]} | ({} if model is None else {"model": model})
+    http.post("/embed", json=body, headers=headers).raise_for_status()
