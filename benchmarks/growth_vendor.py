@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -32,7 +33,8 @@ from vendor_service.database.session import Database
 from vendor_service.money import invoices
 
 _CHARGES = 10
-_ASKED = 100  # accounts that are asked about, drawn at random
+_ASKED = 100  # texts that are bought, by accounts drawn at random
+_LOOKS = 15  # as often as one key may look at its account at once
 _PAGE = 1_000
 
 
@@ -51,11 +53,11 @@ def accounts(count: int, folder: Path) -> Iterator[Cost]:
         model = write_tiny_clip(Path(own, "tiny"), 0)
         vendor = VendorProcess(Path(own), "--model", model, "--admin-port", "0", database_url=url)
         with vendor, httpx.Client(base_url=vendor.url, timeout=60) as http:
-            yield from _asked_by_customers(http, random.Random(0).choices(keys, k=_ASKED))
+            for cost in _asked_by_customers(http, random.Random(0).choices(keys, k=_ASKED)):
+                yield replace(cost, bytes=session_bytes(vendor.pid))
             yield once("metrics", lambda: http.get("/metrics").raise_for_status())
             with httpx.Client(base_url=vendor.admin_url, timeout=300) as admin:
                 yield from _asked_by_operators(admin, token)
-            yield Cost("a text sold, all memory", 0.0, bytes=session_bytes(vendor.pid))
 
 
 def models(count: int, folder: Path) -> Iterator[Cost]:
@@ -72,12 +74,14 @@ def models(count: int, folder: Path) -> Iterator[Cost]:
         began = time.perf_counter()
         vendor.start()
         try:
-            yield Cost("start", time.perf_counter() - began, bytes=session_bytes(vendor.pid))
+            yield Cost("start", time.perf_counter() - began)
             authorization = {"authorization": f"Bearer {vendor.create_key()}"}
             with httpx.Client(base_url=vendor.url, timeout=60, headers=authorization) as http:
-                yield Cost("list of models", once("", lambda: _got(http, "/v1/models")).seconds)
+                listed = once("list of models", lambda: _got(http, "/v1/models"))
+                yield replace(listed, flat=False)
                 numbers = cycle(range(count))
-                yield once("text, of each model in turn", lambda: _embed(http, f"tiny-{next(numbers)}"), 64)
+                text = once("a text, of each in turn", lambda: _embed(http, f"tiny-{next(numbers)}"), 64)
+                yield replace(text, bytes=session_bytes(vendor.pid))
         finally:
             vendor.stop()
 
@@ -104,8 +108,8 @@ def _asked_by_customers(http: httpx.Client, keys: list[str]) -> Iterator[Cost]:
         _got(http, path, authorization=f"Bearer {next(turns)}")
 
     yield once("a text sold", lambda: _embed(http, None, authorization=f"Bearer {next(turns)}"), _ASKED)
-    yield once("balance and limits", lambda: get("/v1/account"), _ASKED)
-    yield once("usage by day", lambda: get("/v1/usage"), _ASKED)
+    yield once("balance and limits", lambda: get("/v1/account"), _LOOKS)
+    yield once("usage by day", lambda: get("/v1/usage"), _LOOKS)
 
 
 def _asked_by_operators(admin: httpx.Client, token: str) -> Iterator[Cost]:

@@ -9,7 +9,7 @@ from vendor_service.accounts.accounts import find_account, list_accounts
 from vendor_service.database.session import Database
 from vendor_service.database.tables import Account
 from vendor_service.errors import APIError
-from vendor_service.money.verification import Verification, verify
+from vendor_service.money.verification import Common, Verification, verify
 
 # The account that is verified, how many entries there are to verify in total, and how many more were read.
 Progress = Callable[[str, int, int], object]
@@ -41,12 +41,12 @@ class LedgerVerifier:
         with self._database.read() as session:
             chosen = [find_account(session, account)] if account else list_accounts(session)
         entries = sum(each.ledger_seq for each in chosen)
-        found = []
+        found, common = [], Common(chosen[0].id if account else None)
         for each in chosen:
             told = partial(progress, each.name, entries)
             told(0)
             with self._database.read() as session:
-                found.append(verify(session, session.get_one(Account, each.id), told))
+                found.append(verify(session, session.get_one(Account, each.id), told, common))
         return found
 
 

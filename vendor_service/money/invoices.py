@@ -252,6 +252,15 @@ def finals(session: Session, account_id: str) -> list[FinalInvoice]:
     return list(session.scalars(mine.order_by(FinalInvoice.month)))
 
 
+def fault_of_numbers(session: Session, issued: int) -> str | None:
+    """What is wrong with the numbers of all final invoices, of which so many were `issued`."""
+    numbered = func.count(FinalInvoice.number), func.coalesce(func.max(FinalInvoice.number), 0)
+    count, last = session.execute(select(*numbered)).one()
+    if not count == last == issued:
+        return f"there are {count} numbered invoices, but the last has {last} and {issued} were issued"
+    return None
+
+
 def finals_of(session: Session, month: str) -> list[FinalInvoice]:
     """The final invoices of a month, of all accounts."""
     found = select(FinalInvoice).where(FinalInvoice.month == month)

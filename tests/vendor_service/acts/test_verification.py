@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.vendor_service.books import Books, on_sqlite
 from tests.vendor_service.console.visits import Visit
 from tests.vendor_service.http.local_admin import LocalAdmin
 from tests.vendor_service.local_vendor import error_code
+from tests.vendor_service.money.test_totals import statements
 from vendor_service.acts.act import OperatorScope
 from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.errors import APIError, UnknownName
@@ -27,6 +29,36 @@ def test_progress_counts_the_entries_of_all_accounts(books: Books) -> None:
     assert {entries for _, entries, _ in told} == {sum(more for *_, more in told)} == {3}
     assert {name for name, _, _ in told} == {each.account for each in found}
     assert verifier.verify(found[1].account) == found[1:]
+
+
+def test_more_accounts_take_no_more_passes_over_all_holds_and_invoices(books: Books) -> None:
+    passes = []
+    for _ in range(2):
+        for _ in range(4):
+            books.buy(books.open())
+        with statements(books) as seen:
+            assert not any(each.problem for each in LedgerVerifier(books.database).verify())
+        passes.append(
+            [statement for statement, _ in seen if statement.startswith("SELECT") and "count(" in statement]
+        )
+    assert [sum("FROM holds" in each for each in some) for some in passes] == [1, 1]
+    assert [sum("FROM final_invoices" in each for each in some) for some in passes] == [1, 1]
+
+
+def test_an_account_that_buys_while_others_are_verified_is_counted_anew(books: Books) -> None:
+    orders = [books.open(), books.open()]
+    books.buy(orders[0])
+
+    def buy(name: str, *_: object) -> None:
+        if name == books.account(orders[0]).name:
+            books.buy(orders[1])
+
+    found = LedgerVerifier(books.database).verify(progress=buy)
+    assert [each.problem for each in found] == [None, None]
+    assert found[1].entries > 0
+    with books.database.write() as session:
+        session.execute(text("UPDATE holds SET state = 'voided'"))
+    assert all("settled holds" in str(each.problem) for each in LedgerVerifier(books.database).verify())
 
 
 @on_sqlite
