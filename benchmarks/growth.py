@@ -27,6 +27,7 @@ RECORD = Path(__file__).with_name("growth.json")
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
 ALLOWED = 1.2
 _IMAGES = (1_000, 10_000, 100_000, 1_000_000)
+_ACCOUNTS = (1, 10, 100, 1_000, 10_000)
 _ENTRIES = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -45,7 +46,9 @@ PARTS: Mapping[str, Part] = {
     "cache": Part("embeddings in the cache", _IMAGES, growth_images.cache),
     "buying": Part("images", _IMAGES[:-1], growth_images.buying),
     "run": Part("images", _IMAGES, growth_images.run),
-    "accounts": Part("accounts", (1, 10, 100, 1_000, 10_000), growth_vendor.accounts),
+    "accounts": Part("accounts", _ACCOUNTS, growth_vendor.accounts),
+    "invoices": Part("accounts", _ACCOUNTS, growth_vendor.invoicing),
+    "verification": Part("accounts", _ACCOUNTS, growth_vendor.verification),
     "models": Part("models", (1, 4, 16, 64), growth_vendor.models),
     "books-sqlite": Part("entries, SQLite", _ENTRIES, growth_books.sqlite),
     "books-postgresql": Part("entries, PostgreSQL", _ENTRIES, growth_books.postgresql),

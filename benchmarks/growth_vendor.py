@@ -5,6 +5,7 @@ measured is what the vendor does for a model and not the model. `benchmarks/grow
 """
 
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+from sqlalchemy import select
 
 from benchmarks.costs import Cost, once, whole
 from benchmarks.watching import session_bytes
@@ -30,6 +32,7 @@ from vendor_service.acts.verification import LedgerVerifier
 from vendor_service.clock import DAY, month_of, month_start, system_clock
 from vendor_service.database import schema
 from vendor_service.database.session import Database
+from vendor_service.database.tables import Account
 from vendor_service.money import invoices
 
 _CHARGES = 10
@@ -38,23 +41,39 @@ _LOOKS = 15  # as often as one key may look at its account at once
 _PAGE = 1_000
 
 
-def accounts(count: int, folder: Path) -> Iterator[Cost]:
-    """A vendor with so many accounts, on SQLite."""
+def invoicing(count: int, folder: Path) -> Iterator[Cost]:
+    """The invoices of a month for so many accounts, on SQLite."""
     with TemporaryDirectory(dir=folder) as own:
-        url = f"sqlite:///{Path(own, 'vendor.db')}"
-        with closing(Database(url)) as database:
-            keys, token = _opened(database, count)
-            month = month_of(month_start(system_clock()) - 1)
-            close = partial(invoices.close, database, month, system_clock())
-            yield whole("invoices of a month", close)[0]
-            cost, found = whole("verification of all", LedgerVerifier(database).verify)
-            assert not any(each.problem for each in found)
-            yield cost
+        copy = shutil.copy(_books(count, folder), own)
+        with closing(Database(f"sqlite:///{copy}")) as database:
+            yield whole("invoices of a month", partial(_issue, database))[0]
+
+
+def verification(count: int, folder: Path) -> Iterator[Cost]:
+    """The verification of so many accounts that have their invoices."""
+    file = folder / f"invoiced-{count}.db"
+    if not file.exists():
+        shutil.copy(_books(count, folder), file)
+    with closing(Database(f"sqlite:///{file}")) as database:
+        _issue(database)
+        cost, found = whole("verification of all", LedgerVerifier(database).verify)
+    assert not any(each.problem for each in found)
+    yield cost
+
+
+def accounts(count: int, folder: Path) -> Iterator[Cost]:
+    """A vendor with so many accounts."""
+    with TemporaryDirectory(dir=folder) as own:
+        url = f"sqlite:///{shutil.copy(_books(count, folder), own)}"
+        with closing(Database(url)) as database, database.write() as session:
+            act = Act(session, "os:growth", system_clock)
+            token = operators.issue(act, "growth", [OperatorScope.ALL]).token
+            asking = random.Random(0).choices(session.scalars(select(Account)).all(), k=_ASKED)
+            keys = [issue_key(session, each, KeyTerms(), system_clock).api_key for each in asking]
         model = write_tiny_clip(Path(own, "tiny"), 0)
         vendor = VendorProcess(Path(own), "--model", model, "--admin-port", "0", database_url=url)
         with vendor, httpx.Client(base_url=vendor.url, timeout=60) as http:
-            for cost in _asked_by_customers(http, random.Random(0).choices(keys, k=_ASKED)):
-                yield replace(cost, bytes=session_bytes(vendor.pid))
+            yield from _asked_by_customers(http, keys, vendor)
             yield once("metrics", lambda: http.get("/metrics").raise_for_status())
             with httpx.Client(base_url=vendor.admin_url, timeout=300) as admin:
                 yield from _asked_by_operators(admin, token)
@@ -86,28 +105,38 @@ def models(count: int, folder: Path) -> Iterator[Cost]:
             vendor.stop()
 
 
-def _opened(database: Database, count: int) -> tuple[list[str], str]:
-    """Open the accounts, with charges of last month; their keys, and a token of an operator who may all."""
-    schema.upgrade(database)
+def _books(count: int, folder: Path) -> Path:
+    """The books of so many accounts with charges of last month, which are written if they are not there."""
+    file = folder / f"accounts-{count}.db"
+    if file.exists():
+        return file
+    new = file.with_suffix(".new")
     last_month = month_start(month_start(system_clock()) - 1)
-    keys = []
-    with database.write() as session:
-        for number in range(count):
-            account = open_account(session, f"account-{number:05}", Terms(10**9, "total"), lambda: last_month)
-            keys.append(issue_key(session, account, KeyTerms(), system_clock))
-        token = operators.issue(Act(session, "os:growth", system_clock), "growth", [OperatorScope.ALL]).token
-    for key in keys:
-        write_history(database, key.key_id, _CHARGES, last_month + 20 * DAY)
-    return [key.api_key for key in keys], token
+    with closing(Database(f"sqlite:///{new}")) as database:
+        schema.upgrade(database)
+        with database.write() as session:
+            opened = [
+                open_account(session, f"account-{number:05}", Terms(10**9, "total"), lambda: last_month)
+                for number in range(count)
+            ]
+            keys = [issue_key(session, each, KeyTerms(), system_clock).key_id for each in opened]
+        for key_id in keys:
+            write_history(database, key_id, _CHARGES, last_month + 20 * DAY)
+    return new.rename(file)
 
 
-def _asked_by_customers(http: httpx.Client, keys: list[str]) -> Iterator[Cost]:
+def _issue(database: Database) -> None:
+    invoices.close(database, month_of(month_start(system_clock()) - 1), system_clock())
+
+
+def _asked_by_customers(http: httpx.Client, keys: list[str], vendor: VendorProcess) -> Iterator[Cost]:
     turns = cycle(keys)
 
     def get(path: str) -> None:
         _got(http, path, authorization=f"Bearer {next(turns)}")
 
-    yield once("a text sold", lambda: _embed(http, None, authorization=f"Bearer {next(turns)}"), _ASKED)
+    text = once("a text sold", lambda: _embed(http, None, authorization=f"Bearer {next(turns)}"), _ASKED)
+    yield replace(text, bytes=session_bytes(vendor.pid))
     yield once("balance and limits", lambda: get("/v1/account"), _LOOKS)
     yield once("usage by day", lambda: get("/v1/usage"), _LOOKS)
 
@@ -128,7 +157,8 @@ def _asked_by_operators(admin: httpx.Client, token: str) -> Iterator[Cost]:
     visit.sign_in(token=token)
     yield once("operators' overview", lambda: visit.page(), 10)
     yield once("operators' page of accounts", lambda: visit.page("/accounts"), 10)
-    yield once("operators' page of money", lambda: visit.page("/money"), 10)
+    money = once("operators' page of money", lambda: visit.page("/money"), 10)
+    yield replace(money, flat=False)  # it sums up all of them
 
 
 def _got(http: httpx.Client, path: str, **headers: str) -> list[dict[str, str]]:

@@ -31,6 +31,14 @@ def _reasons(found: FoundFiles, root: Path) -> dict[str, str]:
     return {file.path.relative_to(root).as_posix(): file.reason for file in found.left_out}
 
 
+def test_pictures_are_in_the_order_of_their_paths_part_by_part(tmp_path: Path) -> None:
+    for name in ("a/z.png", "a b/a.png", "a!/a.png", "a.png", "a/b/a.png", "a/b!.png"):
+        _draw(tmp_path / name)
+    found = search(tmp_path).images
+    assert list(found) == sorted(found)
+    assert _names(search(tmp_path), tmp_path)[:2] == ["a/b/a.png", "a/b!.png"]
+
+
 def test_hidden_files_and_folders_are_left_out_and_counted(tmp_path: Path) -> None:
     for name in (
         "a.png", "b/c/d.JPG", "b/._a.jpg", ".cache/thumb.png", ".cache/deep/x.png", "@eaDir/a.png/y.jpg",
