@@ -25,6 +25,7 @@ from benchmarks.records import ROOT
 
 RECORD = Path(__file__).with_name("growth.json")
 PICTURE = ROOT / "docs" / "images" / "growth.svg"
+COMMAND = "make bench-growth"
 ALLOWED = 1.2
 _IMAGES = (1_000, 10_000, 100_000, 1_000_000)
 _ACCOUNTS = (1, 10, 100, 1_000, 10_000)
@@ -92,11 +93,17 @@ def main() -> None:
                 for cost in PARTS[name].costs(size, Path(folder)):
                     print(f"{name}, {size:,}: {cost}", flush=True)
                     _write_down(PARTS[name].table, size, cost)
+    told, picture = tables_and_picture()
+    print(told)
+    results_page.write(COMMAND, told)
+    PICTURE.write_text(picture, encoding="utf-8")
+
+
+def tables_and_picture() -> tuple[str, str]:
+    """The tables of docs/results.md and its picture, of all that is on record."""
     tables = _on_record()
     told = "\n\n".join("\n".join(_table(*each)) for each in tables.items())
-    print(told)
-    results_page.write("make bench-growth", told)
-    PICTURE.write_text(plots.growth([_panel(*each) for each in tables.items()]) + "\n", encoding="utf-8")
+    return told, plots.growth([_panel(*each) for each in tables.items()]) + "\n"
 
 
 def _write_down(table: str, size: int, cost: Cost) -> None:

@@ -20,7 +20,18 @@ polyline.guide { stroke: #999; stroke-width: 1; stroke-dasharray: 2 4 }
 polyline.flat { stroke-dasharray: 6 3 }
 polyline { fill: none; stroke-width: 2 }
 """
-_COLOURS = ("#1b6ca8", "#c8553d", "#2e7d4f", "#7b4fa3", "#a67c00", "#0b7a75", "#b03a7a", "#555555")
+_COLOURS = (
+    "#1b6ca8",
+    "#c8553d",
+    "#2e7d4f",
+    "#7b4fa3",
+    "#a67c00",
+    "#0b7a75",
+    "#b03a7a",
+    "#555555",
+    "#8c2d04",
+    "#3f51b5",
+)
 _LINE_HEIGHT = 13.0
 
 
@@ -113,7 +124,7 @@ def _grown(panel: Grown, left: float, top: float) -> Markup:
     drawn += _guides(frame)
     ends = [frame.at(0, math.log10(line[-1][1]))[1] for line in panel.lines.values()]
     upwards = [-each for each in _apart([-each for each in ends])]  # below are the sizes
-    for (name, line), colour, height in zip(panel.lines.items(), _COLOURS, upwards, strict=False):
+    for (name, line), colour, height in zip(panel.lines.items(), _COLOURS[: len(ends)], upwards, strict=True):
         logs = [(math.log10(size), math.log10(seconds)) for size, seconds in line]
         drawing = frame.line(logs, "flat" if name in panel.flat else "all")
         for point in logs:
