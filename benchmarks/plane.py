@@ -9,11 +9,14 @@ the pool. The plane is client/results/plane.json, which `client plan` reads.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 from statistics import fmean
 
 from benchmarks.accuracy import Row
+from benchmarks.plots import heat_map
 from benchmarks.records import ROOT
 from benchmarks.runs import STYLES, config_of, icons, measured, parser_of_runs, pool
 from client.results.plane import Plane, PlaneCell
@@ -33,6 +36,7 @@ def main() -> None:
     parser.set_defaults(image_size=128, steps=1200)
     parser.add_argument("--labels", type=_number, nargs="+", default=[None], help="a class")
     parser.add_argument("--budgets", type=_number, nargs="+", default=[None], help="where a pool is bought")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too, as SVG")
     arguments = parser.parse_args()
     runs: dict[Place, list[RunResult]] = {}
     for place, config in _configs(arguments):
@@ -52,9 +56,31 @@ def main() -> None:
         ],
     )
     FILE.write_text(plane.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if arguments.plot is not None:
+        arguments.plot.write_text(_drawn(runs), encoding="utf-8")
     for labels in sorted({cell.labels for cell in plane.cells}):
         row = sorted((c.queries, c.accuracy) for c in plane.cells if c.labels == labels)
         print(f"{labels:.0f} labels a class:", "  ".join(f"{q:,.0f}: {share:.1f}" for q, share in row))
+
+
+def _drawn(runs: Mapping[Place, Sequence[RunResult]]) -> str:
+    """The plane as a picture: what asks nothing, and ours with so much of the pool."""
+    shares = {
+        (_said(labels), "none" if row == FREE.words else _said(budget)): 100
+        * fmean(run.out_of_domain for run in cell)
+        for (row, labels, budget), cell in runs.items()
+        if row != OURS.words
+    }
+    rows, columns = ({place[side]: None for place in shares} for side in (0, 1))
+    return heat_map(sorted(rows, key=_by_size), sorted(columns, key=_by_size), shares)
+
+
+def _said(number: int | None) -> str:
+    return "all" if number is None else f"{number:,}"
+
+
+def _by_size(word: str) -> float:
+    return {"none": -1.0, "all": inf}.get(word) or float(word.replace(",", ""))
 
 
 def _number(word: str) -> int | None:

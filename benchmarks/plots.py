@@ -1,4 +1,4 @@
-"""The plots of docs/: accuracy by the queries that were spent, and cost by the size of the work."""
+"""The plots of docs/: accuracy by queries, and by labels and queries, and cost by the size of the work."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +81,35 @@ def _drawn(across: Sequence[float], names: Sequence[str], lines: dict[str, list[
         drawing += text(522, height + 4, name)
         drawn += Markup('<g stroke="{0}" fill="{0}">{1}</g>').format(colour, drawing)
     return _on_paper(600, 296, "Accuracy by the queries that a student was given", drawn)
+
+
+def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[str, str], float]) -> str:
+    """Accuracy in % by labels a class (down) and queries (across), the darker the higher.
+
+    A place that was not measured stays white and empty.
+    """
+    wide, high = 84.0, 34.0
+    low, top = min(shares.values()), max(shares.values())
+    frame = Frame(96, 26, wide * len(columns), high * len(rows), (0, len(columns)), (len(rows), 0))
+    drawn = text(8, 16, "labels a class") + text(frame.left + frame.width / 2, 16, "queries", "middle")
+    for down, row in enumerate(rows):
+        drawn += text(frame.left - 8, frame.at(0, down + 0.5)[1] + 4, row, "end")
+    for across, column in enumerate(columns):
+        drawn += text(frame.at(across + 0.5, 0)[0], frame.top + frame.height + 16, column, "middle")
+    for (row, column), share in shares.items():
+        x, y = frame.at(columns.index(column), rows.index(row))
+        dark = (share - low) / (top - low or 1)
+        drawn += Markup(
+            '<rect x="{:.1f}" y="{:.1f}" width="{:g}" height="{:g}" stroke="#fff" stroke-width="2"'
+            ' fill="rgb({:.0f},{:.0f},{:.0f})"/>'
+        ).format(x, y, wide, high, *(240 - dark * each for each in (213, 132, 72)))
+        colour = "#fff" if dark > 0.6 else "#222"
+        drawn += Markup('<g class="title" style="fill:{}">{}</g>').format(
+            colour, text(x + wide / 2, y + high / 2 + 4, f"{share:.1f}", "middle")
+        )
+    return _on_paper(
+        frame.left + frame.width + 12, frame.top + frame.height + 28, "Accuracy by labels and queries", drawn
+    )
 
 
 @dataclass(frozen=True)
