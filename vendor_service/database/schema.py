@@ -4,11 +4,7 @@ import logging
 from functools import cache
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
+from sqlalchemy import column, inspect, select, table
 from sqlalchemy.exc import DatabaseError
 
 from shared.http.logging import masked
@@ -18,6 +14,7 @@ from vendor_service.errors import OperatorError
 _log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_VERSION = table("alembic_version", column("version_num"))  # Alembic's: one row with the revision
 
 
 def prepare(database: Database, *, migrate: bool = False) -> None:
@@ -65,18 +62,25 @@ def current(database: Database) -> str | None:
     """
     try:
         with database.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not inspect(connection).has_table(_VERSION.name):
+                return None
+            return connection.scalar(select(_VERSION.c.version_num))
     except DatabaseError as error:
         raise OperatorError(_unusable(database, error)) from error
 
 
 @cache
-def latest() -> str | None:
-    """The revision that this version of the program works with."""
-    return ScriptDirectory(str(_MIGRATIONS)).get_current_head()
+def latest() -> str:
+    """The revision that this version of the program works with: files of migrations begin with theirs."""
+    return max(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
 def _migrate(database: Database) -> None:
+    # Most commands find their tables as they should be, and need not wait for Alembic's import.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config(attributes={})
     config.set_main_option("script_location", str(_MIGRATIONS))
     try:

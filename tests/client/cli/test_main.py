@@ -52,11 +52,6 @@ def test_a_command_parses_makes_a_call_and_prints(name: str) -> None:
     assert len(statements) - 2 <= 15, "what a command does belongs into client/api"  # def and docstring aside
 
 
-def test_the_frame_imports_neither_torch_nor_http() -> None:
-    code = "import sys, client.cli.main; sys.exit(not {'torch', 'httpx', 'PIL'}.isdisjoint(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
