@@ -3,14 +3,13 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from client.errors import ClientError, UsageError
 from client.plugins import Plugins, named, of_others
-
-if TYPE_CHECKING:  # every command imports this module for the names of choices, and NumPy takes long
-    import numpy as np
-    from numpy.typing import NDArray
 
 Stratum = tuple[str, str]
 SelectionStrategy = Literal["stratified", "random"]
@@ -36,14 +35,14 @@ class PoolState:
     """
 
     domains: Sequence[str]
-    labels: "NDArray[np.int64]"
-    asked: "NDArray[np.bool_]"
-    vectors: "NDArray[np.float32]"
-    texts: "NDArray[np.float32]"
-    features: "Callable[[], NDArray[np.float32]]"
+    labels: NDArray[np.int64]
+    asked: NDArray[np.bool_]
+    vectors: NDArray[np.float32]
+    texts: NDArray[np.float32]
+    features: Callable[[], NDArray[np.float32]]
     order: Sequence[int]
     round: int
-    random: "np.random.Generator"
+    random: np.random.Generator
 
     @property
     def left(self) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 _MODELS = {"torch", "torchvision", "open_clip", "timm", "onnxruntime", "PIL", "alembic", "mako"}
-_CLIENT = _MODELS | {"sqlalchemy", "numpy", "httpx", "pandas"}
+_CLIENT = _MODELS | {"sqlalchemy", "httpx", "pandas"}
 _RUN = """
 import json, sys
 from {package}.cli.main import main
