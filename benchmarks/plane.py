@@ -11,7 +11,6 @@ the pool. The plane is client/results/plane.json, which `client plan` reads.
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from pathlib import Path
 from statistics import fmean
 
@@ -65,22 +64,13 @@ def main() -> None:
 
 def _drawn(runs: Mapping[Place, Sequence[RunResult]]) -> str:
     """The plane as a picture: what asks nothing, and ours with so much of the pool."""
-    shares = {
-        (_said(labels), "none" if row == FREE.words else _said(budget)): 100
-        * fmean(run.out_of_domain for run in cell)
-        for (row, labels, budget), cell in runs.items()
-        if row != OURS.words
-    }
-    rows, columns = ({place[side]: None for place in shares} for side in (0, 1))
-    return heat_map(sorted(rows, key=_by_size), sorted(columns, key=_by_size), shares)
-
-
-def _said(number: int | None) -> str:
-    return "all" if number is None else f"{number:,}"
-
-
-def _by_size(word: str) -> float:
-    return {"none": -1.0, "all": inf}.get(word) or float(word.replace(",", ""))
+    return heat_map(
+        {
+            (labels, 0 if row == FREE.words else budget): 100 * fmean(run.out_of_domain for run in cell)
+            for (row, labels, budget), cell in runs.items()
+            if row != OURS.words
+        }
+    )
 
 
 def _number(word: str) -> int | None:

@@ -83,19 +83,23 @@ def _drawn(across: Sequence[float], names: Sequence[str], lines: dict[str, list[
     return _on_paper(600, 296, "Accuracy by the queries that a student was given", drawn)
 
 
-def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[str, str], float]) -> str:
-    """Accuracy in % by labels a class (down) and queries (across), the darker the higher.
+def heat_map(shares: Mapping[tuple[int | None, int | None], float]) -> str:
+    """Accuracy in % by labels a class (down) and queries (across), `None` for all; the darker the higher.
 
     A place that was not measured stays white and empty.
     """
+    rows, columns = (
+        sorted({place[side] for place in shares}, key=lambda number: math.inf if number is None else number)
+        for side in (0, 1)
+    )
     wide, high = 84.0, 34.0
     low, top = min(shares.values()), max(shares.values())
     frame = Frame(96, 26, wide * len(columns), high * len(rows), (0, len(columns)), (len(rows), 0))
     drawn = text(8, 16, "labels a class") + text(frame.left + frame.width / 2, 16, "queries", "middle")
     for down, row in enumerate(rows):
-        drawn += text(frame.left - 8, frame.at(0, down + 0.5)[1] + 4, row, "end")
+        drawn += text(frame.left - 8, frame.at(0, down + 0.5)[1] + 4, _number(row), "end")
     for across, column in enumerate(columns):
-        drawn += text(frame.at(across + 0.5, 0)[0], frame.top + frame.height + 16, column, "middle")
+        drawn += text(frame.at(across + 0.5, 0)[0], frame.top + frame.height + 16, _number(column), "middle")
     for (row, column), share in shares.items():
         x, y = frame.at(columns.index(column), rows.index(row))
         dark = (share - low) / (top - low or 1)
@@ -110,6 +114,10 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[
     return _on_paper(
         frame.left + frame.width + 12, frame.top + frame.height + 28, "Accuracy by labels and queries", drawn
     )
+
+
+def _number(number: int | None) -> str:
+    return "all" if number is None else f"{number:,}"
 
 
 @dataclass(frozen=True)

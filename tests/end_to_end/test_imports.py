@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-_MODELS = {"torch", "torchvision", "open_clip", "timm", "onnxruntime", "PIL", "alembic", "mako"}
-_CLIENT = _MODELS | {"sqlalchemy", "httpx", "pandas"}
+_HEAVY = {"torch", "torchvision", "open_clip", "timm", "onnxruntime", "PIL", "alembic", "mako"}
+_CLIENT = _HEAVY | {"sqlalchemy", "httpx", "pandas"}
 _RUN = """
 import json, sys
 from {package}.cli.main import main
@@ -28,10 +28,10 @@ print(json.dumps(sorted(sys.modules)))
         ("client", "--help", _CLIENT),
         ("client", "usage --help", _CLIENT),
         ("client", "distill --help", _CLIENT),
-        ("vendor_service", "--help", _MODELS),
-        ("vendor_service", "serve --help", _MODELS),
-        ("vendor_service", "accounts list", _MODELS),
-        ("vendor_service", "db current", _MODELS),
+        ("vendor_service", "--help", _HEAVY),
+        ("vendor_service", "serve --help", _HEAVY),
+        ("vendor_service", "accounts list", _HEAVY),
+        ("vendor_service", "db current", _HEAVY),
     ],
 )
 def test_a_command_that_helps_or_reads_imports_nothing_heavy(
