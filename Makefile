@@ -30,8 +30,8 @@ $(READY): pyproject.toml
 	@$(BIN)/python $(INSTALL) --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## vendor, key, budget, distillation and result table on the bundled icons
-	@$(BIN)/python examples/demo.py
+demo: $(READY)  ## vendor, key, budget, distillation and result table on the bundled icons; ALSO=erm trains fine-tuning here too
+	@$(BIN)/python examples/demo.py --also $(ALSO)
 
 test: $(READY)  ## all tests but the slow ones
 	@$(BIN)/python -m pytest --workers 6  # they wait as much as they compute

@@ -27,6 +27,14 @@ def home(tmp_path: Path) -> Path:
     tiny = tiny_student(tmp_path)
     settings = f"student = {tiny['student']!r}\nstudent_weights = {tiny['student_weights'].name!r}\n"
     write_trusted(settings, tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "runs.csv").write_text(
+        "comparison,method,target,in_domain,out_of_domain\n"
+        + f"some-{tiny['student']}-32px-4,erm,red,0.625,0.375\n" * 2
+        + f"some-{tiny['student']}-32px-4,erm,blue,1,1\n"
+        + f"some-{tiny['student']}-32px-40,erm,red,1,1\n"
+        + f"some-{tiny['student']}-32px-4,kd,red,1,1\n"
+    )
     make_folder(home / "icons", images=6)
     for style in ("blue", "red"):  # the style that is held out has to stay out
         folder = home / "unlabelled" / style
@@ -37,7 +45,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def _start(
-    home: Path, steps: int, methods: tuple[str, ...] = demo.METHODS, programs: Path = demo.PROGRAMS
+    home: Path, steps: int, also: tuple[str, ...] = (), programs: Path = demo.PROGRAMS
 ) -> "subprocess.Popen[str]":
     script = f"""
         import sys
@@ -45,8 +53,8 @@ def _start(
         from examples import demo
         demo.HOME, demo.TARGET = Path({str(home)!r}), "red"
         demo.ROOT, demo.PROGRAMS = Path({str(home.parent)!r}), Path({str(programs)!r})
-        demo.IMAGE_SIZE, demo.STEPS, demo.METHODS = 32, {steps}, {methods!r}
-        sys.exit(demo.main())
+        demo.IMAGE_SIZE, demo.STEPS = 32, {steps}
+        sys.exit(demo.main(["--also", *{also!r}]))
     """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -101,15 +109,16 @@ def test_what_an_interruption_left_unpacked_is_not_taken_for_a_set(
 
 @pytest.mark.long
 def test_the_demo_buys_once_and_shows_its_table(home: Path, tmp_path: Path) -> None:
-    for number, methods, expected in (
-        (1, demo.METHODS, "Bought 35 queries"),
-        (2, demo.METHODS[1:], "Bought nothing: every embedding came from the cache."),
+    for number, also, expected in (
+        (1, ("erm",), ["Bought 35 queries", "Training by erm"]),
+        (2, (), ["Bought nothing: every embedding came from the cache.", "erm*", "62.5", "37.5", "2 seeds"]),
     ):
         with forked_programs(tmp_path / str(number)) as programs:
-            process = _start(home, 4, methods, programs)
+            process = _start(home, 4, also, programs)
             out, _ = process.communicate()
         assert process.returncode == 0, out
-        assert expected in out
+        assert all(words in out for words in expected), out
+        assert ("on record" in out) == (not also)
         assert "red (unseen)" in out
         assert "4 steps" in out
         assert (home / f"vl2v-adip-{number}" / "report.html").exists()
@@ -128,11 +137,11 @@ def test_an_interrupted_demo_leaves_nothing_running_and_says_that_it_goes_on(
     home: Path, stop: Callable[[int, int], None], how: int
 ) -> None:
     process = _start(home, steps=4000)
-    wait_until(lambda: (home / "erm-1" / "metrics.jsonl").exists(), seconds=180)
+    wait_until(lambda: (home / "vl2v-adip-1" / "metrics.jsonl").exists(), seconds=180)
     assert _vendor_pids(home)
     stop(process.pid, how)
     out, _ = process.communicate()
     assert process.returncode == 130, out
     assert "continues from here" in out
     assert not _vendor_pids(home)
-    assert not (home / "erm-2").exists()
+    assert not (home / "vl2v-adip-2").exists()
