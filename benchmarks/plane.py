@@ -5,7 +5,7 @@
 
 Cells are lines of benchmarks/runs.csv; what is missing there is run (runs.py). With fewer labels they are
 `client compare --labels --budgets` on the bundled icons with their pool: images that lose their labels join
-the pool. The plane is client/results/plane.json, which `client plan` reads.
+the pool. `--write` makes what is printed the plane that `client plan` reads, client/results/plane.json.
 """
 
 import argparse
@@ -30,11 +30,12 @@ Place = tuple[str, int | None, int | None]
 
 
 def main() -> None:
-    """Run what is missing, write the plane, and print it."""
+    """Run what is missing, and print the plane."""
     parser = parser_of_runs(__doc__, targets=STYLES, seeds=(0, 1, 2))
     parser.set_defaults(image_size=128, steps=1200)
     parser.add_argument("--labels", type=_number, nargs="+", default=[None], help="a class")
     parser.add_argument("--budgets", type=_number, nargs="+", default=[None], help="where a pool is bought")
+    parser.add_argument("--write", action="store_true", help="what is printed, for `client plan`")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too, as SVG")
     arguments = parser.parse_args()
     runs: dict[Place, list[RunResult]] = {}
@@ -54,7 +55,8 @@ def main() -> None:
             for (_, labels, _), cell in runs.items()
         ],
     )
-    FILE.write_text(plane.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if arguments.write:
+        FILE.write_text(plane.model_dump_json(indent=1) + "\n", encoding="utf-8")
     if arguments.plot is not None:
         arguments.plot.write_text(_drawn(runs), encoding="utf-8")
     for labels in sorted({cell.labels for cell in plane.cells}):
