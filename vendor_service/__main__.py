@@ -1,12 +1,14 @@
 """`vendor`, and `python -m vendor_service`."""
 
 from shared.command_line import ended_by_interrupt, escape_what_cannot_be_encoded
+from shared.memory import collect_young
 
 
 def main() -> None:
     """Run the command line; Ctrl-C also ends it in the moment that its modules take to be imported."""
     with ended_by_interrupt():
         escape_what_cannot_be_encoded()
+        collect_young()
         from vendor_service.cli.main import main as run
 
         run()

@@ -43,7 +43,7 @@ from client.runs.digest import FileContent, StageInputs, contents
 from client.runs.folder import RunFolder
 from client.runs.memo import Memo
 from client.runs.targets import Targets
-from shared.memory import keep_freed
+from shared.memory import collect_all, keep_freed
 
 _LOG_EVERY = 20
 
@@ -113,6 +113,7 @@ class Trainer:
     ) -> None:
         """Train, and leave the student in its file."""
         keep_freed()
+        collect_all()
         with tensor_cores(self._device):
             self._train(backbone, dataset, targets, data, stamp)
 

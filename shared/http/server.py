@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import gc
 import logging
 import resource
 import signal
@@ -21,6 +20,7 @@ from starlette.applications import Starlette
 from shared.http import connections
 from shared.http.capacity import Capacity
 from shared.http.handing import Line
+from shared.memory import keep_all
 
 _DRAIN_SECONDS = 28
 _END_SECONDS = 2  # for what is in hand after that, which is then broken off and not charged
@@ -76,10 +76,9 @@ class _Server(uvicorn.Server):
             self._connections.on_closed = line.closed
             self.servers.append(cast(asyncio.base_events.Server, line))  # closed as the others are
         self._bound_connections()
-        # Libraries and model are 440,000 objects, which stay. To go through them takes the collector a
-        # quarter of a second, in which nobody is answered.
-        gc.collect()
-        gc.freeze()
+        # Libraries and model are 440,000 objects. To go through them takes the collector a quarter of a
+        # second, in which nobody is answered.
+        keep_all()
         self._on_ready()
 
     def _make_protocol(self) -> connections.BoundedHttp:

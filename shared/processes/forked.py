@@ -7,7 +7,6 @@ finishes what is in hand.
 """
 
 import ctypes
-import gc
 import json
 import os
 import pickle
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Literal, NoReturn, Protocol
 
 from shared.errors import APIError
+from shared.memory import keep_all
 from shared.process_names import name_process
 from shared.processes.worker import Arena, ArenaLayout
 
@@ -138,8 +138,7 @@ class _Server:
         spec = self._specs[kind]
         if kind not in self._tasks:
             self._tasks[kind] = pickle.loads(spec.task)  # noqa: S301 - the owner's own words
-            gc.collect()
-            gc.freeze()  # pages that the forked processes share are not to be written to
+            keep_all()  # pages that the forked processes share are not to be written to
         server = os.getpid()
         pid = os.fork()
         if pid == 0:

@@ -93,3 +93,31 @@ def test_what_a_start_has_freed_is_given_back_at_once_and_again_later(
     asyncio.run(keep_small_until(1))
     monkeypatch.setattr(memory, "_PAUSE_SECONDS", 0.01)
     asyncio.run(keep_small_until(3))
+
+
+_COLLECTIONS = """
+    import gc
+    from shared.memory import collect_all, collect_young, keep_all
+
+    kept, looked = [], []
+    gc.callbacks.append(lambda phase, info: looked.append((phase, info["generation"])))
+
+    def old_collections():
+        looked.clear()
+        kept.extend([] for _ in range(400_000))
+        return looked.count(("start", 2))
+
+    for change in (collect_young, collect_all, keep_all):
+        change()
+        print(old_collections(), gc.get_freeze_count() > 400_000)
+"""
+
+
+def test_what_is_imported_is_gone_through_by_the_collector_once_the_program_has_begun() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(_COLLECTIONS)], capture_output=True, text=True, check=True
+    )
+    young, everything, kept = (line.split() for line in done.stdout.splitlines())
+    assert young == ["0", "False"]
+    assert (int(everything[0]) > 0, everything[1]) == (True, "False")
+    assert (int(kept[0]) > 0, kept[1]) == (True, "True")
