@@ -48,19 +48,25 @@ class Authentication:
         self._clock = clock
         self._lock = threading.Lock()
         self._last_used: dict[str, int] = {}
-        # By the hash of the whole key, with the time until when.
-        self._buyers: dict[bytes, tuple[float, Caller]] = {}
+        # By the hash of the whole key: until when, and from when on one request looks again for all others.
+        self._buyers: dict[bytes, tuple[float, float, Caller]] = {}
 
     def recall(self, api_key: str) -> Caller | None:
         """The caller behind a key that was good for buying a moment ago; asks no database.
 
         It may be revoked, replaced or suspended since, and others may have used up its limits. So this is for
         what `Admission` checks once more; `Precheck` counts on these rows what it lets through meanwhile.
+        Before the moment is over, one request is sent to look again. At its end all would be, and would wait
+        for each other.
         """
-        until, caller = self._buyers.get(_hash(api_key), (0.0, None))
-        if caller is None or until < time.monotonic():
-            return None
+        hashed, now = _hash(api_key), time.monotonic()
         with self._lock:
+            until, again, caller = self._buyers.get(hashed, (0.0, 0.0, None))
+            if caller is None or until < now:
+                return None
+            if again < now:
+                self._buyers[hashed] = until, until, caller
+                return None
             self._last_used[caller.key_id] = self._clock()
         return caller
 
@@ -117,7 +123,7 @@ class Authentication:
         if len(self._buyers) >= _MOST_REMEMBERED:
             left = {hashed: each for hashed, each in self._buyers.items() if each[0] >= now}
             self._buyers = left if len(left) < _MOST_REMEMBERED else {}
-        self._buyers[_hash(api_key)] = (now + _REMEMBERED_SECONDS, caller)
+        self._buyers[_hash(api_key)] = now + _REMEMBERED_SECONDS, now + _REMEMBERED_SECONDS / 2, caller
 
     def record_use(self) -> None:
         """Write down when keys were last used: one transaction now and then, none for each request.

@@ -366,9 +366,16 @@ def test_a_buyer_is_known_again_without_a_look_at_the_books_but_for_moments_only
     for terms in ({"quota": 9}, {"queries_per_second": 9}, {"credit_micros": 9}, {"spend_limit_micros": 9}):
         limited = vendor.key(**terms)
         assert authentication.identify(limited, Scope.EMBED) is authentication.recall(limited)
-    later = time.monotonic() + 1.1
-    monkeypatch.setattr("vendor_service.http.authentication.time.monotonic", lambda: later)
-    assert authentication.recall(key) is None
+    passed = 0.0
+    clock = time.monotonic
+    monkeypatch.setattr("vendor_service.http.authentication.time.monotonic", lambda: clock() + passed)
+    passed = 0.6
+    assert [authentication.recall(key) for _ in range(3)] == [None, buyer, buyer]  # one looks for them all
+    renewed = authentication.identify(key, Scope.EMBED)
+    passed = 1.05
+    assert authentication.recall(key) is renewed
+    passed = 2.1
+    assert [authentication.recall(key) for _ in range(2)] == [None, None]
 
 
 def test_a_secret_that_is_replaced_buys_nothing_from_that_moment_on(vendor: LocalVendor) -> None:
